@@ -1,0 +1,56 @@
+# `make` lists the targets. Each prepares .venv by itself: a stamp in it, written only after success, says what it holds.
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help train test lint check bench clean
+
+PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
+RUN := .venv/bin/python
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' Makefile
+	@echo 'Arguments: make train ARGS="--epochs 3". To make .venv with a Python of your choice: make test PYTHON=python3.12'
+
+train: .venv/.has-apps ## train on the digits that come with needle; ARGS are the app's
+	$(RUN) apps/train.py $(ARGS)
+
+test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv")
+	$(RUN) -m pytest -n auto --maxprocesses 4 $(ARGS)
+
+lint: .venv/.has-lint ## check style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+check: lint test ## style, types and tests: what a change must pass
+
+bench: .venv/.has-bench ## measure speed; ARGS are the benchmark's
+	$(RUN) apps/benchmark.py $(ARGS)
+
+clean: ## remove .venv, caches, build products and runs/
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist runs *.egg-info
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.venv/.made:
+	@found=; tried=; \
+	for python in $(PYTHONS); do \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	    version=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || version=missing; \
+	    tried="$$tried $$python ($$version)"; \
+	done; \
+	if [ -z "$$found" ]; then \
+	    echo "needle needs Python 3.11 or newer, but looked at:$$tried." >&2; \
+	    echo "Install one, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; \
+	fi; \
+	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$found cannot make a virtual environment: its venv and ensurepip modules are missing." >&2; \
+	    echo "Install them (on Debian and Ubuntu: apt install python3-venv), or use another Python with PYTHON=…" >&2; exit 1; \
+	fi; \
+	echo "Making .venv with $$found ($$($$found --version))"; \
+	$$found -m venv --clear .venv
+	@touch $@
+
+.venv/.has-%: .venv/.made setup.py
+	@echo "Installing needle with its '$*' requirements into .venv"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$*]' || { \
+	    echo "pip could not install '.[$*]'; its message above says why." >&2; \
+	    echo "It needs a package index: the internet, or a mirror set by PIP_INDEX_URL or \`pip config\`." >&2; exit 1; }
+	@touch $@

@@ -1,0 +1,50 @@
+"""needle: a small automatic-differentiation framework on NumPy and CuPy, made for training small CNNs."""
+
+from needle import autograd, backend_ndarray, data, init, nn, ops, optim
+from needle.autograd import Tensor, TensorTuple
+from needle.backend_ndarray import (
+    BackendDevice,
+    NDArray,
+    all_devices,
+    cpu,
+    cuda,
+    default_device,
+    set_default_device,
+)
+from needle.grad_mode import is_grad_enabled, no_grad
+from needle.gradcheck import gradcheck
+from needle.init import ones, ones_like, zeros, zeros_like
+from needle.nn.functional import conv1d, conv2d, conv3d
+from needle.ops import *  # noqa: F403
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "BackendDevice",
+    "NDArray",
+    "Tensor",
+    "TensorTuple",
+    "all_devices",
+    "autograd",
+    "backend_ndarray",
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "cpu",
+    "cuda",
+    "data",
+    "default_device",
+    "gradcheck",
+    "init",
+    "is_grad_enabled",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "ops",
+    "optim",
+    "set_default_device",
+    "zeros",
+    "zeros_like",
+]
+__all__ += ops.__all__

@@ -1,0 +1,399 @@
+"""The reverse-mode graph: ops, tensors, and the walk that differentiates them.
+
+A tensor remembers the op and the inputs it came from. `backward` sorts that graph topologically without recursion and
+asks each op, from the last to the first, for the gradients of its inputs. Gradients are built from ops themselves, so
+they can be differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Self
+
+from needle.backend_ndarray import BackendDevice, HostScalar, NDArray, cpu, default_device, device_of, to_host, xp
+from needle.grad_mode import grad_mode, mode
+from needle.operators import TensorOperators, TensorTupleOperators
+
+_changes = 0  # how many in-place changes of tensors this process has seen: the clock of the version check
+
+
+class Op:
+    """A function of arrays together with its derivative; an op is its parameters and nothing else.
+
+    `compute(*arrays)` sees raw arrays and keeps nothing on `self`. `gradient(out_grad, node)` sees tensors, uses ops
+    only, and returns one entry per input: a tensor of the input's shape, or None where no gradient flows. Inputs whose
+    `requires_grad` is false need no entry's work: return None for them.
+    """
+
+    differentiable = True  # False: results are constants
+    reads_inputs = True  # whether `gradient` reads the values of the inputs (else at most their shapes)
+    reads_output = False  # whether `gradient` reads the values of the result
+    is_view = False  # whether the result may share the memory of the first input
+
+    def compute(self, *arrays: Any) -> Any:
+        """The result's raw array (for a TensorTupleOp: a tuple of them)."""
+        raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
+
+    def gradient(self, out_grad: Any, node: Any) -> Any:
+        """One gradient per input of `node`, given that of its result; a single one need not be a tuple."""
+        raise NotImplementedError(f"{type(self).__name__}: gradient is not defined")
+
+    def gradient_as_tuple(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
+        """`gradient`, always as a tuple with one entry per input."""
+        grads = self.gradient(out_grad, node)
+        return grads if isinstance(grads, tuple) else (grads,)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class TensorOp(Op):
+    """An op whose result is one tensor."""
+
+    def __call__(self, *inputs: Value) -> Tensor:
+        return Tensor.make_from_op(self, inputs)
+
+
+class TensorTupleOp(Op):
+    """An op whose result is a tuple of tensors."""
+
+    def __call__(self, *inputs: Value) -> TensorTuple:
+        return TensorTuple.make_from_op(self, inputs)
+
+
+class _Released(TensorOp):
+    """Stands in a node for the op that backward has passed and released."""
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+
+class _Memory:
+    """What values that share memory share: the time of the last in-place change, in changes of this process."""
+
+    __slots__ = ("changed",)
+
+    def __init__(self) -> None:
+        self.changed = 0
+
+
+class Value:
+    """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
+
+    __slots__ = ("__weakref__", "array", "grad", "inputs", "memory", "op", "requires_grad", "stamp")
+    array: Any
+    op: Op | None
+    inputs: tuple[Value, ...]
+    requires_grad: bool
+    grad: Tensor | None
+    stamp: int  # the time of creation, as _Memory counts it
+    memory: _Memory  # unset: shared with no other value, and never changed
+
+    @classmethod
+    def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
+        """A leaf on the memory of a raw array."""
+        self = cls.__new__(cls)
+        self.array, self.op, self.inputs, self.grad = array, None, (), None
+        self.requires_grad, self.stamp = requires_grad, _changes
+        return self
+
+    @classmethod
+    def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
+        """Run `op`; the result remembers op and inputs if the graph is recorded and an input requires a gradient."""
+        if len(inputs) > 1:
+            _check_one_device(op, inputs)
+        array = op.compute(*[x.array for x in inputs])
+        if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
+            array = device_of(array).asarray(array)
+        self = cls.__new__(cls)
+        self.array, self.op, self.inputs, self.grad = array, None, (), None
+        self.requires_grad, self.stamp = False, _changes
+        if op.is_view:
+            self.memory = inputs[0].shared_memory()
+        if mode.recording and op.differentiable:
+            for x in inputs:
+                if x.requires_grad:
+                    self.op, self.inputs, self.requires_grad = op, tuple(inputs), True
+                    break
+        return self
+
+    def is_leaf(self) -> bool:
+        """Whether this value was made by the user, not by an op."""
+        return self.op is None
+
+    def detach(self) -> Self:
+        """The same data, cut from the graph; the memory is shared."""
+        leaf = self.make_leaf(self.array)
+        leaf.memory = self.shared_memory()
+        return leaf
+
+    def shared_memory(self) -> _Memory:
+        """The record of changes that all values on this memory share."""
+        if not hasattr(self, "memory"):
+            self.memory = _Memory()
+        return self.memory
+
+    def mark_changed(self) -> None:
+        """Say that the memory behind `array` has been written to, so that backward can tell stale values."""
+        global _changes
+        _changes += 1
+        self.shared_memory().changed = _changes
+
+
+class Tensor(Value, TensorOperators):
+    """An n-dimensional array that remembers how it was computed.
+
+    Tensor(array, *, device=None, dtype=None, requires_grad=True)
+
+    `array` may be a Tensor, an NDArray, a NumPy or CuPy array, a nested list or a number; its values are copied.
+    `dtype=None` keeps NumPy's dtype of `array`: a list of Python floats is float64. `device=None` keeps the device of
+    `array`, or takes the default one where it has none.
+    """
+
+    __slots__ = ()
+    __array_ufunc__ = None  # `ndarray + tensor` asks the tensor, and `np.exp(tensor)` fails loudly
+
+    def __init__(
+        self, array: Any, *, device: BackendDevice | None = None, dtype: Any = None, requires_grad: bool = True
+    ) -> None:
+        data = array.array if isinstance(array, (Tensor, NDArray)) else array
+        if device is None:
+            device = array.device if isinstance(array, (Tensor, NDArray)) else default_device()
+        data = device.array(data, dtype)
+        if data.dtype.kind == "O":
+            data = data.astype("float64")
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"Tensor: elements must be real numbers or bools, but got dtype {data.dtype}")
+        self.array, self.op, self.inputs, self.grad = data, None, (), None
+        self.requires_grad, self.stamp = requires_grad, _changes
+
+    @staticmethod
+    def make_const(data: Any, requires_grad: bool = False) -> Tensor:
+        """A leaf that shares the memory of an NDArray or a raw array."""
+        return Tensor.make_leaf(data.array if isinstance(data, NDArray) else data, requires_grad)
+
+    @property
+    def cached_data(self) -> NDArray:
+        """The data as an NDArray on the same memory; writes through it are known to backward."""
+        return NDArray.wrap(self.array, self)
+
+    def realize_cached_data(self) -> NDArray:
+        """`cached_data`, computed if it is not yet."""
+        return self.cached_data
+
+    @property
+    def data(self) -> Tensor:
+        """The same data, cut from the graph; assigning gives this tensor a copy of other values of the same dtype."""
+        return self.detach()
+
+    @data.setter
+    def data(self, value: Tensor) -> None:
+        if not isinstance(value, Tensor):
+            raise TypeError(f"data: value must be a Tensor, but got {type(value).__name__}")
+        if value.dtype != self.dtype:
+            raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
+        self.array, self.memory = device_of(self.array).array(value.array), _Memory()
+        self.mark_changed()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = self.array.shape
+        return shape
+
+    @property
+    def ndim(self) -> int:
+        return len(self.array.shape)
+
+    @property
+    def size(self) -> int:
+        return int(self.array.size)
+
+    @property
+    def dtype(self) -> Any:
+        return self.array.dtype
+
+    @property
+    def device(self) -> BackendDevice:
+        return device_of(self.array)
+
+    def numpy(self) -> Any:
+        """A copy of the values on the host, a row-major NumPy array."""
+        return self.cached_data.numpy()
+
+    def item(self) -> Any:
+        """The value of a tensor with one element, as a Python number."""
+        if self.array.size != 1:
+            raise ValueError(f"item: a tensor of one element is needed, but got shape {self.shape}")
+        return to_host(self.array).item()
+
+    def backward(
+        self, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None
+    ) -> None:
+        """Set `.grad` of every leaf that requires one to the derivative of this tensor, weighted by `out_grad`.
+
+        `out_grad` has this tensor's shape, ones by default. `.grad` is overwritten, not added to. With
+        `create_graph=True` gradients have a graph of their own: `x.grad.backward()` gives second derivatives. With
+        `create_graph=False` they are constants, and each node is released as soon as backward has passed it unless
+        `retain_graph=True` (its default is the value of `create_graph`).
+
+        Raises `RuntimeError` where nothing requires a gradient, where an earlier backward released the graph, and where
+        a value that a gradient needs was changed in place.
+        """
+        compute_gradient_of_variables(self, out_grad, create_graph=create_graph, retain_graph=retain_graph)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        if self.requires_grad:
+            raise TypeError("Tensor: a tensor that requires grad is not an array; call .detach() or .numpy() first")
+        if self.device != cpu():
+            raise TypeError(f"Tensor: data on {self.device} is no host array; call .numpy() to copy it")
+        return self.cached_data.__array__(dtype, copy)
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len: a tensor of at least one dimension is needed, but got shape ()")
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        values = str(to_host(self.array)).replace("\n", "\n       ")
+        return f"Tensor({values}{', requires_grad=True' if self.requires_grad else ''})"
+
+
+class TensorTuple(Value, TensorTupleOperators):
+    """A tuple of tensors as one node of the graph: `len`, `[i]`, iteration, `+`, `.tuple()`, `.detach()`."""
+
+    __slots__ = ()
+
+    @property
+    def cached_data(self) -> tuple[NDArray, ...]:
+        """The data as NDArrays on the same memory."""
+        return tuple(NDArray.wrap(array, self) for array in self.array)
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def tuple(self) -> tuple[Tensor, ...]:
+        """The tensors, each a node that picks one element of this one."""
+        return tuple(self[i] for i in range(len(self)))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self.tuple())
+
+    def __repr__(self) -> str:
+        return f"TensorTuple{self.tuple()}"
+
+
+def _check_one_device(op: Op, inputs: Sequence[Value]) -> None:
+    """Refuse inputs on different devices, naming both."""
+    first = type(inputs[0].array)
+    for x in inputs[1:]:
+        if type(x.array) is not first:
+            names = " and ".join(repr(device_of(value.array)) for value in (inputs[0], x))
+            raise TypeError(f"{type(op).__name__}: inputs must be on one device, but got {names}")
+
+
+def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
+    """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[tuple[Value | None, Iterator[Value]]] = [(None, iter(nodes))]
+    while stack:
+        node, pending = stack[-1]
+        for x in pending:
+            if x not in seen:
+                seen.add(x)
+                stack.append((x, iter(x.inputs)))
+                break
+        else:
+            stack.pop()
+            if node is not None:
+                order.append(node)
+    return order
+
+
+def compute_gradient_of_variables(
+    output: Tensor, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None
+) -> None:
+    """Walk the graph below `output` backwards and set `.grad` of its leaves; see `Tensor.backward`."""
+    seed = _seed(output, out_grad)
+    order = find_topo_sort([output])
+    for node in order:
+        _check_intact(node)
+    release = not (create_graph if retain_graph is None else retain_graph)
+    grads: dict[int, Any] = {id(output): seed}
+    with grad_mode(create_graph):
+        while order:
+            node = order.pop()
+            grad = grads.pop(id(node), None)
+            if grad is None:
+                continue
+            if node.op is None:
+                if grad.array.shape != node.array.shape:
+                    raise RuntimeError(
+                        f"backward: gradients must have the shape of their tensor, {node.array.shape}, but an op gave "
+                        f"{grad.array.shape}"
+                    )
+                node.grad = grad
+                continue
+            for x, x_grad in zip(node.inputs, node.op.gradient_as_tuple(grad, node), strict=True):
+                if x.requires_grad and x_grad is not None:
+                    if isinstance(x, Tensor) and x_grad.array.dtype != x.array.dtype and x.array.dtype.kind == "f":
+                        x_grad = x_grad.astype(x.array.dtype)
+                    known = grads.get(id(x))
+                    grads[id(x)] = x_grad if known is None else known + x_grad
+            if release:
+                node.op, node.inputs = _Released(node.op), ()
+
+
+def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
+    """The gradient that backward starts from: `out_grad`, or ones."""
+    if not output.requires_grad:
+        raise RuntimeError(
+            f"backward: the tensor must require grad, but this one of shape {output.shape} is a constant: "
+            "none of its inputs requires grad, or it was computed under no_grad"
+        )
+    if out_grad is None:
+        return Tensor.make_leaf(xp(output.array).ones_like(output.array))
+    if not isinstance(out_grad, Tensor):
+        raise TypeError(f"backward: out_grad must be a Tensor, but got {type(out_grad).__name__}")
+    if out_grad.shape != output.shape:
+        raise ValueError(f"backward: out_grad must have shape {output.shape}, but got {out_grad.shape}")
+    return out_grad
+
+
+def _check_intact(node: Value) -> None:
+    """Refuse a node that was released, or whose gradient would read a value changed since it was computed."""
+    op = node.op
+    if op is None:
+        return
+    if isinstance(op, _Released):
+        raise RuntimeError(
+            f"backward: the graph must be there still, but an earlier backward released the result of {op.op!r}; "
+            "pass retain_graph=True to that one"
+        )
+    if node.stamp == _changes:
+        return
+    read = [(f"input {i}", x) for i, x in enumerate(node.inputs)] if op.reads_inputs else []
+    for name, value in [*read, ("the result", node)] if op.reads_output else read:
+        if hasattr(value, "memory") and value.memory.changed > node.stamp:
+            raise RuntimeError(
+                f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
+                f"{getattr(value, 'shape', '?')} did after the op ran"
+            )

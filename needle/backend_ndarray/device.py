@@ -1,0 +1,203 @@
+"""Devices: where arrays live, and the namespace (`xp`) that computes on them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+HostScalar = np.generic
+
+
+class BackendDevice:
+    """A place where arrays live: its name, its namespace `xp` (NumPy or CuPy), the transfers from and to the host."""
+
+    def __init__(self, name: str, xp: Any) -> None:
+        self.name = name
+        self.xp = xp
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BackendDevice) and self.name == other.name
+
+    def __hash__(self) -> int:
+        return hash(self.name)
+
+    def __repr__(self) -> str:
+        return f"{self.name}()"
+
+    def enabled(self) -> bool:
+        """Whether arrays can be made here; asking never raises."""
+        return True
+
+    def array_type(self) -> type:
+        """The class of this device's arrays."""
+        array_type: type = self.xp.ndarray
+        return array_type
+
+    def array(self, data: Any, dtype: Any = None) -> Any:
+        """A new row-major array here with the values of `data`: an array of any device, a nested list or a number."""
+        if type(data) is not self.array_type():
+            data = to_host(data)
+        return self.xp.array(data, dtype=dtype, order="C")
+
+    def asarray(self, data: Any, dtype: Any = None) -> Any:
+        """`data` as an array here, without a copy where it is one already."""
+        if type(data) is not self.array_type():
+            data = to_host(data)
+        return self.xp.asarray(data, dtype=dtype)
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        """The values of an array of this device as a NumPy array (for the CPU: that very array)."""
+        return np.asarray(array)
+
+    def empty(self, shape: Any, dtype: Any = "float32") -> Any:
+        """An uninitialised array of that shape."""
+        return self.xp.empty(shape, dtype=dtype)
+
+    def full(self, shape: Any, fill_value: Any, dtype: Any = "float32") -> Any:
+        """An array of that shape, every element `fill_value`."""
+        return self.xp.full(shape, fill_value, dtype=dtype)
+
+    def zeros(self, *shape: int, dtype: Any = "float32") -> Any:
+        """An array of zeros."""
+        return self.xp.zeros(shape, dtype=dtype)
+
+    def ones(self, *shape: int, dtype: Any = "float32") -> Any:
+        """An array of ones."""
+        return self.xp.ones(shape, dtype=dtype)
+
+    def rand(self, *shape: int, dtype: Any = "float32") -> Any:
+        """Uniform draws in [0, 1) from NumPy's legacy global stream, drawn on the host on every device."""
+        return self.asarray(np.asarray(np.random.rand(*shape), dtype=dtype))
+
+    def randn(self, *shape: int, dtype: Any = "float32") -> Any:
+        """Standard normal draws from NumPy's legacy global stream, drawn on the host on every device."""
+        return self.asarray(np.asarray(np.random.randn(*shape), dtype=dtype))
+
+    def one_hot(self, n: int, i: Any, dtype: Any = "float32") -> Any:
+        """(\\*I) integers in [0, n) -> (\\*I, n): ones at the indices, zeros elsewhere."""
+        return (i[..., None] == self.xp.arange(n)).astype(dtype)
+
+
+class CudaDevice(BackendDevice):
+    """The GPU, through CuPy: imported when first asked for, never before."""
+
+    def __init__(self) -> None:
+        self.name = "cuda"
+
+    @property
+    def xp(self) -> Any:
+        problem = _cuda_problem()
+        if problem:
+            raise RuntimeError(f"cuda: {problem}")
+        import cupy
+
+        return cupy
+
+    @xp.setter
+    def xp(self, namespace: Any) -> None:
+        raise AttributeError("cuda: the namespace is CuPy and cannot be set")
+
+    def enabled(self) -> bool:
+        return _cuda_problem() is None
+
+    def to_host(self, array: Any) -> np.ndarray[Any, Any]:
+        host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
+        return host
+
+
+@cache
+def _cuda_problem() -> str | None:
+    """Why the GPU cannot be used, with what mends it; None where it can."""
+    try:
+        import cupy
+    except Exception as error:
+        return (
+            "CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or "
+            f"`pip install 'needle-dl[cuda13x]'` (CUDA 13), but got {type(error).__name__}: {error}"
+        )
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:
+        return f"CuPy finds no working NVIDIA driver; install or update it, but got {type(error).__name__}: {error}"
+    return None if count else "CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"
+
+
+_CPU = BackendDevice("cpu", np)
+_CUDA = CudaDevice()
+_known: list[BackendDevice] = [_CPU, _CUDA]
+_default = _CPU
+
+
+class _DeviceOfType(dict[type, BackendDevice]):
+    """Array class -> its device; a class met for the first time is looked up once."""
+
+    def __missing__(self, array_type: type) -> BackendDevice:
+        if issubclass(array_type, (np.ndarray, np.generic)):
+            device: BackendDevice = _CPU
+        elif array_type.__module__.partition(".")[0] == "cupy":
+            device = _CUDA
+        else:
+            raise TypeError(f"device: arrays of a known device are needed, but got {array_type.__name__}")
+        self[array_type] = device
+        return device
+
+
+_devices = _DeviceOfType()
+
+
+def device_of(array: Any) -> BackendDevice:
+    """The device on which a raw array lives."""
+    return _devices[type(array)]
+
+
+def xp(array: Any) -> Any:
+    """The namespace (NumPy or CuPy) that computes on a raw array."""
+    return _devices[type(array)].xp
+
+
+def to_host(data: Any) -> Any:
+    """The values of an array of any device as a NumPy array; what is no array (a list, a number) as it is."""
+    try:
+        device = _devices[type(data)]
+    except TypeError:
+        return data
+    return device.to_host(data)
+
+
+def register_device(device: BackendDevice) -> None:
+    """Make a device of another array library known: its arrays become data of tensors."""
+    _devices[device.array_type()] = device
+    if device not in _known:
+        _known.append(device)
+
+
+def cpu() -> BackendDevice:
+    """The CPU, computed on by NumPy."""
+    return _CPU
+
+
+def cuda() -> BackendDevice:
+    """The GPU, computed on by CuPy; `.enabled()` tells whether there is one, using it without says what is missing."""
+    return _CUDA
+
+
+def all_devices() -> list[BackendDevice]:
+    """Every device that needle knows, enabled or not."""
+    return list(_known)
+
+
+def default_device() -> BackendDevice:
+    """The device of tensors for which none is named."""
+    return _default
+
+
+def set_default_device(device: BackendDevice) -> None:
+    """Make `device` the one on which tensors are made when none is named."""
+    global _default
+    if not isinstance(device, BackendDevice):
+        raise TypeError(f"set_default_device: device must be a BackendDevice, but got {type(device).__name__}")
+    if not device.enabled():
+        device.array_type()  # says what is missing
+    _default = device

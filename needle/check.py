@@ -1,0 +1,87 @@
+"""Argument rules: one helper per rule, one message form.
+
+Every helper takes the name of the caller's operation first, returns the value in its canonical form, and raises
+`TypeError` or `ValueError` in the form `op: rule, with the values that broke it` before any array work is done.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import operator
+from collections.abc import Collection, Sequence
+from typing import Any
+
+
+def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
+    """An integer (not a bool), at least `least`."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{op}: {name} must be an integer, but got {value!r}") from None
+    if least is not None and number < least:
+        raise ValueError(f"{op}: {name} must be at least {least}, but got {number}")
+    return number
+
+
+def number(
+    op: str, name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, below: float = math.inf
+) -> float:
+    """A real number at least `least`, at most `most` and less than `below`; NaN never is."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{op}: {name} must be a number, but got {value!r}")
+    real = float(value)
+    if not (least <= real <= most and (real < below or below == math.inf)):
+        high = f"{below})" if below < math.inf else f"{most}]"
+        raise ValueError(f"{op}: {name} must lie in [{least}, {high}, but got {value}")
+    return real
+
+
+def sizes(op: str, name: str, value: Any, rank: int, *, least: int | None = 0) -> tuple[int, ...]:
+    """One integer for all of `rank` axes, or a sequence of `rank`: a tuple of `rank` integers of at least `least`."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if len(value) != rank:
+            raise ValueError(f"{op}: {name} must be one integer or {rank}, but got {len(value)}: {tuple(value)}")
+        return tuple(integer(op, name, entry, least=least) for entry in value)
+    return (integer(op, name, value, least=least),) * rank
+
+
+def axes(op: str, value: Any, ndim: int) -> tuple[int, ...]:
+    """An axis, a sequence of different axes, or None for all: a tuple of axes in 0 .. `ndim` - 1."""
+    if value is None:
+        return tuple(range(ndim))
+    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    result = tuple(axis(op, entry, ndim) for entry in given)
+    if len(set(result)) < len(result):
+        raise ValueError(f"{op}: axes must differ, but got {given} for {ndim} dimensions")
+    return result
+
+
+def axis(op: str, value: Any, ndim: int) -> int:
+    """One axis of `ndim`, counted from the end where negative: an integer in 0 .. `ndim` - 1."""
+    index = integer(op, "axis", value)
+    if not -ndim <= index < ndim:
+        raise ValueError(f"{op}: axis must lie in [{-ndim}, {ndim - 1}], but got {index}")
+    return index % ndim
+
+
+def one_of(op: str, name: str, value: Any, choices: Collection[Any]) -> Any:
+    """One of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, but got {value!r}")
+    return value
+
+
+def instance(op: str, name: str, value: Any, kind: type) -> Any:
+    """An instance of `kind`."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{op}: {name} must be a {kind.__name__}, but got {type(value).__name__}")
+    return value
+
+
+def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) -> None:
+    """Two properties that must agree: `what` of the arguments called `names`."""
+    if first != second:
+        raise ValueError(f"{op}: {names[0]} and {names[1]} must agree in {what}, but got {first} and {second}")

@@ -1,0 +1,36 @@
+"""Whether ops record the graph: a switch of its own for each thread."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+class _Mode(threading.local):
+    recording = True
+
+
+mode = _Mode()
+
+
+def is_grad_enabled() -> bool:
+    """Whether ops record the graph in this thread."""
+    return mode.recording
+
+
+@contextmanager
+def grad_mode(enabled: bool) -> Iterator[None]:
+    """Record the graph in this thread, or not, until the block ends."""
+    before = mode.recording
+    mode.recording = enabled
+    try:
+        yield
+    finally:
+        mode.recording = before
+
+
+def no_grad() -> Any:
+    """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`."""
+    return grad_mode(False)

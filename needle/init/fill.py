@@ -1,0 +1,65 @@
+"""Tensors filled with a constant, or with draws from NumPy's legacy global stream."""
+
+from __future__ import annotations
+
+from needle import check, ops
+from needle.autograd import Tensor
+from needle.backend_ndarray import default_device
+
+
+def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=False):
+    """Uniform in [low, high): one `np.random.rand(*shape)`, scaled."""
+    array = _device(device).rand(*_shape("rand", shape), dtype=dtype)
+    return Tensor.make_const(array * (high - low) + low, requires_grad)
+
+
+def randn(*shape, mean=0.0, std=1.0, device=None, dtype="float32", requires_grad=False):
+    """Normal with `mean` and `std`: one `np.random.randn(*shape)`, scaled."""
+    array = _device(device).randn(*_shape("randn", shape), dtype=dtype)
+    return Tensor.make_const(array * std + mean, requires_grad)
+
+
+def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
+    """True with probability p: where one `np.random.rand(*shape)` is at most p."""
+    p = check.number("randb", "p", p, least=0, most=1)
+    array = _device(device).rand(*_shape("randb", shape), dtype="float64") <= p
+    return Tensor.make_const(array.astype(dtype), requires_grad)
+
+
+def constant(*shape, c=1.0, device=None, dtype="float32", requires_grad=False):
+    """Every element c."""
+    return Tensor.make_const(_device(device).full(_shape("constant", shape), c, dtype), requires_grad)
+
+
+def ones(*shape, device=None, dtype="float32", requires_grad=False):
+    """Every element 1."""
+    return constant(*_shape("ones", shape), c=1, device=device, dtype=dtype, requires_grad=requires_grad)
+
+
+def zeros(*shape, device=None, dtype="float32", requires_grad=False):
+    """Every element 0."""
+    return constant(*_shape("zeros", shape), c=0, device=device, dtype=dtype, requires_grad=requires_grad)
+
+
+def ones_like(x, *, device=None, requires_grad=False):
+    """Ones of the shape and dtype of x, on its device unless another is named."""
+    return ones(*x.shape, device=device or x.device, dtype=x.dtype, requires_grad=requires_grad)
+
+
+def zeros_like(x, *, device=None, requires_grad=False):
+    """Zeros of the shape and dtype of x, on its device unless another is named."""
+    return zeros(*x.shape, device=device or x.device, dtype=x.dtype, requires_grad=requires_grad)
+
+
+def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):
+    """(*I) integers in [0, n), of any dtype -> (*I, n): ones at the indices, zeros elsewhere."""
+    encoded = ops.one_hot(n, i if isinstance(i, Tensor) else Tensor(i, device=device), dtype)
+    return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)
+
+
+def _device(device):
+    return default_device() if device is None else device
+
+
+def _shape(op, shape):
+    return tuple(check.integer(op, "shape", n, least=0) for n in shape)

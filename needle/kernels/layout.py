@@ -1,0 +1,59 @@
+"""Memory order: logical (N, C, *S) arrays, physically batch-innermost (C, *S, N).
+
+Every inner loop then runs over long contiguous stretches, and a matrix product over all positions of the whole batch
+is one plain GEMM whose result is already in place. Shape is one thing, strides another: `innermost` and `outermost`
+are views.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+from needle.backend_ndarray import xp
+from needle.kernels.window import Size, Window
+
+Array = Any  # a raw array of NumPy or CuPy
+
+
+def innermost(x: Array) -> Array:
+    """(N, C, *S) -> (C, *S, N), a view."""
+    return x.transpose((*range(1, x.ndim), 0))
+
+
+def outermost(x: Array) -> Array:
+    """(C, *S, N) -> (N, C, *S), a view."""
+    return x.transpose((x.ndim - 1, *range(x.ndim - 1)))
+
+
+def padded(x: Array, window: Window, value: float = 0) -> Array:
+    """(N, C, *S) -> (C, *S + padding, N), contiguous; without padding a copy only where x is in another order."""
+    x = innermost(x)
+    size = x.shape[1:-1]
+    if window.padded(size) == size:
+        return xp(x).ascontiguousarray(x)
+    whole = xp(x).full((x.shape[0], *window.padded(size), x.shape[-1]), value, x.dtype)
+    whole[inside(size, window)] = x
+    return whole
+
+
+def inside(size: Size, window: Window) -> tuple[slice, ...]:
+    """The index of what is not padding in a padded (C, *S, N) array."""
+    parts = (slice(before, before + n) for n, (before, _) in zip(size, window.padding, strict=True))
+    return (slice(None), *parts, slice(None))
+
+
+def taps(window: Window, kernel: Size, output: Size, start: int = 0) -> Iterator[tuple[Size, tuple[slice, ...]]]:
+    """For each position of the kernel, the index of the padded elements (C, *S, N) that it meets in each output.
+
+    `start` is the first output row, for an `output` that is a block of rows.
+    """
+    for position in itertools.product(*map(range, kernel)):
+        corner = [k * d for k, d in zip(position, window.dilation, strict=True)]
+        corner[0] += start * window.stride[0]
+        parts = (
+            slice(c, c + s * (p - 1) + 1, s) if p else slice(0)
+            for c, s, p in zip(corner, window.stride, output, strict=True)
+        )
+        yield position, (slice(None), *parts, slice(None))

@@ -1,0 +1,191 @@
+"""Arithmetic, with NumPy's broadcasting between tensors; Python numbers never promote a tensor's dtype."""
+
+from __future__ import annotations
+
+from needle.autograd import TensorOp
+from needle.ops.operand import number, pair, tensor
+from needle.ops.shape import sum_to
+
+
+class EWiseAdd(TensorOp):
+    """a + b."""
+
+    reads_inputs = False
+
+    def compute(self, a, b):
+        return a + b
+
+    def gradient(self, out_grad, node):
+        return tuple(sum_to(out_grad, x.shape) if x.requires_grad else None for x in node.inputs)
+
+
+class AddScalar(TensorOp):
+    """x + scalar."""
+
+    reads_inputs = False
+
+    def __init__(self, scalar):
+        self.scalar = scalar
+
+    def compute(self, x):
+        return x + self.scalar
+
+    def gradient(self, out_grad, node):
+        return out_grad
+
+
+class EWiseMul(TensorOp):
+    """a * b."""
+
+    def compute(self, a, b):
+        return a * b
+
+    def gradient(self, out_grad, node):
+        a, b = node.inputs
+        return (
+            sum_to(multiply(out_grad, b), a.shape) if a.requires_grad else None,
+            sum_to(multiply(out_grad, a), b.shape) if b.requires_grad else None,
+        )
+
+
+class MulScalar(TensorOp):
+    """x * scalar."""
+
+    reads_inputs = False
+
+    def __init__(self, scalar):
+        self.scalar = scalar
+
+    def compute(self, x):
+        return x * self.scalar
+
+    def gradient(self, out_grad, node):
+        return mul_scalar(out_grad, self.scalar)
+
+
+class EWiseDiv(TensorOp):
+    """a / b."""
+
+    def compute(self, a, b):
+        return a / b
+
+    def gradient(self, out_grad, node):
+        a, b = node.inputs
+        quotient = divide(out_grad, b)
+        return (
+            sum_to(quotient, a.shape) if a.requires_grad else None,
+            sum_to(negate(multiply(quotient, divide(a, b))), b.shape) if b.requires_grad else None,
+        )
+
+
+class DivScalar(TensorOp):
+    """x / scalar."""
+
+    reads_inputs = False
+
+    def __init__(self, scalar):
+        self.scalar = scalar
+
+    def compute(self, x):
+        return x / self.scalar
+
+    def gradient(self, out_grad, node):
+        return divide_scalar(out_grad, self.scalar)
+
+
+class PowerScalar(TensorOp):
+    """x ** scalar."""
+
+    def __init__(self, scalar):
+        self.scalar = scalar
+
+    def compute(self, x):
+        return x**self.scalar
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        if self.scalar == 0:
+            return mul_scalar(out_grad, 0)
+        return multiply(out_grad, mul_scalar(power_scalar(x, self.scalar - 1), self.scalar))
+
+
+class Negate(TensorOp):
+    """-x."""
+
+    reads_inputs = False
+
+    def compute(self, x):
+        return -x
+
+    def gradient(self, out_grad, node):
+        return negate(out_grad)
+
+
+class Cast(TensorOp):
+    """x in another dtype."""
+
+    reads_inputs = False
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def compute(self, x):
+        return x.astype(self.dtype)
+
+    def gradient(self, out_grad, node):
+        return out_grad  # backward brings every gradient to the dtype of its input
+
+
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+def add(a, b):
+    """a + b for operands that broadcast."""
+    return EWiseAdd()(*pair("add", a, b))
+
+
+def subtract(a, b):
+    """a - b for operands that broadcast: the sum of a and -b."""
+    a, b = pair("subtract", a, b)
+    return EWiseAdd()(a, Negate()(b))
+
+
+def multiply(a, b):
+    """a * b for operands that broadcast."""
+    return EWiseMul()(*pair("multiply", a, b))
+
+
+def divide(a, b):
+    """a / b for operands that broadcast."""
+    return EWiseDiv()(*pair("divide", a, b))
+
+
+def negate(x):
+    """-x."""
+    return Negate()(tensor("negate", x))
+
+
+def add_scalar(x, scalar):
+    """x + scalar; a Python number never promotes x."""
+    return AddScalar(number("add_scalar", scalar))(tensor("add_scalar", x))
+
+
+def mul_scalar(x, scalar):
+    """x * scalar; a Python number never promotes x."""
+    return MulScalar(number("mul_scalar", scalar))(tensor("mul_scalar", x))
+
+
+def divide_scalar(x, scalar):
+    """x / scalar; a Python number never promotes x."""
+    return DivScalar(number("divide_scalar", scalar))(tensor("divide_scalar", x))
+
+
+def power_scalar(x, scalar):
+    """x ** scalar; x ** 0 is 1 with derivative 0 for every x."""
+    return PowerScalar(number("power_scalar", scalar))(tensor("power_scalar", x))
+
+
+def cast(x, dtype):
+    """x in another dtype; the gradient comes back in the dtype of x."""
+    x = tensor("astype", x)
+    return x if x.dtype == dtype else Cast(dtype)(x)

@@ -1,0 +1,225 @@
+"""Elementwise functions: torch's derivatives where a function has a kink."""
+
+from __future__ import annotations
+
+from needle.autograd import TensorOp
+from needle.backend_ndarray import xp
+from needle.ops.arithmetic import add_scalar, divide, mul_scalar, multiply, negate
+from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
+from needle.ops.operand import number, pair, tensor
+from needle.ops.shape import sum_to
+
+# ---- smooth functions ------------------------------------------------------------------------------------------------
+
+
+class Exp(TensorOp):
+    """e ** x."""
+
+    reads_inputs, reads_output = False, True
+
+    def compute(self, x):
+        return xp(x).exp(x)
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, node)
+
+
+class Log(TensorOp):
+    """The natural logarithm."""
+
+    def compute(self, x):
+        return xp(x).log(x)
+
+    def gradient(self, out_grad, node):
+        return divide(out_grad, node.inputs[0])
+
+
+class Sqrt(TensorOp):
+    """The square root."""
+
+    reads_inputs, reads_output = False, True
+
+    def compute(self, x):
+        return xp(x).sqrt(x)
+
+    def gradient(self, out_grad, node):
+        return divide(out_grad, mul_scalar(node, 2))
+
+
+class Tanh(TensorOp):
+    """The hyperbolic tangent."""
+
+    reads_inputs, reads_output = False, True
+
+    def compute(self, x):
+        return xp(x).tanh(x)
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, add_scalar(negate(multiply(node, node)), 1))
+
+
+class Sigmoid(TensorOp):
+    """1 / (1 + e ** -x), by way of tanh, which cannot overflow."""
+
+    reads_inputs, reads_output = False, True
+
+    def compute(self, x):
+        return xp(x).tanh(x * 0.5) * 0.5 + 0.5
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, multiply(node, add_scalar(negate(node), 1)))
+
+
+class EWisePow(TensorOp):
+    """a ** b; the derivative in b is 0 where a is 0."""
+
+    def compute(self, a, b):
+        return a**b
+
+    def gradient(self, out_grad, node):
+        a, b = node.inputs
+        a_grad = b_grad = None
+        if a.requires_grad:
+            slope = where(equal(b, 0), 0.0, multiply(b, power(a, where(equal(b, 0), 1, add_scalar(b, -1)))))
+            a_grad = sum_to(multiply(out_grad, slope), a.shape)
+        if b.requires_grad:
+            slope = where(equal(a, 0), 0.0, multiply(power(a, b), log(where(equal(a, 0), 1, a))))
+            b_grad = sum_to(multiply(out_grad, slope), b.shape)
+        return a_grad, b_grad
+
+
+# ---- functions with kinks --------------------------------------------------------------------------------------------
+
+
+class Abs(TensorOp):
+    """The absolute value; its derivative at 0 is 0."""
+
+    def compute(self, x):
+        return xp(x).abs(x)
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, sign(node.inputs[0]))
+
+
+class Sign(TensorOp):
+    """-1, 0 or 1; a constant for the graph."""
+
+    differentiable = False
+
+    def compute(self, x):
+        return xp(x).sign(x)
+
+
+class ReLU(TensorOp):
+    """max(x, 0); its derivative at 0 is 0."""
+
+    def compute(self, x):
+        return xp(x).maximum(x, 0)
+
+    def gradient(self, out_grad, node):
+        return where(greater(node.inputs[0], 0), out_grad, 0)
+
+
+class Extremum(TensorOp):
+    """The larger (or smaller) of a and b; where they are equal each takes half of the gradient."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def compute(self, a, b):
+        return getattr(xp(a), self.name)(a, b)
+
+    def gradient(self, out_grad, node):
+        a, b = node.inputs
+        wins = greater if self.name == "maximum" else less
+        half = where(equal(a, b), mul_scalar(out_grad, 0.5), 0)
+        return (
+            sum_to(where(wins(a, b), out_grad, half), a.shape) if a.requires_grad else None,
+            sum_to(where(wins(b, a), out_grad, half), b.shape) if b.requires_grad else None,
+        )
+
+
+class Clip(TensorOp):
+    """x limited to [low, high]; the derivative is 1 within, the ends included."""
+
+    def __init__(self, low, high):
+        self.low, self.high = low, high
+
+    def compute(self, x):
+        return xp(x).clip(x, self.low, self.high)
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        if self.low is not None:
+            out_grad = where(greater_equal(x, self.low), out_grad, 0)
+        if self.high is not None:
+            out_grad = where(less_equal(x, self.high), out_grad, 0)
+        return out_grad
+
+
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+def power(a, b):
+    """a ** b for operands that broadcast."""
+    return EWisePow()(*pair("power", a, b))
+
+
+def maximum(a, b):
+    """The larger of a and b; where they are equal each takes half of the gradient."""
+    return Extremum("maximum")(*pair("maximum", a, b))
+
+
+def minimum(a, b):
+    """The smaller of a and b; where they are equal each takes half of the gradient."""
+    return Extremum("minimum")(*pair("minimum", a, b))
+
+
+def clip(x, low=None, high=None):
+    """x limited to [low, high]; None leaves a side open."""
+    low, high = (bound if bound is None else number("clip", bound) for bound in (low, high))
+    if low is None and high is None:
+        raise ValueError("clip: at least one bound must be given, but got low=None and high=None")
+    if low is not None and high is not None and low > high:
+        raise ValueError(f"clip: low must not exceed high, but got {low} and {high}")
+    return Clip(low, high)(tensor("clip", x))
+
+
+def exp(x):
+    """e ** x."""
+    return Exp()(tensor("exp", x))
+
+
+def log(x):
+    """The natural logarithm of x."""
+    return Log()(tensor("log", x))
+
+
+def sqrt(x):
+    """The square root of x."""
+    return Sqrt()(tensor("sqrt", x))
+
+
+def abs(x):
+    """The absolute value of x; its derivative at 0 is 0."""
+    return Abs()(tensor("abs", x))
+
+
+def sign(x):
+    """-1, 0 or 1; a constant for the graph."""
+    return Sign()(tensor("sign", x))
+
+
+def tanh(x):
+    """The hyperbolic tangent of x."""
+    return Tanh()(tensor("tanh", x))
+
+
+def sigmoid(x):
+    """1 / (1 + e ** -x)."""
+    return Sigmoid()(tensor("sigmoid", x))
+
+
+def relu(x):
+    """max(x, 0); its derivative at 0 is 0."""
+    return ReLU()(tensor("relu", x))

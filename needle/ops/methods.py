@@ -1,0 +1,78 @@
+"""The operators and methods of Tensor and TensorTuple, attached from one table.
+
+Here the circle closes: `autograd` defines Tensor without knowing any op, the ops are made of tensors, and this file
+gives tensors their ops.
+"""
+
+from __future__ import annotations
+
+from needle.autograd import Tensor, TensorTuple
+from needle.ops import arithmetic, choice, elementwise, index, linalg, reduce, shape, tuples
+from needle.ops.operand import is_number
+
+
+def _with_scalar(name, with_scalar, with_tensor):
+    """The operator that is one node with a number and another with a tensor."""
+
+    def operator(x, other):
+        return with_scalar(x, other) if is_number(other) else with_tensor(x, other)
+
+    operator.__name__ = name
+    return operator
+
+
+def _reflected(function):
+    return lambda x, other: function(other, x)
+
+
+TENSOR_METHODS = {
+    "__add__": _with_scalar("__add__", arithmetic.add_scalar, arithmetic.add),
+    "__radd__": _with_scalar("__radd__", arithmetic.add_scalar, _reflected(arithmetic.add)),
+    "__sub__": _with_scalar("__sub__", lambda x, s: arithmetic.add_scalar(x, -s), arithmetic.subtract),
+    "__rsub__": _with_scalar(
+        "__rsub__", lambda x, s: arithmetic.add_scalar(arithmetic.negate(x), s), _reflected(arithmetic.subtract)
+    ),
+    "__mul__": _with_scalar("__mul__", arithmetic.mul_scalar, arithmetic.multiply),
+    "__rmul__": _with_scalar("__rmul__", arithmetic.mul_scalar, _reflected(arithmetic.multiply)),
+    "__truediv__": _with_scalar("__truediv__", arithmetic.divide_scalar, arithmetic.divide),
+    "__rtruediv__": _reflected(arithmetic.divide),
+    "__pow__": _with_scalar("__pow__", arithmetic.power_scalar, elementwise.power),
+    "__rpow__": _reflected(elementwise.power),
+    "__matmul__": linalg.matmul,
+    "__rmatmul__": _reflected(linalg.matmul),
+    "__neg__": arithmetic.negate,
+    "__abs__": elementwise.abs,
+    "__lt__": choice.less,
+    "__le__": choice.less_equal,
+    "__gt__": choice.greater,
+    "__ge__": choice.greater_equal,
+    "__getitem__": index.getitem,
+    "abs": elementwise.abs,
+    "argmax": reduce.argmax,
+    "astype": arithmetic.cast,
+    "broadcast_to": shape.broadcast_to,
+    "clip": elementwise.clip,
+    "exp": elementwise.exp,
+    "log": elementwise.log,
+    "matmul": linalg.matmul,
+    "max": reduce.max,
+    "mean": reduce.mean,
+    "min": reduce.min,
+    "permute": shape.permute,
+    "relu": elementwise.relu,
+    "reshape": shape.reshape,
+    "sigmoid": elementwise.sigmoid,
+    "sqrt": elementwise.sqrt,
+    "sum": reduce.summation,
+    "tanh": elementwise.tanh,
+    "transpose": shape.transpose,
+}
+
+TENSOR_TUPLE_METHODS = {
+    "__getitem__": tuples.tuple_get_item,
+    "__add__": tuples.tuple_add,
+}
+
+for tensor_class, methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
+    for method_name, method in methods.items():
+        setattr(tensor_class, method_name, method)

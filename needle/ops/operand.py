@@ -1,0 +1,57 @@
+"""Operands: what a user may hand to an op, turned into tensors whose shapes fit."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from needle.autograd import Tensor
+from needle.backend_ndarray import cpu
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a real number of Python or NumPy."""
+    return isinstance(value, numbers.Real)
+
+
+def number(op: str, value: Any) -> Any:
+    """A number, or a host array of one element, as a Python number: it never promotes an array that it meets."""
+    if not is_number(value) and not (type(value) is cpu().array_type() and value.size == 1):
+        raise TypeError(f"{op}: scalar must be a number, but got {type(value).__name__}")
+    return value.item() if hasattr(value, "item") else value
+
+
+def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
+    """`value` as a tensor: itself, or a constant; Python numbers take the dtype of `like` where they can."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}")
+    device = like.device if like is not None else None
+    if like is not None and is_number(value) and (like.dtype.kind == "f" or isinstance(value, numbers.Integral)):
+        return Tensor(number(op, value), device=device, dtype=like.dtype, requires_grad=False)
+    try:
+        return Tensor(value, device=device, requires_grad=False)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}") from error
+
+
+def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Tensor]:
+    """Two operands as tensors, of shapes that broadcast unless the op has a rule of its own."""
+    a = tensor(op, a, b if isinstance(b, Tensor) else None)
+    b = tensor(op, b, a)
+    if broadcast and a.array.shape != b.array.shape:
+        broadcast_shape(op, a.shape, b.shape)
+    return a, b
+
+
+def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape to which all of `shapes` broadcast by NumPy's rules."""
+    rank = max(map(len, shapes))
+    result = []
+    for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
+        size = max(sizes) if 0 not in sizes else 0
+        if any(n not in (1, size) for n in sizes):
+            raise ValueError(f"{op}: shapes must broadcast, but got {' and '.join(map(str, shapes))}")
+        result.append(size)
+    return tuple(result)

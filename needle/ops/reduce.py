@@ -1,0 +1,176 @@
+"""Reductions over any axes: an axis, several, or None for all; `keepdims` leaves them with size 1."""
+
+from __future__ import annotations
+
+import math
+
+from needle import check
+from needle.autograd import TensorOp
+from needle.backend_ndarray import xp
+from needle.ops.arithmetic import add, divide, divide_scalar, multiply, negate, subtract
+from needle.ops.choice import equal, where
+from needle.ops.elementwise import exp
+from needle.ops.operand import tensor
+from needle.ops.shape import broadcast_to, reshape
+
+
+class Reduction(TensorOp):
+    """A reduction over `axes`, a tuple of axes that are not negative."""
+
+    def __init__(self, axes, keepdims=False):
+        self.axes, self.keepdims = axes, keepdims
+
+    def kept(self, reduced, x):
+        """A tensor shaped as the result, with the reduced axes of x as size 1."""
+        shape = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        return reduced if reduced.shape == shape else reshape(reduced, shape)
+
+
+class Summation(Reduction):
+    """The sum."""
+
+    reads_inputs = False
+
+    def compute(self, x):
+        return x.sum(axis=self.axes, keepdims=self.keepdims)
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        return broadcast_to(self.kept(out_grad, x), x.shape)
+
+
+class Mean(Reduction):
+    """The arithmetic mean."""
+
+    reads_inputs = False
+
+    def compute(self, x):
+        return x.mean(axis=self.axes, keepdims=self.keepdims)
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        count = math.prod(x.shape[i] for i in self.axes)
+        return broadcast_to(self.kept(divide_scalar(out_grad, count), x), x.shape)
+
+
+class Extreme(Reduction):
+    """The largest or the smallest element; elements that share the first place share the gradient evenly."""
+
+    reads_output = True
+
+    def __init__(self, name, axes, keepdims=False):
+        super().__init__(axes, keepdims)
+        self.name = name
+
+    def compute(self, x):
+        return getattr(x, self.name)(axis=self.axes, keepdims=self.keepdims)
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        first = equal(x, self.kept(node, x))
+        share = divide(self.kept(out_grad, x), summation(first, self.axes, keepdims=True))
+        return where(first, share, 0)
+
+
+class LogSumExp(Reduction):
+    """log(sum(exp(x))), with the maximum taken out so that nothing overflows."""
+
+    reads_output = True
+
+    def compute(self, x):
+        top = x.max(axis=self.axes, keepdims=True)
+        top = xp(x).where(xp(x).isfinite(top), top, 0)
+        total = xp(x).exp(x - top).sum(axis=self.axes, keepdims=True)
+        out = xp(x).log(total) + top
+        return out if self.keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        return multiply(self.kept(out_grad, x), exp(subtract(x, self.kept(node, x))))
+
+
+class LogSoftmax(TensorOp):
+    """x - logsumexp(x) along one axis."""
+
+    reads_inputs, reads_output = False, True
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def compute(self, x):
+        shifted = x - x.max(axis=self.axis, keepdims=True)
+        return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
+
+    def gradient(self, out_grad, node):
+        return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
+
+
+class ArgMax(TensorOp):
+    """The index of the largest element, the first of equal ones; a constant for the graph."""
+
+    differentiable = False
+
+    def __init__(self, axis, keepdims=False):
+        self.axis, self.keepdims = axis, keepdims
+
+    def compute(self, x):
+        index = x.argmax(self.axis)
+        return xp(x).expand_dims(index, self.axis) if self.keepdims else index
+
+
+def summation(x, axes=None, keepdims=False):
+    """The sum over `axes`."""
+    x = tensor("summation", x)
+    return Summation(check.axes("summation", axes, x.ndim), keepdims)(x)
+
+
+def mean(x, axes=None, keepdims=False):
+    """The arithmetic mean over `axes`."""
+    x = tensor("mean", x)
+    return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
+
+
+def max(x, axes=None, keepdims=False):
+    """The largest element over `axes`; equal ones share the gradient evenly."""
+    return _extreme("max", x, axes, keepdims)
+
+
+def min(x, axes=None, keepdims=False):
+    """The smallest element over `axes`; equal ones share the gradient evenly."""
+    return _extreme("min", x, axes, keepdims)
+
+
+def logsumexp(x, axes=None, keepdims=False):
+    """log(sum(exp(x))) over `axes`, without overflow."""
+    x = tensor("logsumexp", x)
+    axes = _some("logsumexp", x, check.axes("logsumexp", axes, x.ndim))
+    return LogSumExp(axes, keepdims)(x)
+
+
+def logsoftmax(x, axis=-1):
+    """x - logsumexp(x) along `axis`, without overflow."""
+    x = tensor("logsoftmax", x)
+    (axis,) = _some("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
+    return LogSoftmax(axis)(x)
+
+
+def argmax(x, axis=None, keepdims=False):
+    """The index of the largest element along `axis` (None: in the flattened tensor), the first of equal ones."""
+    x = tensor("argmax", x)
+    if axis is None:
+        _some("argmax", x, tuple(range(x.ndim)))
+        return ArgMax(0)(reshape(x, (-1,)))
+    (axis,) = _some("argmax", x, (check.axis("argmax", axis, x.ndim),))
+    return ArgMax(axis, keepdims)(x)
+
+
+def _extreme(name, x, axes, keepdims):
+    x = tensor(name, x)
+    return Extreme(name, _some(name, x, check.axes(name, axes, x.ndim)), keepdims)(x)
+
+
+def _some(op, x, axes):
+    """Axes over which there is at least one element."""
+    if any(x.shape[i] == 0 for i in axes):
+        raise ValueError(f"{op}: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
+    return axes

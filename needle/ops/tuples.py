@@ -1,0 +1,60 @@
+"""Tuples of tensors as nodes of the graph."""
+
+from __future__ import annotations
+
+from needle import check
+from needle.autograd import TensorOp, TensorTuple, TensorTupleOp
+from needle.backend_ndarray import xp
+from needle.ops.arithmetic import add
+
+
+class MakeTensorTuple(TensorTupleOp):
+    """Several tensors as one tuple."""
+
+    reads_inputs = False
+
+    def compute(self, *arrays):
+        return arrays
+
+    def gradient(self, out_grad, node):
+        return out_grad.tuple()
+
+
+class TensorTupleGetItem(TensorOp):
+    """One element of a tuple."""
+
+    reads_inputs, is_view = False, True
+
+    def __init__(self, index):
+        self.index = index
+
+    def compute(self, arrays):
+        return arrays[self.index]
+
+    def gradient(self, out_grad, node):
+        zeros = (xp(array).zeros_like(array) for array in node.inputs[0].array)
+        return make_tuple(*(out_grad if i == self.index else out_grad.make_const(z) for i, z in enumerate(zeros)))
+
+
+def make_tuple(*tensors):
+    """The tensors as one TensorTuple."""
+    return MakeTensorTuple()(*tensors)
+
+
+def tuple_get_item(x, index):
+    """One element of a TensorTuple; of one just made by `make_tuple`, that very input."""
+    check.instance("tuple_get_item", "x", x, TensorTuple)
+    index = check.integer("tuple_get_item", "index", index)
+    if not -len(x) <= index < len(x):
+        raise IndexError(f"tuple_get_item: index must lie in [{-len(x)}, {len(x) - 1}], but got {index}")
+    index %= len(x)
+    if isinstance(x.op, MakeTensorTuple):
+        return x.inputs[index]
+    return TensorTupleGetItem(index)(x)
+
+
+def tuple_add(a, b):
+    """The sums of two TensorTuples of one length, element by element."""
+    check.instance("tuple_add", "b", b, TensorTuple)
+    check.same("tuple_add", "length", len(a), len(b), ("a", "b"))
+    return make_tuple(*(add(x, y) for x, y in zip(a.tuple(), b.tuple(), strict=True)))

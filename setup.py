@@ -1,0 +1,48 @@
+"""Everything there is to say about the distribution; `pyproject.toml` holds only the build system and tool settings."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    """`__version__` of `needle/__init__.py`, read without importing the package."""
+    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "needle/__init__.py").read_text("utf-8"), re.MULTILINE)
+    if found is None:
+        raise RuntimeError('setup: needle/__init__.py must hold a line __version__ = "…", but it has none')
+    return found[1]
+
+
+setup(
+    name="needle-dl",
+    version=version(),
+    description="A small deep-learning framework: automatic differentiation on NumPy, and on CuPy where there is a GPU",
+    long_description=(ROOT / "README.md").read_text("utf-8"),
+    long_description_content_type="text/markdown",
+    author="The needle authors",
+    license_expression="MIT",
+    license_files=["LICENSE"],
+    classifiers=[
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3 :: Only",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",
+    install_requires=["numpy>=2.0"],
+    extras_require={
+        "apps": ["tqdm>=4.64"],
+        "bench": ["threadpoolctl>=3.5"],
+        "cuda12x": ["cupy-cuda12x>=14"],
+        "cuda13x": ["cupy-cuda13x>=14"],
+        "lint": ["ruff>=0.12", "mypy>=1.15"],
+        # The reference that the tests compare with is pinned: its rounding and its bugs change with its version.
+        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", "torch==2.13.0"],
+    },
+    packages=find_packages(include=["needle", "needle.*"]),
+    package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},
+)

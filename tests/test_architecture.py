@@ -1,0 +1,249 @@
+"""The layering of the source, read from its imports: who may import whom, how long files are, what lies at the root."""
+
+import ast
+import fnmatch
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The floors of needle and the rows on them, lowest first; a file imports only from rows before its own. Within a floor
+# it may name what it never loads (`if TYPE_CHECKING`). What is not listed is a sibling on the top floor: it may import
+# every row, but no other sibling.
+FLOORS = [
+    ["check", "backend_ndarray"],
+    ["kernels"],
+    ["grad_mode", "operators", "autograd"],
+    ["ops"],
+    ["init"],
+    ["nn"],
+]
+ROWS = [row for floor in FLOORS for row in floor]
+WITHOUT_NUMPY = {*FLOORS[2], *FLOORS[3], *FLOORS[5]}  # they reach arrays through the device of their data
+CUPY = {"cupy", "cupyx", "cupy_backends"}
+PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
+AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
+AT_ROOT |= {"CHANGELOG.md", "CONTRIBUTING.md"}
+MAX_LINES = 400
+
+
+class Source:
+    """A Python file: its module name, its syntax tree, and what it imports."""
+
+    def __init__(self, path: Path, root: Path, modules: set[str]):
+        self.path = path.relative_to(root)
+        self.text = path.read_text("utf-8")
+        self.tree = ast.parse(self.text)
+        self.module = module_name(self.path)
+        self.row = ".".join(self.module.split(".")[1:2])  # "ops" for needle.ops.conv, "" for needle itself
+        self.imports = list(self._imports(modules))
+
+    def _imports(self, modules):
+        """(imported module, line, when: at "load", at a "call" or as a "type") of every import, wherever it stands."""
+        when = {}
+        for outer in ast.walk(self.tree):
+            if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+                when |= {id(inner): "call" for inner in ast.walk(outer)}
+            elif isinstance(outer, ast.If) and ast.unparse(outer.test).endswith("TYPE_CHECKING"):
+                when |= {id(inner): "type" for statement in outer.body for inner in ast.walk(statement)}
+        for node in ast.walk(self.tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                base = node.module or ""
+                if node.level:
+                    package = self.module.split(".") + ["__init__"] * (self.path.name == "__init__.py")
+                    base = ".".join(package[: -node.level] + [node.module] * bool(node.module))
+                inner = [f"{base}.{alias.name}" for alias in node.names]
+                names = [name if name in modules else base for name in inner]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+                names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
+            for name in names:
+                yield name, node.lineno, when.get(id(node), "load")
+
+    def names_used(self, modules):
+        """(dotted name, line) of everything reached through a name that an import of needle binds."""
+        bound = {}
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else "needle"
+                    yield alias.name, node.lineno
+            elif isinstance(node, ast.ImportFrom):
+                for alias in node.names:
+                    full = f"{node.module}.{alias.name}"
+                    yield full, node.lineno
+                    if full in modules:
+                        bound[alias.asname or alias.name] = full
+        for node in ast.walk(self.tree):
+            if isinstance(node, ast.Attribute):
+                first, _, rest = ast.unparse(node).partition(".")
+                if first in bound:
+                    yield f"{bound[first]}.{rest}", node.lineno
+
+
+def module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def sources(root: Path, folder: str) -> list[Source]:
+    modules = {module_name(path.relative_to(root)) for path in (root / "needle").rglob("*.py")}
+    return [Source(path, root, modules) for path in sorted((root / folder).rglob("*.py"))]
+
+
+def may_import(importer: str, imported: str, when: str) -> bool:
+    """Whether a file of row `importer` may import from row `imported`."""
+    if importer == "":
+        return True
+    if importer not in ROWS:
+        return imported in [*ROWS, importer]
+    same_floor = any({importer, imported} <= set(floor) for floor in FLOORS)
+    return imported in ROWS[: ROWS.index(importer) + 1] or (when == "type" and same_floor)
+
+
+def floor_violations(files: list[Source]):
+    for file in files:
+        if file.text.count("\n") > MAX_LINES:
+            yield f"{file.path}: {file.text.count(chr(10))} lines, more than {MAX_LINES}"
+        for name, line, when in file.imports:
+            top, _, inner = name.partition(".")
+            where = f"{file.path}:{line}"
+            if top == "needle":
+                if not may_import(file.row, inner.split(".")[0], when):
+                    yield f"{where}: {file.row} must not import {name}"
+            elif top == "numpy":
+                if file.row in WITHOUT_NUMPY:
+                    yield f"{where}: {file.row} must not import numpy"
+            elif top in CUPY:
+                if file.row != "backend_ndarray":
+                    yield f"{where}: only backend_ndarray imports {top}"
+                elif when != "call":
+                    yield f"{where}: {top} must be imported inside a function"
+            elif top not in sys.stdlib_module_names:
+                yield f"{where}: needle must not import {top}"
+
+
+def cycles(files: list[Source]):
+    """Files of one row that import each other; between rows the floors leave no room for a cycle."""
+    row = {file.module: file.row for file in files}
+    left = {
+        file.module: {name for name, _, when in file.imports if row.get(name) == file.row and when != "type"}
+        for file in files
+    }
+    size = None
+    while size != len(left):  # take off, until it changes nothing, whatever imports nothing left or is not imported
+        size = len(left)
+        left = {module: needs & left.keys() for module, needs in left.items() if needs & left.keys()}
+        left = {module: needs for module, needs in left.items() if any(module in other for other in left.values())}
+    if left:
+        yield f"an import cycle runs through {', '.join(sorted(left))}"
+
+
+def app_violations(files: list[Source], modules: set[str]):
+    for file in files:
+        for name, line in sorted(set(file.names_used(modules))):
+            if name.split(".")[0] != "needle":
+                continue
+            private = any(part.startswith("_") and not part.endswith("__") for part in name.split("."))
+            if private or (name in modules and name not in PUBLIC) or name.rpartition(".")[0] in modules - PUBLIC:
+                yield f"{file.path}:{line}: {name} is not public"
+
+
+def root_violations(root: Path):
+    ignored = [line.rstrip("/") for line in (root / ".gitignore").read_text("utf-8").splitlines()]
+    for path in sorted(root.iterdir()):
+        name = path.name
+        if not (name in AT_ROOT or name.startswith(".") or any(fnmatch.fnmatch(name, rule) for rule in ignored)):
+            yield f"{name}: does not belong at the root"
+
+
+def violations(root: Path) -> list[str]:
+    files = sources(root, "needle")
+    modules = {file.module for file in files}
+    return [
+        *floor_violations(files),
+        *cycles(files),
+        *app_violations(sources(root, "apps"), modules),
+        *root_violations(root),
+    ]
+
+
+def test_the_source_keeps_to_its_floors():
+    found = violations(ROOT)
+    assert not found, "\n".join(found)
+
+
+CLEAN = {
+    ".gitignore": "build/\n*.egg-info/\n",
+    "needle/__init__.py": "from needle.optim import SGD\nfrom needle import ops",
+    "needle/check.py": "import numpy",
+    "needle/backend_ndarray/__init__.py": "from .device import cuda",
+    "needle/backend_ndarray/device.py": "from needle import check\ndef cuda():\n    import cupy",
+    "needle/kernels/__init__.py": "import needle.check\nimport numpy as np",
+    "needle/operators.py": "if TYPE_CHECKING:\n    from needle.autograd import Tensor",
+    "needle/autograd.py": "from needle.backend_ndarray import cuda\nfrom needle import operators\nimport math",
+    "needle/ops/__init__.py": "from needle.ops.conv import Conv",
+    "needle/ops/conv.py": "from needle import kernels\nfrom ..autograd import Op",
+    "needle/init/__init__.py": "import numpy\nfrom needle.autograd import Tensor",
+    "needle/nn/__init__.py": "from needle import init, ops\nfrom needle.nn import functional",
+    "needle/nn/functional.py": "from needle.ops.conv import Conv",
+    "needle/optim.py": "import numpy\nfrom needle import nn",
+    "needle/data/__init__.py": "from needle.data.mnist import MNIST",
+    "needle/data/mnist.py": "from needle import check",
+    "apps/train.py": "import needle as ndl\nimport needle.nn.functional as F\nndl.nn.ReLU()\nndl.__version__",
+    "build/junk.txt": "",
+    "needle_dl.egg-info/junk.txt": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "report"),
+    [
+        ("needle/check.py", "from needle.backend_ndarray import cuda", "check must not import needle.backend_ndarray"),
+        ("needle/kernels/__init__.py", "from needle import autograd", "kernels must not import needle.autograd"),
+        ("needle/kernels/__init__.py", "from .. import autograd", "kernels must not import needle.autograd"),
+        ("needle/kernels/__init__.py", "def f():\n    import needle.ops", ":2: kernels must not import needle.ops"),
+        ("needle/autograd.py", "from .ops.conv import Conv", "autograd must not import needle.ops.conv"),
+        ("needle/operators.py", "from needle.autograd import Tensor", "operators must not import needle.autograd"),
+        ("needle/autograd.py", "if TYPE_CHECKING:\n    from needle.nn import Module", "must not import needle.nn"),
+        ("needle/ops/conv.py", "from needle import Conv", "ops must not import needle"),
+        ("needle/ops/conv.py", "import importlib\nimportlib.import_module('needle.nn')", "must not import needle.nn"),
+        ("needle/nn/functional.py", "import needle.optim", "nn must not import needle.optim"),
+        ("needle/optim.py", "from needle.data import MNIST", "optim must not import needle.data"),
+        ("needle/data/mnist.py", "from ..optim import SGD", "data must not import needle.optim"),
+        ("needle/ops/conv.py", "from needle.ops import flip", "cycle runs through needle.ops, needle.ops.conv"),
+        ("needle/ops/conv.py", "from . import Conv", "cycle runs through needle.ops, needle.ops.conv"),
+        ("needle/autograd.py", "import numpy.linalg", "autograd must not import numpy"),
+        ("needle/nn/functional.py", "from numpy import exp", "nn must not import numpy"),
+        ("needle/optim.py", "def f():\n    import cupy", "only backend_ndarray imports cupy"),
+        ("needle/backend_ndarray/device.py", "try:\n    import cupy\nexcept ImportError: ...", "inside a function"),
+        ("needle/data/__init__.py", "import torch", "needle must not import torch"),
+        ("needle/check.py", "\n" * (MAX_LINES + 1), "401 lines"),
+        ("apps/train.py", "from needle.autograd import Tensor", "needle.autograd.Tensor is not public"),
+        ("apps/train.py", "from needle import kernels", "needle.kernels is not public"),
+        ("apps/train.py", "import needle\nneedle.autograd.Tensor", ":2: needle.autograd is not public"),
+        ("apps/train.py", "from needle.nn import _hidden", "needle.nn._hidden is not public"),
+        ("apps/train.py", "import needle.nn as nn\nnn.Conv._hidden()", "needle.nn.Conv._hidden is not public"),
+        ("utils.py", "", "utils.py: does not belong at the root"),
+    ],
+)
+def test_the_checker_has_teeth(tmp_path, path, text, report):
+    for name, content in CLEAN.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content, "utf-8")
+    assert violations(tmp_path) == []
+    (tmp_path / path).write_text(text, "utf-8")
+    assert report in violations(tmp_path)[0]
+
+
+def test_importing_needle_is_silent_and_touches_no_gpu(tmp_path):
+    for name in ("cupy", "torch"):
+        (tmp_path / f"{name}.py").write_text(f"print('{name} was imported')", "utf-8")
+    code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import needle"
+    process = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
