@@ -28,7 +28,7 @@ def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window
     out = xp(y).zeros((y.shape[1], *window.padded(x.shape[2:]), y.shape[0]), y.dtype)
     y = innermost(y)
     for met, hit in _first_hits(x, best, kernel, window):
-        out[met] += xp(y).where(hit, y, 0)
+        out[met] += y * hit
     return outermost(out[inside(x.shape[2:], window)])
 
 
@@ -37,7 +37,7 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
     whole = padded(g, window)
     out = xp(g).zeros((best.shape[1], *best.shape[2:], best.shape[0]), g.dtype)
     for met, hit in _first_hits(x, best, kernel, window):
-        out += xp(g).where(hit, whole[met], 0)
+        out += whole[met] * hit
     return outermost(out)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle import check, init
 from needle.backend_ndarray import cpu, xp
-from needle.ops import getitem, logsoftmax, mean, reshape, sqrt
+from needle.ops import getitem, logsoftmax, mean, reshape
 from needle.ops.conv import check_floats, convolve
 from needle.ops.operand import tensor
 from needle.ops.pool import avg_pool, max_pool
@@ -90,15 +90,6 @@ def avg_pool3d(x, kernel_size, stride=None, padding=0):
 
 
 # ---- the rest of a small network -------------------------------------------------------------------------------------
-
-
-def batch_norm(x, mean_, variance, weight=None, bias=None, eps=1e-5):
-    """x (N, C, *S) centred and scaled per channel, then weighted and shifted: all four others are (C,)."""
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    y = (x - reshape(mean_, shape)) / sqrt(reshape(variance, shape) + eps)
-    if weight is not None:
-        y = y * reshape(weight, shape)
-    return y if bias is None else y + reshape(bias, shape)
 
 
 def dropout(x, p=0.5, training=True):

@@ -7,7 +7,7 @@ import math
 from needle import check, init
 from needle.nn import functional
 from needle.nn.module import Module, Parameter
-from needle.ops import mean, relu, reshape
+from needle.ops import mean, relu, reshape, sqrt
 
 
 class Linear(Module):
@@ -28,7 +28,9 @@ class Linear(Module):
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"Linear: x must have {self.in_features} features in its last axis, but got {x.shape}")
         y = x @ self.weight
-        return y if self.bias is None else y + self.bias
+        if self.bias is None:
+            return y
+        return y + (self.bias if x.ndim > 1 else reshape(self.bias, (-1,)))
 
     def extra_repr(self):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
@@ -95,18 +97,25 @@ class _BatchNorm(Module):
             raise ValueError(
                 f"{type(self).__name__}: x must have {ranks} axes and {self.dim} channels, but got shape {x.shape}"
             )
-        if not self.training:
-            return functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, self.eps)
-        axes = (0, *range(2, x.ndim))
-        if math.prod(x.shape[i] for i in axes) < 1:
+        if not x.size:
             raise ValueError(f"{type(self).__name__}: the batch must not be empty, but got shape {x.shape}")
-        average = mean(x, axes)
-        centred = x - reshape(average, (1, -1) + (1,) * (x.ndim - 2))
-        variance = mean(centred * centred, axes)
-        for running, batch in ((self.running_mean, average), (self.running_var, variance)):
-            step = batch.detach().astype(running.dtype) * self.momentum
-            running.data = running * (1 - self.momentum) + step
-        return functional.batch_norm(x, average, variance, self.weight, self.bias, self.eps)
+        channels = (1, -1) + (1,) * (x.ndim - 2)
+        if self.training:
+            axes = (0, *range(2, x.ndim))
+            average = mean(x, axes)
+            centred = x - reshape(average, channels)
+            variance = mean(centred * centred, axes)
+            self._track(self.running_mean, average)
+            self._track(self.running_var, variance)
+        else:
+            centred, variance = x - reshape(self.running_mean, channels), self.running_var
+        scale = self.weight / sqrt(variance + self.eps)
+        return centred * reshape(scale, channels) + reshape(self.bias, channels)
+
+    def _track(self, running, batch):
+        """Move a running statistic towards that of a batch, in its own dtype."""
+        step = batch.detach().astype(running.dtype) * self.momentum
+        running.data = running * (1 - self.momentum) + step
 
     def extra_repr(self):
         return f"{self.dim}, eps={self.eps}, momentum={self.momentum}"

@@ -104,8 +104,9 @@ class Module:
                 problems.append(f"{name} has shape {own[name].shape}, not {tuple(state[name].shape)}")
         if problems:
             raise ValueError(f"load_state_dict: names and shapes must agree, but got {'; '.join(problems)}")
-        for name in common:
-            own[name].data = Tensor(state[name], device=own[name].device, dtype=own[name].dtype)
+        values = {name: Tensor(state[name], device=own[name].device, dtype=own[name].dtype) for name in common}
+        for name, value in values.items():
+            own[name].data = value
 
     def extra_repr(self):
         """What the module's own parentheses show when it is printed."""
@@ -117,8 +118,10 @@ class Module:
             for name, member in self.named_members()
             if isinstance(member, Module)
         ]
-        inside = "\n" + "\n".join(lines) + "\n" if lines else self.extra_repr()
-        return f"{type(self).__name__}({inside})"
+        extra = self.extra_repr()
+        if lines:
+            extra = "\n".join(["", *[f"  {extra}"] * bool(extra), *lines, ""])
+        return f"{type(self).__name__}({extra})"
 
 
 class Sequential(Module):
@@ -136,7 +139,7 @@ class Sequential(Module):
         return x
 
     def named_members(self):
-        return ((str(i), module) for i, module in enumerate(self.modules))
+        return ((name.removeprefix("modules."), member) for name, member in super().named_members())
 
     def __getitem__(self, index):
         return self.modules[index]
