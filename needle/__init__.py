@@ -14,6 +14,7 @@ from needle.backend_ndarray import (
 from needle.grad_mode import is_grad_enabled, no_grad
 from needle.gradcheck import gradcheck
 from needle.init import ones, ones_like, zeros, zeros_like
+from needle.kernels import conv_algorithm
 from needle.nn.functional import conv1d, conv2d, conv3d
 from needle.ops import *  # noqa: F403
 
@@ -30,6 +31,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv3d",
+    "conv_algorithm",
     "cpu",
     "cuda",
     "data",

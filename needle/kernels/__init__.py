@@ -1,18 +1,23 @@
 """Convolution and pooling on raw arrays; nothing here knows of graphs."""
 
-from needle.kernels.convolution import correlate, correlate_transpose, correlate_weight
+from needle.kernels.columns import fold, unfold
+from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
 from needle.kernels.pooling import gather_at_max, max_windows, scatter_to_max, spread_windows, sum_windows
-from needle.kernels.window import Size, Window
+from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
     "Size",
     "Window",
+    "conv_algorithm",
     "correlate",
     "correlate_transpose",
     "correlate_weight",
+    "fold",
     "gather_at_max",
     "max_windows",
+    "same_padding",
     "scatter_to_max",
     "spread_windows",
     "sum_windows",
+    "unfold",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,13 @@ class Window:
 
     @classmethod
     def make(cls, op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
-        """A window from what a user gives: for each option one integer, or one for each of `rank` axes."""
+        """A window from what a user gives: for each option one integer, or one for each of `rank` axes.
+
+        `padding` may also hold a pair (before, after) for each axis.
+        """
         return cls(
             check.sizes(op, "stride", stride, rank, least=1),
-            tuple((n, n) for n in check.sizes(op, "padding", padding, rank)),
+            _pairs(op, padding, rank),
             check.sizes(op, "dilation", dilation, rank, least=1),
             check.integer(op, "groups", groups, least=1),
         )
@@ -52,3 +56,19 @@ class Window:
             s * (p - 1) + e - before - after
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
+
+
+def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tuple[tuple[int, int], ...]:
+    """The (before, after) for each axis that give ceil(size / stride) outputs; an odd element goes after."""
+    pairs = []
+    for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
+        total = max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
+        pairs.append((total // 2, total - total // 2))
+    return tuple(pairs)
+
+
+def _pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    """One integer, one for each axis, or one pair for each axis, as pairs."""
+    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
+        return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
+    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))

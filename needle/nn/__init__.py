@@ -2,7 +2,16 @@
 
 from needle.nn import functional
 from needle.nn.activations import ReLU
-from needle.nn.convs import Conv1d, Conv2d, Conv3d
+from needle.nn.convs import (
+    Conv1d,
+    Conv2d,
+    Conv3d,
+    ConvTranspose1d,
+    ConvTranspose2d,
+    ConvTranspose3d,
+    Fold,
+    Unfold,
+)
 from needle.nn.layers import Dropout, Flatten, Identity, Linear
 from needle.nn.losses import CrossEntropyLoss
 from needle.nn.module import Module, Parameter, Residual, Sequential
@@ -16,9 +25,13 @@ __all__ = [
     "Conv1d",
     "Conv2d",
     "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
     "CrossEntropyLoss",
     "Dropout",
     "Flatten",
+    "Fold",
     "Identity",
     "Linear",
     "MaxPool2d",
@@ -27,5 +40,6 @@ __all__ = [
     "ReLU",
     "Residual",
     "Sequential",
+    "Unfold",
     "functional",
 ]

@@ -8,62 +8,182 @@ from needle import check, init
 from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module, Parameter
+from needle.ops.conv import named_padding
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
 
 class _Conv(Module):
-    """Convolution with torch's weight layout and initialisation, over `rank` spatial axes."""
+    """What convolutions share: options, and torch's weight layout and initialisation, over `rank` spatial axes.
+
+    Weight and bias are drawn uniformly within ± 1 / sqrt(fan in), which is kaiming_uniform with a = sqrt(5).
+    """
 
     rank = 0
+    transposed = False
+    output_padding = ()
+    padding_mode = "zeros"
 
-    def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True, device=None,
-        dtype="float32"
-    ):  # fmt: skip
+    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype):
         super().__init__()
         name = type(self).__name__
         self.in_channels = check.integer(name, "in_channels", in_channels, least=1)
         self.out_channels = check.integer(name, "out_channels", out_channels, least=1)
         self.kernel_size = check.sizes(name, "kernel_size", kernel_size, self.rank, least=1)
-        window = Window.make(name, self.rank, stride, padding, dilation, groups)
+        pairs = padding
+        if isinstance(padding, str):
+            pairs = named_padding(name, padding, self.kernel_size, stride, dilation)
+        window = Window.make(name, self.rank, stride, pairs, dilation, groups)
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
-        self.padding = tuple(before for before, _ in window.padding)
-        if in_channels % groups or out_channels % groups:
+        self.pairs = window.padding
+        symmetric = all(before == after for before, after in self.pairs)
+        self.padding = (
+            padding if isinstance(padding, str) else tuple(b for b, _ in self.pairs) if symmetric else self.pairs
+        )
+        if in_channels % self.groups or out_channels % self.groups:
             raise ValueError(
                 f"{name}: groups must divide in_channels and out_channels, but got groups={groups} for "
                 f"{in_channels} and {out_channels}"
             )
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
+        first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
+        shape = (first, second // self.groups, *self.kernel_size)
         bound = 1 / math.sqrt(init.conv_fans(shape)[0])
         options = {"low": -bound, "high": bound, "device": device, "dtype": dtype}
         self.weight = Parameter(init.rand(*shape, **options))
         self.bias = Parameter(init.rand(out_channels, **options)) if bias else None
 
-    def forward(self, x):
-        convolution = getattr(functional, f"conv{self.rank}d")
-        return convolution(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
-
     def extra_repr(self):
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        parts += [f"padding={self.padding}"] * any(self.padding)
+        parts += [f"padding={self.padding}"] * (isinstance(self.padding, str) or self.pairs != ((0, 0),) * self.rank)
         parts += [f"dilation={self.dilation}"] * (set(self.dilation) != {1})
+        parts += [f"output_padding={self.output_padding}"] * any(self.output_padding)
         parts += [f"groups={self.groups}"] * (self.groups != 1)
         parts += ["bias=False"] * (self.bias is None)
+        parts += [f"padding_mode={self.padding_mode}"] * (self.padding_mode != "zeros")
         return ", ".join(parts)
 
 
-class Conv1d(_Conv):
-    """`functional.conv1d` with weight (O, C/G, K) and bias (O,), both drawn uniformly within ± 1 / sqrt(C/G·K)."""
+class _ConvForward(_Conv):
+    """Convolution; `padding_mode` fills the padding with zeros, or as `functional.pad` does in its other modes."""
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
+        padding_mode="zeros", device=None, dtype="float32",
+    ):  # fmt: skip
+        check.one_of(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+        )
+        self.padding_mode = padding_mode
+
+    def forward(self, x):
+        convolution, padding = getattr(functional, f"conv{self.rank}d"), self.pairs
+        if self.padding_mode != "zeros":
+            flat = tuple(n for pair in reversed(self.pairs) for n in pair)
+            x, padding = functional.pad(x, flat, mode=self.padding_mode), 0
+        return convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+
+
+class _ConvTranspose(_Conv):
+    """The size of the output may be asked for: `forward(x, output_size=(H, W))`."""
+
+    transposed = True
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True,
+        dilation=1, device=None, dtype="float32",
+    ):  # fmt: skip
+        more = check.sizes(type(self).__name__, "output_padding", output_padding, self.rank)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
+        )
+        self.output_padding = more
+
+    def forward(self, x, output_size=None):
+        output_padding = self.output_padding if output_size is None else self._more(x, output_size)
+        transposed = getattr(functional, f"conv_transpose{self.rank}d")
+        return transposed(
+            x, self.weight, self.bias, self.stride, self.pairs, output_padding, self.groups, self.dilation
+        )
+
+    def _more(self, x, output_size):
+        """The output padding that gives `output_size`, the spatial sizes or the whole shape."""
+        name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
+        if len(output_size) == x.ndim:
+            output_size = output_size[-self.rank :]
+        wanted = check.sizes(name, "output_size", output_size, self.rank, least=1)
+        least = window.input(x.shape[-self.rank :], self.kernel_size)
+        most = tuple(n + s - 1 for n, s in zip(least, self.stride, strict=True))
+        if any(not low <= n <= high for low, n, high in zip(least, wanted, most, strict=True)):
+            raise ValueError(f"{name}: output_size must lie between {least} and {most}, but got {wanted}")
+        return tuple(n - low for n, low in zip(wanted, least, strict=True))
+
+
+class Conv1d(_ConvForward):
+    """`functional.conv1d` with weight (O, C/G, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K)."""
 
     rank = 1
 
 
-class Conv2d(_Conv):
-    """`functional.conv2d` with weight (O, C/G, K, K) and bias (O,), both drawn uniformly within ± 1 / sqrt(C/G·K·K)."""
+class Conv2d(_ConvForward):
+    """`functional.conv2d` with weight (O, C/G, K, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K·K)."""
 
     rank = 2
 
 
-class Conv3d(_Conv):
+class Conv3d(_ConvForward):
     """`functional.conv3d` with weight (O, C/G, K, K, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K·K·K)."""
 
     rank = 3
+
+
+class ConvTranspose1d(_ConvTranspose):
+    """`functional.conv_transpose1d` with weight (C, O/G, K) and bias (O,), uniform within ± 1 / sqrt(O/G·K)."""
+
+    rank = 1
+
+
+class ConvTranspose2d(_ConvTranspose):
+    """`functional.conv_transpose2d` with weight (C, O/G, K, K) and bias (O,), uniform within ± 1 / sqrt(O/G·K·K)."""
+
+    rank = 2
+
+
+class ConvTranspose3d(_ConvTranspose):
+    """`functional.conv_transpose3d` with weight (C, O/G, K, K, K) and bias (O,), within ± 1 / sqrt(O/G·K·K·K)."""
+
+    rank = 3
+
+
+class _Columns(Module):
+    """Options of the layers around `functional.unfold`; they have no parameters."""
+
+    def __init__(self, kernel_size, dilation=1, padding=0, stride=1):
+        super().__init__()
+        self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
+
+    def extra_repr(self):
+        return (
+            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
+        )
+
+
+class Unfold(_Columns):
+    """`functional.unfold`: (N, C, *S) -> (N, C·K, P)."""
+
+    def forward(self, x):
+        return functional.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+
+
+class Fold(_Columns):
+    """`functional.fold` to `output_size`: (N, C·K, P) -> (N, C, *S)."""
+
+    def __init__(self, output_size, kernel_size, dilation=1, padding=0, stride=1):
+        super().__init__(kernel_size, dilation, padding, stride)
+        self.output_size = output_size
+
+    def forward(self, x):
+        return functional.fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
+
+    def extra_repr(self):
+        return f"output_size={self.output_size}, {super().extra_repr()}"

@@ -32,7 +32,7 @@ from needle.ops.choice import (
     not_equal,
     where,
 )
-from needle.ops.conv import Conv, ConvTranspose, ConvWeight, conv
+from needle.ops.conv import Conv, ConvTranspose, ConvWeight, Fold, Unfold, conv
 from needle.ops.elementwise import (
     Abs,
     Clip,
@@ -125,6 +125,7 @@ __all__ = [
     "Extreme",
     "Extremum",
     "Flip",
+    "Fold",
     "GatherAtMax",
     "GetItem",
     "Log",
@@ -156,6 +157,7 @@ __all__ = [
     "Tanh",
     "TensorTupleGetItem",
     "UnDilate",
+    "Unfold",
     "Where",
     "abs",
     "add",

@@ -6,11 +6,14 @@ the gradient of each is the other two.
 
 from __future__ import annotations
 
-from needle import kernels
+import math
+from dataclasses import replace
+
+from needle import check, kernels
 from needle.autograd import TensorOp
-from needle.kernels import Window
+from needle.kernels import Window, same_padding
 from needle.ops.operand import tensor
-from needle.ops.shape import permute
+from needle.ops.shape import pad, permute
 
 
 class Conv(TensorOp):
@@ -64,17 +67,50 @@ class ConvWeight(TensorOp):
         )
 
 
+class Unfold(TensorOp):
+    """The columns of x: (N, C, *S) -> (N, C·K, P)."""
+
+    reads_inputs = False
+
+    def __init__(self, window, kernel):
+        self.window, self.kernel = window, kernel
+
+    def compute(self, x):
+        return kernels.unfold(x, self.window, self.kernel)
+
+    def gradient(self, out_grad, node):
+        return Fold(self.window, self.kernel, node.inputs[0].shape[2:])(out_grad)
+
+
+class Fold(TensorOp):
+    """The transpose of Unfold: each column added back in its place: (N, C·K, P) -> (N, C, *S)."""
+
+    reads_inputs = False
+
+    def __init__(self, window, kernel, size):
+        self.window, self.kernel, self.size = window, kernel, size
+
+    def compute(self, columns):
+        return kernels.fold(columns, self.window, self.kernel, self.size)
+
+    def gradient(self, out_grad, node):
+        return Unfold(self.window, self.kernel)(out_grad)
+
+
 def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlate x (N, C, *S) with w (O, C/G, *K) over any number of spatial axes: (N, O, *P).
 
-    Each option is one integer or one for each spatial axis; P = floor((S + 2·padding - dilation·(K - 1) - 1) / stride)
-    + 1. `op` is the caller's name, for its errors: ValueError where shapes or options do not fit together, TypeError
-    where dtypes do not.
+    Each option is one integer or one for each spatial axis; `padding` may also be a pair (before, after) for each axis,
+    "valid" (none) or "same" (as many outputs as inputs, at stride 1). With padding on both sides
+    P = floor((S + 2·padding - dilation·(K - 1) - 1) / stride) + 1. `op` is the caller's name, for its errors:
+    ValueError where shapes or options do not fit together, TypeError where dtypes do not.
     """
     x, w = tensor(op, x), tensor(op, w)
     rank = w.ndim - 2
     if rank < 1 or x.ndim != w.ndim:
         raise ValueError(f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, got {x.shape} and {w.shape}")
+    if isinstance(padding, str):
+        padding = named_padding(op, padding, w.shape[2:], stride, dilation)
     window = Window.make(op, rank, stride, padding, dilation, groups)
     if w.shape[1] * window.groups != x.shape[1]:
         raise ValueError(
@@ -88,6 +124,64 @@ def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
     return Conv(window)(x, w)
 
 
+def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The transpose of `convolve` in its input: x (N, C, *P), w (C, O/G, *K) -> (N, O, *S).
+
+    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: of all sizes that a convolution with this
+    window brings to P the smallest, and `output_padding` more at the end. Errors as in `convolve`.
+    """
+    x, w = tensor(op, x), tensor(op, w)
+    rank = w.ndim - 2
+    if rank < 1 or x.ndim != w.ndim:
+        raise ValueError(f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, got {x.shape} and {w.shape}")
+    window = Window.make(op, rank, stride, padding, dilation, groups)
+    extra = check.sizes(op, "output_padding", output_padding, rank)
+    for more, s, d in zip(extra, window.stride, window.dilation, strict=True):
+        if more >= max(s, d):
+            raise ValueError(
+                f"{op}: output_padding must be below stride or dilation, but got {extra} for stride {window.stride} "
+                f"and dilation {window.dilation}"
+            )
+    if w.shape[0] != x.shape[1]:
+        raise ValueError(f"{op}: weight {w.shape} reads {w.shape[0]} channels, but x {x.shape} has {x.shape[1]}")
+    if w.shape[0] % window.groups:
+        raise ValueError(f"{op}: groups must divide the {w.shape[0]} in-channels of weight, but got {window.groups}")
+    check_kernel(op, w.shape[2:])
+    check_floats(op, x=x, weight=w)
+    # More elements at the end are less padding cut off there; what goes beyond the last window is zeros.
+    spans = list(zip(window.padding, extra, strict=True))
+    window = replace(window, padding=tuple((before, max(0, after - more)) for (before, after), more in spans))
+    beyond = [(0, max(0, more - after)) for (_, after), more in spans]
+    size = window.input(x.shape[2:], w.shape[2:])
+    if min(n + zeros for n, (_, zeros) in zip(size, beyond, strict=True)) < 1 or min(size) < 0:
+        raise ValueError(f"{op}: the output must have a size, but x {x.shape} and this window give {size}")
+    return pad(ConvTranspose(window, size)(x, w), ((0, 0), (0, 0), *beyond))
+
+
+def to_columns(op, x, kernel, *, dilation=1, padding=0, stride=1):
+    """What the kernel meets at each position: (N, C, *S) -> (N, C·K, P), channels and kernel positions row-major."""
+    x = tensor(op, x)
+    window = Window.make(op, len(kernel), stride, padding, dilation)
+    check_fit(op, x, kernel, window)
+    check_floats(op, x=x)
+    return Unfold(window, kernel)(x)
+
+
+def from_columns(op, x, size, kernel, *, dilation=1, padding=0, stride=1):
+    """The transpose of `to_columns`: each column added back in its place: (N, C·K, P) -> (N, C, *S), S = `size`."""
+    x = tensor(op, x)
+    window = Window.make(op, len(kernel), stride, padding, dilation)
+    check_kernel(op, kernel)
+    positions, taps = window.output(size, kernel), math.prod(kernel)
+    if x.ndim != 3 or x.shape[1] % taps or min(positions) < 1 or x.shape[2] != math.prod(positions):
+        raise ValueError(
+            f"{op}: x must be (N, C·{taps}, {' x '.join(map(str, positions))}) for output_size {size}, "
+            f"but got {x.shape}"
+        )
+    check_floats(op, x=x)
+    return Fold(window, kernel, size)(x)
+
+
 def conv(x, weight, stride=1, padding=1):
     """The course's convolution: x (N, H, W, C), weight (K, K, C, O) -> (N, P, P, O); its default padding is 1."""
     x, weight = tensor("conv", x), tensor("conv", weight)
@@ -97,10 +191,29 @@ def conv(x, weight, stride=1, padding=1):
     return permute(y, (0, 2, 3, 1))
 
 
-def check_fit(op, x, kernel, window):
-    """Refuse a kernel that is empty or larger than the padded input."""
+def named_padding(op, name, kernel, stride, dilation):
+    """The padding that "valid" or "same" stands for, as pairs; "same" at another stride than 1 has no one meaning."""
+    check.one_of(op, "padding", name, ("valid", "same"))
+    rank = len(kernel)
+    if name == "valid":
+        return ((0, 0),) * rank
+    if set(check.sizes(op, "stride", stride, rank, least=1)) != {1}:
+        raise ValueError(
+            f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding gives the padding '
+            "for ceil(size / stride) outputs"
+        )
+    return same_padding(kernel, kernel, (1,) * rank, check.sizes(op, "dilation", dilation, rank, least=1))
+
+
+def check_kernel(op, kernel):
+    """Refuse an empty kernel."""
     if min(kernel) < 1:
         raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
+
+
+def check_fit(op, x, kernel, window):
+    """Refuse a kernel that is empty or larger than the padded input."""
+    check_kernel(op, kernel)
     if min(window.output(x.shape[2:], kernel)) < 1:
         raise ValueError(
             f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "

@@ -1,33 +1,40 @@
-"""Convolution over one, two or three axes, under torch's names."""
+"""Convolution over one, two or three axes, its transpose and its columns, under torch's names.
+
+Inputs may lack the batch axis: (C, *S) gives (O, *P).
+"""
 
 from __future__ import annotations
 
+from needle import check, kernels
 from needle.ops import reshape
-from needle.ops.conv import check_floats, convolve
+from needle.ops.conv import check_floats, convolve, convolve_transpose, from_columns, to_columns
 from needle.ops.operand import tensor
 
 
 def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlate x (N, C, L) with weight (O, C/G, K), plus bias (O,): (N, O, P).
 
-    P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Raises ValueError where shapes or options do not fit
-    together, TypeError where dtypes do not.
+    P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Options and errors as in `conv2d`, with one number.
     """
-    return _conv("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _apply("conv1d", 1, convolve, x, weight, bias, options)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     """Cross-correlate x (N, C, H, W) with weight (O, C/G, K, K), plus bias (O,): (N, O, P, P).
 
     Each option is one integer or a pair. P = floor((H + 2·padding - dilation·(K - 1) - 1) / stride) + 1 for each axis.
-    Raises ValueError where shapes or options do not fit together, TypeError where dtypes do not.
+    `padding` may also be a pair (before, after) for each axis, "valid" (none) or "same" (P = H, at stride 1 only;
+    `same_padding` gives the padding for P = ceil(H / stride)). Raises ValueError where shapes or options do not fit
+    together, TypeError where dtypes do not.
 
     >>> import needle as ndl
     >>> x, weight = ndl.ones(1, 1, 3, 3), ndl.ones(1, 1, 2, 2)
     >>> ndl.conv2d(x, weight).numpy().tolist()
     [[[[4.0, 4.0], [4.0, 4.0]]]]
     """
-    return _conv("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _apply("conv2d", 2, convolve, x, weight, bias, options)
 
 
 def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -35,17 +42,126 @@ def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     Options and errors as in `conv2d`, with triples.
     """
-    return _conv("conv3d", 3, x, weight, bias, stride, padding, dilation, groups)
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    return _apply("conv3d", 3, convolve, x, weight, bias, options)
 
 
-def _conv(op, rank, x, weight, bias, stride, padding, dilation, groups):
+def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The transpose of `conv1d` in its input, plus bias (O,): x (N, C, P), weight (C, O/G, K) -> (N, O, L).
+
+    L = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. Options and errors as in `conv_transpose2d`.
+    """
+    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    options |= {"groups": groups, "dilation": dilation}
+    return _apply("conv_transpose1d", 1, convolve_transpose, x, weight, bias, options)
+
+
+def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The transpose of `conv2d` in its input, plus bias (O,): x (N, C, P, P), weight (C, O/G, K, K) -> (N, O, H, W).
+
+    H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1 for each axis. A strided convolution brings
+    several sizes to one P: `output_padding`, below stride or dilation, picks the larger ones. Raises ValueError where
+    shapes or options do not fit together, TypeError where dtypes do not.
+
+    >>> import needle as ndl
+    >>> x, weight = ndl.ones(1, 1, 2, 2), ndl.ones(1, 1, 2, 2)
+    >>> ndl.nn.functional.conv_transpose2d(x, weight).numpy().tolist()
+    [[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]
+    """
+    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    options |= {"groups": groups, "dilation": dilation}
+    return _apply("conv_transpose2d", 2, convolve_transpose, x, weight, bias, options)
+
+
+def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+    """The transpose of `conv3d`, plus bias (O,): x (N, C, P, P, P), weight (C, O/G, K, K, K) -> (N, O, D, H, W).
+
+    Options and errors as in `conv_transpose2d`, with triples.
+    """
+    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
+    options |= {"groups": groups, "dilation": dilation}
+    return _apply("conv_transpose3d", 3, convolve_transpose, x, weight, bias, options)
+
+
+def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
+    """What a kernel meets at each of its positions (im2col): x (N, C, *S) -> (N, C·K, P).
+
+    `kernel_size` has one entry for each spatial axis, of any number; one integer stands for two axes. Rows run over
+    channels and kernel positions, columns over output positions, row-major both. Raises ValueError where the kernel
+    does not fit.
+
+    >>> import needle as ndl
+    >>> unfold(ndl.Tensor([[[1.0, 2.0, 3.0, 4.0]]]), (3,)).numpy().tolist()
+    [[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]]
+    """
+    kernel = _axes("unfold", "kernel_size", kernel_size)
+    x, batched = _batched("unfold", len(kernel), tensor("unfold", x))
+    columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
+    return columns if batched else reshape(columns, columns.shape[1:])
+
+
+def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
+    """The transpose of `unfold`: each column added back in its place (col2im): x (N, C·K, P) -> (N, C, *S).
+
+    `output_size` is S and `kernel_size` K, for any number of spatial axes; one integer stands for two axes. Raises
+    ValueError where x has not the positions of that window.
+
+    >>> import needle as ndl
+    >>> fold(ndl.ones(1, 3, 2), (4,), (3,)).numpy().tolist()
+    [[[1.0, 2.0, 2.0, 1.0]]]
+    """
+    size, kernel = _axes("fold", "output_size", output_size), _axes("fold", "kernel_size", kernel_size)
+    check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
+    x, batched = _batched("fold", 1, tensor("fold", x))
+    y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
+    return y if batched else reshape(y, y.shape[1:])
+
+
+def same_padding(size, kernel_size, stride=1, dilation=1):
+    """The padding with which a convolution of inputs of `size` (*S) gives ceil(S / stride) outputs, as pairs.
+
+    This is what TensorFlow calls "same" for any stride; where the total is odd the larger half goes after. The other
+    options are those of `conv2d`.
+
+    >>> same_padding((5, 6), 3, stride=2)
+    ((1, 1), (0, 1))
+    """
+    rank = len(size)
+    return kernels.same_padding(
+        check.sizes("same_padding", "size", size, rank, least=1),
+        check.sizes("same_padding", "kernel_size", kernel_size, rank, least=1),
+        check.sizes("same_padding", "stride", stride, rank, least=1),
+        check.sizes("same_padding", "dilation", dilation, rank, least=1),
+    )
+
+
+def _apply(op, rank, product, x, weight, bias, options):
+    """A convolution, or its transpose, of x (N, C, *S) or (C, *S), plus its bias."""
     x, weight = tensor(op, x), tensor(op, weight)
-    if x.ndim != rank + 2:
-        raise ValueError(f"{op}: x must have {rank + 2} axes, (N, C, *S), but got shape {x.shape}")
+    x, batched = _batched(op, rank, x)
     if bias is not None:
         bias = tensor(op, bias)
-        if bias.shape != weight.shape[:1]:
-            raise ValueError(f"{op}: bias must have the shape {weight.shape[:1]} of out-channels, but got {bias.shape}")
+        groups = check.integer(op, "groups", options["groups"], least=1)
+        outs = weight.shape[:1] if product is convolve else tuple(n * groups for n in weight.shape[1:2])
+        if bias.shape != outs:
+            raise ValueError(f"{op}: bias must have the shape {outs} of out-channels, but got {bias.shape}")
         check_floats(op, x=x, bias=bias)
-    y = convolve(op, x, weight, stride=stride, padding=padding, dilation=dilation, groups=groups)
-    return y if bias is None else y + reshape(bias, (1, -1) + (1,) * rank)
+    y = product(op, x, weight, **options)
+    if bias is not None:
+        y = y + reshape(bias, (1, -1) + (1,) * rank)
+    return y if batched else reshape(y, y.shape[1:])
+
+
+def _batched(op, rank, x):
+    """x with a batch axis, and whether it came with one."""
+    if x.ndim == rank + 2:
+        return x, True
+    if x.ndim == rank + 1:
+        return reshape(x, (1, *x.shape)), False
+    raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
+
+
+def _axes(op, name, value):
+    """Sizes of at least 1 for any number of axes; one integer stands for two."""
+    rank = 2 if isinstance(value, int) else len(value)
+    return check.sizes(op, name, value, rank, least=1)

@@ -1,0 +1,121 @@
+"""Other ways to the same products: per kernel position, by a tensor contraction, and both gradients as convolutions.
+
+Each equals its sister in `columns` to rounding, for every stride, padding, dilation and number of groups.
+"""
+
+from __future__ import annotations
+
+import math
+
+from needle.backend_ndarray import xp
+from needle.kernels import columns
+from needle.kernels.layout import Array, innermost, outermost, padded, taps
+from needle.kernels.window import Size, Window
+
+CHUNK_BYTES = 1 << 18  # of an accumulator at a time: it is read and written once per kernel position
+
+
+def correlate_by_taps(x: Array, w: Array, window: Window) -> Array:
+    """Cross-correlate by one 1x1 product per kernel position, accumulated: (N, C, *S), (O, C/G, *K) -> (N, O, *P).
+
+    At stride 1, for an output as wide as the padded input, what a position meets is one stretch of that input, shifted:
+    the product takes it as it lies, without any columns, and the surplus is cut off in the end. With one channel per
+    group (depthwise) the product is an elementwise one.
+    """
+    kernel, whole = w.shape[2:], padded(x, window)
+    output = window.output(x.shape[2:], kernel)
+    matrices = w.reshape(window.groups, w.shape[0] // window.groups, w.shape[1], *kernel)
+    if set(window.stride) == {1}:
+        return outermost(_shifted_products(whole, matrices, kernel, output, window))
+    y = xp(x).zeros((window.groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)
+    for position, met in taps(window, kernel, output):
+        y += _product(matrices[(..., *position)], columns.by_group(whole[met], window))
+    return outermost(y.reshape(w.shape[0], *output, x.shape[0]))
+
+
+def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
+    """The convolution at stride 1 of a padded (C, *S, N): (O, *P, N), a view of a wider array."""
+    flat = columns.by_group(whole, window)
+    steps = [math.prod(whole.shape[axis + 2 :]) for axis in range(len(kernel))]
+    shifts = {
+        position: sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
+        for position, _ in taps(window, kernel, output)
+    }
+    groups, outs = matrices.shape[:2]
+    wide = xp(whole).empty((groups, outs, flat.shape[2]), whole.dtype)
+    length = flat.shape[2] - max(shifts.values())
+    chunk = max(1, CHUNK_BYTES // max(1, groups * outs * whole.itemsize))
+    for start in range(0, length, chunk):
+        stop = min(start + chunk, length)
+        block = wide[:, :, start:stop]
+        for i, (position, shift) in enumerate(shifts.items()):
+            product = _product(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
+            if i:
+                block += product
+            else:
+                block[...] = product
+    wide = wide.reshape(groups * outs, *whole.shape[1:])
+    return wide[(slice(None), *(slice(n) for n in output))]
+
+
+def _product(matrix: Array, x: Array) -> Array:
+    """(G, O/G, C/G), (G, C/G, P) -> (G, O/G, P)."""
+    return matrix * x if matrix.shape[2] == 1 else matrix @ x
+
+
+def correlate_by_contraction(x: Array, w: Array, window: Window) -> Array:
+    """Cross-correlate by one view of all windows, in (N, *S, C) order, and a tensor contraction with w.
+
+    (N, C, *S), (O, C/G, *K) -> (N, O, *P). The contraction holds the whole matrix of columns.
+    """
+    kernel, rank = w.shape[2:], w.ndim - 2
+    output = window.output(x.shape[2:], kernel)
+    whole = xp(x).ascontiguousarray(outermost(padded(x, window)).swapaxes(1, -1)).swapaxes(1, -1)
+    windows = columns.window_view(innermost(whole), kernel, output, window)
+    share, outs = w.shape[1], w.shape[0] // window.groups
+    parts = [
+        xp(x).tensordot(
+            windows[group * share : (group + 1) * share],
+            w[group * outs : (group + 1) * outs],
+            (tuple(range(rank + 1)), tuple(range(1, rank + 2))),
+        )
+        for group in range(window.groups)
+    ]
+    y = xp(x).concatenate(parts, -1)  # (*P, N, O)
+    return y.transpose((rank, rank + 1, *range(rank)))
+
+
+def transpose_by_convolution(y: Array, w: Array, window: Window, size: Size) -> Array:
+    """The input gradient as a convolution: y dilated by the stride, w flipped and its channels swapped.
+
+    (N, O, *P), (O, C/G, *K) -> (N, C, *S). x[i] = Σ y[p]·w[k] over stride·p + dilation·k = i + padding, which reads the
+    dilated y at i + padding - dilation·k: a convolution at stride 1 with the kernel from back to front.
+    """
+    rank, groups = len(size), window.groups
+    reach = [e - 1 for e in window.extent(w.shape[2:])]
+    spread = xp(y).zeros((y.shape[1], *(n + r for n, r in zip(size, reach, strict=True)), y.shape[0]), y.dtype)
+    target, source = [slice(None)], [slice(None)]
+    for n, r, s, p, (before, _) in zip(size, reach, window.stride, y.shape[2:], window.padding, strict=True):
+        first = max(0, -((r - before) // s))  # outputs further out than the kernel reaches meet padding only
+        last = min(p, (n + before - 1) // s + 1)
+        start = r - before + s * first
+        target.append(slice(start, start + s * (last - first), s) if last > first else slice(0))
+        source.append(slice(first, max(first, last)))
+    spread[tuple(target)] = innermost(y)[tuple(source)]
+    swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
+    swapped = xp(w).flip(swapped, tuple(range(3, 3 + rank))).reshape(-1, w.shape[0] // groups, *w.shape[2:])
+    dense = Window((1,) * rank, ((0, 0),) * rank, window.dilation, groups)
+    return columns.correlate(outermost(spread), swapped, dense)
+
+
+def weight_by_convolution(x: Array, y: Array, window: Window, kernel: Size) -> Array:
+    """The weight gradient as a convolution of the transposed pair, stride and dilation exchanged, cut to the kernel.
+
+    (N, C, *S), (N, O, *P) -> (O, C/G, *K): channels take the place of the batch, the batch that of the channels.
+    """
+    groups, batch, share, size = window.groups, x.shape[0], x.shape[1] // window.groups, x.shape[2:]
+    inputs = x.reshape(batch, groups, share, *size).swapaxes(0, 2).reshape(share, groups * batch, *size)
+    kernels = y.swapaxes(0, 1)
+    exchanged = Window(window.dilation, window.padding, window.stride, groups)
+    w = columns.correlate(inputs, kernels, exchanged).swapaxes(0, 1)
+    return w[(slice(None), slice(None), *(slice(k) for k in kernel))]
