@@ -27,15 +27,23 @@ def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
 
 
 def number(
-    op: str, name: str, value: Any, *, least: float = -math.inf, most: float = math.inf, below: float = math.inf
+    op: str,
+    name: str,
+    value: Any,
+    *,
+    least: float = -math.inf,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
 ) -> float:
-    """A real number at least `least`, at most `most` and less than `below`; NaN never is."""
+    """A real number at least `least`, more than `above`, at most `most` and less than `below`; NaN never is."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} must be a number, but got {value!r}")
     real = float(value)
-    if not (least <= real <= most and (real < below or below == math.inf)):
+    if not (least <= real <= most and (real > above or above == -math.inf) and (real < below or below == math.inf)):
+        low = f"({above}" if above > -math.inf else f"[{least}"
         high = f"{below})" if below < math.inf else f"{most}]"
-        raise ValueError(f"{op}: {name} must lie in [{least}, {high}, but got {value}")
+        raise ValueError(f"{op}: {name} must lie in {low}, {high}, but got {value}")
     return real
 
 
@@ -48,22 +56,22 @@ def sizes(op: str, name: str, value: Any, rank: int, *, least: int | None = 0) -
     return (integer(op, name, value, least=least),) * rank
 
 
-def axes(op: str, value: Any, ndim: int) -> tuple[int, ...]:
+def axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     """An axis, a sequence of different axes, or None for all: a tuple of axes in 0 .. `ndim` - 1."""
     if value is None:
         return tuple(range(ndim))
     given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    result = tuple(axis(op, entry, ndim) for entry in given)
+    result = tuple(axis(op, entry, ndim, name) for entry in given)
     if len(set(result)) < len(result):
         raise ValueError(f"{op}: axes must differ, but got {given} for {ndim} dimensions")
     return result
 
 
-def axis(op: str, value: Any, ndim: int) -> int:
+def axis(op: str, value: Any, ndim: int, name: str = "axis") -> int:
     """One axis of `ndim`, counted from the end where negative: an integer in 0 .. `ndim` - 1."""
-    index = integer(op, "axis", value)
+    index = integer(op, name, value)
     if not -ndim <= index < ndim:
-        raise ValueError(f"{op}: axis must lie in [{-ndim}, {ndim - 1}], but got {index}")
+        raise ValueError(f"{op}: {name} must lie in [{-ndim}, {ndim - 1}], but got {index}")
     return index % ndim
 
 

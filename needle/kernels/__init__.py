@@ -2,7 +2,7 @@
 
 from needle.kernels.columns import fold, unfold
 from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
-from needle.kernels.pooling import gather_at_max, max_windows, scatter_to_max, spread_windows, sum_windows
+from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "correlate_weight",
     "fold",
     "gather_at_max",
+    "locate_max",
     "max_windows",
     "same_padding",
     "scatter_to_max",

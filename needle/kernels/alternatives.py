@@ -103,7 +103,8 @@ def transpose_by_convolution(y: Array, w: Array, window: Window, size: Size) -> 
         source.append(slice(first, max(first, last)))
     spread[tuple(target)] = innermost(y)[tuple(source)]
     swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
-    swapped = xp(w).flip(swapped, tuple(range(3, 3 + rank))).reshape(-1, w.shape[0] // groups, *w.shape[2:])
+    swapped = xp(w).flip(swapped, tuple(range(3, 3 + rank)))
+    swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
     dense = Window((1,) * rank, ((0, 0),) * rank, window.dilation, groups)
     return columns.correlate(outermost(spread), swapped, dense)
 

@@ -65,14 +65,18 @@ def unfold(x: Array, window: Window, kernel: Size) -> Array:
 
 
 def fold(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
-    """The transpose of `unfold`: each column added back in its place: (N, C·K, P) -> (N, C, *S)."""
+    """The transpose of `unfold`: each column added back in its place: (N, C·K, P) -> (N, C, *S).
+
+    Sums of float16 columns accumulate in float32.
+    """
     batch, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
     output = window.output(size, kernel)
     columns = innermost(columns).reshape(channels, *kernel, *output, batch)
-    x = xp(columns).zeros((channels, *window.padded(size), batch), columns.dtype)
+    total = "float32" if columns.dtype == "float16" else columns.dtype
+    x = xp(columns).zeros((channels, *window.padded(size), batch), total)
     for position, met in taps(window, kernel, output):
         x[met] += columns[(slice(None), *position)]
-    return outermost(x[inside(size, window)])
+    return outermost(x[inside(size, window)]).astype(columns.dtype, copy=False)
 
 
 def window_view(x: Array, kernel: Size, output: Size, window: Window) -> Array:

@@ -1,34 +1,47 @@
-"""Maxima and sums over windows, and their transposes, one kernel position at a time."""
+"""Maxima and sums over windows, and their transposes.
+
+A window is a box, so a reduction over it runs along one axis after another: K + K passes instead of K·K. Where it
+matters which element of a window is meant, the passes go over the positions of the kernel in row-major order.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
 from needle.backend_ndarray import xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
+Index = tuple[slice, ...]
+
 
 def max_windows(x: Array, kernel: Size, window: Window) -> Array:
-    """The largest element of each window: (N, C, *S) -> (N, C, *P)."""
-    output = window.output(x.shape[2:], kernel)
-    lowest = -xp(x).inf if x.dtype.kind == "f" else xp(x).iinfo(x.dtype).min
-    whole = padded(x, window, lowest)
-    best = None
-    for _, met in taps(window, kernel, output):
-        if best is None:
-            best = whole[met].copy()
-        else:
-            xp(x).maximum(best, whole[met], best)
-    return outermost(best)
+    """The largest element of each window, NaN where there is one: (N, C, *S) -> (N, C, *P)."""
+    lowest = -math.inf if x.dtype.kind == "f" else xp(x).iinfo(x.dtype).min
+    return _reduce(padded(x, window, lowest), xp(x).maximum, kernel, window, x.shape[2:])
+
+
+def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
+    """The row-major index in *S of what `best` is made of: (N, C, *S), (N, C, *P) -> (N, C, *P) of int64."""
+    best_shape = innermost(best).shape
+    index = xp(x).zeros(best_shape, "int64")
+    steps = [math.prod(x.shape[3 + axis :]) for axis in range(len(kernel))]
+    for axis, (step, s, (before, _)) in enumerate(zip(steps, window.stride, window.padding, strict=True), 1):
+        start = (xp(x).arange(best_shape[axis]) * s - before) * step
+        index += start.reshape((-1,) + (1,) * (len(best_shape) - 1 - axis))
+    for position, _, hit in _hits(x, best, kernel, window):
+        index += hit * sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
+    return outermost(index)
 
 
 def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
     out = xp(y).zeros((y.shape[1], *window.padded(x.shape[2:]), y.shape[0]), y.dtype)
     y = innermost(y)
-    for met, hit in _first_hits(x, best, kernel, window):
-        out[met] += y * hit
+    for _, met, hit in _hits(x, best, kernel, window):
+        out[met] += _only(hit, y)
     return outermost(out[inside(x.shape[2:], window)])
 
 
@@ -36,35 +49,67 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
     """The elements of g where x has the first largest element of each window: (N, C, *S) -> (N, C, *P)."""
     whole = padded(g, window)
     out = xp(g).zeros((best.shape[1], *best.shape[2:], best.shape[0]), g.dtype)
-    for met, hit in _first_hits(x, best, kernel, window):
-        out += whole[met] * hit
+    for _, met, hit in _hits(x, best, kernel, window):
+        out += _only(hit, whole[met])
     return outermost(out)
 
 
-def _first_hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[tuple[slice, ...], Array]]:
-    """For each kernel position: what it meets, and where the first largest element of the window is there."""
+def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array]]:
+    """For each kernel position: what it meets, and where the element is there that its window's `best` is made of.
+
+    That is the first of equal ones, but the last of several NaNs, as torch has it; never the padding.
+    """
     best = innermost(best)
-    whole = padded(x, window, -xp(x).inf)
+    whole = padded(x, window, math.nan)
     free = xp(x).ones(best.shape, bool)
-    for _, met in taps(window, kernel, best.shape[1:-1]):
+    positions = list(taps(window, kernel, best.shape[1:-1]))
+    for position, met in positions:
         hit = (whole[met] == best) & free
         free ^= hit
-        yield met, hit
+        yield position, met, hit
+    if free.any():  # NaN equals nothing
+        whole = padded(x, window)
+        for position, met in reversed(positions):
+            hit = xp(x).isnan(whole[met]) & free
+            free ^= hit
+            yield position, met, hit
+
+
+def _only(hit: Array, x: Array) -> Array:
+    """x where `hit`, elsewhere 0: a product with its bits, as inf * 0 is NaN and `where` takes ten times as long."""
+    return (x.view(f"i{x.itemsize}") * hit).view(x.dtype)
 
 
 def sum_windows(x: Array, kernel: Size, window: Window) -> Array:
     """The sum of each window: (N, C, *S) -> (N, C, *P)."""
-    whole = padded(x, window)
-    out = xp(x).zeros((x.shape[1], *window.output(x.shape[2:], kernel), x.shape[0]), x.dtype)
-    for _, met in taps(window, kernel, out.shape[1:-1]):
-        out += whole[met]
-    return outermost(out)
+    return _reduce(padded(x, window), xp(x).add, kernel, window, x.shape[2:])
 
 
 def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
     """The transpose of `sum_windows`: each y added to every element of its window: (N, C, *P) -> (N, C, *S)."""
-    out = xp(y).zeros((y.shape[1], *window.padded(size), y.shape[0]), y.dtype)
-    y = innermost(y)
-    for _, met in taps(window, kernel, y.shape[1:-1]):
-        out[met] += y
+    out = innermost(y)
+    for axis, n in enumerate(window.padded(size), 1):
+        y, out = out, xp(y).zeros((*out.shape[:axis], n, *out.shape[axis + 1 :]), y.dtype)
+        for met in _along(axis, kernel, window, y.shape[axis]):
+            out[met] += y
     return outermost(out[inside(size, window)])
+
+
+def _reduce(whole: Array, combine: Any, kernel: Size, window: Window, size: Size) -> Array:
+    """All elements of each window combined by a ufunc: padded (C, *S, N) -> (N, C, *P), never in the memory of x."""
+    reduced = whole
+    for axis, p in enumerate(window.output(size, kernel), 1):
+        first, *rest = _along(axis, kernel, window, p)
+        whole, reduced = reduced, reduced[first]
+        if rest:
+            reduced = combine(reduced, whole[rest[0]])
+        for met in rest[1:]:
+            combine(reduced, whole[met], out=reduced)
+    return outermost(reduced if max(kernel) > 1 else reduced.copy())
+
+
+def _along(axis: int, kernel: Size, window: Window, p: int) -> list[Index]:
+    """For each position of the kernel along one axis, the index of the padded elements that it meets in p outputs."""
+    k, s, d = kernel[axis - 1], window.stride[axis - 1], window.dilation[axis - 1]
+    stops = [i * d + s * (p - 1) + 1 if p else 0 for i in range(k)]
+    return [(slice(None),) * axis + (slice(i * d, stop, s),) for i, stop in enumerate(stops)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from needle import check
@@ -56,6 +56,18 @@ class Window:
             s * (p - 1) + e - before - after
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
+
+    def ceiled(self, size: Size, kernel: Size) -> Window:
+        """This window with padding added after, so that `output` rounds up: what is left over makes a last window.
+
+        A window counts only if it starts in the input or in the padding before it, as torch's `ceil_mode` has it.
+        """
+        pairs = []
+        for n, extent, s, (before, after) in zip(size, self.extent(kernel), self.stride, self.padding, strict=True):
+            last = -((extent - n - before - after) // s) * s  # where the last window starts, rounded up
+            last -= s if last >= n + before else 0
+            pairs.append((before, max(after, last + extent - n - before)))
+        return replace(self, padding=tuple(pairs))
 
 
 def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tuple[tuple[int, int], ...]:

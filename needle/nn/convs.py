@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from needle import check, init
 from needle.kernels import Window
@@ -31,7 +32,7 @@ class _Conv(Module):
         self.out_channels = check.integer(name, "out_channels", out_channels, least=1)
         self.kernel_size = check.sizes(name, "kernel_size", kernel_size, self.rank, least=1)
         pairs = padding
-        if isinstance(padding, str):
+        if isinstance(padding, str) and not self.transposed:
             pairs = named_padding(name, padding, self.kernel_size, stride, dilation)
         window = Window.make(name, self.rank, stride, pairs, dilation, groups)
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
@@ -109,7 +110,11 @@ class _ConvTranspose(_Conv):
     def _more(self, x, output_size):
         """The output padding that gives `output_size`, the spatial sizes or the whole shape."""
         name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
-        if len(output_size) == x.ndim:
+        if x.ndim not in (self.rank + 1, self.rank + 2):
+            raise ValueError(
+                f"{name}: x must have {self.rank + 2} axes, or {self.rank + 1} without a batch, but got shape {x.shape}"
+            )
+        if isinstance(output_size, Sequence) and len(output_size) == x.ndim:
             output_size = output_size[-self.rank :]
         wanted = check.sizes(name, "output_size", output_size, self.rank, least=1)
         least = window.input(x.shape[-self.rank :], self.kernel_size)

@@ -1,4 +1,4 @@
-"""Layers without windows: linear maps, shapes, dropout."""
+"""Layers without windows: linear maps, tables of vectors, similarity, shapes, dropout."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 from needle import check, init
 from needle.nn import functional
+from needle.nn.functional.dense import row_of
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 
@@ -36,6 +37,41 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
+class Embedding(Module):
+    """Rows of a table: integers (*I) in [0, num_embeddings), of any dtype -> (*I, embedding_dim).
+
+    `weight` (num_embeddings, embedding_dim) is drawn by randn. Row `padding_idx` begins as zeros and gets no gradient.
+    """
+
+    def __init__(self, num_embeddings, embedding_dim, padding_idx=None, device=None, dtype="float32"):
+        super().__init__()
+        self.num_embeddings = check.integer("Embedding", "num_embeddings", num_embeddings, least=1)
+        self.embedding_dim = check.integer("Embedding", "embedding_dim", embedding_dim, least=1)
+        self.padding_idx = None if padding_idx is None else row_of("Embedding", padding_idx, num_embeddings)
+        self.weight = Parameter(init.randn(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        if padding_idx is not None:
+            self.weight.cached_data[self.padding_idx] = 0
+
+    def forward(self, x):
+        return functional.embedding(x, self.weight, self.padding_idx)
+
+    def extra_repr(self):
+        padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return f"{self.num_embeddings}, {self.embedding_dim}{padding}"
+
+
+class CosineSimilarity(Module):
+    """⟨x1, x2⟩ / (‖x1‖ · ‖x2‖) along the axis `dim`; see `functional.cosine_similarity`."""
+
+    def __init__(self, dim=1, eps=1e-8):
+        super().__init__()
+        self.dim = check.integer("CosineSimilarity", "dim", dim)
+        self.eps = check.number("CosineSimilarity", "eps", eps, least=0)
+
+    def forward(self, x1, x2):
+        return functional.cosine_similarity(x1, x2, self.dim, self.eps)
+
+
 class Flatten(Module):
     """(N, …) -> (N, product of the rest)."""
 
@@ -50,15 +86,41 @@ class Identity(Module):
         return x
 
 
-class Dropout(Module):
-    """In training each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself."""
+class _Dropout(Module):
+    """A dropout of `functional` in training; in evaluation x itself."""
+
+    drop = None
 
     def __init__(self, p=0.5):
         super().__init__()
-        self.p = check.number("Dropout", "p", p, least=0, most=1)
+        self.p = check.number(type(self).__name__, "p", p, least=0, most=1)
 
     def forward(self, x):
-        return functional.dropout(x, self.p, self.training)
+        return type(self).drop(x, self.p, self.training)
 
     def extra_repr(self):
         return f"p={self.p}"
+
+
+class Dropout(_Dropout):
+    """In training each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself."""
+
+    drop = staticmethod(functional.dropout)
+
+
+class Dropout1d(_Dropout):
+    """In training each channel of (N, C, L) or (C, L) zeroed with probability p, the others divided by 1 - p."""
+
+    drop = staticmethod(functional.dropout1d)
+
+
+class Dropout2d(_Dropout):
+    """In training each channel of (N, C, H, W) zeroed with probability p, the others divided by 1 - p."""
+
+    drop = staticmethod(functional.dropout2d)
+
+
+class Dropout3d(_Dropout):
+    """In training each channel of ([N,] C, D, H, W) zeroed with probability p, the others divided by 1 - p."""
+
+    drop = staticmethod(functional.dropout3d)

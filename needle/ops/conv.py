@@ -146,16 +146,21 @@ def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, group
         raise ValueError(f"{op}: weight {w.shape} reads {w.shape[0]} channels, but x {x.shape} has {x.shape[1]}")
     if w.shape[0] % window.groups:
         raise ValueError(f"{op}: groups must divide the {w.shape[0]} in-channels of weight, but got {window.groups}")
-    check_kernel(op, w.shape[2:])
+    check_sizes(op, x, w.shape[2:])
+    least = window.input(x.shape[2:], w.shape[2:])
+    size = tuple(n + more for n, more in zip(least, extra, strict=True))
+    if min(size) < 1:
+        raise ValueError(f"{op}: the output must have a size, but x {x.shape} and this window give {size}")
     check_floats(op, x=x, weight=w)
     # More elements at the end are less padding cut off there; what goes beyond the last window is zeros.
-    spans = list(zip(window.padding, extra, strict=True))
-    window = replace(window, padding=tuple((before, max(0, after - more)) for (before, after), more in spans))
-    beyond = [(0, max(0, more - after)) for (_, after), more in spans]
-    size = window.input(x.shape[2:], w.shape[2:])
-    if min(n + zeros for n, (_, zeros) in zip(size, beyond, strict=True)) < 1 or min(size) < 0:
-        raise ValueError(f"{op}: the output must have a size, but x {x.shape} and this window give {size}")
-    return pad(ConvTranspose(window, size)(x, w), ((0, 0), (0, 0), *beyond))
+    pairs = tuple(
+        (min(before, n + before + after), max(0, after - more))
+        for n, (before, after), more in zip(least, window.padding, extra, strict=True)
+    )
+    window = replace(window, padding=pairs)
+    reached = window.input(x.shape[2:], w.shape[2:])
+    beyond = ((0, n - m) for n, m in zip(size, reached, strict=True))
+    return pad(ConvTranspose(window, reached)(x, w), ((0, 0), (0, 0), *beyond))
 
 
 def to_columns(op, x, kernel, *, dilation=1, padding=0, stride=1):
@@ -171,9 +176,13 @@ def from_columns(op, x, size, kernel, *, dilation=1, padding=0, stride=1):
     """The transpose of `to_columns`: each column added back in its place: (N, C·K, P) -> (N, C, *S), S = `size`."""
     x = tensor(op, x)
     window = Window.make(op, len(kernel), stride, padding, dilation)
-    check_kernel(op, kernel)
     positions, taps = window.output(size, kernel), math.prod(kernel)
-    if x.ndim != 3 or x.shape[1] % taps or min(positions) < 1 or x.shape[2] != math.prod(positions):
+    if min(positions) < 1:
+        raise ValueError(
+            f"{op}: the kernel must fit into the padded output, but its extent is {window.extent(kernel)} "
+            f"and that of output_size {size} is {window.padded(size)}"
+        )
+    if x.ndim != 3 or x.shape[1] % taps or x.shape[2] != math.prod(positions):
         raise ValueError(
             f"{op}: x must be (N, C·{taps}, {' x '.join(map(str, positions))}) for output_size {size}, "
             f"but got {x.shape}"
@@ -205,15 +214,17 @@ def named_padding(op, name, kernel, stride, dilation):
     return same_padding(kernel, kernel, (1,) * rank, check.sizes(op, "dilation", dilation, rank, least=1))
 
 
-def check_kernel(op, kernel):
-    """Refuse an empty kernel."""
+def check_sizes(op, x, kernel):
+    """Refuse an empty input or kernel; only the batch and the channels may be empty."""
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x.shape}")
     if min(kernel) < 1:
         raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
 
 
 def check_fit(op, x, kernel, window):
-    """Refuse a kernel that is empty or larger than the padded input."""
-    check_kernel(op, kernel)
+    """Refuse an empty input, and a kernel that is empty or larger than the padded input."""
+    check_sizes(op, x, kernel)
     if min(window.output(x.shape[2:], kernel)) < 1:
         raise ValueError(
             f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "

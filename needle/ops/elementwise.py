@@ -24,6 +24,18 @@ class Exp(TensorOp):
         return multiply(out_grad, node)
 
 
+class Expm1(TensorOp):
+    """e ** x - 1, exact where x is small."""
+
+    reads_inputs, reads_output = False, True
+
+    def compute(self, x):
+        return xp(x).expm1(x)
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, add_scalar(node, 1))
+
+
 class Log(TensorOp):
     """The natural logarithm."""
 
@@ -32,6 +44,19 @@ class Log(TensorOp):
 
     def gradient(self, out_grad, node):
         return divide(out_grad, node.inputs[0])
+
+
+class ClampedLog(TensorOp):
+    """The natural logarithm, at least -100; its derivative is that of log, but that at 1e-12 for x below (float16: at
+    its smallest normal number, 2 ** -14)."""
+
+    def compute(self, x):
+        zero = x == 0
+        return xp(x).where(zero, -100, xp(x).maximum(xp(x).log(xp(x).where(zero, 1, x)), -100))
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        return divide(out_grad, clip(x, 1e-12 if x.dtype.itemsize > 2 else 2.0**-14))
 
 
 class Sqrt(TensorOp):
@@ -68,6 +93,16 @@ class Sigmoid(TensorOp):
 
     def gradient(self, out_grad, node):
         return multiply(out_grad, multiply(node, add_scalar(negate(node), 1)))
+
+
+class Softplus(TensorOp):
+    """log(1 + e ** x), which neither overflows nor vanishes before e ** x does."""
+
+    def compute(self, x):
+        return xp(x).log1p(xp(x).exp(-xp(x).abs(x))) + xp(x).maximum(x, 0)
+
+    def gradient(self, out_grad, node):
+        return multiply(out_grad, sigmoid(node.inputs[0]))
 
 
 class EWisePow(TensorOp):
@@ -151,10 +186,18 @@ class Clip(TensorOp):
     def gradient(self, out_grad, node):
         (x,) = node.inputs
         if self.low is not None:
-            out_grad = where(greater_equal(x, self.low), out_grad, 0)
+            out_grad = multiply(out_grad, greater_equal(x, self.low))
         if self.high is not None:
-            out_grad = where(less_equal(x, self.high), out_grad, 0)
+            out_grad = multiply(out_grad, less_equal(x, self.high))
         return out_grad
+
+
+class HardTanh(Clip):
+    """x limited to [low, high]; the derivative is 1 within, the ends excluded."""
+
+    def gradient(self, out_grad, node):
+        (x,) = node.inputs
+        return multiply(out_grad, multiply(greater(x, self.low), less(x, self.high)))
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -185,9 +228,27 @@ def clip(x, low=None, high=None):
     return Clip(low, high)(tensor("clip", x))
 
 
+def hardtanh(x, low=-1, high=1):
+    """x limited to [low, high] as by `clip`, but with a derivative of 0 at the ends."""
+    low, high = number("hardtanh", low), number("hardtanh", high)
+    if low > high:
+        raise ValueError(f"hardtanh: low must not exceed high, but got {low} and {high}")
+    return HardTanh(low, high)(tensor("hardtanh", x))
+
+
 def exp(x):
     """e ** x."""
     return Exp()(tensor("exp", x))
+
+
+def expm1(x):
+    """e ** x - 1, exact where x is small."""
+    return Expm1()(tensor("expm1", x))
+
+
+def clamped_log(x):
+    """The natural logarithm of x, at least -100, with a derivative of at most 1e12."""
+    return ClampedLog()(tensor("clamped_log", x))
 
 
 def log(x):
@@ -218,6 +279,11 @@ def tanh(x):
 def sigmoid(x):
     """1 / (1 + e ** -x)."""
     return Sigmoid()(tensor("sigmoid", x))
+
+
+def softplus(x):
+    """log(1 + e ** x)."""
+    return Softplus()(tensor("softplus", x))
 
 
 def relu(x):

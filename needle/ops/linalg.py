@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from needle.autograd import TensorOp
+from needle.ops.arithmetic import cast
 from needle.ops.operand import broadcast_shape, pair
-from needle.ops.shape import reshape, sum_to, transpose
+from needle.ops.shape import permute, reshape, sum_to, transpose
 
 
 class MatMul(TensorOp):
@@ -38,3 +41,20 @@ def matmul(a, b):
         rows, columns = left.shape[-2:-1] * (a.ndim > 1), right.shape[-1:] * (b.ndim > 1)
         return reshape(product, product.shape[:-2] + rows + columns)
     return MatMul()(a, b)
+
+
+def matmul_along(x, matrix, axis):
+    """A product along one axis with a constant raw matrix, x first: (N, …, S, …), (S, P) -> (N, …, P, …).
+
+    In batch-innermost order the axes after S, and N, are one axis of columns. float16 accumulates in float32.
+    """
+    wide = cast(x, "float32") if x.dtype == "float16" else x
+    inner = permute(wide, (*range(1, x.ndim), 0))
+    before, after = inner.shape[: axis - 1], inner.shape[axis:]
+    matrix = x.make_const(matrix.astype(wide.dtype))
+    if math.prod(after) == 1:
+        product = matmul(reshape(inner, (math.prod(before), -1)), matrix)
+    else:
+        product = matmul(transpose(matrix), reshape(inner, (math.prod(before), matrix.shape[0], math.prod(after))))
+    product = reshape(product, (*before, matrix.shape[1], *after))
+    return cast(permute(product, (x.ndim - 1, *range(x.ndim - 1))), x.dtype)

@@ -1,4 +1,4 @@
-"""Pooling over windows of the spatial axes."""
+"""Pooling over windows of the spatial axes: (N, C, *S) -> (N, C, *P), or the same without N."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import math
 from needle import check, kernels
 from needle.autograd import TensorOp
 from needle.kernels import Window
+from needle.ops.arithmetic import cast, divide, divide_scalar
 from needle.ops.conv import check_fit, check_floats
 from needle.ops.operand import tensor
+from needle.ops.shape import reshape
 
 
 class MaxPool(TensorOp):
@@ -26,8 +28,22 @@ class MaxPool(TensorOp):
         return ScatterToMax(self.kernel, self.window)(out_grad, node.inputs[0].detach(), node.detach())
 
 
+class LocateMax(TensorOp):
+    """The row-major index in *S of each window's largest element, the first of equal ones; a constant for the graph."""
+
+    differentiable = False
+
+    def __init__(self, kernel, window):
+        self.kernel, self.window = kernel, window
+
+    def compute(self, x, best):
+        return kernels.locate_max(x, best, self.kernel, self.window)
+
+
 class ScatterToMax(TensorOp):
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
+
+    reads_inputs = slice(1, None)
 
     def __init__(self, kernel, window):
         self.kernel, self.window = kernel, window
@@ -41,6 +57,8 @@ class ScatterToMax(TensorOp):
 
 class GatherAtMax(TensorOp):
     """The elements of g where x has the first largest element of each window: (N, C, *S) -> (N, C, *P)."""
+
+    reads_inputs = slice(1, None)
 
     def __init__(self, kernel, window):
         self.kernel, self.window = kernel, window
@@ -82,27 +100,68 @@ class SpreadPool(TensorOp):
         return SumPool(self.kernel, self.window)(out_grad)
 
 
-def max_pool(op, x, rank, kernel_size, stride=None, padding=0):
-    """The largest element of each window: (N, C, *S) -> (N, C, *P); `stride` is the kernel size by default."""
-    return MaxPool(*_window(op, x, rank, kernel_size, stride, padding))(tensor(op, x))
+# ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def avg_pool(op, x, rank, kernel_size, stride=None, padding=0):
-    """The mean of each window, padding counted as zeros: (N, C, *S) -> (N, C, *P)."""
-    kernel, window = _window(op, x, rank, kernel_size, stride, padding)
-    return SumPool(kernel, window)(tensor(op, x)) / math.prod(kernel)
-
-
-def _window(op, x, rank, kernel_size, stride, padding):
-    """The kernel and the window of a pooling, checked against x."""
-    x = tensor(op, x)
-    if x.ndim != rank + 2:
-        raise ValueError(f"{op}: x must have {rank + 2} axes, (N, C, *S), but got shape {x.shape}")
-    kernel = check.sizes(op, "kernel_size", kernel_size, rank, least=1)
-    window = Window.make(op, rank, kernel if stride is None else stride, padding)
-    if any(2 * before > k for (before, _), k in zip(window.padding, kernel, strict=True)):
-        given = tuple(before for before, _ in window.padding)
-        raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {given}")
+def max_pool(op, x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, return_indices=False):
+    """The largest element of each window over `rank` axes, with its place if asked; see `functional.max_pool2d`."""
+    check.instance(op, "return_indices", return_indices, bool)
+    x, unbatched = batched(op, x, rank)
+    kernel, window = _window(op, x, rank, kernel_size, stride, padding, dilation)
+    if check.instance(op, "ceil_mode", ceil_mode, bool):
+        window = window.ceiled(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
+    best = MaxPool(kernel, window)(x)
+    if return_indices:
+        return unbatched(best), unbatched(LocateMax(kernel, window)(x, best))
+    return unbatched(best)
+
+
+def avg_pool(
+    op, x, rank, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
+):
+    """The mean of each window over `rank` axes; see `functional.avg_pool2d`."""
+    check.instance(op, "count_include_pad", count_include_pad, bool)
+    x, unbatched = batched(op, x, rank)
+    kernel, window = _window(op, x, rank, kernel_size, stride, padding)
+    sides = zip(x.shape[2:], window.padding, strict=True)
+    counted = [(0, n + sum(pair)) if count_include_pad else (pair[0], pair[0] + n) for n, pair in sides]
+    if check.instance(op, "ceil_mode", ceil_mode, bool):
+        window = window.ceiled(x.shape[2:], kernel)
+    check_fit(op, x, kernel, window)
+    total = SumPool(kernel, window)(cast(x, "float32") if x.dtype == "float16" else x)
+    if divisor_override is not None:
+        if not check.integer(op, "divisor_override", divisor_override):
+            raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
+        return unbatched(cast(divide_scalar(total, divisor_override), x.dtype))
+    windows = zip(kernel, window.stride, total.shape[2:], counted, strict=True)
+    counts = [[min(i * s + k, end) - max(i * s, start) for i in range(p)] for k, s, p, (start, end) in windows]
+    if all(len(set(axis)) == 1 for axis in counts):
+        mean = divide_scalar(total, math.prod(axis[0] for axis in counts))
+    else:  # a map of counts, the outer product of those along each axis
+        parts = (x.device.array(axis, total.dtype).reshape((-1,) + (1,) * i) for i, axis in enumerate(reversed(counts)))
+        mean = divide(total, x.make_const(math.prod(parts)))
+    return unbatched(cast(mean, x.dtype))
+
+
+def batched(op, x, rank):
+    """x as (N, C, *S) of floats, and the function that takes N = 1 off again where x came without a batch axis."""
+    x = tensor(op, x)
+    if x.ndim not in (rank + 1, rank + 2) or 0 in x.shape[-rank - 1 :]:
+        raise ValueError(
+            f"{op}: x must have {rank + 2} axes, (N, C, *S), or {rank + 1}, (C, *S), of which only N may be 0, "
+            f"but got shape {x.shape}"
+        )
     check_floats(op, x=x)
-    return kernel, window
+    if x.ndim == rank + 2:
+        return x, lambda y: y
+    return reshape(x, (1, *x.shape)), lambda y: reshape(y, y.shape[1:])
+
+
+def _window(op, x, rank, kernel_size, stride, padding, dilation=1):
+    """The kernel and the window of a pooling; the stride is the kernel size by default."""
+    kernel = check.sizes(op, "kernel_size", kernel_size, rank, least=1)
+    padding = check.sizes(op, "padding", padding, rank)
+    if any(2 * before > k for before, k in zip(padding, kernel, strict=True)):
+        raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {padding}")
+    return kernel, Window.make(op, rank, kernel if stride is None else stride, padding, dilation)

@@ -1,5 +1,6 @@
 """Functions of neural networks under torch's names, composed of ops; nothing here defines an op."""
 
+from needle.nn.functional.activation import elu, hardtanh, leaky_relu, log_softmax, relu6, silu, softmax, softplus
 from needle.nn.functional.convolution import (
     conv1d,
     conv2d,
@@ -11,26 +12,94 @@ from needle.nn.functional.convolution import (
     same_padding,
     unfold,
 )
-from needle.nn.functional.dropout import dropout
-from needle.nn.functional.loss import cross_entropy
-from needle.nn.functional.pooling import avg_pool1d, avg_pool2d, avg_pool3d, max_pool1d, max_pool2d, max_pool3d
+from needle.nn.functional.dense import cosine_similarity, embedding, linear, one_hot, scaled_dot_product_attention
+from needle.nn.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
+from needle.nn.functional.loss import (
+    binary_cross_entropy,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    huber_loss,
+    l1_loss,
+    mse_loss,
+    nll_loss,
+    smooth_l1_loss,
+)
+from needle.nn.functional.normalization import batch_norm, group_norm, instance_norm, layer_norm, normalize
+from needle.nn.functional.padding import pad
+from needle.nn.functional.pooling import (
+    adaptive_avg_pool1d,
+    adaptive_avg_pool2d,
+    adaptive_avg_pool3d,
+    adaptive_max_pool1d,
+    adaptive_max_pool2d,
+    adaptive_max_pool3d,
+    avg_pool1d,
+    avg_pool2d,
+    avg_pool3d,
+    max_pool1d,
+    max_pool2d,
+    max_pool3d,
+)
+from needle.nn.functional.resampling import interpolate, pixel_shuffle, pixel_unshuffle
+from needle.ops import relu, sigmoid, tanh
 
 __all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
     "conv1d",
     "conv2d",
     "conv3d",
     "conv_transpose1d",
     "conv_transpose2d",
     "conv_transpose3d",
+    "cosine_similarity",
     "cross_entropy",
     "dropout",
+    "dropout1d",
+    "dropout2d",
+    "dropout3d",
+    "elu",
+    "embedding",
     "fold",
+    "group_norm",
+    "hardtanh",
+    "huber_loss",
+    "instance_norm",
+    "interpolate",
+    "l1_loss",
+    "layer_norm",
+    "leaky_relu",
+    "linear",
+    "log_softmax",
     "max_pool1d",
     "max_pool2d",
     "max_pool3d",
+    "mse_loss",
+    "nll_loss",
+    "normalize",
+    "one_hot",
+    "pad",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+    "relu",
+    "relu6",
     "same_padding",
+    "scaled_dot_product_attention",
+    "sigmoid",
+    "silu",
+    "smooth_l1_loss",
+    "softmax",
+    "softplus",
+    "tanh",
     "unfold",
 ]

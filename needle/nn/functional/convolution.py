@@ -5,6 +5,8 @@ Inputs may lack the batch axis: (C, *S) gives (O, *P).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from needle import check, kernels
 from needle.ops import reshape
 from needle.ops.conv import check_floats, convolve, convolve_transpose, from_columns, to_columns
@@ -126,7 +128,7 @@ def same_padding(size, kernel_size, stride=1, dilation=1):
     >>> same_padding((5, 6), 3, stride=2)
     ((1, 1), (0, 1))
     """
-    rank = len(size)
+    rank = len(check.instance("same_padding", "size", size, Sequence))
     return kernels.same_padding(
         check.sizes("same_padding", "size", size, rank, least=1),
         check.sizes("same_padding", "kernel_size", kernel_size, rank, least=1),
@@ -163,5 +165,5 @@ def _batched(op, rank, x):
 
 def _axes(op, name, value):
     """Sizes of at least 1 for any number of axes; one integer stands for two."""
-    rank = 2 if isinstance(value, int) else len(value)
+    rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
     return check.sizes(op, name, value, rank, least=1)

@@ -1,0 +1,125 @@
+"""Functions and modules of needle held against those of the same names in torch."""
+
+from __future__ import annotations
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+
+import needle as ndl
+import needle.nn.functional as F
+from needle import nn
+from tests.ops.derivatives import assert_like_torch
+
+torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
+
+# What torch's arguments are called here, and those that are left out because they make no sense here.
+RENAMED = {"input": "x", "tensor": "x"}
+LEFT_OUT = {"_stacklevel", "inplace", "max_norm", "norm_type", "out", "reduce", "scale_grad_by_freq", "size_average"}
+LEFT_OUT |= {"_freeze", "_weight", "enable_gqa", "max_value", "min_value", "sparse"}
+
+
+def normal(*shape, seed=0, scale=1.0):
+    """Draws of a generator of their own."""
+    return np.random.default_rng([seed, *shape]).normal(scale=scale, size=shape)
+
+
+def unit(*shape, seed=0):
+    """Draws between 0.05 and 0.95."""
+    return np.random.default_rng([seed, *shape]).uniform(0.05, 0.95, shape)
+
+
+def both(constant, device):
+    """A host array as a constant of needle and of torch."""
+    return ndl.Tensor(constant, device=device, requires_grad=False), torch.from_numpy(np.asarray(constant))
+
+
+def check_function(name, arrays, device, constants=(), options=None, *, names=(), rtol=1e-10):
+    """Hold F.name(*arrays, *constants, **options) against torch's: to second order, in float32, and in float16.
+
+    Arrays among the options are tensors too; those of floats take the dtype of `arrays`. The last arrays are arguments
+    called `names`.
+    """
+    results = {}
+    for dtype, tolerance in ("float64", rtol), ("float32", 2e-4), ("float16", None):
+        pairs = [both(as_dtype(c, dtype), device) for c in constants]
+        keywords = {
+            key: both(as_dtype(value, dtype), device) if isinstance(value, np.ndarray) else (value, value)
+            for key, value in (options or {}).items()
+        }
+
+        def function(*x, constants=pairs, keywords=keywords):
+            named = {key: mine for key, (mine, _) in keywords.items()}
+            named |= zip(names, x[len(x) - len(names) :], strict=True)
+            x = x[: len(x) - len(names)]
+            return getattr(F, name)(*x, *(mine for mine, _ in constants), **named)
+
+        def torch_function(*x, constants=pairs, keywords=keywords):
+            named = {key: theirs for key, (_, theirs) in keywords.items()}
+            named |= zip(names, x[len(x) - len(names) :], strict=True)
+            x = x[: len(x) - len(names)]
+            return getattr(torch.nn.functional, name)(*x, *(theirs for _, theirs in constants), **named)
+
+        given = [array.astype(dtype) for array in arrays]
+        if tolerance is not None:
+            assert_like_torch(function, torch_function, given, device, rtol=tolerance, atol=min(1e-5, tolerance))
+        leaves = [ndl.Tensor(array, device=device) for array in given]
+        results[dtype] = function(*leaves)
+        results[dtype].sum().backward()
+        assert all(x.grad.dtype == dtype for x in leaves)
+    assert results["float16"].dtype == "float16"
+    assert_allclose(results["float16"].numpy(), results["float64"].numpy(), rtol=2e-2, atol=2e-2)
+
+
+def as_dtype(array, dtype):
+    return array.astype(dtype) if array.dtype.kind == "f" else array
+
+
+def check_signature(mine, theirs, hidden=None):
+    """The same names in the same order with the same defaults, less what is left out; `hidden`: torch shows none."""
+    expected = hidden
+    if hidden is None:
+        expected = {
+            RENAMED.get(name, name): parameter.default
+            for name, parameter in inspect.signature(theirs).parameters.items()
+            if name not in LEFT_OUT
+        }
+    found = {name: parameter.default for name, parameter in inspect.signature(mine).parameters.items()}
+    if "dtype" in found and "device" in found:
+        assert found["dtype"] == "float32"
+        found["dtype"] = None
+    assert list(found.items()) == list(expected.items())
+
+
+def check_module(make, inputs, device, *, text=None, constants=(), training=True):
+    """Hold a module against torch's, with the same parameters: what it prints, its state and its results.
+
+    `make` builds it from a namespace, nn or torch.nn; `text` is what it prints where torch prints something else.
+    """
+    mine, theirs = make(nn).train(training), make(torch.nn).double().train(training)
+    assert repr(mine) == (text or repr(theirs))
+    state = {name: value.numpy() for name, value in theirs.state_dict().items()}
+    assert {name: value.shape for name, value in mine.state_dict().items()} == {n: v.shape for n, v in state.items()}
+    draws = np.random.default_rng(1)
+    for name, value in state.items():
+        if value.dtype.kind == "f":
+            state[name] = draws.uniform(0.5, 1.5, value.shape).astype("float32").astype("float64")
+    theirs.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
+    mine.load_state_dict(state)
+    pairs = [both(constant, device) for constant in constants]
+    found = mine(*(ndl.Tensor(x.astype("float32"), device=device) for x in inputs), *(c for c, _ in pairs))
+    wanted = theirs(*map(torch.from_numpy, inputs), *(c for _, c in pairs))
+    assert found.dtype == "float32"
+    assert_allclose(found.numpy(), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
+    for name, value in theirs.state_dict().items():
+        assert_allclose(mine.state_dict()[name].numpy(), value.numpy(), rtol=1e-5, err_msg=name)
+
+
+def raises(call, error, message):
+    """The call raises this error with exactly this message."""
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
