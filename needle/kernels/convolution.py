@@ -104,17 +104,15 @@ def _columns(x: Array, kernel: Size, output: Size, window: Window) -> Iterator[t
         if memory is None or memory.shape != block.shape:
             memory = xp(x).empty(block.shape, x.dtype)
         memory[...] = block
-        columns = memory.reshape(window.groups, channels // window.groups * math.prod(kernel), -1)
-        yield _rows(start, stop, output, batch), columns
+        yield _rows(start, stop, output, batch), _by_group(memory, window, 1 + rank)
 
 
 def _blocks(channels: int, kernel: Size, output: Size, batch: int, itemsize: int) -> Iterator[tuple[int, int]]:
     """The first axis of the output cut so that each block's columns take about BLOCK_BYTES."""
     row = channels * math.prod(kernel) * math.prod(output[1:]) * batch * itemsize
     step = max(1, BLOCK_BYTES // max(1, row))
-    if row:
-        for start in range(0, output[0], step):
-            yield start, min(start + step, output[0])
+    for start in range(0, output[0], step):
+        yield start, min(start + step, output[0])
 
 
 def _rows(start: int, stop: int, output: Size, batch: int) -> slice:
@@ -123,10 +121,10 @@ def _rows(start: int, stop: int, output: Size, batch: int) -> slice:
     return slice(start * row, stop * row)
 
 
-def _by_group(array: Array, window: Window) -> Array:
-    """(A, …) -> (G, A/G, …): the first axis by groups, all others as one."""
-    rest = math.prod(array.shape[1:])
-    return array.reshape(window.groups, array.shape[0] // window.groups, rest)
+def _by_group(array: Array, window: Window, axes: int = 1) -> Array:
+    """(A, …) -> (G, A/G, …): the first `axes` axes as one, by groups, and all others as one."""
+    rows, rest = math.prod(array.shape[:axes]), math.prod(array.shape[axes:])
+    return array.reshape(window.groups, rows // window.groups, rest)
 
 
 def _is_pointwise(kernel: Size, window: Window) -> bool:

@@ -98,7 +98,9 @@ def conv(x, weight, stride=1, padding=1):
 
 
 def check_fit(op, x, kernel, window):
-    """Refuse a kernel that is empty or larger than the padded input."""
+    """Refuse an empty input, and a kernel that is empty or larger than the padded input."""
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x.shape}")
     if min(kernel) < 1:
         raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
     if min(window.output(x.shape[2:], kernel)) < 1:

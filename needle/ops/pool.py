@@ -7,6 +7,7 @@ import math
 from needle import check, kernels
 from needle.autograd import TensorOp
 from needle.kernels import Window
+from needle.ops.arithmetic import cast
 from needle.ops.conv import check_fit, check_floats
 from needle.ops.operand import tensor
 
@@ -29,6 +30,8 @@ class MaxPool(TensorOp):
 class ScatterToMax(TensorOp):
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
 
+    reads_inputs = slice(1, None)
+
     def __init__(self, kernel, window):
         self.kernel, self.window = kernel, window
 
@@ -41,6 +44,8 @@ class ScatterToMax(TensorOp):
 
 class GatherAtMax(TensorOp):
     """The elements of g where x has the first largest element of each window: (N, C, *S) -> (N, C, *P)."""
+
+    reads_inputs = slice(1, None)
 
     def __init__(self, kernel, window):
         self.kernel, self.window = kernel, window
@@ -88,9 +93,11 @@ def max_pool(op, x, rank, kernel_size, stride=None, padding=0):
 
 
 def avg_pool(op, x, rank, kernel_size, stride=None, padding=0):
-    """The mean of each window, padding counted as zeros: (N, C, *S) -> (N, C, *P)."""
+    """The mean of each window, padding counted as zeros: (N, C, *S) -> (N, C, *P); sums of float16 are in float32."""
+    x = tensor(op, x)
     kernel, window = _window(op, x, rank, kernel_size, stride, padding)
-    return SumPool(kernel, window)(tensor(op, x)) / math.prod(kernel)
+    addends = cast(x, "float32") if x.dtype == "float16" else x
+    return cast(SumPool(kernel, window)(addends) / math.prod(kernel), x.dtype)
 
 
 def _window(op, x, rank, kernel_size, stride, padding):
