@@ -13,8 +13,9 @@ help: ## list the targets
 train: .venv/.has-apps ## train on the digits that come with needle; ARGS are the app's
 	$(RUN) apps/train.py $(ARGS)
 
+# One BLAS thread for each worker: more of them than cores wait for each other.
 test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv")
-	$(RUN) -m pytest -n auto --maxprocesses 4 $(ARGS)
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 $(ARGS)
 
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .

@@ -6,6 +6,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+# What tests and benchmarks compare with is pinned: its rounding, its bugs and its speed change with its version.
+TORCH = "torch==2.13.0"
 
 
 def version() -> str:
@@ -36,12 +38,11 @@ setup(
     install_requires=["numpy>=2.0"],
     extras_require={
         "apps": ["tqdm>=4.64"],
-        "bench": ["threadpoolctl>=3.5"],
+        "bench": ["threadpoolctl>=3.5", "tqdm>=4.64", TORCH],
         "cuda12x": ["cupy-cuda12x>=14"],
         "cuda13x": ["cupy-cuda13x>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
-        # The reference that the tests compare with is pinned: its rounding and its bugs change with its version.
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", "torch==2.13.0"],
+        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
     },
     packages=find_packages(include=["needle", "needle.*"]),
     package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},

@@ -13,6 +13,7 @@ import argparse
 import csv
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -91,23 +92,36 @@ def hits(logits, labels):
     return int(ndl.equal(logits.argmax(1), labels).sum().item())
 
 
+@contextmanager
+def user_errors():
+    """End the script with one line where a file, a device or an option is not as it must be."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:
+        print("train:", *str(error).split(), file=sys.stderr)
+        raise SystemExit(2) from None
+
+
 def main(arguments=None):
     """Run the script; returns the rows that it measured."""
     options = parse(arguments)
-    np.random.seed(options.seed)
-    device = {"cpu": ndl.cpu, "cuda": ndl.cuda}[options.device]()
-    train_set, test_set = load(options.dataset, options.data)
-    train_loader = DataLoader(train_set, options.batch_size, shuffle=True, prefetch=2, device=device)
-    test_loader = DataLoader(test_set, 256, prefetch=2, device=device)
-    side = train_set[0][0].shape[-1]
-    model = TinyCNN(side, device=device)
-    loss_fn = nn.CrossEntropyLoss()
-    optimizer = optim.Adam(model.parameters(), lr=options.lr)
-    size = sum(parameter.size for parameter in model.parameters())
-    print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {side}x{side}")
-    print(f"TinyCNN with {size:,} parameters on {device}")
-    metrics = Metrics(options.out)
+    metrics = Metrics()
     try:
+        with user_errors():
+            np.random.seed(options.seed)
+            device = {"cpu": ndl.cpu, "cuda": ndl.cuda}[options.device]()
+            device.zeros(1)  # says what is missing where the device cannot be used
+            train_set, test_set = load(options.dataset, options.data)
+            side = train_set[0][0].shape[-1]
+            model = TinyCNN(side, device=device)
+            optimizer = optim.Adam(model.parameters(), lr=options.lr)
+            metrics.write_to(options.out)
+        train_loader = DataLoader(train_set, options.batch_size, shuffle=True, prefetch=2, device=device)
+        test_loader = DataLoader(test_set, 256, prefetch=2, device=device)
+        loss_fn = nn.CrossEntropyLoss()
+        size = sum(parameter.size for parameter in model.parameters())
+        print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {side}x{side}")
+        print(f"TinyCNN with {size:,} parameters on {device}", flush=True)
         for epoch in range(1, options.epochs + 1):
             start = time.perf_counter()
             loss, train_accuracy = train_epoch(model, train_loader, loss_fn, optimizer)
@@ -122,9 +136,12 @@ def main(arguments=None):
 class Metrics:
     """The measured rows: printed, and with a folder also written to its metrics.csv as they come."""
 
-    def __init__(self, folder):
+    def __init__(self):
         self.rows = []
         self.path = None
+
+    def write_to(self, folder):
+        """Begin metrics.csv in a folder, which is made where it is missing; None: write nothing."""
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
             self.path = folder / "metrics.csv"
@@ -132,16 +149,17 @@ class Metrics:
                 csv.writer(file).writerow(COLUMNS)
 
     def add(self, epoch, loss, train_accuracy, test_accuracy, speed):
-        """Take the figures of one epoch."""
-        self.rows.append(dict(zip(COLUMNS, (epoch, loss, train_accuracy, test_accuracy, speed), strict=True)))
+        """Take the figures of one epoch; what has been printed is in the file already."""
+        row = dict(zip(COLUMNS, (epoch, loss, train_accuracy, test_accuracy, speed), strict=True))
+        if self.path is not None:
+            with open(self.path, "a", newline="") as file:
+                csv.writer(file).writerow(row.values())
+        self.rows.append(row)
         print(
             f"epoch {epoch:2}: loss {loss:.4f}, train accuracy {train_accuracy:.2%}, "
             f"test accuracy {test_accuracy:.2%}, {speed:,.0f} images/s",
             flush=True,
         )
-        if self.path is not None:
-            with open(self.path, "a", newline="") as file:
-                csv.writer(file).writerow(self.rows[-1].values())
 
 
 def parse(arguments):

@@ -7,26 +7,26 @@ they can be differentiated again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from needle.backend_ndarray import BackendDevice, HostScalar, NDArray, cpu, default_device, device_of, to_host, xp
-from needle.grad_mode import grad_mode, mode
+from needle.backend_ndarray import BackendDevice, HostScalar, NDArray, cpu, default_device, device_of, to_host
+from needle.backward import Memory, compute_gradient_of_variables
+from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
+from needle.grad_mode import mode
 from needle.operators import TensorOperators, TensorTupleOperators
-
-_changes = 0  # how many in-place changes of tensors this process has seen: the clock of the version check
 
 
 class Op:
     """A function of arrays together with its derivative; an op is its parameters and nothing else.
 
     `compute(*arrays)` sees raw arrays and keeps nothing on `self`. `gradient(out_grad, node)` sees tensors, uses ops
-    only, and returns one entry per input: a tensor of the input's shape, or None where no gradient flows. Inputs whose
-    `requires_grad` is false need no entry's work: return None for them.
+    only, and returns one entry per input: a tensor of the input's shape, or None where no gradient flows (for a tuple:
+    a dict from position to gradient will do). Inputs whose `requires_grad` is false need no work: return None for them.
     """
 
     differentiable = True  # False: results are constants
-    reads_inputs = True  # whether `gradient` reads the values of the inputs (else at most their shapes)
+    reads_inputs: bool | slice = True  # which inputs' values `gradient` reads (of the others at most their shapes)
     reads_output = False  # whether `gradient` reads the values of the result
     is_view = False  # whether the result may share the memory of the first input
 
@@ -44,7 +44,7 @@ class Op:
         return grads if isinstance(grads, tuple) else (grads,)
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and vars(self) == vars(other)
+        return type(self) is type(other) and repr(self) == repr(other)  # 1 == 1.0, but not as parameters
 
     def __hash__(self) -> int:
         return hash(repr(self))
@@ -67,22 +67,6 @@ class TensorTupleOp(Op):
         return TensorTuple.make_from_op(self, inputs)
 
 
-class _Released(TensorOp):
-    """Stands in a node for the op that backward has passed and released."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-
-
-class _Memory:
-    """What values that share memory share: the time of the last in-place change, in changes of this process."""
-
-    __slots__ = ("changed",)
-
-    def __init__(self) -> None:
-        self.changed = 0
-
-
 class Value:
     """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
 
@@ -92,15 +76,15 @@ class Value:
     inputs: tuple[Value, ...]
     requires_grad: bool
     grad: Tensor | None
-    stamp: int  # the time of creation, as _Memory counts it
-    memory: _Memory  # unset: shared with no other value, and never changed
+    stamp: int  # the time of creation, as Memory counts it
+    memory: Memory  # unset: shared with no other value, and never changed
 
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
         """A leaf on the memory of a raw array."""
         self = cls.__new__(cls)
         self.array, self.op, self.inputs, self.grad = array, None, (), None
-        self.requires_grad, self.stamp = requires_grad, _changes
+        self.requires_grad, self.stamp = requires_grad, Memory.now
         return self
 
     @classmethod
@@ -113,7 +97,7 @@ class Value:
             array = device_of(array).asarray(array)
         self = cls.__new__(cls)
         self.array, self.op, self.inputs, self.grad = array, None, (), None
-        self.requires_grad, self.stamp = False, _changes
+        self.requires_grad, self.stamp = False, Memory.now
         if op.is_view:
             self.memory = inputs[0].shared_memory()
         if mode.recording and op.differentiable:
@@ -122,6 +106,14 @@ class Value:
                     self.op, self.inputs, self.requires_grad = op, tuple(inputs), True
                     break
         return self
+
+    def add_gradient(self, parts: Any, grad: Any, op: Op) -> Any:
+        """What backward has gathered for this value (`parts`, None at first), with one more gradient that `op` gave."""
+        raise NotImplementedError(f"{type(self).__name__}: add_gradient is not defined")
+
+    def whole_gradient(self, parts: Any) -> Any:
+        """The gradient that was gathered."""
+        return parts
 
     def is_leaf(self) -> bool:
         """Whether this value was made by the user, not by an op."""
@@ -133,17 +125,18 @@ class Value:
         leaf.memory = self.shared_memory()
         return leaf
 
-    def shared_memory(self) -> _Memory:
+    def __reduce__(self) -> Any:  # a deep copy, or what was pickled, is a leaf: the graph and the gradient stay behind
+        return type(self).make_leaf, (self.array, self.requires_grad)
+
+    def shared_memory(self) -> Memory:
         """The record of changes that all values on this memory share."""
         if not hasattr(self, "memory"):
-            self.memory = _Memory()
+            self.memory = Memory()
         return self.memory
 
     def mark_changed(self) -> None:
         """Say that the memory behind `array` has been written to, so that backward can tell stale values."""
-        global _changes
-        _changes += 1
-        self.shared_memory().changed = _changes
+        self.shared_memory().mark_changed()
 
 
 class Tensor(Value, TensorOperators):
@@ -154,6 +147,14 @@ class Tensor(Value, TensorOperators):
     `array` may be a Tensor, an NDArray, a NumPy or CuPy array, a nested list or a number; its values are copied.
     `dtype=None` keeps NumPy's dtype of `array`: a list of Python floats is float64. `device=None` keeps the device of
     `array`, or takes the default one where it has none.
+
+    >>> x = Tensor([1.0, 2.0])
+    >>> (x**3).sum().backward()
+    >>> x.grad
+    Tensor([ 3. 12.], requires_grad=True)
+    >>> x.grad.backward()  # gradients have a graph: this is the second derivative
+    >>> x.grad
+    Tensor([ 6. 12.], requires_grad=True)
     """
 
     __slots__ = ()
@@ -165,13 +166,9 @@ class Tensor(Value, TensorOperators):
         data = array.array if isinstance(array, (Tensor, NDArray)) else array
         if device is None:
             device = array.device if isinstance(array, (Tensor, NDArray)) else default_device()
-        data = device.array(data, dtype)
-        if data.dtype.kind == "O":
-            data = data.astype("float64")
-        if data.dtype.kind not in "fiub":
-            raise TypeError(f"Tensor: elements must be real numbers or bools, but got dtype {data.dtype}")
+        data = device.real_array("Tensor", data, dtype)
         self.array, self.op, self.inputs, self.grad = data, None, (), None
-        self.requires_grad, self.stamp = requires_grad, _changes
+        self.requires_grad, self.stamp = requires_grad, Memory.now
 
     @staticmethod
     def make_const(data: Any, requires_grad: bool = False) -> Tensor:
@@ -181,7 +178,7 @@ class Tensor(Value, TensorOperators):
     @property
     def cached_data(self) -> NDArray:
         """The data as an NDArray on the same memory; writes through it are known to backward."""
-        return NDArray.wrap(self.array, self)
+        return NDArray.wrap(self.array, self.detach())
 
     def realize_cached_data(self) -> NDArray:
         """`cached_data`, computed if it is not yet."""
@@ -198,7 +195,7 @@ class Tensor(Value, TensorOperators):
             raise TypeError(f"data: value must be a Tensor, but got {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
-        self.array, self.memory = device_of(self.array).array(value.array), _Memory()
+        self.array, self.memory = device_of(self.array).array(value.array), Memory()
         self.mark_changed()
 
     @property
@@ -247,6 +244,16 @@ class Tensor(Value, TensorOperators):
         """
         compute_gradient_of_variables(self, out_grad, create_graph=create_graph, retain_graph=retain_graph)
 
+    def add_gradient(self, parts: Tensor | None, grad: Tensor, op: Op) -> Tensor:
+        if grad.array.shape != self.array.shape:
+            raise RuntimeError(
+                f"backward: gradients must have the shape of their tensor, {self.array.shape}, but {op!r} gave "
+                f"{grad.array.shape}"
+            )
+        if grad.array.dtype != self.array.dtype and self.array.dtype.kind == "f":
+            grad = grad.astype(self.array.dtype)
+        return grad if parts is None else parts + grad
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         if self.requires_grad:
             raise TypeError("Tensor: a tensor that requires grad is not an array; call .detach() or .numpy() first")
@@ -284,7 +291,16 @@ class TensorTuple(Value, TensorTupleOperators):
     @property
     def cached_data(self) -> tuple[NDArray, ...]:
         """The data as NDArrays on the same memory."""
-        return tuple(NDArray.wrap(array, self) for array in self.array)
+        return tuple(NDArray.wrap(array, self.detach()) for array in self.array)
+
+    def add_gradient(self, parts: dict[int, Tensor] | None, grad: Any, op: Op) -> dict[int, Tensor]:
+        parts = {} if parts is None else parts
+        for i, part in grad.items() if isinstance(grad, dict) else enumerate(grad.tuple()):
+            parts[i] = parts[i] + part if i in parts else part
+        return parts
+
+    def whole_gradient(self, parts: dict[int, Tensor]) -> TensorTuple:
+        return self.with_zeros(parts)
 
     def __len__(self) -> int:
         return len(self.array)
@@ -307,93 +323,3 @@ def _check_one_device(op: Op, inputs: Sequence[Value]) -> None:
         if type(x.array) is not first:
             names = " and ".join(repr(device_of(value.array)) for value in (inputs[0], x))
             raise TypeError(f"{type(op).__name__}: inputs must be on one device, but got {names}")
-
-
-def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
-    """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
-    order: list[Value] = []
-    seen: set[Value] = set()
-    stack: list[tuple[Value | None, Iterator[Value]]] = [(None, iter(nodes))]
-    while stack:
-        node, pending = stack[-1]
-        for x in pending:
-            if x not in seen:
-                seen.add(x)
-                stack.append((x, iter(x.inputs)))
-                break
-        else:
-            stack.pop()
-            if node is not None:
-                order.append(node)
-    return order
-
-
-def compute_gradient_of_variables(
-    output: Tensor, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None
-) -> None:
-    """Walk the graph below `output` backwards and set `.grad` of its leaves; see `Tensor.backward`."""
-    seed = _seed(output, out_grad)
-    order = find_topo_sort([output])
-    for node in order:
-        _check_intact(node)
-    release = not (create_graph if retain_graph is None else retain_graph)
-    grads: dict[int, Any] = {id(output): seed}
-    with grad_mode(create_graph):
-        while order:
-            node = order.pop()
-            grad = grads.pop(id(node), None)
-            if grad is None:
-                continue
-            if node.op is None:
-                if grad.array.shape != node.array.shape:
-                    raise RuntimeError(
-                        f"backward: gradients must have the shape of their tensor, {node.array.shape}, but an op gave "
-                        f"{grad.array.shape}"
-                    )
-                node.grad = grad
-                continue
-            for x, x_grad in zip(node.inputs, node.op.gradient_as_tuple(grad, node), strict=True):
-                if x.requires_grad and x_grad is not None:
-                    if isinstance(x, Tensor) and x_grad.array.dtype != x.array.dtype and x.array.dtype.kind == "f":
-                        x_grad = x_grad.astype(x.array.dtype)
-                    known = grads.get(id(x))
-                    grads[id(x)] = x_grad if known is None else known + x_grad
-            if release:
-                node.op, node.inputs = _Released(node.op), ()
-
-
-def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
-    """The gradient that backward starts from: `out_grad`, or ones."""
-    if not output.requires_grad:
-        raise RuntimeError(
-            f"backward: the tensor must require grad, but this one of shape {output.shape} is a constant: "
-            "none of its inputs requires grad, or it was computed under no_grad"
-        )
-    if out_grad is None:
-        return Tensor.make_leaf(xp(output.array).ones_like(output.array))
-    if not isinstance(out_grad, Tensor):
-        raise TypeError(f"backward: out_grad must be a Tensor, but got {type(out_grad).__name__}")
-    if out_grad.shape != output.shape:
-        raise ValueError(f"backward: out_grad must have shape {output.shape}, but got {out_grad.shape}")
-    return out_grad
-
-
-def _check_intact(node: Value) -> None:
-    """Refuse a node that was released, or whose gradient would read a value changed since it was computed."""
-    op = node.op
-    if op is None:
-        return
-    if isinstance(op, _Released):
-        raise RuntimeError(
-            f"backward: the graph must be there still, but an earlier backward released the result of {op.op!r}; "
-            "pass retain_graph=True to that one"
-        )
-    if node.stamp == _changes:
-        return
-    read = [(f"input {i}", x) for i, x in enumerate(node.inputs)] if op.reads_inputs else []
-    for name, value in [*read, ("the result", node)] if op.reads_output else read:
-        if hasattr(value, "memory") and value.memory.changed > node.stamp:
-            raise RuntimeError(
-                f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
-                f"{getattr(value, 'shape', '?')} did after the op ran"
-            )

@@ -49,7 +49,7 @@ def number(
 
 def sizes(op: str, name: str, value: Any, rank: int, *, least: int | None = 0) -> tuple[int, ...]:
     """One integer for all of `rank` axes, or a sequence of `rank`: a tuple of `rank` integers of at least `least`."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         if len(value) != rank:
             raise ValueError(f"{op}: {name} must be one integer or {rank}, but got {len(value)}: {tuple(value)}")
         return tuple(integer(op, name, entry, least=least) for entry in value)
@@ -60,7 +60,7 @@ def axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     """An axis, a sequence of different axes, or None for all: a tuple of axes in 0 .. `ndim` - 1."""
     if value is None:
         return tuple(range(ndim))
-    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else (value,)
     result = tuple(axis(op, entry, ndim, name) for entry in given)
     if len(set(result)) < len(result):
         raise ValueError(f"{op}: axes must differ, but got {given} for {ndim} dimensions")

@@ -32,5 +32,13 @@ def grad_mode(enabled: bool) -> Iterator[None]:
 
 
 def no_grad() -> Any:
-    """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`."""
+    """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`.
+
+    >>> import needle as ndl
+    >>> x = ndl.Tensor([2.0])
+    >>> with ndl.no_grad():
+    ...     y = x * x
+    >>> y.requires_grad
+    False
+    """
     return grad_mode(False)

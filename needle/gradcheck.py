@@ -130,7 +130,8 @@ def _worst(function: Any, leaves: list[Tensor], i: int, grad: Any, eps: float) -
             unit = np.zeros(grad.shape)
             unit[index] = 1
             wanted = _difference(function, leaves, i, unit, eps)
-            yield abs(grad[index] - wanted), index, float(grad[index]), wanted
+            distance = np.nan_to_num(abs(grad[index] - wanted), nan=np.inf)
+            yield float(distance), index, float(grad[index]), wanted
 
     _, index, found, wanted = max(rows())
     return index, found, wanted

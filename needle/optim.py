@@ -63,12 +63,13 @@ class Optimizer:
         if not grads:
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
         namespace = xp(grads[0].array)
-        squares = [namespace.square(grad.array).sum() for grad in grads]
+        squares = [namespace.square(_widened(grad.array)).sum() for grad in grads]
         norm = namespace.sqrt(sum(squares[1:], squares[0]))
         scale = namespace.minimum(max_norm / (norm + 1e-6), 1)
         for parameter in self.params:
             if parameter.grad is not None:
-                parameter.grad = Tensor.make_const(parameter.grad.array * scale)
+                grad = parameter.grad.array
+                parameter.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
         return Tensor(norm, requires_grad=False)
 
 
@@ -193,3 +194,8 @@ class AdamW(Adam):
     def _decay(self, array: Any, grad: Any, scratch: Any) -> Any:
         array *= 1 - self.lr * self.weight_decay
         return grad
+
+
+def _widened(array: Any) -> Any:
+    """The array in a dtype that holds the squares of its values: float32 for float16."""
+    return array.astype("float32") if array.dtype == "float16" else array

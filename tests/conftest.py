@@ -20,6 +20,15 @@ def device(request):
     return request.param
 
 
+@pytest.fixture
+def on_device(device):
+    """Make each device in turn the default one, for tests whose tensors name none."""
+    before = needle.default_device()
+    needle.set_default_device(device)
+    yield
+    needle.set_default_device(before)
+
+
 @pytest.fixture(autouse=True)
 def random_stream():
     """Start every test at the same state of NumPy's global stream, and put the former state back after it.

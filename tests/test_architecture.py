@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     ["check", "backend_ndarray"],
     ["kernels"],
-    ["grad_mode", "operators", "autograd"],
+    ["grad_mode", "operators", "backward", "autograd"],
     ["ops"],
     ["init"],
     ["nn"],

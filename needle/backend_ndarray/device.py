@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,9 @@ class BackendDevice:
     def __repr__(self) -> str:
         return f"{self.name}()"
 
+    def __reduce__(self) -> Any:  # copies and what was pickled are the device of that name
+        return _device_named, (self.name,)
+
     def enabled(self) -> bool:
         """Whether arrays can be made here; asking never raises."""
         return True
@@ -39,6 +43,20 @@ class BackendDevice:
         """A new row-major array here with the values of `data`: an array of any device, a nested list or a number."""
         if type(data) is not self.array_type():
             data = to_host(data)
+        return self.xp.array(data, dtype=dtype, order="C")
+
+    def real_array(self, op: str, data: Any, dtype: Any = None) -> Any:
+        """`array` for real numbers and bools; an object array of numbers becomes float64, and the rest is refused."""
+        if type(data) is not self.array_type():
+            try:
+                data = np.asarray(to_host(data))
+            except ValueError as error:
+                raise ValueError(f"{op}: elements must form an array, but NumPy says: {error}") from None
+        if data.dtype.kind == "O" and all(isinstance(entry, numbers.Real) for entry in data.flat):
+            data = data.astype("float64")
+        found = data.dtype if data.dtype.kind not in "fiub" or dtype is None else np.dtype(dtype)
+        if found.kind not in "fiub":
+            raise TypeError(f"{op}: elements must be real numbers or bools, but got dtype {found}")
         return self.xp.array(data, dtype=dtype, order="C")
 
     def asarray(self, data: Any, dtype: Any = None) -> Any:
@@ -186,6 +204,13 @@ def cuda() -> BackendDevice:
 def all_devices() -> list[BackendDevice]:
     """Every device that needle knows, enabled or not."""
     return list(_known)
+
+
+def _device_named(name: str) -> BackendDevice:
+    for device in _known:
+        if device.name == name:
+            return device
+    raise ValueError(f"device: the name must be one of {', '.join(device.name for device in _known)}, but got {name}")
 
 
 def default_device() -> BackendDevice:

@@ -20,6 +20,14 @@ class NDArray:
 
     `NDArray(other, device=None)` copies; `NDArray.wrap(array)` shares the memory of a raw array. `array` is the raw
     NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory.
+
+    >>> array = NDArray([[1, 2, 3], [4, 5, 6]])
+    >>> array[:, 1:].fill(0)
+    >>> array
+    NDArray([[1 0 0]
+             [4 0 0]], device=cpu())
+    >>> array.strides
+    (3, 1)
     """
 
     __slots__ = ("_owner", "array")
@@ -111,4 +119,5 @@ class NDArray:
         return len(self.array)
 
     def __repr__(self) -> str:
-        return f"NDArray({to_host(self.array)}, device={self.device})"
+        values = str(to_host(self.array)).replace("\n", "\n        ")
+        return f"NDArray({values}, device={self.device})"

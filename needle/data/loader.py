@@ -31,6 +31,11 @@ class DataLoader:
     transforms draw from NumPy's global generator, and beside a thread the order of those draws and of the model's own
     (dropout) is a matter of timing. An error in the thread is raised by the `next()` it belongs to; leaving the loop
     early stops the thread.
+
+    >>> from needle.data import NDArrayDataset
+    >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
+    >>> [(images.shape, labels.numpy().tolist()) for images, labels in loader]
+    [((2, 3), [0, 1]), ((2, 3), [2, 3]), ((1, 3), [4])]
     """
 
     def __init__(

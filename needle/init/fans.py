@@ -15,7 +15,11 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
 
 
 def conv_fans(shape):
-    """The fans of a convolution weight (O, C/G, *K): what one output reads, C/G·K, and what one input feeds, O·K."""
+    """The fans of a convolution weight (O, C/G, *K): what one output reads, C/G·K, and what one input feeds, O·K.
+
+    >>> conv_fans((8, 3, 5, 5))
+    (75, 200)
+    """
     if len(shape) < 3:
         raise ValueError(f"conv_fans: shape must be (O, C/G, *K), but got {tuple(shape)}")
     field = math.prod(shape[2:])

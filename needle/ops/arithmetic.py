@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from needle.autograd import TensorOp
+from needle.backend_ndarray import xp
 from needle.ops.operand import number, pair, tensor
 from needle.ops.shape import sum_to
 
@@ -147,6 +148,8 @@ def add(a, b):
 def subtract(a, b):
     """a - b for operands that broadcast: the sum of a and -b."""
     a, b = pair("subtract", a, b)
+    if b.dtype != a.dtype and b.dtype.kind != "f":
+        b = cast(b, xp(b.array).result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
     return EWiseAdd()(a, Negate()(b))
 
 
@@ -186,6 +189,21 @@ def power_scalar(x, scalar):
 
 
 def cast(x, dtype):
-    """x in another dtype; the gradient comes back in the dtype of x."""
+    """x in another dtype; the gradient comes back in the dtype of x. Integers made of floats are constants."""
     x = tensor("astype", x)
-    return x if x.dtype == dtype else Cast(dtype)(x)
+    dtype = _real_dtype("astype", dtype, x)
+    if x.dtype == dtype:
+        return x
+    y = Cast(dtype)(x)
+    return y.detach() if x.dtype.kind == "f" and y.dtype.kind != "f" else y
+
+
+def _real_dtype(op, dtype, x):
+    """The dtype of that name, of real numbers or bools."""
+    try:
+        found = xp(x.array).dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind not in "fiub":
+        raise TypeError(f"{op}: dtype must be one of real numbers or bools, but got {dtype!r}")
+    return found

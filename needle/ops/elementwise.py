@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle.autograd import TensorOp
 from needle.backend_ndarray import xp
-from needle.ops.arithmetic import add_scalar, divide, mul_scalar, multiply, negate
+from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import number, pair, tensor
 from needle.ops.shape import sum_to
@@ -84,12 +84,13 @@ class Tanh(TensorOp):
 
 
 class Sigmoid(TensorOp):
-    """1 / (1 + e ** -x), by way of tanh, which cannot overflow."""
+    """1 / (1 + e ** -x), by way of e ** -|x|, which cannot overflow and keeps small results exact."""
 
     reads_inputs, reads_output = False, True
 
     def compute(self, x):
-        return xp(x).tanh(x * 0.5) * 0.5 + 0.5
+        small = xp(x).exp(xp(x).minimum(x, x * -1.0))
+        return xp(x).maximum(small, x >= 0) / (small + 1)
 
     def gradient(self, out_grad, node):
         return multiply(out_grad, multiply(node, add_scalar(negate(node), 1)))
@@ -112,7 +113,7 @@ class EWisePow(TensorOp):
         return a**b
 
     def gradient(self, out_grad, node):
-        a, b = node.inputs
+        a, b = (cast(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is of float16
         a_grad = b_grad = None
         if a.requires_grad:
             slope = where(equal(b, 0), 0.0, multiply(b, power(a, where(equal(b, 0), 1, add_scalar(b, -1)))))

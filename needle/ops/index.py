@@ -27,7 +27,7 @@ def _filled(index, arrays):
 class GetItem(TensorOp):
     """x[index]: slices, integers, None and Ellipsis in `index`, index arrays as further inputs."""
 
-    is_view = True
+    reads_inputs, is_view = slice(1, None), True
 
     def __init__(self, index):
         self.index = index
@@ -42,6 +42,8 @@ class GetItem(TensorOp):
 
 class PutItem(TensorOp):
     """Zeros of `shape` with x added at `index`; what is addressed twice adds up."""
+
+    reads_inputs = slice(1, None)
 
     def __init__(self, index, shape):
         self.index, self.shape = index, shape

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from needle.autograd import Tensor, TensorTuple
 from needle.ops import arithmetic, choice, elementwise, index, linalg, reduce, shape, tuples
-from needle.ops.operand import is_number
+from needle.ops.operand import is_number, number
 
 
 def _with_scalar(name, with_scalar, with_tensor):
@@ -25,13 +25,25 @@ def _reflected(function):
     return lambda x, other: function(other, x)
 
 
+def _subtract_scalar(x, scalar):
+    """x - scalar: one node, except where the dtype of x holds nothing negative."""
+    if x.dtype.kind in "ub":
+        return arithmetic.subtract(x, scalar)
+    return arithmetic.add_scalar(x, -number("subtract", scalar))
+
+
+def _subtract_from_scalar(x, scalar):
+    """scalar - x."""
+    if x.dtype.kind != "f":
+        return arithmetic.subtract(scalar, x)
+    return arithmetic.add_scalar(arithmetic.negate(x), scalar)
+
+
 TENSOR_METHODS = {
     "__add__": _with_scalar("__add__", arithmetic.add_scalar, arithmetic.add),
     "__radd__": _with_scalar("__radd__", arithmetic.add_scalar, _reflected(arithmetic.add)),
-    "__sub__": _with_scalar("__sub__", lambda x, s: arithmetic.add_scalar(x, -s), arithmetic.subtract),
-    "__rsub__": _with_scalar(
-        "__rsub__", lambda x, s: arithmetic.add_scalar(arithmetic.negate(x), s), _reflected(arithmetic.subtract)
-    ),
+    "__sub__": _with_scalar("__sub__", _subtract_scalar, arithmetic.subtract),
+    "__rsub__": _with_scalar("__rsub__", _subtract_from_scalar, _reflected(arithmetic.subtract)),
     "__mul__": _with_scalar("__mul__", arithmetic.mul_scalar, arithmetic.multiply),
     "__rmul__": _with_scalar("__rmul__", arithmetic.mul_scalar, _reflected(arithmetic.multiply)),
     "__truediv__": _with_scalar("__truediv__", arithmetic.divide_scalar, arithmetic.divide),
@@ -71,6 +83,7 @@ TENSOR_METHODS = {
 TENSOR_TUPLE_METHODS = {
     "__getitem__": tuples.tuple_get_item,
     "__add__": tuples.tuple_add,
+    "with_zeros": tuples.with_zeros,
 }
 
 for tensor_class, methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):

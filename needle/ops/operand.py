@@ -16,9 +16,12 @@ def is_number(value: Any) -> bool:
 
 def number(op: str, value: Any) -> Any:
     """A number, or a host array of one element, as a Python number: it never promotes an array that it meets."""
-    if not is_number(value) and not (type(value) is cpu().array_type() and value.size == 1):
-        raise TypeError(f"{op}: scalar must be a number, but got {type(value).__name__}")
-    return value.item() if hasattr(value, "item") else value
+    if not is_number(value):
+        if type(value) is not cpu().array_type() or value.size != 1 or value.dtype.kind not in "fiub":
+            raise TypeError(f"{op}: scalar must be a number, but got {type(value).__name__}")
+        value = value.item()
+    value = value.item() if hasattr(value, "item") else value
+    return value if isinstance(value, (int, float)) else float(value)
 
 
 def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
@@ -27,13 +30,21 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
         return value
     if isinstance(value, (str, bytes)) or value is None:
         raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}")
-    device = like.device if like is not None else None
-    if like is not None and is_number(value) and (like.dtype.kind == "f" or isinstance(value, numbers.Integral)):
-        return Tensor(number(op, value), device=device, dtype=like.dtype, requires_grad=False)
+    device = dtype = None
+    if like is not None:
+        device = like.device
+        if is_number(value):
+            value = number(op, value)
+            dtype = like.dtype if _holds(like.dtype, value) else None
     try:
-        return Tensor(value, device=device, requires_grad=False)
+        return Tensor(value, device=device, dtype=dtype, requires_grad=False)
     except (TypeError, ValueError) as error:
         raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}") from error
+
+
+def _holds(dtype: Any, value: Any) -> bool:
+    """Whether a Python number is of a kind that `dtype` can hold: bools, integers and floats in this order."""
+    return dtype.kind == "f" or (not isinstance(value, float) and (dtype.kind != "b" or isinstance(value, bool)))
 
 
 def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ import math
 from needle import check
 from needle.autograd import TensorOp
 from needle.backend_ndarray import xp
-from needle.ops.arithmetic import add, divide, divide_scalar, multiply, negate, subtract
+from needle.ops.arithmetic import add, cast, divide, divide_scalar, multiply, negate, subtract
 from needle.ops.choice import equal, where
 from needle.ops.elementwise import exp
 from needle.ops.operand import tensor
@@ -68,8 +68,8 @@ class Extreme(Reduction):
     def gradient(self, out_grad, node):
         (x,) = node.inputs
         first = equal(x, self.kept(node, x))
-        share = divide(self.kept(out_grad, x), summation(first, self.axes, keepdims=True))
-        return where(first, share, 0)
+        count = summation(first, self.axes, keepdims=True)
+        return where(first, divide(self.kept(out_grad, x), cast(count, out_grad.dtype)), 0)
 
 
 class LogSumExp(Reduction):
@@ -159,7 +159,8 @@ def argmax(x, axis=None, keepdims=False):
     x = tensor("argmax", x)
     if axis is None:
         _some("argmax", x, tuple(range(x.ndim)))
-        return ArgMax(0)(reshape(x, (-1,)))
+        index = ArgMax(0)(reshape(x, (-1,)))
+        return reshape(index, (1,) * x.ndim) if keepdims else index
     (axis,) = _some("argmax", x, (check.axis("argmax", axis, x.ndim),))
     return ArgMax(axis, keepdims)(x)
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 
 from needle import check
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend_ndarray import xp
-from needle.ops.operand import broadcast_shape, tensor
+from needle.ops.operand import broadcast_shape, number, tensor
 
 # ---- one tensor, other axes ------------------------------------------------------------------------------------------
 
@@ -169,7 +170,8 @@ class Stack(TensorOp):
         return xp(arrays[0]).stack(arrays, self.axis)
 
     def gradient(self, out_grad, node):
-        return split(out_grad, self.axis).tuple()
+        parts = split(out_grad, self.axis)
+        return tuple(parts[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class Split(TensorTupleOp):
@@ -214,8 +216,7 @@ class Concatenate(TensorOp):
 
 def reshape(x, shape):
     """The elements of x, in row-major order, in `shape`; one entry may be -1: what is left."""
-    x = tensor("reshape", x)
-    shape = (shape,) if isinstance(shape, int) else tuple(check.integer("reshape", "shape", n, least=-1) for n in shape)
+    x, shape = tensor("reshape", x), _sizes("reshape", shape, least=-1)
     if shape.count(-1) == 1:
         rest = math.prod(n for n in shape if n != -1)
         shape = tuple(x.size // rest if n == -1 and rest else n for n in shape)
@@ -247,7 +248,7 @@ def transpose(x, axes=None):
 
 def broadcast_to(x, shape):
     """x repeated up to `shape` by NumPy's rules."""
-    x, shape = tensor("broadcast_to", x), tuple(shape)
+    x, shape = tensor("broadcast_to", x), _sizes("broadcast_to", shape)
     if x.shape == shape:
         return x
     if broadcast_shape("broadcast_to", x.shape, shape) != shape:
@@ -257,7 +258,13 @@ def broadcast_to(x, shape):
 
 def sum_to(x, shape):
     """The transpose of `broadcast_to`: x summed down to `shape`."""
-    return x if x.array.shape == shape else SumTo(shape)(x)
+    x = tensor("sum_to", x)
+    if x.array.shape == shape:
+        return x
+    shape = _sizes("sum_to", shape)
+    if broadcast_shape("sum_to", x.shape, shape) != x.shape:
+        raise ValueError(f"sum_to: shape must be one that repeats to {x.shape}, but got {shape}")
+    return SumTo(shape)(x)
 
 
 def flip(x, axes=None):
@@ -283,13 +290,15 @@ def undilate(x, axes, dilation):
 
 
 def _own_axes(op, axes, x):
-    axes = (axes,) if isinstance(axes, int) else tuple(axes)
-    return check.axes(op, tuple(axis for axis in axes if -x.ndim <= axis < x.ndim), x.ndim)
+    given = axes if isinstance(axes, (tuple, list)) else (axes,)
+    given = tuple(check.integer(op, "axis", axis) for axis in given)
+    return check.axes(op, tuple(axis for axis in given if -x.ndim <= axis < x.ndim), x.ndim)
 
 
 def pad(x, pairs, value=0):
     """`value` before and after x: one (before, after) for each axis; negative ones cut elements off."""
-    x = tensor("pad", x)
+    x, value = tensor("pad", x), number("pad", value)
+    check.instance("pad", "pairs", pairs, Sequence)
     pairs = tuple(check.sizes("pad", "pair", pair, 2, least=None) for pair in pairs)
     if len(pairs) != x.ndim:
         raise ValueError(f"pad: pairs must be one for each axis of {x.shape}, but got {len(pairs)}")
@@ -322,6 +331,12 @@ def concatenate(tensors, axis=0):
         check.same("concatenate", f"all sizes but axis {axis}", *rest, ("the first tensor", "another"))
         check.same("concatenate", "rank", tensors[0].ndim, x.ndim, ("the first tensor", "another"))
     return Concatenate(axis)(*tensors)
+
+
+def _sizes(op, shape, least=0):
+    """A shape, or one size, as a tuple of integers of at least `least`."""
+    sizes = shape if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
+    return tuple(check.integer(op, "shape", n, least=least) for n in sizes)
 
 
 def _several(op, tensors):

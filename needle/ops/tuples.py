@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from needle import check
-from needle.autograd import TensorOp, TensorTuple, TensorTupleOp
+from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend_ndarray import xp
 from needle.ops.arithmetic import add
+from needle.ops.operand import tensor
 
 
 class MakeTensorTuple(TensorTupleOp):
@@ -17,7 +18,7 @@ class MakeTensorTuple(TensorTupleOp):
         return arrays
 
     def gradient(self, out_grad, node):
-        return out_grad.tuple()
+        return tuple(out_grad[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class TensorTupleGetItem(TensorOp):
@@ -32,13 +33,12 @@ class TensorTupleGetItem(TensorOp):
         return arrays[self.index]
 
     def gradient(self, out_grad, node):
-        zeros = (xp(array).zeros_like(array) for array in node.inputs[0].array)
-        return make_tuple(*(out_grad if i == self.index else out_grad.make_const(z) for i, z in enumerate(zeros)))
+        return {self.index: out_grad}
 
 
 def make_tuple(*tensors):
     """The tensors as one TensorTuple."""
-    return MakeTensorTuple()(*tensors)
+    return MakeTensorTuple()(*(tensor("make_tuple", x) for x in tensors))
 
 
 def tuple_get_item(x, index):
@@ -51,6 +51,12 @@ def tuple_get_item(x, index):
     if isinstance(x.op, MakeTensorTuple):
         return x.inputs[index]
     return TensorTupleGetItem(index)(x)
+
+
+def with_zeros(x, parts):
+    """A TensorTuple shaped as x of the tensors in `parts`, position -> tensor, and zeros in the other positions."""
+    arrays = enumerate(x.array)
+    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(xp(a).zeros_like(a)) for i, a in arrays))
 
 
 def tuple_add(a, b):

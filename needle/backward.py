@@ -1,0 +1,119 @@
+"""The walk that differentiates a graph, from its last value to its leaves; it knows values, but no op."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from needle.backend_ndarray import xp
+from needle.grad_mode import grad_mode
+
+if TYPE_CHECKING:
+    from needle.autograd import Op, Tensor, Value
+
+
+class Memory:
+    """What values that share memory share: when it last changed in place, counted in changes of the whole process."""
+
+    __slots__ = ("changed",)
+    now = 0
+
+    def __init__(self) -> None:
+        self.changed = 0
+
+    def mark_changed(self) -> None:
+        """Note a change."""
+        Memory.now += 1
+        self.changed = Memory.now
+
+
+class Released:
+    """Stands in a node for the op that backward has passed and released."""
+
+    def __init__(self, op: Op) -> None:
+        self.op = op
+
+
+def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
+    """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[tuple[Value | None, Iterator[Value]]] = [(None, iter(nodes))]
+    while stack:
+        node, pending = stack[-1]
+        for x in pending:
+            if x not in seen:
+                seen.add(x)
+                stack.append((x, iter(x.inputs)))
+                break
+        else:
+            stack.pop()
+            if node is not None:
+                order.append(node)
+    return order
+
+
+def compute_gradient_of_variables(
+    output: Tensor, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None
+) -> None:
+    """Walk the graph below `output` backwards and set `.grad` of its leaves; see `Tensor.backward`."""
+    seed = _seed(output, out_grad)
+    order = find_topo_sort([output])
+    for node in order:
+        _check_intact(node)
+    release = not (create_graph if retain_graph is None else retain_graph)
+    grads: dict[int, Any] = {id(output): seed if create_graph else seed.detach()}
+    with grad_mode(create_graph):
+        while order:
+            node = order.pop()
+            parts = grads.pop(id(node), None)
+            if parts is None:
+                continue
+            grad = node.whole_gradient(parts)
+            if node.op is None:
+                node.grad = grad
+                continue
+            for x, x_grad in zip(node.inputs, node.op.gradient_as_tuple(grad, node), strict=True):
+                if x.requires_grad and x_grad is not None:
+                    grads[id(x)] = x.add_gradient(grads.get(id(x)), x_grad, node.op)
+            if release:
+                node.op, node.inputs = Released(node.op), ()  # type: ignore[assignment]
+
+
+def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
+    """The gradient that backward starts from: `out_grad`, or ones."""
+    if not output.requires_grad:
+        raise RuntimeError(
+            f"backward: the tensor must require grad, but this one of shape {output.shape} is a constant: "
+            "none of its inputs requires grad, or it was computed under no_grad"
+        )
+    if out_grad is None:
+        return output.make_leaf(xp(output.array).ones_like(output.array))
+    if not hasattr(out_grad, "requires_grad"):
+        raise TypeError(f"backward: out_grad must be a Tensor, but got {type(out_grad).__name__}")
+    if out_grad.shape != output.shape:
+        raise ValueError(f"backward: out_grad must have shape {output.shape}, but got {out_grad.shape}")
+    return out_grad.astype(output.dtype) if output.dtype.kind == "f" else out_grad
+
+
+def _check_intact(node: Value) -> None:
+    """Refuse a node that was released, or whose gradient would read a value changed since it was computed."""
+    op = node.op
+    if op is None:
+        return
+    if isinstance(op, Released):
+        raise RuntimeError(
+            f"backward: the graph must be there still, but an earlier backward released the result of {op.op!r}; "
+            "pass retain_graph=True to that one"
+        )
+    if node.stamp == Memory.now:
+        return
+    reads = op.reads_inputs
+    chosen = reads if isinstance(reads, slice) else slice(None if reads else 0)
+    read = [(f"input {i}", x) for i, x in enumerate(node.inputs)][chosen]
+    for name, value in [*read, ("the result", node)] if op.reads_output else read:
+        if hasattr(value, "memory") and value.memory.changed > node.stamp:
+            raise RuntimeError(
+                f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
+                f"{getattr(value, 'shape', '?')} did after the op ran"
+            )

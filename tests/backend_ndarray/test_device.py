@@ -1,0 +1,446 @@
+"""Devices: their names, what they say where they cannot work, and arrays of other libraries as data of tensors."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import pickle
+import re
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import Tensor
+from needle.backend_ndarray import BackendDevice, NDArray, device, device_of, register_device, to_host, xp
+
+
+class Foreign:
+    """An array of another library: on NumPy inside, but no ndarray, and it never meets one."""
+
+    __array_ufunc__ = None
+
+    def __init__(self, host):
+        self.host = host
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        value = getattr(self.host, name)
+        return _within(type(self), value) if callable(value) else _wrapped(type(self), value)
+
+    def __len__(self):
+        return len(self.host)
+
+    def __setitem__(self, index, value):
+        self.host[_unwrapped(index)] = _unwrapped(value)
+
+
+def _within(array_type, function):
+    """A function of NumPy as one of the other library."""
+    return lambda *args, **options: _wrapped(array_type, function(*_unwrapped(args), **_unwrapped(options)))
+
+
+def _wrapped(array_type, value):
+    if isinstance(value, (np.ndarray, np.generic)):
+        return array_type(np.asarray(value))
+    return tuple(_wrapped(array_type, entry) for entry in value) if type(value) is tuple else value
+
+
+def _unwrapped(value):
+    if isinstance(value, Foreign):
+        return value.host
+    if isinstance(value, np.ndarray):
+        raise TypeError("an array of the host met one of the other library")
+    if isinstance(value, dict):
+        return {name: _unwrapped(entry) for name, entry in value.items()}
+    return type(value)(_unwrapped(entry) for entry in value) if type(value) in (tuple, list) else value
+
+
+SYMBOLS = ["add", "sub", "mul", "truediv", "pow", "matmul", "lt", "le", "gt", "ge", "eq", "ne", "getitem", "neg"]
+SYMBOLS += ["iadd", "isub", "imul", "itruediv"]
+for symbol in SYMBOLS:
+
+    def method(x, *others, function=getattr(operator, symbol)):  # noqa: B008
+        return _within(type(x), function)(x, *others)
+
+    setattr(Foreign, f"__{symbol}__", method)
+for symbol in ("add", "sub", "mul", "truediv", "pow", "matmul"):
+
+    def method(x, other, function=getattr(operator, symbol)):  # noqa: B008
+        return _within(type(x), function)(other, x)
+
+    setattr(Foreign, f"__r{symbol}__", method)
+
+
+class Library:
+    """The namespace of the other library; `array` and `asarray` alone take arrays of the host."""
+
+    def __init__(self, array_type=Foreign):
+        self.ndarray = array_type
+
+    def __getattr__(self, name):
+        value = getattr(np, name)
+        return _within(self.ndarray, value) if callable(value) else value
+
+    def array(self, data, dtype=None, order="K"):
+        return self.ndarray(np.array(getattr(data, "host", data), dtype=dtype, order=order))
+
+    def asarray(self, data, dtype=None):
+        return data if isinstance(data, Foreign) and dtype in (None, data.dtype) else self.array(data, dtype)
+
+    def asnumpy(self, array):
+        return array.host.copy()
+
+
+class ForeignDevice(BackendDevice):
+    """The device of the other library's arrays."""
+
+    def to_host(self, array):
+        return self.xp.asnumpy(array)
+
+
+@pytest.fixture
+def foreign(monkeypatch):
+    """A registered device of another array type, forgotten after the test."""
+    monkeypatch.setattr(device, "_known", list(device._known))
+    known = ForeignDevice("foreign", Library())
+    register_device(known)
+    yield known
+    del device._devices[Foreign]
+
+
+@pytest.fixture
+def without_cupy(monkeypatch):
+    """Make CuPy fail in one of three ways: `without_cupy(reason)`."""
+    device._cuda_problem.cache_clear()
+
+    def fail(reason):
+        def count():
+            if reason == "driver":
+                raise OSError("CUDA driver version is insufficient")
+            return 0
+
+        fake = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count)), ndarray=Foreign)
+        monkeypatch.setitem(sys.modules, "cupy", None if reason == "import" else fake)
+
+    yield fail
+    device._cuda_problem.cache_clear()
+
+
+@pytest.fixture
+def fake_cupy(monkeypatch):
+    """CuPy with one GPU, as far as `Library` goes."""
+
+    class Array(Foreign):
+        pass
+
+    Array.__module__ = "cupy._core.core"
+    library = Library(Array)
+    library.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=lambda: 1))
+    monkeypatch.setitem(sys.modules, "cupy", library)
+    device._cuda_problem.cache_clear()
+    yield library
+    device._cuda_problem.cache_clear()
+    device._devices.pop(Array, None)
+
+
+# ---- names -----------------------------------------------------------------------------------------------------------
+
+
+def test_devices_are_equal_by_name():
+    cpu, cuda = ndl.cpu(), ndl.cuda()
+    assert cpu == ndl.cpu()
+    assert cpu == BackendDevice("cpu", None)
+    assert cpu != cuda
+    assert cpu != "cpu"
+    assert (cpu == None) is False  # noqa: E711
+    assert {cpu, cuda, ndl.cpu(), BackendDevice("cuda", None)} == {cpu, cuda}
+
+
+def test_devices_print_as_the_call_that_gives_them():
+    for name in ("cpu", "cuda"):
+        assert repr(getattr(ndl, name)()) == str(getattr(ndl, name)()) == f"{name}()"
+    assert repr(ndl.all_devices()) == "[cpu(), cuda()]"
+
+
+def test_all_devices_is_a_list_of_its_own():
+    ndl.all_devices().clear()
+    assert ndl.cpu() in ndl.all_devices()
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_a_copy_of_a_device_is_the_device(duplicate):
+    for known in ndl.all_devices():
+        assert duplicate(known) is known
+    unknown = BackendDevice("tpu", None)
+    with pytest.raises(ValueError, match=r"^device: the name must be one of cpu, cuda, but got tpu$"):
+        duplicate(unknown)
+
+
+# ---- the CPU ---------------------------------------------------------------------------------------------------------
+
+
+def test_arrays_of_the_cpu():
+    cpu = ndl.cpu()
+    assert cpu.enabled()
+    assert cpu.xp is np
+    for array, values in (
+        (cpu.zeros(2, 1), [[0], [0]]),
+        (cpu.ones(2), [1, 1]),
+        (cpu.full((2,), 2.5), [2.5, 2.5]),
+        (cpu.full((), 3), 3),
+    ):
+        assert type(array) is np.ndarray
+        assert array.dtype == "float32"
+        assert array.tolist() == values
+        assert device_of(array) == cpu
+        assert xp(array) is np
+    assert cpu.empty((2, 3)).shape == (2, 3)
+    for array in (cpu.empty(2, "int8"), cpu.full(2, 1, "int8"), cpu.zeros(2, dtype="int8"), cpu.ones(2, dtype="int8")):
+        assert array.dtype == "int8"
+
+
+def test_random_arrays_come_from_the_global_stream():
+    for name in ("rand", "randn"):
+        np.random.seed(3)
+        expected = getattr(np.random, name)(2, 3)
+        after = np.random.rand()
+        np.random.seed(3)
+        array = getattr(ndl.cpu(), name)(2, 3)
+        assert np.random.rand() == after
+        assert array.dtype == "float32"
+        np.testing.assert_array_equal(array, expected.astype("float32"))
+        assert getattr(ndl.cpu(), name)(2, dtype="float64").dtype == "float64"
+
+
+def test_one_hot():
+    array = ndl.cpu().one_hot(3, np.array([[0, 2], [1, 1]]))
+    assert array.dtype == "float32"
+    assert array.tolist() == [[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]]]
+    assert ndl.cpu().one_hot(3, np.array([1.0]), "int8").tolist() == [[0, 1, 0]]
+    assert ndl.cpu().one_hot(10**7, np.array([5]), "bool").sum() == 1  # no identity matrix of that size
+
+
+def test_transfers_of_the_cpu():
+    cpu, array = ndl.cpu(), np.arange(6.0).reshape(2, 3).T
+    assert cpu.asarray(array) is array
+    assert cpu.to_host(array) is array
+    assert to_host(array) is array
+    copied = cpu.array(array)
+    assert copied.flags.c_contiguous
+    assert not np.shares_memory(copied, array)
+    np.testing.assert_array_equal(copied, array)
+    assert cpu.asarray(array, "float32").dtype == cpu.array(array, "float32").dtype == "float32"
+    assert cpu.asarray([1, 2]).tolist() == cpu.array((1, 2)).tolist() == [1, 2]
+
+
+def test_real_array():
+    array = np.arange(2.0)
+    assert not np.shares_memory(ndl.cpu().real_array("op", array), array)
+    assert ndl.cpu().real_array("op", [1, 2], "float32").dtype == "float32"
+    with pytest.raises(TypeError, match=r"^op: elements must be real numbers or bools, but got dtype <U1$"):
+        ndl.cpu().real_array("op", "a")
+
+
+def test_subclasses_of_numpys_arrays_are_arrays_of_the_cpu():
+    matrix = np.ones((2, 2)).view(type("Special", (np.ndarray,), {}))
+    assert device_of(matrix) == device_of(np.float32(1)) == ndl.cpu()
+    assert type(Tensor(matrix).array) is np.ndarray
+
+
+def test_what_is_no_array_has_no_device():
+    for value in ([1, 2], 1.5, "a", None):
+        with pytest.raises(TypeError, match=f"^device: arrays of a known .* but got {type(value).__name__}$"):
+            device_of(value)
+        assert to_host(value) is value
+
+
+# ---- the GPU ---------------------------------------------------------------------------------------------------------
+
+PROBLEMS = {
+    "import": (
+        "cuda: CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or "
+        "`pip install 'needle-dl[cuda13x]'` (CUDA 13), but got ModuleNotFoundError: "
+    ),
+    "driver": (
+        "cuda: CuPy finds no working NVIDIA driver; install or update it, but got OSError: CUDA driver version is "
+        "insufficient"
+    ),
+    "no GPU": "cuda: CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices",
+}
+USES = {
+    "Tensor": lambda cuda: Tensor([1.0], device=cuda),
+    "NDArray": lambda cuda: NDArray([1.0], cuda),
+    "to": lambda cuda: NDArray([1.0]).to(cuda),
+    "zeros": lambda cuda: cuda.zeros(2),
+    "rand": lambda cuda: cuda.rand(2),
+    "init": lambda cuda: ndl.init.ones(2, device=cuda),
+    "Linear": lambda cuda: ndl.nn.Linear(2, 2, device=cuda),
+    "default": ndl.set_default_device,
+}
+
+
+@pytest.mark.parametrize("reason", PROBLEMS)
+def test_without_a_gpu_asking_never_raises(without_cupy, reason):
+    without_cupy(reason)
+    cuda = ndl.cuda()
+    assert cuda.enabled() is False
+    assert cuda in ndl.all_devices()
+    assert (repr(cuda), cuda == ndl.cuda()) == ("cuda()", True)
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize("reason", PROBLEMS)
+def test_without_a_gpu_using_it_says_what_is_missing(without_cupy, reason, use):
+    without_cupy(reason)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=f"^{re.escape(PROBLEMS[reason])}"):
+            use(ndl.cuda())
+    assert ndl.default_device() == ndl.cpu()
+
+
+def test_the_namespace_of_the_gpu_cannot_be_set():
+    with pytest.raises(AttributeError, match=r"^cuda: the namespace is CuPy and cannot be set$"):
+        ndl.cuda().xp = np
+
+
+def test_with_cupy_the_gpu_works(fake_cupy):
+    cuda = ndl.cuda()
+    assert cuda.enabled() is True
+    assert cuda.xp is fake_cupy
+    x = Tensor([1.0, 2.0], device=cuda)
+    assert type(x.array) is fake_cupy.ndarray
+    assert x.device == cuda
+    (x * x).sum().backward()
+    assert x.grad.device == cuda
+    assert type(x.grad.numpy()) is np.ndarray
+    assert x.grad.numpy().tolist() == [2, 4]
+
+
+def test_random_numbers_of_the_gpu_are_drawn_on_the_host(fake_cupy):
+    state = np.random.get_state()
+    on_gpu = ndl.init.randn(3, device=ndl.cuda())
+    np.random.set_state(state)
+    assert on_gpu.numpy().tolist() == ndl.init.randn(3, device=ndl.cpu()).numpy().tolist()
+
+
+# ---- the default device ----------------------------------------------------------------------------------------------
+
+
+def test_the_default_device_is_the_cpu():
+    assert ndl.default_device() is ndl.cpu()
+    assert Tensor([1.0]).device == ndl.init.zeros(1).device == ndl.cpu()
+
+
+def test_set_default_device(foreign):
+    ndl.set_default_device(foreign)
+    try:
+        made = [Tensor([1.0]), ndl.init.ones(2), ndl.init.rand(2), ndl.nn.Linear(2, 2).weight, NDArray([1.0])]
+    finally:
+        ndl.set_default_device(ndl.cpu())
+    assert {x.device for x in made} == {foreign}
+    assert Tensor([1.0]).device == ndl.cpu()
+
+
+@pytest.mark.parametrize("value", ["cpu", None, np])
+def test_the_default_device_must_be_a_device(value):
+    message = f"^set_default_device: device must be a BackendDevice, but got {type(value).__name__}$"
+    with pytest.raises(TypeError, match=message):
+        ndl.set_default_device(value)
+
+
+# ---- arrays of another library ---------------------------------------------------------------------------------------
+
+
+def test_a_registered_device_is_known(foreign):
+    assert foreign in ndl.all_devices()
+    register_device(foreign)
+    assert ndl.all_devices().count(foreign) == 1
+    array = foreign.zeros(2)
+    assert device_of(array) == foreign
+    assert xp(array) is foreign.xp
+    assert copy.deepcopy(foreign) is foreign
+
+
+def _net(x, w, b):
+    hidden = ndl.tanh(x @ w + b) * 2 - x / 3
+    return (ndl.logsoftmax(hidden) ** 2).sum() + ndl.exp(hidden[0]).mean()
+
+
+def test_tensors_of_another_library(foreign):
+    values = [np.random.randn(*shape) for shape in ((4, 3), (3, 3), (3,))]
+    grads = []
+    for place in (ndl.cpu(), foreign):
+        leaves = [Tensor(value, device=place) for value in values]
+        y = _net(*leaves)
+        y.backward()
+        first = [leaf.grad for leaf in leaves]
+        (first[0] * first[0]).sum().backward()
+        everything = [y, *first, *(leaf.grad for leaf in leaves)]
+        assert {type(x.array) for x in everything} == {place.array_type()}
+        assert {x.device for x in everything} == {place}
+        grads.append([x.numpy() for x in everything])
+    for on_cpu, elsewhere in zip(*grads, strict=True):
+        np.testing.assert_allclose(elsewhere, on_cpu, rtol=1e-13)
+
+
+def test_numbers_and_arrays_join_tensors_of_another_library(foreign):
+    x = Tensor([1.0, 2.0], device=foreign)
+    for y in (x + 1, 1 - x, np.float32(2) * x, x * np.ones(2), np.ones(2) / x, x.sum() * np.array(2.0)):
+        assert y.device == foreign
+    assert x[np.array([1, 0])].numpy().tolist() == [2, 1]
+    assert (x > 1).numpy().tolist() == [False, True]
+    assert ndl.ones_like(x).device == ndl.zeros_like(x).device == foreign
+
+
+def test_reading_a_tensor_of_another_library(foreign):
+    x = Tensor([1.0, 2.0], device=foreign, requires_grad=False)
+    assert x.numpy().tolist() == np.array(x.cached_data).tolist() == [1, 2]
+    assert x[1].item() == float(x[1]) == 2
+    assert repr(x) == "Tensor([1. 2.])"
+    assert repr(x.cached_data) == "NDArray([1. 2.], device=foreign())"
+    with pytest.raises(TypeError, match=r"^Tensor: data on foreign\(\) is no host array; call \.numpy\(\) to copy it$"):
+        np.asarray(x)
+
+
+def test_transfers_between_devices(foreign):
+    x = Tensor([1.0, 2.0], dtype="float32")
+    there = Tensor(x, device=foreign)
+    back = Tensor(there, device=ndl.cpu())
+    assert [t.device for t in (x, there, back)] == [ndl.cpu(), foreign, ndl.cpu()]
+    assert {t.dtype for t in (x, there, back)} == {np.dtype("float32")}
+    assert there.numpy().tolist() == back.numpy().tolist() == [1, 2]
+    assert Tensor(there).device == Tensor(there.cached_data).device == foreign
+    there.data = back.detach()  # data keep their own device
+    assert there.device == foreign
+    array = NDArray([1.0])
+    assert array.to(foreign).device == foreign
+    assert array.to(foreign).to(ndl.cpu()).numpy().tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("function", "op"),
+    [
+        (lambda x, y: x + y, "EWiseAdd"),
+        (lambda x, y: y * x, "EWiseMul"),
+        (lambda x, y: ndl.stack([x, x, y]), "Stack"),
+        (lambda x, y: ndl.where(x > 0, x, y), "Where"),
+        (lambda x, y: ndl.ops.make_tuple(x, y), "MakeTensorTuple"),
+    ],
+)
+def test_mixed_devices_are_refused_naming_both(foreign, function, op):
+    x, y = Tensor([1.0]), Tensor([1.0], device=foreign)
+    for arguments, names in (((x, y), ("cpu()", "foreign()")), ((y, x), ("foreign()", "cpu()"))):
+        names = names[::-1] if op == "EWiseMul" else names
+        message = re.escape(f"{op}: inputs must be on one device, but got {names[0]} and {names[1]}")
+        with pytest.raises(TypeError, match=f"^{message}$"):
+            function(*arguments)
+
+
+def test_out_grad_on_another_device_is_refused(foreign):
+    x = Tensor([2.0])
+    with pytest.raises(TypeError, match=r"inputs must be on one device, but got foreign\(\) and cpu\(\)$"):
+        (x * x).backward(Tensor([1.0], device=foreign))

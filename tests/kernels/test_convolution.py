@@ -1,0 +1,427 @@
+"""The three products of a convolution, held against loops, against torch, and against each other."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from needle import kernels
+from needle.kernels import Window
+from tests.kernels.windows import ORDERS, Problem, arrange, is_batch_innermost, orders, problems
+
+TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
+close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
+
+
+def products(problem, x, w, y):
+    """y, x and w as needle computes each of them from the other two."""
+    window = problem.window
+    return (
+        kernels.correlate(x, w, window),
+        kernels.correlate_transpose(y, w, window, problem.size),
+        kernels.correlate_weight(x, y, window, problem.kernel),
+    )
+
+
+def host_products(problem, x, w, y, device):
+    """The same of host arrays, on a device and back."""
+    found = products(problem, *map(device.asarray, (x, w, y)))
+    return tuple(device.to_host(array) for array in found)
+
+
+def products_by_loops(problem, x, w, y):
+    """The same by the definition: one loop over all triples of elements that meet, of any rank."""
+    window = problem.window
+    out_per_group, per_group = problem.out_channels // window.groups, problem.channels // window.groups
+    found_y, found_x, found_w = np.zeros(problem.y_shape), np.zeros(problem.x_shape), np.zeros(problem.w_shape)
+    for o, c, *k in np.ndindex(problem.w_shape):
+        channel = o // out_per_group * per_group + c
+        for p in np.ndindex(problem.output):
+            place = [
+                i * s + j * d - before
+                for i, j, s, d, (before, _) in zip(p, k, window.stride, window.dilation, window.padding, strict=True)
+            ]
+            if all(0 <= i < n for i, n in zip(place, problem.size, strict=True)):
+                for n in range(problem.batch):
+                    at_y, at_x, at_w = (n, o, *p), (n, channel, *place), (o, c, *k)
+                    found_y[at_y] += x[at_x] * w[at_w]
+                    found_x[at_x] += y[at_y] * w[at_w]
+                    found_w[at_w] += x[at_x] * y[at_y]
+    return found_y, found_x, found_w
+
+
+def products_by_torch(problem, x, w, y):
+    """The same by torch's convolution and its gradients."""
+    window = problem.window
+    x, w = (torch.tensor(array, requires_grad=True) for array in (x, w))
+    pads = [n for pair in reversed(window.padding) for n in pair]
+    found_y = TORCH_CONV[problem.rank - 1](
+        torch.nn.functional.pad(x, pads), w, None, window.stride, 0, window.dilation, window.groups
+    )
+    found_x, found_w = torch.autograd.grad(found_y, (x, w), torch.tensor(y))
+    return found_y.detach().numpy(), found_x.numpy(), found_w.numpy()
+
+
+def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, seed=0):
+    """A Problem from shapes; what torch makes of them tells its output."""
+    window = Window(stride, padding, dilation, groups)
+    before, after = zip(*padding, strict=True)
+    whole = torch.zeros(x[0], x[1], *np.add(x[2:], np.add(before, after)))
+    y = torch.nn.functional.conv2d(whole, torch.zeros(w), None, stride, 0, dilation, groups)
+    return Problem(window, x[0], x[1], w[0], x[2:], w[2:], tuple(y.shape[2:]), seed)
+
+
+# ---- the values ------------------------------------------------------------------------------------------------------
+
+
+@given(problems(), orders, orders, orders)
+def test_they_are_the_loops(device, problem, x_order, w_order, y_order):
+    ordered = zip(problem.values(), (x_order, w_order, y_order), strict=True)
+    arrays = [arrange(values, order, device) for values, order in ordered]
+    found = products(problem, *arrays)
+    expected = products_by_loops(problem, *(np.array(device.to_host(array)) for array in arrays))
+    for result, loops in zip(found, expected, strict=True):
+        assert result.shape == loops.shape
+        assert result.dtype == "float64"
+        close(device.to_host(result), loops)
+
+
+@given(problems(batches=(0, 9)))
+def test_they_are_those_of_torch(device, problem):
+    arrays = problem.values()
+    for result, expected in zip(
+        host_products(problem, *arrays, device), products_by_torch(problem, *arrays), strict=True
+    ):
+        assert result.shape == expected.shape
+        close(result, expected)
+
+
+# Shapes as in real networks, where the columns take more than a core's cache and a batch is not a handful.
+REAL = {
+    "first layer": problem_2d(x=(32, 1, 28, 28), w=(8, 1, 3, 3), padding=((1, 1), (1, 1))),
+    "3x3": problem_2d(x=(16, 16, 15, 13), w=(32, 16, 3, 3), padding=((1, 1), (1, 1))),
+    "3x3 with stride 2": problem_2d(x=(16, 16, 16, 15), w=(24, 16, 3, 3), stride=(2, 2), padding=((1, 1), (1, 1))),
+    "5x5 of one large image": problem_2d(x=(1, 3, 97, 101), w=(16, 3, 5, 5), padding=((2, 2), (2, 2))),
+    "7x7 with stride 2": problem_2d(x=(3, 3, 64, 64), w=(16, 3, 7, 7), stride=(2, 2), padding=((3, 3), (3, 3))),
+    "1x1": problem_2d(x=(16, 32, 14, 14), w=(64, 32, 1, 1)),
+    "1x1 with stride 2": problem_2d(x=(16, 32, 15, 15), w=(64, 32, 1, 1), stride=(2, 2)),
+    "1x1 with padding": problem_2d(x=(16, 8, 9, 9), w=(4, 8, 1, 1), padding=((1, 1), (0, 2))),
+    "1x1 by groups": problem_2d(x=(16, 32, 9, 9), w=(64, 8, 1, 1), groups=4),
+    "patches": problem_2d(x=(8, 3, 64, 64), w=(48, 3, 8, 8), stride=(8, 8)),
+    "depthwise": problem_2d(x=(16, 32, 17, 17), w=(32, 1, 3, 3), padding=((1, 1), (1, 1)), groups=32),
+    "depthwise with multiplier": problem_2d(x=(8, 16, 17, 17), w=(48, 1, 3, 3), stride=(2, 1), groups=16),
+    "four groups": problem_2d(x=(8, 32, 17, 17), w=(64, 8, 3, 3), padding=((1, 0), (0, 1)), groups=4),
+    "dilated": problem_2d(x=(8, 8, 29, 31), w=(8, 8, 3, 3), padding=((4, 4), (4, 4)), dilation=(4, 4)),
+    "stride beyond the kernel": problem_2d(x=(8, 8, 40, 40), w=(8, 8, 2, 2), stride=(5, 3)),
+    "one row": problem_2d(x=(8, 8, 1, 3000), w=(8, 8, 1, 9), padding=((0, 0), (4, 4))),
+    "one column": problem_2d(x=(8, 8, 3000, 1), w=(8, 8, 9, 1), padding=((4, 4), (0, 0))),
+    "one output": problem_2d(x=(64, 16, 7, 7), w=(32, 16, 7, 7)),
+    "padding beyond the kernel": problem_2d(x=(4, 2, 5, 5), w=(3, 2, 2, 2), padding=((4, 4), (3, 5))),
+    "one element": problem_2d(x=(1, 1, 1, 1), w=(1, 1, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_shapes_as_in_networks(device, name):
+    problem = REAL[name]
+    arrays = problem.values()
+    for result, expected in zip(
+        host_products(problem, *arrays, device), products_by_torch(problem, *arrays), strict=True
+    ):
+        assert_allclose(result, expected, rtol=1e-10, atol=1e-10 * (1 + abs(expected).max()))
+
+
+@given(problems(batches=(0, 0)))
+def test_an_empty_batch(device, problem):
+    y, x, w = host_products(problem, *problem.values(), device)
+    assert (y.shape, x.shape) == (problem.y_shape, problem.x_shape)
+    assert_array_equal(w, np.zeros(problem.w_shape))
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 2)])
+@pytest.mark.parametrize(("channels", "out_channels"), [(0, 4), (4, 0), (0, 0)])
+def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
+    output = (6 - kernel[0], 6 - kernel[1])
+    problem = Problem(Window((1, 1), ((0, 0), (0, 0)), (1, 1), 2), 3, channels, out_channels, (5, 5), kernel, output)
+    for _ in range(3):  # memory that was used before is not zero
+        device.full((4096,), np.nan, "float64")
+    y, x, w = host_products(problem, *problem.values(), device)
+    assert_array_equal(y, np.zeros(problem.y_shape))
+    assert_array_equal(x, np.zeros(problem.x_shape))
+    assert_array_equal(w, np.zeros(problem.w_shape))
+
+
+@given(problems(), st.integers(0, 8))
+def test_an_infinity_reaches_only_what_it_meets(device, problem, place):
+    """Padding and what a stride leaves over are not read, and nothing is multiplied that does not meet."""
+    x, w, _ = problem.values()
+    x, w = abs(x) + 1, abs(w) + 1
+    x.flat[place % x.size] = np.inf
+    y = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
+    ones = np.ones(problem.w_shape)
+    met, _, _ = products_by_loops(problem, np.isinf(x).astype(float), ones, np.zeros(problem.y_shape))
+    assert_array_equal(np.isinf(device.to_host(y)), met > 0)
+    assert not np.isnan(device.to_host(y)).any()
+
+
+# ---- laws that need no oracle ----------------------------------------------------------------------------------------
+
+
+def inner(a, b):
+    return float((a * b).sum())
+
+
+@given(problems())
+def test_they_are_one_trilinear_form(device, problem):
+    x, w, y = problem.values()
+    found_y, found_x, found_w = host_products(problem, x, w, y, device)
+    close(inner(y, found_y), inner(found_x, x))
+    close(inner(y, found_y), inner(found_w, w))
+
+
+@given(problems(), st.floats(-4, 4), st.integers(0, 2**32 - 1))
+def test_each_is_linear_in_both_arguments(device, problem, factor, seed):
+    first, second = problem.values(), replace(problem, seed=seed).values()
+    for moved in range(3):  # x, w or y becomes a sum
+        mixed = [a + factor * b if i == moved else a for i, (a, b) in enumerate(zip(first, second, strict=True))]
+        other = [b if i == moved else a for i, (a, b) in enumerate(zip(first, second, strict=True))]
+        whole, one, two = (host_products(problem, *arrays, device) for arrays in (mixed, first, other))
+        for result in {0: (0, 2), 1: (0, 1), 2: (1, 2)}[moved]:  # the products that read it
+            close(whole[result], one[result] + factor * two[result])
+
+
+@given(problems(), st.integers(1, 3), st.data())
+def test_a_shifted_input_gives_a_shifted_output(device, problem, steps, data):
+    axis = data.draw(st.integers(0, problem.rank - 1))
+    x, w, _ = problem.values()
+    zeros = [(0, 0)] * x.ndim
+    zeros[2 + axis] = (steps * problem.window.stride[axis], 0)
+    y = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
+    shifted = kernels.correlate(device.asarray(np.pad(x, zeros)), device.asarray(w), problem.window)
+    close(device.to_host(shifted)[(slice(None),) * (2 + axis) + (slice(steps, None),)], device.to_host(y))
+
+
+@given(problems())
+def test_padding_is_zeros_around_the_input(device, problem):
+    x, w, y = problem.values()
+    window = problem.window
+    whole = np.pad(x, [(0, 0), (0, 0), *window.padding])
+    bare = replace(problem, window=replace(window, padding=((0, 0),) * problem.rank), size=whole.shape[2:])
+    found, expected = host_products(problem, x, w, y, device), host_products(bare, whole, w, y, device)
+    close(found[0], expected[0])
+    parts = (slice(before, before + n) for n, (before, _) in zip(problem.size, window.padding, strict=True))
+    close(found[1], expected[1][(slice(None), slice(None), *parts)])
+    close(found[2], expected[2])
+
+
+@given(problems())
+def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
+    x, w, y = problem.values()
+    window, elements = problem.window, (..., *(slice(None, None, d) for d in problem.window.dilation))
+    extent = tuple((k - 1) * d + 1 for k, d in zip(problem.kernel, window.dilation, strict=True))
+    spread = np.zeros((*w.shape[:2], *extent))
+    spread[elements] = w
+    dense = replace(problem, window=replace(window, dilation=(1,) * problem.rank), kernel=extent)
+    found, expected = host_products(problem, x, w, y, device), host_products(dense, x, spread, y, device)
+    close(found[0], expected[0])
+    close(found[1], expected[1])
+    close(found[2], expected[2][elements])
+
+
+@given(problems())
+def test_a_stride_takes_every_so_many_outputs(device, problem):
+    x, w, _ = problem.values()
+    window = problem.window
+    y = kernels.correlate(device.asarray(x), device.asarray(w), window)
+    dense = kernels.correlate(device.asarray(x), device.asarray(w), replace(window, stride=(1,) * problem.rank))
+    close(device.to_host(dense)[(..., *(slice(None, None, s) for s in window.stride))], device.to_host(y))
+
+
+@given(problems())
+def test_groups_are_separate_convolutions(device, problem):
+    x, w, y = problem.values()
+    groups = problem.window.groups
+    one = replace(
+        problem,
+        window=replace(problem.window, groups=1),
+        channels=problem.channels // groups,
+        out_channels=problem.out_channels // groups,
+    )
+    parts = zip(np.split(x, groups, 1), np.split(w, groups, 0), np.split(y, groups, 1), strict=True)
+    separate = [host_products(one, *part, device) for part in parts]
+    found = host_products(problem, x, w, y, device)
+    for result, each, axis in zip(found, zip(*separate, strict=True), (1, 1, 0), strict=True):
+        close(result, np.concatenate(each, axis))
+
+
+@given(problems(batches=(2, 4)))
+def test_images_are_separate_convolutions(device, problem):
+    x, w, y = problem.values()
+    one = replace(problem, batch=1)
+    separate = [host_products(one, x[n : n + 1], w, y[n : n + 1], device) for n in range(problem.batch)]
+    found = host_products(problem, x, w, y, device)
+    close(found[0], np.concatenate([each[0] for each in separate]))
+    close(found[1], np.concatenate([each[1] for each in separate]))
+    close(found[2], sum(each[2] for each in separate))
+
+
+@given(problems())
+def test_exchanged_axes_give_exchanged_results(device, problem):
+    """No axis is special: the window with its axes in reverse order on arrays with their axes in reverse order."""
+    window = problem.window
+    turned = replace(
+        problem,
+        window=Window(window.stride[::-1], window.padding[::-1], window.dilation[::-1], window.groups),
+        size=problem.size[::-1],
+        kernel=problem.kernel[::-1],
+        output=problem.output[::-1],
+    )
+    axes = (0, 1, *range(problem.rank + 1, 1, -1))
+    arrays = problem.values()
+    found = host_products(problem, *arrays, device)
+    for result, expected in zip(
+        host_products(turned, *(array.transpose(axes) for array in arrays), device), found, strict=True
+    ):
+        close(result.transpose(axes), expected)
+
+
+# ---- dtypes ----------------------------------------------------------------------------------------------------------
+
+
+@given(problems(), orders)
+def test_single_precision_stays_single(device, problem, order):
+    arrays = [arrange(values, order, device) for values in problem.values(dtype="float32")]
+    exact = products_by_torch(problem, *(np.array(device.to_host(array), "float64") for array in arrays))
+    for result, expected in zip(products(problem, *arrays), exact, strict=True):
+        assert result.dtype == "float32"
+        assert_allclose(device.to_host(result), expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["3x3", "1x1", "3x3 with stride 2", "four groups", "dilated", "one output"])
+def test_single_precision_is_as_exact_as_its_sums_allow(device, name):
+    problem = REAL[name]
+    arrays = problem.values(dtype="float32")
+    exact = products_by_torch(problem, *(array.astype("float64") for array in arrays))
+    for result, expected in zip(host_products(problem, *arrays, device), exact, strict=True):
+        assert result.dtype == "float32"
+        assert_allclose(result, expected, rtol=0, atol=3e-6 * abs(expected).max())
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3)])
+def test_half_precision_accumulates_in_single(device, kernel):
+    """Each result is a sum of hundreds of terms; in half precision its error would be tens of units in the last place.
+
+    A sum in single precision, rounded once, is off by at most one.
+    """
+    problem = problem_2d(x=(8, 256, 12, 12), w=(256, 256, *kernel))
+    arrays = [(abs(array) / 32).astype("float16") for array in problem.values()]
+    exact = products_by_torch(problem, *(array.astype("float64") for array in arrays))
+    for result, expected in zip(host_products(problem, *arrays, device), exact, strict=True):
+        assert result.dtype == "float16"
+        assert_allclose(result, expected.astype("float16"), rtol=2**-10)
+
+
+def test_half_precision_keeps_what_is_small_beside_a_large_sum(device):
+    """2048 + 0.5 is 2048 in half precision: sixty-four halves would be lost, one after the other."""
+    window = Window((1,), ((0, 0),), (1,))
+    line = np.full((1, 1, 65), 0.5, "float16")
+    line[..., 0] = 2048
+    ones = np.ones((1, 1, 65), "float16")
+    y = kernels.correlate(device.asarray(line), device.asarray(ones), window)
+    w = kernels.correlate_weight(device.asarray(line), device.asarray(ones), window, (1,))
+    assert (y.dtype, w.dtype) == ("float16", "float16")
+    assert device.to_host(y).item() == device.to_host(w).item() == 2048 + 32
+    x = kernels.correlate_transpose(device.asarray(line), device.asarray(ones), window, (129,))
+    assert x.dtype == "float16"
+    assert device.to_host(x)[0, 0, 64] == 2048 + 32
+
+
+def test_half_precision_passes_through_sums_beyond_its_range(device):
+    window = Window((1,), ((0, 0),), (1,))
+    line = np.repeat(np.array([30000, -30000], "float16"), 4)[None, None]
+    channels, ones = line.transpose(0, 2, 1), np.ones((1, 1, 8), "float16")
+    y = kernels.correlate(device.asarray(line), device.asarray(ones), window)
+    x = kernels.correlate_transpose(device.asarray(channels), device.asarray(ones.transpose(2, 0, 1)), window, (1,))
+    w = kernels.correlate_weight(device.asarray(line), device.asarray(ones), window, (1,))
+    for result in (y, x, w):
+        assert result.dtype == "float16"
+        assert device.to_host(result).item() == 0
+
+
+# ---- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["first layer", "3x3", "3x3 with stride 2", "1x1", "depthwise", "four groups"])
+@pytest.mark.parametrize("order", ["row-major", "batch-innermost"])
+def test_results_are_batch_innermost(device, name, order):
+    problem = REAL[name]
+    y, x, _ = products(problem, *(arrange(array, order, device) for array in problem.values(dtype="float32")))
+    assert y.transpose((*range(1, y.ndim), 0)).flags.c_contiguous
+    assert is_batch_innermost(x)
+
+
+def block_sizes(monkeypatch, size):
+    """Set the size of the blocks of columns, in bytes, wherever a kernel keeps one."""
+    found = [module for name, module in sys.modules.items() if name.startswith("needle.kernels.")]
+    found = [module for module in found if hasattr(module, "BLOCK_BYTES")]
+    for module in found:
+        monkeypatch.setattr(module, "BLOCK_BYTES", size)
+    return found
+
+
+@given(problems(batches=(0, 3)), st.sampled_from([1, 100, 300, 1000, 3000]))
+def test_blocks_of_any_size_give_the_same(device, problem, size):
+    arrays = problem.values()
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        if not block_sizes(monkeypatch, 1 << 40):
+            pytest.skip("no kernel works in blocks")
+        whole = host_products(problem, *arrays, device)
+        block_sizes(monkeypatch, size)
+        for result, expected in zip(host_products(problem, *arrays, device), whole, strict=True):
+            close(result, expected)
+
+
+@given(problems(), orders)
+def test_arguments_are_only_read(device, problem, order):
+    arrays = [arrange(values, order, device) for values in problem.values()]
+    before = [np.array(device.to_host(array)) for array in arrays]
+    products(problem, *arrays)
+    for array, values in zip(arrays, before, strict=True):
+        assert_array_equal(device.to_host(array), values)
+
+
+@given(problems(), st.sampled_from(ORDERS[:-1]))
+def test_results_have_memory_of_their_own(device, problem, order):
+    """Neither the arguments nor a later call reach into a result, though kernels may keep memory for their columns."""
+    arrays = [arrange(values, order, device) for values in problem.values()]
+    results = products(problem, *arrays)
+    before = [np.array(device.to_host(result)) for result in results]
+    products(problem, *(array + 1 for array in arrays))
+    for array in arrays:
+        array[...] = 7
+    for result, values in zip(results, before, strict=True):
+        assert_array_equal(device.to_host(result), values)
+        result[...] = 9
+    for array in arrays:
+        assert (device.to_host(array) == 7).all()
+
+
+@pytest.mark.parametrize("name", ["3x3", "dilated", "5x5 of one large image"])
+def test_threads_do_not_meet(device, name):
+    """Convolutions of one shape at a time, which would share what a kernel keeps for its columns."""
+    tasks = [(problem, *problem.values()) for problem in (replace(REAL[name], seed=seed) for seed in range(8))]
+    alone = [host_products(*task, device) for task in tasks]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda task: host_products(*task, device), tasks))
+    for found, expected in zip(together, alone, strict=True):
+        for result, values in zip(found, expected, strict=True):
+            close(result, values)

@@ -1,0 +1,138 @@
+"""The window: the one formula of output sizes, held against torch and against counting."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from needle.kernels import Window
+from tests.kernels.windows import problems
+
+TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
+STRIDED = Window((2,), ((1, 1),), (3,))
+
+
+@st.composite
+def one_axis(draw):
+    """(size, kernel, stride, padding before and after, dilation) of one axis, fitting or not."""
+    sizes = [draw(st.integers(1, 12)), draw(st.integers(1, 5)), draw(st.integers(1, 4))]
+    return *sizes, draw(st.integers(0, 4)), draw(st.integers(0, 4)), draw(st.integers(1, 4))
+
+
+@given(one_axis())
+def test_the_output_counts_the_places_where_the_kernel_fits(axis):
+    size, kernel, stride, before, after, dilation = axis
+    window = Window((stride,), ((before, after),), (dilation,))
+    elements = range(-before, size + after)
+    fitting = [all(start + k * dilation in elements for k in range(kernel)) for start in elements[::stride]]
+    (output,) = window.output((size,), (kernel,))
+    assert max(output, 0) == sum(fitting)
+
+
+@given(problems(symmetric=True))
+def test_the_output_is_the_drawn_one_and_that_of_torch(problem):
+    found = problem.window.output(problem.size, problem.kernel)
+    x, w = torch.zeros(problem.x_shape), torch.zeros(problem.w_shape)
+    assert found == problem.output == tuple(TORCH_CONV[problem.rank - 1](x, w, **problem.options).shape[2:])
+
+
+@given(problems())
+def test_the_output_with_different_padding_before_and_after(problem):
+    window = problem.window
+    assert window.output(problem.size, problem.kernel) == problem.output
+    whole = tuple(n + before + after for n, (before, after) in zip(problem.size, window.padding, strict=True))
+    assert window.padded(problem.size) == whole
+    unpadded = dataclasses.replace(window, padding=((0, 0),) * problem.rank)
+    assert unpadded.output(whole, problem.kernel) == problem.output
+
+
+@given(problems())
+def test_input_is_the_smallest_that_gives_the_output(problem):
+    window = problem.window
+    smallest = window.input(problem.output, problem.kernel)
+    assert window.output(smallest, problem.kernel) == problem.output
+    assert all(0 <= n - m < s for n, m, s in zip(problem.size, smallest, window.stride, strict=True))
+    less = window.output(tuple(n - 1 for n in smallest), problem.kernel)
+    assert less == tuple(p - 1 for p in problem.output)
+
+
+def test_sizes_by_hand():
+    assert STRIDED.extent((3,)) == (7,)  # elements 0, 3 and 6
+    assert STRIDED.padded((8,)) == (10,)
+    assert STRIDED.output((8,), (3,)) == (2,)  # at -1 and at 1; at 3 it would need element 9
+    assert STRIDED.input((2,), (3,)) == (7,)
+    dense = Window((1, 2), ((0, 0), (0, 3)), (1, 1))
+    assert dense.output((5, 5), (5, 2)) == (1, 4)
+    assert dense.output((5, 5), (6, 9)) == (0, 0)
+    assert max(dense.output((1, 1), (9, 9))) < 1
+
+
+# ---- Window.make -----------------------------------------------------------------------------------------------------
+
+
+def test_make_repeats_one_integer_for_every_axis():
+    assert Window.make("f", 3, 2, 1, 4, 5) == Window((2, 2, 2), ((1, 1),) * 3, (4, 4, 4), 5)
+    assert Window.make("f", 1, 1, 0) == Window((1,), ((0, 0),), (1,), 1)
+
+
+def test_make_takes_one_integer_for_each_axis():
+    expected = Window((1, 2), ((3, 3), (0, 0)), (5, 6), 2)
+    assert Window.make("f", 2, (1, 2), (3, 0), (5, 6), 2) == expected
+    assert Window.make("f", 2, [1, 2], [3, 0], [5, 6], np.int64(2)) == expected
+    made = Window.make("f", 2, np.int32(2), (np.uint8(1), 0))
+    assert made == Window((2, 2), ((1, 1), (0, 0)), (1, 1))
+    assert all(type(n) is int for n in (*made.stride, *made.padding[0], *made.dilation, made.groups))
+
+
+def test_a_window_is_a_value():
+    assert Window.make("f", 2, 1, 0) == Window.make("g", 2, (1, 1), (0, 0), (1, 1), 1)
+    assert len({Window.make("f", 2, 1, 0), Window.make("f", 2, 1, 0), Window.make("f", 2, 1, 1)}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        STRIDED.groups = 2
+
+
+@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
+@pytest.mark.parametrize(
+    ("value", "error", "rule"),
+    [
+        (-1, ValueError, "must be at least {least}, but got -1"),
+        ((1, -2), ValueError, "must be at least {least}, but got -2"),
+        ((1, 1, 1), ValueError, "must be one integer or 2, but got 3: (1, 1, 1)"),
+        ((1,), ValueError, "must be one integer or 2, but got 1: (1,)"),
+        ((), ValueError, "must be one integer or 2, but got 0: ()"),
+        (True, TypeError, "must be an integer, but got True"),
+        ((1, False), TypeError, "must be an integer, but got False"),
+        (1.0, TypeError, "must be an integer, but got 1.0"),
+        ((1, 1.5), TypeError, "must be an integer, but got 1.5"),
+        ("1", TypeError, "must be an integer, but got '1'"),
+        ("same", TypeError, "must be an integer, but got 'same'"),
+        (None, TypeError, "must be an integer, but got None"),
+    ],
+)
+def test_make_refuses(option, value, error, rule):
+    options = {"stride": 1, "padding": 0, "dilation": 1} | {option: value}
+    message = f"f: {option} " + rule.format(least=0 if option == "padding" else 1)
+    with pytest.raises(error, match=f"^{re.escape(message)}$"):
+        Window.make("f", 2, **options)
+
+
+@pytest.mark.parametrize("option", ["stride", "dilation"])
+def test_make_refuses_zero(option):
+    options = {"stride": 1, "padding": 0, "dilation": 1} | {option: (1, 0)}
+    with pytest.raises(ValueError, match=f"^f: {option} must be at least 1, but got 0$"):
+        Window.make("f", 2, **options)
+
+
+@pytest.mark.parametrize(
+    ("groups", "error"),
+    [(0, ValueError), (-1, ValueError), (True, TypeError), (1.0, TypeError), ("1", TypeError), ((1, 1), TypeError)],
+)
+def test_make_refuses_groups(groups, error):
+    with pytest.raises(error, match=r"^f: groups must be .*, but got "):
+        Window.make("f", 2, 1, 0, 1, groups)

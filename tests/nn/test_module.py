@@ -1,0 +1,518 @@
+"""Modules: what they hold and in which order, their modes, state, printing, and copies."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import needle as ndl
+from needle import nn
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def parameter(*values):
+    return nn.Parameter(ndl.Tensor(np.array(values, np.float32)))
+
+
+def buffer(*values):
+    return ndl.Tensor(np.array(values, np.float32), requires_grad=False)
+
+
+class Scale(nn.Module):
+    """One parameter `gain`, one buffer `seen`."""
+
+    def __init__(self, value=1.0):
+        super().__init__()
+        self.gain = parameter(value)
+        self.seen = buffer(value, value)
+
+    def forward(self, x):
+        return x * self.gain
+
+
+class Nested(nn.Module):
+    """Parameters, buffers and modules in every container, at several depths, among things that are none of these."""
+
+    def __init__(self):
+        super().__init__()
+        self.name, self.count, self.nothing, self.array = "nested", 3, None, np.ones(2)
+        self.zeta = parameter(0)
+        self.branches = [Scale(1), (parameter(2), buffer(3)), None, [[Scale(4)], "text", 5]]
+        self.alpha = parameter(6)
+        self.table = {"b": Scale(7), "a": {"deep": [parameter(8)]}, 9: (buffer(9),)}
+        self.offset = buffer(10)
+        self.last = Scale(11)
+
+
+NESTED_PARAMETERS = {
+    "zeta": 0,
+    "branches.0.gain": 1,
+    "branches.1.0": 2,
+    "branches.3.0.0.gain": 4,
+    "alpha": 6,
+    "table.b.gain": 7,
+    "table.a.deep.0": 8,
+    "last.gain": 11,
+}
+NESTED_BUFFERS = {
+    "branches.0.seen": [1, 1],
+    "branches.1.1": [3],
+    "branches.3.0.0.seen": [4, 4],
+    "table.b.seen": [7, 7],
+    "table.9.0": [9],
+    "offset": [10],
+    "last.seen": [11, 11],
+}
+
+
+def small_net():
+    return nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3))
+
+
+def values(module):
+    return {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+
+
+def assert_same_values(module, expected):
+    assert list(module.state_dict()) == list(expected)
+    for name, value in values(module).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name, strict=True)
+
+
+# ---- what a module holds ---------------------------------------------------------------------------------------------
+
+
+def test_parameters_come_in_order_of_definition_through_all_containers():
+    module = Nested()
+    named = list(module.named_parameters())
+    assert {name: tensor.item() for name, tensor in named} == NESTED_PARAMETERS
+    assert [name for name, _ in named] == list(NESTED_PARAMETERS)
+    assert all(isinstance(tensor, nn.Parameter) and tensor.requires_grad for _, tensor in named)
+    assert [tensor.item() for tensor in module.parameters()] == list(NESTED_PARAMETERS.values())
+    assert isinstance(module.parameters(), list)
+
+
+def test_buffers_come_in_order_of_definition_through_all_containers():
+    module = Nested()
+    named = list(module.named_buffers())
+    assert [(name, tensor.numpy().tolist()) for name, tensor in named] == list(NESTED_BUFFERS.items())
+    assert [tensor.numpy().tolist() for tensor in module.buffers()] == list(NESTED_BUFFERS.values())
+
+
+def test_a_shared_parameter_comes_once_under_its_first_name():
+    module = nn.Module()
+    module.first, module.second = Scale(), Scale()
+    module.second.gain = module.first.gain
+    module.again = [module.first.gain, module.first]
+    assert [name for name, _ in module.named_parameters()] == ["first.gain"]
+    assert module.parameters() == [module.first.gain]
+
+
+def test_equal_parameters_are_not_shared():
+    module = nn.Module()
+    module.pair = [parameter(1), parameter(1)]
+    assert [name for name, _ in module.named_parameters()] == ["pair.0", "pair.1"]
+
+
+def test_children_are_the_modules_held_directly():
+    module = Nested()
+    held = [module.branches[0], module.branches[3][0][0], module.table["b"], module.last]
+    assert module.children() == held
+    assert Scale().children() == []
+
+
+def test_named_modules_begin_with_the_module_itself():
+    outer = nn.Sequential(nn.Residual(nn.Linear(2, 2)), nn.ReLU())
+    named = [(name, type(module).__name__) for name, module in outer.named_modules()]
+    assert named == [("", "Sequential"), ("0", "Residual"), ("0.fn", "Linear"), ("1", "ReLU")]
+
+
+def test_a_module_without_anything_holds_nothing():
+    module = nn.Module()
+    assert module.parameters() == module.buffers() == module.children() == []
+    assert module.state_dict() == {}
+
+
+def test_what_is_deleted_or_replaced_is_found_no_more():
+    module = Scale()
+    old = module.gain
+    module.gain = parameter(2)
+    assert module.parameters() == [module.gain] != [old]
+    del module.gain
+    assert module.parameters() == []
+
+
+def test_a_parameter_requires_grad_and_copies_its_values():
+    source = ndl.Tensor(np.ones(2, np.float32), requires_grad=False)
+    learned = nn.Parameter(source)
+    source.data = source * 5
+    assert learned.requires_grad
+    assert learned.is_leaf()
+    assert learned.numpy().tolist() == [1, 1]
+
+
+def test_a_parameter_replaced_by_a_plain_tensor_is_used_by_the_next_forward():
+    linear = nn.Linear(2, 3)
+    x = ndl.Tensor(np.array([[1, 2]], np.float32))
+    linear.weight = ndl.Tensor(np.arange(6, dtype=np.float32).reshape(2, 3))
+    linear.bias = ndl.Tensor(np.array([10, 20, 30], np.float32))
+    y = linear(x)
+    assert y.numpy().tolist() == [[16, 29, 42]]
+    y.sum().backward()
+    assert linear.weight.grad.numpy().tolist() == [[1, 1, 1], [2, 2, 2]]
+    assert linear.parameters() == []
+    assert [name for name, _ in linear.named_buffers()] == ["weight", "bias"]
+
+
+def test_a_mistyped_attribute_raises():
+    with pytest.raises(AttributeError, match="wieght"):
+        nn.Linear(2, 3).wieght  # noqa: B018
+    with pytest.raises(AttributeError, match="features"):
+        small_net().features  # noqa: B018
+
+
+def test_calling_a_module_calls_forward_with_all_arguments():
+    class Two(nn.Module):
+        def forward(self, x, y, *, scale=1):
+            return (x + y) * scale
+
+    assert Two()(2, y=3, scale=4) == 20
+
+
+def test_a_module_without_forward_says_so():
+    class Blank(nn.Module):
+        pass
+
+    with pytest.raises(NotImplementedError, match=r"^Blank: forward is not defined$"):
+        Blank()(1)
+
+
+# ---- modes -----------------------------------------------------------------------------------------------------------
+
+
+def test_train_and_eval_reach_every_module():
+    module = Nested()
+    everything = [module, *module.children()]
+    assert all(part.training is True for part in everything)
+    assert module.eval() is module
+    assert all(part.training is False for part in everything)
+    assert module.train() is module
+    assert all(part.training is True for part in everything)
+    module.train(False)
+    assert all(part.training is False for part in everything)
+
+
+def test_a_mode_can_be_set_in_one_part_only():
+    net = nn.Sequential(nn.Dropout(), nn.Residual(nn.Sequential(nn.Dropout())))
+    net[1].eval()
+    assert [module.training for _, module in net.named_modules()] == [True, True, False, False, False]
+
+
+# ---- state -----------------------------------------------------------------------------------------------------------
+
+
+def test_state_dict_holds_parameters_and_buffers_in_order_of_definition():
+    norm = ["1.weight", "1.bias", "1.running_mean", "1.running_var"]
+    assert list(small_net().state_dict()) == ["0.weight", "0.bias", *norm, "4.weight", "4.bias"]
+    assert set(Nested().state_dict()) == set(NESTED_PARAMETERS) | set(NESTED_BUFFERS)
+
+
+def test_state_dict_gives_copies_without_gradient():
+    module = Scale(2)
+    state = module.state_dict()
+    assert not any(tensor.requires_grad for tensor in state.values())
+    module.gain.data = module.gain * 10
+    assert state["gain"].item() == 2
+    state["seen"].cached_data[...] = 7
+    assert module.seen.numpy().tolist() == [2, 2]
+
+
+def test_state_dict_round_trips():
+    first, second = small_net(), small_net()
+    first(ndl.init.randn(3, 1, 4, 4))
+    expected = values(first)
+    second.load_state_dict(first.state_dict())
+    assert_same_values(second, expected)
+    assert [type(tensor) for tensor in second.parameters()] == [nn.Parameter] * 6
+    assert all(tensor.requires_grad for tensor in second.parameters())
+    assert not any(tensor.requires_grad for tensor in second.buffers())
+    second[0].weight.data = second[0].weight * 2
+    assert_same_values(first, expected)
+
+
+def test_a_shared_parameter_is_in_the_state_under_each_name_and_stays_shared():
+    module = nn.Module()
+    module.one = parameter(1)
+    module.other = module.one
+    assert list(module.state_dict()) == ["one", "other"]
+    module.load_state_dict({"one": np.array([5]), "other": np.array([5])})
+    assert module.one is module.other
+    assert module.one.item() == 5
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64"])
+def test_state_of_another_dtype_is_cast(dtype):
+    module = Scale()
+    module.load_state_dict({"gain": np.array([3], dtype), "seen": ndl.Tensor(np.array([4, 5], dtype))})
+    assert_same_values(module, {"gain": np.array([3], np.float32), "seen": np.array([4, 5], np.float32)})
+
+
+def test_loading_copies():
+    module, gain = Scale(), np.array([3], np.float32)
+    module.load_state_dict({"gain": gain, "seen": np.zeros(2)})
+    gain[0] = 4
+    assert module.gain.item() == 3
+
+
+def test_loading_keeps_the_tensors_for_the_optimizer():
+    module = Scale()
+    gain = module.gain
+    module.load_state_dict({"gain": np.array([3]), "seen": np.zeros(2)})
+    assert module.gain is gain
+
+
+def test_everything_that_is_wrong_comes_in_one_message_and_nothing_is_copied():
+    net = small_net()
+    before = values(net)
+    state = {name: value + 1 for name, value in before.items()}
+    del state["0.bias"], state["1.running_var"]
+    state["4.weight"] = np.zeros((3, 8))
+    state["head.weight"] = ndl.zeros(4, 5)
+    with pytest.raises(ValueError, match=r"^load_state_dict: ") as caught:
+        net.load_state_dict(state)
+    assert str(caught.value) == (
+        "load_state_dict: names and shapes must agree, but got missing 0.bias (2,); missing 1.running_var (2,); "
+        "unexpected head.weight (4, 5); 4.weight has shape (8, 3), not (3, 8)"
+    )
+    assert_same_values(net, before)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 3, 1), (24,), (1, 3), ()])
+def test_shapes_are_neither_broadcast_nor_reshaped(shape):
+    net = small_net()
+    before = values(net)
+    with pytest.raises(ValueError, match=r"4\.weight has shape"):
+        net.load_state_dict(before | {"4.weight": np.zeros(shape)})
+    assert_same_values(net, before)
+
+
+def test_nothing_is_copied_where_a_value_cannot_be():
+    module = Scale()
+    with pytest.raises((TypeError, ValueError)):
+        module.load_state_dict({"gain": np.array([3]), "seen": np.array(["a", "b"])})
+    assert_same_values(module, {"gain": np.array([1], np.float32), "seen": np.array([1, 1], np.float32)})
+
+
+def test_not_strict_takes_what_fits_by_name():
+    module = Scale()
+    module.load_state_dict({"gain": np.array([3]), "unknown": np.zeros(9)}, strict=False)
+    assert_same_values(module, {"gain": np.array([3], np.float32), "seen": np.array([1, 1], np.float32)})
+    with pytest.raises(ValueError, match=r"seen has shape \(2,\), not \(3,\)$"):
+        module.load_state_dict({"gain": np.array([4]), "seen": np.zeros(3)}, strict=False)
+    assert module.gain.item() == 3
+
+
+def test_state_must_be_a_dict():
+    with pytest.raises(TypeError, match=r"^load_state_dict: state must be a dict, but got list$"):
+        Scale().load_state_dict([("gain", np.ones(1))])
+
+
+# ---- Sequential and Residual -----------------------------------------------------------------------------------------
+
+
+def test_sequential_applies_in_order_and_names_by_number():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1, bias=False))
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "0.bias", "2.weight"]
+    x = ndl.init.randn(4, 2)
+    expected = np.maximum(x.numpy() @ net[0].weight.numpy() + net[0].bias.numpy(), 0) @ net[2].weight.numpy()
+    np.testing.assert_allclose(net(x).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_sequential_is_indexed_like_a_sequence():
+    layers = [nn.ReLU(), nn.Identity(), nn.Flatten()]
+    net = nn.Sequential(*layers)
+    assert len(net) == 3
+    assert [net[0], net[-1], net.modules[1]] == [layers[0], layers[2], layers[1]]
+    assert list(net) == list(net.modules) == layers
+    with pytest.raises(IndexError):
+        net[3]
+
+
+def test_an_empty_sequential_is_the_identity():
+    x = ndl.ones(2)
+    assert nn.Sequential()(x) is x
+    assert len(nn.Sequential()) == 0
+
+
+def test_what_a_subclass_of_sequential_adds_is_found():
+    class Scaled(nn.Sequential):
+        def __init__(self):
+            super().__init__(nn.Linear(2, 2, bias=False))
+            self.scale = parameter(3)
+            self.tail = nn.Linear(2, 1)
+
+        def forward(self, x):
+            return self.tail(super().forward(x) * self.scale)
+
+    net = Scaled()
+    assert [name for name, _ in net.named_parameters()] == ["0.weight", "scale", "tail.weight", "tail.bias"]
+    net.eval()
+    assert not net.tail.training
+
+
+@pytest.mark.parametrize("wrong", [ndl.relu, [nn.ReLU()], None])
+def test_sequential_and_residual_take_modules_only(wrong):
+    kind = type(wrong).__name__
+    with pytest.raises(TypeError, match=f"^Sequential: module must be a Module, but got {kind}$"):
+        nn.Sequential(nn.ReLU(), wrong)
+    with pytest.raises(TypeError, match=f"^Residual: fn must be a Module, but got {kind}$"):
+        nn.Residual(wrong)
+
+
+def test_residual_adds_its_input():
+    block = nn.Residual(Scale(2))
+    x = ndl.Tensor(np.array([1, -3], np.float32))
+    y = block(x)
+    assert y.numpy().tolist() == [3, -9]
+    y.sum().backward()
+    assert x.grad.numpy().tolist() == [3, 3]
+    assert [name for name, _ in block.named_parameters()] == ["fn.gain"]
+
+
+# ---- printing --------------------------------------------------------------------------------------------------------
+
+SAME_AS_TORCH = {
+    "linear": lambda nn: nn.Linear(3, 2),
+    "linear without bias": lambda nn: nn.Linear(3, 2, bias=False),
+    "conv1d": lambda nn: nn.Conv1d(1, 2, 3),
+    "conv2d": lambda nn: nn.Conv2d(1, 16, 3, padding=1),
+    "conv2d with all options": lambda nn: nn.Conv2d(4, 8, (3, 5), 2, (1, 0), 2, 2, bias=False),
+    "conv3d": lambda nn: nn.Conv3d(2, 4, 3, stride=(1, 2, 2), groups=2),
+    "avg pool": lambda nn: nn.AvgPool2d(3, stride=2, padding=1),
+    "relu": lambda nn: nn.ReLU(),
+    "identity": lambda nn: nn.Identity(),
+    "loss": lambda nn: nn.CrossEntropyLoss(),
+    "empty": lambda nn: nn.Sequential(),
+    "nested": lambda nn: nn.Sequential(
+        nn.Conv2d(1, 2, 3), nn.Sequential(nn.ReLU(), nn.Sequential(nn.Linear(2, 3))), nn.Identity()
+    ),
+}
+
+
+@pytest.mark.parametrize("make", SAME_AS_TORCH.values(), ids=SAME_AS_TORCH)
+def test_modules_print_as_in_torch(make):
+    assert repr(make(nn)) == str(make(nn)) == repr(make(torch.nn))
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "torch_module", "options_needle_lacks"),
+    [
+        (
+            nn.BatchNorm2d(3),
+            "BatchNorm2d(3, eps=1e-05, momentum=0.1)",
+            torch.nn.BatchNorm2d(3),
+            ", affine=True, bias=True, track_running_stats=True",
+        ),
+        (
+            nn.BatchNorm1d(3, eps=0.1, momentum=1),
+            "BatchNorm1d(3, eps=0.1, momentum=1.0)",
+            torch.nn.BatchNorm1d(3, eps=0.1, momentum=1.0),
+            ", affine=True, bias=True, track_running_stats=True",
+        ),
+        (
+            nn.MaxPool2d(2),
+            "MaxPool2d(kernel_size=2, stride=2, padding=0)",
+            torch.nn.MaxPool2d(2),
+            ", dilation=1, ceil_mode=False",
+        ),
+        (nn.Dropout(0.3), "Dropout(p=0.3)", torch.nn.Dropout(0.3), ", inplace=False"),
+        (nn.Flatten(), "Flatten()", torch.nn.Flatten(), "start_dim=1, end_dim=-1"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_options_that_needle_lacks_are_not_printed(module, text, torch_module, options_needle_lacks):
+    assert repr(module) == text == repr(torch_module).replace(options_needle_lacks, "")
+
+
+def test_modules_in_containers_print_under_their_names():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.branches = [nn.ReLU(), nn.Residual(nn.Identity())]
+            self.gain = parameter(1)
+
+    assert repr(Net()) == "Net(\n  (branches.0): ReLU()\n  (branches.1): Residual(\n    (fn): Identity()\n  )\n)"
+
+
+def test_a_module_with_options_and_children_prints_both_as_in_torch():
+    def make(nn):
+        class Block(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.act = nn.ReLU()
+
+            def extra_repr(self):
+                return "width=3"
+
+        return Block()
+
+    assert repr(make(nn)) == repr(make(torch.nn)) == "Block(\n  width=3\n  (act): ReLU()\n)"
+
+
+# ---- copies ----------------------------------------------------------------------------------------------------------
+
+
+def train_a_little(net, steps=2):
+    optimizer = ndl.optim.Adam(net.parameters(), lr=0.1)
+    x = ndl.Tensor(np.random.default_rng(1).standard_normal((4, 1, 4, 4)).astype(np.float32), requires_grad=False)
+    for _ in range(steps):
+        optimizer.reset_grad()
+        (net(x) * net(x)).sum().backward(create_graph=False)
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.deepcopy, lambda module: pickle.loads(pickle.dumps(module))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_is_equal_independent_and_learns_the_same(duplicate):
+    net = small_net()
+    net.shared = net[0].weight
+    train_a_little(net)
+    net.eval()
+    before = values(net)
+    twin = duplicate(net)
+    assert_same_values(twin, before)
+    assert not any(module.training for _, module in twin.named_modules())
+    assert twin.shared is twin[0].weight is not net[0].weight
+    assert [type(tensor) for tensor in twin.parameters()] == [nn.Parameter] * 6
+    train_a_little(twin.train())
+    assert_same_values(net, before)
+    train_a_little(net.train())
+    assert_same_values(twin, values(net))
+
+
+def test_a_pickle_learns_in_another_process(tmp_path):
+    net = small_net()
+    train_a_little(net)
+    path = tmp_path / "net.pickle"
+    path.write_bytes(pickle.dumps(net))
+    code = f"""
+import pickle, sys
+import numpy as np
+sys.path.insert(0, {str(ROOT)!r})
+import needle as ndl
+net = pickle.loads(open({str(path)!r}, "rb").read())
+x = ndl.Tensor(np.ones((2, 1, 4, 4), np.float32), requires_grad=False)
+(net(x) * net(x)).sum().backward()
+assert all(np.isfinite(p.grad.numpy()).all() for p in net.parameters())
+"""
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

@@ -1,0 +1,377 @@
+"""Convolution as a differentiable op: against torch to second order, and as the laws that make backward convolution."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+
+import needle as ndl
+from needle import kernels
+from needle.ops import Conv, ConvTranspose, ConvWeight
+from tests.kernels.windows import problems
+from tests.ops.derivatives import assert_like_torch, by_needle
+
+CONV = (ndl.conv1d, ndl.conv2d, ndl.conv3d)
+TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
+close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
+
+
+def tensors(device, *arrays):
+    return tuple(ndl.Tensor(array, device=device) for array in arrays)
+
+
+# ---- against torch ---------------------------------------------------------------------------------------------------
+
+# name: x (N, C, *S), weight (O, C/G, *K), options
+TABLE = {
+    # one axis
+    "1d": ((2, 3, 9), (4, 3, 3), {}),
+    "1d of kernel 1": ((2, 3, 9), (4, 3, 1), {}),
+    "1d of kernel 2, stride 2": ((2, 3, 9), (4, 3, 2), {"stride": 2}),
+    "1d with everything": ((2, 4, 15), (6, 2, 3), {"stride": 2, "padding": 3, "dilation": 2, "groups": 2}),
+    "1d depthwise": ((2, 4, 9), (4, 1, 3), {"padding": 1, "groups": 4}),
+    # two axes
+    "3x3": ((2, 3, 6, 5), (4, 3, 3, 3), {}),
+    "3x3 that keeps the size": ((2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1}),
+    "3x3 that halves an even size": ((2, 3, 6, 8), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
+    "3x3 that halves an odd size": ((2, 3, 7, 5), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
+    "5x5": ((2, 2, 6, 7), (3, 2, 5, 5), {"padding": 2}),
+    "even kernel": ((2, 2, 5, 5), (3, 2, 2, 4), {"padding": 1}),
+    "1x1": ((2, 3, 4, 5), (4, 3, 1, 1), {}),
+    "1x1 with stride": ((2, 3, 5, 5), (4, 3, 1, 1), {"stride": 2}),
+    "1x1 with stride and remainder": ((2, 3, 6, 6), (4, 3, 1, 1), {"stride": 2}),
+    "1x1 with padding": ((2, 3, 4, 4), (4, 3, 1, 1), {"padding": 2}),
+    "1x1 with groups": ((2, 4, 4, 4), (6, 2, 1, 1), {"groups": 2}),
+    "1x1 with dilation": ((2, 3, 4, 4), (4, 3, 1, 1), {"dilation": 3}),
+    "1xK": ((2, 3, 5, 6), (4, 3, 1, 4), {"padding": (0, 2)}),
+    "Kx1": ((2, 3, 6, 5), (4, 3, 4, 1), {"padding": (2, 0)}),
+    "patches": ((2, 3, 8, 8), (5, 3, 4, 4), {"stride": 4}),
+    "patches with remainder": ((2, 3, 11, 10), (5, 3, 4, 4), {"stride": 4}),
+    "stride beyond the kernel": ((2, 3, 12, 13), (4, 3, 2, 2), {"stride": 5}),
+    "stride beyond the input": ((2, 3, 4, 4), (4, 3, 2, 2), {"stride": 9}),
+    "dilation": ((2, 3, 8, 7), (4, 3, 3, 3), {"dilation": 2}),
+    "dilation that keeps the size": ((2, 3, 6, 6), (4, 3, 3, 3), {"padding": 3, "dilation": 3}),
+    "padding beyond the kernel": ((2, 3, 3, 4), (4, 3, 2, 2), {"padding": 4}),
+    "kernel beyond the input": ((2, 3, 2, 2), (4, 3, 5, 5), {"padding": 2}),
+    "kernel of the input's size": ((2, 3, 4, 5), (4, 3, 4, 5), {}),
+    "stride, padding, dilation": ((2, 3, 10, 11), (4, 3, 3, 2), {"stride": 3, "padding": 2, "dilation": 2}),
+    "options by axis": ((2, 3, 9, 11), (4, 3, 3, 2), {"stride": (2, 1), "padding": (0, 3), "dilation": (1, 4)}),
+    "groups": ((2, 6, 5, 5), (4, 3, 3, 3), {"groups": 2}),
+    "as many groups as out-channels": ((2, 6, 5, 5), (3, 2, 3, 3), {"groups": 3}),
+    "depthwise": ((2, 4, 5, 5), (4, 1, 3, 3), {"padding": 1, "groups": 4}),
+    "depthwise with stride": ((2, 4, 6, 6), (4, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 4}),
+    "channel multiplier": ((2, 3, 5, 5), (9, 1, 3, 3), {"padding": 1, "groups": 3}),
+    "everything": (
+        (2, 4, 11, 12),
+        (6, 2, 3, 2),
+        {"stride": (2, 3), "padding": (3, 1), "dilation": (2, 3), "groups": 2},
+    ),
+    "one image": ((1, 3, 6, 6), (4, 3, 3, 3), {"padding": 1}),
+    "one channel": ((3, 1, 6, 6), (4, 1, 3, 3), {"padding": 1}),
+    "one out-channel": ((3, 4, 6, 6), (1, 4, 3, 3), {"padding": 1}),
+    "one element": ((1, 1, 1, 1), (1, 1, 1, 1), {}),
+    "empty batch": ((0, 3, 6, 6), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
+    # three axes
+    "3d": ((2, 2, 4, 5, 4), (3, 2, 3, 3, 3), {}),
+    "3d with padding": ((2, 2, 3, 4, 3), (3, 2, 3, 3, 3), {"padding": 1}),
+    "3d of kernel 1": ((2, 2, 3, 4, 3), (3, 2, 1, 1, 1), {}),
+    "3d patches": ((2, 2, 4, 4, 6), (3, 2, 2, 2, 2), {"stride": 2}),
+    "3d with everything": (
+        (2, 4, 6, 5, 7),
+        (4, 2, 2, 3, 2),
+        {"stride": (2, 1, 3), "padding": (1, 2, 0), "dilation": (3, 1, 2), "groups": 2},
+    ),
+    "3d depthwise": ((1, 3, 4, 4, 4), (6, 1, 3, 3, 3), {"padding": 1, "groups": 3}),
+}
+
+
+@pytest.mark.parametrize("with_bias", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("name", TABLE)
+def test_like_torch(device, name, with_bias):
+    x, weight, options = TABLE[name]
+    arrays = [np.random.randn(*shape) for shape in (x, weight, weight[:1])[: 2 + with_bias]]
+    rank = len(x) - 2
+    assert_like_torch(partial(CONV[rank - 1], **options), partial(TORCH_CONV[rank - 1], **options), arrays, device)
+
+
+@given(problem=problems(symmetric=True), with_bias=st.booleans())
+def test_like_torch_in_any_window(device, problem, with_bias):
+    x, w, _ = problem.values()
+    bias = [np.arange(1.0, 1 + problem.out_channels)] * with_bias
+    conv, torch_conv = CONV[problem.rank - 1], TORCH_CONV[problem.rank - 1]
+    assert_like_torch(partial(conv, **problem.options), partial(torch_conv, **problem.options), [x, w, *bias], device)
+
+
+@pytest.mark.parametrize("name", ["3x3", "1x1", "1x1 with stride", "everything", "depthwise", "1d", "3d with padding"])
+def test_single_precision_stays_single(device, name):
+    x, weight, options = TABLE[name]
+    arrays = [np.random.randn(*shape).astype("float32") for shape in (x, weight, weight[:1])]
+    conv, torch_conv = (partial(convs[len(x) - 3], **options) for convs in (CONV, TORCH_CONV))
+    assert_like_torch(conv, torch_conv, arrays, device, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["3x3", "1x1", "everything"])
+def test_half_precision_stays_half(device, name):
+    x, weight, options = TABLE[name]
+    arrays = [np.random.randn(*shape).astype("float16") for shape in (x, weight, weight[:1])]
+    y, w, b = tensors(device, *arrays)
+    result = ndl.conv2d(y, w, b, **options)
+    result.backward()
+    assert [t.dtype for t in (result, y.grad, w.grad, b.grad)] == ["float16"] * 4
+    expected = TORCH_CONV[1](*(torch.tensor(array).double() for array in arrays), **options)
+    assert_allclose(result.numpy(), expected.numpy(), rtol=2e-3, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", ["1d with everything", "everything", "channel multiplier", "patches with remainder"])
+def test_by_differences(device, name):
+    x, weight, options = TABLE[name]
+    arrays = tensors(device, *(np.random.randn(*shape) for shape in (x, weight, weight[:1])))
+    assert ndl.gradcheck(partial(CONV[len(x) - 3], **options), *arrays)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array"])
+def test_arguments_need_not_be_tensors(device, kind):
+    x, w, b = np.random.randn(2, 3, 5, 5), np.random.randn(4, 3, 3, 3), np.random.randn(4)
+    expected = ndl.conv2d(*tensors(device, x, w, b), padding=1).numpy()
+    x, w = tensors(device, x, w)
+    b = ndl.Tensor(b, device=device) if kind == "tensor" else device.array(b)
+    close(ndl.conv2d(x, w, b, 1, 1, 1, 1).numpy(), expected)
+
+
+def test_gradients_of_views(device):
+    """The weight is a flipped and permuted view and x a broadcast one: no memory order is special."""
+    x, w = np.random.randn(1, 3, 6, 6), np.random.randn(3, 3, 3, 4)
+
+    def function(x, w):
+        w = ndl.flip(ndl.permute(w, (3, 2, 0, 1)), (2, 3))
+        return ndl.conv2d(ndl.broadcast_to(x, (2, 3, 6, 6)), w, padding=1, stride=2)
+
+    def torch_function(x, w):
+        return TORCH_CONV[1](x.expand(2, 3, 6, 6), w.permute(3, 2, 0, 1).flip((2, 3)), padding=1, stride=2)
+
+    assert_like_torch(function, torch_function, [x, w], device)
+
+
+# ---- the triad -------------------------------------------------------------------------------------------------------
+
+
+@given(problem=problems(), role=st.sampled_from(["Conv", "ConvTranspose", "ConvWeight"]))
+def test_each_op_has_the_other_two_for_gradients(device, problem, role):
+    """With padding that differs before and after, which the public functions do not offer."""
+    x, w, y = problem.values()
+    conv = Conv(problem.window)
+    transpose = ConvTranspose(problem.window, problem.size)
+    weight = ConvWeight(problem.window, problem.kernel)
+    op, arguments, out_grad, gradients = {
+        "Conv": (conv, (x, w), y, lambda x, w, y: (transpose(y, w), weight(x, y))),
+        "ConvTranspose": (transpose, (y, w), x, lambda y, w, x: (conv(x, w), weight(x, y))),
+        "ConvWeight": (weight, (x, y), w, lambda x, y, w: (transpose(y, w), conv(x, w))),
+    }[role]
+    first, second = tensors(device, *arguments)
+    op(first, second).backward(ndl.Tensor(out_grad, device=device))
+    expected = gradients(*tensors(device, *arguments, out_grad))
+    for found, reference in zip((first.grad, second.grad), expected, strict=True):
+        close(found.numpy(), reference.numpy())
+
+
+@pytest.mark.parametrize("op", ["ConvTranspose", "ConvWeight"])
+def test_the_other_two_by_differences(device, op):
+    window = kernels.Window((2, 1), ((1, 0), (2, 1)), (1, 2), 2)
+    x, w = np.random.randn(2, 4, 6, 5), np.random.randn(2, 2, 3, 2)
+    y = np.random.randn(2, 2, *window.output(x.shape[2:], w.shape[2:]))
+    if op == "ConvTranspose":
+        assert ndl.gradcheck(ConvTranspose(window, x.shape[2:]), *tensors(device, y, w))
+    else:
+        assert ndl.gradcheck(ConvWeight(window, w.shape[2:]), *tensors(device, x, y))
+
+
+def test_an_op_is_its_parameters():
+    window = kernels.Window((1,), ((0, 0),), (1,))
+    assert Conv(window) == Conv(kernels.Window((1,), ((0, 0),), (1,))) != Conv(kernels.Window((2,), ((0, 0),), (1,)))
+    assert ConvTranspose(window, (5,)) == ConvTranspose(window, (5,)) != ConvTranspose(window, (6,))
+    assert ConvWeight(window, (3,)) == ConvWeight(window, (3,)) != ConvTranspose(window, (3,))
+    assert "stride=(1,)" in repr(Conv(window))
+
+
+# ---- backward is convolution -----------------------------------------------------------------------------------------
+
+
+def input_gradient_by_convolution(out_grad, w, problem):
+    """The stride-1 convolution of the dilated and padded `out_grad` with the flipped, channel-swapped kernel."""
+    window, rank = problem.window, problem.rank
+    groups, per_group = window.groups, w.shape[1]
+    axes = tuple(range(2, 2 + rank))
+    pairs = [(0, 0), (0, 0)]
+    for axis, s, (before, _), d in zip(axes, window.stride, window.padding, window.dilation, strict=True):
+        out_grad = ndl.dilate(out_grad, axis, s - 1)
+        reach = d * (w.shape[axis] - 1)
+        first = reach - before  # negative: the first outputs met nothing but padding
+        pairs.append((first, problem.size[axis - 2] + reach - out_grad.shape[axis] - first))
+    swapped = ndl.reshape(w, (groups, -1, per_group, *w.shape[2:]))
+    swapped = ndl.permute(swapped, (0, 2, 1, *range(3, 3 + rank)))
+    swapped = ndl.flip(ndl.reshape(swapped, (groups * per_group, -1, *w.shape[2:])), axes)
+    options = {"dilation": window.dilation, "groups": groups}
+    return CONV[rank - 1](ndl.pad(out_grad, pairs), swapped, **options)
+
+
+def weight_gradient_by_convolution(x, out_grad, problem):
+    """The convolution of the pair with batch and channels exchanged, stride and dilation exchanged, cut to the kernel.
+
+    With groups the images of all groups stand side by side as channels: (N, G·C, *S) -> (C, G·N, *S).
+    """
+    window, rank = problem.window, problem.rank
+    groups, batch = window.groups, problem.batch
+    x = ndl.pad(x, [(0, 0), (0, 0), *window.padding])
+    images = ndl.permute(ndl.reshape(x, (batch, groups, -1, *x.shape[2:])), (2, 1, 0, *range(3, 3 + rank)))
+    images = ndl.reshape(images, (-1, groups * batch, *x.shape[2:]))
+    kernel = ndl.permute(out_grad, (1, 0, *range(2, 2 + rank)))
+    options = {"stride": window.dilation, "dilation": window.stride, "groups": groups}
+    w = ndl.permute(CONV[rank - 1](images, kernel, **options), (1, 0, *range(2, 2 + rank)))
+    surplus = [(0, k - n) for k, n in zip(problem.kernel, w.shape[2:], strict=True)]  # what the stride left over
+    return ndl.pad(w, [(0, 0), (0, 0), *surplus])
+
+
+def assert_same_to_second_order(function, reference, arrays, device):
+    """Both functions, their first and their second derivatives agree."""
+    draws = np.random.default_rng(1)
+    shape = reference(*tensors(device, *arrays)).shape
+    v, *us = (draws.standard_normal(s) for s in (shape, *(a.shape for a in arrays)))
+    found, expected = (by_needle(f, arrays, v, us, device) for f in (function, reference))
+    for order, references in zip(found, expected, strict=True):
+        for result, wanted in zip(order, references, strict=True):
+            close(result, wanted)
+
+
+@given(problem=problems())
+def test_the_input_gradient_is_a_convolution(device, problem):
+    x, w, y = problem.values()
+    assert_same_to_second_order(
+        lambda y, w: input_gradient_by_convolution(y, w, problem),
+        ConvTranspose(problem.window, problem.size),
+        [y, w],
+        device,
+    )
+    leaf, w, y = tensors(device, x, w, y)
+    Conv(problem.window)(leaf, w).backward(y)
+    close(input_gradient_by_convolution(y, w, problem).numpy(), leaf.grad.numpy())
+
+
+@given(problem=problems())
+def test_the_weight_gradient_is_a_convolution(device, problem):
+    x, w, y = problem.values()
+    assert_same_to_second_order(
+        lambda x, y: weight_gradient_by_convolution(x, y, problem),
+        ConvWeight(problem.window, problem.kernel),
+        [x, y],
+        device,
+    )
+    x, leaf, y = tensors(device, x, w, y)
+    Conv(problem.window)(x, leaf).backward(y)
+    close(weight_gradient_by_convolution(x, y, problem).numpy(), leaf.grad.numpy())
+
+
+# ---- the course's convolution ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "options"),
+    [
+        ((2, 6, 5, 3), (3, 3, 3, 4), {}),
+        ((2, 6, 5, 3), (3, 3, 3, 4), {"padding": 0}),
+        ((2, 7, 6, 3), (3, 3, 3, 4), {"stride": 2, "padding": 1}),
+        ((2, 6, 6, 3), (1, 1, 3, 4), {"padding": 0}),
+        ((1, 8, 8, 2), (2, 2, 2, 5), {"stride": 2, "padding": 0}),
+        ((2, 5, 5, 1), (5, 5, 1, 2), {"padding": 2}),
+    ],
+)
+def test_conv_is_conv2d_with_channels_last(device, x, weight, options):
+    arrays = [np.random.randn(*shape) for shape in (x, weight)]
+
+    def reference(x, weight):
+        y = ndl.conv2d(ndl.permute(x, (0, 3, 1, 2)), ndl.permute(weight, (3, 2, 0, 1)), **({"padding": 1} | options))
+        return ndl.permute(y, (0, 2, 3, 1))
+
+    def by_torch(x, weight):
+        y = TORCH_CONV[1](x.permute(0, 3, 1, 2), weight.permute(3, 2, 0, 1), **({"padding": 1} | options))
+        return y.permute(0, 2, 3, 1)
+
+    assert_same_to_second_order(partial(ndl.conv, **options), reference, arrays, device)
+    assert_like_torch(partial(ndl.conv, **options), by_torch, arrays, device)
+
+
+def test_conv_takes_stride_and_padding_in_this_order(device):
+    x, weight = tensors(device, np.random.randn(1, 7, 7, 2), np.random.randn(3, 3, 2, 2))
+    close(ndl.conv(x, weight, 2, 0).numpy(), ndl.conv(x, weight, stride=2, padding=0).numpy())
+    assert ndl.conv(x, weight).shape == (1, 7, 7, 2)
+
+
+# ---- what is not computed --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often each of the three kernels has run."""
+    counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight"), 0)
+
+    def counted(name, kernel):
+        def run(*arguments):
+            counts[name] += 1
+            return kernel(*arguments)
+
+        return run
+
+    for name in counts:
+        monkeypatch.setattr(kernels, name, counted(name, getattr(kernels, name)))
+    return counts
+
+
+def leaves(device, *, x, w, b):
+    shapes = ((2, 3, 6, 6), (4, 3, 3, 3), (4,))
+    return [
+        ndl.Tensor(np.random.randn(*shape), device=device, requires_grad=grad)
+        for shape, grad in zip(shapes, (x, w, b), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+@pytest.mark.parametrize(
+    ("needed", "transposes", "weights"),
+    [
+        ({"x": False, "w": True, "b": True}, 0, 1),
+        ({"x": True, "w": False, "b": True}, 1, 0),
+        ({"x": True, "w": True, "b": False}, 1, 1),
+        ({"x": False, "w": False, "b": True}, 0, 0),
+    ],
+)
+def test_only_gradients_that_are_required_are_computed(device, calls, needed, transposes, weights, create_graph):
+    tensors = leaves(device, **needed)
+    ndl.conv2d(*tensors, padding=1).backward(create_graph=create_graph)
+    assert calls == {"correlate": 1, "correlate_transpose": transposes, "correlate_weight": weights}
+    assert [x.grad is not None for x in tensors] == list(needed.values())
+
+
+def test_the_second_order_computes_only_what_is_required(device, calls):
+    x, w, _ = leaves(device, x=False, w=True, b=False)
+    ndl.conv2d(x, w).backward(ndl.ones(2, 4, 4, 4, device=device, dtype="float64"))
+    assert not w.grad.requires_grad  # the derivative in w does not depend on w
+    calls |= dict.fromkeys(calls, 0)
+    x, w, _ = leaves(device, x=True, w=False, b=False)
+    out_grad = ndl.Tensor(np.ones((2, 4, 4, 4)), device=device)
+    ndl.conv2d(x, w).backward(out_grad)
+    x.grad.sum().backward()
+    assert calls == {"correlate": 2, "correlate_transpose": 1, "correlate_weight": 0}
+    assert out_grad.grad.shape == (2, 4, 4, 4)
+
+
+def test_nothing_is_recorded_of_constants_or_without_grad(device, calls):
+    constants = leaves(device, x=False, w=False, b=False)
+    assert ndl.conv2d(*constants).op is None
+    with ndl.no_grad():
+        assert ndl.conv2d(*leaves(device, x=True, w=True, b=True)).op is None
+    assert calls == {"correlate": 2, "correlate_transpose": 0, "correlate_weight": 0}

@@ -1,0 +1,108 @@
+"""Points that the table does not reach: large and small arguments, infinities, places without a derivative."""
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import ops
+
+
+def derivative(function, values, device, dtype="float64"):
+    """f(x) and the derivative of its sum, as host arrays."""
+    x = ndl.Tensor(values, dtype=dtype, device=device)
+    y = function(x)
+    y.backward()
+    return y.numpy(), x.grad.numpy()
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), [("float16", 2e-3), ("float32", 1e-6), ("float64", 1e-14)])
+def test_sigmoid_is_exact_where_it_is_small(dtype, rtol, device):
+    values = np.array([-9.0, -5.0, -1.0, 0.0, 1.0, 5.0, 9.0])
+    y, slope = derivative(ops.sigmoid, values, device, dtype)
+    expected = 1 / (1 + np.exp(-values))
+    np.testing.assert_allclose(y, expected, rtol=rtol)
+    np.testing.assert_allclose(slope[:4], (expected * (1 - expected))[:4], rtol=2 * rtol)
+    small = ndl.Tensor([-20.0, -60.0], device=device)
+    np.testing.assert_allclose(ops.log(ops.sigmoid(small)).numpy(), [-20, -60], rtol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_nothing_overflows(dtype, device):
+    """Warnings are errors: an overflow on the way would show."""
+    large = [-3e4, 0.0, 3e4]
+    y, slope = derivative(ops.sigmoid, large, device, dtype)
+    assert (y.tolist(), slope.tolist()) == ([0, 0.5, 1], [0, 0.25, 0])
+    y, slope = derivative(ops.tanh, large, device, dtype)
+    assert (y.tolist(), slope.tolist()) == ([-1, 0, 1], [0, 1, 0])
+    y, slope = derivative(ops.logsumexp, large, device, dtype)
+    assert (y, slope.tolist()) == (np.dtype(dtype).type(3e4), [0, 0, 1])
+    y, slope = derivative(ops.logsoftmax, large, device, dtype)
+    np.testing.assert_allclose(y, [-6e4, -3e4, 0], rtol=1e-3)
+    assert slope.tolist() == [1, 1, -2]
+
+
+def test_logsumexp_of_infinities(device):
+    y, slope = derivative(ops.logsumexp, [-np.inf, 1.0], device)
+    assert (y.tolist(), slope.tolist()) == (1, [0, 1])
+    y = ops.logsumexp(ndl.Tensor([np.inf, 1.0], device=device))
+    assert y.item() == np.inf
+
+
+def test_powers_of_zero(device):
+    """x ** 0 is 1 with derivative 0; the derivatives of x ** 1 and x ** 2 at 0 are 1 and 0, of any order finite."""
+    for exponent, (value, first, second) in {0: (1, 0, 0), 1: (0, 1, 0), 2: (0, 0, 2), 3: (0, 0, 0)}.items():
+        constant = ndl.Tensor(float(exponent), device=device, requires_grad=False)
+        for power in (exponent, float(exponent), constant):
+            x = ndl.Tensor(0.0, device=device)
+            y = x**power
+            y.backward()
+            slope = x.grad
+            assert (y.item(), slope.item()) == (value, first)
+            if slope.requires_grad:
+                slope.backward()
+                assert x.grad.item() == second
+
+
+def test_exponents_of_zero(device):
+    """0 ** b is 0 for every positive b, so that its derivatives are 0."""
+    b = ndl.Tensor([0.5, 1.0, 2.0], device=device)
+    y = ops.power(0.0, b)
+    y.backward()
+    slope = b.grad
+    slope.backward()
+    assert (y.numpy().tolist(), slope.numpy().tolist(), b.grad.numpy().tolist()) == ([0] * 3, [0] * 3, [0] * 3)
+
+
+@pytest.mark.parametrize("name", ["max", "min"])
+def test_equal_elements_share_the_gradient(name, device):
+    _, slope = derivative(getattr(ops, name), [2.0, 2.0, 2.0, 2.0], device)
+    assert slope.tolist() == [0.25] * 4
+
+
+@pytest.mark.parametrize("name", ["maximum", "minimum"])
+def test_equal_operands_share_the_gradient(name, device):
+    a, b = ndl.Tensor([1.0], device=device), ndl.Tensor([1.0], device=device)
+    getattr(ops, name)(a, b).backward()
+    assert (a.grad.item(), b.grad.item()) == (0.5, 0.5)
+    _, slope = derivative(lambda x: getattr(ops, name)(x, x), [3.0], device)
+    assert slope.tolist() == [1]
+
+
+def test_kinks_have_torchs_derivatives(device):
+    for function, expected in (
+        (ops.relu, 0),
+        (ops.abs, 0),
+        (lambda x: ops.clip(x, 0, 1), 1),
+        (lambda x: ops.clip(x, -1, 0), 1),
+        (lambda x: ops.maximum(x, 0), 0.5),
+    ):
+        _, slope = derivative(function, [0.0], device)
+        assert slope.tolist() == [expected]
+
+
+def test_a_gradient_with_zero_weight_hides_nothing(device):
+    """Where `where` chooses the other branch, an infinite slope of the chosen-against one is not looked at."""
+    x = ndl.Tensor([0.0, 4.0], device=device)
+    safe = ops.where(x > 0, x, 1)
+    ops.where(x > 0, ops.sqrt(safe), 0).sum().backward()
+    assert x.grad.numpy().tolist() == [0, 0.25]

@@ -1,0 +1,160 @@
+"""Every op in every setting against torch: results, first and second derivatives, memory orders, float32."""
+
+from functools import cache
+
+import pytest
+
+import needle as ndl
+from needle import ops
+from needle.autograd import Tensor, TensorTuple, find_topo_sort
+from needle.ops.methods import TENSOR_METHODS
+from tests.ops.table import ORDERS, ROWS, check_close, check_row, inputs_of, run_needle
+
+EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
+
+# Functions of needle.ops without a row of their own here.
+ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py"}
+
+# Op classes that compute on windows; they are differentiated in the tests of convolution and pooling.
+WINDOWED = {"Conv", "ConvTranspose", "ConvWeight", "GatherAtMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
+
+# No graph holds the op, because picking an element of what `make_tuple` has just made gives the very input.
+ABSENT = {"MakeTensorTuple"}
+
+OP_CLASSES = {name: entry for name, entry in vars(ops).items() if isinstance(entry, type) and name in ops.__all__}
+
+
+@EVERY_ROW
+def test_agrees_with_torch(row, device):
+    check_row(row, device)
+
+
+@EVERY_ROW
+def test_agrees_with_torch_in_every_memory_order(row, device):
+    for order in ORDERS:
+        check_row(row, device, order)
+
+
+@EVERY_ROW
+def test_float32_stays_float32(row, device):
+    found = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float32")
+    expected = run_needle(row, inputs_of(row, device, dtype="float64"), device, "float64")
+    check_close(row, found, expected, 2e-5)
+    if not row.constant:
+        assert {str(x.dtype) for x in found["result"]} == {row.dtype or "float32"}
+        count = sum(row.is_drawn())
+        grads = found["gradient"] + found.get("second", [])[:count]
+        assert [str(x.dtype) for x in grads] == ["float32"] * count * row.order
+
+
+@EVERY_ROW
+def test_constants_require_no_grad(row, device):
+    """What is differentiable requires a gradient when an input does, the rest never; neither does under no_grad."""
+    inputs = [ndl.Tensor.make_const(array, requires_grad=True) for array in inputs_of(row, device)]
+    result = row.apply(*inputs)
+    assert result.requires_grad is not row.constant or any(result is x for x in inputs)
+    with ndl.no_grad():
+        result = row.apply(*inputs)
+    assert not result.requires_grad or any(result is x for x in inputs)
+
+
+def test_row_names_are_unique():
+    names = [str(row) for row in ROWS]
+    assert sorted(set(names)) == sorted(names)
+
+
+def test_every_function_has_a_row():
+    tested = {row.op for row in ROWS} | ELSEWHERE.keys()
+    functions = {name for name in ops.__all__ if not isinstance(getattr(ops, name), type)}
+    assert not functions - tested, "these functions of needle.ops have no row"
+    assert not ELSEWHERE.keys() - functions, "these exceptions are no functions of needle.ops"
+    assert not ELSEWHERE.keys() & {row.op for row in ROWS}, "these exceptions have a row"
+
+
+def test_every_method_has_a_row():
+    """Methods that are functions of needle.ops are tested as those."""
+    tested = {row.op for row in ROWS}
+    functions = {getattr(ops, name) for name in ops.__all__}
+    assert not {name for name, method in TENSOR_METHODS.items() if method not in functions} - tested
+
+
+def test_every_row_is_of_a_function_or_method():
+    assert {row.op for row in ROWS} <= {*ops.__all__, *TENSOR_METHODS}
+
+
+# ---- teeth: the checker must see small errors ------------------------------------------------------------------------
+
+
+@cache
+def rows_of_op_classes():
+    """Op class -> the rows in whose graph, or whose gradients' graph, it occurs."""
+    rows = {}
+    for row in ROWS:
+        results = run_needle(row, inputs_of(row, ndl.cpu()), ndl.cpu(), "float64")
+        nodes = find_topo_sort([*results["result"], *results.get("gradient", ())])
+        for op_class in {type(node.op) for node in nodes}:
+            rows.setdefault(op_class, []).append(row)
+    return rows
+
+
+def scaled(value, factor):
+    if isinstance(value, TensorTuple):
+        return ops.make_tuple(*(scaled(x, factor) for x in value))
+    if isinstance(value, dict):
+        return {position: scaled(x, factor) for position, x in value.items()}
+    return value * factor if isinstance(value, Tensor) else value
+
+
+def fails(row):
+    try:
+        check_row(row, ndl.cpu())
+    except (AssertionError, RuntimeWarning):
+        return True
+    return False
+
+
+TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT)
+
+
+@pytest.mark.parametrize("name", [name for name in TESTED if OP_CLASSES[name].differentiable])
+def test_a_gradient_scaled_by_a_thousandth_is_seen(name, monkeypatch):
+    op_class = OP_CLASSES[name]
+    rows = rows_of_op_classes()[op_class]
+    assert not fails(rows[0])
+    right = op_class.gradient
+
+    def wrong(self, out_grad, node):
+        grads = right(self, out_grad, node)
+        return tuple(scaled(x, 1.001) for x in grads) if isinstance(grads, tuple) else scaled(grads, 1.001)
+
+    monkeypatch.setattr(op_class, "gradient", wrong)
+    assert any(fails(row) for row in rows)
+
+
+@pytest.mark.parametrize("name", ["EWiseMul", "EWiseDiv", "Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "MatMul"])
+def test_a_gradient_that_is_a_constant_is_seen(name, monkeypatch):
+    """First derivatives stay right; only the second tell."""
+    op_class = OP_CLASSES[name]
+    rows = rows_of_op_classes()[op_class]
+    right = op_class.gradient
+
+    def wrong(self, out_grad, node):
+        grads = right(self, out_grad, node)
+        return tuple(x if x is None else x.detach() for x in (grads if isinstance(grads, tuple) else (grads,)))
+
+    monkeypatch.setattr(op_class, "gradient", wrong)
+    assert any(fails(row) for row in rows)
+
+
+@pytest.mark.parametrize("name", TESTED)
+def test_a_result_that_is_off_is_seen(name, monkeypatch):
+    op_class = OP_CLASSES[name]
+    right = op_class.compute
+
+    def wrong(self, *arrays):
+        result = right(self, *arrays)
+        return tuple(array + 1 for array in result) if isinstance(result, tuple) else result + 1
+
+    rows = rows_of_op_classes().get(op_class) or [row for row in ROWS if row.constant]
+    monkeypatch.setattr(op_class, "compute", wrong)
+    assert any(fails(row) for row in rows)

@@ -1,0 +1,491 @@
+"""The error table: each message that needle can raise, with the values that bring it about.
+
+The data package has tests of its own. A `raise` that no row reaches fails `test_every_raise_has_a_row`.
+"""
+
+import ast
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import autograd, backend_ndarray, init, nn, ops, optim
+from needle.autograd import Op, Tensor, TensorOp, Value
+from needle.backend_ndarray import NDArray
+from needle.backend_ndarray import device as device_module
+from needle.nn import functional
+
+SOURCES = Path(ndl.__file__).resolve().parent
+
+X = ndl.ones(2, 3)
+IMAGE = ndl.ones(1, 3, 5, 5)
+WEIGHT = ndl.ones(2, 3, 3, 3)
+DOUBLE = ndl.ones(2, 3, dtype="float64")
+
+
+def leaf(*shape, dtype="float32"):
+    return ndl.ones(*shape, dtype=dtype, requires_grad=True)
+
+
+def stepped(optimizer, grad):
+    (parameter,) = optimizer.params
+    parameter.grad = grad
+    optimizer.step()
+
+
+class _Unfinished(TensorOp):
+    pass
+
+
+class _Half(TensorOp):
+    def compute(self, x):
+        return x + x
+
+    def gradient(self, out_grad, node):
+        return out_grad[:1]
+
+
+class _Slope(TensorOp):
+    def compute(self, x):
+        return x * x
+
+    def gradient(self, out_grad, node):
+        return out_grad * node.inputs[0]
+
+
+class _Elsewhere(np.ndarray):
+    """The arrays of a device of which there is nothing but the name."""
+
+
+def elsewhere(*shape):
+    """A tensor on that device, while `device` in needle knows it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(device_module._devices, _Elsewhere, backend_ndarray.BackendDevice("elsewhere", np))
+        yield ndl.Tensor.make_const(np.zeros(shape).view(_Elsewhere))
+
+
+def on_two_devices(function):
+    for there in elsewhere(2, 3):
+        function(X, there)
+
+
+def with_cupy(cupy, function):
+    """What `function` raises on a machine whose `import cupy` gives that module (None: it fails)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "cupy", cupy)
+        patch.setattr(device_module, "_cuda_problem", device_module._cuda_problem.__wrapped__)
+        function()
+
+
+def cupy_that_counts(count):
+    """A stand-in for a module cupy whose count of GPUs is the result of `count()`."""
+    runtime = types.SimpleNamespace(getDeviceCount=count)
+    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+
+
+def no_driver():
+    raise OSError("libcuda is missing")
+
+
+def backward_twice():
+    y = ops.exp(leaf(2))
+    y.backward(retain_graph=False)
+    y.backward()
+
+
+def changed_input():
+    x = leaf(2)
+    y = (x * x).sum()
+    x.cached_data.fill(2)
+    y.backward()
+
+
+def changed_result():
+    y = ops.exp(leaf(2))
+    y.cached_data.fill(2)
+    y.sum().backward()
+
+
+def without_gradient():
+    with ndl.no_grad():
+        y = leaf(2) * 2
+    y.backward()
+
+
+ROWS = [
+    # ---- argument rules, by some op that uses them
+    (lambda: nn.Linear(2.5, 1), TypeError, "Linear: in_features must be an integer, but got 2.5"),
+    (lambda: nn.Linear(True, 1), TypeError, "Linear: in_features must be an integer, but got True"),
+    (lambda: nn.Linear(2, "3"), TypeError, "Linear: out_features must be an integer, but got '3'"),
+    (lambda: nn.Linear(0, 1), ValueError, "Linear: in_features must be at least 1, but got 0"),
+    (lambda: nn.Conv2d(3, 0, 3), ValueError, "Conv2d: out_channels must be at least 1, but got 0"),
+    (lambda: init.zeros(2, -1), ValueError, "zeros: shape must be at least 0, but got -1"),
+    (lambda: init.randn((2, 3)), TypeError, "randn: shape must be an integer, but got (2, 3)"),
+    (lambda: init.one_hot(0, X), ValueError, "one_hot: n must be at least 1, but got 0"),
+    (lambda: init.xavier_uniform(0, 0), ValueError, "xavier_uniform: fan must be at least 1, but got 0"),
+    (lambda: init.xavier_normal(0.5, 2), TypeError, "xavier_normal: fan must be an integer, but got 2.5"),
+    (lambda: init.kaiming_normal(0, 2), ValueError, "kaiming_normal: fan must be at least 1, but got 0"),
+    (lambda: nn.Dropout("a"), TypeError, "Dropout: p must be a number, but got 'a'"),
+    (lambda: nn.Dropout(True), TypeError, "Dropout: p must be a number, but got True"),
+    (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must lie in [0, 1], but got 1.5"),
+    (lambda: functional.dropout(X, -0.5), ValueError, "dropout: p must lie in [0, 1], but got -0.5"),
+    (lambda: init.randb(2, p=2), ValueError, "randb: p must lie in [0, 1], but got 2"),
+    (lambda: optim.SGD([X], lr=-1), ValueError, "SGD: lr must lie in [0, inf], but got -1"),
+    (lambda: optim.SGD([X], float("nan")), ValueError, "SGD: lr must lie in [0, inf], but got nan"),
+    (lambda: optim.Adam([X], beta1=1), ValueError, "Adam: beta1 must lie in [0, 1), but got 1"),
+    (lambda: optim.AdamW([X], beta2=-0.5), ValueError, "AdamW: beta2 must lie in [0, 1), but got -0.5"),
+    (lambda: nn.Conv2d(3, 2, (3, 3, 3)), ValueError,
+     "Conv2d: kernel_size must be one integer or 2, but got 3: (3, 3, 3)"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, stride=[1]), ValueError,
+     "conv2d: stride must be one integer or 2, but got 1: (1,)"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, padding=-1), ValueError, "conv2d: padding must be at least 0, but got -1"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, dilation=0), ValueError, "conv2d: dilation must be at least 1, but got 0"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, padding="same"), TypeError,
+     "conv2d: padding must be an integer, but got 'same'"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, stride=b"12"), TypeError,
+     "conv2d: stride must be an integer, but got b'12'"),
+    (lambda: X.sum(b"0"), TypeError, "summation: axis must be an integer, but got b'0'"),
+    (lambda: X.sum((0, -2)), ValueError, "summation: axes must differ, but got (0, -2) for 2 dimensions"),
+    (lambda: ops.flip(X, [1, 1]), ValueError, "flip: axes must differ, but got (1, 1) for 2 dimensions"),
+    (lambda: X.mean(2), ValueError, "mean: axis must lie in [-2, 1], but got 2"),
+    (lambda: X.max(-3), ValueError, "max: axis must lie in [-2, 1], but got -3"),
+    (lambda: X.min("a"), TypeError, "min: axis must be an integer, but got 'a'"),
+    (lambda: ops.logsumexp(X, 1.0), TypeError, "logsumexp: axis must be an integer, but got 1.0"),
+    (lambda: ops.logsoftmax(X, 2), ValueError, "logsoftmax: axis must lie in [-2, 1], but got 2"),
+    (lambda: X.argmax(2), ValueError, "argmax: axis must lie in [-2, 1], but got 2"),
+    (lambda: ops.split(ndl.ones()), ValueError, "split: axis must lie in [0, -1], but got 0"),
+    (lambda: ops.stack([X, X], 3), ValueError, "stack: axis must lie in [-3, 2], but got 3"),
+    (lambda: init.kaiming_uniform(2, 3, nonlinearity="swish"), ValueError,
+     "kaiming_uniform: nonlinearity must be one of 'linear', 'sigmoid', 'tanh', 'relu', but got 'swish'"),
+    (lambda: ops.tuple_get_item(X, 0), TypeError, "tuple_get_item: x must be a TensorTuple, but got Tensor"),
+    (lambda: nn.Sequential(X), TypeError, "Sequential: module must be a Module, but got Tensor"),
+    (lambda: nn.Residual(abs), TypeError, "Residual: fn must be a Module, but got builtin_function_or_method"),
+    (lambda: optim.SGD([1.0]), TypeError, "SGD: each of params must be a Tensor, but got float"),
+    (lambda: nn.Identity().load_state_dict([]), TypeError, "load_state_dict: state must be a dict, but got list"),
+    (lambda: ops.stack([X, ndl.ones(3)]), ValueError,
+     "stack: the first tensor and another must agree in shape, but got (2, 3) and (3,)"),
+    (lambda: ops.make_tuple(X) + ops.make_tuple(X, X), ValueError,
+     "tuple_add: a and b must agree in length, but got 1 and 2"),
+    # ---- graph
+    (lambda: _Unfinished()(X), NotImplementedError, "_Unfinished: compute is not defined"),
+    (lambda: Op().gradient(X, X), NotImplementedError, "Op: gradient is not defined"),
+    (lambda: Value().add_gradient(None, X, Op()), NotImplementedError, "Value: add_gradient is not defined"),
+    (lambda: Tensor("abc"), TypeError, "Tensor: elements must be real numbers or bools, but got dtype <U3"),
+    (lambda: Tensor([1j]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype complex128"),
+    (lambda: Tensor([None]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype object"),
+    (lambda: Tensor([1.0], dtype="complex64"), TypeError,
+     "Tensor: elements must be real numbers or bools, but got dtype complex64"),
+    (lambda: Tensor([[1, 2], [3]]), ValueError,
+     re.compile(r"Tensor: elements must form an array, but NumPy says: .*inhomogeneous.*")),
+    (lambda: setattr(leaf(2), "data", np.ones(2)), TypeError, "data: value must be a Tensor, but got ndarray"),
+    (lambda: setattr(leaf(2), "data", ndl.ones(2, dtype="float64")), TypeError,
+     "data: value must have dtype float32, but got float64"),
+    (lambda: X.item(), ValueError, "item: a tensor of one element is needed, but got shape (2, 3)"),
+    (lambda: bool(X), ValueError, "item: a tensor of one element is needed, but got shape (2, 3)"),
+    (lambda: float(ndl.ones(0)), ValueError, "item: a tensor of one element is needed, but got shape (0,)"),
+    (lambda: np.asarray(leaf(2)), TypeError,
+     "Tensor: a tensor that requires grad is not an array; call .detach() or .numpy() first"),
+    (lambda: [there.__array__() for there in elsewhere(2)], TypeError,
+     "Tensor: data on elsewhere() is no host array; call .numpy() to copy it"),
+    (lambda: len(ndl.ones()), TypeError, "len: a tensor of at least one dimension is needed, but got shape ()"),
+    (lambda: list(ndl.ones()), TypeError, "len: a tensor of at least one dimension is needed, but got shape ()"),
+    (lambda: on_two_devices(ops.add), TypeError,
+     "EWiseAdd: inputs must be on one device, but got cpu() and elsewhere()"),
+    (lambda: on_two_devices(lambda x, there: there @ x.transpose()), TypeError,
+     "MatMul: inputs must be on one device, but got elsewhere() and cpu()"),
+    (lambda: X.backward(), RuntimeError,
+     ("backward: the tensor must require grad, but this one of shape (2, 3) is a constant: none of its inputs requires "
+      "grad, or it was computed under no_grad")),
+    (without_gradient, RuntimeError,
+     ("backward: the tensor must require grad, but this one of shape (2,) is a constant: none of its inputs requires "
+      "grad, or it was computed under no_grad")),
+    (lambda: leaf(2).backward(1.0), TypeError, "backward: out_grad must be a Tensor, but got float"),
+    (lambda: leaf(2).backward(ndl.ones(3)), ValueError, "backward: out_grad must have shape (2,), but got (3,)"),
+    (lambda: _Half()(leaf(2)).backward(), RuntimeError,
+     "backward: gradients must have the shape of their tensor, (2,), but _Half() gave (1,)"),
+    (backward_twice, RuntimeError,
+     ("backward: the graph must be there still, but an earlier backward released the result of Exp(); pass "
+      "retain_graph=True to that one")),
+    (changed_input, RuntimeError,
+     ("backward: values that a gradient needs must not change in place, but input 0 of EWiseMul() with shape (2,) did "
+      "after the op ran")),
+    (changed_result, RuntimeError,
+     ("backward: values that a gradient needs must not change in place, but the result of Exp() with shape (2,) did "
+      "after the op ran")),
+    # ---- devices and arrays
+    (lambda: backend_ndarray.device_of([1]), TypeError, "device: arrays of a known device are needed, but got list"),
+    (lambda: device_module._device_named("tpu"), ValueError,
+     re.compile(r"device: the name must be one of cpu, cuda.*, but got tpu")),
+    (lambda: ndl.set_default_device("cpu"), TypeError,
+     "set_default_device: device must be a BackendDevice, but got str"),
+    (lambda: setattr(ndl.cuda(), "xp", np), AttributeError, "cuda: the namespace is CuPy and cannot be set"),
+    (lambda: with_cupy(None, lambda: ndl.zeros(2, device=ndl.cuda())), RuntimeError,
+     ("cuda: CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
+      "'needle-dl[cuda13x]'` (CUDA 13), but got ModuleNotFoundError: import of cupy halted; None in sys.modules")),
+    (lambda: with_cupy(cupy_that_counts(no_driver), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
+     "cuda: CuPy finds no working NVIDIA driver; install or update it, but got OSError: libcuda is missing"),
+    (lambda: with_cupy(cupy_that_counts(lambda: 0), lambda: ndl.set_default_device(ndl.cuda())), RuntimeError,
+     "cuda: CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"),
+    (lambda: NDArray.wrap(np.ones((2, 3), order="F")).flat, ValueError,
+     "flat: memory must be row-major, but got shape (2, 3) with strides (1, 2)"),
+    # ---- operands
+    (lambda: ops.add_scalar(X, "a"), TypeError, "add_scalar: scalar must be a number, but got str"),
+    (lambda: ops.mul_scalar(X, [2]), TypeError, "mul_scalar: scalar must be a number, but got list"),
+    (lambda: ops.divide_scalar(X, np.ones(2)), TypeError, "divide_scalar: scalar must be a number, but got ndarray"),
+    (lambda: ops.power_scalar(X, np.array([1j])), TypeError, "power_scalar: scalar must be a number, but got ndarray"),
+    (lambda: ops.clip(X, "a", 1), TypeError, "clip: scalar must be a number, but got str"),
+    (lambda: ops.pad(X, ((1, 1), (1, 1)), "a"), TypeError, "pad: scalar must be a number, but got str"),
+    (lambda: X + "a", TypeError, "add: operands must be tensors, arrays or numbers, but got str"),
+    (lambda: None - X, TypeError, "subtract: operands must be tensors, arrays or numbers, but got NoneType"),
+    (lambda: X * b"a", TypeError, "multiply: operands must be tensors, arrays or numbers, but got bytes"),
+    (lambda: X / object(), TypeError, "divide: operands must be tensors, arrays or numbers, but got object"),
+    (lambda: [[1, 2], [3]] @ X, TypeError, "matmul: operands must be tensors, arrays or numbers, but got list"),
+    (lambda: X**1j, TypeError, "power: operands must be tensors, arrays or numbers, but got complex"),
+    (lambda: X < "a", TypeError, "less: operands must be tensors, arrays or numbers, but got str"),
+    (lambda: ops.exp("a"), TypeError, "exp: operands must be tensors, arrays or numbers, but got str"),
+    (lambda: ops.reshape(None, ()), TypeError,
+     "reshape: operands must be tensors, arrays or numbers, but got NoneType"),
+    (lambda: ops.sum_to("a", ()), TypeError, "sum_to: operands must be tensors, arrays or numbers, but got str"),
+    (lambda: ops.make_tuple(X, None), TypeError,
+     "make_tuple: operands must be tensors, arrays or numbers, but got NoneType"),
+    (lambda: ops.stack([X, "a"]), TypeError, "stack: operands must be tensors, arrays or numbers, but got str"),
+    (lambda: X + ndl.ones(2), ValueError, "add: shapes must broadcast, but got (2, 3) and (2,)"),
+    (lambda: X - ndl.ones(3, 3), ValueError, "subtract: shapes must broadcast, but got (2, 3) and (3, 3)"),
+    (lambda: X * np.ones((0, 3)), ValueError, "multiply: shapes must broadcast, but got (2, 3) and (0, 3)"),
+    (lambda: ops.equal(X, [1, 2]), ValueError, "equal: shapes must broadcast, but got (2, 3) and (2,)"),
+    (lambda: ops.maximum(X, [1, 2]), ValueError, "maximum: shapes must broadcast, but got (2, 3) and (2,)"),
+    (lambda: ops.where(X > 0, X, ndl.ones(2)), ValueError, "where: shapes must broadcast, but got (2, 3) and (2,)"),
+    (lambda: ops.where(X > 0, ndl.ones(2), 0), ValueError,
+     "where: shapes must broadcast, but got (2, 3) and (2,) and ()"),
+    (lambda: ndl.ones(5, 2, 3) @ ndl.ones(4, 3, 2), ValueError, "matmul: shapes must broadcast, but got (5,) and (4,)"),
+    (lambda: ops.broadcast_to(X, (2, 2)), ValueError, "broadcast_to: shapes must broadcast, but got (2, 3) and (2, 2)"),
+    (lambda: ops.sum_to(X, (2,)), ValueError, "sum_to: shapes must broadcast, but got (2, 3) and (2,)"),
+    # ---- ops
+    (lambda: ops.where(X, X, 0), TypeError, "where: condition must be of bools, but got dtype float32"),
+    (lambda: X.astype("complex64"), TypeError,
+     "astype: dtype must be one of real numbers or bools, but got 'complex64'"),
+    (lambda: X.astype("float33"), TypeError, "astype: dtype must be one of real numbers or bools, but got 'float33'"),
+    (lambda: X.clip(), ValueError, "clip: at least one bound must be given, but got low=None and high=None"),
+    (lambda: X.clip(2, 1), ValueError, "clip: low must not exceed high, but got 2 and 1"),
+    (lambda: X[1.5], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float64"),
+    (lambda: X[X], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float32"),
+    (lambda: ops.one_hot(2.5, X), TypeError, "one_hot: n must be an integer, but got 2.5"),
+    (lambda: X @ 2, ValueError, "matmul: operands must have at least 1 axis, but got shapes (2, 3) and ()"),
+    (lambda: X @ X, ValueError, "matmul: the inner sizes must agree, but got shapes (2, 3) and (2, 3)"),
+    (lambda: X @ ndl.ones(2), ValueError, "matmul: the inner sizes must agree, but got shapes (2, 3) and (2,)"),
+    (lambda: ndl.ones(0, 3).max(), ValueError,
+     "max: axes must hold at least one element, but got axes (0, 1) of shape (0, 3)"),
+    (lambda: ndl.ones(0, 3).min(0), ValueError,
+     "min: axes must hold at least one element, but got axes (0,) of shape (0, 3)"),
+    (lambda: ndl.ones(0).argmax(), ValueError,
+     "argmax: axes must hold at least one element, but got axes (0,) of shape (0,)"),
+    (lambda: ndl.ones(0, 3).argmax(0), ValueError,
+     "argmax: axes must hold at least one element, but got axes (0,) of shape (0, 3)"),
+    (lambda: ops.logsumexp(ndl.ones(0)), ValueError,
+     "logsumexp: axes must hold at least one element, but got axes (0,) of shape (0,)"),
+    (lambda: ops.logsoftmax(ndl.ones(3, 0)), ValueError,
+     "logsoftmax: axes must hold at least one element, but got axes (1,) of shape (3, 0)"),
+    (lambda: X.reshape((4, 2)), ValueError, "reshape: shape must hold the 6 elements of (2, 3), but got (4, 2)"),
+    (lambda: X.reshape((4, -1)), ValueError, "reshape: shape must hold the 6 elements of (2, 3), but got (4, 1)"),
+    (lambda: X.reshape((-1, -1)), ValueError, "reshape: shape must hold the 6 elements of (2, 3), but got (-1, -1)"),
+    (lambda: ndl.ones(0, 3).reshape((0, -1)), ValueError,
+     "reshape: shape must hold the 0 elements of (0, 3), but got (0, -1)"),
+    (lambda: X.reshape(2.5), TypeError, "reshape: shape must be an integer, but got 2.5"),
+    (lambda: X.reshape((2, -3)), ValueError, "reshape: shape must be at least -1, but got -3"),
+    (lambda: X.permute((0,)), ValueError, "permute: axes must name each of the 2 axes of (2, 3) once, but got (0,)"),
+    (lambda: X.permute((0, 0)), ValueError, "permute: axes must differ, but got (0, 0) for 2 dimensions"),
+    (lambda: ndl.ones(3).transpose(), ValueError, "transpose: x must have at least 2 axes, but got shape (3,)"),
+    (lambda: X.transpose((0,)), ValueError, "transpose: axes must be two axes, but got (0,)"),
+    (lambda: X.broadcast_to((1, 3)), ValueError,
+     "broadcast_to: shape must be one that (2, 3) repeats to, but got (1, 3)"),
+    (lambda: X.broadcast_to(3), ValueError, "broadcast_to: shape must be one that (2, 3) repeats to, but got (3,)"),
+    (lambda: X.broadcast_to("ab"), TypeError, "broadcast_to: shape must be an integer, but got 'ab'"),
+    (lambda: ops.sum_to(X, (5, 2, 3)), ValueError,
+     "sum_to: shape must be one that repeats to (2, 3), but got (5, 2, 3)"),
+    (lambda: ops.dilate(X, 0, -1), ValueError, "dilate: dilation must be at least 0, but got -1"),
+    (lambda: ops.dilate(X, "a", 1), TypeError, "dilate: axis must be an integer, but got 'a'"),
+    (lambda: ops.undilate(X, (0, -2), 1), ValueError, "undilate: axes must differ, but got (0, -2) for 2 dimensions"),
+    (lambda: ops.pad(X, 1), TypeError, "pad: pairs must be a Sequence, but got int"),
+    (lambda: ops.pad(X, ((1, 1),)), ValueError, "pad: pairs must be one for each axis of (2, 3), but got 1"),
+    (lambda: ops.pad(X, ((1, 1, 1), (0, 0))), ValueError, "pad: pair must be one integer or 2, but got 3: (1, 1, 1)"),
+    (lambda: ops.pad(X, ((-1, -2), (0, 0))), ValueError,
+     "pad: negative pairs must leave each axis of (2, 3) a size, but got ((-1, -2), (0, 0))"),
+    (lambda: ops.stack(X), TypeError, "stack: tensors must be a list or tuple of tensors, but got Tensor"),
+    (lambda: ops.stack([]), ValueError, "stack: tensors must be at least one, but got none"),
+    (lambda: ops.concatenate(()), ValueError, "concatenate: tensors must be at least one, but got none"),
+    (lambda: ops.concatenate([X, ndl.ones(2, 4)]), ValueError,
+     "concatenate: the first tensor and another must agree in all sizes but axis 0, but got (3,) and (4,)"),
+    (lambda: ops.concatenate([X, ndl.ones(2)], 1), ValueError,
+     "concatenate: the first tensor and another must agree in rank, but got 2 and 1"),
+    (lambda: ops.split(X)[2], IndexError, "tuple_get_item: index must lie in [-2, 1], but got 2"),
+    (lambda: ops.split(X)[0.5], TypeError, "tuple_get_item: index must be an integer, but got 0.5"),
+    (lambda: ops.split(X) + 1, TypeError, "tuple_add: b must be a TensorTuple, but got int"),
+    # ---- convolution and pooling
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3)), ValueError,
+     "conv2d: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, got (1, 3, 5, 5) and (2, 3, 3)"),
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 4, 3, 3)), ValueError,
+     "conv2d: weight (2, 4, 3, 3) reads 4 channels per group x groups=1, but x (1, 3, 5, 5) has 3 channels"),
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 1, 3, 3), groups=3), ValueError,
+     "conv2d: groups must divide the 2 out-channels of weight, but got 3"),
+    (lambda: ops.conv(ndl.ones(5, 5, 3), WEIGHT), ValueError,
+     "conv: x (N, H, W, C) and weight (K, K, C, O) are needed, got (5, 5, 3) and (2, 3, 3, 3)"),
+    (lambda: ndl.conv2d(ndl.ones(1, 3, 0, 5), WEIGHT), ValueError,
+     "conv2d: the sizes of x must be at least 1, but got (1, 3, 0, 5)"),
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 0, 3)), ValueError,
+     "conv2d: kernel sizes must be at least 1, but got (0, 3)"),
+    (lambda: ndl.conv1d(ndl.ones(1, 3, 4), ndl.ones(2, 3, 3), dilation=2), ValueError,
+     "conv1d: the kernel must fit into the padded input, but its extent is (5,) and that of x (1, 3, 4) is (4,)"),
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3, 3, dtype="float64")), TypeError,
+     "conv2d: x and weight must have one floating dtype, but got float32 and float64"),
+    (lambda: functional.max_pool2d(Tensor([[[[1]]]]), 1), TypeError,
+     "max_pool2d: x must have one floating dtype, but got int64"),
+    (lambda: functional.max_pool1d(X, 2), ValueError,
+     "max_pool1d: x must have 3 axes, (N, C, *S), but got shape (2, 3)"),
+    (lambda: functional.avg_pool2d(IMAGE, 3, padding=(1, 2)), ValueError,
+     "avg_pool2d: padding must be at most half of the kernel (3, 3), but got (1, 2)"),
+    (lambda: functional.max_pool2d(IMAGE, 6), ValueError,
+     ("max_pool2d: the kernel must fit into the padded input, but its extent is (6, 6) and that of x (1, 3, 5, 5) is "
+      "(5, 5)")),
+    # ---- initialisers
+    (lambda: init.conv_fans((3, 3)), ValueError, "conv_fans: shape must be (O, C/G, *K), but got (3, 3)"),
+    # ---- networks
+    (lambda: nn.Module()(X), NotImplementedError, "Module: forward is not defined"),
+    (lambda: nn.Linear(2, 1, bias=False).load_state_dict({"bias": X}), ValueError,
+     "load_state_dict: names and shapes must agree, but got missing weight (2, 1); unexpected bias (2, 3)"),
+    (lambda: nn.Linear(2, 1, bias=False).load_state_dict({"weight": X}), ValueError,
+     "load_state_dict: names and shapes must agree, but got weight has shape (2, 1), not (2, 3)"),
+    (lambda: nn.Conv2d(3, 4, 3, groups=2), ValueError,
+     "Conv2d: groups must divide in_channels and out_channels, but got groups=2 for 3 and 4"),
+    (lambda: nn.Linear(2, 1)(X), ValueError, "Linear: x must have 2 features in its last axis, but got (2, 3)"),
+    (lambda: nn.BatchNorm1d(3)(ndl.ones(2, 4)), ValueError,
+     "BatchNorm1d: x must have 2 or 3 axes and 3 channels, but got shape (2, 4)"),
+    (lambda: nn.BatchNorm2d(3)(X), ValueError,
+     "BatchNorm2d: x must have 4 axes and 3 channels, but got shape (2, 3)"),
+    (lambda: nn.BatchNorm1d(3)(ndl.ones(0, 3)), ValueError,
+     "BatchNorm1d: the batch must not be empty, but got shape (0, 3)"),
+    (lambda: ndl.conv2d(X, WEIGHT), ValueError, "conv2d: x must have 4 axes, (N, C, *S), but got shape (2, 3)"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(3)), ValueError,
+     "conv2d: bias must have the shape (2,) of out-channels, but got (3,)"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(2, dtype="float64")), TypeError,
+     "conv2d: x and bias must have one floating dtype, but got float32 and float64"),
+    (lambda: functional.cross_entropy(X, ndl.ones(3)), ValueError,
+     "cross_entropy: x (N, C) and target (N,) are needed, but got (2, 3) and (3,)"),
+    (lambda: functional.cross_entropy(ndl.ones(0, 3), ndl.ones(0)), ValueError,
+     "cross_entropy: the batch must not be empty, but got x of shape (0, 3)"),
+    (lambda: functional.cross_entropy(X, Tensor([0, 3])), ValueError,
+     "cross_entropy: targets must lie in [0, 2], but got 0 to 3"),
+    (lambda: nn.CrossEntropyLoss()(X, Tensor([-1, 2])), ValueError,
+     "cross_entropy: targets must lie in [0, 2], but got -1 to 2"),
+    # ---- optimizers
+    (lambda: optim.SGD(X), TypeError, "SGD: params must be a sequence of tensors, but got Tensor"),
+    (lambda: optim.Adam(1), TypeError, "Adam: params must be a sequence of tensors, but got int"),
+    (lambda: optim.SGD([]), ValueError, "SGD: params must hold at least one tensor, but got none"),
+    (lambda: optim.Adam([Tensor([1])]), TypeError, "Adam: params must have floating dtypes, but got int64"),
+    (lambda: stepped(optim.SGD([leaf(2)]), ndl.ones(3)), ValueError,
+     "step: a gradient must have its tensor's shape (2,), but got (3,)"),
+    (lambda: stepped(optim.Optimizer([leaf(2)], 0.1, 0), ndl.ones(2)), NotImplementedError,
+     "Optimizer: the rule is not defined"),
+    (lambda: optim.SGD([leaf(2)]).clip_grad_norm(), ValueError,
+     "clip_grad_norm: at least one parameter must have a gradient, but got none"),
+    (lambda: optim.SGD([leaf(2)]).clip_grad_norm(-1), ValueError,
+     "clip_grad_norm: max_norm must lie in [0, inf], but got -1"),
+    (lambda: optim.SGD([X], nesterov=True), ValueError,
+     "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.0 and 0.0"),
+    (lambda: optim.SGD([X], momentum=0.5, nesterov=True), ValueError,
+     "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.5 and 0.5"),
+    # ---- the derivative checker
+    (lambda: ndl.gradcheck(ops.exp, 1.0), TypeError, "gradcheck: inputs must be tensors, but input 0 is float"),
+    (lambda: ndl.gradcheck(ops.add, leaf(2, dtype="float64"), leaf(2)), TypeError,
+     "gradcheck: inputs must be of float64, but input 1 is of float32"),
+    (lambda: ndl.gradcheck(ops.exp, DOUBLE), ValueError,
+     "gradcheck: at least one input must require grad, but none does"),
+    (lambda: ndl.gradcheck(_Slope(), Tensor([1.5])), AssertionError,
+     re.compile(r"gradcheck: _Slope\(\) has a wrong derivative of order 1 in input 0 of shape \(1,\): at index \(0,\) "
+                r"backward gives -?\d+\.\d+, but differences give -?\d+\.\d+")),
+]  # fmt: skip
+
+
+def raised_by(row):
+    """The error of a row."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        row[0]()
+    return caught.value
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: getattr(row[2], "pattern", row[2]))
+def test_message(row):
+    _, kind, text = row
+    error = raised_by(row)
+    pattern = text.pattern if isinstance(text, re.Pattern) else re.escape(text)
+    assert re.fullmatch(pattern, str(error))
+    assert type(error) is kind
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: getattr(row[2], "pattern", row[2]))
+def test_form_of_message(row):
+    """op: rule, but got values."""
+    assert re.match(r"\w+: \S", str(raised_by(row)))
+    assert re.search(r"\bbut\b|\bgot\b|\bdefined$|\bfirst$|\bto copy it$|\bcannot be set$", str(raised_by(row)))
+
+
+def raise_statements():
+    """(file, first line) -> the text of every raise statement of needle, without the data package."""
+    statements = {}
+    for path in sorted(SOURCES.rglob("*.py")):
+        name, text = path.relative_to(SOURCES).as_posix(), path.read_text("utf-8")
+        if not name.startswith("data/"):
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.Raise):
+                    statements[name, node.lineno] = ast.get_source_segment(text, node)
+    return statements
+
+
+def lines_of(error):
+    """(file, line) of the places in needle at which an error, or one that it replaces, was raised."""
+    while error is not None:
+        trace = error.__traceback__
+        while trace is not None:
+            path = Path(trace.tb_frame.f_code.co_filename)
+            if path.is_relative_to(SOURCES):
+                yield path.relative_to(SOURCES).as_posix(), trace.tb_lineno
+            trace = trace.tb_next
+        error = error.__cause__ or error.__context__
+
+
+def test_every_raise_has_a_row():
+    statements = raise_statements()
+    reached = {line for row in ROWS for line in lines_of(raised_by(row))}
+    missing = {f"{name}:{line}: {statements[name, line]}" for name, line in statements.keys() - reached}
+    assert not missing, "these statements have no row in ROWS"
+
+
+def test_a_raise_without_a_row_is_seen(tmp_path, monkeypatch):
+    """The test above has teeth: one more statement anywhere fails it."""
+    (tmp_path / "new.py").write_text('def f():\n    raise ValueError("new: nothing is right, but got 1")\n')
+    monkeypatch.setattr(sys.modules[__name__], "SOURCES", tmp_path)
+    assert raise_statements() == {("new.py", 2): 'raise ValueError("new: nothing is right, but got 1")'}
+    with pytest.raises(AssertionError, match=r"new\.py:2"):
+        test_every_raise_has_a_row()
+
+
+def test_errors_come_before_any_work(monkeypatch):
+    """What is refused was not computed first."""
+    for op_class in [entry for entry in vars(ops).values() if isinstance(entry, type) and issubclass(entry, Op)]:
+        monkeypatch.setattr(op_class, "compute", autograd.Op.compute)
+    for function in (
+        lambda: X + ndl.ones(2),
+        lambda: X @ X,
+        lambda: X.reshape((4, 2)),
+        lambda: X.sum(2),
+        lambda: ops.stack([X, ndl.ones(3)]),
+        lambda: ops.concatenate([X, ndl.ones(2, 4)]),
+        lambda: ops.pad(X, ((-1, -2), (0, 0))),
+        lambda: X.clip(2, 1),
+        lambda: ndl.conv2d(IMAGE, ndl.ones(2, 4, 3, 3)),
+    ):
+        with pytest.raises(ValueError, match=": "):
+            function()
