@@ -7,6 +7,7 @@ import ast
 import re
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,18 @@ from needle.autograd import Op, Tensor, TensorOp, Value
 from needle.backend_ndarray import NDArray
 from needle.backend_ndarray import device as device_module
 from needle.nn import functional
+from tests.nn import test_convs
+from tests.nn.functional import (
+    test_activation,
+    test_convolution_errors,
+    test_dense,
+    test_dropout,
+    test_loss,
+    test_normalization,
+    test_padding,
+    test_pooling,
+    test_resampling,
+)
 
 SOURCES = Path(ndl.__file__).resolve().parent
 
@@ -144,8 +157,8 @@ ROWS = [
      "conv2d: stride must be one integer or 2, but got 1: (1,)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, padding=-1), ValueError, "conv2d: padding must be at least 0, but got -1"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, dilation=0), ValueError, "conv2d: dilation must be at least 1, but got 0"),
-    (lambda: ndl.conv2d(IMAGE, WEIGHT, padding="same"), TypeError,
-     "conv2d: padding must be an integer, but got 'same'"),
+    (lambda: ndl.conv2d(IMAGE, WEIGHT, padding="sane"), ValueError,
+     "conv2d: padding must be one of 'valid', 'same', but got 'sane'"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, stride=b"12"), TypeError,
      "conv2d: stride must be an integer, but got b'12'"),
     (lambda: X.sum(b"0"), TypeError, "summation: axis must be an integer, but got b'0'"),
@@ -326,13 +339,13 @@ ROWS = [
     (lambda: ops.split(X) + 1, TypeError, "tuple_add: b must be a TensorTuple, but got int"),
     # ---- convolution and pooling
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3)), ValueError,
-     "conv2d: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, got (1, 3, 5, 5) and (2, 3, 3)"),
+     "conv2d: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, but got (1, 3, 5, 5) and (2, 3, 3)"),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 4, 3, 3)), ValueError,
      "conv2d: weight (2, 4, 3, 3) reads 4 channels per group x groups=1, but x (1, 3, 5, 5) has 3 channels"),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 1, 3, 3), groups=3), ValueError,
      "conv2d: groups must divide the 2 out-channels of weight, but got 3"),
     (lambda: ops.conv(ndl.ones(5, 5, 3), WEIGHT), ValueError,
-     "conv: x (N, H, W, C) and weight (K, K, C, O) are needed, got (5, 5, 3) and (2, 3, 3, 3)"),
+     "conv: x (N, H, W, C) and weight (K, K, C, O) are needed, but got (5, 5, 3) and (2, 3, 3, 3)"),
     (lambda: ndl.conv2d(ndl.ones(1, 3, 0, 5), WEIGHT), ValueError,
      "conv2d: the sizes of x must be at least 1, but got (1, 3, 0, 5)"),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 0, 3)), ValueError,
@@ -342,9 +355,9 @@ ROWS = [
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3, 3, dtype="float64")), TypeError,
      "conv2d: x and weight must have one floating dtype, but got float32 and float64"),
     (lambda: functional.max_pool2d(Tensor([[[[1]]]]), 1), TypeError,
-     "max_pool2d: x must have one floating dtype, but got int64"),
-    (lambda: functional.max_pool1d(X, 2), ValueError,
-     "max_pool1d: x must have 3 axes, (N, C, *S), but got shape (2, 3)"),
+     "max_pool2d: x must have a floating dtype, but got int64"),
+    (lambda: functional.max_pool1d(X[0], 2), ValueError,
+     "max_pool1d: x must have 3 axes, (N, C, *S), or 2, (C, *S), of which only N may be 0, but got shape (3,)"),
     (lambda: functional.avg_pool2d(IMAGE, 3, padding=(1, 2)), ValueError,
      "avg_pool2d: padding must be at most half of the kernel (3, 3), but got (1, 2)"),
     (lambda: functional.max_pool2d(IMAGE, 6), ValueError,
@@ -367,19 +380,23 @@ ROWS = [
      "BatchNorm2d: x must have 4 axes and 3 channels, but got shape (2, 3)"),
     (lambda: nn.BatchNorm1d(3)(ndl.ones(0, 3)), ValueError,
      "BatchNorm1d: the batch must not be empty, but got shape (0, 3)"),
-    (lambda: ndl.conv2d(X, WEIGHT), ValueError, "conv2d: x must have 4 axes, (N, C, *S), but got shape (2, 3)"),
+    (lambda: ndl.conv2d(X, WEIGHT), ValueError,
+     "conv2d: x must have 4 axes, or 3 without a batch, but got shape (2, 3)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(3)), ValueError,
      "conv2d: bias must have the shape (2,) of out-channels, but got (3,)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(2, dtype="float64")), TypeError,
      "conv2d: x and bias must have one floating dtype, but got float32 and float64"),
     (lambda: functional.cross_entropy(X, ndl.ones(3)), ValueError,
-     "cross_entropy: x (N, C) and target (N,) are needed, but got (2, 3) and (3,)"),
+     "cross_entropy: target must hold class indices (2,) or probabilities (2, 3) for x (2, 3), but got (3,)"),
     (lambda: functional.cross_entropy(ndl.ones(0, 3), ndl.ones(0)), ValueError,
      "cross_entropy: the batch must not be empty, but got x of shape (0, 3)"),
     (lambda: functional.cross_entropy(X, Tensor([0, 3])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got 0 to 3"),
     (lambda: nn.CrossEntropyLoss()(X, Tensor([-1, 2])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got -1 to 2"),
+    (lambda: ops.hardtanh(X, 2, 1), ValueError, "hardtanh: low must not exceed high, but got 2 and 1"),
+    (lambda: functional.pad(Tensor([1]), (1, 1), value=float("nan")), ValueError,
+     "pad: value must be finite for an x of int64, but got nan"),
     # ---- optimizers
     (lambda: optim.SGD(X), TypeError, "SGD: params must be a sequence of tensors, but got Tensor"),
     (lambda: optim.Adam(1), TypeError, "Adam: params must be a sequence of tensors, but got int"),
@@ -456,9 +473,22 @@ def lines_of(error):
         error = error.__cause__ or error.__context__
 
 
+def rows_elsewhere():
+    """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
+    for module in (test_activation, test_dense, test_dropout, test_loss, test_normalization):
+        yield from (row[0] for row in module.ERRORS)
+    for module in (test_pooling, test_resampling):
+        for name, shape, arguments, options, *_ in module.REFUSED:
+            yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)
+    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_padding.REFUSED)
+    yield from (partial(test_convolution_errors.call, misuse, functional) for misuse in test_convolution_errors.MISUSES)
+    yield from (partial(test_convs.build, nn, misuse) for misuse in test_convs.MISUSES)
+
+
 def test_every_raise_has_a_row():
     statements = raise_statements()
-    reached = {line for row in ROWS for line in lines_of(raised_by(row))}
+    calls = [*(row[0] for row in ROWS), *rows_elsewhere()]
+    reached = {line for call in calls for line in lines_of(raised_by((call,)))}
     missing = {f"{name}:{line}: {statements[name, line]}" for name, line in statements.keys() - reached}
     assert not missing, "these statements have no row in ROWS"
 

@@ -19,8 +19,7 @@ def correlate_by_taps(x: Array, w: Array, window: Window) -> Array:
     """Cross-correlate by one 1x1 product per kernel position, accumulated: (N, C, *S), (O, C/G, *K) -> (N, O, *P).
 
     At stride 1, for an output as wide as the padded input, what a position meets is one stretch of that input, shifted:
-    the product takes it as it lies, without any columns, and the surplus is cut off in the end. With one channel per
-    group (depthwise) the product is an elementwise one.
+    the product takes it as it lies, without any columns, and the surplus is cut off in the end.
     """
     kernel, whole = w.shape[2:], padded(x, window)
     output = window.output(x.shape[2:], kernel)
@@ -29,12 +28,12 @@ def correlate_by_taps(x: Array, w: Array, window: Window) -> Array:
         return outermost(_shifted_products(whole, matrices, kernel, output, window))
     y = xp(x).zeros((window.groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)
     for position, met in taps(window, kernel, output):
-        y += _product(matrices[(..., *position)], columns.by_group(whole[met], window))
+        y += columns.product(matrices[(..., *position)], columns.by_group(whole[met], window))
     return outermost(y.reshape(w.shape[0], *output, x.shape[0]))
 
 
 def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
-    """The convolution at stride 1 of a padded (C, *S, N): (O, *P, N), a view of a wider array."""
+    """The convolution at stride 1 of a padded (C, *S, N) with matrices (G, O/G, C/G, *K): (O, *P, N)."""
     flat = columns.by_group(whole, window)
     steps = [math.prod(whole.shape[axis + 2 :]) for axis in range(len(kernel))]
     shifts = {
@@ -49,18 +48,13 @@ def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size,
         stop = min(start + chunk, length)
         block = wide[:, :, start:stop]
         for i, (position, shift) in enumerate(shifts.items()):
-            product = _product(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
+            met = columns.product(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
             if i:
-                block += product
+                block += met
             else:
-                block[...] = product
+                block[...] = met
     wide = wide.reshape(groups * outs, *whole.shape[1:])
-    return wide[(slice(None), *(slice(n) for n in output))]
-
-
-def _product(matrix: Array, x: Array) -> Array:
-    """(G, O/G, C/G), (G, C/G, P) -> (G, O/G, P)."""
-    return matrix * x if matrix.shape[2] == 1 else matrix @ x
+    return xp(whole).ascontiguousarray(wide[(slice(None), *(slice(n) for n in output))])
 
 
 def correlate_by_contraction(x: Array, w: Array, window: Window) -> Array:

@@ -46,11 +46,11 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
     source = by_group(xp(y).ascontiguousarray(innermost(y)), window)
     matrix = by_group(w, window).swapaxes(1, 2)
     if is_pointwise(kernel, window):
-        return outermost((matrix @ source).reshape(channels, *output, batch))
+        return outermost(product(matrix, source).reshape(channels, *output, batch))
     x = xp(y).zeros((channels, *window.padded(size), batch), y.dtype)
     for start, stop in _blocks(channels, kernel, output, batch, y.dtype.itemsize):
         block = (stop - start, *output[1:])
-        columns = matrix @ source[:, :, _rows(start, stop, output, batch)]
+        columns = product(matrix, source[:, :, _rows(start, stop, output, batch)])
         columns = columns.reshape(channels, *kernel, *block, batch)
         for position, met in taps(window, kernel, block, start):
             x[met] += columns[(slice(None), *position)]
@@ -127,6 +127,11 @@ def _rows(start: int, stop: int, output: Size, batch: int) -> slice:
     """Output rows start to stop as a stretch of P·N."""
     row = math.prod(output[1:]) * batch
     return slice(start * row, stop * row)
+
+
+def product(matrix: Array, x: Array) -> Array:
+    """(G, A, B), (G, B, P) -> (G, A, P). With B = 1 (depthwise) an outer product is twice as fast as NumPy's matmul."""
+    return matrix * x if matrix.shape[2] == 1 else matrix @ x
 
 
 def by_group(array: Array, window: Window) -> Array:

@@ -4,7 +4,7 @@
     correlate_transpose  y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)
     correlate_weight     x (N, C, *S), y (N, O, *P)   -> w (O, C/G, *K)
 
-Each has more than one algorithm: chosen by shape, or by name within `conv_algorithm`.
+Each has more than one algorithm, chosen by name within `conv_algorithm`.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ BACKWARD: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
 
 
 class _Choice(threading.local):
-    forward: str | None = None
-    backward: str | None = None
+    forward = "im2col"
+    backward = "fold"
 
 
 _choice = _Choice()
@@ -44,8 +44,9 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
     Forward: "im2col" (columns and one matrix product), "taps" (one 1x1 product per kernel position) or "contraction"
     (one view of all windows, one tensor contraction). Backward: "fold" (columns added back in their places) or
-    "convolution" (both gradients as convolutions). All give the same results to rounding; without a name the shapes
-    decide. Raises ValueError for another name.
+    "convolution" (both gradients as convolutions). All give the same results to rounding. Without a name it is "im2col"
+    and "fold", which no layer of a small network was seen to lose by (docs/convolution.md has the measurements). Raises
+    ValueError for another name.
     """
     check.one_of("conv_algorithm", "name", name, [*FORWARD, *BACKWARD])
     stage = "forward" if name in FORWARD else "backward"
@@ -59,18 +60,17 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
 def correlate(x: Array, w: Array, window: Window) -> Array:
     """Cross-correlate: (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
-    name = _choice.forward or ("taps" if w.shape[1] == 1 < window.groups else "im2col")
-    return _in_single(FORWARD[name], x, w, window)
+    return _in_single(FORWARD[_choice.forward], x, w, window)
 
 
 def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
-    return _in_single(BACKWARD[_choice.backward or "fold"][0], y, w, window, size)
+    return _in_single(BACKWARD[_choice.backward][0], y, w, window, size)
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
-    return _in_single(BACKWARD[_choice.backward or "fold"][1], x, y, window, kernel)
+    return _in_single(BACKWARD[_choice.backward][1], x, y, window, kernel)
 
 
 def _in_single(product: Callable[..., Array], a: Array, b: Array, *parameters: Any) -> Array:

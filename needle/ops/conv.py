@@ -108,7 +108,10 @@ def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
     x, w = tensor(op, x), tensor(op, w)
     rank = w.ndim - 2
     if rank < 1 or x.ndim != w.ndim:
-        raise ValueError(f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, got {x.shape} and {w.shape}")
+        raise ValueError(
+            f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, "
+            f"but got {x.shape} and {w.shape}"
+        )
     if isinstance(padding, str):
         padding = named_padding(op, padding, w.shape[2:], stride, dilation)
     window = Window.make(op, rank, stride, padding, dilation, groups)
@@ -133,7 +136,10 @@ def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, group
     x, w = tensor(op, x), tensor(op, w)
     rank = w.ndim - 2
     if rank < 1 or x.ndim != w.ndim:
-        raise ValueError(f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, got {x.shape} and {w.shape}")
+        raise ValueError(
+            f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, "
+            f"but got {x.shape} and {w.shape}"
+        )
     window = Window.make(op, rank, stride, padding, dilation, groups)
     extra = check.sizes(op, "output_padding", output_padding, rank)
     for more, s, d in zip(extra, window.stride, window.dilation, strict=True):
@@ -195,7 +201,9 @@ def conv(x, weight, stride=1, padding=1):
     """The course's convolution: x (N, H, W, C), weight (K, K, C, O) -> (N, P, P, O); its default padding is 1."""
     x, weight = tensor("conv", x), tensor("conv", weight)
     if x.ndim != 4 or weight.ndim != 4:
-        raise ValueError(f"conv: x (N, H, W, C) and weight (K, K, C, O) are needed, got {x.shape} and {weight.shape}")
+        raise ValueError(
+            f"conv: x (N, H, W, C) and weight (K, K, C, O) are needed, but got {x.shape} and {weight.shape}"
+        )
     y = convolve("conv", permute(x, (0, 3, 1, 2)), permute(weight, (3, 2, 0, 1)), stride=stride, padding=padding)
     return permute(y, (0, 2, 3, 1))
 
@@ -237,4 +245,5 @@ def check_floats(op, **tensors):
     dtypes = [t.dtype for t in tensors.values()]
     if any(dtype.kind != "f" or dtype != dtypes[0] for dtype in dtypes):
         names, given = " and ".join(tensors), " and ".join(map(str, dtypes))
-        raise TypeError(f"{op}: {names} must have one floating dtype, but got {given}")
+        rule = "one floating dtype" if len(dtypes) > 1 else "a floating dtype"
+        raise TypeError(f"{op}: {names} must have {rule}, but got {given}")

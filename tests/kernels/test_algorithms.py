@@ -281,11 +281,10 @@ def test_without_a_name_the_shapes_choose_one_of_each(device, calls, groups):
     assert set(calls[1:]) <= set(BACKWARD)
 
 
-def test_depthwise_takes_the_taps_by_default(device, calls):
+def test_columns_are_the_default(device, calls):
     step(device, groups=4)
     step(device, groups=1)
-    assert calls[0] == "taps"
-    assert calls[3] == "im2col"
+    assert calls == ["im2col", *calls[1:3], "im2col", *calls[4:]]
 
 
 def test_names_nest_and_come_back(device, calls):

@@ -415,24 +415,6 @@ def test_modules_print_as_in_torch(make):
 @pytest.mark.parametrize(
     ("module", "text", "torch_module", "options_needle_lacks"),
     [
-        (
-            nn.BatchNorm2d(3),
-            "BatchNorm2d(3, eps=1e-05, momentum=0.1)",
-            torch.nn.BatchNorm2d(3),
-            ", affine=True, bias=True, track_running_stats=True",
-        ),
-        (
-            nn.BatchNorm1d(3, eps=0.1, momentum=1),
-            "BatchNorm1d(3, eps=0.1, momentum=1.0)",
-            torch.nn.BatchNorm1d(3, eps=0.1, momentum=1.0),
-            ", affine=True, bias=True, track_running_stats=True",
-        ),
-        (
-            nn.MaxPool2d(2),
-            "MaxPool2d(kernel_size=2, stride=2, padding=0)",
-            torch.nn.MaxPool2d(2),
-            ", dilation=1, ceil_mode=False",
-        ),
         (nn.Dropout(0.3), "Dropout(p=0.3)", torch.nn.Dropout(0.3), ", inplace=False"),
         (nn.Flatten(), "Flatten()", torch.nn.Flatten(), "start_dim=1, end_dim=-1"),
     ],

@@ -288,6 +288,11 @@ for op, draw in (
 row("tanh", "large", lambda x: ops.tanh(x * 16), lambda x: torch.tanh(x * 16), (9,))
 row("sigmoid", "large", lambda x: ops.sigmoid(x * 16), lambda x: torch.sigmoid(x * 16), (9,))
 
+row("expm1", "", ops.expm1, torch.expm1, (3, 4))
+row("softplus", "", ops.softplus, lambda x: torch.nn.functional.softplus(x, threshold=1e9), (3, 4))
+row("hardtanh", "", ops.hardtanh, torch.nn.functional.hardtanh, (3, 4))
+row("clamped_log", "", ops.clamped_log, lambda x: x.log().clamp(min=-100), (3, 4), draw=positive)
+
 row("sign", "", ops.sign, torch.sign, (2, 3), constant=True)
 row("sign", "few", ops.sign, torch.sign, (2, 3), draw=few, constant=True)
 for low, high in ((-0.5, 0.5), (None, 0.25), (-0.25, None), (0, 0), (np.float64(-0.5), 1)):

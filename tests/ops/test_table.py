@@ -16,7 +16,8 @@ EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
 ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py"}
 
 # Op classes that compute on windows; they are differentiated in the tests of convolution and pooling.
-WINDOWED = {"Conv", "ConvTranspose", "ConvWeight", "GatherAtMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
+WINDOWED = {"Conv", "ConvTranspose", "ConvWeight", "Fold", "Unfold"}
+WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
 
 # No graph holds the op, because picking an element of what `make_tuple` has just made gives the very input.
 ABSENT = {"MakeTensorTuple"}

@@ -197,12 +197,12 @@ ERRORS = [
     *(
         (
             lambda name=name: getattr(F, name)(INTEGERS), TypeError,
-            f"{name}: x must have one floating dtype, but got int64",
+            f"{name}: x must have a floating dtype, but got int64",
         )
         for name in ("relu6", "leaky_relu", "elu", "silu", "softplus", "hardtanh")
     ),
-    (lambda: F.softmax(INTEGERS, 1), TypeError, "softmax: x must have one floating dtype, but got int64"),
-    (lambda: F.log_softmax(INTEGERS, 1), TypeError, "log_softmax: x must have one floating dtype, but got int64"),
+    (lambda: F.softmax(INTEGERS, 1), TypeError, "softmax: x must have a floating dtype, but got int64"),
+    (lambda: F.log_softmax(INTEGERS, 1), TypeError, "log_softmax: x must have a floating dtype, but got int64"),
     (lambda: F.softmax(FLOATS, 2), ValueError, "softmax: dim must lie in [-2, 1], but got 2"),
     (lambda: F.log_softmax(FLOATS, -3), ValueError, "log_softmax: dim must lie in [-2, 1], but got -3"),
     (lambda: F.softmax(FLOATS, 0.5), TypeError, "softmax: dim must be an integer, but got 0.5"),

@@ -69,7 +69,7 @@ def of_both(op, rank):
         rule = f"x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {shape}"
         yield Misuse(f"x of {len(shape)} axes", op, (shape, w), f"{op}: {rule}")
     for shape in ((4, *kernel), (4, 4, *kernel, 3), (4, 4)):
-        rule = f"{names} must agree in rank, got {x} and {shape}"
+        rule = f"{names} must agree in rank, but got {x} and {shape}"
         yield Misuse(f"weight of {len(shape)} axes", op, (x, shape), f"{op}: {rule}")
     for shape in ((3,), (4, 1), (), (1,)):
         rule = f"bias must have the shape (4,) of out-channels, but got {shape}"
@@ -230,7 +230,7 @@ def of_columns(op, x, given):
         yield Misuse(f"x {value}", op, (value,), rule, given, TypeError)
     for dtype in ("int64", "uint8", "bool"):
         takes = "torch moves bools" if dtype == "bool" else ""
-        rule = f"{op}: x must have one floating dtype, but got {dtype}"
+        rule = f"{op}: x must have a floating dtype, but got {dtype}"
         yield Misuse(f"of {dtype}", op, (x,), rule, given, TypeError, (dtype,), takes)
     for name in ("kernel_size", "output_size", "stride", "padding", "dilation"):
         if name == "output_size" and op == "unfold":

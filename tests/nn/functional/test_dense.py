@@ -299,11 +299,11 @@ ERRORS = [
     ),
     (
         lambda: F.cosine_similarity(zeros(2, dtype="int64"), zeros(2)), TypeError,
-        "cosine_similarity: x1 must have one floating dtype, but got int64",
+        "cosine_similarity: x1 must have a floating dtype, but got int64",
     ),
     (
         lambda: F.cosine_similarity(zeros(2), zeros(2, dtype="int64")), TypeError,
-        "cosine_similarity: x2 must have one floating dtype, but got int64",
+        "cosine_similarity: x2 must have a floating dtype, but got int64",
     ),
     (
         lambda: F.cosine_similarity(zeros(2), zeros(2)), ValueError,

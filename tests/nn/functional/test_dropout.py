@@ -104,7 +104,7 @@ ERRORS = [
             ),
             (
                 lambda name=name, x=x: getattr(F, name)(x.astype("int64")), TypeError,
-                f"{name}: x must have one floating dtype, but got int64",
+                f"{name}: x must have a floating dtype, but got int64",
             ),
             (
                 lambda name=name: getattr(nn, name.capitalize())("half"), TypeError,

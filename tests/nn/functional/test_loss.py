@@ -305,7 +305,7 @@ ERRORS = [
     ),
     (
         lambda: F.cross_entropy(integers(1, 2), integers(1, 2)), TypeError,
-        "cross_entropy: x must have one floating dtype, but got int64",
+        "cross_entropy: x must have a floating dtype, but got int64",
     ),
     (
         lambda: F.cross_entropy(floats(2), integers(1, 2)), TypeError,
@@ -398,7 +398,7 @@ ERRORS = [
     *(
         (
             lambda name=name: getattr(F, name)(integers(1, 2), floats(2)), TypeError,
-            f"{name}: x must have one floating dtype, but got int64",
+            f"{name}: x must have a floating dtype, but got int64",
         )
         for name in ("mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss")
     ),

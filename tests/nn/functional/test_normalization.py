@@ -290,7 +290,7 @@ ERRORS = [
         for row in [
             (
                 norm(name, zeros(2, 3, 3, dtype="int64")), TypeError,
-                f"{name}: x must have one floating dtype, but got int64",
+                f"{name}: x must have a floating dtype, but got int64",
             ),
             (
                 norm(name, x, weight=zeros(2)), ValueError,
@@ -395,7 +395,7 @@ ERRORS = [
     ),
     (
         lambda: F.normalize(zeros(2, 3, dtype="int64")), TypeError,
-        "normalize: x must have one floating dtype, but got int64",
+        "normalize: x must have a floating dtype, but got int64",
     ),
     (lambda: F.normalize(zeros(3)), ValueError, "normalize: dim must lie in [-1, 0], but got 1"),
     (

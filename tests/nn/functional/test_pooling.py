@@ -182,6 +182,13 @@ def test_precision_is_kept(device, name, arguments):
     assert_allclose(y.numpy(), getattr(torch.nn.functional, name)(torch.tensor(half.numpy()), *arguments), rtol=2e-3)
 
 
+def test_means_of_halves_are_taken_in_single_precision(device):
+    x = abs(np.random.randn(1, 1, 3001)).astype("float16")
+    y = F.adaptive_avg_pool1d(ndl.Tensor(x, device=device), 2)
+    expected = np.array([[[x[..., :1501].mean(dtype="float64"), x[..., 1500:].mean(dtype="float64")]]])
+    assert_allclose(y.numpy(), expected, rtol=2**-11)
+
+
 # ---- places, ties, NaN -----------------------------------------------------------------------------------------------
 
 
@@ -381,7 +388,7 @@ def test_what_torch_refuses_is_refused(device, name, shape, arguments, options, 
 )
 def test_only_floats_are_pooled(device, name, dtype):
     x = np.zeros((2, 3, 6, 7)[: 2 + int(name[-2])], dtype)
-    with pytest.raises(TypeError, match=f"{name}: x must have one floating dtype, but got {dtype}"):
+    with pytest.raises(TypeError, match=f"{name}: x must have a floating dtype, but got {dtype}"):
         getattr(F, name)(ndl.Tensor(x, device=device, requires_grad=False), 2)
     with pytest.raises(NotImplementedError):
         getattr(torch.nn.functional, name)(torch.tensor(x), 2)

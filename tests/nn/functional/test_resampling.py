@@ -61,6 +61,7 @@ TABLE = {
     "twice and three times": ((2, 3, 4, 5), None, (2.0, 3)),
     "half": ((2, 3, 4, 5), None, 0.5),
     "the scale, not the ratio": ((2, 3, 10), None, 0.37),
+    "a little more than three times": ((2, 3, 5), None, 3.1),
     "the same size": ((2, 3, 4, 5), (4, 5)),
     "from one element": ((2, 3, 1, 1), (3, 4)),
     "to one element": ((2, 3, 4, 5), 1),
@@ -255,7 +256,7 @@ def test_what_torch_refuses_is_refused(device, name, shape, arguments, options, 
 
 def test_only_floats_are_resampled(device):
     x = np.arange(3).reshape(1, 1, 3)
-    with pytest.raises(TypeError, match="interpolate: x must have one floating dtype, but got int64"):
+    with pytest.raises(TypeError, match="interpolate: x must have a floating dtype, but got int64"):
         F.interpolate(ndl.Tensor(x, device=device, requires_grad=False), 5)
     with pytest.raises(NotImplementedError):
         torch.nn.functional.interpolate(torch.tensor(x), 5)
