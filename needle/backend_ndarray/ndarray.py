@@ -19,7 +19,8 @@ class NDArray:
     """An n-dimensional array and its device.
 
     `NDArray(other, device=None)` copies; `NDArray.wrap(array)` shares the memory of a raw array. `array` is the raw
-    NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory.
+    NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory (a write into
+    `array` itself does not). Seen as a NumPy array it is read-only.
 
     >>> array = NDArray([[1, 2, 3], [4, 5, 6]])
     >>> array[:, 1:].fill(0)
@@ -110,7 +111,11 @@ class NDArray:
         self.array[index] = value
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        return np.array(to_host(self.array), dtype=dtype, copy=copy)
+        host = np.array(to_host(self.array), dtype=dtype, copy=copy)
+        if copy is not True and np.may_share_memory(host, to_host(self.array)):
+            host = host.view()
+            host.flags.writeable = False  # a write behind needle's back would give a wrong gradient in silence
+        return host
 
     def __float__(self) -> float:
         return float(to_host(self.array).item())

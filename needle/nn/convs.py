@@ -92,8 +92,9 @@ class _ConvTranspose(_Conv):
 
     def __init__(
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True,
-        dilation=1, device=None, dtype="float32",
+        dilation=1, padding_mode="zeros", device=None, dtype="float32",
     ):  # fmt: skip
+        check.one_of(type(self).__name__, "padding_mode", padding_mode, ("zeros",))
         more = check.sizes(type(self).__name__, "output_padding", output_padding, self.rank)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype

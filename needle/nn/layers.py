@@ -73,10 +73,25 @@ class CosineSimilarity(Module):
 
 
 class Flatten(Module):
-    """(N, …) -> (N, product of the rest)."""
+    """The axes from `start_dim` to `end_dim` as one: (N, …) -> (N, product of the rest) by default."""
+
+    def __init__(self, start_dim=1, end_dim=-1):
+        super().__init__()
+        self.start_dim = check.integer("Flatten", "start_dim", start_dim)
+        self.end_dim = check.integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x):
-        return reshape(x, (x.shape[0], math.prod(x.shape[1:])))
+        first = check.axis("Flatten", self.start_dim, x.ndim, "start_dim")
+        last = check.axis("Flatten", self.end_dim, x.ndim, "end_dim")
+        if first > last:
+            raise ValueError(
+                f"Flatten: start_dim must not come after end_dim, but got {self.start_dim} and {self.end_dim} for "
+                f"shape {x.shape}"
+            )
+        return reshape(x, (*x.shape[:first], math.prod(x.shape[first : last + 1]), *x.shape[last + 1 :]))
+
+    def extra_repr(self):
+        return f"start_dim={self.start_dim}, end_dim={self.end_dim}"
 
 
 class Identity(Module):

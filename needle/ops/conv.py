@@ -241,7 +241,10 @@ def check_fit(op, x, kernel, window):
 
 
 def check_floats(op, **tensors):
-    """Refuse tensors that are not of one floating dtype."""
+    """Refuse tensors that are not of one floating dtype, or not on one device."""
+    devices = [t.device for t in tensors.values()]
+    if any(device != devices[0] for device in devices):
+        raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {' and '.join(map(str, devices))}")
     dtypes = [t.dtype for t in tensors.values()]
     if any(dtype.kind != "f" or dtype != dtypes[0] for dtype in dtypes):
         names, given = " and ".join(tensors), " and ".join(map(str, dtypes))

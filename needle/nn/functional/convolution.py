@@ -18,8 +18,9 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Options and errors as in `conv2d`, with one number.
     """
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _apply("conv1d", 1, convolve, x, weight, bias, options)
+    return _apply(
+        "conv1d", 1, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -35,8 +36,9 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     >>> ndl.conv2d(x, weight).numpy().tolist()
     [[[[4.0, 4.0], [4.0, 4.0]]]]
     """
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _apply("conv2d", 2, convolve, x, weight, bias, options)
+    return _apply(
+        "conv2d", 2, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -44,8 +46,9 @@ def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     Options and errors as in `conv2d`, with triples.
     """
-    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-    return _apply("conv3d", 3, convolve, x, weight, bias, options)
+    return _apply(
+        "conv3d", 3, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
+    )
 
 
 def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -53,9 +56,10 @@ def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 
     L = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. Options and errors as in `conv_transpose2d`.
     """
-    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    options |= {"groups": groups, "dilation": dilation}
-    return _apply("conv_transpose1d", 1, convolve_transpose, x, weight, bias, options)
+    return _apply(
+        "conv_transpose1d", 1, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
+        output_padding=output_padding, groups=groups, dilation=dilation,
+    )  # fmt: skip
 
 
 def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -70,9 +74,10 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     >>> ndl.nn.functional.conv_transpose2d(x, weight).numpy().tolist()
     [[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]
     """
-    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    options |= {"groups": groups, "dilation": dilation}
-    return _apply("conv_transpose2d", 2, convolve_transpose, x, weight, bias, options)
+    return _apply(
+        "conv_transpose2d", 2, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
+        output_padding=output_padding, groups=groups, dilation=dilation,
+    )  # fmt: skip
 
 
 def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -80,9 +85,10 @@ def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 
     Options and errors as in `conv_transpose2d`, with triples.
     """
-    options = {"stride": stride, "padding": padding, "output_padding": output_padding}
-    options |= {"groups": groups, "dilation": dilation}
-    return _apply("conv_transpose3d", 3, convolve_transpose, x, weight, bias, options)
+    return _apply(
+        "conv_transpose3d", 3, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
+        output_padding=output_padding, groups=groups, dilation=dilation,
+    )  # fmt: skip
 
 
 def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
@@ -137,18 +143,18 @@ def same_padding(size, kernel_size, stride=1, dilation=1):
     )
 
 
-def _apply(op, rank, product, x, weight, bias, options):
+def _apply(op, rank, product, x, weight, bias, *, groups, **options):
     """A convolution, or its transpose, of x (N, C, *S) or (C, *S), plus its bias."""
     x, weight = tensor(op, x), tensor(op, weight)
     x, batched = _batched(op, rank, x)
     if bias is not None:
         bias = tensor(op, bias)
-        groups = check.integer(op, "groups", options["groups"], least=1)
+        groups = check.integer(op, "groups", groups, least=1)
         outs = weight.shape[:1] if product is convolve else tuple(n * groups for n in weight.shape[1:2])
         if bias.shape != outs:
             raise ValueError(f"{op}: bias must have the shape {outs} of out-channels, but got {bias.shape}")
         check_floats(op, x=x, bias=bias)
-    y = product(op, x, weight, **options)
+    y = product(op, x, weight, groups=groups, **options)
     if bias is not None:
         y = y + reshape(bias, (1, -1) + (1,) * rank)
     return y if batched else reshape(y, y.shape[1:])
