@@ -174,6 +174,8 @@ def parse(arguments):
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--out", type=Path, help="folder for metrics.csv")
     options = parser.parse_args(arguments)
+    if options.dataset == "digits" and options.data is not None:
+        parser.error("--data is for mnist and fashion-mnist; the digits come with needle")
     if options.dataset != "digits" and options.data is None:
         parser.error(f"--dataset {options.dataset} needs --data, the folder of its four IDX files")
     if options.epochs is None:

@@ -19,8 +19,8 @@ class NDArray:
     """An n-dimensional array and its device.
 
     `NDArray(other, device=None)` copies; `NDArray.wrap(array)` shares the memory of a raw array. `array` is the raw
-    NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory (a write into
-    `array` itself does not). Seen as a NumPy array it is read-only.
+    NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory (a write
+    into `array` itself does not). Seen as a NumPy array it is read-only.
 
     >>> array = NDArray([[1, 2, 3], [4, 5, 6]])
     >>> array[:, 1:].fill(0)

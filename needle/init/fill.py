@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle import check, ops
 from needle.autograd import Tensor
-from needle.backend_ndarray import default_device
+from needle.backend_ndarray import BackendDevice, default_device
 
 
 def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=False):
@@ -63,7 +63,7 @@ def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):
 
 
 def _device(device):
-    return default_device() if device is None else device
+    return default_device() if device is None else check.instance("init", "device", device, BackendDevice)
 
 
 def _shape(op, shape):

@@ -81,6 +81,8 @@ class Flatten(Module):
         self.end_dim = check.integer("Flatten", "end_dim", end_dim)
 
     def forward(self, x):
+        if x.ndim == self.start_dim:
+            x = reshape(x, (*x.shape, 1))  # no axes to flatten: their product is 1
         first = check.axis("Flatten", self.start_dim, x.ndim, "start_dim")
         last = check.axis("Flatten", self.end_dim, x.ndim, "end_dim")
         if first > last:

@@ -244,7 +244,8 @@ def check_floats(op, **tensors):
     """Refuse tensors that are not of one floating dtype, or not on one device."""
     devices = [t.device for t in tensors.values()]
     if any(device != devices[0] for device in devices):
-        raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {' and '.join(map(str, devices))}")
+        names, given = " and ".join(tensors), " and ".join(map(str, devices))
+        raise TypeError(f"{op}: {names} must be on one device, but got {given}")
     dtypes = [t.dtype for t in tensors.values()]
     if any(dtype.kind != "f" or dtype != dtypes[0] for dtype in dtypes):
         names, given = " and ".join(tensors), " and ".join(map(str, dtypes))

@@ -416,7 +416,6 @@ def test_modules_print_as_in_torch(make):
     ("module", "text", "torch_module", "options_needle_lacks"),
     [
         (nn.Dropout(0.3), "Dropout(p=0.3)", torch.nn.Dropout(0.3), ", inplace=False"),
-        (nn.Flatten(), "Flatten()", torch.nn.Flatten(), "start_dim=1, end_dim=-1"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
 )
