@@ -71,7 +71,7 @@ class Source:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else "needle"
+                    bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
                     yield alias.name, node.lineno
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:

@@ -406,6 +406,8 @@ ROWS = [
      "linear: x and weight must be on one device, but got cpu() and elsewhere()"),
     (lambda: on_two_devices(lambda x, there: functional.conv1d(x, ndl.ones(3, 2, 1), there[0])), TypeError,
      "conv1d: x and bias must be on one device, but got cpu() and elsewhere()"),
+    (lambda: ndl.conv2d(IMAGE, ndl.ones(0, 3, 3, 3)), ValueError,
+     "conv2d: weight must have at least 1 out-channel, but got (0, 3, 3, 3)"),
     # ---- optimizers
     (lambda: optim.SGD(X), TypeError, "SGD: params must be a sequence of tensors, but got Tensor"),
     (lambda: optim.Adam(1), TypeError, "Adam: params must be a sequence of tensors, but got int"),

@@ -1,6 +1,6 @@
 """Data: datasets of items, transforms of images, and the loader that makes batches of tensors of them."""
 
-from needle.data.dataset import Dataset, NDArrayDataset
+from needle.data.dataset import Dataset, ImageDataset, NDArrayDataset
 from needle.data.digits import DigitsDataset
 from needle.data.idx import IDXDataset, MNISTDataset, idx_files, read_idx
 from needle.data.loader import DataLoader
@@ -11,6 +11,7 @@ __all__ = [
     "Dataset",
     "DigitsDataset",
     "IDXDataset",
+    "ImageDataset",
     "MNISTDataset",
     "NDArrayDataset",
     "RandomCrop",

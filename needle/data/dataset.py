@@ -81,6 +81,17 @@ class NDArrayDataset(Dataset):
         return self[np.asarray(indices)]
 
 
+class ImageDataset(NDArrayDataset):
+    """Images (N, C, H, W), with the channels before the pixels as a convolution takes them, and their labels (N,).
+
+    The transforms see an image as (H, W, C), the form that `RandomCrop` and `RandomFlipHorizontal` take.
+    """
+
+    def apply_transforms(self, x: np.ndarray) -> np.ndarray:
+        """`x` (C, H, W) after every transform, in order."""
+        return np.moveaxis(super().apply_transforms(np.moveaxis(x, 0, -1)), -1, 0) if self.transforms else x
+
+
 def _stacked(number: int, field: tuple[Any, ...]) -> np.ndarray:
     """B values of one field, of one shape S: an array (B, *S)."""
     values = [np.asarray(value) for value in field]

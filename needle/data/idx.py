@@ -15,7 +15,7 @@ from os import PathLike
 
 import numpy as np
 
-from needle.data.dataset import NDArrayDataset, Transform
+from needle.data.dataset import ImageDataset, NDArrayDataset, Transform
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -82,12 +82,14 @@ class MNISTDataset(NDArrayDataset):
         super().__init__(images[..., None], labels, transforms=transforms)
 
 
-class IDXDataset(NDArrayDataset):
+class IDXDataset(ImageDataset):
     """Images (1, H, W) of float32 in 0..1 and their uint8 labels, from a folder that `idx_files` reads."""
 
-    def __init__(self, folder: str | PathLike[str], train: bool = True):
+    def __init__(
+        self, folder: str | PathLike[str], train: bool = True, transforms: Sequence[Transform] | None = None
+    ):
         images, labels = _read_pair("IDXDataset", *idx_files(folder, train))
-        super().__init__(images[:, None], labels)
+        super().__init__(images[:, None], labels, transforms=transforms)
 
 
 def _find(folder: str | PathLike[str], stem: str, kind: str) -> str:

@@ -122,6 +122,8 @@ def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
         )
     if w.shape[0] % window.groups:
         raise ValueError(f"{op}: groups must divide the {w.shape[0]} out-channels of weight, but got {window.groups}")
+    if not w.shape[0]:
+        raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
     check_fit(op, x, w.shape[2:], window)
     check_floats(op, x=x, weight=w)
     return Conv(window)(x, w)

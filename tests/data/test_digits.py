@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from needle.data import DigitsDataset
+from needle.data import DigitsDataset, RandomCrop, RandomFlipHorizontal
 
 
 @pytest.mark.parametrize(("train", "count"), [(True, 1442), (False, 355)])
@@ -50,3 +50,26 @@ def test_nearest_neighbour_reads_the_held_out_digits():
     (train_images, train_labels), (images, labels) = (DigitsDataset(part).arrays for part in (True, False))
     scores = images.reshape(355, 64) @ train_images.reshape(1442, 64).T - (train_images**2).sum(axis=(1, 2, 3)) / 2
     assert np.mean(train_labels[scores.argmax(axis=1)] == labels) > 0.97
+
+
+def test_transforms_see_an_image_with_its_channels_last():
+    seen = []
+
+    def flip(image):
+        seen.append(image.shape)
+        return image[:, ::-1]
+
+    plain, flipped = DigitsDataset(train=False), DigitsDataset(train=False, transforms=[flip])
+    assert seen == []
+    np.testing.assert_array_equal(flipped[3][0], plain[3][0][:, :, ::-1])
+    assert flipped[3][1] == plain[3][1]
+    batch, labels = flipped.take([0, 5])
+    np.testing.assert_array_equal(batch, plain.arrays[0][[0, 5], :, :, ::-1])
+    np.testing.assert_array_equal(labels, plain.arrays[1][[0, 5]])
+    assert seen == [(8, 8, 1)] * 3
+
+
+def test_the_transforms_of_the_package_fit():
+    images, _ = DigitsDataset(transforms=[RandomCrop(1), RandomFlipHorizontal()]).take(range(4))
+    assert images.shape == (4, 1, 8, 8)
+    assert images.dtype == "float32"
