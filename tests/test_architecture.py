@@ -71,7 +71,8 @@ class Source:
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Import):
                 for alias in node.names:
-                    bound[alias.asname or alias.name.split(".")[0]] = alias.name if alias.asname else alias.name.split(".")[0]
+                    package = alias.name.split(".")[0]
+                    bound[alias.asname or package] = alias.name if alias.asname else package
                     yield alias.name, node.lineno
             elif isinstance(node, ast.ImportFrom):
                 for alias in node.names:

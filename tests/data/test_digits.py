@@ -66,7 +66,7 @@ def test_transforms_see_an_image_with_its_channels_last():
     batch, labels = flipped.take([0, 5])
     np.testing.assert_array_equal(batch, plain.arrays[0][[0, 5], :, :, ::-1])
     np.testing.assert_array_equal(labels, plain.arrays[1][[0, 5]])
-    assert seen == [(8, 8, 1)] * 3
+    assert seen == [(8, 8, 1)] * 4
 
 
 def test_the_transforms_of_the_package_fit():
