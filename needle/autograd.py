@@ -81,7 +81,9 @@ class Value:
 
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
-        """A leaf on the memory of a raw array."""
+        """A leaf on the memory of a raw array (a NumPy scalar becomes a 0-d one)."""
+        if isinstance(array, HostScalar):
+            array = device_of(array).asarray(array)
         self = cls.__new__(cls)
         self.array, self.op, self.inputs, self.grad = array, None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now

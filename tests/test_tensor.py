@@ -309,3 +309,10 @@ def test_a_pickled_tensor_does_not_remember_the_writes_of_its_process(monkeypatc
     Tensor([1.0]).cached_data.fill(2)
     y.backward()
     same(x.grad, [4])
+
+
+def test_a_leaf_of_a_numpy_scalar_is_an_array_of_no_axes():
+    x = Tensor.make_const(np.float32(3))
+    assert isinstance(x.array, np.ndarray)
+    assert (x.shape, x.dtype) == ((), "float32")
+    assert (x + Tensor([1.0, 2.0], dtype="float32")).numpy().tolist() == [4, 5]
