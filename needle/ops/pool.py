@@ -10,7 +10,7 @@ from needle.kernels import Window
 from needle.ops.arithmetic import cast, divide, divide_scalar
 from needle.ops.conv import check_fit, check_floats
 from needle.ops.operand import tensor
-from needle.ops.shape import reshape
+from needle.ops.shape import with_batch
 
 
 class MaxPool(TensorOp):
@@ -153,9 +153,7 @@ def batched(op, x, rank):
             f"but got shape {x.shape}"
         )
     check_floats(op, x=x)
-    if x.ndim == rank + 2:
-        return x, lambda y: y
-    return reshape(x, (1, *x.shape)), lambda y: reshape(y, y.shape[1:])
+    return with_batch(x, rank)
 
 
 def _window(op, x, rank, kernel_size, stride, padding, dilation=1):

@@ -339,6 +339,13 @@ def _sizes(op, shape, least=0):
     return tuple(check.integer(op, "shape", n, least=least) for n in sizes)
 
 
+def with_batch(x, rank):
+    """x (N, C, *S), or (C, *S) as a batch of one, and the function that takes the axis of such a batch off again."""
+    if x.ndim == rank + 2:
+        return x, lambda y: y
+    return reshape(x, (1, *x.shape)), lambda y: reshape(y, y.shape[1:])
+
+
 def _several(op, tensors):
     """A non-empty sequence of tensors as a tuple."""
     if not isinstance(tensors, (list, tuple, TensorTuple)) or isinstance(tensors, Tensor):

@@ -11,6 +11,7 @@ from needle import check, kernels
 from needle.ops import reshape
 from needle.ops.conv import check_floats, convolve, convolve_transpose, from_columns, to_columns
 from needle.ops.operand import tensor
+from needle.ops.shape import with_batch
 
 
 def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -103,9 +104,9 @@ def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
     [[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]]
     """
     kernel = _axes("unfold", "kernel_size", kernel_size)
-    x, batched = _batched("unfold", len(kernel), tensor("unfold", x))
+    x, unbatched = _batched("unfold", len(kernel), tensor("unfold", x))
     columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
-    return columns if batched else reshape(columns, columns.shape[1:])
+    return unbatched(columns)
 
 
 def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
@@ -120,9 +121,9 @@ def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
     """
     size, kernel = _axes("fold", "output_size", output_size), _axes("fold", "kernel_size", kernel_size)
     check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
-    x, batched = _batched("fold", 1, tensor("fold", x))
+    x, unbatched = _batched("fold", 1, tensor("fold", x))
     y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
-    return y if batched else reshape(y, y.shape[1:])
+    return unbatched(y)
 
 
 def same_padding(size, kernel_size, stride=1, dilation=1):
@@ -146,7 +147,7 @@ def same_padding(size, kernel_size, stride=1, dilation=1):
 def _apply(op, rank, product, x, weight, bias, *, groups, **options):
     """A convolution, or its transpose, of x (N, C, *S) or (C, *S), plus its bias."""
     x, weight = tensor(op, x), tensor(op, weight)
-    x, batched = _batched(op, rank, x)
+    x, unbatched = _batched(op, rank, x)
     if bias is not None:
         bias = tensor(op, bias)
         groups = check.integer(op, "groups", groups, least=1)
@@ -157,16 +158,14 @@ def _apply(op, rank, product, x, weight, bias, *, groups, **options):
     y = product(op, x, weight, groups=groups, **options)
     if bias is not None:
         y = y + reshape(bias, (1, -1) + (1,) * rank)
-    return y if batched else reshape(y, y.shape[1:])
+    return unbatched(y)
 
 
 def _batched(op, rank, x):
-    """x with a batch axis, and whether it came with one."""
-    if x.ndim == rank + 2:
-        return x, True
-    if x.ndim == rank + 1:
-        return reshape(x, (1, *x.shape)), False
-    raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
+    """x with a batch axis, and the function that takes the axis off again where x came without."""
+    if x.ndim not in (rank + 1, rank + 2):
+        raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
+    return with_batch(x, rank)
 
 
 def _axes(op, name, value):
