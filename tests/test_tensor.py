@@ -316,3 +316,14 @@ def test_a_leaf_of_a_numpy_scalar_is_an_array_of_no_axes():
     assert isinstance(x.array, np.ndarray)
     assert (x.shape, x.dtype) == ((), "float32")
     assert (x + Tensor([1.0, 2.0], dtype="float32")).numpy().tolist() == [4, 5]
+
+
+@pytest.mark.parametrize("shared", [lambda x: x.detach(), lambda x: x.cached_data], ids=["detached", "cached_data"])
+def test_seen_as_a_numpy_array_it_is_read_only(shared):
+    x = Tensor([1.0, 2.0])
+    y = (x * x).sum()
+    with pytest.raises(ValueError, match="read-only"):
+        np.asarray(shared(x))[0] = 9
+    np.array(shared(x))[0] = 9  # a copy is the caller's own
+    y.backward()
+    same(x.grad, [2, 4])

@@ -711,3 +711,11 @@ def test_a_training_step_stays_in_float32(name, optimizer, device):
         assert len(kept) > len(optimizer.params)
         assert {str(array.dtype) for array in kept} == {"float32"}
     assert_floats_are("float32", [model.eval()(x)])
+
+
+@pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1), (-2, -1), (2, 2)], ids=str)
+def test_flatten_is_that_of_torch(axes, device):
+    x = normal(2, 3, 4, 5)
+    layer, twin = nn.Flatten(*axes), torch.nn.Flatten(*axes)
+    np.testing.assert_array_equal(layer(tensor(x, device)).numpy(), twin(torch.from_numpy(x)).numpy(), strict=True)
+    assert repr(layer) == repr(twin)
