@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from needle import check, ops
-from needle.backend_ndarray import cpu, xp
+from needle.backend_ndarray import cpu
 from needle.nn.functional.dropout import dropout
 from needle.nn.functional.normalization import length
 from needle.ops.conv import check_floats
@@ -117,7 +117,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         check_broadcast(op, "attn_mask", attn_mask, "scores", (*batch, query.shape[-2], key.shape[-2]))
     scores = (query * scale) @ ops.transpose(key)
     if is_causal:
-        namespace = xp(query.array)
+        namespace = query.device.xp
         seen = namespace.tril(namespace.ones(scores.shape[-2:], dtype=bool))
         scores = ops.where(query.make_const(seen), scores, -math.inf)
     weights = ops.exp(ops.logsoftmax(scores)) if attn_mask is None else _masked_softmax(scores, attn_mask)
@@ -139,7 +139,7 @@ def integers(op, name, x):
     if x.dtype.kind == "b":
         raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
     if x.dtype.kind == "f" and x.device == cpu():
-        whole = xp(x.array).isfinite(x.array) & (xp(x.array).floor(x.array) == x.array)
+        whole = x.device.xp.isfinite(x.array) & (x.device.xp.floor(x.array) == x.array)
         if not whole.all():
             raise ValueError(f"{op}: {name} must be integers, but got {x.array[~whole].flat[0]}")
     return x.array.astype("int64")

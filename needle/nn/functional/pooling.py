@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from needle import check
-from needle.backend_ndarray import xp
 from needle.ops import getitem
 from needle.ops.linalg import matmul_along
 from needle.ops.pool import avg_pool, batched, max_pool
@@ -114,7 +113,7 @@ def _adaptive_avg_pool(op, x, rank, output_size):
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         if n != p:
             start, end = map(x.device.array, _edges(n, p))
-            place = xp(x.array).arange(n)[:, None]
+            place = x.device.xp.arange(n)[:, None]
             x = matmul_along(x, ((place >= start) & (place < end)) / (end - start), axis)
     return unbatched(x)
 
@@ -127,7 +126,7 @@ def _adaptive_max_pool(op, x, rank, output_size, return_indices):
     if _alike(size, output):
         result = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
         return tuple(map(unbatched, result)) if return_indices else unbatched(result)
-    kernel, plane = (), xp(x.array).zeros((), "int64")
+    kernel, plane = (), x.device.xp.zeros((), "int64")
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         windows = list(zip(*_edges(n, p), strict=True))
         k = max(end - start for start, end in windows)
