@@ -104,10 +104,10 @@ class RNNCell(_Cell):
 
 
 class LSTMCell(_Cell):
-    """A unit that keeps what it likes: x (N, in) and (h, c), both (N, H) -> (h, c) of the next step.
+    """One step of a long short-term memory: x (N, in) and (h, c), both (N, H) -> (h', c') of the same shapes.
 
     The gates i, f, g, o are H columns each, in this order, of x @ W_ih + bias_ih + h @ W_hh + bias_hh:
-    c' = sigmoid(f) · c + sigmoid(i) · tanh(g), h' = sigmoid(o) · tanh(c'). Both are zeros where (h, c) is None.
+    c' = sigmoid(f) · c + sigmoid(i) · tanh(g), h' = sigmoid(o) · tanh(c'). h and c are zeros where (h, c) is None.
 
     Parameters, in the order in which they are drawn: W_ih (in, 4·H), W_hh (H, 4·H), and with `bias` bias_ih (4·H,) and
     bias_hh (4·H,), all uniform within ± 1 / sqrt(H). Raises ValueError where shapes do not fit, TypeError where x, h or
