@@ -78,6 +78,7 @@ from needle.ops.reduce import (
     LogSoftmax,
     LogSumExp,
     Mean,
+    Softmax,
     Summation,
     argmax,
     logsoftmax,
@@ -85,6 +86,7 @@ from needle.ops.reduce import (
     max,
     mean,
     min,
+    softmax,
     summation,
 )
 from needle.ops.shape import (
@@ -164,6 +166,7 @@ __all__ = [
     "ScatterToMax",
     "Sigmoid",
     "Sign",
+    "Softmax",
     "Softplus",
     "Split",
     "SpreadPool",
@@ -224,6 +227,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "sign",
+    "softmax",
     "softplus",
     "split",
     "sqrt",
