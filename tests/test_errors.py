@@ -19,7 +19,7 @@ from needle.autograd import Op, Tensor, TensorOp, Value
 from needle.backend_ndarray import NDArray
 from needle.backend_ndarray import device as device_module
 from needle.nn import functional
-from tests.nn import test_convs
+from tests.nn import test_attention, test_convs, test_recurrent
 from tests.nn.functional import (
     test_activation,
     test_convolution_errors,
@@ -168,6 +168,9 @@ ROWS = [
     (lambda: X.max(-3), ValueError, "max: axis must lie in [-2, 1], but got -3"),
     (lambda: X.min("a"), TypeError, "min: axis must be an integer, but got 'a'"),
     (lambda: ops.logsumexp(X, 1.0), TypeError, "logsumexp: axis must be an integer, but got 1.0"),
+    (lambda: ops.softmax(X, 2), ValueError, "softmax: axis must lie in [-2, 1], but got 2"),
+    (lambda: ops.softmax(ndl.ones(3, 0)), ValueError,
+     "softmax: axes must hold at least one element, but got axes (1,) of shape (3, 0)"),
     (lambda: ops.logsoftmax(X, 2), ValueError, "logsoftmax: axis must lie in [-2, 1], but got 2"),
     (lambda: X.argmax(2), ValueError, "argmax: axis must lie in [-2, 1], but got 2"),
     (lambda: ops.split(ndl.ones()), ValueError, "split: axis must lie in [0, -1], but got 0"),
@@ -392,6 +395,8 @@ ROWS = [
      "cross_entropy: the batch must not be empty, but got x of shape (0, 3)"),
     (lambda: functional.cross_entropy(X, Tensor([0, 3])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got 0 to 3"),
+    (lambda: nn.SoftmaxLoss()(X, Tensor([0])), ValueError,
+     "SoftmaxLoss: x (N, C) and target (N,) are needed, but got (2, 3) and (1,)"),
     (lambda: nn.CrossEntropyLoss()(X, Tensor([-1, 2])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got -1 to 2"),
     (lambda: ops.hardtanh(X, 2, 1), ValueError, "hardtanh: low must not exceed high, but got 2 and 1"),
@@ -486,7 +491,8 @@ def lines_of(error):
 
 def rows_elsewhere():
     """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
-    for module in (test_activation, test_dense, test_dropout, test_loss, test_normalization):
+    modules = (test_activation, test_attention, test_dense, test_dropout, test_loss, test_normalization, test_recurrent)
+    for module in modules:
         yield from (row[0] for row in module.ERRORS)
     for module in (test_pooling, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:

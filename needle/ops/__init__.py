@@ -75,6 +75,7 @@ from needle.ops.reduce import (
     LogSoftmax,
     LogSumExp,
     Mean,
+    Softmax,
     Summation,
     argmax,
     logsoftmax,
@@ -82,6 +83,7 @@ from needle.ops.reduce import (
     max,
     mean,
     min,
+    softmax,
     summation,
 )
 from needle.ops.shape import (
@@ -159,6 +161,7 @@ __all__ = [
     "ScatterToMax",
     "Sigmoid",
     "Sign",
+    "Softmax",
     "Softplus",
     "Split",
     "SpreadPool",
@@ -217,6 +220,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "sign",
+    "softmax",
     "softplus",
     "split",
     "sqrt",

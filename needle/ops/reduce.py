@@ -105,6 +105,23 @@ class LogSoftmax(TensorOp):
         return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
 
 
+class Softmax(TensorOp):
+    """e ** x / sum(e ** x) along one axis, the maximum taken out: more exact than the exponential of LogSoftmax."""
+
+    reads_inputs, reads_output = False, True
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def compute(self, x):
+        powers = xp(x).exp(x - x.max(axis=self.axis, keepdims=True))
+        return powers / powers.sum(axis=self.axis, keepdims=True)
+
+    def gradient(self, out_grad, node):
+        weighted = multiply(out_grad, node)
+        return add(weighted, negate(multiply(node, summation(weighted, self.axis, keepdims=True))))
+
+
 class ArgMax(TensorOp):
     """The index of the largest element, the first of equal ones; a constant for the graph."""
 
@@ -152,6 +169,13 @@ def logsoftmax(x, axis=-1):
     x = tensor("logsoftmax", x)
     (axis,) = _some("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
+
+
+def softmax(x, axis=-1):
+    """e ** x / sum(e ** x) along `axis`, without overflow."""
+    x = tensor("softmax", x)
+    (axis,) = _some("softmax", x, (check.axis("softmax", axis, x.ndim),))
+    return Softmax(axis)(x)
 
 
 def argmax(x, axis=None, keepdims=False):

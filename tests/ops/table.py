@@ -363,6 +363,9 @@ row("logsumexp", "large", lambda x: ops.logsumexp(x * 1024, 1), lambda x: torch.
 
 for axis in (0, 1, -1):
     row("logsoftmax", axis, lambda x, a=axis: ops.logsoftmax(x, a), lambda x, a=axis: x.log_softmax(a), (3, 4, 2))
+    row("softmax", axis, lambda x, a=axis: ops.softmax(x, a), lambda x, a=axis: x.softmax(a), (3, 4, 2))
+row("softmax", "default", ops.softmax, lambda x: x.softmax(-1), (3, 4))
+row("softmax", "large", lambda x: ops.softmax(x * 1024), lambda x: (x * 1024).softmax(-1), (3, 4))
 row("logsoftmax", "default", ops.logsoftmax, lambda x: x.log_softmax(-1), (3, 4))
 row("logsoftmax", "large", lambda x: ops.logsoftmax(x * 1024), lambda x: (x * 1024).log_softmax(-1), (3, 4))
 
