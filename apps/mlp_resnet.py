@@ -1,7 +1,4 @@
-"""A residual network of linear maps on MNIST, as in the course.
-
-    python apps/mlp_resnet.py                        # reads the four IDX files in data/
-"""
+"""The course's residual network of linear maps, and its training on MNIST."""
 
 import numpy as np
 
@@ -9,9 +6,9 @@ import needle as ndl
 from needle import nn
 
 if __package__:  # imported as apps.mlp_resnet; otherwise the folder apps is on sys.path
-    from apps.simple_ml import epoch_general_cifar10, last_epoch
+    from apps.simple_ml import SEED, epoch_general_cifar10, last_epoch
 else:
-    from simple_ml import epoch_general_cifar10, last_epoch
+    from simple_ml import SEED, epoch_general_cifar10, last_epoch
 
 __all__ = ["MLPResNet", "ResidualBlock", "epoch", "ndl", "nn", "np", "train_mnist"]
 
@@ -34,9 +31,7 @@ class ResidualBlock(nn.Sequential):
 class MLPResNet(nn.Sequential):
     """A linear map, `num_blocks` residual blocks and a linear map: (N, dim) -> (N, num_classes)."""
 
-    def __init__(
-        self, dim, hidden_dim=100, num_blocks=3, num_classes=10, norm=nn.BatchNorm1d, drop_prob=0.1
-    ):
+    def __init__(self, dim, hidden_dim=100, num_blocks=3, num_classes=10, norm=nn.BatchNorm1d, drop_prob=0.1):
         super().__init__(
             nn.Linear(dim, hidden_dim),
             nn.ReLU(),
@@ -68,17 +63,10 @@ def train_mnist(
 
     `optimizer` is a class; `data_dir` holds the four IDX files, gzipped or plain.
     """
-    np.random.seed(4)
-    train_set, test_set = (
-        ndl.data.MNISTDataset(*ndl.data.idx_files(data_dir, train=train)) for train in (True, False)
-    )
+    np.random.seed(SEED)
+    train_set, test_set = (ndl.data.MNISTDataset(*ndl.data.idx_files(data_dir, train=train)) for train in (True, False))
     train_loader = ndl.data.DataLoader(train_set, batch_size, shuffle=True)
     model = MLPResNet(784, hidden_dim)
     opt = optimizer(model.parameters(), lr=lr, weight_decay=weight_decay)
     trained = last_epoch("train_mnist", epochs, lambda: epoch(train_loader, model, opt))
     return (*trained, *epoch(ndl.data.DataLoader(test_set, batch_size), model))
-
-
-if __name__ == "__main__":
-    names = ("train error", "train loss", "test error", "test loss")
-    print(", ".join(f"{name} {value:.4f}" for name, value in zip(names, train_mnist(), strict=True)))
