@@ -14,6 +14,9 @@ HostScalar = np.generic
 class BackendDevice:
     """A place where arrays live: its name, its namespace `xp` (NumPy or CuPy), the transfers from and to the host."""
 
+    waits = False  # whether asking for an element waits for work that was handed in before
+    block_factor = 1  # how many times larger than on the CPU a block of scratch memory should be
+
     def __init__(self, name: str, xp: Any) -> None:
         self.name = name
         self.xp = xp
@@ -100,6 +103,9 @@ class BackendDevice:
 
 class CudaDevice(BackendDevice):
     """The GPU, through CuPy: imported when first asked for, never before."""
+
+    waits = True
+    block_factor = 256  # a launch costs more than what a cache saves: 256 MiB instead of 1
 
     def __init__(self) -> None:
         self.name = "cuda"
@@ -204,6 +210,18 @@ def cuda() -> BackendDevice:
 def all_devices() -> list[BackendDevice]:
     """Every device that needle knows, enabled or not."""
     return list(_known)
+
+
+def device_for(data: Any) -> BackendDevice:
+    """The device on which a tensor of `data` is made when none is named: where an array is, else the default one.
+
+    NumPy's arrays are data of the host wherever the tensors live, as lists and numbers are.
+    """
+    try:
+        device = _devices[type(data)]
+    except TypeError:
+        return _default
+    return _default if device is _CPU else device
 
 
 def _device_named(name: str) -> BackendDevice:

@@ -6,6 +6,7 @@ import math
 
 from needle import check, kernels
 from needle.autograd import TensorOp
+from needle.backend_ndarray import xp
 from needle.kernels import Window
 from needle.ops.arithmetic import cast, divide, divide_scalar
 from needle.ops.conv import check_fit, check_floats
@@ -134,14 +135,22 @@ def avg_pool(
         if not check.integer(op, "divisor_override", divisor_override):
             raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
         return unbatched(cast(divide_scalar(total, divisor_override), x.dtype))
-    windows = zip(kernel, window.stride, total.shape[2:], counted, strict=True)
+    windows = list(zip(kernel, window.stride, total.shape[2:], counted, strict=True))
     counts = [[min(i * s + k, end) - max(i * s, start) for i in range(p)] for k, s, p, (start, end) in windows]
     if all(len(set(axis)) == 1 for axis in counts):
         mean = divide_scalar(total, math.prod(axis[0] for axis in counts))
-    else:  # a map of counts, the outer product of those along each axis
-        parts = (x.device.array(axis, total.dtype).reshape((-1,) + (1,) * i) for i, axis in enumerate(reversed(counts)))
-        mean = divide(total, x.make_const(math.prod(parts)))
+    else:
+        mean = divide(total, x.make_const(_counts(x.array, windows).astype(total.dtype)))
     return unbatched(cast(mean, x.dtype))
+
+
+def _counts(like, windows):
+    """How many counted elements each window has, the product of those along each axis: (*P) on the device of `like`."""
+    counts = xp(like).ones((), "int64")
+    for k, s, p, (start, end) in windows:
+        first = xp(like).arange(p) * s
+        counts = counts[..., None] * (xp(like).minimum(first + k, end) - xp(like).maximum(first, start))
+    return counts
 
 
 def batched(op, x, rank):

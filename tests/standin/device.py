@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from needle.backend_ndarray import BackendDevice
+from needle.backend_ndarray import BackendDevice, cuda
 from tests.standin.namespace import xp
 
 
 class StandIn(BackendDevice):
     """A device whose namespace behaves as CuPy's does; `tests.standin.array.counts` counts its transfers."""
+
+    waits, block_factor = cuda().waits, cuda().block_factor
 
     def __init__(self) -> None:
         super().__init__("standin", xp)

@@ -26,7 +26,7 @@ TABLE = _table()
 @cache
 def binder(kind: str, name: str) -> Callable[..., None]:
     """A function with CuPy's own parameters that does nothing: calling it raises what a wrong call would raise."""
-    scope: dict[str, Any] = {}
+    scope: dict[str, Any] = {"__name__": __name__}
     plain = name.rpartition(".")[2]
     exec(f"def {plain}{TABLE[kind][name]}: pass", scope)
     bind: Callable[..., None] = scope[plain]
