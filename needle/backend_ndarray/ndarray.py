@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from needle.backend_ndarray.device import BackendDevice, default_device, device_of, to_host
+from needle.backend_ndarray.device import BackendDevice, device_for, device_of, to_host
 
 
 class Owner(Protocol):
@@ -38,7 +38,7 @@ class NDArray:
     def __init__(self, other: Any, device: BackendDevice | None = None) -> None:
         data = other.array if isinstance(other, NDArray) else other
         if device is None:
-            device = other.device if isinstance(other, NDArray) else default_device()
+            device = other.device if isinstance(other, NDArray) else device_for(data)
         self.array = device.array(data)
         self._owner = None
 

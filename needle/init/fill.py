@@ -36,7 +36,8 @@ def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
 
 def constant(*shape, c=1.0, device=None, dtype="float32", requires_grad=False):
     """Every element c."""
-    return Tensor.make_const(_device(device).full(_shape("constant", shape), number("constant", c), dtype), requires_grad)
+    shape, c = _shape("constant", shape), number("constant", c)
+    return Tensor.make_const(_device(device).full(shape, c, dtype), requires_grad)
 
 
 def ones(*shape, device=None, dtype="float32", requires_grad=False):

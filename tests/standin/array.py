@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -24,11 +24,15 @@ quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point war
 
 @dataclass
 class Counts:
-    """How often the host sent data, fetched data, and waited for the device to know a size or a value."""
+    """How often the host sent data, fetched data, and waited for the device to know a size or a value.
+
+    Beside these, how many times it was given work (a kernel or several).
+    """
 
     uploads: int = 0
     downloads: int = 0
     waits: int = 0
+    calls: int = field(default=0, compare=False)
 
 
 counts = Counts()
@@ -37,12 +41,10 @@ counts = Counts()
 @contextmanager
 def counting() -> Iterator[Counts]:
     """What was counted since the block began; complete when it ends."""
-    before = (counts.uploads, counts.downloads, counts.waits)
-    since = Counts()
+    before, since = dict(vars(counts)), Counts()
     yield since
-    since.uploads, since.downloads, since.waits = (
-        now - then for now, then in zip((counts.uploads, counts.downloads, counts.waits), before, strict=True)
-    )
+    for name, then in before.items():
+        setattr(since, name, getattr(counts, name) - then)
 
 
 class Array:
@@ -153,6 +155,7 @@ class Array:
 
     def __setitem__(self, index: Any, value: Any) -> None:
         entries, _ = self._index(index)
+        counts.calls += 1
         self._host[entries] = operand(value)
 
     def _index(self, index: Any) -> tuple[tuple[Any, ...], bool]:
@@ -258,6 +261,7 @@ def argument(value: Any) -> Any:
 
 def call(function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
     """NumPy's result for arguments of the device; written to `out` where that is given."""
+    counts.calls += 1
     with quiet():
         result = function(*[argument(value) for value in args], **{k: argument(v) for k, v in options.items()})
     if type(result) is np.ndarray:
@@ -291,6 +295,7 @@ def _binary(ufunc: np.ufunc, *, reflected: bool = False) -> Any:
             raise TypeError(f"Unsupported type {type(other)}")
         elif not isinstance(other, SCALARS):
             return NotImplemented
+        counts.calls += 1
         pair = (other, self._host) if reflected else (self._host, other)
         with quiet():
             return wrap(ufunc(*pair, **order))
@@ -300,6 +305,7 @@ def _binary(ufunc: np.ufunc, *, reflected: bool = False) -> Any:
 
 def _in_place(ufunc: np.ufunc) -> Any:
     def method(self: Array, other: Any) -> Array:
+        counts.calls += 1
         with quiet():
             ufunc(self._host, operand(other), out=self._host)
         return self
@@ -309,6 +315,7 @@ def _in_place(ufunc: np.ufunc) -> Any:
 
 def _unary(ufunc: np.ufunc) -> Any:
     def method(self: Array) -> Any:
+        counts.calls += 1
         with quiet():
             return wrap(ufunc(self._host, order="C"))
 

@@ -39,6 +39,7 @@ class Ufunc:
             raise TypeError(f"Wrong number of arguments for {self.__name__}: {len(args)}, not {self.nin}")
         if not self.keywords.issuperset(options):
             raise TypeError(f"Wrong arguments {options}")
+        counts.calls += 1
         out = options.pop("out", None)
         if out is None and len(args) > self.nin:
             out = args[self.nin]

@@ -14,8 +14,9 @@ import pytest
 
 import needle as ndl
 import needle.nn.functional as F
-from needle import nn, optim
+from needle import kernels, nn, optim
 from needle.autograd import find_topo_sort
+from needle.kernels import Window
 from tests.nn.functional.alike import normal
 from tests.nn.functional.test_gradcheck import FUNCTIONS
 from tests.nn.test_layers import LAYERS, OPTIMIZERS
@@ -28,9 +29,33 @@ UPLOADS = {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 1, "Dropout3d": 1, "Sequen
 GIVEN = {"list", "array", "ndarray"}  # operands from the host that rows of the table of ops hand over
 
 
-@pytest.mark.parametrize("name", LAYERS)
+MORE_LAYERS = {
+    "BatchNorm3d(momentum=None)": (lambda **options: nn.BatchNorm3d(3, momentum=None, **options), (4, 3, 4, 4, 4)),
+    "InstanceNorm2d(tracking)": (
+        lambda **options: nn.InstanceNorm2d(3, track_running_stats=True, **options),
+        (4, 3, 6, 6),
+    ),
+    "AdaptiveAvgPool2d(uneven)": (lambda **options: nn.AdaptiveAvgPool2d((4, 5)), (4, 3, 6, 6)),
+    "AdaptiveMaxPool2d(uneven)": (lambda **options: nn.AdaptiveMaxPool2d((4, 5)), (4, 3, 6, 6)),
+    "AvgPool2d(uneven)": (lambda **options: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (4, 3, 6, 6)),
+    "Embedding": (lambda **options: Lookup(nn.Embedding(5, 3, padding_idx=1, **options)), (4, 3)),
+}
+
+
+class Lookup(nn.Module):
+    """A table looked up at places that depend on x."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = table
+
+    def forward(self, x):
+        return self.table((x > 0).astype("int64"))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *MORE_LAYERS])
 def test_a_step_of_each_layer(name):
-    make, shape = LAYERS[name]
+    make, shape = (LAYERS | MORE_LAYERS)[name]
     layer = make(device=STANDIN)
     x = ndl.Tensor(normal(*shape).astype("float32"), device=STANDIN)
     width = math.prod(layer(x).shape[1:])
@@ -105,6 +130,46 @@ def test_each_op_and_its_derivatives(row):
             if leaf.grad is not None and leaf.grad.requires_grad:
                 leaf.grad.sum().backward(create_graph=False)
     assert (counts.uploads, counts.downloads) == (0, 0)
+
+
+# ---- how much work is handed in --------------------------------------------------------------------------------------
+
+
+def calls(function, *arguments):
+    """How often a function gives the device work."""
+    with counting() as counts:
+        function(*arguments)
+    return counts.calls
+
+
+def products(rank, size, kernel):
+    """The calls of the three products of a convolution, of unfold and of fold: rank axes of that size and kernel."""
+    window = Window.make("test", rank, 1, 1, 1)
+    x = STANDIN.xp.ones((2, 3, *(size,) * rank))
+    w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
+    y, columns = kernels.correlate(x, w, window), kernels.unfold(x, window, w.shape[2:])
+    return {
+        "conv": calls(kernels.correlate, x, w, window),
+        "weight": calls(kernels.correlate_weight, x, y, window, w.shape[2:]),
+        "unfold": calls(kernels.unfold, x, window, w.shape[2:]),
+        "transpose": calls(kernels.correlate_transpose, y, w, window, x.shape[2:]),
+        "fold": calls(kernels.fold, columns, window, w.shape[2:], x.shape[2:]),
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_has_no_loop_over_places(rank):
+    """What gathers takes the same calls for any size of input and kernel; what folds, for any size of input."""
+    found = products(rank, 5, 2)
+    assert products(rank, 12, 2) == found
+    larger = products(rank, 12, 3)
+    for name in ("conv", "weight", "unfold"):
+        assert larger[name] == found[name] < 20
+    for name in ("transpose", "fold"):  # sum and store for each position of the kernel
+        assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
+
+
+# ---- the counters ----------------------------------------------------------------------------------------------------
 
 
 def test_an_upload_a_download_and_waiting_are_counted():
