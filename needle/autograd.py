@@ -7,14 +7,35 @@ they can be differentiated again.
 
 from __future__ import annotations
 
+import gc
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from needle.backend_ndarray import BackendDevice, HostScalar, NDArray, cpu, device_for, device_of, to_host
+from needle.backend_ndarray import (
+    BackendDevice,
+    HostScalar,
+    NDArray,
+    cpu,
+    default_device,
+    device_for,
+    device_of,
+    to_host,
+)
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
+from needle.lazy import Deferred, Source, check_one_device, outline_of, run
 from needle.operators import TensorOperators, TensorTupleOperators
+
+LAZY_MODE = False  # True: what ops give is computed when it is asked for
+
+
+def __getattr__(name: str) -> Any:
+    """TENSOR_COUNTER: how many values there are, those included that only wait for Python's cycle collector."""
+    if name == "TENSOR_COUNTER":  # counted when it is asked for, so that no tensor pays for it
+        return sum(issubclass(type(entry), Value) for entry in gc.get_objects())
+    raise AttributeError(f"autograd: the name must be one of this module, but got {name!r}")
 
 
 class Op:
@@ -33,6 +54,10 @@ class Op:
     def compute(self, *arrays: Any) -> Any:
         """The result's raw array (for a TensorTupleOp: a tuple of them)."""
         raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
+
+    def infer(self, *outlines: Any) -> Any:
+        """The outline (shape, dtype) of the result, given those of the inputs; None where only computing it tells."""
+        return None
 
     def gradient(self, out_grad: Any, node: Any) -> Any:
         """One gradient per input of `node`, given that of its result; a single one need not be a tuple."""
@@ -70,7 +95,7 @@ class TensorTupleOp(Op):
 class Value:
     """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
 
-    __slots__ = ("__weakref__", "array", "grad", "inputs", "memory", "op", "requires_grad", "stamp")
+    __slots__ = ("__weakref__", "array", "grad", "inputs", "memory", "op", "requires_grad", "source", "stamp")
     array: Any
     op: Op | None
     inputs: tuple[Value, ...]
@@ -78,6 +103,8 @@ class Value:
     grad: Tensor | None
     stamp: int  # the time of creation, as Memory counts it
     memory: Memory  # unset: shared with no other value, and never changed
+    source: Source  # unset: computed
+    deferred: type[Any]  # the class of such values before they are computed
 
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
@@ -92,13 +119,16 @@ class Value:
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
         """Run `op`; the result remembers op and inputs if the graph is recorded and an input requires a gradient."""
-        if len(inputs) > 1:
-            _check_one_device(op, inputs)
-        array = op.compute(*[x.array for x in inputs])
-        if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
-            array = device_of(array).asarray(array)
-        self = cls.__new__(cls)
-        self.array, self.op, self.inputs, self.grad = array, None, (), None
+        if LAZY_MODE and inputs:
+            check_one_device(op, inputs)
+            self: Self = object.__new__(cls.deferred)
+            self.source = Source(op, inputs)
+            for x in inputs:
+                x.shared_memory().add_reader(self)
+        else:
+            self = cls.__new__(cls)
+            self.array = run(op, inputs)
+        self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = False, Memory.now
         if op.is_view:
             self.memory = inputs[0].shared_memory()
@@ -117,18 +147,22 @@ class Value:
         """The gradient that was gathered."""
         return parts
 
+    @property
+    def device(self) -> BackendDevice:
+        return device_of(self.array)
+
     def is_leaf(self) -> bool:
         """Whether this value was made by the user, not by an op."""
         return self.op is None
 
     def detach(self) -> Self:
         """The same data, cut from the graph; the memory is shared."""
-        leaf = self.make_leaf(self.array)
+        leaf: Self = self.make_leaf(self.array)
         leaf.memory = self.shared_memory()
         return leaf
 
     def __reduce__(self) -> Any:  # a deep copy, or what was pickled, is a leaf: the graph and the gradient stay behind
-        return type(self).make_leaf, (self.array, self.requires_grad)
+        return self.make_leaf, (self.array, self.requires_grad)
 
     def shared_memory(self) -> Memory:
         """The record of changes that all values on this memory share."""
@@ -137,7 +171,7 @@ class Value:
         return self.memory
 
     def mark_changed(self) -> None:
-        """Say that the memory behind `array` has been written to, so that backward can tell stale values."""
+        """Say that the memory behind `array` is about to be written to, so that backward can tell stale values."""
         self.shared_memory().mark_changed()
 
 
@@ -197,7 +231,8 @@ class Tensor(Value, TensorOperators):
             raise TypeError(f"data: value must be a Tensor, but got {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
-        self.array, self.memory = device_of(self.array).array(value.array), Memory()
+        self.shared_memory().compute_readers()
+        self.array, self.memory = self.device.array(value.array), Memory()
         self.mark_changed()
 
     @property
@@ -207,19 +242,15 @@ class Tensor(Value, TensorOperators):
 
     @property
     def ndim(self) -> int:
-        return len(self.array.shape)
+        return len(self.shape)
 
     @property
     def size(self) -> int:
-        return int(self.array.size)
+        return math.prod(self.shape)
 
     @property
     def dtype(self) -> Any:
         return self.array.dtype
-
-    @property
-    def device(self) -> BackendDevice:
-        return device_of(self.array)
 
     def numpy(self) -> Any:
         """A copy of the values on the host, a row-major NumPy array."""
@@ -227,7 +258,7 @@ class Tensor(Value, TensorOperators):
 
     def item(self) -> Any:
         """The value of a tensor with one element, as a Python number."""
-        if self.array.size != 1:
+        if self.size != 1:
             raise ValueError(f"item: a tensor of one element is needed, but got shape {self.shape}")
         return to_host(self.array).item()
 
@@ -247,13 +278,13 @@ class Tensor(Value, TensorOperators):
         compute_gradient_of_variables(self, out_grad, create_graph=create_graph, retain_graph=retain_graph)
 
     def add_gradient(self, parts: Tensor | None, grad: Tensor, op: Op) -> Tensor:
-        if grad.array.shape != self.array.shape:
+        if grad.shape != self.shape:
             raise RuntimeError(
-                f"backward: gradients must have the shape of their tensor, {self.array.shape}, but {op!r} gave "
-                f"{grad.array.shape}"
+                f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave "
+                f"{grad.shape}"
             )
-        if grad.array.dtype != self.array.dtype and self.array.dtype.kind == "f":
-            grad = grad.astype(self.array.dtype)
+        if grad.dtype != self.dtype and self.dtype.kind == "f":
+            grad = grad.astype(self.dtype)
         return grad if parts is None else parts + grad
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
@@ -291,6 +322,10 @@ class TensorTuple(Value, TensorTupleOperators):
     __slots__ = ()
 
     @property
+    def device(self) -> BackendDevice:
+        return device_of(self.array[0]) if self.array else default_device()
+
+    @property
     def cached_data(self) -> tuple[NDArray, ...]:
         """The data as NDArrays on the same memory."""
         return tuple(NDArray.wrap(array, self.detach()) for array in self.array)
@@ -318,10 +353,30 @@ class TensorTuple(Value, TensorTupleOperators):
         return f"TensorTuple{self.tuple()}"
 
 
-def _check_one_device(op: Op, inputs: Sequence[Value]) -> None:
-    """Refuse inputs on different devices, naming both."""
-    first = type(inputs[0].array)
-    for x in inputs[1:]:
-        if type(x.array) is not first:
-            names = " and ".join(repr(device_of(value.array)) for value in (inputs[0], x))
-            raise TypeError(f"{type(op).__name__}: inputs must be on one device, but got {names}")
+class DeferredTensor(Deferred, Tensor):
+    """A tensor that is not computed yet."""
+
+    __slots__ = ()
+    plain = Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        shape: tuple[int, ...] = outline_of(self).shape
+        return shape
+
+    @property
+    def dtype(self) -> Any:
+        return outline_of(self).dtype
+
+
+class DeferredTensorTuple(Deferred, TensorTuple):
+    """A tuple of tensors that is not computed yet."""
+
+    __slots__ = ()
+    plain = TensorTuple
+
+    def __len__(self) -> int:
+        return len(outline_of(self))
+
+
+Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
-from needle.backend_ndarray import xp
 from needle.grad_mode import grad_mode
 
 if TYPE_CHECKING:
@@ -13,16 +13,32 @@ if TYPE_CHECKING:
 
 
 class Memory:
-    """What values that share memory share: when it last changed in place, counted in changes of the whole process."""
+    """What values that share memory share: when it last changed in place, counted in changes of the whole process.
 
-    __slots__ = ("changed",)
+    `readers` are the values that were deferred when they were made of this memory.
+    """
+
+    __slots__ = ("changed", "readers")
     now = 0
 
     def __init__(self) -> None:
         self.changed = 0
+        self.readers: WeakSet[Value] | None = None
+
+    def add_reader(self, value: Value) -> None:
+        """Note a deferred value that is to be computed from this memory."""
+        self.readers = self.readers or WeakSet()
+        self.readers.add(value)
+
+    def compute_readers(self) -> None:
+        """Compute what is to be computed from this memory as it is now."""
+        for reader in list(self.readers or ()):
+            reader.array  # noqa: B018
+        self.readers = None
 
     def mark_changed(self) -> None:
-        """Note a change."""
+        """Note that a change comes."""
+        self.compute_readers()
         Memory.now += 1
         self.changed = Memory.now
 
@@ -88,7 +104,7 @@ def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
             "none of its inputs requires grad, or it was computed under no_grad"
         )
     if out_grad is None:
-        return output.make_leaf(xp(output.array).ones_like(output.array))
+        return output.make_const(output.device.xp.ones(output.shape, output.dtype))
     if not hasattr(out_grad, "requires_grad"):
         raise TypeError(f"backward: out_grad must be a Tensor, but got {type(out_grad).__name__}")
     if out_grad.shape != output.shape:

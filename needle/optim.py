@@ -44,8 +44,8 @@ class Optimizer:
             buffers = self._buffers[i]
             if buffers is None:
                 buffers = self._buffers[i] = tuple(xp(array).zeros_like(array) for _ in range(self.buffer_count + 1))
-            self._update(array, grad, *buffers)
             parameter.mark_changed()
+            self._update(array, grad, *buffers)
 
     def _update(self, array: Any, grad: Any, *buffers: Any) -> None:
         """Change `array` in place by the rule; the last of `buffers` is scratch."""

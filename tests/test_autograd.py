@@ -733,7 +733,7 @@ def test_a_write_does_no_harm_behind_an_index(x, index):
     same(x.grad, expected)
 
 
-@pytest.mark.parametrize("name", ["exp", "sqrt", "tanh", "sigmoid", "logsoftmax"])
+@pytest.mark.parametrize("name", ["exp", "sqrt", "tanh", "sigmoid", "logsoftmax", "softmax"])
 def test_ops_that_read_their_result_say_so(x, name):
     expected = getattr(ops, name)(x)
     expected.backward()

@@ -5,6 +5,7 @@ The data package has tests of its own. A `raise` that no row reaches fails `test
 
 import ast
 import re
+import runpy
 import sys
 import types
 from functools import partial
@@ -19,7 +20,7 @@ from needle.autograd import Op, Tensor, TensorOp, Value
 from needle.backend_ndarray import NDArray
 from needle.backend_ndarray import device as device_module
 from needle.nn import functional
-from tests.nn import test_convs
+from tests.nn import test_attention, test_convs, test_recurrent
 from tests.nn.functional import (
     test_activation,
     test_convolution_errors,
@@ -38,6 +39,7 @@ X = ndl.ones(2, 3)
 IMAGE = ndl.ones(1, 3, 5, 5)
 WEIGHT = ndl.ones(2, 3, 3, 3)
 DOUBLE = ndl.ones(2, 3, dtype="float64")
+ARRAY = NDArray(np.zeros((2, 3)))
 
 
 def leaf(*shape, dtype="float32"):
@@ -79,6 +81,25 @@ def elsewhere(*shape):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(device_module._devices, _Elsewhere, backend_ndarray.BackendDevice("elsewhere", np))
         yield ndl.Tensor.make_const(np.zeros(shape).view(_Elsewhere))
+
+
+def attribute_of_deferred(name):
+    """An attribute of a tensor that is not computed yet."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autograd, "LAZY_MODE", True)
+        return getattr(ops.exp(X), name)
+
+
+def tiled(a, b, out, m, n, p):
+    """The product of tiled matrices in the memory of arrays of those shapes."""
+    ndl.cpu().matmul_tiled(*(NDArray.make(shape)._handle for shape in (a, b, out)), m, n, p)
+
+
+def with_backend(name):
+    """The course's module as it is imported with that value of NEEDLE_BACKEND."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NEEDLE_BACKEND", name)
+        return runpy.run_path(ndl.backend_selection.__file__)
 
 
 def on_two_devices(function):
@@ -168,6 +189,9 @@ ROWS = [
     (lambda: X.max(-3), ValueError, "max: axis must lie in [-2, 1], but got -3"),
     (lambda: X.min("a"), TypeError, "min: axis must be an integer, but got 'a'"),
     (lambda: ops.logsumexp(X, 1.0), TypeError, "logsumexp: axis must be an integer, but got 1.0"),
+    (lambda: ops.softmax(X, 2), ValueError, "softmax: axis must lie in [-2, 1], but got 2"),
+    (lambda: ops.softmax(ndl.ones(3, 0)), ValueError,
+     "softmax: axes must hold at least one element, but got axes (1,) of shape (3, 0)"),
     (lambda: ops.logsoftmax(X, 2), ValueError, "logsoftmax: axis must lie in [-2, 1], but got 2"),
     (lambda: X.argmax(2), ValueError, "argmax: axis must lie in [-2, 1], but got 2"),
     (lambda: ops.split(ndl.ones()), ValueError, "split: axis must lie in [0, -1], but got 0"),
@@ -245,6 +269,47 @@ ROWS = [
      "cuda: CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"),
     (lambda: NDArray.wrap(np.ones((2, 3), order="F")).flat, ValueError,
      "flat: memory must be row-major, but got shape (2, 3) with strides (1, 2)"),
+    (lambda: ARRAY[2], IndexError, "NDArray: an index must lie in [-2, 1], but got 2 for (2, 3)"),
+    (lambda: ARRAY[0, -4], IndexError, "NDArray: an index must lie in [-3, 2], but got -4 for (2, 3)"),
+    (lambda: ARRAY[0, 0, 0], IndexError, "NDArray: indices must be at most 2 for (2, 3), but got 3"),
+    (lambda: ARRAY[..., 0, 0, 0], IndexError, "NDArray: indices must be at most 2 for (2, 3), but got 3"),
+    (lambda: ARRAY[None], TypeError, "NDArray: an index that is no slice must be an integer, but got None"),
+    (lambda: ARRAY[1.5], TypeError, "NDArray: an index that is no slice must be an integer, but got 1.5"),
+    (lambda: ARRAY.reshape((4, 2)), ValueError,
+     "reshape: shape must hold the 6 elements of (2, 3), but got (4, 2)"),
+    (lambda: ARRAY.reshape((-1, -1)), ValueError,
+     "reshape: shape must hold the 6 elements of (2, 3), but got (-1, -1)"),
+    (lambda: ARRAY.reshape((-1, 4)), ValueError,
+     "reshape: shape must hold the 6 elements of (2, 3), but got (-1, 4)"),
+    (lambda: ARRAY.permute((0,)), ValueError,
+     "permute: the array and axes must agree in number of axes, but got 2 and 1"),
+    (lambda: ARRAY.permute((0, 0)), ValueError, "permute: axes must differ, but got (0, 0) for 2 dimensions"),
+    (lambda: ARRAY.pad(((1, 1),)), ValueError, "pad: the array and axes must agree in number of axes, but got 2 and 1"),
+    (lambda: ARRAY.pad(((1, -1), (0, 0))), ValueError, "pad: pair must be at least 0, but got -1"),
+    (lambda: ARRAY.sum(axis=2), ValueError, "sum: axis must lie in [-2, 1], but got 2"),
+    (lambda: ARRAY.maximum("a"), TypeError, "maximum: the other must be an array or a number, but got str"),
+    (lambda: ARRAY.item(), ValueError, "item: an array of one element is needed, but got shape (2, 3)"),
+    (lambda: bool(ARRAY == ARRAY), ValueError, "item: an array of one element is needed, but got shape (2, 3)"),
+    (lambda: [ARRAY + there.cached_data for there in elsewhere(2, 3)], TypeError,
+     "NDArray: operands must be on one device, but got cpu() and elsewhere()"),
+    (lambda: ARRAY.as_strided((3, 3), (3, 1)), ValueError,
+     "as_strided: elements must lie in the memory of 6, but shape (3, 3) with strides (3, 1) from 0 on needs [0, 9)"),
+    (lambda: ARRAY[1:].as_strided((2,), (-4,)), ValueError,
+     "as_strided: elements must lie in the memory of 6, but shape (2,) with strides (-4,) from 3 on needs [-1, 4)"),
+    (lambda: ARRAY.as_strided((3, 3), (3,)), ValueError,
+     "as_strided: shape and strides must agree in rank, but got 2 and 1"),
+    (lambda: NDArray.make((2, 2), handle=ARRAY._handle, offset=3), ValueError,
+     "make: elements must lie in the memory of 6, but shape (2, 2) with strides (2, 1) from 3 on needs [3, 7)"),
+    (lambda: NDArray.make((2, -1)), ValueError, "make: shape must be at least 0, but got -1"),
+    (lambda: tiled((8, 8), (8, 8), (8, 8), 8, 8, 9), ValueError,
+     "matmul_tiled: sizes must be multiples of 8, but b has (8, 9)"),
+    (lambda: tiled((8, 8), (8, 16), (8, 8), 8, 8, 16), ValueError,
+     "matmul_tiled: the matrix and the buffer of out must agree in size, but got 128 and 64"),
+    # ---- the course's modules
+    (lambda: autograd.TENSORS, AttributeError, "autograd: the name must be one of this module, but got 'TENSORS'"),
+    (lambda: attribute_of_deferred("gone"), AttributeError,
+     "DeferredTensor: the attribute must be defined, but got 'gone'"),
+    (lambda: with_backend("cupy"), ValueError, "needle: NEEDLE_BACKEND must be one of 'nd', 'np', but got 'cupy'"),
     # ---- operands
     (lambda: ops.add_scalar(X, "a"), TypeError, "add_scalar: scalar must be a number, but got str"),
     (lambda: ops.mul_scalar(X, [2]), TypeError, "mul_scalar: scalar must be a number, but got list"),
@@ -392,6 +457,8 @@ ROWS = [
      "cross_entropy: the batch must not be empty, but got x of shape (0, 3)"),
     (lambda: functional.cross_entropy(X, Tensor([0, 3])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got 0 to 3"),
+    (lambda: nn.SoftmaxLoss()(X, Tensor([0])), ValueError,
+     "SoftmaxLoss: x (N, C) and target (N,) are needed, but got (2, 3) and (1,)"),
     (lambda: nn.CrossEntropyLoss()(X, Tensor([-1, 2])), ValueError,
      "cross_entropy: targets must lie in [0, 2], but got -1 to 2"),
     (lambda: ops.hardtanh(X, 2, 1), ValueError, "hardtanh: low must not exceed high, but got 2 and 1"),
@@ -486,7 +553,8 @@ def lines_of(error):
 
 def rows_elsewhere():
     """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
-    for module in (test_activation, test_dense, test_dropout, test_loss, test_normalization):
+    modules = (test_activation, test_attention, test_dense, test_dropout, test_loss, test_normalization, test_recurrent)
+    for module in modules:
         yield from (row[0] for row in module.ERRORS)
     for module in (test_pooling, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:

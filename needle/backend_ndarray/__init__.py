@@ -1,10 +1,24 @@
-"""Devices and arrays: the one floor that knows NumPy from CuPy."""
+"""Devices and arrays: the one floor that knows NumPy from CuPy, and the course's module of strided arrays."""
 
+from needle.backend_ndarray.creation import (
+    array,
+    broadcast_to,
+    empty,
+    exp,
+    flip,
+    full,
+    log,
+    maximum,
+    reshape,
+    sum,
+    tanh,
+)
 from needle.backend_ndarray.device import (
     BackendDevice,
     HostScalar,
     all_devices,
     cpu,
+    cpu_numpy,
     cuda,
     default_device,
     device_for,
@@ -14,20 +28,33 @@ from needle.backend_ndarray.device import (
     to_host,
     xp,
 )
-from needle.backend_ndarray.ndarray import NDArray
+from needle.backend_ndarray.ndarray import Buffer, NDArray
 
 __all__ = [
     "BackendDevice",
+    "Buffer",
     "HostScalar",
     "NDArray",
     "all_devices",
+    "array",
+    "broadcast_to",
     "cpu",
+    "cpu_numpy",
     "cuda",
     "default_device",
     "device_for",
     "device_of",
+    "empty",
+    "exp",
+    "flip",
+    "full",
+    "log",
+    "maximum",
     "register_device",
+    "reshape",
     "set_default_device",
+    "sum",
+    "tanh",
     "to_host",
     "xp",
 ]

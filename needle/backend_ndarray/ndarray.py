@@ -1,12 +1,18 @@
-"""NDArray: an array together with its device, the form in which the course's API shows data."""
+"""NDArray: a strided array together with its device, the form in which the course's API shows data."""
 
 from __future__ import annotations
 
+import math
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
-from needle.backend_ndarray.device import BackendDevice, device_for, device_of, to_host
+from needle import check
+from needle.backend_ndarray.device import BackendDevice, default_device, device_for, device_of, to_host, xp
+
+Shape = tuple[int, ...]
 
 
 class Owner(Protocol):
@@ -15,12 +21,66 @@ class Owner(Protocol):
     def mark_changed(self) -> None: ...
 
 
+class Buffer:
+    """The memory under an array and all its views: the course's `_handle`."""
+
+    def __init__(self, array: Any) -> None:
+        base = array
+        while base is not None:  # what lies under a view need not be an array
+            array, base = (base if type(base) is type(array) else array), getattr(base, "base", None)
+        self.root = array
+
+    @property
+    def flat(self) -> Any:
+        """All elements in the order of memory, as a raw array of one axis."""
+        return xp(self.root).lib.stride_tricks.as_strided(self.root, (self.size,), (self.root.itemsize,))
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self.root.size)
+
+    def ptr(self) -> int:
+        """The address of the first element."""
+        return device_of(self.root).address(self.root)
+
+
+def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
+    """The operator of two arrays, or of an array and a number, which never promotes the array."""
+
+    def method(self: NDArray, other: Any) -> Any:
+        operand = self._operand(other)
+        if operand is NotImplemented:
+            return NotImplemented
+        return self._new(function(operand, self.array) if reflected else function(self.array, operand))
+
+    return method
+
+
+def _comparison(function: Callable[[Any, Any], Any]) -> Any:
+    """The comparison that gives ones and zeros; a number is rounded to the dtype of a floating array first."""
+
+    def method(self: NDArray, other: Any) -> Any:
+        operand = self._operand(other)
+        if operand is NotImplemented:
+            return NotImplemented
+        floating = self.dtype.kind == "f"
+        if floating and isinstance(operand, (int, float)):
+            operand = self.dtype.type(operand)
+        return self._new(function(self.array, operand).astype(self.dtype if floating else "float32"))
+
+    return method
+
+
 class NDArray:
     """An n-dimensional array and its device.
 
     `NDArray(other, device=None)` copies; `NDArray.wrap(array)` shares the memory of a raw array. `array` is the raw
-    NumPy or CuPy array. Indexing gives views; writing through any view tells the tensor that owns the memory (a write
-    into `array` itself does not). Seen as a NumPy array it is read-only.
+    NumPy or CuPy array. Seen as a NumPy array it is read-only.
+
+    Indexing gives views, and an integer keeps its axis with length 1, as a slice of one element does. Writing through
+    any view tells the tensor that owns the memory (a write into `array` itself does not). Operators take arrays that
+    broadcast, and numbers; comparisons give ones and zeros in a floating dtype.
 
     >>> array = NDArray([[1, 2, 3], [4, 5, 6]])
     >>> array[:, 1:].fill(0)
@@ -29,9 +89,12 @@ class NDArray:
              [4 0 0]], device=cpu())
     >>> array.strides
     (3, 1)
+    >>> array[1, 0]
+    NDArray([[4]], device=cpu())
     """
 
     __slots__ = ("_owner", "array")
+    __array_priority__ = 1000  # NumPy's scalars and arrays leave operators to this class
     array: Any
     _owner: Owner | None
 
@@ -50,12 +113,34 @@ class NDArray:
         self._owner = owner
         return self
 
+    @staticmethod
+    def make(
+        shape: Sequence[int],
+        strides: Sequence[int] | None = None,
+        device: BackendDevice | None = None,
+        handle: Buffer | None = None,
+        offset: int = 0,
+    ) -> NDArray:
+        """An array of that shape in the memory `handle`, by default in new, uninitialised float32 memory.
+
+        `strides` and `offset` count elements; strides are row-major by default. Raises ValueError where an element
+        would lie outside of the memory.
+        """
+        shape = tuple(check.integer("make", "shape", n, least=0) for n in shape)
+        strides = _row_major(shape) if strides is None else tuple(check.integer("make", "strides", n) for n in strides)
+        check.same("make", "rank", len(shape), len(strides), ("shape", "strides"))
+        if handle is None:
+            handle = Buffer((device or default_device()).xp.empty(_reach(shape, strides)[1] + offset, dtype="float32"))
+        return NDArray.wrap(_strided("make", handle, shape, strides, offset))
+
+    # ---- what it is --------------------------------------------------------------------------------------------------
+
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> Shape:
         return tuple(self.array.shape)
 
     @property
-    def strides(self) -> tuple[int, ...]:
+    def strides(self) -> Shape:
         """The step of each axis in elements (not bytes)."""
         return tuple(step // self.array.itemsize for step in self.array.strides)
 
@@ -76,11 +161,20 @@ class NDArray:
         return device_of(self.array)
 
     @property
-    def flat(self) -> NDArray:
-        """A 1-d view on the same memory, which must be row-major."""
-        if not self.array.flags.c_contiguous:
-            raise ValueError(f"flat: memory must be row-major, but got shape {self.shape} with strides {self.strides}")
-        return NDArray.wrap(self.array.reshape(-1), self._owner)
+    def _handle(self) -> Buffer:
+        return Buffer(self.array)
+
+    @property
+    def _offset(self) -> int:
+        """The place of the first element in the memory, in elements."""
+        return (self.device.address(self.array) - self._handle.ptr()) // int(self.array.itemsize)
+
+    def is_compact(self) -> bool:
+        """Whether the elements lie in row-major order, alone in their memory."""
+        row_major = self.strides == _row_major(self.shape) or not self.size
+        return row_major and bool(self.array.flags.c_contiguous) and self._handle.size == self.size
+
+    # ---- other forms -------------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A copy on the host, row-major."""
@@ -94,21 +188,129 @@ class NDArray:
         """A copy of that dtype."""
         return NDArray.wrap(self.array.astype(dtype))
 
+    def compact(self) -> NDArray:
+        """This array if it is compact, else a compact copy."""
+        return self if self.is_compact() else NDArray(self)
+
+    # ---- views -------------------------------------------------------------------------------------------------------
+
+    @property
+    def flat(self) -> NDArray:
+        """A 1-d view on the same memory, which must be row-major."""
+        if not self.array.flags.c_contiguous:
+            raise ValueError(f"flat: memory must be row-major, but got shape {self.shape} with strides {self.strides}")
+        return NDArray.wrap(self.array.reshape(-1), self._owner)
+
+    def as_strided(self, shape: Sequence[int], strides: Sequence[int]) -> NDArray:
+        """A view of that shape with those strides, in elements, from the first element on."""
+        shape = tuple(check.integer("as_strided", "shape", n, least=0) for n in shape)
+        strides = tuple(check.integer("as_strided", "strides", n) for n in strides)
+        check.same("as_strided", "rank", len(shape), len(strides), ("shape", "strides"))
+        return NDArray.wrap(_strided("as_strided", self._handle, shape, strides, self._offset), self._owner)
+
+    def reshape(self, new_shape: Sequence[int]) -> NDArray:
+        """The elements in row-major order in another shape: a view where that needs no copy; one entry may be -1."""
+        shape = tuple(check.integer("reshape", "shape", n, least=-1) for n in new_shape)
+        known = math.prod(n for n in shape if n != -1)
+        if shape.count(-1) > 1 or (self.size % (known or 1) if -1 in shape else known != self.size):
+            raise ValueError(f"reshape: shape must hold the {self.size} elements of {self.shape}, but got {shape}")
+        return NDArray.wrap(self.array.reshape(shape), self._owner)
+
+    def permute(self, axes: Sequence[int]) -> NDArray:
+        """A view with the axes in another order: axis i of the result is axis `axes[i]`."""
+        order = check.axes("permute", tuple(axes), self.ndim)
+        check.same("permute", "number of axes", self.ndim, len(order), ("the array", "axes"))
+        return NDArray.wrap(self.array.transpose(order), self._owner)
+
+    def broadcast_to(self, shape: Sequence[int]) -> NDArray:
+        """A view repeated up to `shape` by NumPy's rules, with stride 0 where it repeats."""
+        return NDArray.wrap(xp(self.array).broadcast_to(self.array, tuple(shape)), self._owner)
+
+    def process_slice(self, given: slice, dim: int) -> slice:
+        """The slice of axis `dim` with start, stop and step as integers, none of them counted from the end."""
+        return slice(*given.indices(self.shape[dim]))
+
+    def __getitem__(self, index: Any) -> NDArray:
+        """A view by integers, slices and an ellipsis; an integer keeps its axis with length 1."""
+        return NDArray.wrap(self.array[self._slices(index)], self._owner)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        """Write a number, or an array of as many elements, in place."""
+        index = self._slices(index)
+        if isinstance(value, NDArray):
+            value = value.array.reshape(self.array[index].shape)
+        if self._owner is not None:
+            self._owner.mark_changed()
+        self.array[index] = value
+
     def fill(self, value: float) -> None:
         """Set every element to `value`, in place."""
         self[...] = value
 
-    def __getitem__(self, index: Any) -> Any:
-        """A view; a single element comes as a NumPy scalar (on the GPU as a 0-d view)."""
-        view = self.array[index]
-        return NDArray.wrap(view, self._owner) if type(view) is type(self.array) else view
+    def __len__(self) -> int:
+        return len(self.array)
 
-    def __setitem__(self, index: Any, value: Any) -> None:
-        if self._owner is not None:
-            self._owner.mark_changed()
-        if isinstance(value, NDArray):
-            value = value.array.reshape(self.array[index].shape)
-        self.array[index] = value
+    # ---- new arrays --------------------------------------------------------------------------------------------------
+
+    __add__ = _arithmetic(operator.add)
+    __radd__ = _arithmetic(operator.add, reflected=True)
+    __sub__ = _arithmetic(operator.sub)
+    __rsub__ = _arithmetic(operator.sub, reflected=True)
+    __mul__ = _arithmetic(operator.mul)
+    __rmul__ = _arithmetic(operator.mul, reflected=True)
+    __truediv__ = _arithmetic(operator.truediv)
+    __rtruediv__ = _arithmetic(operator.truediv, reflected=True)
+    __pow__ = _arithmetic(operator.pow)
+    __rpow__ = _arithmetic(operator.pow, reflected=True)
+    __matmul__ = _arithmetic(operator.matmul)
+    __rmatmul__ = _arithmetic(operator.matmul, reflected=True)
+    __eq__ = _comparison(operator.eq)
+    __ne__ = _comparison(operator.ne)
+    __lt__ = _comparison(operator.lt)
+    __le__ = _comparison(operator.le)
+    __gt__ = _comparison(operator.gt)
+    __ge__ = _comparison(operator.ge)
+    __hash__ = None  # type: ignore[assignment]  # equality is of elements
+
+    def __neg__(self) -> NDArray:
+        return self._new(-self.array)
+
+    def maximum(self, other: Any) -> NDArray:
+        """The larger of each element and another array's, or a number."""
+        operand = self._operand(other)
+        if operand is NotImplemented:
+            raise TypeError(f"maximum: the other must be an array or a number, but got {type(other).__name__}")
+        return self._new(xp(self.array).maximum(self.array, operand))
+
+    def log(self) -> NDArray:
+        return self._new(xp(self.array).log(self.array))
+
+    def exp(self) -> NDArray:
+        return self._new(xp(self.array).exp(self.array))
+
+    def tanh(self) -> NDArray:
+        return self._new(xp(self.array).tanh(self.array))
+
+    def sum(self, axis: Any = None, keepdims: bool = False) -> NDArray:
+        """The sum over an axis, several, or all: then of shape ()."""
+        return self._new(self.array.sum(axis=check.axes("sum", axis, self.ndim), keepdims=keepdims))
+
+    def max(self, axis: Any = None, keepdims: bool = False) -> NDArray:
+        """The largest element over an axis, several, or all: then of shape ()."""
+        return self._new(self.array.max(axis=check.axes("max", axis, self.ndim), keepdims=keepdims))
+
+    def flip(self, axes: Any = None) -> NDArray:
+        """A compact copy with the elements in reverse order along `axes`, by default all."""
+        axes = check.axes("flip", axes, self.ndim)
+        return NDArray(NDArray.wrap(xp(self.array).flip(self.array, axes)))
+
+    def pad(self, axes: Sequence[tuple[int, int]]) -> NDArray:
+        """Zeros before and after the elements: one (before, after) for each axis."""
+        pairs = tuple(check.sizes("pad", "pair", tuple(pair), 2) for pair in axes)
+        check.same("pad", "number of axes", self.ndim, len(pairs), ("the array", "axes"))
+        return self._new(xp(self.array).pad(self.array, pairs))
+
+    # ---- as something else -------------------------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         host = np.array(to_host(self.array), dtype=dtype, copy=copy)
@@ -117,12 +319,80 @@ class NDArray:
             host.flags.writeable = False  # a write behind needle's back would give a wrong gradient in silence
         return host
 
-    def __float__(self) -> float:
-        return float(to_host(self.array).item())
+    def item(self) -> Any:
+        """The element of an array that has one, as a Python number."""
+        if self.array.size != 1:
+            raise ValueError(f"item: an array of one element is needed, but got shape {self.shape}")
+        return to_host(self.array).item()
 
-    def __len__(self) -> int:
-        return len(self.array)
+    def __float__(self) -> float:
+        return float(self.item())
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
 
     def __repr__(self) -> str:
         values = str(to_host(self.array)).replace("\n", "\n        ")
         return f"NDArray({values}, device={self.device})"
+
+    # ---- within ------------------------------------------------------------------------------------------------------
+
+    def _new(self, array: Any) -> NDArray:
+        """A result of this device's namespace, where NumPy makes scalars of 0-d arrays."""
+        return NDArray.wrap(self.device.asarray(array))
+
+    def _operand(self, other: Any) -> Any:
+        """The other operand as a raw array or a Python number; NotImplemented where it is neither."""
+        if isinstance(other, NDArray):
+            if type(other.array) is not type(self.array):
+                raise TypeError(f"NDArray: operands must be on one device, but got {self.device} and {other.device}")
+            return other.array
+        if isinstance(other, np.generic):
+            other = other.item()
+        return other if isinstance(other, (int, float)) or type(other) is type(self.array) else NotImplemented
+
+    def _slices(self, index: Any) -> tuple[slice, ...]:
+        """One slice for each axis."""
+        index = index if isinstance(index, tuple) else (index,)
+        if any(entry is Ellipsis for entry in index):
+            place = next(i for i, entry in enumerate(index) if entry is Ellipsis)
+            whole = (slice(None),) * (self.ndim - len(index) + 1)
+            index = index[:place] + whole + index[place + 1 :]
+        if len(index) > self.ndim:
+            raise IndexError(f"NDArray: indices must be at most {self.ndim} for {self.shape}, but got {len(index)}")
+        return tuple(
+            entry if isinstance(entry, slice) else self._slice_of_one(entry, n)
+            for entry, n in zip(index, self.shape, strict=False)
+        )
+
+    def _slice_of_one(self, entry: Any, size: int) -> slice:
+        place = check.integer("NDArray", "an index that is no slice", entry)
+        if not -size <= place < size:
+            raise IndexError(f"NDArray: an index must lie in [{-size}, {size - 1}], but got {place} for {self.shape}")
+        return slice(place % size, place % size + 1, 1)
+
+
+def _row_major(shape: Shape) -> Shape:
+    """The strides, in elements, of a compact array of that shape."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def _reach(shape: Shape, strides: Sequence[int]) -> tuple[int, int]:
+    """The places of the first element in memory, and after the last one, seen from the element at index 0."""
+    if 0 in shape:
+        return 0, 0
+    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 1
+
+
+def _strided(op: str, handle: Buffer, shape: Shape, strides: Sequence[int], offset: int) -> Any:
+    """The raw array of that shape in the memory; strides and offset count elements."""
+    first, end = _reach(shape, strides)
+    if offset + first < 0 or offset + end > handle.size:
+        raise ValueError(
+            f"{op}: elements must lie in the memory of {handle.size}, but shape {shape} with strides "
+            f"{tuple(strides)} from {offset} on needs [{offset + first}, {offset + end})"
+        )
+    root = handle.flat
+    steps = tuple(step * int(root.itemsize) for step in strides)
+    return xp(root).lib.stride_tricks.as_strided(root[offset:], shape, steps)

@@ -16,9 +16,14 @@ from os import PathLike
 import numpy as np
 
 from needle.data.dataset import ImageDataset, NDArrayDataset, Transform
+from needle.data.files import find_file
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
+_SOURCE = (
+    "MNIST is at https://ossci-datasets.s3.amazonaws.com/mnist/, "
+    "Fashion-MNIST at https://github.com/zalandoresearch/fashion-mnist"
+)
 
 
 def read_idx(path: str | PathLike[str]) -> np.ndarray:
@@ -70,7 +75,10 @@ def idx_files(folder: str | PathLike[str], train: bool) -> tuple[str, str]:
 
 
 class MNISTDataset(NDArrayDataset):
-    """Images (H, W, 1) of float32 in 0..1 and their uint8 labels, from two IDX files; the transforms see the image."""
+    """Images (H, W, 1) of float32 in 0..1 and their uint8 labels, from two IDX files; the transforms see the image.
+
+    Raises FileNotFoundError where a file is missing, and ValueError where one does not hold what it should.
+    """
 
     def __init__(
         self,
@@ -78,7 +86,9 @@ class MNISTDataset(NDArrayDataset):
         label_filename: str | PathLike[str],
         transforms: Sequence[Transform] | None = None,
     ):
-        images, labels = _read_pair("MNISTDataset", image_filename, label_filename)
+        paths = (os.path.split(path) for path in (image_filename, label_filename))
+        found = [find_file("MNISTDataset", folder, [name], _SOURCE) for folder, name in paths]
+        images, labels = _read_pair("MNISTDataset", *found)
         super().__init__(images[..., None], labels, transforms=transforms)
 
 
@@ -95,10 +105,7 @@ class IDXDataset(ImageDataset):
 def _find(folder: str | PathLike[str], stem: str, kind: str) -> str:
     """The path of the file in `folder` that is called `stem`-`kind` in one of the known spellings."""
     names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
-    for name in names:
-        if os.path.isfile(path := os.path.join(folder, name)):
-            return path
-    raise FileNotFoundError(f"idx_files: folder must hold one of {', '.join(names)}, but {folder} holds none")
+    return find_file("idx_files", folder, names, _SOURCE)
 
 
 def _read_pair(

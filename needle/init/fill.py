@@ -11,7 +11,7 @@ from needle.ops.operand import number
 def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=False):
     """Uniform in [low, high): one `np.random.rand(*shape)`, scaled."""
     low, high = number("rand", low), number("rand", high)
-    array = _device(device).rand(*_shape("rand", shape), dtype=dtype)
+    array = _device(device).rand(*_shape("rand", shape), dtype=dtype).array
     array *= high - low
     array += low
     return Tensor.make_const(array, requires_grad)
@@ -20,7 +20,7 @@ def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=
 def randn(*shape, mean=0.0, std=1.0, device=None, dtype="float32", requires_grad=False):
     """Normal with `mean` and `std`: one `np.random.randn(*shape)`, scaled."""
     mean, std = number("randn", mean), number("randn", std)
-    array = _device(device).randn(*_shape("randn", shape), dtype=dtype)
+    array = _device(device).randn(*_shape("randn", shape), dtype=dtype).array
     array *= std
     array += mean
     return Tensor.make_const(array, requires_grad)
@@ -30,7 +30,7 @@ def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
     """True with probability p: where one `np.random.rand(*shape)` is at most p."""
     p = check.number("randb", "p", p, least=0, most=1)
     device = _device(device)
-    array = device.rand(*_shape("randb", shape), dtype="float64") <= p
+    array = device.rand(*_shape("randb", shape), dtype="float64").array <= p
     return Tensor.make_const(device.asarray(array, dtype), requires_grad)
 
 

@@ -14,7 +14,9 @@ from needle.nn.activations import (
     Softplus,
     Tanh,
 )
+from needle.nn.attention import AttentionLayer, MultiHeadAttention, Transformer, TransformerLayer
 from needle.nn.convs import (
+    Conv,
     Conv1d,
     Conv2d,
     Conv3d,
@@ -44,6 +46,7 @@ from needle.nn.losses import (
     MSELoss,
     NLLLoss,
     SmoothL1Loss,
+    SoftmaxLoss,
 )
 from needle.nn.module import Module, Parameter, Residual, Sequential
 from needle.nn.norms import (
@@ -55,6 +58,7 @@ from needle.nn.norms import (
     InstanceNorm2d,
     InstanceNorm3d,
     LayerNorm,
+    LayerNorm1d,
 )
 from needle.nn.pads import (
     CircularPad1d,
@@ -87,16 +91,20 @@ from needle.nn.pools import (
     MaxPool2d,
     MaxPool3d,
 )
+from needle.nn.recurrent import LSTM, RNN, LSTMCell, RNNCell
 from needle.nn.resampling import PixelShuffle, PixelUnshuffle, Upsample
 
 __all__ = [
     "ELU",
+    "LSTM",
+    "RNN",
     "AdaptiveAvgPool1d",
     "AdaptiveAvgPool2d",
     "AdaptiveAvgPool3d",
     "AdaptiveMaxPool1d",
     "AdaptiveMaxPool2d",
     "AdaptiveMaxPool3d",
+    "AttentionLayer",
     "AvgPool1d",
     "AvgPool2d",
     "AvgPool3d",
@@ -111,6 +119,7 @@ __all__ = [
     "ConstantPad1d",
     "ConstantPad2d",
     "ConstantPad3d",
+    "Conv",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -134,7 +143,9 @@ __all__ = [
     "InstanceNorm2d",
     "InstanceNorm3d",
     "L1Loss",
+    "LSTMCell",
     "LayerNorm",
+    "LayerNorm1d",
     "LeakyReLU",
     "Linear",
     "LogSoftmax",
@@ -143,10 +154,12 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
     "Module",
+    "MultiHeadAttention",
     "NLLLoss",
     "Parameter",
     "PixelShuffle",
     "PixelUnshuffle",
+    "RNNCell",
     "ReLU",
     "ReLU6",
     "ReflectionPad1d",
@@ -161,8 +174,11 @@ __all__ = [
     "Sigmoid",
     "SmoothL1Loss",
     "Softmax",
+    "SoftmaxLoss",
     "Softplus",
     "Tanh",
+    "Transformer",
+    "TransformerLayer",
     "Unfold",
     "Upsample",
     "ZeroPad1d",

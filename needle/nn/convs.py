@@ -9,7 +9,9 @@ from needle import check, init
 from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module, Parameter
+from needle.ops import permute
 from needle.ops.conv import named_padding
+from needle.ops.operand import tensor
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -143,6 +145,39 @@ class Conv3d(_ConvForward):
     rank = 3
 
 
+class Conv(Module):
+    """`functional.conv2d` with "same" padding at stride 1, for odd kernels: (N, C, H, W) -> (N, O, P, P).
+
+    The layer of the course: `weight` (K, K, C, O) is drawn by kaiming_uniform of fan C·K·K, then `bias` (O,) uniformly
+    within ± 1 / sqrt(C·K·K). The padding is K // 2 on each side. Of tuples as `kernel_size` and `stride` the first
+    entry counts. x is brought to the dtype of `weight` first.
+    """
+
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, bias=True, device=None, dtype="float32"
+    ):  # fmt: skip
+        super().__init__()
+        self.in_channels = check.integer("Conv", "in_channels", in_channels, least=1)
+        self.out_channels = check.integer("Conv", "out_channels", out_channels, least=1)
+        self.kernel_size = check.integer("Conv", "kernel_size", _first(kernel_size), least=1)
+        self.stride = check.integer("Conv", "stride", _first(stride), least=1)
+        k, options = self.kernel_size, {"device": device, "dtype": dtype}
+        shape = (k, k, self.in_channels, self.out_channels)
+        fan_in, fan_out = self.in_channels * k * k, self.out_channels * k * k
+        self.weight = Parameter(init.kaiming_uniform(fan_in, fan_out, shape=shape, **options))
+        bound = 1 / math.sqrt(fan_in)
+        self.bias = Parameter(init.rand(self.out_channels, low=-bound, high=bound, **options)) if bias else None
+
+    def forward(self, x):
+        x = tensor("Conv", x).astype(self.weight.dtype)
+        weight = permute(self.weight, (3, 2, 0, 1))
+        return functional.conv2d(x, weight, self.bias, self.stride, self.kernel_size // 2)
+
+    def extra_repr(self):
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}{bias}"
+
+
 class ConvTranspose1d(_ConvTranspose):
     """`functional.conv_transpose1d` with weight (C, O/G, K) and bias (O,), uniform within ± 1 / sqrt(O/G·K)."""
 
@@ -159,6 +194,11 @@ class ConvTranspose3d(_ConvTranspose):
     """`functional.conv_transpose3d` with weight (C, O/G, K, K, K) and bias (O,), within ± 1 / sqrt(O/G·K·K·K)."""
 
     rank = 3
+
+
+def _first(value):
+    """The first entry of a sequence that has one, or the value itself."""
+    return value[0] if isinstance(value, Sequence) and len(value) else value
 
 
 class _Columns(Module):

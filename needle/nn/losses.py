@@ -37,6 +37,21 @@ class CrossEntropyLoss(_Loss):
         return functional.cross_entropy(x, target, *options)
 
 
+class SoftmaxLoss(Module):
+    """The mean over the batch of logsumexp(x) - x[target]: logits (N, C) and class indices (N,) of any dtype -> ().
+
+    A name of the course for `CrossEntropyLoss` as it is by default; see `functional.cross_entropy`.
+    """
+
+    def forward(self, x, target):
+        x, target = tensor("SoftmaxLoss", x), tensor("SoftmaxLoss", target)
+        if x.ndim != 2 or target.shape != x.shape[:1]:
+            raise ValueError(
+                f"SoftmaxLoss: x (N, C) and target (N,) are needed, but got {x.shape} and {target.shape}"
+            )
+        return functional.cross_entropy(x, target)
+
+
 class NLLLoss(_Loss):
     """-x[target]: log-probabilities (N, C), (N, C, *S) or (C,), and class indices; see `functional.nll_loss`."""
 

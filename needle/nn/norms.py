@@ -9,6 +9,8 @@ from needle.nn import functional
 from needle.nn.functional.normalization import features, over_batch
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
+from needle.ops.conv import check_floats
+from needle.ops.operand import tensor
 
 
 class _ChannelNorm(Module):
@@ -195,6 +197,31 @@ class LayerNorm(Module):
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
             f"bias={self.bias is not None}"
         )
+
+
+class LayerNorm1d(Module):
+    """The last axis of (…, dim) to mean 0 and variance 1, then times `weight` (dim,) plus `bias` (dim,).
+
+    A name of the course for `LayerNorm` of one axis. The parameters begin as ones and zeros. Where the dtypes of x and
+    of the parameters differ, the wider one is that of the result. See `functional.layer_norm`.
+    """
+
+    def __init__(self, dim, eps=1e-5, device=None, dtype="float32"):
+        super().__init__()
+        self.dim = check.integer("LayerNorm1d", "dim", dim, least=1)
+        self.eps = check.number("LayerNorm1d", "eps", eps, least=0)
+        self.weight = Parameter(init.ones(self.dim, device=device, dtype=dtype))
+        self.bias = Parameter(init.zeros(self.dim, device=device, dtype=dtype))
+
+    def forward(self, x):
+        x = tensor("LayerNorm1d", x)
+        check_floats("LayerNorm1d", x=x)
+        wider = max(x.dtype, self.weight.dtype, self.bias.dtype, key=lambda dtype: dtype.itemsize)
+        x, weight, bias = (value.astype(wider) for value in (x, self.weight, self.bias))
+        return functional.layer_norm(x, self.dim, weight, bias, self.eps)
+
+    def extra_repr(self):
+        return f"{self.dim}, eps={self.eps}"
 
 
 class GroupNorm(Module):

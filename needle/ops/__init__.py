@@ -1,6 +1,7 @@
 """Every op: its `compute` next to its `gradient`, and the function that checks arguments and applies it."""
 
 from needle.ops import methods as methods  # gives tensors their operators and methods
+from needle.ops import ops_logarithmic as ops_logarithmic  # a module of the course, as `ops_mathematic` below
 from needle.ops.arithmetic import (
     AddScalar,
     Cast,
@@ -32,7 +33,7 @@ from needle.ops.choice import (
     not_equal,
     where,
 )
-from needle.ops.conv import Conv, ConvTranspose, ConvWeight, Fold, Unfold, conv
+from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight, Fold, Unfold, conv
 from needle.ops.elementwise import (
     Abs,
     ClampedLog,
@@ -68,6 +69,8 @@ from needle.ops.elementwise import (
 )
 from needle.ops.index import GetItem, OneHot, PutItem, getitem, one_hot
 from needle.ops.linalg import MatMul, matmul
+from needle.ops.ops_mathematic import Conv, Transpose
+from needle.ops.ops_tuple import FusedAddScalars
 from needle.ops.pool import GatherAtMax, LocateMax, MaxPool, ScatterToMax, SpreadPool, SumPool
 from needle.ops.reduce import (
     ArgMax,
@@ -75,6 +78,7 @@ from needle.ops.reduce import (
     LogSoftmax,
     LogSumExp,
     Mean,
+    Softmax,
     Summation,
     argmax,
     logsoftmax,
@@ -82,6 +86,7 @@ from needle.ops.reduce import (
     max,
     mean,
     min,
+    softmax,
     summation,
 )
 from needle.ops.shape import (
@@ -109,7 +114,7 @@ from needle.ops.shape import (
     transpose,
     undilate,
 )
-from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem, make_tuple, tuple_get_item
+from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem, fused_add_scalars, make_tuple, tuple_get_item
 
 __all__ = [
     "Abs",
@@ -122,8 +127,9 @@ __all__ = [
     "Compare",
     "Concatenate",
     "Conv",
-    "ConvTranspose",
-    "ConvWeight",
+    "Correlate",
+    "CorrelateTranspose",
+    "CorrelateWeight",
     "Dilate",
     "DivScalar",
     "EWiseAdd",
@@ -136,6 +142,7 @@ __all__ = [
     "Extremum",
     "Flip",
     "Fold",
+    "FusedAddScalars",
     "GatherAtMax",
     "GetItem",
     "HardTanh",
@@ -159,6 +166,7 @@ __all__ = [
     "ScatterToMax",
     "Sigmoid",
     "Sign",
+    "Softmax",
     "Softplus",
     "Split",
     "SpreadPool",
@@ -169,6 +177,7 @@ __all__ = [
     "Summation",
     "Tanh",
     "TensorTupleGetItem",
+    "Transpose",
     "UnDilate",
     "Unfold",
     "Where",
@@ -188,6 +197,7 @@ __all__ = [
     "exp",
     "expm1",
     "flip",
+    "fused_add_scalars",
     "getitem",
     "greater",
     "greater_equal",
@@ -217,6 +227,7 @@ __all__ = [
     "reshape",
     "sigmoid",
     "sign",
+    "softmax",
     "softplus",
     "split",
     "sqrt",

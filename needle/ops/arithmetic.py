@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from needle.autograd import TensorOp
-from needle.backend_ndarray import xp
+from needle.lazy import Outline
 from needle.ops.operand import number, pair, tensor
+from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_to
 
 
-class EWiseAdd(TensorOp):
+class EWiseAdd(Elementwise):
     """a + b."""
 
     reads_inputs = False
@@ -20,7 +21,7 @@ class EWiseAdd(TensorOp):
         return tuple(sum_to(out_grad, x.shape) if x.requires_grad else None for x in node.inputs)
 
 
-class AddScalar(TensorOp):
+class AddScalar(Elementwise):
     """x + scalar."""
 
     reads_inputs = False
@@ -35,7 +36,7 @@ class AddScalar(TensorOp):
         return out_grad
 
 
-class EWiseMul(TensorOp):
+class EWiseMul(Elementwise):
     """a * b."""
 
     def compute(self, a, b):
@@ -49,7 +50,7 @@ class EWiseMul(TensorOp):
         )
 
 
-class MulScalar(TensorOp):
+class MulScalar(Elementwise):
     """x * scalar."""
 
     reads_inputs = False
@@ -64,7 +65,7 @@ class MulScalar(TensorOp):
         return mul_scalar(out_grad, self.scalar)
 
 
-class EWiseDiv(TensorOp):
+class EWiseDiv(Elementwise):
     """a / b."""
 
     def compute(self, a, b):
@@ -79,7 +80,7 @@ class EWiseDiv(TensorOp):
         )
 
 
-class DivScalar(TensorOp):
+class DivScalar(Elementwise):
     """x / scalar."""
 
     reads_inputs = False
@@ -94,7 +95,7 @@ class DivScalar(TensorOp):
         return divide_scalar(out_grad, self.scalar)
 
 
-class PowerScalar(TensorOp):
+class PowerScalar(Elementwise):
     """x ** scalar."""
 
     def __init__(self, scalar):
@@ -110,7 +111,7 @@ class PowerScalar(TensorOp):
         return multiply(out_grad, mul_scalar(power_scalar(x, self.scalar - 1), self.scalar))
 
 
-class Negate(TensorOp):
+class Negate(Elementwise):
     """-x."""
 
     reads_inputs = False
@@ -133,6 +134,9 @@ class Cast(TensorOp):
     def compute(self, x):
         return x.astype(self.dtype)
 
+    def infer(self, x):
+        return Outline(x.shape, self.dtype)
+
     def gradient(self, out_grad, node):
         return out_grad  # backward brings every gradient to the dtype of its input
 
@@ -149,7 +153,7 @@ def subtract(a, b):
     """a - b for operands that broadcast: the sum of a and -b."""
     a, b = pair("subtract", a, b)
     if b.dtype != a.dtype and b.dtype.kind != "f":
-        b = cast(b, xp(b.array).result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
+        b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
     return EWiseAdd()(a, Negate()(b))
 
 
@@ -201,7 +205,7 @@ def cast(x, dtype):
 def _real_dtype(op, dtype, x):
     """The dtype of that name, of real numbers or bools."""
     try:
-        found = xp(x.array).dtype(dtype)
+        found = x.device.xp.dtype(dtype)
     except TypeError:
         found = None
     if found is None or found.kind not in "fiub":

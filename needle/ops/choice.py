@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from needle.autograd import Tensor, TensorOp
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import cpu, xp
+from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, pair, tensor
+from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_to
 
 
-class Where(TensorOp):
+class Where(Elementwise):
     """a where the condition holds, else b."""
 
     def compute(self, condition, a, b):
@@ -33,6 +35,9 @@ class Compare(TensorOp):
 
     def compute(self, a, b):
         return getattr(xp(a), self.name)(a, b)
+
+    def infer(self, a, b):
+        return Outline(broadcast_shape(self.name, a.shape, b.shape), cpu().xp.dtype(bool))
 
 
 def where(condition, a, b):

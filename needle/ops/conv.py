@@ -1,7 +1,7 @@
 """Convolution: three ops, each the derivative of the others.
 
-⟨y, conv(x, w)⟩ is linear in x, in w and in y. Its partial derivatives are `Conv`, `ConvTranspose` and `ConvWeight`, and
-the gradient of each is the other two.
+⟨y, conv(x, w)⟩ is linear in x, in w and in y. Its partial derivatives are `Correlate`, `CorrelateTranspose` and
+`CorrelateWeight`, and the gradient of each is the other two.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import replace
 from needle import check, kernels
 from needle.autograd import TensorOp
 from needle.kernels import Window, same_padding
+from needle.lazy import Outline
 from needle.ops.operand import tensor
 from needle.ops.shape import pad, permute
 
 
-class Conv(TensorOp):
+class Correlate(TensorOp):
     """Cross-correlate: x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)."""
 
     def __init__(self, window):
@@ -25,15 +26,18 @@ class Conv(TensorOp):
     def compute(self, x, w):
         return kernels.correlate(x, w, self.window)
 
+    def infer(self, x, w):
+        return Outline((x.shape[0], w.shape[0], *self.window.output(x.shape[2:], w.shape[2:])), x.dtype)
+
     def gradient(self, out_grad, node):
         x, w = node.inputs
         return (
-            ConvTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
-            ConvWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
+            CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
+            CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
         )
 
 
-class ConvTranspose(TensorOp):
+class CorrelateTranspose(TensorOp):
     """The derivative in x, of sizes `size`: y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)."""
 
     def __init__(self, window, size):
@@ -42,15 +46,18 @@ class ConvTranspose(TensorOp):
     def compute(self, y, w):
         return kernels.correlate_transpose(y, w, self.window, self.size)
 
+    def infer(self, y, w):
+        return Outline((y.shape[0], w.shape[1] * self.window.groups, *self.size), y.dtype)
+
     def gradient(self, out_grad, node):
         y, w = node.inputs
         return (
-            Conv(self.window)(out_grad, w) if y.requires_grad else None,
-            ConvWeight(self.window, w.shape[2:])(out_grad, y) if w.requires_grad else None,
+            Correlate(self.window)(out_grad, w) if y.requires_grad else None,
+            CorrelateWeight(self.window, w.shape[2:])(out_grad, y) if w.requires_grad else None,
         )
 
 
-class ConvWeight(TensorOp):
+class CorrelateWeight(TensorOp):
     """The derivative in w, of sizes `kernel`: x (N, C, *S), y (N, O, *P) -> w (O, C/G, *K)."""
 
     def __init__(self, window, kernel):
@@ -59,11 +66,14 @@ class ConvWeight(TensorOp):
     def compute(self, x, y):
         return kernels.correlate_weight(x, y, self.window, self.kernel)
 
+    def infer(self, x, y):
+        return Outline((y.shape[1], x.shape[1] // self.window.groups, *self.kernel), x.dtype)
+
     def gradient(self, out_grad, node):
         x, y = node.inputs
         return (
-            ConvTranspose(self.window, x.shape[2:])(y, out_grad) if x.requires_grad else None,
-            Conv(self.window)(x, out_grad) if y.requires_grad else None,
+            CorrelateTranspose(self.window, x.shape[2:])(y, out_grad) if x.requires_grad else None,
+            Correlate(self.window)(x, out_grad) if y.requires_grad else None,
         )
 
 
@@ -77,6 +87,10 @@ class Unfold(TensorOp):
 
     def compute(self, x):
         return kernels.unfold(x, self.window, self.kernel)
+
+    def infer(self, x):
+        positions = self.window.output(x.shape[2:], self.kernel)
+        return Outline((x.shape[0], x.shape[1] * math.prod(self.kernel), math.prod(positions)), x.dtype)
 
     def gradient(self, out_grad, node):
         return Fold(self.window, self.kernel, node.inputs[0].shape[2:])(out_grad)
@@ -92,6 +106,9 @@ class Fold(TensorOp):
 
     def compute(self, columns):
         return kernels.fold(columns, self.window, self.kernel, self.size)
+
+    def infer(self, columns):
+        return Outline((columns.shape[0], columns.shape[1] // math.prod(self.kernel), *self.size), columns.dtype)
 
     def gradient(self, out_grad, node):
         return Unfold(self.window, self.kernel)(out_grad)
@@ -126,7 +143,7 @@ def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
         raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
     check_fit(op, x, w.shape[2:], window)
     check_floats(op, x=x, weight=w)
-    return Conv(window)(x, w)
+    return Correlate(window)(x, w)
 
 
 def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -168,7 +185,7 @@ def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, group
     window = replace(window, padding=pairs)
     reached = window.input(x.shape[2:], w.shape[2:])
     beyond = ((0, n - m) for n, m in zip(size, reached, strict=True))
-    return pad(ConvTranspose(window, reached)(x, w), ((0, 0), (0, 0), *beyond))
+    return pad(CorrelateTranspose(window, reached)(x, w), ((0, 0), (0, 0), *beyond))
 
 
 def to_columns(op, x, kernel, *, dilation=1, padding=0, stride=1):

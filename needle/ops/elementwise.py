@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from needle.autograd import TensorOp
 from needle.backend_ndarray import xp
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import number, pair, tensor
+from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_to
 
 # ---- smooth functions ------------------------------------------------------------------------------------------------
 
 
-class Exp(TensorOp):
+class Exp(Elementwise):
     """e ** x."""
 
     reads_inputs, reads_output = False, True
@@ -24,7 +24,7 @@ class Exp(TensorOp):
         return multiply(out_grad, node)
 
 
-class Expm1(TensorOp):
+class Expm1(Elementwise):
     """e ** x - 1, exact where x is small."""
 
     reads_inputs, reads_output = False, True
@@ -36,7 +36,7 @@ class Expm1(TensorOp):
         return multiply(out_grad, add_scalar(node, 1))
 
 
-class Log(TensorOp):
+class Log(Elementwise):
     """The natural logarithm."""
 
     def compute(self, x):
@@ -46,7 +46,7 @@ class Log(TensorOp):
         return divide(out_grad, node.inputs[0])
 
 
-class ClampedLog(TensorOp):
+class ClampedLog(Elementwise):
     """The natural logarithm, at least -100; its derivative is that of log, but that at 1e-12 for x below (float16: at
     its smallest normal number, 2 ** -14)."""
 
@@ -59,7 +59,7 @@ class ClampedLog(TensorOp):
         return divide(out_grad, clip(x, 1e-12 if x.dtype.itemsize > 2 else 2.0**-14))
 
 
-class Sqrt(TensorOp):
+class Sqrt(Elementwise):
     """The square root."""
 
     reads_inputs, reads_output = False, True
@@ -71,7 +71,7 @@ class Sqrt(TensorOp):
         return divide(out_grad, mul_scalar(node, 2))
 
 
-class Tanh(TensorOp):
+class Tanh(Elementwise):
     """The hyperbolic tangent."""
 
     reads_inputs, reads_output = False, True
@@ -83,7 +83,7 @@ class Tanh(TensorOp):
         return multiply(out_grad, add_scalar(negate(multiply(node, node)), 1))
 
 
-class Sigmoid(TensorOp):
+class Sigmoid(Elementwise):
     """1 / (1 + e ** -x), by way of e ** -|x|, which cannot overflow and keeps small results exact."""
 
     reads_inputs, reads_output = False, True
@@ -96,7 +96,7 @@ class Sigmoid(TensorOp):
         return multiply(out_grad, multiply(node, add_scalar(negate(node), 1)))
 
 
-class Softplus(TensorOp):
+class Softplus(Elementwise):
     """log(1 + e ** x), which neither overflows nor vanishes before e ** x does."""
 
     def compute(self, x):
@@ -106,7 +106,7 @@ class Softplus(TensorOp):
         return multiply(out_grad, sigmoid(node.inputs[0]))
 
 
-class EWisePow(TensorOp):
+class EWisePow(Elementwise):
     """a ** b; the derivative in b is 0 where a is 0."""
 
     def compute(self, a, b):
@@ -127,7 +127,7 @@ class EWisePow(TensorOp):
 # ---- functions with kinks --------------------------------------------------------------------------------------------
 
 
-class Abs(TensorOp):
+class Abs(Elementwise):
     """The absolute value; its derivative at 0 is 0."""
 
     def compute(self, x):
@@ -137,7 +137,7 @@ class Abs(TensorOp):
         return multiply(out_grad, sign(node.inputs[0]))
 
 
-class Sign(TensorOp):
+class Sign(Elementwise):
     """-1, 0 or 1; a constant for the graph."""
 
     differentiable = False
@@ -146,7 +146,7 @@ class Sign(TensorOp):
         return xp(x).sign(x)
 
 
-class ReLU(TensorOp):
+class ReLU(Elementwise):
     """max(x, 0); its derivative at 0 is 0."""
 
     def compute(self, x):
@@ -156,7 +156,7 @@ class ReLU(TensorOp):
         return multiply(out_grad, greater(node.inputs[0], 0))  # NumPy multiplies by bools 20 times faster than `where`
 
 
-class Extremum(TensorOp):
+class Extremum(Elementwise):
     """The larger (or smaller) of a and b; where they are equal each takes half of the gradient."""
 
     def __init__(self, name):
@@ -175,7 +175,7 @@ class Extremum(TensorOp):
         )
 
 
-class Clip(TensorOp):
+class Clip(Elementwise):
     """x limited to [low, high]; the derivative is 1 within, the ends included."""
 
     def __init__(self, low, high):

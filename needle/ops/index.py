@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorOp
-from needle.backend_ndarray import device_of, xp
+from needle.backend_ndarray import cpu, device_of, xp
+from needle.lazy import Outline
 from needle.ops.operand import tensor
+from needle.ops.outlines import Reshaping
 
 
 class _FromInput:
@@ -35,12 +37,21 @@ class GetItem(TensorOp):
     def compute(self, x, *arrays):
         return x[_filled(self.index, arrays)]
 
+    def infer(self, x, *arrays):
+        if any(array.dtype.kind == "b" for array in arrays):
+            return None  # the values of a mask tell how many elements it picks
+        namespace = cpu().xp
+        picked = namespace.broadcast_to(False, x.shape)[
+            _filled(self.index, (namespace.zeros(array.shape, array.dtype) for array in arrays))
+        ]
+        return Outline(picked.shape, x.dtype)
+
     def gradient(self, out_grad, node):
         x, *arrays = node.inputs
         return (PutItem(self.index, x.shape)(out_grad, *arrays), *[None] * len(arrays))
 
 
-class PutItem(TensorOp):
+class PutItem(Reshaping):
     """Zeros of `shape` with x added at `index`; what is addressed twice adds up."""
 
     reads_inputs = slice(1, None)
@@ -70,7 +81,10 @@ class OneHot(TensorOp):
         self.n, self.dtype = n, dtype
 
     def compute(self, indices):
-        return device_of(indices).one_hot(self.n, indices, self.dtype)
+        return device_of(indices).one_hot(self.n, indices, self.dtype).array
+
+    def infer(self, indices):
+        return Outline((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
 
 
 def getitem(x, index):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 from needle.autograd import TensorOp
+from needle.lazy import Outline
 from needle.ops.arithmetic import cast
 from needle.ops.operand import broadcast_shape, pair
+from needle.ops.outlines import dtype_of
 from needle.ops.shape import permute, reshape, sum_to, transpose
 
 
@@ -17,6 +19,10 @@ class MatMul(TensorOp):
         if a.ndim == b.ndim == 2 and a.strides[0] < a.strides[1]:
             return (b.T @ a.T).T  # a batch-innermost activation makes one again
         return a @ b
+
+    def infer(self, a, b):
+        batch = broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
+        return Outline((*batch, a.shape[-2], b.shape[-1]), dtype_of(self, a, b))
 
     def gradient(self, out_grad, node):
         a, b = node.inputs

@@ -53,7 +53,7 @@ def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Te
     """Two operands as tensors, of shapes that broadcast unless the op has a rule of its own."""
     a = tensor(op, a, b if isinstance(b, Tensor) else None)
     b = tensor(op, b, a)
-    if broadcast and a.array.shape != b.array.shape:
+    if broadcast and a.shape != b.shape:
         broadcast_shape(op, a.shape, b.shape)
     return a, b
 

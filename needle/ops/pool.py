@@ -6,8 +6,9 @@ import math
 
 from needle import check, kernels
 from needle.autograd import TensorOp
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import cpu
 from needle.kernels import Window
+from needle.lazy import Outline
 from needle.ops.arithmetic import cast, divide, divide_scalar
 from needle.ops.conv import check_fit, check_floats
 from needle.ops.operand import tensor
@@ -25,6 +26,9 @@ class MaxPool(TensorOp):
     def compute(self, x):
         return kernels.max_windows(x, self.kernel, self.window)
 
+    def infer(self, x):
+        return Outline((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
+
     def gradient(self, out_grad, node):
         return ScatterToMax(self.kernel, self.window)(out_grad, node.inputs[0].detach(), node.detach())
 
@@ -40,6 +44,9 @@ class LocateMax(TensorOp):
     def compute(self, x, best):
         return kernels.locate_max(x, best, self.kernel, self.window)
 
+    def infer(self, x, best):
+        return Outline(best.shape, cpu().xp.dtype("int64"))
+
 
 class ScatterToMax(TensorOp):
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
@@ -51,6 +58,9 @@ class ScatterToMax(TensorOp):
 
     def compute(self, y, x, best):
         return kernels.scatter_to_max(y, x, best, self.kernel, self.window)
+
+    def infer(self, y, x, best):
+        return Outline(x.shape, y.dtype)
 
     def gradient(self, out_grad, node):
         return GatherAtMax(self.kernel, self.window)(out_grad, *node.inputs[1:]), None, None
@@ -67,6 +77,9 @@ class GatherAtMax(TensorOp):
     def compute(self, g, x, best):
         return kernels.gather_at_max(g, x, best, self.kernel, self.window)
 
+    def infer(self, g, x, best):
+        return Outline(best.shape, g.dtype)
+
     def gradient(self, out_grad, node):
         return ScatterToMax(self.kernel, self.window)(out_grad, *node.inputs[1:]), None, None
 
@@ -82,6 +95,9 @@ class SumPool(TensorOp):
     def compute(self, x):
         return kernels.sum_windows(x, self.kernel, self.window)
 
+    def infer(self, x):
+        return Outline((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
+
     def gradient(self, out_grad, node):
         return SpreadPool(self.kernel, self.window, node.inputs[0].shape[2:])(out_grad)
 
@@ -96,6 +112,9 @@ class SpreadPool(TensorOp):
 
     def compute(self, y):
         return kernels.spread_windows(y, self.kernel, self.window, self.size)
+
+    def infer(self, y):
+        return Outline((*y.shape[:2], *self.size), y.dtype)
 
     def gradient(self, out_grad, node):
         return SumPool(self.kernel, self.window)(out_grad)
@@ -140,16 +159,16 @@ def avg_pool(
     if all(len(set(axis)) == 1 for axis in counts):
         mean = divide_scalar(total, math.prod(axis[0] for axis in counts))
     else:
-        mean = divide(total, x.make_const(_counts(x.array, windows).astype(total.dtype)))
+        mean = divide(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
     return unbatched(cast(mean, x.dtype))
 
 
-def _counts(like, windows):
-    """How many counted elements each window has, the product of those along each axis: (*P) on the device of `like`."""
-    counts = xp(like).ones((), "int64")
+def _counts(xp, windows):
+    """How many counted elements each window has, the product of those along each axis: (*P), a raw array."""
+    counts = xp.ones((), "int64")
     for k, s, p, (start, end) in windows:
-        first = xp(like).arange(p) * s
-        counts = counts[..., None] * (xp(like).minimum(first + k, end) - xp(like).maximum(first, start))
+        first = xp.arange(p) * s
+        counts = counts[..., None] * (xp.minimum(first + k, end) - xp.maximum(first, start))
     return counts
 
 

@@ -6,24 +6,36 @@ import math
 
 from needle import check
 from needle.autograd import TensorOp
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import cpu, xp
+from needle.lazy import Outline
 from needle.ops.arithmetic import add, cast, divide, divide_scalar, multiply, negate, subtract
 from needle.ops.choice import equal, where
 from needle.ops.elementwise import exp
 from needle.ops.operand import tensor
+from needle.ops.outlines import dtype_of
 from needle.ops.shape import broadcast_to, reshape
 
 
 class Reduction(TensorOp):
-    """A reduction over `axes`, a tuple of axes that are not negative."""
+    """A reduction over `axes`: an axis, several, or None for all."""
 
-    def __init__(self, axes, keepdims=False):
+    def __init__(self, axes=None, keepdims=False):
         self.axes, self.keepdims = axes, keepdims
+
+    def over(self, x):
+        """The axes of x that are reduced, none of them negative."""
+        return check.axes(type(self).__name__, self.axes, len(x.shape))
 
     def kept(self, reduced, x):
         """A tensor shaped as the result, with the reduced axes of x as size 1."""
-        shape = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        axes = self.over(x)
+        shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
         return reduced if reduced.shape == shape else reshape(reduced, shape)
+
+    def infer(self, x):
+        axes = self.over(x)
+        kept = [(i not in axes, n) for i, n in enumerate(x.shape)]
+        return Outline(tuple(n if keep else 1 for keep, n in kept if keep or self.keepdims), dtype_of(self, x))
 
 
 class Summation(Reduction):
@@ -32,7 +44,7 @@ class Summation(Reduction):
     reads_inputs = False
 
     def compute(self, x):
-        return x.sum(axis=self.axes, keepdims=self.keepdims)
+        return x.sum(axis=self.over(x), keepdims=self.keepdims)
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs
@@ -45,11 +57,11 @@ class Mean(Reduction):
     reads_inputs = False
 
     def compute(self, x):
-        return x.mean(axis=self.axes, keepdims=self.keepdims)
+        return x.mean(axis=self.over(x), keepdims=self.keepdims)
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs
-        count = math.prod(x.shape[i] for i in self.axes)
+        count = math.prod(x.shape[i] for i in self.over(x))
         return broadcast_to(self.kept(divide_scalar(out_grad, count), x), x.shape)
 
 
@@ -58,12 +70,12 @@ class Extreme(Reduction):
 
     reads_output = True
 
-    def __init__(self, name, axes, keepdims=False):
+    def __init__(self, name, axes=None, keepdims=False):
         super().__init__(axes, keepdims)
         self.name = name
 
     def compute(self, x):
-        return getattr(x, self.name)(axis=self.axes, keepdims=self.keepdims)
+        return getattr(x, self.name)(axis=self.over(x), keepdims=self.keepdims)
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs
@@ -78,11 +90,12 @@ class LogSumExp(Reduction):
     reads_output = True
 
     def compute(self, x):
-        top = x.max(axis=self.axes, keepdims=True)
+        axes = self.over(x)
+        top = x.max(axis=axes, keepdims=True)
         top = xp(x).where(xp(x).isfinite(top), top, 0)
-        total = xp(x).exp(x - top).sum(axis=self.axes, keepdims=True)
+        total = xp(x).exp(x - top).sum(axis=axes, keepdims=True)
         out = xp(x).log(total) + top
-        return out if self.keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in self.axes])
+        return out if self.keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs
@@ -94,15 +107,35 @@ class LogSoftmax(TensorOp):
 
     reads_inputs, reads_output = False, True
 
-    def __init__(self, axis):
+    def __init__(self, axis=-1):
         self.axis = axis
 
     def compute(self, x):
         shifted = x - x.max(axis=self.axis, keepdims=True)
         return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
 
+    def infer(self, x):
+        return Outline(x.shape, dtype_of(self, x))
+
     def gradient(self, out_grad, node):
         return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
+
+
+class Softmax(TensorOp):
+    """e ** x / sum(e ** x) along one axis, the maximum taken out: more exact than the exponential of LogSoftmax."""
+
+    reads_inputs, reads_output = False, True
+
+    def __init__(self, axis):
+        self.axis = axis
+
+    def compute(self, x):
+        powers = xp(x).exp(x - x.max(axis=self.axis, keepdims=True))
+        return powers / powers.sum(axis=self.axis, keepdims=True)
+
+    def gradient(self, out_grad, node):
+        weighted = multiply(out_grad, node)
+        return add(weighted, negate(multiply(node, summation(weighted, self.axis, keepdims=True))))
 
 
 class ArgMax(TensorOp):
@@ -116,6 +149,10 @@ class ArgMax(TensorOp):
     def compute(self, x):
         index = x.argmax(self.axis)
         return xp(x).expand_dims(index, self.axis) if self.keepdims else index
+
+    def infer(self, x):
+        shape = (*x.shape[: self.axis], *(1,) * self.keepdims, *x.shape[self.axis + 1 :])
+        return Outline(shape, cpu().xp.dtype("int64"))
 
 
 def summation(x, axes=None, keepdims=False):
@@ -152,6 +189,13 @@ def logsoftmax(x, axis=-1):
     x = tensor("logsoftmax", x)
     (axis,) = _some("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
+
+
+def softmax(x, axis=-1):
+    """e ** x / sum(e ** x) along `axis`, without overflow."""
+    x = tensor("softmax", x)
+    (axis,) = _some("softmax", x, (check.axis("softmax", axis, x.ndim),))
+    return Softmax(axis)(x)
 
 
 def argmax(x, axis=None, keepdims=False):

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 
 from needle import check
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import cpu, xp
+from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, number, tensor
+from needle.ops.outlines import Elementwise, Reshaping
 
 # ---- one tensor, other axes ------------------------------------------------------------------------------------------
 
 
-class Reshape(TensorOp):
+class Reshape(Reshaping):
     """The same elements, in row-major order, in another shape."""
 
     reads_inputs, is_view = False, True
@@ -39,11 +41,14 @@ class Permute(TensorOp):
     def compute(self, x):
         return x.transpose(self.axes)
 
+    def infer(self, x):
+        return Outline(tuple(x.shape[i] for i in self.axes), x.dtype)
+
     def gradient(self, out_grad, node):
         return permute(out_grad, tuple(self.axes.index(i) for i in range(len(self.axes))))
 
 
-class BroadcastTo(TensorOp):
+class BroadcastTo(Reshaping):
     """Axes of size 1 and new leading axes repeated up to `shape`."""
 
     reads_inputs, is_view = False, True
@@ -71,16 +76,19 @@ class SumTo(TensorOp):
         repeated = tuple(i + lead for i, n in enumerate(self.shape) if n == 1 and x.shape[i + lead] != 1)
         return x.sum(axis=tuple(range(lead)) + repeated, keepdims=True).reshape(self.shape)
 
+    def infer(self, x):
+        return Outline(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
+
     def gradient(self, out_grad, node):
         return broadcast_to(out_grad, node.inputs[0].shape)
 
 
-class Flip(TensorOp):
+class Flip(Elementwise):
     """The elements in reverse order along `axes`: a view with negative strides."""
 
     reads_inputs, is_view = False, True
 
-    def __init__(self, axes):
+    def __init__(self, axes=None):
         self.axes = axes
 
     def compute(self, x):
@@ -91,36 +99,46 @@ class Flip(TensorOp):
 
 
 class Dilate(TensorOp):
-    """`steps - 1` zeros after every element along `axes`: n -> n * steps."""
+    """`dilation` zeros after every element along `axes`: n -> n * (dilation + 1)."""
 
     reads_inputs = False
 
-    def __init__(self, axes, steps):
-        self.axes, self.steps = axes, steps
+    def __init__(self, axes, dilation):
+        self.axes, self.dilation = axes, dilation
+
+    def sizes(self, shape):
+        """The shape of the result for an input of `shape`."""
+        return tuple(n * (self.dilation + 1) if i in self.axes else n for i, n in enumerate(shape))
 
     def compute(self, x):
-        shape = tuple(n * self.steps if i in self.axes else n for i, n in enumerate(x.shape))
-        out = xp(x).zeros_like(x, shape=shape)
-        out[_every(self.steps, self.axes, x.ndim)] = x
+        out = xp(x).zeros_like(x, shape=self.sizes(x.shape))
+        out[_every(self.dilation + 1, self.axes, x.ndim)] = x
         return out
 
+    def infer(self, x):
+        return Outline(self.sizes(x.shape), x.dtype)
+
     def gradient(self, out_grad, node):
-        return UnDilate(self.axes, self.steps)(out_grad)
+        return UnDilate(self.axes, self.dilation)(out_grad)
 
 
 class UnDilate(TensorOp):
-    """Every `steps`-th element along `axes`, the first included: n -> n / steps."""
+    """Every (dilation + 1)-th element along `axes`, the first included: n -> n / (dilation + 1), rounded up."""
 
     reads_inputs, is_view = False, True
 
-    def __init__(self, axes, steps):
-        self.axes, self.steps = axes, steps
+    def __init__(self, axes, dilation):
+        self.axes, self.dilation = axes, dilation
 
     def compute(self, x):
-        return x[_every(self.steps, self.axes, x.ndim)]
+        return x[_every(self.dilation + 1, self.axes, x.ndim)]
+
+    def infer(self, x):
+        steps = self.dilation + 1
+        return Outline(tuple(-(-n // steps) if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
 
     def gradient(self, out_grad, node):
-        whole = Dilate(self.axes, self.steps)(out_grad)
+        whole = Dilate(self.axes, self.dilation)(out_grad)
         return _fit(whole, node.inputs[0].shape)
 
 
@@ -132,15 +150,21 @@ class Pad(TensorOp):
     def __init__(self, pairs, value):
         self.pairs, self.value = pairs, value
 
+    def sizes(self, shape):
+        """The shape of the result for an input of `shape`."""
+        return tuple(n + before + after for n, (before, after) in zip(shape, self.pairs, strict=True))
+
     def compute(self, x):
-        shape = tuple(n + before + after for n, (before, after) in zip(x.shape, self.pairs, strict=True))
-        out = xp(x).full_like(x, self.value, shape=shape)
+        out = xp(x).full_like(x, self.value, shape=self.sizes(x.shape))
         inside = [
             (slice(max(before, 0), before + n + min(after, 0)), slice(max(-before, 0), n + min(after, 0)))
             for n, (before, after) in zip(x.shape, self.pairs, strict=True)
         ]
         out[tuple(target for target, _ in inside)] = x[tuple(source for _, source in inside)]
         return out
+
+    def infer(self, x):
+        return Outline(self.sizes(x.shape), x.dtype)
 
     def gradient(self, out_grad, node):
         return pad(out_grad, tuple((-before, -after) for before, after in self.pairs))
@@ -169,6 +193,11 @@ class Stack(TensorOp):
     def compute(self, *arrays):
         return xp(arrays[0]).stack(arrays, self.axis)
 
+    def infer(self, *tensors):
+        shape = tensors[0].shape
+        shape = (*shape[: self.axis], len(tensors), *shape[self.axis :])
+        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
+
     def gradient(self, out_grad, node):
         parts = split(out_grad, self.axis)
         return tuple(parts[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
@@ -186,6 +215,10 @@ class Split(TensorTupleOp):
         lead = (slice(None),) * self.axis
         return tuple(x[(*lead, i, ...)] for i in range(x.shape[self.axis]))
 
+    def infer(self, x):
+        part = Outline(x.shape[: self.axis] + x.shape[self.axis + 1 :], x.dtype)
+        return (part,) * x.shape[self.axis]
+
     def gradient(self, out_grad, node):
         return stack(out_grad.tuple(), self.axis)
 
@@ -200,6 +233,11 @@ class Concatenate(TensorOp):
 
     def compute(self, *arrays):
         return xp(arrays[0]).concatenate(arrays, self.axis)
+
+    def infer(self, *tensors):
+        shape, axis = tensors[0].shape, self.axis
+        shape = (*shape[:axis], sum(x.shape[axis] for x in tensors), *shape[axis + 1 :])
+        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
 
     def gradient(self, out_grad, node):
         grads, start, total = [], 0, node.shape[self.axis]
@@ -259,7 +297,7 @@ def broadcast_to(x, shape):
 def sum_to(x, shape):
     """The transpose of `broadcast_to`: x summed down to `shape`."""
     x = tensor("sum_to", x)
-    if x.array.shape == shape:
+    if x.shape == shape:
         return x
     shape = _sizes("sum_to", shape)
     if broadcast_shape("sum_to", x.shape, shape) != x.shape:
@@ -280,13 +318,13 @@ def dilate(x, axes, dilation):
     identity). Axes that x does not have are ignored.
     """
     x = tensor("dilate", x)
-    return Dilate(_own_axes("dilate", axes, x), check.integer("dilate", "dilation", dilation, least=0) + 1)(x)
+    return Dilate(_own_axes("dilate", axes, x), check.integer("dilate", "dilation", dilation, least=0))(x)
 
 
 def undilate(x, axes, dilation):
     """Every (`dilation` + 1)-th element along `axes`, the first included; undoes `dilate`."""
     x = tensor("undilate", x)
-    return UnDilate(_own_axes("undilate", axes, x), check.integer("undilate", "dilation", dilation, least=0) + 1)(x)
+    return UnDilate(_own_axes("undilate", axes, x), check.integer("undilate", "dilation", dilation, least=0))(x)
 
 
 def _own_axes(op, axes, x):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.backend_ndarray import xp
-from needle.ops.arithmetic import add
+from needle.lazy import outline_of
+from needle.ops.arithmetic import add, add_scalar
 from needle.ops.operand import tensor
 
 
@@ -16,6 +16,9 @@ class MakeTensorTuple(TensorTupleOp):
 
     def compute(self, *arrays):
         return arrays
+
+    def infer(self, *outlines):
+        return outlines
 
     def gradient(self, out_grad, node):
         return tuple(out_grad[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
@@ -31,6 +34,9 @@ class TensorTupleGetItem(TensorOp):
 
     def compute(self, arrays):
         return arrays[self.index]
+
+    def infer(self, outlines):
+        return outlines[self.index]
 
     def gradient(self, out_grad, node):
         return {self.index: out_grad}
@@ -53,10 +59,15 @@ def tuple_get_item(x, index):
     return TensorTupleGetItem(index)(x)
 
 
+def fused_add_scalars(x, c0, c1):
+    """The tuple of x + c0 and x + c1."""
+    return make_tuple(add_scalar(x, c0), add_scalar(x, c1))
+
+
 def with_zeros(x, parts):
     """A TensorTuple shaped as x of the tensors in `parts`, position -> tensor, and zeros in the other positions."""
-    arrays = enumerate(x.array)
-    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(xp(a).zeros_like(a)) for i, a in arrays))
+    zeros, outlines = x.device.xp.zeros, enumerate(outline_of(x))
+    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(zeros(*outline)) for i, outline in outlines))
 
 
 def tuple_add(a, b):

@@ -314,7 +314,7 @@ def test_a_folder_that_is_not_there(tmp_path, capsys):
     folder, out = tmp_path / "nowhere", tmp_path / "out"
     (line,) = error_of(capsys, "--dataset", "mnist", "--data", folder, "--out", out)
     assert line.startswith("train: idx_files: folder must hold one of train-images-idx3-ubyte, ")
-    assert line.endswith(f"but {folder} holds none")
+    assert f"but there is no such folder as {folder}; MNIST is at https://" in line
     assert not out.exists()
 
 

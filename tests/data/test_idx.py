@@ -17,6 +17,10 @@ from needle.data import IDXDataset, MNISTDataset, idx_files, read_idx
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5) * 4
 LABELS = np.array([7, 0, 9], dtype=np.uint8)
+SOURCE = (
+    "MNIST is at https://ossci-datasets.s3.amazonaws.com/mnist/, "
+    "Fashion-MNIST at https://github.com/zalandoresearch/fashion-mnist"
+)
 
 
 def idx_bytes(array):
@@ -173,10 +177,34 @@ def test_a_folder_without_a_file_tells_what_was_looked_for(tmp_path, gone, kind)
     (images if gone == "images" else labels).unlink()
     message = (
         f"idx_files: folder must hold one of t10k-{gone}-{kind}, t10k-{gone}-{kind}.gz, t10k-{gone}.{kind}, "
-        f"t10k-{gone}.{kind}.gz, but {tmp_path} holds none"
+        f"t10k-{gone}.{kind}.gz, but nothing of that name is in {tmp_path}; {SOURCE}"
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         IDXDataset(tmp_path, train=False)
+
+
+@pytest.mark.parametrize("gone", [0, 1])
+@pytest.mark.parametrize("folder", ["here", "nowhere"])
+def test_mnist_without_a_file_tells_where_and_whence(tmp_path, monkeypatch, gone, folder):
+    """The folder is told in full: a wrong working directory is the usual reason."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    write_set(tmp_path / "here", part="t10k")[gone].unlink()
+    names = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+    found = "there is no such folder as" if folder == "nowhere" else "nothing of that name is in"
+    name = names[0 if folder == "nowhere" else gone]
+    message = f"MNISTDataset: folder must hold {name}, but {found} {tmp_path / folder}; {SOURCE}"
+    with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
+        MNISTDataset(*(f"{folder}/{name}" for name in names))
+
+
+def test_mnist_reads_files_beside_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_set(tmp_path)
+    assert len(MNISTDataset("train-images-idx3-ubyte", "train-labels-idx1-ubyte")) == 3
+    message = f"folder must hold there, but nothing of that name is in {tmp_path};"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        MNISTDataset("there", "train-labels-idx1-ubyte")
 
 
 @pytest.mark.parametrize(

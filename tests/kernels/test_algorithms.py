@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 from needle import kernels
 from needle.kernels import Window, convolution
-from needle.ops import Conv
+from needle.ops import Correlate
 from tests.kernels.windows import Problem, arrange, orders, problems
 from tests.ops.derivatives import by_needle
 
@@ -193,7 +193,7 @@ def to_second_order(function, problem, device, names=()):
 @given(problem=problems(batches=(0, 3)))
 def test_derivatives_agree_to_second_order(device, names, problem):
     """By default, chosen by shape, and by name."""
-    function = Conv(problem.window)
+    function = Correlate(problem.window)
     found = to_second_order(function, problem, device, names)
     expected = to_second_order(function, problem, device)
     for order, references in zip(found, expected, strict=True):

@@ -153,7 +153,7 @@ def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
     output = (6 - kernel[0], 6 - kernel[1])
     problem = Problem(Window((1, 1), ((0, 0), (0, 0)), (1, 1), 2), 3, channels, out_channels, (5, 5), kernel, output)
     for _ in range(3):  # memory that was used before is not zero
-        device.full((4096,), np.nan, "float64")
+        device.xp.full((4096,), np.nan, "float64")
     y, x, w = host_products(problem, *problem.values(), device)
     assert_array_equal(y, np.zeros(problem.y_shape))
     assert_array_equal(x, np.zeros(problem.x_shape))

@@ -139,7 +139,7 @@ def arrange(values, order, device):
         reverse = (slice(None, None, -1),) * ndim
         return device.array(values[reverse])[reverse]
     if order == "sliced":  # every second element of a larger array, whose others must not be read
-        whole = device.full([2 * n + 1 for n in values.shape], np.nan, values.dtype)
+        whole = device.xp.full([2 * n + 1 for n in values.shape], np.nan, values.dtype)
         view = whole[(slice(1, None, 2),) * ndim]
         view[...] = device.array(values)
         return view

@@ -525,6 +525,44 @@ ERRORS = [
         ValueError,
         "avg_pool2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), of which only N may be 0, but got shape (5, 5)",
     ),
+    (lambda: nn.Conv(0, 3, 1), ValueError, "Conv: in_channels must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 0, 1), ValueError, "Conv: out_channels must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 1, (0, 3)), ValueError, "Conv: kernel_size must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 1, ()), TypeError, "Conv: kernel_size must be an integer, but got ()"),
+    (lambda: nn.Conv(1, 1, 3, 1.5), TypeError, "Conv: stride must be an integer, but got 1.5"),
+    (
+        lambda: nn.Conv(1, 1, 3)(zeros(5, 5)),
+        ValueError,
+        "conv2d: x must have 4 axes, or 3 without a batch, but got shape (5, 5)",
+    ),
+    (lambda: nn.LayerNorm1d(0), ValueError, "LayerNorm1d: dim must be at least 1, but got 0"),
+    (lambda: nn.LayerNorm1d((2, 3)), TypeError, "LayerNorm1d: dim must be an integer, but got (2, 3)"),
+    (lambda: nn.LayerNorm1d(3, -1), ValueError, "LayerNorm1d: eps must lie in [0, inf], but got -1"),
+    (
+        lambda: nn.LayerNorm1d(3)(zeros(3, 2)),
+        ValueError,
+        "layer_norm: x must end in the axes (3,), but got shape (3, 2)",
+    ),
+    (
+        lambda: nn.LayerNorm1d(3)(zeros(2, 3).astype("int64")),
+        TypeError,
+        "LayerNorm1d: x must have a floating dtype, but got int64",
+    ),
+    (
+        lambda: nn.SoftmaxLoss()(zeros(2, 3), zeros(2, 3)),
+        ValueError,
+        "SoftmaxLoss: x (N, C) and target (N,) are needed, but got (2, 3) and (2, 3)",
+    ),
+    (
+        lambda: nn.SoftmaxLoss()(zeros(3), zeros()),
+        ValueError,
+        "SoftmaxLoss: x (N, C) and target (N,) are needed, but got (3,) and ()",
+    ),
+    (
+        lambda: nn.SoftmaxLoss()(zeros(2, 3), ndl.Tensor([0, 3])),
+        ValueError,
+        "cross_entropy: targets must lie in [0, 2], but got 0 to 3",
+    ),
     (lambda: nn.Dropout(1.5), ValueError, "Dropout: p must lie in [0, 1], but got 1.5"),
     (lambda: nn.Dropout(float("nan")), ValueError, "Dropout: p must lie in [0, 1], but got nan"),
     (lambda: nn.Dropout("half"), TypeError, "Dropout: p must be a number, but got 'half'"),
@@ -590,6 +628,7 @@ LAYERS = {
     "AdaptiveMaxPool1d": (lambda **options: nn.AdaptiveMaxPool1d(3), (4, 3, 6)),
     "AdaptiveMaxPool2d": (lambda **options: nn.AdaptiveMaxPool2d(3), (4, 3, 6, 6)),
     "AdaptiveMaxPool3d": (lambda **options: nn.AdaptiveMaxPool3d(3), (4, 3, 4, 4, 4)),
+    "AttentionLayer": (lambda **options: nn.AttentionLayer(6, 2, 3, dropout=0.3, **options), (4, 3, 6)),
     "AvgPool1d": (lambda **options: nn.AvgPool1d(2), (4, 3, 6)),
     "AvgPool2d": (lambda **options: nn.AvgPool2d(2), (4, 3, 6, 6)),
     "AvgPool3d": (lambda **options: nn.AvgPool3d(2), (4, 3, 4, 4, 4)),
@@ -602,6 +641,7 @@ LAYERS = {
     "ConstantPad1d": (lambda **options: nn.ConstantPad1d(1, 2.5), (4, 3, 6)),
     "ConstantPad2d": (lambda **options: nn.ConstantPad2d(1, 2.5), (4, 3, 6, 6)),
     "ConstantPad3d": (lambda **options: nn.ConstantPad3d(1, 2.5), (4, 3, 4, 4, 4)),
+    "Conv": (lambda **options: nn.Conv(3, 2, 3, 2, **options), (4, 3, 6, 6)),
     "Conv1d": (lambda **options: nn.Conv1d(3, 2, 3, padding=1, **options), (4, 3, 6)),
     "Conv2d": (lambda **options: nn.Conv2d(3, 2, 3, padding=1, **options), (4, 3, 6, 6)),
     "Conv3d": (lambda **options: nn.Conv3d(3, 2, 3, padding=1, **options), (4, 3, 4, 4, 4)),
@@ -622,6 +662,7 @@ LAYERS = {
     "InstanceNorm2d": (lambda **options: nn.InstanceNorm2d(3, affine=True, **options), (4, 3, 6, 6)),
     "InstanceNorm3d": (lambda **options: nn.InstanceNorm3d(3, affine=True, **options), (4, 3, 4, 4, 4)),
     "LayerNorm": (lambda **options: nn.LayerNorm(6, **options), (4, 3, 6)),
+    "LayerNorm1d": (lambda **options: nn.LayerNorm1d(6, **options), (4, 3, 6)),
     "LeakyReLU": (lambda **options: nn.LeakyReLU(), (4, 3)),
     "Linear": (lambda **options: nn.Linear(3, 2, **options), (4, 3)),
     "LogSoftmax": (lambda **options: nn.LogSoftmax(dim=1), (4, 3)),
@@ -630,6 +671,7 @@ LAYERS = {
     "MaxPool3d": (lambda **options: nn.MaxPool3d(2), (4, 3, 4, 4, 4)),
     "PixelShuffle": (lambda **options: nn.PixelShuffle(2), (4, 8, 3, 3)),
     "PixelUnshuffle": (lambda **options: nn.PixelUnshuffle(2), (4, 3, 6, 6)),
+    "RNNCell": (lambda **options: nn.RNNCell(3, 2, **options), (4, 3)),
     "ReLU": (lambda **options: nn.ReLU(), (4, 3)),
     "ReLU6": (lambda **options: nn.ReLU6(), (4, 3)),
     "ReflectionPad1d": (lambda **options: nn.ReflectionPad1d(1), (4, 3, 6)),
@@ -645,16 +687,19 @@ LAYERS = {
     "Softmax": (lambda **options: nn.Softmax(dim=1), (4, 3)),
     "Softplus": (lambda **options: nn.Softplus(), (4, 3)),
     "Tanh": (lambda **options: nn.Tanh(), (4, 3)),
+    "TransformerLayer": (lambda **options: nn.TransformerLayer(6, 2, 3, 4, dropout=0.3, **options), (4, 3, 6)),
     "Unfold": (lambda **options: nn.Unfold(2), (4, 3, 6, 6)),
     "Upsample": (lambda **options: nn.Upsample(scale_factor=2, mode="bilinear"), (4, 3, 6, 6)),
     "ZeroPad1d": (lambda **options: nn.ZeroPad1d(1), (4, 3, 6)),
     "ZeroPad2d": (lambda **options: nn.ZeroPad2d(1), (4, 3, 6, 6)),
     "ZeroPad3d": (lambda **options: nn.ZeroPad3d(1), (4, 3, 4, 4, 4)),
 }
-# What does not stand between two layers; the tests of the functions run these in float32.
+# What does not stand between two layers; the tests of the functions, of recurrent layers and of attention run these in
+# float32.
 APART = {"CosineSimilarity", "Embedding", "Module", "Parameter"} | {
     name for name in nn.__all__ if name.endswith("Loss")
 }
+APART |= {"LSTM", "LSTMCell", "MultiHeadAttention", "RNN", "Transformer"}
 OPTIMIZERS = {
     "SGD": lambda params: optim.SGD(params, lr=0.1),
     "SGD with all": lambda params: optim.SGD(params, 0.1, 0.9, 0.01, dampening=0, nesterov=True),

@@ -363,6 +363,9 @@ row("logsumexp", "large", lambda x: ops.logsumexp(x * 1024, 1), lambda x: torch.
 
 for axis in (0, 1, -1):
     row("logsoftmax", axis, lambda x, a=axis: ops.logsoftmax(x, a), lambda x, a=axis: x.log_softmax(a), (3, 4, 2))
+    row("softmax", axis, lambda x, a=axis: ops.softmax(x, a), lambda x, a=axis: x.softmax(a), (3, 4, 2))
+row("softmax", "default", ops.softmax, lambda x: x.softmax(-1), (3, 4))
+row("softmax", "large", lambda x: ops.softmax(x * 1024), lambda x: (x * 1024).softmax(-1), (3, 4))
 row("logsoftmax", "default", ops.logsoftmax, lambda x: x.log_softmax(-1), (3, 4))
 row("logsoftmax", "large", lambda x: ops.logsoftmax(x * 1024), lambda x: (x * 1024).log_softmax(-1), (3, 4))
 
@@ -521,6 +524,7 @@ row("make_tuple", "three", lambda *x: ops.make_tuple(*x), lambda *x: tuple(y * 1
 row("make_tuple", "x twice", lambda x: ops.make_tuple(x, x), lambda x: (x * 1, x * 1), (2, 3))
 row("make_tuple", "sum", lambda a, b: ops.make_tuple(a, b) + ops.make_tuple(b, b), lambda a, b: (a + b, b + b), (3,),
     (3,))  # fmt: skip
+row("fused_add_scalars", "", lambda x: ops.fused_add_scalars(x, 2.0, -1), lambda x: (x + 2, x - 1), (2, 3))
 row("tuple_get_item", "of make_tuple", lambda a, b: ops.tuple_get_item(ops.make_tuple(a, b), 1), lambda a, b: b * 1,
     (2,), (3,))  # fmt: skip
 row("tuple_get_item", "of split", lambda x: ops.tuple_get_item(ops.split(x), -1), lambda x: x[-1], (2, 3))

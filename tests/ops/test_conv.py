@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 from needle import kernels
-from needle.ops import Conv, ConvTranspose, ConvWeight
+from needle.ops import Correlate, CorrelateTranspose, CorrelateWeight
 from tests.kernels.windows import problems
 from tests.ops.derivatives import assert_like_torch, by_needle
 
@@ -161,17 +161,17 @@ def test_gradients_of_views(device):
 # ---- the triad -------------------------------------------------------------------------------------------------------
 
 
-@given(problem=problems(), role=st.sampled_from(["Conv", "ConvTranspose", "ConvWeight"]))
+@given(problem=problems(), role=st.sampled_from(["Correlate", "CorrelateTranspose", "CorrelateWeight"]))
 def test_each_op_has_the_other_two_for_gradients(device, problem, role):
     """With padding that differs before and after, which the public functions do not offer."""
     x, w, y = problem.values()
-    conv = Conv(problem.window)
-    transpose = ConvTranspose(problem.window, problem.size)
-    weight = ConvWeight(problem.window, problem.kernel)
+    conv = Correlate(problem.window)
+    transpose = CorrelateTranspose(problem.window, problem.size)
+    weight = CorrelateWeight(problem.window, problem.kernel)
     op, arguments, out_grad, gradients = {
-        "Conv": (conv, (x, w), y, lambda x, w, y: (transpose(y, w), weight(x, y))),
-        "ConvTranspose": (transpose, (y, w), x, lambda y, w, x: (conv(x, w), weight(x, y))),
-        "ConvWeight": (weight, (x, y), w, lambda x, y, w: (transpose(y, w), conv(x, w))),
+        "Correlate": (conv, (x, w), y, lambda x, w, y: (transpose(y, w), weight(x, y))),
+        "CorrelateTranspose": (transpose, (y, w), x, lambda y, w, x: (conv(x, w), weight(x, y))),
+        "CorrelateWeight": (weight, (x, y), w, lambda x, y, w: (transpose(y, w), conv(x, w))),
     }[role]
     first, second = tensors(device, *arguments)
     op(first, second).backward(ndl.Tensor(out_grad, device=device))
@@ -180,23 +180,24 @@ def test_each_op_has_the_other_two_for_gradients(device, problem, role):
         close(found.numpy(), reference.numpy())
 
 
-@pytest.mark.parametrize("op", ["ConvTranspose", "ConvWeight"])
+@pytest.mark.parametrize("op", ["CorrelateTranspose", "CorrelateWeight"])
 def test_the_other_two_by_differences(device, op):
     window = kernels.Window((2, 1), ((1, 0), (2, 1)), (1, 2), 2)
     x, w = np.random.randn(2, 4, 6, 5), np.random.randn(2, 2, 3, 2)
     y = np.random.randn(2, 2, *window.output(x.shape[2:], w.shape[2:]))
-    if op == "ConvTranspose":
-        assert ndl.gradcheck(ConvTranspose(window, x.shape[2:]), *tensors(device, y, w))
+    if op == "CorrelateTranspose":
+        assert ndl.gradcheck(CorrelateTranspose(window, x.shape[2:]), *tensors(device, y, w))
     else:
-        assert ndl.gradcheck(ConvWeight(window, w.shape[2:]), *tensors(device, x, y))
+        assert ndl.gradcheck(CorrelateWeight(window, w.shape[2:]), *tensors(device, x, y))
 
 
 def test_an_op_is_its_parameters():
     window = kernels.Window((1,), ((0, 0),), (1,))
-    assert Conv(window) == Conv(kernels.Window((1,), ((0, 0),), (1,))) != Conv(kernels.Window((2,), ((0, 0),), (1,)))
-    assert ConvTranspose(window, (5,)) == ConvTranspose(window, (5,)) != ConvTranspose(window, (6,))
-    assert ConvWeight(window, (3,)) == ConvWeight(window, (3,)) != ConvTranspose(window, (3,))
-    assert "stride=(1,)" in repr(Conv(window))
+    same, other = (kernels.Window((stride,), ((0, 0),), (1,)) for stride in (1, 2))
+    assert Correlate(window) == Correlate(same) != Correlate(other)
+    assert CorrelateTranspose(window, (5,)) == CorrelateTranspose(window, (5,)) != CorrelateTranspose(window, (6,))
+    assert CorrelateWeight(window, (3,)) == CorrelateWeight(window, (3,)) != CorrelateTranspose(window, (3,))
+    assert "stride=(1,)" in repr(Correlate(window))
 
 
 # ---- backward is convolution -----------------------------------------------------------------------------------------
@@ -253,12 +254,12 @@ def test_the_input_gradient_is_a_convolution(device, problem):
     x, w, y = problem.values()
     assert_same_to_second_order(
         lambda y, w: input_gradient_by_convolution(y, w, problem),
-        ConvTranspose(problem.window, problem.size),
+        CorrelateTranspose(problem.window, problem.size),
         [y, w],
         device,
     )
     leaf, w, y = tensors(device, x, w, y)
-    Conv(problem.window)(leaf, w).backward(y)
+    Correlate(problem.window)(leaf, w).backward(y)
     close(input_gradient_by_convolution(y, w, problem).numpy(), leaf.grad.numpy())
 
 
@@ -267,12 +268,12 @@ def test_the_weight_gradient_is_a_convolution(device, problem):
     x, w, y = problem.values()
     assert_same_to_second_order(
         lambda x, y: weight_gradient_by_convolution(x, y, problem),
-        ConvWeight(problem.window, problem.kernel),
+        CorrelateWeight(problem.window, problem.kernel),
         [x, y],
         device,
     )
     x, leaf, y = tensors(device, x, w, y)
-    Conv(problem.window)(x, leaf).backward(y)
+    Correlate(problem.window)(x, leaf).backward(y)
     close(weight_gradient_by_convolution(x, y, problem).numpy(), leaf.grad.numpy())
 
 

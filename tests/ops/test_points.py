@@ -39,6 +39,21 @@ def test_nothing_overflows(dtype, device):
     y, slope = derivative(ops.logsoftmax, large, device, dtype)
     np.testing.assert_allclose(y, [-6e4, -3e4, 0], rtol=1e-3)
     assert slope.tolist() == [1, 1, -2]
+    y, slope = derivative(ops.softmax, large, device, dtype)
+    assert (y.tolist(), slope.tolist()) == ([0, 0, 1], [0, 0, 0])
+
+
+def test_softmax_is_as_exact_as_its_dtype(device):
+    """The exponential of logsoftmax is not: it rounds large logarithms."""
+    x = np.asarray(30 * np.random.standard_normal((200, 31)), "float32")
+    exact = np.exp(x.astype("float64") - x.max(1, keepdims=True))
+    exact /= exact.sum(1, keepdims=True)
+    direct, indirect = (
+        np.sqrt(np.mean((y.numpy() / exact - 1)[exact > 1e-30] ** 2))
+        for y in (ops.softmax(ndl.Tensor(x, device=device)), ops.exp(ops.logsoftmax(ndl.Tensor(x, device=device))))
+    )
+    assert direct < 0.9 * indirect
+    assert direct < 2e-6
 
 
 def test_logsumexp_of_infinities(device):

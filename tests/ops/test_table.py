@@ -6,7 +6,7 @@ import pytest
 
 import needle as ndl
 from needle import ops
-from needle.autograd import Tensor, TensorTuple, find_topo_sort
+from needle.autograd import Op, Tensor, TensorTuple, find_topo_sort
 from needle.ops.methods import TENSOR_METHODS
 from tests.ops.table import ORDERS, ROWS, check_close, check_row, inputs_of, run_needle
 
@@ -16,13 +16,17 @@ EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
 ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py"}
 
 # Op classes that compute on windows; they are differentiated in the tests of convolution and pooling.
-WINDOWED = {"Conv", "ConvTranspose", "ConvWeight", "Fold", "Unfold"}
+WINDOWED = {"Correlate", "CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
 
 # No graph holds the op, because picking an element of what `make_tuple` has just made gives the very input.
 ABSENT = {"MakeTensorTuple"}
 
-OP_CLASSES = {name: entry for name, entry in vars(ops).items() if isinstance(entry, type) and name in ops.__all__}
+OP_CLASSES = {
+    name: entry
+    for name, entry in vars(ops).items()
+    if isinstance(entry, type) and issubclass(entry, Op) and name in ops.__all__
+}
 
 
 @EVERY_ROW

@@ -1,23 +1,21 @@
-"""The stand-in device: needle's device of CuPy's arrays where there is neither CuPy nor a GPU."""
+"""The stand-in device: needle's CUDA device with the stand-in's namespace in the place of CuPy's."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from needle.backend_ndarray import BackendDevice, cuda
-from tests.standin.namespace import xp
+from needle.backend_ndarray.device import CudaDevice
+from tests.standin.namespace import xp as namespace
 
 
-class StandIn(BackendDevice):
+class StandIn(CudaDevice):
     """A device whose namespace behaves as CuPy's does; `tests.standin.array.counts` counts its transfers."""
 
-    waits, block_factor = cuda().waits, cuda().block_factor
+    xp = namespace
 
     def __init__(self) -> None:
-        super().__init__("standin", xp)
+        self.name = "standin"
 
-    def to_host(self, array: Any) -> Any:
-        return self.xp.asnumpy(array)
+    def enabled(self) -> bool:
+        return True
 
 
 STANDIN = StandIn()

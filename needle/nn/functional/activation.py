@@ -67,15 +67,16 @@ def softmax(x, dim=None, dtype=None):
     `dtype` is that of the result, and x is cast to it first. Without `dim` the axis is 0 for inputs of 1 or 3 axes and
     1 for others, with a warning, as torch has it. Raises ValueError where x has no such axis.
     """
-    return ops.exp(_log_softmax("softmax", x, dim, dtype))
+    return _along(ops.softmax, "softmax", x, dim, dtype)
 
 
 def log_softmax(x, dim=None, dtype=None):
     """x - log(sum(e ** x)) along the axis `dim`, without overflow; options and errors as in `softmax`."""
-    return _log_softmax("log_softmax", x, dim, dtype)
+    return _along(ops.logsoftmax, "log_softmax", x, dim, dtype)
 
 
-def _log_softmax(op, x, dim, dtype):
+def _along(function, op, x, dim, dtype):
+    """`function` of x, cast to `dtype`, along the axis that `dim` names or, without it, torch would choose."""
     x = tensor(op, x)
     if not x.ndim:
         raise ValueError(f"{op}: x must have at least 1 axis, but got shape ()")
@@ -84,7 +85,7 @@ def _log_softmax(op, x, dim, dtype):
         warnings.warn(f"{op}: dim is not given, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
     axis = check.axis(op, dim, x.ndim, "dim")
     x = _floats(op, x if dtype is None else x.astype(dtype))
-    return ops.logsoftmax(x, axis) if x.size else x
+    return function(x, axis) if x.size else x
 
 
 def _floats(op, x):

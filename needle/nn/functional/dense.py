@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from needle import check, ops
-from needle.backend_ndarray import cpu, to_host, xp
+from needle.backend_ndarray import cpu, to_host
 from needle.nn.functional.dropout import dropout
 from needle.nn.functional.normalization import length
 from needle.ops.conv import check_floats
@@ -107,7 +107,7 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
     check_floats(op, query=query, key=key, value=value)
     batch = broadcast_shape(op, query.shape[:-2], key.shape[:-2], value.shape[:-2])
     dropout_p = check.number(op, "dropout_p", dropout_p, least=0, most=1)
-    scale = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else check.number(op, "scale", scale)
+    scale = scale if scale is None else check.number(op, "scale", scale)
     if attn_mask is not None:
         if is_causal:
             raise ValueError(f"{op}: attn_mask and is_causal exclude each other, but got both")
@@ -115,20 +115,28 @@ def scaled_dot_product_attention(query, key, value, attn_mask=None, dropout_p=0.
         if attn_mask.dtype.kind != "b":
             check_floats(op, query=query, attn_mask=attn_mask)
         check_broadcast(op, "attn_mask", attn_mask, "scores", (*batch, query.shape[-2], key.shape[-2]))
-    scores = (query * scale) @ ops.transpose(key)
+    mask = attn_mask
     if is_causal:
-        namespace = xp(query.array)
-        seen = namespace.tril(namespace.ones(scores.shape[-2:], dtype=bool))
-        scores = ops.where(query.make_const(seen), scores, -math.inf)
-    weights = ops.exp(ops.logsoftmax(scores)) if attn_mask is None else _masked_softmax(scores, attn_mask)
+        namespace = query.device.xp
+        mask = query.make_const(namespace.tril(namespace.ones((query.shape[-2], key.shape[-2]), dtype=bool)))
+    weights = attention_weights(query, key, mask, scale, may_be_blind=attn_mask is not None)
     return (dropout(weights, dropout_p) if dropout_p else weights) @ value
 
 
-def _masked_softmax(scores, mask):
-    """softmax(scores) along the last axis where the mask allows it, zeros in rows where it allows nothing."""
-    scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+def attention_weights(query, key, mask=None, scale=None, *, may_be_blind=False):
+    """softmax(query @ keyᵀ · scale + mask) over the keys: (…, L, E), (…, S, E) -> (…, L, S).
+
+    The mask and the default of `scale` are those of `scaled_dot_product_attention`. Rows in which the mask allows
+    nothing are zeros where `may_be_blind`; otherwise there must be none.
+    """
+    scores = query @ ops.transpose(key)
+    scores = scores / math.sqrt(max(query.shape[-1], 1)) if scale is None else scores * scale
+    if mask is not None:
+        scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
+    if not may_be_blind:
+        return ops.softmax(scores)
     blind = ops.equal(ops.max(scores.detach(), -1, keepdims=True), -math.inf)
-    return ops.where(blind, 0, ops.exp(ops.logsoftmax(ops.where(blind, 0, scores))))
+    return ops.where(blind, 0, ops.softmax(ops.where(blind, 0, scores)))
 
 
 # ---- integers as arguments -------------------------------------------------------------------------------------------
@@ -139,7 +147,7 @@ def integers(op, name, x):
     if x.dtype.kind == "b":
         raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
     if x.dtype.kind == "f" and x.device == cpu():
-        whole = xp(x.array).isfinite(x.array) & (xp(x.array).floor(x.array) == x.array)
+        whole = x.device.xp.isfinite(x.array) & (x.device.xp.floor(x.array) == x.array)
         if not whole.all():
             raise ValueError(f"{op}: {name} must be integers, but got {x.array[~whole].flat[0]}")
     return x.array.astype("int64")

@@ -17,8 +17,8 @@ from needle.ops.operand import tensor
 def dropout(x, p=0.5, training=True):
     """Each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself.
 
-    Draws one `np.random.rand(*x.shape)` and keeps where it is at most 1 - p. Raises ValueError where p is not in
-    [0, 1], TypeError where x is of no floating dtype.
+    In training one `np.random.rand(*x.shape)` is drawn, whatever p is, and what is at most 1 - p is kept. Raises
+    ValueError where p is not in [0, 1], TypeError where x is of no floating dtype.
     """
     x = tensor("dropout", x)
     return _drop("dropout", x, x.shape, p, training)
@@ -27,8 +27,8 @@ def dropout(x, p=0.5, training=True):
 def dropout1d(x, p=0.5, training=True):
     """Each channel of x (N, C, L) or (C, L) zeroed with probability p, the others divided by 1 - p.
 
-    Draws one `np.random.rand(N, C, 1)`, without N where x lacks it, and keeps where it is at most 1 - p; in evaluation
-    x itself. Raises ValueError where x has other axes or p is not in [0, 1].
+    In training one `np.random.rand(N, C, 1)` is drawn, without N where x lacks it, whatever p is, and what is at most
+    1 - p is kept; in evaluation x itself. Raises ValueError where x has other axes or p is not in [0, 1].
     """
     return _drop_channels("dropout1d", 1, x, p, training)
 
@@ -66,9 +66,11 @@ def _drop(op, x, shape, p, training):
     """x times a mask drawn in `shape`, which broadcasts with x."""
     p = check.number(op, "p", p, least=0, most=1)
     check_floats(op, x=x)
-    if not training or p == 0:
+    if not training:
+        return x
+    keep = init.randb(*shape, p=1 - p, device=x.device, dtype=x.dtype)  # moves the random stream for p = 0 and 1 too
+    if p == 0:
         return x
     if p == 1:
         return x * 0
-    keep = init.randb(*shape, p=1 - p, device=x.device, dtype=x.dtype)
     return x * keep / (1 - p) if shape == x.shape else x * (keep / (1 - p))

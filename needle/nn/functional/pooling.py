@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from needle import check
-from needle.backend_ndarray import xp
 from needle.ops import getitem
 from needle.ops.linalg import matmul_along
 from needle.ops.pool import avg_pool, batched, max_pool
@@ -113,8 +112,8 @@ def _adaptive_avg_pool(op, x, rank, output_size):
         return unbatched(avg_pool(op, x, rank, _quotients(size, output)))
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         if n != p:
-            start, end = _edges(n, p, xp(x.array).arange(p))
-            place = xp(x.array).arange(n)[:, None]
+            start, end = _edges(n, p, x.device.xp.arange(p))
+            place = x.device.xp.arange(n)[:, None]
             x = matmul_along(x, ((place >= start) & (place < end)) / (end - start), axis)
     return unbatched(x)
 
@@ -127,12 +126,12 @@ def _adaptive_max_pool(op, x, rank, output_size, return_indices):
     if _alike(size, output):
         result = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
         return tuple(map(unbatched, result)) if return_indices else unbatched(result)
-    kernel, plane = (), xp(x.array).zeros((), "int64")
+    kernel, plane = (), x.device.xp.zeros((), "int64")
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         k = max(end - start for start, end in (_edges(n, p, i) for i in range(p)))
-        start, end = (edge[:, None] for edge in _edges(n, p, xp(x.array).arange(p)))
+        start, end = (edge[:, None] for edge in _edges(n, p, x.device.xp.arange(p)))
         # Shorter windows take their first element several times: that changes neither the first nor the last of equals.
-        place = xp(x.array).maximum(start, end - k + xp(x.array).arange(k)).reshape(-1)
+        place = x.device.xp.maximum(start, end - k + x.device.xp.arange(k)).reshape(-1)
         x = getitem(x, (slice(None),) * axis + (x.make_const(place),))
         plane = plane[..., None] * n + place
         kernel += (k,)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 from needle import check
-from needle.backend_ndarray import xp
 from needle.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from needle.ops import broadcast_to, getitem, permute, reshape
 from needle.ops.conv import check_floats
@@ -80,8 +79,8 @@ def _nearest(x, axis, p, step, centre):
         return _repeat(x, axis, p // n)
     if n % p == 0 and step == n // p:
         return getitem(x, (*lead, slice(int(centre * step), None, n // p)))
-    places = (xp(x.array).arange(p) + centre) * step
-    index = xp(x.array).minimum(places.astype("float32").astype("int64"), n - 1)  # float32, as torch rounds
+    places = (x.device.xp.arange(p) + centre) * step
+    index = x.device.xp.minimum(places.astype("float32").astype("int64"), n - 1)  # float32, as torch rounds
     return getitem(x, (*lead, x.make_const(index)))
 
 
@@ -99,13 +98,13 @@ def _linear(x, axis, p, step, align_corners):
     n = x.shape[axis]
     if p == n:
         return x
-    places = xp(x.array).arange(p)
+    places = x.device.xp.arange(p)
     if align_corners:
         places = places * ((n - 1) / (p - 1) if p > 1 else 0.0)
     else:
-        places = xp(x.array).clip((places + 0.5) * step - 0.5, 0, n - 1)
-    distance = xp(x.array).abs(places - xp(x.array).arange(n)[:, None])
-    return matmul_along(x, xp(x.array).maximum(1 - distance, 0), axis)
+        places = x.device.xp.clip((places + 0.5) * step - 0.5, 0, n - 1)
+    distance = x.device.xp.abs(places - x.device.xp.arange(n)[:, None])
+    return matmul_along(x, x.device.xp.maximum(1 - distance, 0), axis)
 
 
 def pixel_shuffle(x, upscale_factor):

@@ -48,13 +48,24 @@ def test_what_is_kept_and_what_is_drawn(name, shape, drawn, p, dtype, device):
 
 
 @rows
-def test_nothing_is_drawn_where_nothing_is_random(name, shape, drawn, device):
-    x, function = ndl.Tensor(np.asarray(normal(*shape)), device=device), getattr(F, name)
+def test_nothing_is_drawn_in_evaluation(name, shape, drawn, device):
+    x = ndl.Tensor(np.asarray(normal(*shape)), device=device)
     state = np.random.get_state()
-    assert function(x, 0.4, training=False) is x
-    assert function(x, 0) is x
-    assert_array_equal(function(x, 1).numpy(), np.zeros(shape))
+    assert getattr(F, name)(x, 0.4, training=False) is x
     np.testing.assert_equal(np.random.get_state(), state)
+
+
+@rows
+@pytest.mark.parametrize("p", [0, 1])
+def test_training_draws_where_nothing_is_random_too(name, shape, drawn, p, device):
+    x = ndl.Tensor(np.asarray(normal(*shape)), device=device)
+    np.random.seed(7)
+    np.random.rand(*drawn)
+    following = np.random.rand()
+    np.random.seed(7)
+    y = getattr(F, name)(x, p)
+    assert np.random.rand() == following
+    assert y is x if p == 0 else not y.numpy().any()
 
 
 def test_three_axes_are_a_batch_of_lines_for_dropout2d_as_in_torch(device):

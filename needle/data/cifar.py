@@ -1,0 +1,199 @@
+"""CIFAR-10: 60,000 colour photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
+
+Both forms that https://www.cs.toronto.edu/~kriz/cifar.html describes are read, "python" and "binary". The python form
+is a pickle, and a pickle can run code. This reader knows the few names that such files hold, puts stand-ins in their
+place that only keep what they are given, and refuses every other name: nothing that a file names is imported or run.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any, Self
+
+import numpy as np
+
+from needle.data.dataset import ImageDataset, Transform
+from needle.data.files import find_file
+
+_CLASSES = 10
+_SHAPE = (3, 32, 32)
+_PIXELS = 3 * 32 * 32
+_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+_TEST = ("test_batch",)
+_SOURCE = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+class CIFAR10Dataset(ImageDataset):
+    """Images (3, 32, 32) of float32 in 0..1 and their uint8 labels, in the order of the files.
+
+    `base_folder` holds `data_batch_1` to `data_batch_5` (`train`) and `test_batch`, with `.bin` after the name for the
+    binary form; it may also be the folder in which `cifar-10-batches-py` or `cifar-10-batches-bin` was unpacked.
+    `p` is in the course's signature and has no effect: each transform has a probability of its own.
+
+    Raises FileNotFoundError where a file is missing, and ValueError where one does not hold what it should.
+    """
+
+    def __init__(
+        self,
+        base_folder: str | PathLike[str],
+        train: bool,
+        p: float = 0.5,
+        transforms: Sequence[Transform] | None = None,
+    ):
+        parts = [_read(_find(base_folder, stem)) for stem in (_TRAIN if train else _TEST)]
+        pixels = np.concatenate([pixels for pixels, _ in parts])
+        labels = np.concatenate([labels for _, labels in parts])
+        images = np.divide(pixels, 255, dtype=np.float32).reshape(-1, *_SHAPE)
+        super().__init__(images, labels, transforms=transforms)
+
+    @property
+    def X(self) -> np.ndarray:
+        """All images (N, 3, 32, 32), before any transform."""
+        return self.arrays[0]
+
+    @property
+    def y(self) -> np.ndarray:
+        """All labels (N,)."""
+        return self.arrays[1]
+
+
+def _find(folder: str | PathLike[str], stem: str) -> str:
+    """The path of one file of the set, in either form."""
+    names = [stem, f"{stem}.bin", f"cifar-10-batches-py/{stem}", f"cifar-10-batches-bin/{stem}.bin"]
+    return find_file("CIFAR10Dataset", folder, names, _SOURCE)
+
+
+def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (n, 3072) and labels (n,), both uint8, of one file."""
+    pixels, labels = _read_binary(path) if path.endswith(".bin") else _read_python(path)
+    if not len(pixels):
+        raise ValueError(f"CIFAR10Dataset: a file must hold at least one image, but {path} holds none")
+    for place, label in enumerate(labels):
+        if type(label) is not int or not 0 <= label < _CLASSES:
+            raise ValueError(
+                f"CIFAR10Dataset: labels must be integers in [0, {_CLASSES - 1}], "
+                f"but label {place} of {path} is {_kind(label)}"
+            )
+    return pixels, np.array(labels, np.uint8)
+
+
+def _read_binary(path: str) -> tuple[np.ndarray, list[Any]]:
+    """Pixels and labels of a file of records: one byte of label, then the pixels."""
+    content = np.fromfile(path, np.uint8)
+    if content.size % (1 + _PIXELS):
+        raise ValueError(
+            f"CIFAR10Dataset: a binary file must be of records of {1 + _PIXELS} bytes, "
+            f"but {path} has {content.size} bytes, {content.size % (1 + _PIXELS)} over"
+        )
+    records = content.reshape(-1, 1 + _PIXELS)
+    return records[:, 1:], records[:, 0].tolist()
+
+
+def _read_python(path: str) -> tuple[np.ndarray, list[Any]]:
+    """Pixels and labels of a pickled dict with `data` and `labels`, its keys bytes (Python 2's strings) or strings."""
+    try:
+        with open(path, "rb") as file:
+            content = _Unpickler(file, encoding="bytes").load()
+    except Exception as error:  # a broken pickle may raise anything
+        raise ValueError(f"CIFAR10Dataset: {path} must be a whole pickle of CIFAR-10, but: {error!r}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"CIFAR10Dataset: a pickle must hold a dict, but {path} holds {_kind(content)}")
+    fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}
+    for name in ("data", "labels"):
+        if name not in fields:
+            names = ", ".join(sorted(key for key in fields if isinstance(key, str))) or "no names"
+            raise ValueError(f"CIFAR10Dataset: the dict must have a key {name}, but {path} has {names}")
+    pixels, labels = _pixels(path, fields["data"]), fields["labels"]
+    if not isinstance(labels, list):
+        raise ValueError(f"CIFAR10Dataset: labels must be a list, but {path} holds {_kind(labels)}")
+    if len(labels) != len(pixels):
+        raise ValueError(
+            "CIFAR10Dataset: images and labels must agree in number, "
+            f"but {path} holds {len(pixels)} images and {len(labels)} labels"
+        )
+    return pixels, labels
+
+
+class _Unpickler(pickle.Unpickler):
+    """An unpickler for which there are no names but those of a NumPy array's parts, and those are stand-ins."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _STAND_INS[f"{module}.{name}"]
+        except KeyError:
+            raise pickle.UnpicklingError(f"{module}.{name} is not a name that CIFAR-10's files hold") from None
+
+
+class _StandIn:
+    """What is put for a name: called, it keeps its arguments, and of a state it is given it keeps that."""
+
+    arguments: tuple[Any, ...] = ()
+    state: Any = None
+
+    def __init__(self, *arguments: Any):
+        self.arguments = arguments
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _Array(_StandIn):
+    """An array: its state is (version, shape, dtype, whether in Fortran's order, bytes)."""
+
+
+class _ArrayType(_StandIn):
+    """The class of arrays, an argument of theirs."""
+
+
+class _DType(_StandIn):
+    """A dtype: its first argument is its code."""
+
+
+class _Latin1(_StandIn):
+    """The bytes that Python 3 writes as text where the pickle's protocol has no bytes."""
+
+    def __new__(cls, text: str, encoding: str) -> Self:
+        if encoding not in ("latin1", b"latin1"):
+            raise pickle.UnpicklingError(f"_codecs.encode must be called with latin1, but got {encoding!r}")
+        return text.encode("latin-1")  # type: ignore[return-value]
+
+
+_STAND_INS = {
+    "numpy.core.multiarray._reconstruct": _Array,
+    "numpy._core.multiarray._reconstruct": _Array,
+    "numpy.ndarray": _ArrayType,
+    "numpy.dtype": _DType,
+    "_codecs.encode": _Latin1,
+}
+
+
+def _pixels(path: str, found: Any) -> np.ndarray:
+    """The array (n, 3072) of uint8 that a stand-in was given the parts of."""
+    if not isinstance(found, _Array):
+        raise ValueError(f"CIFAR10Dataset: data must be an array, but {path} holds {_kind(found)}")
+    match found.state:
+        case (_, tuple(shape), _DType(arguments=(str() | bytes() as code, *_)), fortran, bytes(content)):
+            dtype = code.decode("latin-1") if isinstance(code, bytes) else code
+        case _:
+            raise ValueError(f"CIFAR10Dataset: data must be an array of bytes, but {path} holds none in its array")
+    sizes = [size for size in shape if type(size) is int]
+    if dtype != "u1" or sizes[1:] != [_PIXELS] or len(sizes) < len(shape) or fortran:
+        order = ", in Fortran's order" if fortran else ""
+        raise ValueError(
+            f"CIFAR10Dataset: data must be uint8 of shape (n, {_PIXELS}), "
+            f"but {path} holds type {dtype} and shape {tuple(sizes)}{order}"
+        )
+    if len(content) != shape[0] * _PIXELS:
+        raise ValueError(
+            f"CIFAR10Dataset: data of shape {shape} must have {shape[0] * _PIXELS} bytes, but {path} has {len(content)}"
+        )
+    return np.frombuffer(content, np.uint8).reshape(shape)
+
+
+def _kind(found: Any) -> str:
+    """What a pickle holds in a place: an integer, or in a word."""
+    if type(found) is int:
+        return str(found)
+    return "an array" if isinstance(found, _Array) else f"a value of type {type(found).__name__.lstrip('_')}"

@@ -1,0 +1,134 @@
+"""Values that are computed when they are asked for, as the course's LAZY_MODE has it.
+
+A deferred value knows the op and the inputs that it will come from. Asking for its `array` computes it, and it becomes
+a plain value; its shape and dtype are known before that where its op can tell them (`Op.infer`). A write into memory
+that deferred values read computes them first, so that results are those of eager mode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from needle.backend_ndarray import BackendDevice, HostScalar, device_of
+
+if TYPE_CHECKING:
+    from needle.autograd import Op, Value
+
+
+class Outline(NamedTuple):
+    """What can be known of a tensor before it is computed."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class Source:
+    """What a deferred value will come from, and its outline (for a tuple: a tuple of them) once that is asked for."""
+
+    __slots__ = ("device", "inputs", "op", "outline")
+
+    def __init__(self, op: Op | Same, inputs: Sequence[Value]) -> None:
+        self.op, self.inputs, self.device = op, inputs, inputs[0].device
+        self.outline: Any = None
+
+
+class Same:
+    """The op of a detached value: it is its input."""
+
+    differentiable, is_view = False, True
+
+    def compute(self, array: Any) -> Any:
+        return array
+
+    def infer(self, outline: Any) -> Any:
+        return outline
+
+
+class Deferred:
+    """The part of a value that is not computed yet; `plain` is the class that it will be of then."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        plain: type[Value]
+        source: Source
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "array":  # which is unset, until now
+            raise AttributeError(f"{type(self).__name__}: the attribute must be defined, but got {name!r}")
+        _settle(self, lambda value: not isinstance(value, Deferred), _compute)
+        return self.array
+
+    @classmethod
+    def make_leaf(cls, array: Any, requires_grad: bool = False) -> Any:
+        return cls.plain.make_leaf(array, requires_grad)
+
+    def detach(self) -> Any:
+        return self.plain.make_from_op(Same(), (self,))  # type: ignore[arg-type]
+
+    @property
+    def device(self) -> BackendDevice:
+        return self.source.device
+
+
+def run(op: Any, inputs: Sequence[Value]) -> Any:
+    """The raw array that `op` computes of its inputs."""
+    arrays = [x.array for x in inputs]
+    if len(arrays) > 1:
+        first = type(arrays[0])
+        for array in arrays:
+            if type(array) is not first:
+                check_one_device(op, inputs)
+    array = op.compute(*arrays)
+    if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
+        array = device_of(array).asarray(array)
+    return array
+
+
+def check_one_device(op: Any, inputs: Sequence[Value]) -> None:
+    """Refuse inputs on different devices, naming both."""
+    for x in inputs[1:]:
+        if x.device != inputs[0].device:
+            names = f"{inputs[0].device} and {x.device}"
+            raise TypeError(f"{type(op).__name__}: inputs must be on one device, but got {names}")
+
+
+def outline_of(value: Any) -> Any:
+    """The outline of a value, inferred where it is not computed."""
+    if isinstance(value, Deferred):
+        _settle(value, _has_outline, _infer)
+    return value.source.outline if isinstance(value, Deferred) else _drawn(value.array)
+
+
+def _drawn(array: Any) -> Any:
+    return tuple(map(_drawn, array)) if isinstance(array, tuple) else Outline(array.shape, array.dtype)
+
+
+def _settle(value: Any, settled: Callable[[Any], bool], settle: Callable[[Any], None]) -> None:
+    """Settle a deferred value after all that it depends on, without recursion."""
+    waiting = [value]
+    while waiting:
+        if settled(waiting[-1]):
+            waiting.pop()
+        elif needed := [x for x in waiting[-1].source.inputs if not settled(x)]:
+            waiting += needed
+        else:
+            settle(waiting[-1])
+
+
+def _compute(value: Any) -> None:
+    value.array = run(value.source.op, value.source.inputs)
+    value.__class__ = value.plain
+    del value.source
+
+
+def _has_outline(value: Any) -> bool:
+    return not isinstance(value, Deferred) or value.source.outline is not None
+
+
+def _infer(value: Any) -> None:
+    """Find the outline of a value from those of its inputs; where its op cannot tell, compute it."""
+    value.source.outline = value.source.op.infer(*map(outline_of, value.source.inputs))
+    if value.source.outline is None:
+        _settle(value, lambda x: not isinstance(x, Deferred), _compute)
