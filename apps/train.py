@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-
-import numpy as np
-from tqdm import tqdm
 
 import needle as ndl
 from needle import nn, optim
 from needle.data import DataLoader, DigitsDataset, IDXDataset
+
+if __package__:  # imported as apps.train; otherwise the folder apps is on sys.path
+    from apps import training
+else:
+    import training
 
 DATASETS = ("digits", "mnist", "fashion-mnist")
 COLUMNS = ("epoch", "loss", "train_accuracy", "test_accuracy", "images_per_second")
@@ -64,7 +64,7 @@ def train_epoch(model, loader, loss_fn, optimizer):
     """One pass over the training set with steps: the mean loss and the accuracy of the logits before each step."""
     model.train()
     loss_sum, correct, count = 0.0, 0, 0
-    with tqdm(loader, unit="batch", leave=False, disable=not sys.stderr.isatty()) as bar:
+    with training.progress(loader) as bar:
         for images, labels in bar:
             logits = model(images)
             loss = loss_fn(logits, labels)
@@ -92,25 +92,13 @@ def hits(logits, labels):
     return int(ndl.equal(logits.argmax(1), labels).sum().item())
 
 
-@contextmanager
-def user_errors():
-    """End the script with one line where a file, a device or an option is not as it must be."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        print("train:", *str(error).split(), file=sys.stderr)
-        raise SystemExit(2) from None
-
-
 def main(arguments=None):
     """Run the script; returns the rows that it measured."""
     options = parse(arguments)
     metrics = Metrics()
-    try:
-        with user_errors():
-            np.random.seed(options.seed)
-            device = {"cpu": ndl.cpu, "cuda": ndl.cuda}[options.device]()
-            device.zeros(1)  # says what is missing where the device cannot be used
+    with training.interruptible(metrics.rows, options.epochs):
+        with training.user_errors("train"):
+            device = training.start(options.seed, options.device)
             train_set, test_set = load(options.dataset, options.data)
             side = train_set[0][0].shape[-1]
             model = TinyCNN(side, device=device)
@@ -119,17 +107,13 @@ def main(arguments=None):
         train_loader = DataLoader(train_set, options.batch_size, shuffle=True, prefetch=2, device=device)
         test_loader = DataLoader(test_set, 256, prefetch=2, device=device)
         loss_fn = nn.CrossEntropyLoss()
-        size = sum(parameter.size for parameter in model.parameters())
         print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {side}x{side}")
-        print(f"TinyCNN with {size:,} parameters on {device}", flush=True)
+        print(f"TinyCNN with {training.size(model):,} parameters on {device}", flush=True)
         for epoch in range(1, options.epochs + 1):
             start = time.perf_counter()
             loss, train_accuracy = train_epoch(model, train_loader, loss_fn, optimizer)
             speed = len(train_set) / (time.perf_counter() - start)
             metrics.add(epoch, loss, train_accuracy, evaluate(model, test_loader), speed)
-    except KeyboardInterrupt:
-        print(f"\nstopped after {len(metrics.rows)} of {options.epochs} epochs", file=sys.stderr)
-        raise SystemExit(130) from None
     return metrics.rows
 
 

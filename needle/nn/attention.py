@@ -7,7 +7,6 @@ Layer Normalization in the Transformer Architecture" (2020), figure 1b.
 from __future__ import annotations
 
 from needle import check, init
-from needle.backend_ndarray import xp
 from needle.nn.functional.dense import attention_weights
 from needle.nn.layers import Dropout, Embedding, Linear
 from needle.nn.module import Module
@@ -54,8 +53,8 @@ class MultiHeadAttention(Module):
     def ahead(self, q, k):
         """What is added to the scores: LEAST strictly above the diagonal that ends with the last key."""
         queries, keys = q.shape[2], k.shape[2]
-        mask = q.device.full((queries, keys), LEAST if q.dtype.itemsize > 2 else LEAST_OF_HALVES, q.dtype)
-        return q.make_const(xp(mask).triu(mask, keys - queries + 1))
+        namespace, least = q.device.xp, LEAST if q.dtype.itemsize > 2 else LEAST_OF_HALVES
+        return q.make_const(namespace.triu(namespace.full((queries, keys), least, q.dtype), keys - queries + 1))
 
     def extra_repr(self):
         return f"causal={self.causal}"

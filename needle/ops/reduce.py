@@ -102,32 +102,31 @@ class LogSumExp(Reduction):
         return multiply(self.kept(out_grad, x), exp(subtract(x, self.kept(node, x))))
 
 
-class LogSoftmax(TensorOp):
-    """x - logsumexp(x) along one axis."""
+class _AlongAxis(TensorOp):
+    """An op on the lines along one axis, whose gradient reads its result."""
 
     reads_inputs, reads_output = False, True
 
     def __init__(self, axis=-1):
         self.axis = axis
 
+    def infer(self, x):
+        return Outline(x.shape, dtype_of(self, x))
+
+
+class LogSoftmax(_AlongAxis):
+    """x - logsumexp(x) along one axis."""
+
     def compute(self, x):
         shifted = x - x.max(axis=self.axis, keepdims=True)
         return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
-
-    def infer(self, x):
-        return Outline(x.shape, dtype_of(self, x))
 
     def gradient(self, out_grad, node):
         return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
 
 
-class Softmax(TensorOp):
+class Softmax(_AlongAxis):
     """e ** x / sum(e ** x) along one axis, the maximum taken out: more exact than the exponential of LogSoftmax."""
-
-    reads_inputs, reads_output = False, True
-
-    def __init__(self, axis):
-        self.axis = axis
 
     def compute(self, x):
         powers = xp(x).exp(x - x.max(axis=self.axis, keepdims=True))

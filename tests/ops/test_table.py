@@ -5,8 +5,9 @@ from functools import cache
 import pytest
 
 import needle as ndl
-from needle import ops
+from needle import autograd, ops
 from needle.autograd import Op, Tensor, TensorTuple, find_topo_sort
+from needle.lazy import Deferred
 from needle.ops.methods import TENSOR_METHODS
 from tests.ops.table import ORDERS, ROWS, check_close, check_row, inputs_of, run_needle
 
@@ -19,6 +20,10 @@ ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py
 WINDOWED = {"Correlate", "CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
 
+# Indices whose values must be known before the shape of the result is.
+MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
+MASKED |= {"list of bools", "mask tensor", "a comparison"}
+
 # No graph holds the op, because picking an element of what `make_tuple` has just made gives the very input.
 ABSENT = {"MakeTensorTuple"}
 
@@ -27,6 +32,11 @@ OP_CLASSES = {
     for name, entry in vars(ops).items()
     if isinstance(entry, type) and issubclass(entry, Op) and name in ops.__all__
 }
+
+
+def parts_of(value):
+    """The tensors of a TensorTuple, or the tensor alone."""
+    return value.tuple() if isinstance(value, TensorTuple) else (value,)
 
 
 @EVERY_ROW
@@ -38,6 +48,29 @@ def test_agrees_with_torch(row, device):
 def test_agrees_with_torch_in_every_memory_order(row, device):
     for order in ORDERS:
         check_row(row, device, order)
+
+
+@EVERY_ROW
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_lazily_it_is_the_same(row, device, dtype, monkeypatch):
+    """LAZY_MODE gives the same bits when they are asked for; before that it knows shape and dtype."""
+    inputs = [ndl.Tensor.make_const(array) for array in inputs_of(row, device, dtype=dtype)]
+    eager = row.apply(*inputs)
+    monkeypatch.setattr(autograd, "LAZY_MODE", True)
+    lazy = row.apply(*inputs)
+    for found, expected in zip(parts_of(lazy), parts_of(eager), strict=True):
+        assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
+        computed = found in inputs or (row.op == "getitem" and row.setting in MASKED)
+        assert isinstance(found, Deferred) is not computed
+        assert found.numpy().tobytes() == expected.numpy().tobytes()
+        assert not isinstance(found, Deferred)
+
+
+@EVERY_ROW
+def test_derivatives_are_the_same_lazily(row, device, monkeypatch):
+    eager = run_needle(row, inputs_of(row, device), device, "float64")
+    monkeypatch.setattr(autograd, "LAZY_MODE", True)
+    check_close(row, run_needle(row, inputs_of(row, device), device, "float64"), eager, 0)
 
 
 @EVERY_ROW

@@ -1,0 +1,279 @@
+"""LAZY_MODE: nothing is computed before it is asked for, and what comes out is what eager mode gives."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+import weakref
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import autograd, nn, ops, optim
+from needle.autograd import Op, Tensor, TensorOp
+from needle.lazy import Deferred
+
+pytestmark = pytest.mark.usefixtures("on_device")
+
+
+@pytest.fixture
+def lazily(monkeypatch):
+    monkeypatch.setattr(autograd, "LAZY_MODE", True)
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """How often each op class has computed."""
+    counts = Counter()
+
+    def counting(op_class, compute):
+        def counted(self, *arrays):
+            counts[op_class.__name__] += 1
+            return compute(self, *arrays)
+
+        return counted
+
+    for entry in vars(ops).values():
+        if isinstance(entry, type) and issubclass(entry, Op) and "compute" in vars(entry):
+            monkeypatch.setattr(entry, "compute", counting(entry, entry.compute))
+    return counts
+
+
+class Doubled(TensorOp):
+    """An op that cannot tell its outline."""
+
+    def compute(self, x):
+        return x + x
+
+    def gradient(self, out_grad, node):
+        return out_grad * 2
+
+
+def network(norm=False):
+    noisy = [nn.BatchNorm2d(2), nn.Dropout(0.3)] if norm else []
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), *noisy, nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)
+    )
+
+
+def loss_of(model, seed=0):
+    draws = np.random.RandomState(seed)
+    images = Tensor(draws.randn(5, 1, 4, 4).astype("float32"), requires_grad=False)
+    return nn.CrossEntropyLoss()(model(images), Tensor([0, 1, 2, 0, 1], requires_grad=False))
+
+
+# ---- nothing before it is asked for ----------------------------------------------------------------------------------
+
+
+def test_a_forward_and_a_backward_pass_compute_nothing(lazily, computed):
+    model = network()
+    computed.clear()
+    loss = loss_of(model)
+    loss.backward()
+    grads = [parameter.grad for parameter in model.parameters()]
+    assert all(isinstance(x, Deferred) for x in (loss, *grads))
+    assert not computed
+    loss.item()
+    assert computed["Correlate"] == computed["MaxPool"] == computed["MatMul"] == 1
+    assert not computed["CorrelateWeight"]
+    grads[0].numpy()
+    assert (computed["Correlate"], computed["CorrelateWeight"]) == (1, 1)
+    before = Counter(computed)
+    loss.item(), grads[0].numpy()
+    assert computed == before
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda y: y.numpy(),
+        lambda y: y.cached_data,
+        lambda y: y.realize_cached_data(),
+        lambda y: y.array,
+        lambda y: y[0].item(),
+        float,
+        bool,
+        repr,
+        lambda y: Tensor(y),
+        lambda y: pickle.dumps(y),
+        lambda y: copy.deepcopy(y),
+    ],
+)
+def test_asking_for_the_value_computes_it(lazily, computed, ask):
+    y = ops.exp(Tensor([1.0]))
+    assert (y.shape, y.dtype, y.ndim, y.size, y.device) == ((1,), "float64", 1, 1, ndl.default_device())
+    assert len(y) == 1
+    assert not computed
+    ask(y)
+    assert computed["Exp"] == 1
+
+
+def test_an_op_that_cannot_tell_its_shape_computes_when_it_is_asked_for(lazily):
+    calls = []
+
+    class Seen(Doubled):
+        def compute(self, x):
+            calls.append(x.shape)
+            return super().compute(x)
+
+    y = Seen()(Tensor([1.0, 2.0]))
+    z = ops.exp(y)
+    assert not calls
+    assert z.shape == (2,)
+    assert calls == [(2,)]
+    assert isinstance(z, Deferred)
+    assert z.numpy().tolist() == np.exp([2.0, 4.0]).tolist()
+    assert calls == [(2,)]
+
+
+def test_the_mode_is_off_by_default_and_may_change_midway(monkeypatch):
+    assert autograd.LAZY_MODE is False
+    monkeypatch.setattr(autograd, "LAZY_MODE", True)
+    x = Tensor([1.0, 2.0])
+    y = ops.exp(x)
+    monkeypatch.setattr(autograd, "LAZY_MODE", False)
+    z = y.detach() * y
+    assert not isinstance(z, Deferred)
+    z.sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), np.exp([2.0, 4.0]))
+
+
+def test_what_is_wrong_is_refused_at_once(lazily):
+    with pytest.raises(ValueError, match=r"^matmul: the inner sizes"):
+        ops.exp(ndl.ones(2, 3)) @ ndl.ones(2, 3)
+    with pytest.raises(TypeError, match=r"^where: condition"):
+        ops.where(ops.exp(ndl.ones(2)), 1, 2)
+
+
+def test_an_error_in_an_op_comes_when_it_is_computed(lazily):
+    y = Tensor([1.0, 2.0])[Tensor([5])]
+    for _ in range(2):
+        with pytest.raises(IndexError):
+            y.numpy()
+
+
+# ---- the same results ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.1, momentum=0.9), lambda p: optim.Adam(p, 0.01)])
+def test_training_is_the_same_to_the_bit(make, monkeypatch):
+    states = []
+    for mode in (False, True):
+        monkeypatch.setattr(autograd, "LAZY_MODE", mode)
+        np.random.seed(1)
+        model = network(norm=True)
+        optimizer = make(model.parameters())
+        losses = []
+        for step in range(3):
+            optimizer.reset_grad()
+            loss = loss_of(model, step)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss)
+        values = [loss.numpy() for loss in losses]  # the first was never asked for before
+        states.append([*values, *(value.numpy() for value in model.state_dict().values())])
+    for eager, lazy in zip(*states, strict=True):
+        assert eager.tobytes() == lazy.tobytes()
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda x: x.cached_data.fill(7),
+        lambda x: x.cached_data.__setitem__(0, 7),
+        lambda x: x.cached_data.flat.__setitem__(0, 7),
+        lambda x: x.detach().cached_data.fill(7),
+        lambda x: x.reshape((2, 1)).cached_data.fill(7),
+        lambda x: setattr(x, "data", Tensor([7.0, 7.0])),
+    ],
+)
+def test_a_write_comes_after_what_was_asked_for_before_it(write, monkeypatch):
+    results = []
+    for mode in (False, True):
+        monkeypatch.setattr(autograd, "LAZY_MODE", mode)
+        x = Tensor([1.0, 2.0])
+        view = x.reshape((2, 1))
+        later = [x * 2, view * 3, ops.exp(view.detach()), ops.stack([x, x])]
+        write(x)
+        results.append([y.numpy().tolist() for y in (*later, view, x)])
+    assert results[0] == results[1]
+
+
+def test_a_value_changed_in_place_is_noticed_by_backward(lazily):
+    x = Tensor([1.0, 2.0])
+    y = ops.log(x)
+    x.cached_data.fill(3)
+    with pytest.raises(RuntimeError, match="must not change in place"):
+        y.backward()
+
+
+def test_the_graph_is_that_of_eager_mode(lazily):
+    x, constant = Tensor([2.0]), Tensor([3.0], requires_grad=False)
+    y = x * constant
+    assert y.op == ops.EWiseMul()
+    assert y.inputs == (x, constant)
+    assert y.requires_grad
+    z = constant * constant
+    assert z.is_leaf()
+    assert not z.requires_grad
+    with ndl.no_grad():
+        z = x * x
+    assert z.is_leaf()
+    assert z.numpy().tolist() == [4]
+    assert y.detach().is_leaf()
+    assert not y.detach().requires_grad
+    assert y.detach().numpy().tolist() == [6]
+    assert type(y) is Tensor  # as soon as it was asked for
+
+
+def test_second_derivatives(lazily):
+    x = Tensor([2.0, 3.0])
+    (x**3).sum().backward()
+    x.grad.sum().backward()
+    assert x.grad.numpy().tolist() == [12, 18]
+
+
+def test_tuples(lazily, computed):
+    x = Tensor([[1.0, 2.0], [3.0, 4.0]])
+    parts = ops.split(ops.exp(x), 0)
+    assert isinstance(parts, Deferred)
+    assert len(parts) == 2
+    assert parts[1].shape == (2,)
+    assert not computed
+    detached = parts.detach()
+    assert len(detached) == 2
+    np.testing.assert_allclose(detached[1].numpy(), np.exp([3.0, 4.0]))
+    parts[0].backward()
+    np.testing.assert_allclose(x.grad.numpy(), [np.exp([1.0, 2.0]), [0, 0]])
+
+
+# ---- sizes -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_chain_of_any_length_needs_no_recursion(lazily):
+    x = y = Tensor([0.5])
+    for _ in range(50_000):
+        y = ops.Negate()(y)  # which does not look at its input, as a function would
+    assert y.shape == (1,)
+    assert y.item() == 0.5
+    y = x
+    for _ in range(50_000):
+        y = ops.Negate()(y)
+    assert y.item() == 0.5
+    y.backward()
+    assert x.grad.item() == 1
+
+
+def test_what_was_computed_holds_no_inputs(lazily):
+    with ndl.no_grad():
+        x = Tensor([1.0])
+        y = ops.exp(x)
+        watched = weakref.ref(x)
+        del x
+        assert watched() is not None
+        y.numpy()
+        gc.collect()
+        assert watched() is None
