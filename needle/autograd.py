@@ -12,7 +12,16 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
-from needle.backend_ndarray import BackendDevice, HostScalar, NDArray, cpu, default_device, device_of, to_host
+from needle.backend_ndarray import (
+    BackendDevice,
+    HostScalar,
+    NDArray,
+    cpu,
+    default_device,
+    device_for,
+    device_of,
+    to_host,
+)
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
@@ -192,7 +201,7 @@ class Tensor(Value, TensorOperators):
     ) -> None:
         data = array.array if isinstance(array, (Tensor, NDArray)) else array
         if device is None:
-            device = array.device if isinstance(array, (Tensor, NDArray)) else default_device()
+            device = array.device if isinstance(array, (Tensor, NDArray)) else device_for(data)
         data = device.real_array("Tensor", data, dtype)
         self.array, self.op, self.inputs, self.grad = data, None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now

@@ -5,14 +5,17 @@ import pytest
 from hypothesis import settings
 
 import needle
+from needle.backend_ndarray import register_device
 from needle.grad_mode import grad_mode
+from tests.standin.device import STANDIN
 
 settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)  # pytest --hypothesis-profile=nightly
 settings.load_profile("default")
 
 # Every device that the suite runs on.
-DEVICES = [needle.cpu()]
+register_device(STANDIN)
+DEVICES = [needle.cpu(), STANDIN]
 
 
 @pytest.fixture(params=DEVICES, ids=str, scope="session")

@@ -32,6 +32,9 @@ class BackendDevice:
         def randn(self, *shape: int, dtype: Any = "float32") -> NDArray: ...
         def one_hot(self, n: int, i: Any, dtype: Any = "float32") -> NDArray: ...
 
+    waits = False  # whether asking for an element waits for work that was handed in before
+    block_factor = 1  # how many times larger than on the CPU a block of scratch memory should be
+
     def __init__(self, name: str, xp: Any) -> None:
         self.name = name
         self.xp = xp
@@ -117,6 +120,9 @@ class CpuDevice(BackendDevice):
 
 class CudaDevice(BackendDevice):
     """The GPU, through CuPy: imported when first asked for, never before."""
+
+    waits = True
+    block_factor = 256  # a launch costs more than what a cache saves: 256 MiB instead of 1
 
     def __init__(self) -> None:
         self.name = "cuda"
@@ -229,6 +235,18 @@ def cuda() -> BackendDevice:
 def all_devices() -> list[BackendDevice]:
     """Every device that needle knows, enabled or not."""
     return list(_known)
+
+
+def device_for(data: Any) -> BackendDevice:
+    """The device on which a tensor of `data` is made when none is named: where an array is, else the default one.
+
+    NumPy's arrays are data of the host wherever the tensors live, as lists and numbers are.
+    """
+    try:
+        device = _devices[type(data)]
+    except TypeError:
+        return _default
+    return _default if device is _CPU else device
 
 
 def _device_named(name: str) -> BackendDevice:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from needle import check
-from needle.backend_ndarray.device import BackendDevice, default_device, device_of, to_host, xp
+from needle.backend_ndarray.device import BackendDevice, default_device, device_for, device_of, to_host, xp
 
 Shape = tuple[int, ...]
 
@@ -101,7 +101,7 @@ class NDArray:
     def __init__(self, other: Any, device: BackendDevice | None = None) -> None:
         data = other.array if isinstance(other, NDArray) else other
         if device is None:
-            device = other.device if isinstance(other, NDArray) else default_device()
+            device = other.device if isinstance(other, NDArray) else device_for(data)
         self.array = device.array(data)
         self._owner = None
 

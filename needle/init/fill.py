@@ -5,10 +5,12 @@ from __future__ import annotations
 from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend_ndarray import BackendDevice, default_device
+from needle.ops.operand import number
 
 
 def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=False):
     """Uniform in [low, high): one `np.random.rand(*shape)`, scaled."""
+    low, high = number("rand", low), number("rand", high)
     array = _device(device).rand(*_shape("rand", shape), dtype=dtype).array
     array *= high - low
     array += low
@@ -17,6 +19,7 @@ def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=
 
 def randn(*shape, mean=0.0, std=1.0, device=None, dtype="float32", requires_grad=False):
     """Normal with `mean` and `std`: one `np.random.randn(*shape)`, scaled."""
+    mean, std = number("randn", mean), number("randn", std)
     array = _device(device).randn(*_shape("randn", shape), dtype=dtype).array
     array *= std
     array += mean
@@ -33,7 +36,8 @@ def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
 
 def constant(*shape, c=1.0, device=None, dtype="float32", requires_grad=False):
     """Every element c."""
-    return Tensor.make_const(_device(device).full(_shape("constant", shape), c, dtype), requires_grad)
+    shape, c = _shape("constant", shape), number("constant", c)
+    return Tensor.make_const(_device(device).full(shape, c, dtype), requires_grad)
 
 
 def ones(*shape, device=None, dtype="float32", requires_grad=False):

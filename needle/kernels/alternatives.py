@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.kernels import columns
 from needle.kernels.layout import Array, innermost, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
-CHUNK_BYTES = 1 << 18  # of an accumulator at a time: it is read and written once per kernel position
+CHUNK_BYTES = 1 << 18  # of an accumulator at a time on the CPU: it is read and written once per kernel position
 
 
 def correlate_by_taps(x: Array, w: Array, window: Window) -> Array:
@@ -43,7 +43,7 @@ def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size,
     groups, outs = matrices.shape[:2]
     wide = xp(whole).empty((groups, outs, flat.shape[2]), whole.dtype)
     length = flat.shape[2] - max(shifts.values())
-    chunk = max(1, CHUNK_BYTES // max(1, groups * outs * whole.itemsize))
+    chunk = max(1, CHUNK_BYTES * device_of(whole).block_factor // max(1, groups * outs * whole.itemsize))
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         block = wide[:, :, start:stop]

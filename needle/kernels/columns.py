@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
-BLOCK_BYTES = 1 << 20  # of columns at a time: about what a core's second-level cache holds
+BLOCK_BYTES = 1 << 20  # of columns at a time on the CPU: about what a core's second-level cache holds
 
 
 def correlate(x: Array, w: Array, window: Window) -> Array:
@@ -48,7 +48,7 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
     if is_pointwise(kernel, window):
         return outermost(product(matrix, source).reshape(channels, *output, batch))
     x = xp(y).zeros((channels, *window.padded(size), batch), y.dtype)
-    for start, stop in _blocks(channels, kernel, output, batch, y.dtype.itemsize):
+    for start, stop in _blocks(y, channels, kernel, output, batch):
         block = (stop - start, *output[1:])
         columns = product(matrix, source[:, :, _rows(start, stop, output, batch)])
         columns = columns.reshape(channels, *kernel, *block, batch)
@@ -106,7 +106,7 @@ def _columns(x: Array, kernel: Size, output: Size, window: Window) -> Iterator[t
     windows = window_view(x, kernel, output, window)
     rank = len(kernel)
     memory = None
-    for start, stop in _blocks(channels, kernel, output, batch, x.itemsize):
+    for start, stop in _blocks(x, channels, kernel, output, batch):
         block = windows[(slice(None),) * (1 + rank) + (slice(start, stop),)]
         if memory is None or memory.shape != block.shape:
             memory = xp(x).empty(block.shape, x.dtype)
@@ -115,10 +115,10 @@ def _columns(x: Array, kernel: Size, output: Size, window: Window) -> Iterator[t
         yield _rows(start, stop, output, batch), by_group(columns, window)
 
 
-def _blocks(channels: int, kernel: Size, output: Size, batch: int, itemsize: int) -> Iterator[tuple[int, int]]:
-    """The first axis of the output cut so that each block's columns take about BLOCK_BYTES."""
-    row = channels * math.prod(kernel) * math.prod(output[1:]) * batch * itemsize
-    step = max(1, BLOCK_BYTES // max(1, row))
+def _blocks(x: Array, channels: int, kernel: Size, output: Size, batch: int) -> Iterator[tuple[int, int]]:
+    """The first axis of the output cut so that each block's columns, of the dtype of x, take about BLOCK_BYTES."""
+    row = channels * math.prod(kernel) * math.prod(output[1:]) * batch * x.itemsize
+    step = max(1, BLOCK_BYTES * device_of(x).block_factor // max(1, row))
     for start in range(0, output[0], step):
         yield start, min(start + step, output[0])
 

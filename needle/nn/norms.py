@@ -122,7 +122,7 @@ class BatchNorm3d(_ChannelNorm):
         if self.training and self.track_running_stats:
             self.num_batches_tracked.data = self.num_batches_tracked + 1
             if self.momentum is None:
-                momentum = 1 / self.num_batches_tracked.item()
+                momentum = 1 / self.num_batches_tracked.astype(self.running_mean.dtype)
         training = self.training or not self.track_running_stats
         statistics = (self.running_mean, self.running_var)
         return functional.batch_norm(x, *statistics, self.weight, self.bias, training, momentum, self.eps)

@@ -36,6 +36,8 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
         if is_number(value):
             value = number(op, value)
             dtype = like.dtype if _holds(like.dtype, value) else None
+            if dtype is not None and (dtype.kind == "f" or 0 <= value < 128):  # fits without a look; no transfer
+                return Tensor.make_const(device.xp.full((), value, dtype))
     try:
         return Tensor(value, device=device, dtype=dtype, requires_grad=False)
     except (TypeError, ValueError) as error:

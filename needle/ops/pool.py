@@ -154,14 +154,22 @@ def avg_pool(
         if not check.integer(op, "divisor_override", divisor_override):
             raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
         return unbatched(cast(divide_scalar(total, divisor_override), x.dtype))
-    windows = zip(kernel, window.stride, total.shape[2:], counted, strict=True)
+    windows = list(zip(kernel, window.stride, total.shape[2:], counted, strict=True))
     counts = [[min(i * s + k, end) - max(i * s, start) for i in range(p)] for k, s, p, (start, end) in windows]
     if all(len(set(axis)) == 1 for axis in counts):
         mean = divide_scalar(total, math.prod(axis[0] for axis in counts))
-    else:  # a map of counts, the outer product of those along each axis
-        parts = (x.device.array(axis, total.dtype).reshape((-1,) + (1,) * i) for i, axis in enumerate(reversed(counts)))
-        mean = divide(total, x.make_const(math.prod(parts)))
+    else:
+        mean = divide(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
     return unbatched(cast(mean, x.dtype))
+
+
+def _counts(xp, windows):
+    """How many counted elements each window has, the product of those along each axis: (*P), a raw array."""
+    counts = xp.ones((), "int64")
+    for k, s, p, (start, end) in windows:
+        first = xp.arange(p) * s
+        counts = counts[..., None] * (xp.minimum(first + k, end) - xp.maximum(first, start))
+    return counts
 
 
 def batched(op, x, rank):

@@ -52,6 +52,8 @@ def check_weak(function, reference, dtype, device):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", ARITHMETIC + COMPARISONS, ids=lambda f: f.__name__)
 def test_numbers_are_weak_in_operators(function, dtype, device):
+    if function is operator.pow and dtype == "bool" and device != ndl.cpu():
+        pytest.skip("NumPy's ** has shortcuts for 0, 1 and 2, in which bools become int8")
     check_weak(function, function, dtype, device)
 
 

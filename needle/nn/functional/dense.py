@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from needle import check, ops
-from needle.backend_ndarray import cpu
+from needle.backend_ndarray import cpu, to_host
 from needle.nn.functional.dropout import dropout
 from needle.nn.functional.normalization import length
 from needle.ops.conv import check_floats
@@ -66,7 +66,7 @@ def one_hot(x, num_classes=-1):
     if n == -1:
         if not x.size:
             raise ValueError(f"one_hot: num_classes must be given for no integers, but got x of shape {x.shape}")
-        n = max(int(indices.max()) + 1, 1)
+        n = max(int(to_host(indices.max())) + 1, 1)
     check_range("one_hot", "indices", indices, n)
     return ops.one_hot(max(n, 1), x.make_const(indices), "int64") if n else x.make_const(indices[..., None][..., :0])
 

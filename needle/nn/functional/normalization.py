@@ -18,8 +18,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
 
     In training by the statistics of the batch, and the running ones move: running = (1 - momentum) · running +
     momentum · batch, with the unbiased variance (divided by the count less 1). Otherwise by `running_mean` (C,) and
-    `running_var` (C,). Raises ValueError where shapes or options do not fit together, or where a channel has a single
-    value in training; TypeError where dtypes do not fit.
+    `running_var` (C,). `momentum` may be a tensor (). Raises ValueError where shapes or options do not fit together, or
+    where a channel has a single value in training; TypeError where dtypes do not fit.
 
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
@@ -27,7 +27,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     x = _channels(op, x)
     check_parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
     _check_running(op, x, running_mean, running_var, needed=not training, unless="training=True")
-    momentum = check.number(op, "momentum", momentum, least=0, most=1)
+    if not isinstance(momentum, Tensor):
+        momentum = check.number(op, "momentum", momentum, least=0, most=1)
     if training:
         eps = check.number(op, "eps", eps, above=0)
         if x.size <= x.shape[1]:

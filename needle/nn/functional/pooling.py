@@ -112,7 +112,7 @@ def _adaptive_avg_pool(op, x, rank, output_size):
         return unbatched(avg_pool(op, x, rank, _quotients(size, output)))
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         if n != p:
-            start, end = map(x.device.array, _edges(n, p))
+            start, end = _edges(n, p, x.device.xp.arange(p))
             place = x.device.xp.arange(n)[:, None]
             x = matmul_along(x, ((place >= start) & (place < end)) / (end - start), axis)
     return unbatched(x)
@@ -128,10 +128,10 @@ def _adaptive_max_pool(op, x, rank, output_size, return_indices):
         return tuple(map(unbatched, result)) if return_indices else unbatched(result)
     kernel, plane = (), x.device.xp.zeros((), "int64")
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
-        windows = list(zip(*_edges(n, p), strict=True))
-        k = max(end - start for start, end in windows)
+        k = max(end - start for start, end in (_edges(n, p, i) for i in range(p)))
+        start, end = (edge[:, None] for edge in _edges(n, p, x.device.xp.arange(p)))
         # Shorter windows take their first element several times: that changes neither the first nor the last of equals.
-        place = x.device.array([max(start, end - k + i) for start, end in windows for i in range(k)], "int64")
+        place = x.device.xp.maximum(start, end - k + x.device.xp.arange(k)).reshape(-1)
         x = getitem(x, (slice(None),) * axis + (x.make_const(place),))
         plane = plane[..., None] * n + place
         kernel += (k,)
@@ -148,9 +148,9 @@ def _output_size(op, x, rank, output_size):
     return check.sizes(op, "output_size", output_size, rank, least=1)
 
 
-def _edges(n, p):
-    """Where each of p windows that cover n elements starts and ends: floor(i·n / p) and ceil((i + 1)·n / p)."""
-    return [i * n // p for i in range(p)], [-(-(i + 1) * n // p) for i in range(p)]
+def _edges(n, p, i):
+    """Where window i of p that cover n elements starts and ends: floor(i·n / p) and ceil((i + 1)·n / p)."""
+    return i * n // p, -(-(i + 1) * n // p)
 
 
 def _alike(size, output):

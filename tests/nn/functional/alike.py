@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -74,6 +75,15 @@ def check_function(name, arrays, device, constants=(), options=None, *, names=()
     assert_allclose(results["float16"].numpy(), results["float64"].numpy(), rtol=2e-2, atol=2e-2)
 
 
+@contextmanager
+def default(device):
+    """Make tensors on `device` where none is named."""
+    before = ndl.default_device()
+    ndl.set_default_device(device)
+    yield
+    ndl.set_default_device(before)
+
+
 def as_dtype(array, dtype):
     return array.astype(dtype) if array.dtype.kind == "f" else array
 
@@ -99,7 +109,9 @@ def check_module(make, inputs, device, *, text=None, constants=(), training=True
 
     `make` builds it from a namespace, nn or torch.nn; `text` is what it prints where torch prints something else.
     """
-    mine, theirs = make(nn).train(training), make(torch.nn).double().train(training)
+    with default(device):
+        mine = make(nn).train(training)
+    theirs = make(torch.nn).double().train(training)
     assert repr(mine) == (text or repr(theirs))
     state = {name: value.numpy() for name, value in theirs.state_dict().items()}
     assert {name: value.shape for name, value in mine.state_dict().items()} == {n: v.shape for n, v in state.items()}

@@ -214,6 +214,7 @@ def test_signature_of_module_is_that_of_torch(name):
     check_signature(getattr(nn, name), getattr(torch.nn, name))
 
 
+@pytest.mark.usefixtures("on_device")
 @pytest.mark.parametrize("make", [lambda nn: nn.BatchNorm3d(4, momentum=None), lambda nn: nn.BatchNorm3d(4)])
 def test_batch_norm_in_3d_tracks_over_many_batches_as_torch_does(make, device):
     mine, theirs = make(nn), make(torch.nn)
@@ -233,7 +234,7 @@ def test_batch_norm_in_3d_tracks_over_many_batches_as_torch_does(make, device):
     ids=str,
 )
 def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x, options, device):
-    mine = getattr(nn, kind)(num_features=4, **options, dtype="float64")
+    mine = getattr(nn, kind)(num_features=4, **options, device=device, dtype="float64")
     theirs = getattr(torch.nn, kind)(4, **options, dtype=torch.float64)
     assert repr(mine) == repr(theirs)
     assert mine.dim == mine.num_features == 4

@@ -1,0 +1,352 @@
+"""The arrays of the stand-in device: NumPy's inside, CuPy's outside.
+
+An array here is no NumPy array and cannot become one by itself. What CuPy refuses is refused (host arrays as operands,
+`np.asarray`), and so is what CuPy does in silence at a price: waiting for the device in `float(x)` or `if x`, copying
+the host's data in `x[np.array([1])]`, moving work in `np.exp(x)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tests.standin.table import TABLE, binder
+
+SCALARS = (bool, int, float, complex, np.generic)
+quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point warnings
+
+
+@dataclass
+class Counts:
+    """How often the host sent data, fetched data, and waited for the device to know a size or a value.
+
+    Beside these, how many times it was given work (a kernel or several).
+    """
+
+    uploads: int = 0
+    downloads: int = 0
+    waits: int = 0
+    calls: int = field(default=0, compare=False)
+
+
+counts = Counts()
+
+
+@contextmanager
+def counting() -> Iterator[Counts]:
+    """What was counted since the block began; complete when it ends."""
+    before, since = dict(vars(counts)), Counts()
+    yield since
+    for name, then in before.items():
+        setattr(since, name, getattr(counts, name) - then)
+
+
+class Array:
+    """An array of the stand-in device. `Array.of(host)` holds a NumPy array, whose memory plays the device's."""
+
+    __slots__ = ("__weakref__", "_host")
+    __array_priority__ = 100
+    __hash__ = None  # type: ignore[assignment]
+    _host: np.ndarray[Any, Any]
+
+    @classmethod
+    def of(cls, host: Any) -> Array:
+        self = cls.__new__(cls)
+        self._host = host
+        return self
+
+    # ---- what is refused ----
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` instead.")
+
+    def __array_ufunc__(self, ufunc: Any, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"numpy.{ufunc.__name__} was called on a device array; ask xp(array) for the namespace")
+
+    def __array_function__(self, function: Any, *_: Any, **__: Any) -> Any:
+        raise TypeError(f"numpy.{function.__name__} was called on a device array; ask xp(array) for the namespace")
+
+    def _waits(self, *_: Any) -> Any:
+        raise TypeError("the value of a device array was asked for in silence: that waits; say .item() or to_host")
+
+    __bool__ = __float__ = __int__ = __complex__ = __index__ = __contains__ = _waits
+
+    def __getattr__(self, name: str) -> Any:
+        known = any(name in TABLE[kind] for kind in ("attribute", "method"))
+        raise AttributeError(
+            f"the stand-in lacks CuPy's ndarray.{name}" if known else f"'ndarray' object has no attribute {name!r}"
+        )
+
+    # ---- what costs, and is counted ----
+
+    def get(self, *args: Any, **options: Any) -> Any:
+        binder("method", "get")(*args, **options)
+        counts.downloads += 1
+        return self._host.copy(order="C")
+
+    def item(self, *args: Any) -> Any:
+        binder("method", "item")(*args)
+        counts.downloads += 1
+        return self._host.item()
+
+    def tolist(self) -> Any:
+        counts.downloads += 1
+        return self._host.tolist()
+
+    def tobytes(self, order: Any = "C") -> bytes:
+        counts.downloads += 1
+        return self._host.tobytes(order)
+
+    def __str__(self) -> str:
+        counts.downloads += 1
+        return str(self._host)
+
+    def __repr__(self) -> str:
+        counts.downloads += 1
+        return repr(self._host)
+
+    def __reduce__(self) -> Any:
+        counts.downloads += 1
+        return _uploaded, (self._host,)
+
+    # ---- attributes ----
+
+    shape = property(lambda self: self._host.shape)
+    strides = property(lambda self: self._host.strides)
+    dtype = property(lambda self: self._host.dtype)
+    ndim = property(lambda self: self._host.ndim)
+    size = property(lambda self: self._host.size)
+    itemsize = property(lambda self: self._host.itemsize)
+    nbytes = property(lambda self: self._host.nbytes)
+    T = property(lambda self: Array.of(self._host.T))
+    mT = property(lambda self: Array.of(self._host.mT))
+    real = property(lambda self: Array.of(self._host.real))
+    imag = property(lambda self: Array.of(self._host.imag))
+    base = property(lambda self: None if self._host.base is None else Array.of(self._host.base))
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
+
+    @property
+    def flags(self) -> Any:
+        flags = self._host.flags
+        return SimpleNamespace(
+            c_contiguous=flags.c_contiguous, f_contiguous=flags.f_contiguous, owndata=flags.owndata
+        )
+
+    def __len__(self) -> int:
+        return len(self._host)
+
+    def __iter__(self) -> Iterator[Array]:
+        if not self._host.ndim:
+            raise TypeError("iteration over a 0-d array")
+        return (self[i] for i in range(len(self._host)))
+
+    # ---- elements ----
+
+    def __getitem__(self, index: Any) -> Array:
+        entries, masked = self._index(index)
+        counts.waits += masked  # the mask's count is the size of the result
+        return wrap(self._host[entries])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        entries, _ = self._index(index)
+        counts.calls += 1
+        self._host[entries] = operand(value)
+
+    def _index(self, index: Any) -> tuple[tuple[Any, ...], bool]:
+        """The index for the host, and whether there is a mask in it. Integers out of range wrap around, as on a GPU."""
+        given = index if type(index) is tuple else (index,)
+        entries: list[Any] = []
+        masked = whole = False
+        for entry in given:
+            kind = type(entry)
+            if kind is Array:
+                masked = masked or entry._host.dtype.kind == "b"
+                whole = True
+            elif entry is Ellipsis:
+                whole = True
+            elif not (entry is None or kind is slice or isinstance(entry, (int, np.integer, np.bool_))):
+                raise TypeError(f"an index of {kind} would be copied from the host in silence")
+            entries.append(entry)
+        if not whole:
+            return (*entries, Ellipsis), masked  # one element is a 0-d view
+        return tuple(self._wrapped(entries)), masked
+
+    def _wrapped(self, entries: list[Any]) -> Iterator[Any]:
+        """The entries of an index with arrays of the host, their integers within the axis that they index."""
+        taken = [
+            0 if e is None or e is Ellipsis else e._host.ndim if type(e) is Array and e._host.dtype.kind == "b" else 1
+            for e in entries
+        ]
+        axis = 0
+        for entry, n in zip(entries, taken, strict=True):
+            if entry is Ellipsis:
+                axis += self._host.ndim - sum(taken)
+            elif type(entry) is Array:
+                host = entry._host
+                yield host if host.dtype.kind == "b" or not self._host.shape[axis] else host % self._host.shape[axis]
+                axis += n
+                continue
+            yield entry
+            axis += n
+
+    def scatter_add(self, slices: Any, value: Any) -> None:
+        """`value` added at an index, repeated ones adding up. CuPy's kernels have atomic additions for these dtypes."""
+        entries, masked = self._index(slices)
+        arrays = any(type(entry) is np.ndarray for entry in entries)
+        if arrays and not masked and self._host.dtype.name not in SCATTERED:
+            raise TypeError(f"cupyx.scatter_add only supports {', '.join(SCATTERED)}, as data type")
+        np.add.at(self._host, entries, operand(value))
+
+    def fill(self, value: Any) -> None:
+        self._host.fill(operand(value))
+
+    def copy(self, order: Any = "C") -> Array:
+        return Array.of(self._host.copy(order))
+
+    def __copy__(self) -> Array:
+        return Array.of(self._host.copy())
+
+    def __deepcopy__(self, memo: Any) -> Array:
+        return Array.of(self._host.copy())
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0  # kDLCUDA
+
+
+# `_scatter_op_default` in cupy/_core/_routines_indexing.pyx, version 14.
+SCATTERED = ("int32", "float16", "float32", "float64", "uint32", "uint64")
+
+
+def _uploaded(host: Any) -> Array:
+    counts.uploads += 1
+    return Array.of(host)
+
+
+def wrap(value: Any) -> Any:
+    """What NumPy computed as CuPy would give it: arrays and their elements as arrays of the device."""
+    kind = type(value)
+    if kind is np.ndarray:
+        return Array.of(value)
+    if kind is tuple or kind is list:
+        return kind(wrap(entry) for entry in value)
+    return Array.of(np.asarray(value)) if isinstance(value, np.generic) else value
+
+
+def operand(value: Any) -> Any:
+    """An operand for NumPy: an array of the device, or a number."""
+    if type(value) is Array:
+        return value._host
+    if isinstance(value, SCALARS):
+        return value
+    raise TypeError(f"Unsupported type {type(value)}")
+
+
+def argument(value: Any) -> Any:
+    """An argument for NumPy: an operand, a sequence of them, or what is no data (an axis, a dtype, a name)."""
+    kind = type(value)
+    if kind is Array:
+        return value._host
+    if kind is tuple or kind is list:
+        return kind(argument(entry) for entry in value)
+    if hasattr(value, "__array__") and not isinstance(value, (np.generic, type)):
+        raise TypeError(f"Unsupported type {kind}")
+    return value
+
+
+def call(function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
+    """NumPy's result for arguments of the device; written to `out` where that is given."""
+    counts.calls += 1
+    with quiet():
+        result = function(*[argument(value) for value in args], **{k: argument(v) for k, v in options.items()})
+    if type(result) is np.ndarray:
+        for out in (options.get("out"), *args[::-1]):  # what was written to is returned, not another array on it
+            if type(out) is Array and out._host is result:
+                return out
+    return wrap(result)
+
+
+def _method(name: str) -> Any:
+    """A method by CuPy's parameters and NumPy's computation."""
+    bind, host_method = binder("method", name), getattr(np.ndarray, name)
+    waits = name in ("nonzero", "compress")
+
+    def method(self: Array, *args: Any, **options: Any) -> Any:
+        bind(*args, **options)
+        counts.waits += waits
+        return call(host_method, (self, *args), options)
+
+    method.__name__ = name
+    return method
+
+
+def _binary(ufunc: np.ufunc, *, reflected: bool = False) -> Any:
+    order = {} if ufunc is np.matmul else {"order": "C"}  # results of CuPy's ufuncs are row-major
+
+    def method(self: Array, other: Any) -> Any:
+        if type(other) is Array:
+            other = other._host
+        elif isinstance(other, np.ndarray):
+            raise TypeError(f"Unsupported type {type(other)}")
+        elif not isinstance(other, SCALARS):
+            return NotImplemented
+        counts.calls += 1
+        pair = (other, self._host) if reflected else (self._host, other)
+        with quiet():
+            return wrap(ufunc(*pair, **order))
+
+    return method
+
+
+def _in_place(ufunc: np.ufunc) -> Any:
+    def method(self: Array, other: Any) -> Array:
+        counts.calls += 1
+        with quiet():
+            ufunc(self._host, operand(other), out=self._host)
+        return self
+
+    return method
+
+
+def _unary(ufunc: np.ufunc) -> Any:
+    def method(self: Array) -> Any:
+        counts.calls += 1
+        with quiet():
+            return wrap(ufunc(self._host, order="C"))
+
+    return method
+
+
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "truediv": np.true_divide,
+    "floordiv": np.floor_divide,
+    "mod": np.remainder,
+    "pow": np.power,
+    "matmul": np.matmul,
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "lshift": np.left_shift,
+    "rshift": np.right_shift,
+}
+for _name, _ufunc in BINARY.items():
+    setattr(Array, f"__{_name}__", _binary(_ufunc))
+    setattr(Array, f"__r{_name}__", _binary(_ufunc, reflected=True))
+    if _name != "matmul":
+        setattr(Array, f"__i{_name}__", _in_place(_ufunc))
+COMPARISONS = ("less", "less_equal", "greater", "greater_equal", "equal", "not_equal")
+for _name, _method_name in zip(COMPARISONS, ("lt", "le", "gt", "ge", "eq", "ne"), strict=True):
+    setattr(Array, f"__{_method_name}__", _binary(getattr(np, _name)))
+for _name, _ufunc in {"neg": np.negative, "pos": np.positive, "abs": np.absolute, "invert": np.invert}.items():
+    setattr(Array, f"__{_name}__", _unary(_ufunc))
+for _name in TABLE["method"]:
+    if _name not in vars(Array) and hasattr(np.ndarray, _name) and not _name.startswith(("dump", "to")):
+        setattr(Array, _name, _method(_name))

@@ -1,0 +1,21 @@
+"""The stand-in device: needle's CUDA device with the stand-in's namespace in the place of CuPy's."""
+
+from __future__ import annotations
+
+from needle.backend_ndarray.device import CudaDevice
+from tests.standin.namespace import xp as namespace
+
+
+class StandIn(CudaDevice):
+    """A device whose namespace behaves as CuPy's does; `tests.standin.array.counts` counts its transfers."""
+
+    xp = namespace
+
+    def __init__(self) -> None:
+        self.name = "standin"
+
+    def enabled(self) -> bool:
+        return True
+
+
+STANDIN = StandIn()

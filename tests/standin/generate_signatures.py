@@ -1,0 +1,111 @@
+"""Write `signatures.txt`: what an installed CuPy lets its users call, one name per line.
+
+    python tests/standin/generate_signatures.py
+
+needs CuPy 14 or newer, but no GPU: signatures are read, nothing is called. Each line is a kind and what belongs to it:
+`function` and `method` (of arrays) with their parameters, `ufunc` with the numbers of its inputs and outputs and its
+keywords, `ufunc_method` with its parameters, and the bare names of `attribute` (of arrays), `scalar` (a type or a
+constant that is NumPy's own), `scatter` (a ufunc with `at`) and `generator` (the methods of a random generator). A
+default that is no literal is `...`.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TABLE = Path(__file__).with_name("signatures.txt")
+MODULES = ("", "lib.stride_tricks.", "linalg.", "random.")
+NOT_OF_NUMPY = {"clear_memo", "disable_experimental_feature_warning", "annotations", "fuse", "memoize", "show_config"}
+
+
+def literal(default: str) -> str:
+    """A default value as source code that any Python can read."""
+    try:
+        ast.literal_eval(default)
+    except (ValueError, SyntaxError):
+        return "..."
+    return default
+
+
+def parameters(function: Any) -> str | None:
+    """The parameters in parentheses, without annotations; None where CuPy states them nowhere."""
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        return documented(function)
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+    known = [
+        p if p.default is p.empty or literal(repr(p.default)) != "..." else p.replace(default=Ellipsis) for p in plain
+    ]
+    known = known[1:] if known and known[0].name == "self" else known
+    return str(inspect.Signature(known)).replace("Ellipsis", "...")
+
+
+def documented(function: Any) -> str | None:
+    """The parameters from the first line of the docstring, where compiled functions have them."""
+    found = re.match(r"(?:[\w.]+\.)?\w+\((.*)\)", (function.__doc__ or "").strip().partition("\n")[0])
+    if not found:
+        return None
+    parts = [part.strip() for part in found[1].split(",") if part.strip() and part.strip() != "self"]
+    parts = [re.sub(r"^\w+ (?=\w)", "", part) for part in parts]  # "Py_ssize_t axis1"
+    pairs = (part.partition("=") for part in parts)
+    return f"({', '.join(f'{name}={literal(default)}' if equals else name for name, equals, default in pairs)})"
+
+
+def ufunc_line(name: str, ufunc: Any) -> str:
+    """Numbers of inputs and outputs, and the keywords that its docstring names."""
+    keywords = re.findall(r"(\w+)=", ufunc.__doc__.strip().partition("\n")[0])
+    return f"ufunc {name} {ufunc.nin} {ufunc.nout} {' '.join(sorted(set(keywords)))}"
+
+
+def lines(cupy: Any) -> Iterator[str]:
+    """Every line of the table, in no order."""
+    for prefix in MODULES:
+        module = cupy
+        for part in prefix.split(".")[:-1]:
+            module = getattr(module, part)
+        for name in dir(module):
+            member = getattr(module, name)
+            if name.startswith("_") or name in NOT_OF_NUMPY or isinstance(member, types.ModuleType):
+                continue
+            if isinstance(member, cupy.ufunc):
+                yield ufunc_line(prefix + name, member)
+                if member._scatter_op is not None:
+                    yield f"scatter {name}"
+            elif isinstance(member, type):
+                if member.__module__.partition(".")[0] == "numpy" and not prefix:
+                    yield f"scalar {name}"
+            elif callable(member):
+                if hasattr(member, "_signature"):  # a generalised ufunc: matmul
+                    yield f"function {prefix}{name}{parameters(member.__call__)}"
+                elif (found := parameters(member)) is not None:
+                    yield f"function {prefix}{name}{found}"
+            elif isinstance(member, (float, type(None))) and not prefix:
+                yield f"scalar {name}"
+    for kind, owner in (("method", cupy.ndarray), ("ufunc_method", cupy.ufunc), ("generator", cupy.random.Generator)):
+        for name in dir(owner):
+            member = getattr(owner, name)
+            if name.startswith("_"):
+                continue
+            if not callable(member):
+                if kind == "method":
+                    yield f"attribute {name}"
+            elif (found := parameters(member)) is not None:
+                yield f"{kind} {name}{found}"
+
+
+def main() -> None:
+    """Write the table."""
+    import cupy
+
+    TABLE.write_text("\n".join([f"cupy {cupy.__version__}", *sorted(lines(cupy)), ""]), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

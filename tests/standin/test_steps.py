@@ -1,0 +1,209 @@
+"""What a training step costs on a device: no transfer and no waiting, counted on the stand-in.
+
+Only the batch comes from the host, before the step. The Dropout layers are the exception: they draw from NumPy's stream
+on the host, whatever the device, and upload what they drew.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+
+import needle as ndl
+import needle.nn.functional as F
+from needle import kernels, nn, optim
+from needle.autograd import find_topo_sort
+from needle.kernels import Window, columns
+from tests.nn.functional.alike import normal
+from tests.nn.functional.test_gradcheck import FUNCTIONS
+from tests.nn.test_layers import LAYERS, OPTIMIZERS
+from tests.ops.table import ROWS, tensors
+from tests.standin.array import Counts, counting
+from tests.standin.device import STANDIN
+
+FREE = Counts()
+# As often as the Dropout layers in these run.
+UPLOADS = {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 1, "Dropout3d": 1}
+UPLOADS |= {"AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
+GIVEN = {"list", "array", "ndarray"}  # operands from the host that rows of the table of ops hand over
+
+
+MORE_LAYERS = {
+    "BatchNorm3d(momentum=None)": (lambda **options: nn.BatchNorm3d(3, momentum=None, **options), (4, 3, 4, 4, 4)),
+    "InstanceNorm2d(tracking)": (
+        lambda **options: nn.InstanceNorm2d(3, track_running_stats=True, **options),
+        (4, 3, 6, 6),
+    ),
+    "AdaptiveAvgPool2d(uneven)": (lambda **options: nn.AdaptiveAvgPool2d((4, 5)), (4, 3, 6, 6)),
+    "AdaptiveMaxPool2d(uneven)": (lambda **options: nn.AdaptiveMaxPool2d((4, 5)), (4, 3, 6, 6)),
+    "AvgPool2d(uneven)": (lambda **options: nn.AvgPool2d(3, 2, 1, count_include_pad=False), (4, 3, 6, 6)),
+    "LSTM": (lambda **options: First(nn.LSTM(3, 2, 2, **options)), (5, 4, 3)),
+    "RNN": (lambda **options: First(nn.RNN(3, 2, 2, **options)), (5, 4, 3)),
+    "Transformer": (
+        lambda **options: First(nn.Transformer(6, 4, 1, num_head=2, dim_head=3, sequence_len=5, **options)),
+        (5, 4, 6),
+    ),
+    "Embedding": (lambda **options: Lookup(nn.Embedding(5, 3, padding_idx=1, **options)), (4, 3)),
+}
+
+
+class First(nn.Module):
+    """The first of what a layer gives, with its second axis in front."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return ndl.transpose(self.layer(x)[0], (0, 1))
+
+
+class Lookup(nn.Module):
+    """A table looked up at places that depend on x."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = table
+
+    def forward(self, x):
+        return self.table((x > 0).astype("int64"))
+
+
+@pytest.mark.parametrize("name", [*LAYERS, *MORE_LAYERS])
+def test_a_step_of_each_layer(name):
+    make, shape = (LAYERS | MORE_LAYERS)[name]
+    layer = make(device=STANDIN)
+    x = ndl.Tensor(normal(*shape).astype("float32"), device=STANDIN)
+    width = math.prod(layer(x).shape[1:])
+    model = nn.Sequential(layer, nn.Flatten(), nn.Linear(width, 3, device=STANDIN))
+    optimizer = optim.SGD([x, *model.parameters()], lr=0.1)
+    labels = ndl.Tensor(np.array([0, 1, 2, 0]), device=STANDIN, requires_grad=False)
+    for create_graph in (True, False):
+        with counting() as counts:
+            loss = nn.CrossEntropyLoss()(model(x), labels)
+            loss.backward(create_graph=create_graph)
+            optimizer.step()
+            optimizer.reset_grad()
+        assert counts == Counts(uploads=UPLOADS.get(name, 0))
+    with counting() as counts:
+        model.eval()(x)
+    assert counts == FREE
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_a_step_of_each_optimizer(name):
+    parameters = [ndl.Tensor(normal(3, 4).astype(dtype), device=STANDIN) for dtype in ("float32", "float64")]
+    optimizer = OPTIMIZERS[name](parameters)
+    with counting() as counts:
+        for _ in range(3):
+            loss = sum((x * x).sum().astype("float64") for x in parameters)
+            optimizer.reset_grad()
+            loss.backward(create_graph=False)
+            optimizer.clip_grad_norm(0.1)
+            optimizer.step()
+    assert counts == FREE
+
+
+@pytest.mark.parametrize("title", FUNCTIONS)
+def test_each_function_and_its_derivatives(title):
+    name, inputs, constants, names, options = FUNCTIONS[title]
+    x = [ndl.Tensor(value, device=STANDIN) for value in inputs]
+    fixed = [ndl.Tensor(value, device=STANDIN, requires_grad=False) for value in constants]
+    named = {
+        key: ndl.Tensor(value, device=STANDIN, requires_grad=False) if isinstance(value, np.ndarray) else value
+        for key, value in options.items()
+    }
+    named |= zip(names, x[len(x) - len(names) :], strict=True)
+    with counting() as counts:
+        y = getattr(F, name)(*x[: len(x) - len(names)], *fixed, **named)
+        (y * y).sum().backward()
+        for leaf in x:
+            if leaf.grad is not None and leaf.grad.requires_grad:
+                leaf.grad.sum().backward(create_graph=False)
+    assert counts == FREE
+
+
+def indexed_by_arrays(y):
+    """Whether an index in the graph below y holds arrays: uploaded where they came from the host, counted as masks."""
+    return any(isinstance(node.op, ndl.ops.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_each_op_and_its_derivatives(row):
+    inputs, leaves = tensors(row, [STANDIN.asarray(value) for value in row.values()])
+    with counting() as counts:
+        y = row.apply(*inputs)
+    if not (GIVEN & set(re.findall(r"\w+", row.setting)) or indexed_by_arrays(y)):
+        assert counts == FREE
+    if row.constant:
+        return
+    with counting() as counts:
+        y = sum((part * part).sum() for part in (y if isinstance(y, ndl.TensorTuple) else (y,)))
+        y.backward()
+    assert counts == FREE
+    with counting() as counts:
+        for leaf in leaves:
+            if leaf.grad is not None and leaf.grad.requires_grad:
+                leaf.grad.sum().backward(create_graph=False)
+    assert (counts.uploads, counts.downloads) == (0, 0)
+
+
+# ---- how much work is handed in --------------------------------------------------------------------------------------
+
+
+def calls(function, *arguments):
+    """How often a function gives the device work."""
+    with counting() as counts:
+        function(*arguments)
+    return counts.calls
+
+
+def products(rank, size, kernel):
+    """The calls of the three products of a convolution, of unfold and of fold: rank axes of that size and kernel."""
+    window = Window.make("test", rank, 1, 1, 1)
+    x = STANDIN.xp.ones((2, 3, *(size,) * rank))
+    w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
+    y, unfolded = kernels.correlate(x, w, window), kernels.unfold(x, window, w.shape[2:])
+    return {
+        "conv": calls(kernels.correlate, x, w, window),
+        "weight": calls(kernels.correlate_weight, x, y, window, w.shape[2:]),
+        "unfold": calls(kernels.unfold, x, window, w.shape[2:]),
+        "transpose": calls(kernels.correlate_transpose, y, w, window, x.shape[2:]),
+        "fold": calls(kernels.fold, unfolded, window, w.shape[2:], x.shape[2:]),
+    }
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_has_no_loop_over_places(rank):
+    """What gathers takes the same calls for any size of input and kernel; what folds, for any size of input."""
+    found = products(rank, 5, 2)
+    assert products(rank, 12, 2) == found
+    larger = products(rank, 12, 3)
+    for name in ("conv", "weight", "unfold"):
+        assert larger[name] == found[name] < 20
+    for name in ("transpose", "fold"):  # sum and store for each position of the kernel
+        assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
+
+
+def test_a_loop_over_places_would_be_seen(monkeypatch):
+    monkeypatch.setattr(columns, "BLOCK_BYTES", 1)
+    assert products(2, 12, 2)["conv"] > products(2, 5, 2)["conv"]
+
+
+# ---- the counters ----------------------------------------------------------------------------------------------------
+
+
+def test_an_upload_a_download_and_waiting_are_counted():
+    with counting() as counts:
+        x = ndl.Tensor([1.0, -2.0, 3.0], device=STANDIN)
+    assert counts == Counts(uploads=1)
+    with counting() as counts:
+        assert x.numpy().tolist() == [1, -2, 3]
+        assert x[1].item() == -2
+    assert counts == Counts(downloads=2)
+    with counting() as counts:
+        assert x[x > 0].shape == (2,)
+    assert counts == Counts(waits=1)
