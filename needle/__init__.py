@@ -10,12 +10,13 @@ from needle.backend_ndarray import (
     cpu_numpy,
     cuda,
     default_device,
+    seed,
     set_default_device,
 )
 from needle.backend_selection import Device, array_api
 from needle.grad_mode import is_grad_enabled, no_grad
 from needle.gradcheck import gradcheck
-from needle.init import ones, ones_like, zeros, zeros_like
+from needle.init import from_dlpack, ones, ones_like, zeros, zeros_like
 from needle.kernels import conv_algorithm
 from needle.nn.functional import conv1d, conv2d, conv3d
 from needle.ops import *  # noqa: F403
@@ -43,6 +44,7 @@ __all__ = [
     "cuda",
     "data",
     "default_device",
+    "from_dlpack",
     "gradcheck",
     "init",
     "is_grad_enabled",
@@ -52,6 +54,7 @@ __all__ = [
     "ones_like",
     "ops",
     "optim",
+    "seed",
     "set_default_device",
     "zeros",
     "zeros_like",

@@ -20,6 +20,7 @@ from needle.backend_ndarray import (
     default_device,
     device_for,
     device_of,
+    exportable,
     to_host,
 )
 from needle.backward import Memory, compute_gradient_of_variables
@@ -50,6 +51,7 @@ class Op:
     reads_inputs: bool | slice = True  # which inputs' values `gradient` reads (of the others at most their shapes)
     reads_output = False  # whether `gradient` reads the values of the result
     is_view = False  # whether the result may share the memory of the first input
+    device: BackendDevice | None = None  # where the result lies, if not where the inputs do
 
     def compute(self, *arrays: Any) -> Any:
         """The result's raw array (for a TensorTupleOp: a tuple of them)."""
@@ -222,7 +224,7 @@ class Tensor(Value, TensorOperators):
 
     @property
     def data(self) -> Tensor:
-        """The same data, cut from the graph; assigning gives this tensor a copy of other values of the same dtype."""
+        """The same data, cut from the graph; assigning gives a copy of other values of this dtype, where those lie."""
         return self.detach()
 
     @data.setter
@@ -232,7 +234,7 @@ class Tensor(Value, TensorOperators):
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
         self.shared_memory().compute_readers()
-        self.array, self.memory = self.device.array(value.array), Memory()
+        self.array, self.memory = value.device.array(value.array), Memory()
         self.mark_changed()
 
     @property
@@ -293,6 +295,15 @@ class Tensor(Value, TensorOperators):
         if self.device != cpu():
             raise TypeError(f"Tensor: data on {self.device} is no host array; call .numpy() to copy it")
         return self.cached_data.__array__(dtype, copy)
+
+    def __dlpack__(self, **options: Any) -> Any:
+        if self.requires_grad:
+            raise TypeError("Tensor: a tensor that requires grad is not exported by DLPack; call .detach() first")
+        return exportable(self.array).__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        place: tuple[int, int] = self.array.__dlpack_device__()
+        return place
 
     def __float__(self) -> float:
         return float(self.item())

@@ -29,14 +29,14 @@ class Source:
     __slots__ = ("device", "inputs", "op", "outline")
 
     def __init__(self, op: Op | Same, inputs: Sequence[Value]) -> None:
-        self.op, self.inputs, self.device = op, inputs, inputs[0].device
+        self.op, self.inputs, self.device = op, inputs, op.device or inputs[0].device
         self.outline: Any = None
 
 
 class Same:
     """The op of a detached value: it is its input."""
 
-    differentiable, is_view = False, True
+    differentiable, is_view, device = False, True, None
 
     def compute(self, array: Any) -> Any:
         return array

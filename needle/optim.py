@@ -44,6 +44,8 @@ class Optimizer:
             buffers = self._buffers[i]
             if buffers is None:
                 buffers = self._buffers[i] = tuple(xp(array).zeros_like(array) for _ in range(self.buffer_count + 1))
+            elif type(buffers[0]) is not type(array):  # the parameter has moved to another device
+                buffers = self._buffers[i] = tuple(map(parameter.device.array, buffers))
             parameter.mark_changed()
             self._update(array, grad, *buffers)
 

@@ -24,10 +24,12 @@ from needle.backend_ndarray.device import (
     device_for,
     device_of,
     register_device,
+    seed,
     set_default_device,
     to_host,
     xp,
 )
+from needle.backend_ndarray.dlpack import exportable, imported
 from needle.backend_ndarray.ndarray import Buffer, NDArray
 
 __all__ = [
@@ -46,12 +48,15 @@ __all__ = [
     "device_of",
     "empty",
     "exp",
+    "exportable",
     "flip",
     "full",
+    "imported",
     "log",
     "maximum",
     "register_device",
     "reshape",
+    "seed",
     "set_default_device",
     "sum",
     "tanh",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numbers
-from functools import cache
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from needle import check
+from needle.backend_ndarray.driver import CUDA_MAJORS, cuda_problem, install
 
 if TYPE_CHECKING:
     from needle.backend_ndarray.ndarray import Buffer, NDArray
@@ -34,6 +35,7 @@ class BackendDevice:
 
     waits = False  # whether asking for an element waits for work that was handed in before
     block_factor = 1  # how many times larger than on the CPU a block of scratch memory should be
+    dlpack_type = 1  # kDLCPU: how DLPack calls such memory
 
     def __init__(self, name: str, xp: Any) -> None:
         self.name = name
@@ -119,29 +121,37 @@ class CpuDevice(BackendDevice):
 
 
 class CudaDevice(BackendDevice):
-    """The GPU, through CuPy: imported when first asked for, never before."""
+    """The GPU, through CuPy: imported when the device is first used, never before."""
 
     waits = True
     block_factor = 256  # a launch costs more than what a cache saves: 256 MiB instead of 1
+    dlpack_type = 2  # kDLCUDA
 
     def __init__(self) -> None:
         self.name = "cuda"
 
-    @property
+    @cached_property
     def xp(self) -> Any:
-        problem = _cuda_problem()
+        problem = self.problem()
         if problem:
             raise RuntimeError(f"cuda: {problem}")
-        import cupy
-
+        either = " or ".join(map(install, reversed(CUDA_MAJORS)))
+        try:
+            import cupy
+        except Exception as error:
+            raise RuntimeError(
+                f"cuda: CuPy must be whole; install it again by {either}, but got {type(error).__name__}: {error}"
+            ) from error
+        if int(cupy.__version__.partition(".")[0]) < 14:
+            raise RuntimeError(f"cuda: CuPy must be 14 or newer; install it by {either}, but got {cupy.__version__}")
         return cupy
 
-    @xp.setter
-    def xp(self, namespace: Any) -> None:
-        raise AttributeError("cuda: the namespace is CuPy and cannot be set")
-
     def enabled(self) -> bool:
-        return _cuda_problem() is None
+        return self.problem() is None
+
+    def problem(self) -> str | None:
+        """Why the GPU cannot be used, with what mends it; None where it can."""
+        return cuda_problem()
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
@@ -149,23 +159,6 @@ class CudaDevice(BackendDevice):
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
-
-
-@cache
-def _cuda_problem() -> str | None:
-    """Why the GPU cannot be used, with what mends it; None where it can."""
-    try:
-        import cupy
-    except Exception as error:
-        return (
-            "CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or "
-            f"`pip install 'needle-dl[cuda13x]'` (CUDA 13), but got {type(error).__name__}: {error}"
-        )
-    try:
-        count = cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:
-        return f"CuPy finds no working NVIDIA driver; install or update it, but got {type(error).__name__}: {error}"
-    return None if count else "CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"
 
 
 _CPU = CpuDevice("cpu", np)
@@ -227,7 +220,7 @@ def cpu_numpy() -> BackendDevice:
     return _CPU
 
 
-def cuda() -> BackendDevice:
+def cuda() -> CudaDevice:
     """The GPU, computed on by CuPy; `.enabled()` tells whether there is one, using it without says what is missing."""
     return _CUDA
 
@@ -254,6 +247,20 @@ def _device_named(name: str) -> BackendDevice:
         if device.name == name:
             return device
     raise ValueError(f"device: the name must be one of {', '.join(device.name for device in _known)}, but got {name}")
+
+
+def seed(number: int) -> None:
+    """Start the random numbers of every device that can be used, NumPy's legacy global stream among them, at `number`.
+
+    Initialisers, `nn.Dropout` and shuffling draw from NumPy's stream on every device, `functional.dropout` from that of
+    the device of its input.
+    """
+    number = check.integer("seed", "number", number, least=0)
+    if number >= 2**32:
+        raise ValueError(f"seed: number must be below 2 ** 32, but got {number}")
+    for device in _known:
+        if device.enabled():
+            device.xp.random.seed(number)
 
 
 def default_device() -> BackendDevice:

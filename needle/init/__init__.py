@@ -11,11 +11,12 @@ from needle.init.fans import (
     xavier_normal,
     xavier_uniform,
 )
-from needle.init.fill import constant, one_hot, ones, ones_like, rand, randb, randn, zeros, zeros_like
+from needle.init.fill import constant, from_dlpack, one_hot, ones, ones_like, rand, randb, randn, zeros, zeros_like
 
 __all__ = [
     "constant",
     "conv_fans",
+    "from_dlpack",
     "kaiming_normal",
     "kaiming_uniform",
     "one_hot",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle import check, ops
 from needle.autograd import Tensor
-from needle.backend_ndarray import BackendDevice, default_device
+from needle.backend_ndarray import BackendDevice, cpu, default_device, imported
 from needle.ops.operand import number
 
 
@@ -30,8 +30,8 @@ def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
     """True with probability p: where one `np.random.rand(*shape)` is at most p."""
     p = check.number("randb", "p", p, least=0, most=1)
     device = _device(device)
-    array = device.rand(*_shape("randb", shape), dtype="float64").array <= p
-    return Tensor.make_const(device.asarray(array, dtype), requires_grad)
+    array = cpu().rand(*_shape("randb", shape), dtype="float64").array <= p  # of which bools are sent, not floats
+    return Tensor.make_const(device.asarray(device.asarray(array), dtype), requires_grad)
 
 
 def constant(*shape, c=1.0, device=None, dtype="float32", requires_grad=False):
@@ -58,6 +58,14 @@ def ones_like(x, *, device=None, requires_grad=False):
 def zeros_like(x, *, device=None, requires_grad=False):
     """Zeros of the shape and dtype of x, on its device unless another is named."""
     return zeros(*x.shape, device=device or x.device, dtype=x.dtype, requires_grad=requires_grad)
+
+
+def from_dlpack(source):
+    """A constant on the memory of another library's array, which speaks DLPack: nothing is copied.
+
+    What the other library writes later is seen here, but not known to backward.
+    """
+    return Tensor.make_const(imported(source))
 
 
 def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):

@@ -7,6 +7,7 @@ import math
 from needle import check, init
 from needle.nn import functional
 from needle.nn.functional.dense import row_of
+from needle.nn.functional.dropout import host_dropout
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 
@@ -120,9 +121,12 @@ class _Dropout(Module):
 
 
 class Dropout(_Dropout):
-    """In training each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself."""
+    """In training each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself.
 
-    drop = staticmethod(functional.dropout)
+    The draws are one `np.random.rand(*x.shape)` on every device, whatever p is; what is at most 1 - p is kept.
+    """
+
+    drop = staticmethod(host_dropout)
 
 
 class Dropout1d(_Dropout):

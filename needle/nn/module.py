@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor
+from needle.backend_ndarray import BackendDevice
 
 
 class Parameter(Tensor):
@@ -81,6 +82,15 @@ class Module:
     def eval(self):
         """Switch this module and all below to evaluation and return it."""
         return self.train(False)
+
+    def to(self, device):
+        """Move every parameter and buffer, with their gradients, to `device` and return this module."""
+        check.instance("to", "device", device, BackendDevice)
+        for _, tensor in self._named_tensors():
+            if tensor.device != device:
+                tensor.data = tensor.detach().to(device)
+                tensor.grad = tensor.grad if tensor.grad is None else tensor.grad.detach().to(device)
+        return self
 
     def state_dict(self):
         """Copies of all parameters and buffers: dotted name -> Tensor."""

@@ -114,6 +114,7 @@ from needle.ops.shape import (
     transpose,
     undilate,
 )
+from needle.ops.transfer import To, to
 from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem, fused_add_scalars, make_tuple, tuple_get_item
 
 __all__ = [
@@ -177,6 +178,7 @@ __all__ = [
     "Summation",
     "Tanh",
     "TensorTupleGetItem",
+    "To",
     "Transpose",
     "UnDilate",
     "Unfold",
@@ -236,6 +238,7 @@ __all__ = [
     "sum_to",
     "summation",
     "tanh",
+    "to",
     "transpose",
     "tuple_get_item",
     "undilate",

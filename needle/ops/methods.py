@@ -7,7 +7,7 @@ gives tensors their ops.
 from __future__ import annotations
 
 from needle.autograd import Tensor, TensorTuple
-from needle.ops import arithmetic, choice, elementwise, index, linalg, reduce, shape, tuples
+from needle.ops import arithmetic, choice, elementwise, index, linalg, reduce, shape, transfer, tuples
 from needle.ops.operand import is_number, number
 
 
@@ -77,6 +77,7 @@ TENSOR_METHODS = {
     "sqrt": elementwise.sqrt,
     "sum": reduce.summation,
     "tanh": elementwise.tanh,
+    "to": transfer.to,
     "transpose": shape.transpose,
 }
 

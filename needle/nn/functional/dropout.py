@@ -17,8 +17,9 @@ from needle.ops.operand import tensor
 def dropout(x, p=0.5, training=True):
     """Each element zeroed with probability p, the others divided by 1 - p; in evaluation x itself.
 
-    In training one `np.random.rand(*x.shape)` is drawn, whatever p is, and what is at most 1 - p is kept. Raises
-    ValueError where p is not in [0, 1], TypeError where x is of no floating dtype.
+    In training numbers of the shape of x are drawn from the stream of its device, uniformly from [0, 1) and whatever p
+    is, and what is at most 1 - p is kept. On the CPU that is NumPy's global stream; `needle.seed` starts it on every
+    device. Raises ValueError where p is not in [0, 1], TypeError where x is of no floating dtype.
     """
     x = tensor("dropout", x)
     return _drop("dropout", x, x.shape, p, training)
@@ -27,8 +28,8 @@ def dropout(x, p=0.5, training=True):
 def dropout1d(x, p=0.5, training=True):
     """Each channel of x (N, C, L) or (C, L) zeroed with probability p, the others divided by 1 - p.
 
-    In training one `np.random.rand(N, C, 1)` is drawn, without N where x lacks it, whatever p is, and what is at most
-    1 - p is kept; in evaluation x itself. Raises ValueError where x has other axes or p is not in [0, 1].
+    In training (N, C, 1) numbers are drawn as `dropout` draws them, without N where x lacks it; in evaluation x itself.
+    Raises ValueError where x has other axes or p is not in [0, 1].
     """
     return _drop_channels("dropout1d", 1, x, p, training)
 
@@ -55,6 +56,12 @@ def dropout3d(x, p=0.5, training=True):
     return _drop_channels("dropout3d", 3, x, p, training)
 
 
+def host_dropout(x, p=0.5, training=True):
+    """`dropout` whose numbers are one `np.random.rand(*x.shape)` on every device, as the course has it."""
+    x = tensor("dropout", x)
+    return _drop("dropout", x, x.shape, p, training, _drawn_on_host)
+
+
 def _drop_channels(op, rank, x, p, training):
     x = tensor(op, x)
     if x.ndim not in (rank + 1, rank + 2):
@@ -62,13 +69,21 @@ def _drop_channels(op, rank, x, p, training):
     return _drop(op, x, x.shape[:-rank] + (1,) * rank, p, training)
 
 
-def _drop(op, x, shape, p, training):
-    """x times a mask drawn in `shape`, which broadcasts with x."""
+def _drawn_on_device(x, shape, probability):
+    return x.make_const(x.device.xp.random.random_sample(shape) <= probability)
+
+
+def _drawn_on_host(x, shape, probability):
+    return init.randb(*shape, p=probability, device=x.device)
+
+
+def _drop(op, x, shape, p, training, drawn=_drawn_on_device):
+    """x times a mask in `shape`, which broadcasts with x, of the bools that `drawn` gives."""
     p = check.number(op, "p", p, least=0, most=1)
     check_floats(op, x=x)
     if not training:
         return x
-    keep = init.randb(*shape, p=1 - p, device=x.device, dtype=x.dtype)  # moves the random stream for p = 0 and 1 too
+    keep = drawn(x, shape, 1 - p).astype(x.dtype)  # moves the random stream for p = 0 and 1 too
     if p == 0:
         return x
     if p == 1:

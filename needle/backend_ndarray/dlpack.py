@@ -1,0 +1,31 @@
+"""Arrays of other libraries, shared through DLPack without a copy: https://dmlc.github.io/dlpack/latest/."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle.backend_ndarray.device import all_devices
+
+
+def exportable(array: Any) -> Any:
+    """The raw array, or a copy where its strides are negative (which DLPack's readers do not take)."""
+    if not getattr(array.flags, "writeable", True):
+        raise BufferError(
+            f"DLPack: memory must be writable, but got a read-only array of shape {array.shape}, as broadcasting makes "
+            "it; copy it first"
+        )
+    return array.copy() if any(step < 0 for step in array.strides) else array
+
+
+def imported(source: Any) -> Any:
+    """The memory of an array of another library as a raw array of its device."""
+    if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
+        raise TypeError(f"from_dlpack: source must speak DLPack, but got {type(source).__name__}")
+    kind, _ = source.__dlpack_device__()
+    for device in all_devices():
+        if device.dlpack_type == kind:
+            array = device.xp.from_dlpack(source)
+            if array.dtype.kind not in "fiub":
+                raise TypeError(f"from_dlpack: elements must be real numbers or bools, but got dtype {array.dtype}")
+            return array
+    raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {kind}")
