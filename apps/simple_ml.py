@@ -79,7 +79,7 @@ def pass_over(outputs, model, loss_fn, opt=None, clip=None):
     logits before its step. `clip` bounds the norm of all gradients together. Without `opt`: evaluation, no graph.
     """
     model.train(opt is not None)
-    correct, loss_sum, count = 0, 0.0, 0
+    measured = []  # left on the device until the end: to read a number is to wait for it
     with ndl.no_grad() if opt is None else nullcontext():
         for logits, targets in outputs:
             loss = loss_fn(logits, targets)
@@ -89,12 +89,12 @@ def pass_over(outputs, model, loss_fn, opt=None, clip=None):
                 if clip is not None:
                     opt.clip_grad_norm(clip)
                 opt.step()
-            correct += int(ndl.equal(logits.argmax(1), targets).sum().item())
-            loss_sum += loss.item() * len(targets)
-            count += len(targets)
-    if not count:
+            measured.append((ndl.equal(logits.argmax(1), targets).sum(), loss.detach(), len(targets)))
+    if not measured:
         raise ValueError("pass_over: there must be at least one batch, but there is none")
-    return correct / count, loss_sum / count
+    count = sum(number for _, _, number in measured)
+    correct = sum(hits.item() for hits, _, _ in measured)
+    return correct / count, sum(loss.item() * number for _, loss, number in measured) / count
 
 
 def last_epoch(op, n_epochs, run):

@@ -2,9 +2,12 @@
 
 import doctest
 import re
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
+
+import needle as ndl
 
 DOCS = sorted((Path(__file__).resolve().parent.parent / "docs").glob("*.md"))
 
@@ -27,6 +30,19 @@ def test_the_examples_run(path):
 def test_links_lead_somewhere(path):
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text("utf-8")):
         assert (path.parent / target).exists(), target
+
+
+def names_of_the_course():
+    """Every name in the first two columns of the table in docs/course.md."""
+    text = next(path for path in DOCS if path.name == "course.md").read_text("utf-8")
+    (listed,) = re.findall(r"<!-- names.*? -->\n(.*?)<!-- end -->", text, re.DOTALL)
+    for line in listed.splitlines()[2:]:
+        yield from (name for cell in line.split("|")[1:3] for name in re.findall(r"`([\w.]+)`", cell))
+
+
+@pytest.mark.parametrize("name", sorted(set(names_of_the_course())))
+def test_the_names_of_the_course_exist(name):
+    assert callable(attrgetter(name)(ndl))
 
 
 @pytest.mark.parametrize("text", ["", "```python\n>>> 1 + 1\n3\n```", "```python\n>>> undefined\n```"])
