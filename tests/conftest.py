@@ -16,6 +16,8 @@ settings.load_profile("default")
 # Every device that the suite runs on.
 register_device(STANDIN)
 DEVICES = [needle.cpu(), STANDIN]
+if needle.cuda().enabled():
+    DEVICES.append(pytest.param(needle.cuda(), marks=pytest.mark.gpu))
 
 
 @pytest.fixture(params=DEVICES, ids=str, scope="session")

@@ -92,6 +92,10 @@ class BackendDevice:
         """The values of an array of this device as a NumPy array (for the CPU: that very array)."""
         return np.asarray(array)
 
+    def add_at(self, array: Any, index: Any, values: Any) -> None:
+        """Add values at an index of an array of this device, in place; at a place that comes twice both are added."""
+        self.xp.add.at(array, index, values)
+
     def address(self, array: Any) -> int:
         """Where in memory the first element of an array of this device lies."""
         return int(array.ctypes.data)
@@ -156,6 +160,16 @@ class CudaDevice(BackendDevice):
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
         return host
+
+    def add_at(self, array: Any, index: Any, values: Any) -> None:
+        if array.dtype == "int64":  # CuPy adds in unsigned words, which are the same bits
+            array, values = array.view("uint64"), values.astype("int64").view("uint64")
+        if array.dtype.kind == "f" or array.dtype.itemsize > 2:
+            self.xp.add.at(array, index, values)
+        else:  # CuPy has no additions in shorter integers
+            total = self.xp.zeros(array.shape, "int32")
+            self.xp.add.at(total, index, values.astype("int32"))
+            array[...] = (array + total).astype(array.dtype)
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)

@@ -62,7 +62,7 @@ class PutItem(Reshaping):
     def compute(self, x, *arrays):
         out = xp(x).zeros(self.shape, x.dtype)
         if arrays:
-            xp(x).add.at(out, _filled(self.index, arrays), x)
+            device_of(x).add_at(out, _filled(self.index, arrays), x)
         else:
             out[self.index] = x
         return out

@@ -163,7 +163,7 @@ def test_devices_are_equal_by_name():
 def test_devices_print_as_the_call_that_gives_them():
     for name in ("cpu", "cuda"):
         assert repr(getattr(ndl, name)()) == str(getattr(ndl, name)()) == f"{name}()"
-    assert repr(ndl.all_devices()) == "[cpu(), cuda()]"
+    assert repr(ndl.all_devices()[:2]) == "[cpu(), cuda()]"  # the suite adds its own
 
 
 def test_all_devices_is_a_list_of_its_own():
@@ -176,7 +176,7 @@ def test_a_copy_of_a_device_is_the_device(duplicate):
     for known in ndl.all_devices():
         assert duplicate(known) is known
     unknown = BackendDevice("tpu", None)
-    with pytest.raises(ValueError, match=r"^device: the name must be one of cpu, cuda, but got tpu$"):
+    with pytest.raises(ValueError, match=r"^device: the name must be one of cpu, cuda.*, but got tpu$"):
         duplicate(unknown)
 
 
@@ -444,3 +444,20 @@ def test_out_grad_on_another_device_is_refused(foreign):
     x = Tensor([2.0])
     with pytest.raises(TypeError, match=r"inputs must be on one device, but got foreign\(\) and cpu\(\)$"):
         (x * x).backward(Tensor([1.0], device=foreign))
+
+
+# ---- additions at an index -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64"]
+)
+def test_what_is_added_twice_at_one_place_counts_twice(dtype, device):
+    start, places = np.array([[3, 0, 1], [0, 1, 2]]).astype(dtype), np.array([1, 0, 1, 1])
+    values = np.array([[1, 0, 1], [2, 1, 0], [0, 0, 5], [7, 0, 1]]).astype(dtype)
+    values = -values if dtype[0] in "if" else values
+    expected = start.copy()
+    np.add.at(expected, (places,), values)
+    array = device.array(start)
+    device.add_at(array, (device.array(places),), device.array(values))
+    np.testing.assert_array_equal(device.to_host(array), expected, strict=True)
