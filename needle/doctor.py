@@ -20,11 +20,10 @@ PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM
 
 def findings() -> Iterator[tuple[str, str]]:
     """Pairs (what, what there is of it), first the host's, then the GPU's, and at last what to do next."""
-    import needle
-
-    yield "needle", f"{needle.__version__} in {os.path.dirname(needle.__file__)}"
+    needle = sys.modules["needle"]
+    yield "needle", f"{needle.__version__} in {os.path.dirname(__file__)}"
     yield "Python", f"{platform.python_version()} ({sys.executable})"
-    yield "system", f"{platform.platform()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores for this process"
+    yield "system", f"{platform.platform()}, {_cores()} of {os.cpu_count()} cores for this process"
     yield "NumPy", np.__version__
     advice = []
     for line in _blas():
@@ -48,6 +47,11 @@ def findings() -> Iterator[tuple[str, str]]:
         advice.append(f"for a GPU: {cuda().problem()}")
     for line in advice:
         yield "next", line
+
+
+def _cores() -> int | None:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _blas() -> Iterator[str]:

@@ -42,7 +42,7 @@ def random_stream():
     normal; instead no test can see what another has drawn, whatever their order, and alone or in parallel.
     """
     before = np.random.get_state()
-    np.random.seed(0)
+    needle.seed(0)
     yield
     np.random.set_state(before)
 

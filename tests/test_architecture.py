@@ -23,6 +23,7 @@ FLOORS = [
 ]
 ROWS = [row for floor in FLOORS for row in floor]
 WITHOUT_NUMPY = {*FLOORS[2], *FLOORS[3], *FLOORS[5]}  # they reach arrays through the device of their data
+OPTIONAL = {("doctor", "threadpoolctl")}  # inside functions, with another way where it is missing
 CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
 AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
@@ -125,7 +126,7 @@ def floor_violations(files: list[Source]):
                     yield f"{where}: only backend_ndarray imports {top}"
                 elif when != "call":
                     yield f"{where}: {top} must be imported inside a function"
-            elif top not in sys.stdlib_module_names:
+            elif top not in sys.stdlib_module_names and not (when == "call" and (file.row, top) in OPTIONAL):
                 yield f"{where}: needle must not import {top}"
 
 
@@ -194,6 +195,7 @@ CLEAN = {
     "needle/nn/__init__.py": "from needle import init, ops\nfrom needle.nn import functional",
     "needle/nn/functional.py": "from needle.ops.conv import Conv",
     "needle/optim.py": "import numpy\nfrom needle import nn",
+    "needle/doctor.py": "def f():\n    import threadpoolctl",
     "needle/data/__init__.py": "from needle.data.mnist import MNIST",
     "needle/data/mnist.py": "from needle import check",
     "apps/train.py": "import needle as ndl\nimport needle.nn.functional as F\nndl.nn.ReLU()\nndl.__version__",
@@ -224,6 +226,8 @@ CLEAN = {
         ("needle/optim.py", "def f():\n    import cupy", "only backend_ndarray imports cupy"),
         ("needle/backend_ndarray/device.py", "try:\n    import cupy\nexcept ImportError: ...", "inside a function"),
         ("needle/data/__init__.py", "import torch", "needle must not import torch"),
+        ("needle/doctor.py", "import threadpoolctl", "needle must not import threadpoolctl"),
+        ("needle/optim.py", "def f():\n    import threadpoolctl", "needle must not import threadpoolctl"),
         ("needle/check.py", "\n" * (MAX_LINES + 1), "401 lines"),
         ("apps/train.py", "from needle.autograd import Tensor", "needle.autograd.Tensor is not public"),
         ("apps/train.py", "from needle import kernels", "needle.kernels is not public"),

@@ -17,7 +17,7 @@ import pytest
 import needle as ndl
 from needle import autograd, backend_ndarray, init, nn, ops, optim
 from needle.autograd import Op, Tensor, TensorOp, Value
-from needle.backend_ndarray import NDArray
+from needle.backend_ndarray import NDArray, driver
 from needle.backend_ndarray import device as device_module
 from needle.nn import functional
 from tests.nn import test_attention, test_convs, test_recurrent
@@ -75,6 +75,11 @@ class _Slope(TensorOp):
 class _Elsewhere(np.ndarray):
     """The arrays of a device of which there is nothing but the name."""
 
+    @classmethod
+    def of_type(cls, kind):
+        """One that DLPack says to lie on a device of that type."""
+        return types.SimpleNamespace(__dlpack__=None, __dlpack_device__=lambda: (kind, 0))
+
 
 def elsewhere(*shape):
     """A tensor on that device, while `device` in needle knows it."""
@@ -108,21 +113,20 @@ def on_two_devices(function):
 
 
 def with_cupy(cupy, function):
-    """What `function` raises on a machine whose `import cupy` gives that module (None: it fails)."""
+    """What `function` raises on a machine with a GPU, whose `import cupy` gives that module (None: it is missing)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
-        patch.setattr(device_module, "_cuda_problem", device_module._cuda_problem.__wrapped__)
+        patch.setattr(device_module, "cuda_problem", driver.cuda_problem.__wrapped__)
+        patch.setattr(driver, "_driver_problem", lambda: None)
         function()
 
 
-def cupy_that_counts(count):
-    """A stand-in for a module cupy whose count of GPUs is the result of `count()`."""
-    runtime = types.SimpleNamespace(getDeviceCount=count)
-    return types.SimpleNamespace(cuda=types.SimpleNamespace(runtime=runtime))
+class _Broken:
+    """A module whose version cannot be read."""
 
-
-def no_driver():
-    raise OSError("libcuda is missing")
+    @property
+    def __version__(self):
+        raise ImportError("it is broken")
 
 
 def backward_twice():
@@ -259,14 +263,28 @@ ROWS = [
      re.compile(r"device: the name must be one of cpu, cuda.*, but got tpu")),
     (lambda: ndl.set_default_device("cpu"), TypeError,
      "set_default_device: device must be a BackendDevice, but got str"),
-    (lambda: setattr(ndl.cuda(), "xp", np), AttributeError, "cuda: the namespace is CuPy and cannot be set"),
     (lambda: with_cupy(None, lambda: ndl.zeros(2, device=ndl.cuda())), RuntimeError,
-     ("cuda: CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
-      "'needle-dl[cuda13x]'` (CUDA 13), but got ModuleNotFoundError: import of cupy halted; None in sys.modules")),
-    (lambda: with_cupy(cupy_that_counts(no_driver), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
-     "cuda: CuPy finds no working NVIDIA driver; install or update it, but got OSError: libcuda is missing"),
-    (lambda: with_cupy(cupy_that_counts(lambda: 0), lambda: ndl.set_default_device(ndl.cuda())), RuntimeError,
-     "cuda: CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"),
+     ("cuda: CuPy must be installed, by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
+      "'needle-dl[cuda13x]'` (CUDA 13), but got no module cupy")),
+    (lambda: with_cupy(types.SimpleNamespace(__version__="13.6.0"), lambda: ndl.set_default_device(ndl.cuda())),
+     RuntimeError,
+     ("cuda: CuPy must be 14 or newer; install it by `pip install 'needle-dl[cuda12x]'` or `pip install "
+      "'needle-dl[cuda13x]'`, but got 13.6.0")),
+    (lambda: with_cupy(_Broken(), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
+     ("cuda: CuPy must be whole; install it again by `pip install 'needle-dl[cuda12x]'` or `pip install "
+      "'needle-dl[cuda13x]'`, but got ImportError: it is broken")),
+    (lambda: ndl.from_dlpack(_Elsewhere.of_type(10)), TypeError,
+     "from_dlpack: source must lie on a device of needle, but got DLPack's type 10"),
+    (lambda: ndl.seed(2**32), ValueError, "seed: number must be below 2 ** 32, but got 4294967296"),
+    (lambda: ndl.from_dlpack([1.0]), TypeError, "from_dlpack: source must speak DLPack, but got list"),
+    (lambda: leaf(2).__dlpack__(), TypeError,
+     "Tensor: a tensor that requires grad is not exported by DLPack; call .detach() first"),
+    (lambda: ndl.broadcast_to(X, (2, 2, 3)).__dlpack__(), BufferError,
+     ("DLPack: memory must be writable, but got a read-only array of shape (2, 2, 3), as broadcasting makes it; copy "
+      "it first")),
+    (lambda: ndl.from_dlpack(np.zeros(2, "complex64")), TypeError,
+     "from_dlpack: elements must be real numbers or bools, but got dtype complex64"),
+    (lambda: ops.to(X, "cuda"), TypeError, "to: device must be a BackendDevice, but got str"),
     (lambda: NDArray.wrap(np.ones((2, 3), order="F")).flat, ValueError,
      "flat: memory must be row-major, but got shape (2, 3) with strides (1, 2)"),
     (lambda: ARRAY[2], IndexError, "NDArray: an index must lie in [-2, 1], but got 2 for (2, 3)"),

@@ -142,11 +142,13 @@ class CudaDevice(BackendDevice):
         either = " or ".join(map(install, reversed(CUDA_MAJORS)))
         try:
             import cupy
+
+            major = int(cupy.__version__.partition(".")[0])
         except Exception as error:
             raise RuntimeError(
                 f"cuda: CuPy must be whole; install it again by {either}, but got {type(error).__name__}: {error}"
             ) from error
-        if int(cupy.__version__.partition(".")[0]) < 14:
+        if major < 14:
             raise RuntimeError(f"cuda: CuPy must be 14 or newer; install it by {either}, but got {cupy.__version__}")
         return cupy
 
@@ -287,6 +289,5 @@ def set_default_device(device: BackendDevice) -> None:
     global _default
     if not isinstance(device, BackendDevice):
         raise TypeError(f"set_default_device: device must be a BackendDevice, but got {type(device).__name__}")
-    if not device.enabled():
-        device.array_type()  # says what is missing
+    device.array_type()  # says what is missing where the device cannot be used
     _default = device

@@ -22,10 +22,10 @@ def imported(source: Any) -> Any:
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: source must speak DLPack, but got {type(source).__name__}")
     kind, _ = source.__dlpack_device__()
-    for device in all_devices():
-        if device.dlpack_type == kind:
-            array = device.xp.from_dlpack(source)
-            if array.dtype.kind not in "fiub":
-                raise TypeError(f"from_dlpack: elements must be real numbers or bools, but got dtype {array.dtype}")
-            return array
-    raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {kind}")
+    places = [device for device in all_devices() if device.dlpack_type == kind]
+    if not places:
+        raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {kind}")
+    array = places[0].xp.from_dlpack(source)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"from_dlpack: elements must be real numbers or bools, but got dtype {array.dtype}")
+    return array

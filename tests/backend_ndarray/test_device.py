@@ -7,6 +7,8 @@ import operator
 import pickle
 import re
 import sys
+import time
+from importlib import metadata
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +16,7 @@ import pytest
 
 import needle as ndl
 from needle import Tensor
-from needle.backend_ndarray import BackendDevice, NDArray, device, device_of, register_device, to_host, xp
+from needle.backend_ndarray import BackendDevice, NDArray, device, device_of, driver, register_device, to_host, xp
 
 
 class Foreign:
@@ -112,26 +114,62 @@ def foreign(monkeypatch):
     del device._devices[Foreign]
 
 
+class Driver:
+    """NVIDIA's driver library, as far as needle asks it: what cuInit gives, the GPUs, and the newest CUDA it serves."""
+
+    def __init__(self, status=0, count=1, speaks=13000, seconds=0.0):
+        self.status, self.count, self.speaks, self.seconds = status, count, speaks, seconds
+
+    def cuInit(self, flags):
+        time.sleep(self.seconds)
+        return self.status
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = self.count
+        return 0
+
+    def cuDriverGetVersion(self, version):
+        version._obj.value = self.speaks
+        return 0
+
+
 @pytest.fixture
-def without_cupy(monkeypatch):
-    """Make CuPy fail in one of three ways: `without_cupy(reason)`."""
-    device._cuda_problem.cache_clear()
+def machine(monkeypatch):
+    """A machine with that module CuPy, driver and wheel (the versions of CUDA): `machine(cupy, driver, *wheels)`."""
 
-    def fail(reason):
-        def count():
-            if reason == "driver":
-                raise OSError("CUDA driver version is insufficient")
-            return 0
+    def forget():
+        driver.cuda_problem.cache_clear()
+        vars(ndl.cuda()).pop("xp", None)
 
-        fake = SimpleNamespace(cuda=SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=count)), ndarray=Foreign)
-        monkeypatch.setitem(sys.modules, "cupy", None if reason == "import" else fake)
+    def load(found):
+        def load_library(name):
+            if found is None:
+                raise OSError(f"{name}: cannot open shared object file")
+            return found
 
-    yield fail
-    device._cuda_problem.cache_clear()
+        return load_library
+
+    def version(wheels):
+        def version_of(distribution):
+            if distribution not in {f"cupy-cuda{major}x" for major in wheels}:
+                raise metadata.PackageNotFoundError(distribution)
+            return "14.0.1"
+
+        return version_of
+
+    def made(cupy, library, *wheels):
+        forget()
+        monkeypatch.setitem(sys.modules, "cupy", cupy)
+        monkeypatch.setattr(driver.ctypes, "CDLL", load(library))
+        monkeypatch.setattr(driver.metadata, "version", version(wheels))
+
+    yield made
+    monkeypatch.undo()
+    forget()
 
 
 @pytest.fixture
-def fake_cupy(monkeypatch):
+def fake_cupy(machine):
     """CuPy with one GPU, as far as `Library` goes."""
 
     class Array(Foreign):
@@ -139,11 +177,9 @@ def fake_cupy(monkeypatch):
 
     Array.__module__ = "cupy._core.core"
     library = Library(Array)
-    library.cuda = SimpleNamespace(runtime=SimpleNamespace(getDeviceCount=lambda: 1))
-    monkeypatch.setitem(sys.modules, "cupy", library)
-    device._cuda_problem.cache_clear()
+    library.__version__ = "14.0.1"
+    machine(library, Driver())
     yield library
-    device._cuda_problem.cache_clear()
     device._devices.pop(Array, None)
 
 
@@ -260,17 +296,38 @@ def test_what_is_no_array_has_no_device():
 
 # ---- the GPU ---------------------------------------------------------------------------------------------------------
 
-PROBLEMS = {
-    "import": (
-        "cuda: CuPy cannot be imported; install it with `pip install 'needle-dl[cuda12x]'` (CUDA 12) or "
-        "`pip install 'needle-dl[cuda13x]'` (CUDA 13), but got ModuleNotFoundError: "
+TWO_WHEELS = "`pip install 'needle-dl[cuda12x]'`", "`pip install 'needle-dl[cuda13x]'`"
+CUPY = SimpleNamespace(__version__="14.0.1")
+PROBLEMS = {  # CuPy, the driver, the wheels -> what is said
+    "no CuPy": (
+        None, Driver(), (),
+        "CuPy must be installed, by {} (CUDA 12) or {} (CUDA 13), but got no module cupy".format(*TWO_WHEELS),
     ),
-    "driver": (
-        "cuda: CuPy finds no working NVIDIA driver; install or update it, but got OSError: CUDA driver version is "
-        "insufficient"
+    "no driver": (
+        CUPY, None, (13,),
+        "an NVIDIA driver must be installed (until then device=ndl.cpu() is there), but got no libcuda.so.1: ",
     ),
-    "no GPU": "cuda: CuPy finds no GPU; check `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices",
-}
+    "driver that fails": (
+        CUPY, Driver(status=999), (13,),
+        ("the NVIDIA driver must work (until then device=ndl.cpu() is there); update it or restart, but got CUDA's "
+        "error 999"),
+    ),
+    "no GPU, says cuInit": (
+        CUPY, Driver(status=100), (12,),
+        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        "got 0 devices"),
+    ),
+    "no GPU, says the count": (
+        CUPY, Driver(count=0), (12,),
+        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        "got 0 devices"),
+    ),
+    "old driver": (
+        CUPY, Driver(speaks=12080), (13,),
+        ("CuPy must be one for the driver, which serves CUDA 12: `pip uninstall cupy-cuda13x`, then "
+        f"{TWO_WHEELS[0]}, but got one for CUDA 13"),
+    ),
+}  # fmt: skip
 USES = {
     "Tensor": lambda cuda: Tensor([1.0], device=cuda),
     "NDArray": lambda cuda: NDArray([1.0], cuda),
@@ -284,8 +341,9 @@ USES = {
 
 
 @pytest.mark.parametrize("reason", PROBLEMS)
-def test_without_a_gpu_asking_never_raises(without_cupy, reason):
-    without_cupy(reason)
+def test_without_a_gpu_asking_never_raises(machine, reason):
+    cupy, library, wheels, _ = PROBLEMS[reason]
+    machine(cupy, library, *wheels)
     cuda = ndl.cuda()
     assert cuda.enabled() is False
     assert cuda in ndl.all_devices()
@@ -294,17 +352,51 @@ def test_without_a_gpu_asking_never_raises(without_cupy, reason):
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
 @pytest.mark.parametrize("reason", PROBLEMS)
-def test_without_a_gpu_using_it_says_what_is_missing(without_cupy, reason, use):
-    without_cupy(reason)
+def test_without_a_gpu_using_it_says_what_is_missing(machine, reason, use):
+    cupy, library, wheels, message = PROBLEMS[reason]
+    machine(cupy, library, *wheels)
     for _ in range(2):
-        with pytest.raises(RuntimeError, match=f"^{re.escape(PROBLEMS[reason])}"):
+        with pytest.raises(RuntimeError, match=f"^cuda: {re.escape(message)}"):
             use(ndl.cuda())
     assert ndl.default_device() == ndl.cpu()
 
 
-def test_the_namespace_of_the_gpu_cannot_be_set():
-    with pytest.raises(AttributeError, match=r"^cuda: the namespace is CuPy and cannot be set$"):
-        ndl.cuda().xp = np
+def test_asking_is_done_once(machine):
+    machine(CUPY, Driver())
+    assert ndl.cuda().enabled()
+    driver.ctypes.CDLL = None
+    assert ndl.cuda().enabled()
+
+
+def test_asking_imports_nothing_and_takes_less_than_a_second(machine, monkeypatch, tmp_path):
+    machine(CUPY, Driver(seconds=5.0))
+    monkeypatch.delitem(sys.modules, "cupy")
+    (tmp_path / "cupy.py").write_text("raise AssertionError('cupy was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    start = time.perf_counter()
+    assert ndl.cuda().enabled()  # the driver is there and at work
+    assert time.perf_counter() - start < 1.0
+
+
+@pytest.mark.parametrize("speaks", [12080, 13010])
+def test_a_cupy_that_the_driver_serves_is_no_problem(machine, speaks):
+    machine(CUPY, Driver(speaks=speaks), 12)
+    assert ndl.cuda().enabled()
+
+
+def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, tmp_path):
+    machine(SimpleNamespace(__version__="13.6.0"), Driver())
+    message = "cuda: CuPy must be 14 or newer; install it by {} or {}, but got 13.6.0".format(*TWO_WHEELS)
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        ndl.zeros(1, device=ndl.cuda())
+    monkeypatch.delitem(sys.modules, "cupy")
+    (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    message = (
+        "cuda: CuPy must be whole; install it again by {} or {}, but got ImportError: libcudart is missing"
+    ).format(*TWO_WHEELS)
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
+        ndl.zeros(1, device=ndl.cuda())
 
 
 def test_with_cupy_the_gpu_works(fake_cupy):
@@ -414,8 +506,8 @@ def test_transfers_between_devices(foreign):
     assert {t.dtype for t in (x, there, back)} == {np.dtype("float32")}
     assert there.numpy().tolist() == back.numpy().tolist() == [1, 2]
     assert Tensor(there).device == Tensor(there.cached_data).device == foreign
-    there.data = back.detach()  # data keep their own device
-    assert there.device == foreign
+    there.data = back.detach()  # a tensor lies where its data do
+    assert there.device == ndl.cpu()
     array = NDArray([1.0])
     assert array.to(foreign).device == foreign
     assert array.to(foreign).to(ndl.cpu()).numpy().tolist() == [1]

@@ -524,6 +524,7 @@ row("make_tuple", "three", lambda *x: ops.make_tuple(*x), lambda *x: tuple(y * 1
 row("make_tuple", "x twice", lambda x: ops.make_tuple(x, x), lambda x: (x * 1, x * 1), (2, 3))
 row("make_tuple", "sum", lambda a, b: ops.make_tuple(a, b) + ops.make_tuple(b, b), lambda a, b: (a + b, b + b), (3,),
     (3,))  # fmt: skip
+row("to", "its own device", lambda x: ops.to(x, x.device), lambda x: x * 1, (2, 3))
 row("fused_add_scalars", "", lambda x: ops.fused_add_scalars(x, 2.0, -1), lambda x: (x + 2, x - 1), (2, 3))
 row("tuple_get_item", "of make_tuple", lambda a, b: ops.tuple_get_item(ops.make_tuple(a, b), 1), lambda a, b: b * 1,
     (2,), (3,))  # fmt: skip

@@ -19,6 +19,7 @@ import numpy as np
 from tests.standin.table import TABLE, binder
 
 SCALARS = (bool, int, float, complex, np.generic)
+DLPACK_TYPE = 99  # none of DLPack's own, so that real GPUs and the stand-in are told apart
 quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point warnings
 
 
@@ -215,8 +216,11 @@ class Array:
     def __deepcopy__(self, memo: Any) -> Array:
         return Array.of(self._host.copy())
 
+    def __dlpack__(self, **_: Any) -> Array:
+        return self  # in the place of a capsule, for `from_dlpack` of the stand-in alone
+
     def __dlpack_device__(self) -> tuple[int, int]:
-        return 2, 0  # kDLCUDA
+        return DLPACK_TYPE, 0
 
 
 # `_scatter_op_default` in cupy/_core/_routines_indexing.pyx, version 14.

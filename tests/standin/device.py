@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from needle.backend_ndarray.device import CudaDevice
+from tests.standin.array import DLPACK_TYPE
 from tests.standin.namespace import xp as namespace
 
 
@@ -10,6 +11,7 @@ class StandIn(CudaDevice):
     """A device whose namespace behaves as CuPy's does; `tests.standin.array.counts` counts its transfers."""
 
     xp = namespace
+    dlpack_type = DLPACK_TYPE
 
     def __init__(self) -> None:
         self.name = "standin"

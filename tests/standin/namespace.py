@@ -144,14 +144,39 @@ class Generator:
         return drawn
 
 
+STREAM = np.random.RandomState(0)  # of the device, apart from the host's
+
+
+def seed(*args: Any, **options: Any) -> None:
+    """Start the device's stream."""
+    binder("function", "random.seed")(*args, **options)
+    STREAM.seed(*args, **options)
+
+
+def random_sample(*args: Any, **options: Any) -> Array:
+    """Uniform draws from the device's stream."""
+    binder("function", "random.random_sample")(*args, **options)
+    counts.calls += 1
+    return Array.of(np.asarray(STREAM.random_sample(*args, **options)))
+
+
+def from_dlpack(*args: Any, **options: Any) -> Array:
+    """The array that an exporter's capsule holds, on the same memory."""
+    binder("function", "from_dlpack")(*args, **options)
+    return Array.of(args[0].__dlpack__()._host.view())
+
+
 OWN = {
     "ndarray": Array,
     "array": array,
     "asarray": asarray,
     "asanyarray": asarray,
     "asnumpy": asnumpy,
+    "from_dlpack": from_dlpack,
     "random.default_rng": Generator,
     "random.Generator": Generator,
+    "random.random_sample": random_sample,
+    "random.seed": seed,
 }
 
 
