@@ -190,7 +190,8 @@ class Array:
                 axis += self._host.ndim - sum(taken)
             elif type(entry) is Array:
                 host = entry._host
-                yield host if host.dtype.kind == "b" or not self._host.shape[axis] else host % self._host.shape[axis]
+                size = self._host.shape[axis] if axis < self._host.ndim else 0
+                yield host if host.dtype.kind == "b" or not size else host.astype(np.intp) % size
                 axis += n
                 continue
             yield entry

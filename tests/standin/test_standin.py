@@ -132,6 +132,7 @@ def test_integers_out_of_range_wrap_around():
     assert x[:, STANDIN.array([3, -1, 4])].tolist() == [[1, 3, 2], [4, 6, 5]]
     assert x[..., None, STANDIN.array([5])].tolist() == [[[3]], [[6]]]
     assert x[STANDIN.array([[True, False, True], [False] * 3])].tolist() == [1, 3]
+    assert STANDIN.xp.arange(300)[STANDIN.array([-1, 7], "int8")].tolist() == [299, 7]
 
 
 def test_results_of_ufuncs_are_row_major():

@@ -151,6 +151,28 @@ def test_each_op_and_its_derivatives(row):
     assert (counts.uploads, counts.downloads) == (0, 0)
 
 
+def test_training_a_network_sends_its_batches_and_nothing_else():
+    with counting() as counts:
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3, padding=1, device=STANDIN), nn.BatchNorm2d(4, device=STANDIN), nn.ReLU(),
+            nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten(), nn.Linear(36, 3, device=STANDIN),
+        )  # fmt: skip
+    assert counts == Counts(uploads=4)  # what the initialisers drew: two weights, two biases
+    optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=0.01)
+    for _ in range(3):
+        with counting() as counts:
+            x = ndl.Tensor(normal(4, 3, 6, 6).astype("float32"), device=STANDIN, requires_grad=False)
+            labels = ndl.Tensor(np.array([0, 1, 2, 0]), device=STANDIN, requires_grad=False)
+            loss = nn.CrossEntropyLoss()(model(x), labels)
+            optimizer.reset_grad()
+            loss.backward(create_graph=False)
+            optimizer.step()
+        assert counts == Counts(uploads=2 + 1)  # images, labels, and the draws of Dropout
+    with counting() as counts:
+        loss.item()
+    assert counts == Counts(downloads=1)
+
+
 # ---- how much work is handed in --------------------------------------------------------------------------------------
 
 
