@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -400,15 +404,6 @@ def count():
     return autograd.TENSOR_COUNTER
 
 
-@pytest.fixture
-def uncollected():
-    """No collection of cycles but those of the test."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
-
-
 def test_the_counter_counts_values(uncollected, device):
     before = count()
     assert type(autograd.TENSOR_COUNTER) is int
@@ -451,6 +446,38 @@ def test_training_leaves_cyclic_garbage_that_is_counted(optimizer, uncollected, 
     gc.collect()
     assert count() == before
     assert counts[1:] == counts[:1] * 2  # the steps before the last one leave nothing
+
+
+TRAININGS = """
+import numpy as np
+import needle as ndl
+from needle import nn
+
+def train(optimizer, norm, steps=32):
+    model = nn.Sequential(nn.Linear(64, 32), *norm, nn.ReLU(), nn.Linear(32, 16))
+    opt = optimizer(model.parameters(), lr=0.01)
+    for _ in range(steps):
+        opt.reset_grad()
+        x, y = np.random.randn(4, 64).astype("float32"), np.random.randint(16, size=4)
+        nn.SoftmaxLoss()(model(ndl.Tensor(x)), ndl.Tensor(y)).backward()
+        opt.step()
+
+for optimizer in (ndl.optim.SGD, ndl.optim.Adam):
+    for norm in ([], [], [nn.BatchNorm1d(32)], [nn.LayerNorm1d(32)], [nn.BatchNorm1d(32), nn.Dropout(0.1)]):
+        train(optimizer, norm)
+    print(ndl.autograd.TENSOR_COUNTER)
+"""
+
+
+def test_what_the_collector_leaves_lies_within_the_bounds_of_the_homework(tmp_path):
+    """After trainings of its size, with Python's collector as it is, in a process that made no other tensors."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAININGS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    after_sgd, after_adam = map(int, done.stdout.split())
+    assert 0 <= after_sgd <= 1387
+    assert 132 <= after_adam <= 2132
 
 
 def test_lazy_mode_is_off():

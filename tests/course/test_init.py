@@ -81,6 +81,7 @@ def test_like_another(dtype, device):
             y = like(x, requires_grad=requires_grad)
             assert (y.shape, y.dtype, y.device, y.requires_grad) == ((2, 3), dtype, device, requires_grad)
             assert_array_equal(y.numpy(), np.full((2, 3), value))
+        assert like(x, dtype="int64", device=device).dtype == "int64"
 
 
 @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
