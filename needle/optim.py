@@ -16,7 +16,7 @@ from needle.backend_ndarray import xp
 class Optimizer:
     """The base of all: `params`, `step()`, `reset_grad()`; parameters whose `.grad` is None are skipped."""
 
-    def __init__(self, params: Iterable[Tensor], lr: float, weight_decay: float) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float = 0.01, weight_decay: float = 0.0) -> None:
         name = type(self).__name__
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(f"{name}: params must be a sequence of tensors, but got {type(params).__name__}")

@@ -50,14 +50,14 @@ def zeros(*shape, device=None, dtype="float32", requires_grad=False):
     return constant(*_shape("zeros", shape), c=0, device=device, dtype=dtype, requires_grad=requires_grad)
 
 
-def ones_like(x, *, device=None, requires_grad=False):
-    """Ones of the shape and dtype of x, on its device unless another is named."""
-    return ones(*x.shape, device=device or x.device, dtype=x.dtype, requires_grad=requires_grad)
+def ones_like(x, *, device=None, dtype=None, requires_grad=False):
+    """Ones of the shape of x, of its dtype and on its device unless others are named."""
+    return ones(*x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
-def zeros_like(x, *, device=None, requires_grad=False):
-    """Zeros of the shape and dtype of x, on its device unless another is named."""
-    return zeros(*x.shape, device=device or x.device, dtype=x.dtype, requires_grad=requires_grad)
+def zeros_like(x, *, device=None, dtype=None, requires_grad=False):
+    """Zeros of the shape of x, of its dtype and on its device unless others are named."""
+    return zeros(*x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
 def from_dlpack(source):
