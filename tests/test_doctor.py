@@ -1,0 +1,114 @@
+"""`python -m needle.doctor`: it tells what is there, and what to do, with a GPU and without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import doctor
+from needle.backend_ndarray import driver
+
+
+def found():
+    """What the report says, by its first column."""
+    lines = {}
+    for what, line in doctor.findings():
+        lines.setdefault(what, []).append(line)
+    return lines
+
+
+def test_it_runs_as_a_script():
+    process = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "needle.doctor"], capture_output=True, text=True, check=False
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    firsts = [line.split()[0] for line in process.stdout.splitlines()]
+    assert firsts[:4] == ["needle", "Python", "system", "NumPy"]
+    assert {"BLAS", "CuPy", "driver"} <= set(firsts)
+    assert ndl.__version__ in process.stdout
+    assert np.__version__ in process.stdout
+
+
+def test_without_threadpoolctl_the_library_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    (line,) = found()["BLAS"]
+    assert np.show_config(mode="dicts")["Build Dependencies"]["blas"]["version"] in line
+    assert "pip install threadpoolctl" in line
+
+
+def test_threadpoolctl_tells_the_kernel_and_the_threads(monkeypatch):
+    blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": "Zen", "num_threads": 7}
+    library = SimpleNamespace(threadpool_info=lambda: [blas, {"user_api": "openmp"}])
+    monkeypatch.setitem(sys.modules, "threadpoolctl", library)
+    assert found()["BLAS"] == ["openblas 0.3, kernel Zen, threads 7"]
+
+
+def test_a_pinned_kernel_is_told(monkeypatch):
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
+    assert "OPENBLAS_CORETYPE" not in str(found())
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    lines = found()
+    assert "OPENBLAS_CORETYPE=Haswell" in lines["variable"]
+    assert any(line.startswith("unset OPENBLAS_CORETYPE") for line in lines["next"])
+
+
+def test_without_a_gpu_it_says_what_is_missing(monkeypatch):
+    monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: "CuPy must be installed, but got none")
+    lines = found()
+    assert "GPU" not in lines
+    assert lines["next"][-1] == "for a GPU: CuPy must be installed, but got none"
+
+
+class Runtime:
+    """CuPy's runtime on a machine with two GPUs."""
+
+    def __init__(self):
+        self.current = None
+
+    def getDeviceCount(self):
+        return 2
+
+    def getDeviceProperties(self, number):
+        return {"name": f"GPU {number}".encode()}
+
+    def memGetInfo(self):
+        return (10 + self.current) * doctor.GIB, 16 * doctor.GIB
+
+
+def test_gpus_are_named_with_their_memory(monkeypatch):
+    runtime = Runtime()
+
+    @contextmanager
+    def chosen(number):
+        runtime.current = number
+        yield
+
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=chosen))
+    monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
+    monkeypatch.setitem(vars(ndl.cuda()), "xp", cupy)
+    lines = found()
+    assert lines["GPU"] == ["0: GPU 0, 10.0 of 16.0 GiB free", "1: GPU 1, 11.0 of 16.0 GiB free"]
+    assert "device=ndl.cuda()" in lines["next"][-1]
+
+
+def test_a_gpu_that_fails_is_told_and_not_raised(monkeypatch):
+    monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
+    monkeypatch.setitem(vars(ndl.cuda()), "xp", SimpleNamespace(cuda=None))
+    lines = found()
+    assert lines["GPU"][0].startswith("AttributeError: ")
+    assert lines["next"][-1].startswith("mend what the line above says")
+
+
+@pytest.mark.parametrize("speaks", [12080, 13000])
+def test_the_driver_tells_its_version(monkeypatch, speaks):
+    def version(pointer):
+        pointer._obj.value = speaks
+
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=version))
+    assert found()["driver"] == [f"for CUDA {speaks // 1000}.{speaks % 1000 // 10}"]
