@@ -48,12 +48,14 @@ def zeros(*shape, device=None, dtype="float32", requires_grad=False):
 
 def ones_like(x, *, device=None, dtype=None, requires_grad=False):
     """Ones of the shape of x, of its dtype and on its device unless others are named."""
-    return ones(*x.shape, device=device or x.device, dtype=x.dtype if dtype is None else dtype, requires_grad=requires_grad)
+    dtype = x.dtype if dtype is None else dtype
+    return ones(*x.shape, device=device or x.device, dtype=dtype, requires_grad=requires_grad)
 
 
 def zeros_like(x, *, device=None, dtype=None, requires_grad=False):
     """Zeros of the shape of x, of its dtype and on its device unless others are named."""
-    return zeros(*x.shape, device=device or x.device, dtype=x.dtype if dtype is None else dtype, requires_grad=requires_grad)
+    dtype = x.dtype if dtype is None else dtype
+    return zeros(*x.shape, device=device or x.device, dtype=dtype, requires_grad=requires_grad)
 
 
 def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):
