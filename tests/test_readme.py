@@ -83,7 +83,7 @@ def test_the_house_of_the_readme_has_its_floors():
     drawn = re.findall(r"^ +(\d)  │  (\S+(?: · \S+)*) ", README, re.MULTILINE)
     floors = {int(number): names.split(" · ") for number, names in drawn}
     assert [floors[number] for number in sorted(floors)][:-1] == FLOORS
-    assert floors[len(FLOORS) + 1] == ["optim", "data", "gradcheck"]
+    assert floors[len(FLOORS) + 1] == ["optim", "data", "gradcheck", "doctor"]
 
 
 def test_every_make_command_is_a_target():

@@ -26,8 +26,7 @@ from tests.standin.device import STANDIN
 
 FREE = Counts()
 # As often as the Dropout layers in these run.
-UPLOADS = {"Dropout": 1, "Dropout1d": 1, "Dropout2d": 1, "Dropout3d": 1}
-UPLOADS |= {"AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
+UPLOADS = {"Dropout": 1, "AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
 GIVEN = {"list", "array", "ndarray"}  # operands from the host that rows of the table of ops hand over
 
 

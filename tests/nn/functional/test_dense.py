@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 import needle.nn.functional as F
 from needle import nn
+from needle.backend_ndarray import to_host
 from tests.nn.functional.alike import check_function, check_module, check_signature, normal, raises
 
 Q, K, V = normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2)
@@ -167,9 +168,9 @@ def test_attention_drops_weights_as_dropout_does(device):
     q, k = (ndl.Tensor(array, device=device) for array in (Q, K))
     v = ndl.Tensor(np.broadcast_to(np.eye(5), (2, 5, 5)), device=device)
     weights = F.scaled_dot_product_attention(q, k, v).numpy()
-    np.random.seed(3)
-    keep = np.random.rand(2, 3, 5) <= 0.7
-    np.random.seed(3)
+    ndl.seed(3)
+    keep = to_host(device.xp.random.random_sample((2, 3, 5))) <= 0.7
+    ndl.seed(3)
     assert_allclose(F.scaled_dot_product_attention(q, k, v, dropout_p=0.3).numpy(), weights * keep / 0.7)
     assert_array_equal(F.scaled_dot_product_attention(q, k, v, dropout_p=1).numpy(), np.zeros((2, 3, 5)))
 
