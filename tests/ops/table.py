@@ -17,7 +17,8 @@ from torch.nn.functional import one_hot
 from torch.nn.functional import pad as torch_pad
 
 from needle import Tensor, TensorTuple, ops
-from needle.backend_ndarray import to_host
+from needle.backend_ndarray import cpu, to_host
+from tests.standin.device import STANDIN
 
 # ---- what a row is ---------------------------------------------------------------------------------------------------
 
@@ -112,6 +113,11 @@ def tensors(row: Row, arrays: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
         for array, drawn in zip(arrays, row.is_drawn(), strict=True)
     ]
     return inputs, [x for x in inputs if x.requires_grad]
+
+
+def another_than(device: Any) -> Any:
+    """A device of the suite that is not `device`."""
+    return STANDIN if device == cpu() else cpu()
 
 
 def run_needle(row: Row, arrays: list[Any], device: Any, dtype: str) -> Results:
@@ -525,6 +531,7 @@ row("make_tuple", "x twice", lambda x: ops.make_tuple(x, x), lambda x: (x * 1, x
 row("make_tuple", "sum", lambda a, b: ops.make_tuple(a, b) + ops.make_tuple(b, b), lambda a, b: (a + b, b + b), (3,),
     (3,))  # fmt: skip
 row("to", "its own device", lambda x: ops.to(x, x.device), lambda x: x * 1, (2, 3))
+row("to", "another and back", lambda x: ops.to(ops.to(x, another_than(x.device)), x.device), lambda x: x * 1, (2, 3))
 row("fused_add_scalars", "", lambda x: ops.fused_add_scalars(x, 2.0, -1), lambda x: (x + 2, x - 1), (2, 3))
 row("tuple_get_item", "of make_tuple", lambda a, b: ops.tuple_get_item(ops.make_tuple(a, b), 1), lambda a, b: b * 1,
     (2,), (3,))  # fmt: skip

@@ -130,7 +130,7 @@ def indexed_by_arrays(y):
     return any(isinstance(node.op, ndl.ops.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@pytest.mark.parametrize("row", [row for row in ROWS if row.op != "to"], ids=str)  # which is the way to the host
 def test_each_op_and_its_derivatives(row):
     inputs, leaves = tensors(row, [STANDIN.asarray(value) for value in row.values()])
     with counting() as counts:
