@@ -33,7 +33,11 @@ def padded(x: Array, window: Window, value: float = 0) -> Array:
     size = x.shape[1:-1]
     if window.padded(size) == size:
         return xp(x).ascontiguousarray(x)
-    whole = xp(x).full((x.shape[0], *window.padded(size), x.shape[-1]), value, x.dtype)
+    whole = xp(x).empty((x.shape[0], *window.padded(size), x.shape[-1]), x.dtype)
+    for axis, (n, (before, _)) in enumerate(zip(size, window.padding, strict=True), 1):
+        lead = (slice(None),) * axis
+        whole[(*lead, slice(0, before))] = value  # the border alone: to fill all would write the inside twice
+        whole[(*lead, slice(before + n, None))] = value
     whole[inside(size, window)] = x
     return whole
 

@@ -31,17 +31,23 @@ def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
     for axis, (step, s, (before, _)) in enumerate(zip(steps, window.stride, window.padding, strict=True), 1):
         start = (xp(x).arange(best_shape[axis]) * s - before) * step
         index += start.reshape((-1,) + (1,) * (len(best_shape) - 1 - axis))
-    for position, _, hit in _hits(x, best, kernel, window):
+    for position, _, hit, _ in _hits(x, best, kernel, window):
         index += hit * sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
     return outermost(index)
 
 
 def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
-    out = xp(y).zeros((y.shape[1], *window.padded(x.shape[2:]), y.shape[0]), y.dtype)
+    size, steps = window.padded(x.shape[2:]), list(zip(window.stride, window.extent(kernel), strict=True))
+    apart = all(s >= e for s, e in steps)  # no two windows share an element: what comes first need not be added
+    covering = all(s * p == n and s == k for s, p, n, k in zip(window.stride, best.shape[2:], size, kernel, strict=True))
+    out = (xp(y).empty if apart and covering else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)
     y = innermost(y)
-    for _, met, hit in _hits(x, best, kernel, window):
-        out[met] += _only(hit, y)
+    for _, met, hit, first in _hits(x, best, kernel, window):
+        if apart and first:
+            _only(hit, y, out[met])
+        else:
+            out[met] += _only(hit, y)
     return outermost(out[inside(x.shape[2:], window)])
 
 
@@ -49,15 +55,16 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
     """The elements of g where x has the first largest element of each window: (N, C, *S) -> (N, C, *P)."""
     whole = padded(g, window)
     out = xp(g).zeros((best.shape[1], *best.shape[2:], best.shape[0]), g.dtype)
-    for _, met, hit in _hits(x, best, kernel, window):
+    for _, met, hit, _ in _hits(x, best, kernel, window):
         out += _only(hit, whole[met])
     return outermost(out)
 
 
-def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array]]:
+def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
     """For each kernel position: what it meets, and where the element is there that its window's `best` is made of.
 
-    That is the first of equal ones, but the last of several NaNs, as torch has it; never the padding.
+    That is the first of equal ones, but the last of several NaNs, as torch has it; never the padding. Where there may
+    be NaN, each position comes a second time for them; the last entry tells whether it is the first time.
     """
     best = innermost(best)
     whole = padded(x, window, math.nan)
@@ -66,18 +73,19 @@ def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple
     for position, met in positions:
         hit = (whole[met] == best) & free
         free ^= hit
-        yield position, met, hit
+        yield position, met, hit, True
     if device_of(x).waits or free.any():  # NaN equals nothing; where asking waits, looking for it is cheaper
         whole = padded(x, window)
         for position, met in reversed(positions):
             hit = xp(x).isnan(whole[met]) & free
             free ^= hit
-            yield position, met, hit
+            yield position, met, hit, False
 
 
-def _only(hit: Array, x: Array) -> Array:
+def _only(hit: Array, x: Array, out: Array | None = None) -> Array:
     """x where `hit`, elsewhere 0: a product with its bits, as inf * 0 is NaN and `where` takes ten times as long."""
-    return (x.view(f"i{x.itemsize}") * hit).view(x.dtype)
+    bits = f"i{x.itemsize}"
+    return xp(x).multiply(x.view(bits), hit, None if out is None else out.view(bits)).view(x.dtype)
 
 
 def sum_windows(x: Array, kernel: Size, window: Window) -> Array:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from needle.backend_ndarray import xp
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
@@ -150,7 +152,9 @@ class ReLU(Elementwise):
     """max(x, 0); its derivative at 0 is 0."""
 
     def compute(self, x):
-        return xp(x).maximum(x, 0)
+        if x.dtype.kind != "f":
+            return xp(x).maximum(x, 0)
+        return xp(x).clip(x, 0, math.inf)  # NumPy's `maximum` with a number takes three times as long
 
     def gradient(self, out_grad, node):
         return multiply(out_grad, greater(node.inputs[0], 0))  # NumPy multiplies by bools 20 times faster than `where`

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from needle import check
-from needle.ops import getitem
+from needle.ops import getitem, mean
 from needle.ops.linalg import matmul_along
 from needle.ops.pool import avg_pool, batched, max_pool
 
@@ -108,6 +108,8 @@ def _adaptive_avg_pool(op, x, rank, output_size):
     """Plain pooling where the windows are all alike, else a product with a matrix of means along each axis."""
     x, unbatched = batched(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)
+    if set(output) == {1}:
+        return unbatched(mean(x, tuple(range(2, x.ndim)), keepdims=True))  # its gradient is a view, not sums of windows
     if _alike(size, output):
         return unbatched(avg_pool(op, x, rank, _quotients(size, output)))
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
