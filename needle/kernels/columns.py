@@ -25,7 +25,7 @@ def correlate(x: Array, w: Array, window: Window) -> Array:
     y = xp(x).empty((w.shape[0], *output, x.shape[0]), x.dtype)
     matrix, target = by_group(w, window), by_group(y, window)
     for rows, columns in _columns(padded(x, window), kernel, output, window):
-        xp(x).matmul(matrix, columns, target[:, :, rows])
+        xp(x).matmul(matrix, columns, out=target[:, :, rows])
     return outermost(y)
 
 
