@@ -39,8 +39,8 @@ setup(
     extras_require={
         "apps": ["tqdm>=4.64"],
         "bench": ["threadpoolctl>=3.5", "tqdm>=4.64", TORCH],
-        "cuda12x": ["cupy-cuda12x>=14"],
-        "cuda13x": ["cupy-cuda13x>=14"],
+        "cuda12x": ["cupy-cuda12x[ctk]>=14"],
+        "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
         "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
     },

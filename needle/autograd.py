@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from typing import Any, Self
 
 from needle.backend_ndarray import (
@@ -21,6 +22,8 @@ from needle.backend_ndarray import (
     device_for,
     device_of,
     exportable,
+    restored,
+    stored,
     to_host,
 )
 from needle.backward import Memory, compute_gradient_of_variables
@@ -122,7 +125,7 @@ class Value:
     def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
         """Run `op`; the result remembers op and inputs if the graph is recorded and an input requires a gradient."""
         if LAZY_MODE and inputs:
-            check_one_device(op, inputs)
+            check_one_device(type(op).__name__, inputs)
             self: Self = object.__new__(cls.deferred)
             self.source = Source(op, inputs)
             for x in inputs:
@@ -163,8 +166,15 @@ class Value:
         leaf.memory = self.shared_memory()
         return leaf
 
-    def __reduce__(self) -> Any:  # a deep copy, or what was pickled, is a leaf: the graph and the gradient stay behind
-        return self.make_leaf, (self.array, self.requires_grad)
+    def __reduce__(self) -> Any:  # what is pickled or copied is a leaf: the graph and the gradient stay behind
+        return self._restored, (stored(self.array), self.requires_grad)
+
+    @classmethod
+    def _restored(cls, form: Any, requires_grad: bool) -> Self:
+        return cls.make_leaf(restored(form), requires_grad)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
 
     def shared_memory(self) -> Memory:
         """The record of changes that all values on this memory share."""
@@ -211,7 +221,11 @@ class Tensor(Value, TensorOperators):
     @staticmethod
     def make_const(data: Any, requires_grad: bool = False) -> Tensor:
         """A leaf that shares the memory of an NDArray or a raw array."""
-        return Tensor.make_leaf(data.array if isinstance(data, NDArray) else data, requires_grad)
+        if not isinstance(data, NDArray):
+            return Tensor.make_leaf(data, requires_grad)
+        leaf = Tensor.make_leaf(data.array, requires_grad)
+        leaf.memory = data.share_memory(leaf)
+        return leaf
 
     @property
     def cached_data(self) -> NDArray:
@@ -369,15 +383,6 @@ class DeferredTensor(Deferred, Tensor):
 
     __slots__ = ()
     plain = Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = outline_of(self).shape
-        return shape
-
-    @property
-    def dtype(self) -> Any:
-        return outline_of(self).dtype
 
 
 class DeferredTensorTuple(Deferred, TensorTuple):

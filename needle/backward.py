@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -33,7 +34,8 @@ class Memory:
     def compute_readers(self) -> None:
         """Compute what is to be computed from this memory as it is now."""
         for reader in list(self.readers or ()):
-            reader.array  # noqa: B018
+            with suppress(Exception):  # one that fails tells so when it is asked for itself
+                reader.array  # noqa: B018
         self.readers = None
 
     def mark_changed(self) -> None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import platform
 import sys
-from collections.abc import Iterator
-from importlib import metadata
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
 from needle.backend_ndarray import cuda
-from needle.backend_ndarray.driver import driver_version
+from needle.backend_ndarray.driver import driver_version, wheels
 
 GIB = 2**30
+FAILED = "failed:"
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -26,27 +26,38 @@ def findings() -> Iterator[tuple[str, str]]:
     yield "system", f"{platform.platform()}, {_cores()} of {os.cpu_count()} cores for this process"
     yield "NumPy", np.__version__
     advice = []
-    for line in _blas():
-        yield "BLAS", line
+    yield from _told("BLAS", _blas)
     for name in PINS:
         if name in os.environ:
             yield "variable", f"{name}={os.environ[name]}"
     if "OPENBLAS_CORETYPE" in os.environ:
         advice.append("unset OPENBLAS_CORETYPE, so that OpenBLAS takes the kernel that is fastest on this CPU")
-    yield "CuPy", _version("cupy-cuda13x") or _version("cupy-cuda12x") or _version("cupy") or "not installed"
-    yield "driver", driver_version()
+    installed = [f"{version} ({name})" for name, version in wheels()]
+    yield "CuPy", ", ".join(installed) or "not installed"
+    if len(installed) > 1:
+        advice.append("uninstall all wheels of CuPy but one: they overwrite each other's files")
+    yield from _told("driver", lambda: [driver_version()])
     if cuda().enabled():
-        try:
-            for line in _gpus(cuda().xp):
-                yield "GPU", line
-            advice.append("train on the GPU with device=ndl.cuda(), or `apps/train.py --device cuda`")
-        except Exception as error:  # whatever is wrong there is what this report is for
-            yield "GPU", f"{type(error).__name__}: {error}"
-            advice.append("mend what the line above says; until then device=ndl.cpu() is there")
+        seen = [*_told("GPU", lambda: _gpus(cuda().xp)), *_told("GPU", lambda: _work(cuda().xp))]
+        yield from seen
+        failed = any(line.startswith(FAILED) for _, line in seen)
+        advice.append(
+            "mend what the lines on the GPU say; until then device=ndl.cpu() is there"
+            if failed
+            else "train on the GPU with device=ndl.cuda(), or `apps/train.py --device cuda`"
+        )
     else:
         advice.append(f"for a GPU: {cuda().problem()}")
     for line in advice:
         yield "next", line
+
+
+def _told(what: str, ask: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
+    """What `ask` gives as findings; where it fails, the reason is the finding."""
+    try:
+        return [(what, line) for line in ask()]
+    except Exception as error:  # whatever is wrong is what this report is for
+        return [(what, f"{FAILED} {type(error).__name__}: {error}")]
 
 
 def _cores() -> int | None:
@@ -68,13 +79,6 @@ def _blas() -> Iterator[str]:
             yield f"{library['internal_api']} {library['version']}, kernel {kernel}, threads {library['num_threads']}"
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return f"{metadata.version(distribution)} ({distribution})"
-    except metadata.PackageNotFoundError:
-        return None
-
-
 def _gpus(cupy: Any) -> Iterator[str]:
     """Each GPU's name and memory."""
     runtime = cupy.cuda.runtime
@@ -83,6 +87,13 @@ def _gpus(cupy: Any) -> Iterator[str]:
             free, total = runtime.memGetInfo()
         name = runtime.getDeviceProperties(number)["name"].decode()
         yield f"{number}: {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
+
+
+def _work(cupy: Any) -> Iterator[str]:
+    """Whether a GPU does what needle asks of it: a kernel compiled for it, a product, random numbers."""
+    ones = cupy.ones((2, 2), "float32")
+    total = float(((ones + cupy.exp(ones * 0)) @ ones).sum() + cupy.random.random_sample((1,)).sum() * 0)
+    yield f"computes 8 + 8 = {total:g} with its compiler, its matrix products and its random numbers"
 
 
 def main() -> None:

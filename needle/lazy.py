@@ -7,6 +7,7 @@ that deferred values read computes them first, so that results are those of eage
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,6 +72,14 @@ class Deferred:
     def device(self) -> BackendDevice:
         return self.source.device
 
+    @property
+    def shape(self) -> Any:
+        return outline_of(self).shape
+
+    @property
+    def dtype(self) -> Any:
+        return outline_of(self).dtype
+
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
     """The raw array that `op` computes of its inputs."""
@@ -79,19 +88,18 @@ def run(op: Any, inputs: Sequence[Value]) -> Any:
         first = type(arrays[0])
         for array in arrays:
             if type(array) is not first:
-                check_one_device(op, inputs)
+                check_one_device(type(op).__name__, inputs)
     array = op.compute(*arrays)
     if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
         array = device_of(array).asarray(array)
     return array
 
 
-def check_one_device(op: Any, inputs: Sequence[Value]) -> None:
+def check_one_device(op: str, inputs: Sequence[Value]) -> None:
     """Refuse inputs on different devices, naming both."""
     for x in inputs[1:]:
         if x.device != inputs[0].device:
-            names = f"{inputs[0].device} and {x.device}"
-            raise TypeError(f"{type(op).__name__}: inputs must be on one device, but got {names}")
+            raise TypeError(f"{op}: inputs must be on one device, but got {inputs[0].device} and {x.device}")
 
 
 def outline_of(value: Any) -> Any:
@@ -105,20 +113,27 @@ def _drawn(array: Any) -> Any:
     return tuple(map(_drawn, array)) if isinstance(array, tuple) else Outline(array.shape, array.dtype)
 
 
+_settling = threading.RLock()  # threads may ask for one value at one time
+
+
 def _settle(value: Any, settled: Callable[[Any], bool], settle: Callable[[Any], None]) -> None:
     """Settle a deferred value after all that it depends on, without recursion."""
     waiting = [value]
-    while waiting:
-        if settled(waiting[-1]):
-            waiting.pop()
-        elif needed := [x for x in waiting[-1].source.inputs if not settled(x)]:
-            waiting += needed
-        else:
-            settle(waiting[-1])
+    with _settling:
+        while waiting:
+            if settled(waiting[-1]):
+                waiting.pop()
+            elif needed := [x for x in waiting[-1].source.inputs if not settled(x)]:
+                waiting += needed
+            else:
+                settle(waiting[-1])
 
 
 def _compute(value: Any) -> None:
-    value.array = run(value.source.op, value.source.inputs)
+    try:
+        value.array = run(value.source.op, value.source.inputs)
+    except AttributeError as error:  # which Python would take for a missing attribute of the value
+        raise RuntimeError(f"{type(value.source.op).__name__}: compute must not fail, but got {error!r}") from error
     value.__class__ = value.plain
     del value.source
 

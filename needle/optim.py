@@ -11,6 +11,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor
 from needle.backend_ndarray import xp
+from needle.lazy import check_one_device
 
 
 class Optimizer:
@@ -38,6 +39,7 @@ class Optimizer:
         for i, parameter in enumerate(self.params):
             if parameter.grad is None:
                 continue
+            check_one_device("step", (parameter, parameter.grad))
             array, grad = parameter.array, parameter.grad.array
             if grad.shape != array.shape:
                 raise ValueError(f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}")
@@ -64,6 +66,7 @@ class Optimizer:
         grads = [parameter.grad for parameter in self.params if parameter.grad is not None]
         if not grads:
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
+        check_one_device("clip_grad_norm", grads)
         namespace = xp(grads[0].array)
         squares = [namespace.square(_widened(grad.array)).sum() for grad in grads]
         norm = namespace.sqrt(sum(squares[1:], squares[0]))

@@ -966,3 +966,11 @@ def test_one_element_of_a_made_tuple_is_the_tensor_itself(x):
     assert pair[0] is x
     assert pair[-1] is y
     assert ops.tuple_get_item(pair, 1) is y
+
+
+def test_a_constant_on_the_memory_of_a_tensor_shares_its_record_of_changes(device):
+    x, w = ndl.Tensor([1.0, 2.0], device=device), ndl.Tensor([1.0, 1.0], device=device)
+    y = (w * ndl.Tensor.make_const(x.cached_data)).sum()
+    x.cached_data[0] = 7
+    with pytest.raises(RuntimeError, match="must not change in place"):
+        y.backward()

@@ -89,11 +89,13 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
         runtime.current = number
         yield
 
-    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=chosen))
+    working = {name: getattr(np, name) for name in ("ones", "exp", "random")}
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=chosen), **working)
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
     monkeypatch.setitem(vars(ndl.cuda()), "xp", cupy)
     lines = found()
-    assert lines["GPU"] == ["0: GPU 0, 10.0 of 16.0 GiB free", "1: GPU 1, 11.0 of 16.0 GiB free"]
+    assert lines["GPU"][:2] == ["0: GPU 0, 10.0 of 16.0 GiB free", "1: GPU 1, 11.0 of 16.0 GiB free"]
+    assert lines["GPU"][2].startswith("computes 8 + 8 = 16 with")
     assert "device=ndl.cuda()" in lines["next"][-1]
 
 
@@ -101,8 +103,21 @@ def test_a_gpu_that_fails_is_told_and_not_raised(monkeypatch):
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
     monkeypatch.setitem(vars(ndl.cuda()), "xp", SimpleNamespace(cuda=None))
     lines = found()
-    assert lines["GPU"][0].startswith("AttributeError: ")
-    assert lines["next"][-1].startswith("mend what the line above says")
+    assert all(line.startswith("failed: AttributeError: ") for line in lines["GPU"])
+    assert len(lines["GPU"]) == 2
+    assert lines["next"][-1].startswith("mend what the lines on the GPU say")
+
+
+def test_a_library_that_is_no_driver_is_told_and_not_raised(monkeypatch):
+    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: SimpleNamespace())
+    assert found()["driver"][0].startswith("failed: AttributeError: ")
+
+
+def test_two_wheels_of_cupy_are_told(monkeypatch):
+    monkeypatch.setattr(doctor, "wheels", lambda: [("cupy-cuda13x", "14.0.1"), ("cupy-cuda12x", "14.0.1")])
+    lines = found()
+    assert lines["CuPy"] == ["14.0.1 (cupy-cuda13x), 14.0.1 (cupy-cuda12x)"]
+    assert any(line.startswith("uninstall all wheels") for line in lines["next"])
 
 
 @pytest.mark.parametrize("speaks", [12080, 13000])

@@ -95,6 +95,18 @@ def attribute_of_deferred(name):
         return getattr(ops.exp(X), name)
 
 
+class _Failing(TensorOp):
+    def compute(self, x):
+        return x.no_such_thing
+
+
+def compute_deferred(op):
+    """What `op` gives for X, asked for in LAZY_MODE."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autograd, "LAZY_MODE", True)
+        return op(X).numpy()
+
+
 def tiled(a, b, out, m, n, p):
     """The product of tiled matrices in the memory of arrays of those shapes."""
     ndl.cpu().matmul_tiled(*(NDArray.make(shape)._handle for shape in (a, b, out)), m, n, p)
@@ -116,9 +128,17 @@ def with_cupy(cupy, function):
     """What `function` raises on a machine with a GPU, whose `import cupy` gives that module (None: it is missing)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
-        patch.setattr(device_module, "cuda_problem", driver.cuda_problem.__wrapped__)
-        patch.setattr(driver, "_driver_problem", lambda: None)
+        patch.setattr(driver, "_cupy_problem", driver._cupy_problem.__wrapped__)
+        patch.setattr(driver, "_question", lambda: types.SimpleNamespace(answer=lambda patience: None))
         function()
+
+
+def mixed_step(use):
+    """`use` of an optimizer of two tensors, the first of which has a gradient on another device."""
+    for there in elsewhere(2):
+        first, second = leaf(2), leaf(2)
+        first.grad, second.grad = there, ndl.ones(2)
+        use(optim.SGD([first, second], 0.1))
 
 
 class _Broken:
@@ -268,20 +288,28 @@ ROWS = [
       "'needle-dl[cuda13x]'` (CUDA 13), but got no module cupy")),
     (lambda: with_cupy(types.SimpleNamespace(__version__="13.6.0"), lambda: ndl.set_default_device(ndl.cuda())),
      RuntimeError,
-     ("cuda: CuPy must be 14 or newer; install it by `pip install 'needle-dl[cuda12x]'` or `pip install "
-      "'needle-dl[cuda13x]'`, but got 13.6.0")),
+     ("cuda: CuPy must be 14 or newer; install it by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
+      "'needle-dl[cuda13x]'` (CUDA 13), but got 13.6.0")),
     (lambda: with_cupy(_Broken(), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
-     ("cuda: CuPy must be whole; install it again by `pip install 'needle-dl[cuda12x]'` or `pip install "
-      "'needle-dl[cuda13x]'`, but got ImportError: it is broken")),
+     ("cuda: CuPy must be whole; install it again by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
+      "'needle-dl[cuda13x]'` (CUDA 13), but got ImportError: it is broken")),
     (lambda: ndl.from_dlpack(_Elsewhere.of_type(10)), TypeError,
      "from_dlpack: source must lie on a device of needle, but got DLPack's type 10"),
+    (lambda: mixed_step(lambda optimizer: optimizer.step()), TypeError,
+     "step: inputs must be on one device, but got cpu() and elsewhere()"),
+    (lambda: mixed_step(lambda optimizer: optimizer.clip_grad_norm()), TypeError,
+     "clip_grad_norm: inputs must be on one device, but got elsewhere() and cpu()"),
+    (lambda: [ARRAY.__setitem__(0, there.cached_data) for there in elsewhere(1, 3)], TypeError,
+     "NDArray: operands must be on one device, but got cpu() and elsewhere()"),
+    (lambda: [there.cached_data.__array__(copy=False) for there in elsewhere(2)], ValueError,
+     "NDArray: an array on elsewhere() must be copied to be one of NumPy, but got copy=False"),
     (lambda: ndl.seed(2**32), ValueError, "seed: number must be below 2 ** 32, but got 4294967296"),
     (lambda: ndl.from_dlpack([1.0]), TypeError, "from_dlpack: source must speak DLPack, but got list"),
     (lambda: leaf(2).__dlpack__(), TypeError,
      "Tensor: a tensor that requires grad is not exported by DLPack; call .detach() first"),
     (lambda: ndl.broadcast_to(X, (2, 2, 3)).__dlpack__(), BufferError,
-     ("DLPack: memory must be writable, but got a read-only array of shape (2, 2, 3), as broadcasting makes it; copy "
-      "it first")),
+     ("DLPack: memory must be writable, but got a read-only or repeated array of shape (2, 2, 3), as broadcasting "
+      "makes it; copy it first")),
     (lambda: ndl.from_dlpack(np.zeros(2, "complex64")), TypeError,
      "from_dlpack: elements must be real numbers or bools, but got dtype complex64"),
     (lambda: ops.to(X, "cuda"), TypeError, "to: device must be a BackendDevice, but got str"),
@@ -327,6 +355,8 @@ ROWS = [
     (lambda: autograd.TENSORS, AttributeError, "autograd: the name must be one of this module, but got 'TENSORS'"),
     (lambda: attribute_of_deferred("gone"), AttributeError,
      "DeferredTensor: the attribute must be defined, but got 'gone'"),
+    (lambda: compute_deferred(_Failing()), RuntimeError,
+     re.compile(r"_Failing: compute must not fail, but got AttributeError\(.*\)")),
     (lambda: with_backend("cupy"), ValueError, "needle: NEEDLE_BACKEND must be one of 'nd', 'np', but got 'cupy'"),
     # ---- operands
     (lambda: ops.add_scalar(X, "a"), TypeError, "add_scalar: scalar must be a number, but got str"),

@@ -202,6 +202,21 @@ def test_a_write_comes_after_what_was_asked_for_before_it(write, monkeypatch):
     assert results[0] == results[1]
 
 
+def test_a_constant_on_the_memory_of_an_array_is_computed_before_a_write():
+    results = []
+    for mode in (False, True):
+        autograd.LAZY_MODE = mode
+        try:
+            x, array = Tensor([1.0, 2.0]), ndl.NDArray([1.0, 2.0])
+            of_tensor, of_array = Tensor.make_const(x.cached_data) * 2, Tensor.make_const(array) * 2
+            x.cached_data[0] = 7
+            array[0] = 7
+            results.append([of_tensor.numpy().tolist(), of_array.numpy().tolist()])
+        finally:
+            autograd.LAZY_MODE = False
+    assert results == [[[2, 4], [2, 4]]] * 2
+
+
 def test_a_value_changed_in_place_is_noticed_by_backward(lazily):
     x = Tensor([1.0, 2.0])
     y = ops.log(x)

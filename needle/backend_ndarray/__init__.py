@@ -1,6 +1,7 @@
 """Devices and arrays: the one floor that knows NumPy from CuPy, and the course's module of strided arrays."""
 
 from needle.backend_ndarray.allocator import keep_freed_memory
+from needle.backend_ndarray.buffer import Buffer
 from needle.backend_ndarray.creation import (
     array,
     broadcast_to,
@@ -25,13 +26,15 @@ from needle.backend_ndarray.device import (
     device_for,
     device_of,
     register_device,
+    restored,
     seed,
     set_default_device,
+    stored,
     to_host,
     xp,
 )
 from needle.backend_ndarray.dlpack import exportable, imported
-from needle.backend_ndarray.ndarray import Buffer, NDArray
+from needle.backend_ndarray.ndarray import NDArray
 
 __all__ = [
     "BackendDevice",
@@ -57,8 +60,10 @@ __all__ = [
     "maximum",
     "register_device",
     "reshape",
+    "restored",
     "seed",
     "set_default_device",
+    "stored",
     "sum",
     "tanh",
     "to_host",

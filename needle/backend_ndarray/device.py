@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from needle import check
-from needle.backend_ndarray.driver import CUDA_MAJORS, cuda_problem, install
+from needle.backend_ndarray.driver import EITHER, OLDEST, cuda_problem
 
 if TYPE_CHECKING:
-    from needle.backend_ndarray.ndarray import Buffer, NDArray
+    from needle.backend_ndarray.buffer import Buffer
+    from needle.backend_ndarray.ndarray import NDArray
 
 HostScalar = np.generic
 
@@ -100,6 +101,14 @@ class BackendDevice:
         """Where in memory the first element of an array of this device lies."""
         return int(array.ctypes.data)
 
+    def seed(self, number: int) -> None:
+        """Start this device's stream of random numbers, on the CPU NumPy's legacy global one."""
+        self.xp.random.seed(number)
+
+    def sign(self, array: Any) -> Any:
+        """-1, 0 or 1 for each element of an array of this device, and NaN for NaN."""
+        return self.xp.sign(array)
+
 
 class CpuDevice(BackendDevice):
     """The CPU, through NumPy; its product of tiled matrices is what the course asks of this device alone."""
@@ -133,31 +142,43 @@ class CudaDevice(BackendDevice):
 
     def __init__(self) -> None:
         self.name = "cuda"
+        self._seed: int | None = None
 
     @cached_property
     def xp(self) -> Any:
-        problem = self.problem()
+        problem = cuda_problem(patience=None)
         if problem:
             raise RuntimeError(f"cuda: {problem}")
-        either = " or ".join(map(install, reversed(CUDA_MAJORS)))
         try:
             import cupy
 
             major = int(cupy.__version__.partition(".")[0])
         except Exception as error:
             raise RuntimeError(
-                f"cuda: CuPy must be whole; install it again by {either}, but got {type(error).__name__}: {error}"
+                f"cuda: CuPy must be whole; install it again by {EITHER}, but got {type(error).__name__}: {error}"
             ) from error
-        if major < 14:
-            raise RuntimeError(f"cuda: CuPy must be 14 or newer; install it by {either}, but got {cupy.__version__}")
+        if major < OLDEST:
+            raise RuntimeError(
+                f"cuda: CuPy must be {OLDEST} or newer; install it by {EITHER}, but got {cupy.__version__}"
+            )
+        if self._seed is not None:
+            cupy.random.seed(self._seed)
         return cupy
 
     def enabled(self) -> bool:
         return self.problem() is None
 
     def problem(self) -> str | None:
-        """Why the GPU cannot be used, with what mends it; None where it can."""
+        """Why the GPU cannot be used, with what mends it; None where it can, or where the driver is still at work."""
         return cuda_problem()
+
+    def seed(self, number: int) -> None:
+        self._seed = number  # CuPy is told when it is first used
+        if "xp" in vars(self):
+            self.xp.random.seed(number)
+
+    def sign(self, array: Any) -> Any:
+        return self.xp.where(self.xp.isnan(array), array, self.xp.sign(array))  # CuPy's own is 0 for NaN
 
     def to_host(self, array: Any) -> np.ndarray[Any, Any]:
         host: np.ndarray[Any, Any] = self.xp.asnumpy(array)
@@ -208,6 +229,22 @@ def device_of(array: Any) -> BackendDevice:
 def xp(array: Any) -> Any:
     """The namespace (NumPy or CuPy) that computes on a raw array."""
     return _devices[type(array)].xp
+
+
+def stored(array: Any) -> Any:
+    """A raw array, or a tuple of them, as pickles hold it: the name of its device, and a NumPy array."""
+    if isinstance(array, tuple):
+        return tuple(map(stored, array))
+    return device_of(array).name, to_host(array)
+
+
+def restored(form: Any) -> Any:
+    """The raw array of what `stored` gave: on its device, or on the CPU where that one is not there."""
+    if not form or not isinstance(form[0], str):
+        return tuple(map(restored, form))
+    name, host = form
+    there = [device for device in _known if device.name == name and device.enabled()]
+    return (there[0] if there else _CPU).asarray(host)
 
 
 def to_host(data: Any) -> Any:
@@ -275,8 +312,7 @@ def seed(number: int) -> None:
     if number >= 2**32:
         raise ValueError(f"seed: number must be below 2 ** 32, but got {number}")
     for device in _known:
-        if device.enabled():
-            device.xp.random.seed(number)
+        device.seed(number)
 
 
 def default_device() -> BackendDevice:

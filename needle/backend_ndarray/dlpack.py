@@ -9,10 +9,11 @@ from needle.backend_ndarray.device import all_devices
 
 def exportable(array: Any) -> Any:
     """The raw array, or a copy where its strides are negative (which DLPack's readers do not take)."""
-    if not getattr(array.flags, "writeable", True):
+    repeated = any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True))
+    if repeated or not getattr(array.flags, "writeable", True):  # CuPy's arrays are all writable
         raise BufferError(
-            f"DLPack: memory must be writable, but got a read-only array of shape {array.shape}, as broadcasting makes "
-            "it; copy it first"
+            f"DLPack: memory must be writable, but got a read-only or repeated array of shape {array.shape}, as "
+            "broadcasting makes it; copy it first"
         )
     return array.copy() if any(step < 0 for step in array.strides) else array
 

@@ -10,39 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from needle import check
-from needle.backend_ndarray.device import BackendDevice, default_device, device_for, device_of, to_host, xp
-
-Shape = tuple[int, ...]
+from needle.backend_ndarray.buffer import Buffer, Shape, reach, row_major, strided
+from needle.backend_ndarray.device import BackendDevice, cpu, default_device, device_for, device_of, to_host, xp
 
 
 class Owner(Protocol):
     """What stands behind an NDArray and must hear of writes into it."""
 
     def mark_changed(self) -> None: ...
-
-
-class Buffer:
-    """The memory under an array and all its views: the course's `_handle`."""
-
-    def __init__(self, array: Any) -> None:
-        base = array
-        while base is not None:  # what lies under a view need not be an array
-            array, base = (base if type(base) is type(array) else array), getattr(base, "base", None)
-        self.root = array
-
-    @property
-    def flat(self) -> Any:
-        """All elements in the order of memory, as a raw array of one axis."""
-        return xp(self.root).lib.stride_tricks.as_strided(self.root, (self.size,), (self.root.itemsize,))
-
-    @property
-    def size(self) -> int:
-        """The number of elements."""
-        return int(self.root.size)
-
-    def ptr(self) -> int:
-        """The address of the first element."""
-        return device_of(self.root).address(self.root)
+    def shared_memory(self) -> Any: ...
 
 
 def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
@@ -93,24 +69,24 @@ class NDArray:
     NDArray([[4]], device=cpu())
     """
 
-    __slots__ = ("_owner", "array")
+    __slots__ = ("_buffer", "_owner", "array")
     __array_priority__ = 1000  # NumPy's scalars and arrays leave operators to this class
     array: Any
     _owner: Owner | None
+    _buffer: Buffer | None  # the memory, where the array itself does not lead to it
 
     def __init__(self, other: Any, device: BackendDevice | None = None) -> None:
         data = other.array if isinstance(other, NDArray) else other
         if device is None:
             device = other.device if isinstance(other, NDArray) else device_for(data)
         self.array = device.array(data)
-        self._owner = None
+        self._owner = self._buffer = None
 
     @classmethod
-    def wrap(cls, array: Any, owner: Owner | None = None) -> NDArray:
+    def wrap(cls, array: Any, owner: Owner | None = None, buffer: Buffer | None = None) -> NDArray:
         """An NDArray on the memory of a raw array."""
         self = cls.__new__(cls)
-        self.array = array
-        self._owner = owner
+        self.array, self._owner, self._buffer = array, owner, buffer
         return self
 
     @staticmethod
@@ -127,11 +103,11 @@ class NDArray:
         would lie outside of the memory.
         """
         shape = tuple(check.integer("make", "shape", n, least=0) for n in shape)
-        strides = _row_major(shape) if strides is None else tuple(check.integer("make", "strides", n) for n in strides)
+        strides = row_major(shape) if strides is None else tuple(check.integer("make", "strides", n) for n in strides)
         check.same("make", "rank", len(shape), len(strides), ("shape", "strides"))
         if handle is None:
-            handle = Buffer((device or default_device()).xp.empty(_reach(shape, strides)[1] + offset, dtype="float32"))
-        return NDArray.wrap(_strided("make", handle, shape, strides, offset))
+            handle = Buffer((device or default_device()).xp.empty(reach(shape, strides)[1] + offset, dtype="float32"))
+        return NDArray.wrap(strided("make", handle, shape, strides, offset), buffer=handle)
 
     # ---- what it is --------------------------------------------------------------------------------------------------
 
@@ -162,7 +138,7 @@ class NDArray:
 
     @property
     def _handle(self) -> Buffer:
-        return Buffer(self.array)
+        return self._buffer or Buffer(self.array)
 
     @property
     def _offset(self) -> int:
@@ -171,14 +147,19 @@ class NDArray:
 
     def is_compact(self) -> bool:
         """Whether the elements lie in row-major order, alone in their memory."""
-        row_major = self.strides == _row_major(self.shape) or not self.size
-        return row_major and bool(self.array.flags.c_contiguous) and self._handle.size == self.size
+        in_order = self.strides == row_major(self.shape) or not self.size
+        return in_order and bool(self.array.flags.c_contiguous) and self._handle.size == self.size
 
     # ---- other forms -------------------------------------------------------------------------------------------------
 
     def numpy(self) -> np.ndarray[Any, Any]:
         """A copy on the host, row-major."""
         return np.array(self.device.to_host(self.array), order="C")
+
+    def share_memory(self, owner: Owner) -> Any:
+        """The record of changes of who owns this memory: `owner`, if nobody did before."""
+        self._owner = owner if self._owner is None else self._owner
+        return self._owner.shared_memory()
 
     def to(self, device: BackendDevice) -> NDArray:
         """This array on another device; on its own device, itself."""
@@ -199,14 +180,15 @@ class NDArray:
         """A 1-d view on the same memory, which must be row-major."""
         if not self.array.flags.c_contiguous:
             raise ValueError(f"flat: memory must be row-major, but got shape {self.shape} with strides {self.strides}")
-        return NDArray.wrap(self.array.reshape(-1), self._owner)
+        return self._view(self.array.reshape(-1))
 
     def as_strided(self, shape: Sequence[int], strides: Sequence[int]) -> NDArray:
         """A view of that shape with those strides, in elements, from the first element on."""
         shape = tuple(check.integer("as_strided", "shape", n, least=0) for n in shape)
         strides = tuple(check.integer("as_strided", "strides", n) for n in strides)
         check.same("as_strided", "rank", len(shape), len(strides), ("shape", "strides"))
-        return NDArray.wrap(_strided("as_strided", self._handle, shape, strides, self._offset), self._owner)
+        view = strided("as_strided", self._handle, shape, strides, self._offset)
+        return NDArray.wrap(view, self._owner, self._handle)  # CuPy's view leads to no base
 
     def reshape(self, new_shape: Sequence[int]) -> NDArray:
         """The elements in row-major order in another shape: a view where that needs no copy; one entry may be -1."""
@@ -214,17 +196,18 @@ class NDArray:
         known = math.prod(n for n in shape if n != -1)
         if shape.count(-1) > 1 or (self.size % (known or 1) if -1 in shape else known != self.size):
             raise ValueError(f"reshape: shape must hold the {self.size} elements of {self.shape}, but got {shape}")
-        return NDArray.wrap(self.array.reshape(shape), self._owner)
+        reshaped = self.array.reshape(shape)
+        return self._view(reshaped) if self.array.flags.c_contiguous else NDArray.wrap(reshaped, self._owner)
 
     def permute(self, axes: Sequence[int]) -> NDArray:
         """A view with the axes in another order: axis i of the result is axis `axes[i]`."""
         order = check.axes("permute", tuple(axes), self.ndim)
         check.same("permute", "number of axes", self.ndim, len(order), ("the array", "axes"))
-        return NDArray.wrap(self.array.transpose(order), self._owner)
+        return self._view(self.array.transpose(order))
 
     def broadcast_to(self, shape: Sequence[int]) -> NDArray:
         """A view repeated up to `shape` by NumPy's rules, with stride 0 where it repeats."""
-        return NDArray.wrap(xp(self.array).broadcast_to(self.array, tuple(shape)), self._owner)
+        return self._view(xp(self.array).broadcast_to(self.array, tuple(shape)))
 
     def process_slice(self, given: slice, dim: int) -> slice:
         """The slice of axis `dim` with start, stop and step as integers, none of them counted from the end."""
@@ -232,13 +215,13 @@ class NDArray:
 
     def __getitem__(self, index: Any) -> NDArray:
         """A view by integers, slices and an ellipsis; an integer keeps its axis with length 1."""
-        return NDArray.wrap(self.array[self._slices(index)], self._owner)
+        return self._view(self.array[self._slices(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write a number, or an array of as many elements, in place."""
         index = self._slices(index)
         if isinstance(value, NDArray):
-            value = value.array.reshape(self.array[index].shape)
+            value = self._operand(value).reshape(self.array[index].shape)
         if self._owner is not None:
             self._owner.mark_changed()
         self.array[index] = value
@@ -313,8 +296,13 @@ class NDArray:
     # ---- as something else -------------------------------------------------------------------------------------------
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
-        host = np.array(to_host(self.array), dtype=dtype, copy=copy)
-        if copy is not True and np.may_share_memory(host, to_host(self.array)):
+        if copy is False and self.device != cpu():
+            raise ValueError(
+                f"NDArray: an array on {self.device} must be copied to be one of NumPy, but got copy=False"
+            )
+        values = to_host(self.array)
+        host = np.array(values, dtype=dtype, copy=copy)
+        if copy is not True and values is self.array and np.may_share_memory(host, values):
             host = host.view()
             host.flags.writeable = False  # a write behind needle's back would give a wrong gradient in silence
         return host
@@ -336,6 +324,10 @@ class NDArray:
         return f"NDArray({values}, device={self.device})"
 
     # ---- within ------------------------------------------------------------------------------------------------------
+
+    def _view(self, array: Any) -> NDArray:
+        """A view of this array."""
+        return NDArray.wrap(array, self._owner, self._buffer)
 
     def _new(self, array: Any) -> NDArray:
         """A result of this device's namespace, where NumPy makes scalars of 0-d arrays."""
@@ -370,29 +362,3 @@ class NDArray:
         if not -size <= place < size:
             raise IndexError(f"NDArray: an index must lie in [{-size}, {size - 1}], but got {place} for {self.shape}")
         return slice(place % size, place % size + 1, 1)
-
-
-def _row_major(shape: Shape) -> Shape:
-    """The strides, in elements, of a compact array of that shape."""
-    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
-
-
-def _reach(shape: Shape, strides: Sequence[int]) -> tuple[int, int]:
-    """The places of the first element in memory, and after the last one, seen from the element at index 0."""
-    if 0 in shape:
-        return 0, 0
-    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
-    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 1
-
-
-def _strided(op: str, handle: Buffer, shape: Shape, strides: Sequence[int], offset: int) -> Any:
-    """The raw array of that shape in the memory; strides and offset count elements."""
-    first, end = _reach(shape, strides)
-    if offset + first < 0 or offset + end > handle.size:
-        raise ValueError(
-            f"{op}: elements must lie in the memory of {handle.size}, but shape {shape} with strides "
-            f"{tuple(strides)} from {offset} on needs [{offset + first}, {offset + end})"
-        )
-    root = handle.flat
-    steps = tuple(step * int(root.itemsize) for step in strides)
-    return xp(root).lib.stride_tricks.as_strided(root[offset:], shape, steps)

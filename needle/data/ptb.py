@@ -118,17 +118,17 @@ def get_batch(
     T is smaller than `bptt` where the rows (n, B) of `batchify` end. The tensors require no gradient; their dtype is
     float32 unless another is given.
 
-    Raises ValueError where `i` is no row, or the last, which nothing follows.
+    At the last row, which nothing follows, T is 0. Raises ValueError where `i` is no row.
 
     >>> x, y = get_batch(batchify(range(7), batch_size=2), 1, bptt=35)
     >>> x.numpy().tolist(), y.numpy().tolist()
     ([[1.0, 4.0]], [2.0, 5.0])
     """
-    check.instance("get_batch", "batches", batches, np.ndarray)
+    batches = np.asarray(batches)
     start = check.integer("get_batch", "i", i, least=0)
     steps = min(check.integer("get_batch", "bptt", bptt, least=1), len(batches) - 1 - start)
-    if steps < 1:
-        raise ValueError(f"get_batch: i must be a row before the last, but got {start} of {len(batches)} rows")
+    if steps < 0:
+        raise ValueError(f"get_batch: i must be one of the rows, but got {start} of {len(batches)} rows")
     x, y = batches[start : start + steps], batches[start + 1 : start + 1 + steps].reshape(-1)
     dtype = "float32" if dtype is None else dtype
     return (

@@ -15,8 +15,7 @@ from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
-import os as _os
-BLOCK_BYTES = int(_os.environ.get("BB", 1 << 21))  # of columns at a time on the CPU: about what a core's second-level cache holds
+BLOCK_BYTES = 1 << 21  # of columns at a time on the CPU: about what a core's second-level cache holds
 
 
 def correlate(x: Array, w: Array, window: Window) -> Array:
@@ -26,7 +25,7 @@ def correlate(x: Array, w: Array, window: Window) -> Array:
     y = xp(x).empty((w.shape[0], *output, x.shape[0]), x.dtype)
     matrix, target = by_group(w, window), by_group(y, window)
     for rows, columns in _columns(padded(x, window), kernel, output, window):
-        xp(x).matmul(matrix, columns, target[:, :, rows])
+        xp(x).matmul(matrix, columns, out=target[:, :, rows])
     return outermost(y)
 
 

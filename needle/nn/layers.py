@@ -44,7 +44,7 @@ class Embedding(Module):
     `weight` (num_embeddings, embedding_dim) is drawn by randn. Row `padding_idx` begins as zeros and gets no gradient.
     """
 
-    def __init__(self, num_embeddings, embedding_dim, padding_idx=None, device=None, dtype="float32"):
+    def __init__(self, num_embeddings, embedding_dim, device=None, dtype="float32", *, padding_idx=None):
         super().__init__()
         self.num_embeddings = check.integer("Embedding", "num_embeddings", num_embeddings, least=1)
         self.embedding_dim = check.integer("Embedding", "embedding_dim", embedding_dim, least=1)

@@ -92,12 +92,12 @@ class _BatchNorm(_ChannelNorm):
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__.replace("(N, C, …)", "(N, C) or (N, C, L)")
+    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, …)", "(N, C) or (N, C, L)")
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = _BatchNorm.__doc__.replace("(N, C, …)", "(N, C, H, W)")
+    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, …)", "(N, C, H, W)")
     ranks = (4,)
 
 
@@ -158,17 +158,17 @@ class _InstanceNorm(_ChannelNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    __doc__ = _InstanceNorm.__doc__.replace("…", "L")
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "L")
     ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    __doc__ = _InstanceNorm.__doc__.replace("…", "H, W")
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "H, W")
     ranks = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    __doc__ = _InstanceNorm.__doc__.replace("…", "D, H, W")
+    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "D, H, W")
     ranks = (4, 5)
 
 

@@ -68,6 +68,7 @@ from needle.ops.elementwise import (
     tanh,
 )
 from needle.ops.index import GetItem, OneHot, PutItem, getitem, one_hot
+from needle.ops.joining import Concatenate, Split, Stack, concatenate, split, stack
 from needle.ops.linalg import MatMul, matmul
 from needle.ops.ops_mathematic import Conv, Transpose
 from needle.ops.ops_tuple import FusedAddScalars
@@ -91,25 +92,19 @@ from needle.ops.reduce import (
 )
 from needle.ops.shape import (
     BroadcastTo,
-    Concatenate,
     Dilate,
     Flip,
     Pad,
     Permute,
     Reshape,
-    Split,
-    Stack,
     SumTo,
     UnDilate,
     broadcast_to,
-    concatenate,
     dilate,
     flip,
     pad,
     permute,
     reshape,
-    split,
-    stack,
     sum_to,
     transpose,
     undilate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import number, pair, tensor
@@ -145,7 +145,7 @@ class Sign(Elementwise):
     differentiable = False
 
     def compute(self, x):
-        return xp(x).sign(x)
+        return device_of(x).sign(x)
 
 
 class ReLU(Elementwise):

@@ -20,6 +20,7 @@ from needle.ops.arithmetic import (
 )
 from needle.ops.conv import conv
 from needle.ops.elementwise import EWisePow, Exp, Log, ReLU, Tanh, exp, log, power, relu, tanh
+from needle.ops.joining import Split, Stack, split, stack
 from needle.ops.linalg import MatMul, matmul
 from needle.ops.reduce import Summation, summation
 from needle.ops.shape import (
@@ -27,15 +28,11 @@ from needle.ops.shape import (
     Dilate,
     Flip,
     Reshape,
-    Split,
-    Stack,
     UnDilate,
     broadcast_to,
     dilate,
     flip,
     reshape,
-    split,
-    stack,
     transpose,
     undilate,
 )

@@ -1,4 +1,4 @@
-"""Ops that move elements and compute nothing: reshape, permute, broadcast, flip, dilate, pad, stack, split."""
+"""Ops that move the elements of one tensor and compute nothing: reshape, permute, broadcast, flip, dilate, pad."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 from needle import check
-from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
+from needle.autograd import TensorOp
 from needle.backend_ndarray import cpu, xp
 from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, number, tensor
 from needle.ops.outlines import Elementwise, Reshaping
-
-# ---- one tensor, other axes ------------------------------------------------------------------------------------------
 
 
 class Reshape(Reshaping):
@@ -21,10 +19,15 @@ class Reshape(Reshaping):
     reads_inputs, is_view = False, True
 
     def __init__(self, shape):
-        self.shape = shape
+        self.shape = tuple(shape)
 
     def compute(self, x):
         return x.reshape(self.shape)
+
+    def infer(self, x):
+        rest = -math.prod(self.shape)  # where one entry is -1
+        size = math.prod(x.shape)
+        return Outline(tuple(size // rest if n == -1 else n for n in self.shape), x.dtype)
 
     def gradient(self, out_grad, node):
         return reshape(out_grad, node.inputs[0].shape)
@@ -54,7 +57,7 @@ class BroadcastTo(Reshaping):
     reads_inputs, is_view = False, True
 
     def __init__(self, shape):
-        self.shape = shape
+        self.shape = tuple(shape)
 
     def compute(self, x):
         return xp(x).broadcast_to(x, self.shape)
@@ -108,7 +111,8 @@ class Dilate(TensorOp):
 
     def sizes(self, shape):
         """The shape of the result for an input of `shape`."""
-        return tuple(n * (self.dilation + 1) if i in self.axes else n for i, n in enumerate(shape))
+        axes = _present(self.axes, len(shape))
+        return tuple(n * (self.dilation + 1) if i in axes else n for i, n in enumerate(shape))
 
     def compute(self, x):
         out = xp(x).zeros_like(x, shape=self.sizes(x.shape))
@@ -134,8 +138,8 @@ class UnDilate(TensorOp):
         return x[_every(self.dilation + 1, self.axes, x.ndim)]
 
     def infer(self, x):
-        steps = self.dilation + 1
-        return Outline(tuple(-(-n // steps) if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
+        steps, axes = self.dilation + 1, _present(self.axes, len(x.shape))
+        return Outline(tuple(-(-n // steps) if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
 
     def gradient(self, out_grad, node):
         whole = Dilate(self.axes, self.dilation)(out_grad)
@@ -171,82 +175,19 @@ class Pad(TensorOp):
 
 
 def _every(steps, axes, ndim):
+    axes = _present(axes, ndim)
     return tuple(slice(None, None, steps if i in axes else None) for i in range(ndim))
+
+
+def _present(axes, ndim):
+    """Those of `axes` that an array of `ndim` axes has, none of them negative."""
+    given = axes if isinstance(axes, (tuple, list)) else (axes,)
+    return tuple(axis % ndim for axis in given if -ndim <= axis < ndim)
 
 
 def _fit(x, shape):
     """Zeros added, or elements cut, at the end of each axis, to reach `shape`."""
     return x if x.shape == shape else pad(x, tuple((0, n - m) for m, n in zip(x.shape, shape, strict=True)))
-
-
-# ---- several tensors -------------------------------------------------------------------------------------------------
-
-
-class Stack(TensorOp):
-    """Tensors of one shape along a new axis."""
-
-    reads_inputs = False
-
-    def __init__(self, axis):
-        self.axis = axis
-
-    def compute(self, *arrays):
-        return xp(arrays[0]).stack(arrays, self.axis)
-
-    def infer(self, *tensors):
-        shape = tensors[0].shape
-        shape = (*shape[: self.axis], len(tensors), *shape[self.axis :])
-        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
-
-    def gradient(self, out_grad, node):
-        parts = split(out_grad, self.axis)
-        return tuple(parts[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
-
-
-class Split(TensorTupleOp):
-    """The slices along one axis, without that axis."""
-
-    reads_inputs, is_view = False, True
-
-    def __init__(self, axis):
-        self.axis = axis
-
-    def compute(self, x):
-        lead = (slice(None),) * self.axis
-        return tuple(x[(*lead, i, ...)] for i in range(x.shape[self.axis]))
-
-    def infer(self, x):
-        part = Outline(x.shape[: self.axis] + x.shape[self.axis + 1 :], x.dtype)
-        return (part,) * x.shape[self.axis]
-
-    def gradient(self, out_grad, node):
-        return stack(out_grad.tuple(), self.axis)
-
-
-class Concatenate(TensorOp):
-    """Tensors joined along an axis that they have."""
-
-    reads_inputs = False
-
-    def __init__(self, axis):
-        self.axis = axis
-
-    def compute(self, *arrays):
-        return xp(arrays[0]).concatenate(arrays, self.axis)
-
-    def infer(self, *tensors):
-        shape, axis = tensors[0].shape, self.axis
-        shape = (*shape[:axis], sum(x.shape[axis] for x in tensors), *shape[axis + 1 :])
-        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
-
-    def gradient(self, out_grad, node):
-        grads, start, total = [], 0, node.shape[self.axis]
-        for x in node.inputs:
-            stop = start + x.shape[self.axis]
-            pairs = tuple((-start, stop - total) if i == self.axis else (0, 0) for i in range(node.ndim))
-            grads.append(pad(out_grad, pairs) if x.requires_grad else None)
-            start = stop
-        return tuple(grads)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -346,31 +287,6 @@ def pad(x, pairs, value=0):
     return x if all(pair == (0, 0) for pair in pairs) else Pad(pairs, value)(x)
 
 
-def stack(tensors, axis=0):
-    """Tensors of one shape (*S) along a new axis: (*S) each -> (…, len, …)."""
-    tensors = _several("stack", tensors)
-    for x in tensors:
-        check.same("stack", "shape", tensors[0].shape, x.shape, ("the first tensor", "another"))
-    return Stack(check.axis("stack", axis, tensors[0].ndim + 1))(*tensors)
-
-
-def split(x, axis=0):
-    """The slices of x along `axis`, without that axis, as a TensorTuple."""
-    x = tensor("split", x)
-    return Split(check.axis("split", axis, x.ndim))(x)
-
-
-def concatenate(tensors, axis=0):
-    """Tensors joined along `axis`; their other sizes agree."""
-    tensors = _several("concatenate", tensors)
-    axis = check.axis("concatenate", axis, tensors[0].ndim)
-    for x in tensors:
-        rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x)]
-        check.same("concatenate", f"all sizes but axis {axis}", *rest, ("the first tensor", "another"))
-        check.same("concatenate", "rank", tensors[0].ndim, x.ndim, ("the first tensor", "another"))
-    return Concatenate(axis)(*tensors)
-
-
 def _sizes(op, shape, least=0):
     """A shape, or one size, as a tuple of integers of at least `least`."""
     sizes = shape if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
@@ -382,12 +298,3 @@ def with_batch(x, rank):
     if x.ndim == rank + 2:
         return x, lambda y: y
     return reshape(x, (1, *x.shape)), lambda y: reshape(y, y.shape[1:])
-
-
-def _several(op, tensors):
-    """A non-empty sequence of tensors as a tuple."""
-    if not isinstance(tensors, (list, tuple, TensorTuple)) or isinstance(tensors, Tensor):
-        raise TypeError(f"{op}: tensors must be a list or tuple of tensors, but got {type(tensors).__name__}")
-    if not len(tensors):
-        raise ValueError(f"{op}: tensors must be at least one, but got none")
-    return tuple(tensor(op, x) for x in tensors)

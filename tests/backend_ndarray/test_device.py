@@ -138,7 +138,8 @@ def machine(monkeypatch):
     """A machine with that module CuPy, driver and wheel (the versions of CUDA): `machine(cupy, driver, *wheels)`."""
 
     def forget():
-        driver.cuda_problem.cache_clear()
+        driver._cupy_problem.cache_clear()
+        driver._question.cache_clear()
         vars(ndl.cuda()).pop("xp", None)
 
     def load(found):
@@ -149,19 +150,19 @@ def machine(monkeypatch):
 
         return load_library
 
-    def version(wheels):
+    def version(wheels, number):
         def version_of(distribution):
             if distribution not in {f"cupy-cuda{major}x" for major in wheels}:
                 raise metadata.PackageNotFoundError(distribution)
-            return "14.0.1"
+            return number
 
         return version_of
 
-    def made(cupy, library, *wheels):
+    def made(cupy, library, *wheels, number="14.0.1"):
         forget()
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         monkeypatch.setattr(driver.ctypes, "CDLL", load(library))
-        monkeypatch.setattr(driver.metadata, "version", version(wheels))
+        monkeypatch.setattr(driver.metadata, "version", version(wheels, number))
 
     yield made
     monkeypatch.undo()
@@ -369,13 +370,47 @@ def test_asking_is_done_once(machine):
 
 
 def test_asking_imports_nothing_and_takes_less_than_a_second(machine, monkeypatch, tmp_path):
-    machine(CUPY, Driver(seconds=5.0))
+    machine(CUPY, Driver(seconds=1.5, status=100))
     monkeypatch.delitem(sys.modules, "cupy")
     (tmp_path / "cupy.py").write_text("raise AssertionError('cupy was imported')")
     monkeypatch.syspath_prepend(tmp_path)
     start = time.perf_counter()
     assert ndl.cuda().enabled()  # the driver is there and at work
     assert time.perf_counter() - start < 1.0
+    with pytest.raises(RuntimeError, match="got 0 devices"):
+        ndl.zeros(1, device=ndl.cuda())  # using the device waits for what the driver says
+    assert not ndl.cuda().enabled()
+
+
+def test_a_library_that_is_no_driver_is_a_problem_and_no_error(machine):
+    machine(CUPY, SimpleNamespace())
+    assert not ndl.cuda().enabled()
+    with pytest.raises(RuntimeError, match=r"^cuda: the NVIDIA driver must be whole; .* but got AttributeError: "):
+        ndl.zeros(1, device=ndl.cuda())
+
+
+def test_a_folder_called_cupy_is_not_cupy(machine, monkeypatch, tmp_path):
+    machine(CUPY, Driver())
+    monkeypatch.delitem(sys.modules, "cupy")
+    (tmp_path / "cupy").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    assert not ndl.cuda().enabled()
+
+
+def test_an_old_wheel_is_told_without_importing_it(machine):
+    machine(CUPY, Driver(), 12, number="13.6.0")
+    message = f"CuPy must be 14 or newer; install it by {driver.EITHER}, but got cupy-cuda12x 13.6.0"
+    assert ndl.cuda().problem() == message
+
+
+def test_a_seed_waits_for_the_first_use_of_the_gpu(fake_cupy):
+    seeds = []
+    fake_cupy.random = SimpleNamespace(seed=seeds.append)
+    ndl.seed(3)
+    assert not seeds
+    ndl.zeros(1, device=ndl.cuda())
+    ndl.seed(4)
+    assert seeds == [3, 4]
 
 
 @pytest.mark.parametrize("speaks", [12080, 13010])
@@ -386,15 +421,13 @@ def test_a_cupy_that_the_driver_serves_is_no_problem(machine, speaks):
 
 def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, tmp_path):
     machine(SimpleNamespace(__version__="13.6.0"), Driver())
-    message = "cuda: CuPy must be 14 or newer; install it by {} or {}, but got 13.6.0".format(*TWO_WHEELS)
+    message = f"cuda: CuPy must be 14 or newer; install it by {driver.EITHER}, but got 13.6.0"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
     monkeypatch.delitem(sys.modules, "cupy")
-    (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is missing')")
+    (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is gone')")
     monkeypatch.syspath_prepend(tmp_path)
-    message = (
-        "cuda: CuPy must be whole; install it again by {} or {}, but got ImportError: libcudart is missing"
-    ).format(*TWO_WHEELS)
+    message = f"cuda: CuPy must be whole; install it again by {driver.EITHER}, but got ImportError: libcudart is gone"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
 

@@ -210,13 +210,15 @@ def test_cuda_never_raises(cupy, monkeypatch):
 
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(driver.ctypes, "CDLL", no_library)
-    driver.cuda_problem.cache_clear()
+    driver._cupy_problem.cache_clear()
+    driver._question.cache_clear()
     try:
         assert ndl.cuda().enabled() is False
         assert nd.cuda().enabled() is False
         assert repr(ndl.cuda()) == "cuda()"
     finally:
-        driver.cuda_problem.cache_clear()
+        driver._cupy_problem.cache_clear()
+        driver._question.cache_clear()
 
 
 # ---- the environment -------------------------------------------------------------------------------------------------
@@ -247,12 +249,16 @@ HOMEWORK = '''
 import sys
 sys.path.append("./python")
 sys.path.append("./apps")
+import mugrade
 import numpy as np
 import pytest
 import needle as ndl
 import needle.nn as nn
 from needle import backend_ndarray as nd
 from needle.autograd import Tensor
+import apps.models, models, simple_ml
+from models import *
+from simple_ml import *
 
 _DEVICES = [
     ndl.cpu(),
@@ -278,17 +284,31 @@ def test_training(device):
     assert losses[0] > losses[1] > losses[2]
 
 
+def test_apps(tmp_path):
+    assert ResNet9 is models.ResNet9
+    assert apps.models.ResNet9 is not ResNet9
+    assert parse_mnist is simple_ml.parse_mnist
+
+
 def submit_training():
-    import mugrade
     mugrade.submit(None)
 '''
+STUDENTS = "raise NotImplementedError('this is the solution of a student')"
 
 
 def test_a_homework_needs_pythonpath_alone(tmp_path):
-    """Its tests run from its own folder, which has no ./python; each skips its GPU variant where there is no GPU."""
-    (tmp_path / "tests").mkdir()
-    (tmp_path / "tests" / "test_training.py").write_text(HOMEWORK)
-    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests", cwd=tmp_path)
+    """Its tests run from its own folder, whose own needle and apps come later on the path; GPU variants are skipped."""
+    for name in ("python/needle/__init__.py", "apps/models.py", "apps/simple_ml.py", "tests/hw/test_training.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(HOMEWORK if name.startswith("tests") else STUDENTS)
+    (tmp_path / "stubs").mkdir()
+    (tmp_path / "stubs" / "mugrade.py").touch()
+    paths = [ROOT, ROOT / "apps", tmp_path / "stubs"]
+    pytest_itself = "import sys; sys.path.remove(''); import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+    done = run_python(
+        "-c", pytest_itself, "-q", "-p", "no:cacheprovider", "tests/hw",
+        cwd=tmp_path, PYTHONPATH=os.pathsep.join(map(str, paths)),
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    gpu = "2 passed" if ndl.cuda().enabled() else "1 passed, 1 skipped"
+    gpu = "3 passed" if ndl.cuda().enabled() else "2 passed, 1 skipped"
     assert gpu in done.stdout, done.stdout

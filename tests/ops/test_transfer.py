@@ -98,6 +98,17 @@ def test_a_state_of_one_device_loads_on_another(device):
         np.testing.assert_array_equal(mine.numpy(), yours.numpy())
 
 
+def test_what_was_pickled_on_a_device_loads_where_there_is_none(device, monkeypatch):
+    x = Tensor([[1.0, 2.0]], device=device, requires_grad=False)
+    stored = pickle.dumps((x, ops.split(x)))
+    if device != ndl.cpu():
+        monkeypatch.setattr(type(device), "enabled", lambda self: False)
+    y, parts = pickle.loads(stored)
+    assert y.device == parts.device == ndl.cpu()
+    assert y.numpy().tolist() == [[1, 2]]
+    assert parts[0].numpy().tolist() == [1, 2]
+
+
 def test_data_of_another_device_moves_the_tensor(device):
     x = Tensor([1.0], dtype="float32")
     x.data = Tensor([2.0], device=device, dtype="float32")

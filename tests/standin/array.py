@@ -51,7 +51,7 @@ def counting() -> Iterator[Counts]:
 class Array:
     """An array of the stand-in device. `Array.of(host)` holds a NumPy array, whose memory plays the device's."""
 
-    __slots__ = ("__weakref__", "_host")
+    __slots__ = ("__weakref__", "_host", "_rootless")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
     _host: np.ndarray[Any, Any]
@@ -59,7 +59,12 @@ class Array:
     @classmethod
     def of(cls, host: Any) -> Array:
         self = cls.__new__(cls)
-        self._host = host
+        self._host, self._rootless = host, False
+        return self
+
+    def without_base(self) -> Array:
+        """This array, which says that it is no view."""
+        self._rootless = True
         return self
 
     # ---- what is refused ----
@@ -129,7 +134,7 @@ class Array:
     mT = property(lambda self: Array.of(self._host.mT))
     real = property(lambda self: Array.of(self._host.real))
     imag = property(lambda self: Array.of(self._host.imag))
-    base = property(lambda self: None if self._host.base is None else Array.of(self._host.base))
+    base = property(lambda self: None if self._rootless or self._host.base is None else Array.of(self._host.base))
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 
     @property
@@ -257,11 +262,18 @@ def argument(value: Any) -> Any:
     kind = type(value)
     if kind is Array:
         return value._host
+    if kind is list and value and not any(type(entry) is Array for entry in value) and not _are_integers(value):
+        raise TypeError(f"Unsupported type {kind}")
     if kind is tuple or kind is list:
         return kind(argument(entry) for entry in value)
     if hasattr(value, "__array__") and not isinstance(value, (np.generic, type)):
         raise TypeError(f"Unsupported type {kind}")
     return value
+
+
+def _are_integers(value: list[Any]) -> bool:
+    """Whether a list may be axes or a shape."""
+    return all(isinstance(entry, (int, np.integer)) for entry in value)
 
 
 def call(function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:

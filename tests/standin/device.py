@@ -16,6 +16,9 @@ class StandIn(CudaDevice):
     def __init__(self) -> None:
         self.name = "standin"
 
+    def seed(self, number: int) -> None:
+        namespace.random.seed(number)
+
     def enabled(self) -> bool:
         return True
 

@@ -83,7 +83,7 @@ def lines(cupy: Any) -> Iterator[str]:
                     yield f"scalar {name}"
             elif callable(member):
                 if hasattr(member, "_signature"):  # a generalised ufunc: matmul
-                    yield f"function {prefix}{name}{parameters(member.__call__)}"
+                    yield f"function {prefix}{name}{operands(member)}"
                 elif (found := parameters(member)) is not None:
                     yield f"function {prefix}{name}{found}"
             elif isinstance(member, (float, type(None))) and not prefix:
@@ -98,6 +98,12 @@ def lines(cupy: Any) -> Iterator[str]:
                     yield f"attribute {name}"
             elif (found := parameters(member)) is not None:
                 yield f"{kind} {name}{found}"
+
+
+def operands(member: Any) -> str:
+    """The parameters of a generalised ufunc, whose `*args` are its operands alone: `out` goes by its name."""
+    names = ", ".join(f"x{i + 1}" for i in range(member._signature.partition("->")[0].count("(")))
+    return str(parameters(member.__call__)).replace("(*args, ", f"({names}, /, *, ")
 
 
 def main() -> None:

@@ -160,6 +160,22 @@ def random_sample(*args: Any, **options: Any) -> Array:
     return Array.of(np.asarray(STREAM.random_sample(*args, **options)))
 
 
+def as_strided(*args: Any, **options: Any) -> Array:
+    """A view that leads to no base: CuPy builds it from the pointer alone."""
+    binder("function", "lib.stride_tricks.as_strided")(*args, **options)
+    counts.calls += 1
+    view = Array.of(np.lib.stride_tricks.as_strided(argument(args[0]), *args[1:], **options))
+    return view.without_base()
+
+
+def where(*args: Any, **options: Any) -> Any:
+    """The choice, whose operands are arrays of the device or numbers; with one argument it waits, as `nonzero` does."""
+    binder("function", "where")(*args, **options)
+    if len(args) == 1:
+        counts.waits += 1
+    return call(np.where, [operand(value) if type(value) is not Array else value for value in args], options)
+
+
 def from_dlpack(*args: Any, **options: Any) -> Array:
     """The array that an exporter's capsule holds, on the same memory."""
     binder("function", "from_dlpack")(*args, **options)
@@ -173,6 +189,8 @@ OWN = {
     "asanyarray": asarray,
     "asnumpy": asnumpy,
     "from_dlpack": from_dlpack,
+    "lib.stride_tricks.as_strided": as_strided,
+    "where": where,
     "random.default_rng": Generator,
     "random.Generator": Generator,
     "random.random_sample": random_sample,

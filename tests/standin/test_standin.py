@@ -149,7 +149,7 @@ def test_what_is_written_to_is_returned():
     assert x is before
     assert STANDIN.xp.multiply(x, 2, x) is x
     assert STANDIN.xp.exp(x, out=x) is x
-    assert STANDIN.xp.matmul(x[None], x[:, None], out := STANDIN.xp.empty((1, 1))) is out
+    assert STANDIN.xp.matmul(x[None], x[:, None], out=(out := STANDIN.xp.empty((1, 1)))) is out
 
 
 def test_nothing_warns():

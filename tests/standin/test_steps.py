@@ -42,9 +42,10 @@ MORE_LAYERS = {
     "LSTM": (lambda **options: First(nn.LSTM(3, 2, 2, **options)), (5, 4, 3)),
     "RNN": (lambda **options: First(nn.RNN(3, 2, 2, **options)), (5, 4, 3)),
     "Transformer": (
-        lambda **options: First(nn.Transformer(6, 4, 1, num_head=2, dim_head=3, sequence_len=5, **options)),
+        lambda **options: First(nn.Transformer(6, 4, 1, num_head=2, dim_head=3, dropout=0.1, **options)),
         (5, 4, 6),
     ),
+    "Dropout(0)": (lambda **options: nn.Dropout(0), (4, 3)),  # draws, but has nothing to send
     "Embedding": (lambda **options: Lookup(nn.Embedding(5, 3, padding_idx=1, **options)), (4, 3)),
 }
 

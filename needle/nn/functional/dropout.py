@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import warnings
 
-from needle import check, init
+from needle import check
+from needle.backend_ndarray import cpu
 from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 
@@ -69,23 +70,24 @@ def _drop_channels(op, rank, x, p, training):
     return _drop(op, x, x.shape[:-rank] + (1,) * rank, p, training)
 
 
-def _drawn_on_device(x, shape, probability):
-    return x.make_const(x.device.xp.random.random_sample(shape) <= probability)
+def _drawn_on_device(x, shape):
+    return x.device.xp.random.random_sample(shape)
 
 
-def _drawn_on_host(x, shape, probability):
-    return init.randb(*shape, p=probability, device=x.device)
+def _drawn_on_host(x, shape):
+    return cpu().rand(*shape, dtype="float64").array
 
 
 def _drop(op, x, shape, p, training, drawn=_drawn_on_device):
-    """x times a mask in `shape`, which broadcasts with x, of the bools that `drawn` gives."""
+    """x times a mask in `shape`, which broadcasts with x: where the numbers that `drawn` gives are at most 1 - p."""
     p = check.number(op, "p", p, least=0, most=1)
     check_floats(op, x=x)
     if not training:
         return x
-    keep = drawn(x, shape, 1 - p).astype(x.dtype)  # moves the random stream for p = 0 and 1 too
+    keep = drawn(x, shape) <= 1 - p  # moves the random stream for p = 0 and 1 too
     if p == 0:
         return x
     if p == 1:
         return x * 0
+    keep = x.make_const(x.device.asarray(keep)).astype(x.dtype)
     return x * keep / (1 - p) if shape == x.shape else x * (keep / (1 - p))

@@ -1,0 +1,61 @@
+"""The memory under arrays, and views of it by shape and strides; both count elements, not bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from needle.backend_ndarray.device import device_of, xp
+
+Shape = tuple[int, ...]
+
+
+class Buffer:
+    """The memory under an array and all its views: the course's `_handle`."""
+
+    def __init__(self, array: Any) -> None:
+        base = array
+        while base is not None:  # what lies under a view need not be an array
+            array, base = (base if type(base) is type(array) else array), getattr(base, "base", None)
+        self.root = array
+
+    @property
+    def flat(self) -> Any:
+        """All elements in the order of memory, as a raw array of one axis."""
+        return xp(self.root).lib.stride_tricks.as_strided(self.root, (self.size,), (self.root.itemsize,))
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return int(self.root.size)
+
+    def ptr(self) -> int:
+        """The address of the first element."""
+        return device_of(self.root).address(self.root)
+
+
+def row_major(shape: Shape) -> Shape:
+    """The strides, in elements, of a compact array of that shape."""
+    return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
+
+
+def reach(shape: Shape, strides: Sequence[int]) -> tuple[int, int]:
+    """The places of the first element in memory, and after the last one, seen from the element at index 0."""
+    if 0 in shape:
+        return 0, 0
+    steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
+    return sum(step for step in steps if step < 0), sum(step for step in steps if step > 0) + 1
+
+
+def strided(op: str, handle: Buffer, shape: Shape, strides: Sequence[int], offset: int) -> Any:
+    """The raw array of that shape in the memory; strides and offset count elements."""
+    first, end = reach(shape, strides)
+    if offset + first < 0 or offset + end > handle.size:
+        raise ValueError(
+            f"{op}: elements must lie in the memory of {handle.size}, but shape {shape} with strides "
+            f"{tuple(strides)} from {offset} on needs [{offset + first}, {offset + end})"
+        )
+    root = handle.flat
+    steps = tuple(step * int(root.itemsize) for step in strides)
+    return xp(root).lib.stride_tricks.as_strided(root[offset:], shape, steps)
