@@ -40,7 +40,8 @@ def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window
     """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
     size, steps = window.padded(x.shape[2:]), list(zip(window.stride, window.extent(kernel), strict=True))
     apart = all(s >= e for s, e in steps)  # no two windows share an element: what comes first need not be added
-    covering = all(s * p == n and s == k for s, p, n, k in zip(window.stride, best.shape[2:], size, kernel, strict=True))
+    sides = zip(window.stride, kernel, best.shape[2:], size, strict=True)
+    covering = all(s == k and s * p == n for s, k, p, n in sides)
     out = (xp(y).empty if apart and covering else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)
     y = innermost(y)
     for _, met, hit, first in _hits(x, best, kernel, window):

@@ -205,7 +205,7 @@ def test_a_convolution_has_no_loop_over_places(rank):
     assert products(rank, 12, 2) == found
     larger = products(rank, 12, 3)
     for name in ("conv", "weight", "unfold"):
-        assert larger[name] == found[name] < 20
+        assert larger[name] == found[name] < 30
     for name in ("transpose", "fold"):  # sum and store for each position of the kernel
         assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
 
