@@ -42,6 +42,7 @@ from needle.ops.elementwise import (
     Exp,
     Expm1,
     Extremum,
+    Gate,
     HardTanh,
     Log,
     ReLU,
@@ -70,6 +71,7 @@ from needle.ops.elementwise import (
 from needle.ops.index import GetItem, OneHot, PutItem, getitem, one_hot
 from needle.ops.joining import Concatenate, Split, Stack, concatenate, split, stack
 from needle.ops.linalg import MatMul, matmul
+from needle.ops.norm import Standardize, StandardizeGradient, standardize
 from needle.ops.ops_mathematic import Conv, Transpose
 from needle.ops.ops_tuple import FusedAddScalars
 from needle.ops.pool import GatherAtMax, LocateMax, MaxPool, ScatterToMax, SpreadPool, SumPool
@@ -77,6 +79,7 @@ from needle.ops.reduce import (
     ArgMax,
     Extreme,
     LogSoftmax,
+    LogSoftmaxGradient,
     LogSumExp,
     Mean,
     Softmax,
@@ -139,12 +142,14 @@ __all__ = [
     "Flip",
     "Fold",
     "FusedAddScalars",
+    "Gate",
     "GatherAtMax",
     "GetItem",
     "HardTanh",
     "LocateMax",
     "Log",
     "LogSoftmax",
+    "LogSoftmaxGradient",
     "LogSumExp",
     "MakeTensorTuple",
     "MatMul",
@@ -168,6 +173,8 @@ __all__ = [
     "SpreadPool",
     "Sqrt",
     "Stack",
+    "Standardize",
+    "StandardizeGradient",
     "SumPool",
     "SumTo",
     "Summation",
@@ -229,6 +236,7 @@ __all__ = [
     "split",
     "sqrt",
     "stack",
+    "standardize",
     "subtract",
     "sum_to",
     "summation",

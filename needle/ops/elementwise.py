@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from needle.autograd import TensorOp
 from needle.backend_ndarray import device_of, xp
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
@@ -157,7 +158,23 @@ class ReLU(Elementwise):
         return xp(x).clip(x, 0, math.inf)  # NumPy's `maximum` with a number takes three times as long
 
     def gradient(self, out_grad, node):
-        return multiply(out_grad, greater(node.inputs[0], 0))  # NumPy multiplies by bools 20 times faster than `where`
+        return Gate()(out_grad, node.inputs[0].detach())
+
+
+class Gate(TensorOp):
+    """Each element where x is positive, else 0, in the memory order of x, which a gradient need not come in."""
+
+    reads_inputs = slice(1, None)
+
+    def compute(self, y, x):
+        # NumPy multiplies by bools 20 times faster than it chooses with `where`.
+        return xp(x).multiply(y, x > 0, out=xp(x).empty_like(x, dtype=y.dtype))
+
+    def infer(self, y, x):
+        return y
+
+    def gradient(self, out_grad, node):
+        return Gate()(out_grad, node.inputs[1]), None
 
 
 class Extremum(Elementwise):

@@ -7,6 +7,7 @@ import math
 from needle import check
 from needle.autograd import TensorOp
 from needle.backend_ndarray import cpu, xp
+from needle.grad_mode import is_grad_enabled
 from needle.lazy import Outline
 from needle.ops.arithmetic import add, cast, divide, divide_scalar, multiply, negate, subtract
 from needle.ops.choice import equal, where
@@ -122,7 +123,24 @@ class LogSoftmax(_AlongAxis):
         return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
 
     def gradient(self, out_grad, node):
+        if not is_grad_enabled():
+            return LogSoftmaxGradient(self.axis)(out_grad, node.detach())
         return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
+
+
+class LogSoftmaxGradient(_AlongAxis):
+    """The gradient of LogSoftmax, of its result y: in place, and in the memory order of y. A constant for the graph."""
+
+    differentiable = False
+
+    def compute(self, grad, y):
+        out = xp(y).exp(y)
+        out *= -grad.sum(axis=self.axis, keepdims=True)
+        out += grad
+        return out
+
+    def infer(self, grad, y):
+        return y
 
 
 class Softmax(_AlongAxis):

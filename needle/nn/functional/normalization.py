@@ -44,15 +44,16 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
 def over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased=True):
     """The arithmetic of `batch_norm` on arguments that were checked; without `unbiased`, `running_var` is biased."""
     channels = (1, -1) + (1,) * (x.ndim - 2)
-    if training:
-        average, centred, variance = _deviations(x, (0, *range(2, x.ndim)))
-        if running_mean is not None:
-            _track(running_mean, average, momentum)
-            _track(running_var, variance, momentum, x.size // x.shape[1] if unbiased else None)
-    else:
-        centred = x - ops.reshape(running_mean.detach(), channels)
-        variance = ops.reshape(running_var.detach(), channels)
-    return _scaled(centred, variance, weight, bias, channels, eps)
+    weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
+    if not training:
+        scale = (ops.reshape(running_var.detach(), channels) + eps) ** -0.5
+        y = (x - ops.reshape(running_mean.detach(), channels)) * (scale if weight is None else scale * weight)
+        return y if bias is None else y + bias
+    y, average, variance = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps)
+    if running_mean is not None:
+        _track(running_mean, average, momentum)
+        _track(running_var, variance, momentum, x.size // x.shape[1] if unbiased else None)
+    return y
 
 
 def instance_norm(
@@ -80,11 +81,12 @@ def instance_norm(
     if not use_input_stats:
         y = over_batch(_wide(x), running_mean, running_var, weight, bias, False, momentum, eps)
     else:
-        average, centred, variance = _deviations(_wide(x), tuple(range(2, x.ndim)))
+        channels = (1, -1) + (1,) * (x.ndim - 2)
+        affine = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
+        y, average, variance = ops.standardize(_wide(x), tuple(range(2, x.ndim)), *affine, eps)
         if running_mean is not None:
-            _track(running_mean, ops.mean(average.detach(), 0), momentum)
-            _track(running_var, ops.mean(variance.detach(), 0), momentum, count)
-        y = _scaled(centred, variance, weight, bias, (1, -1) + (1,) * (x.ndim - 2), eps)
+            _track(running_mean, ops.mean(average, 0), momentum)
+            _track(running_var, ops.mean(variance, 0), momentum, count)
     return y.astype(x.dtype)
 
 
@@ -108,9 +110,10 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     if not x.size:
         return x
     grouped = ops.reshape(_wide(x), (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
-    _, centred, variance = _deviations(grouped, tuple(range(2, grouped.ndim)))
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
-    return ops.reshape(_scaled(centred, variance, weight, bias, channels, eps), x.shape).astype(x.dtype)
+    affine = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
+    y, _, _ = ops.standardize(grouped, tuple(range(2, grouped.ndim)), *affine, eps)
+    return ops.reshape(y, x.shape).astype(x.dtype)
 
 
 def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
@@ -130,8 +133,8 @@ def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
     eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    _, centred, variance = _deviations(_wide(x), tuple(range(x.ndim - len(shape), x.ndim)))
-    return _scaled(centred, variance, weight, bias, shape, eps).astype(x.dtype)
+    y, _, _ = ops.standardize(_wide(x), tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
+    return y.astype(x.dtype)
 
 
 def normalize(x, p=2.0, dim=1, eps=1e-12):
@@ -172,20 +175,6 @@ def length(x, p, axes):
 
 
 # ---- arithmetic ------------------------------------------------------------------------------------------------------
-
-
-def _deviations(x, axes):
-    """The mean of x over `axes`, the distance of x from it, and the biased variance; `axes` stay with size 1."""
-    average = ops.mean(x, axes, keepdims=True)
-    centred = x - average
-    return average, centred, ops.mean(centred * centred, axes, keepdims=True)
-
-
-def _scaled(centred, variance, weight, bias, shape, eps):
-    """centred / sqrt(variance + eps) · weight + bias, with weight and bias (where there are any) in `shape`."""
-    scale = (variance + eps) ** -0.5
-    y = centred * (scale if weight is None else scale * ops.reshape(weight, shape))
-    return y if bias is None else y + ops.reshape(bias, shape)
 
 
 def _track(running, batch, momentum, count=None):
