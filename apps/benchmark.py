@@ -3,12 +3,12 @@
     python apps/benchmark.py --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python apps/benchmark.py --cases lenet conv1d --rivals torch,mygrad,dezero
 
-Each library works in a process of its own (benchmark_rival.py) for each case, with the number of threads in its
-environment. Before a row is timed, all must compute the same: five losses from the same weights and batches, or the
-result of the op. Then the libraries take turns, A B A B. A turn leaves its first runs out and gives the median time of
-the others. The tables (benchmark_report.py) show medians over the rounds; of a ratio, taken within each round, the
-median and the range. On a busy machine elapsed time says little; with one thread --cpu-time counts the time that the
-process had a core.
+Each library works in a process of its own (benchmark_rival.py), a fresh one for each case unless sizes are tiny, with
+the number of threads in its environment. Before a row is timed, all must compute the same: five losses from the same
+weights and batches, or the result of the op. Then the libraries take turns, A B A B. A turn leaves its first runs out
+and gives the median time of the others. The tables (benchmark_report.py) show medians over the rounds; of a ratio,
+taken within each round, the median and the range. On a busy machine elapsed time says little; with one thread
+--cpu-time counts the time that the process had a core.
 
 Where OPENBLAS_CORETYPE or OPENBLAS_L2_SIZE is set, which ties NumPy's OpenBLAS to the kernels or the cache of another
 CPU, needle is timed with it, "pinned", and without, "native"; its rivals run without.
@@ -38,11 +38,11 @@ TOLERANCE = 1e-4  # relative, for float32
 
 
 class Rival:
-    """A process in which one library does the work of a case; `about` is None where that library is not installed."""
+    """A process in which one library does the work; `about` is None where that library is not installed."""
 
-    def __init__(self, library, case, options, environment):
+    def __init__(self, library, options, environment):
         script = Path(__file__).with_name("benchmark_rival.py")
-        command = [sys.executable, script, library, case, options.clock, *["small"] * options.smoke]
+        command = [sys.executable, script, library, options.clock, *["small"] * options.smoke]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         # In a session of its own a rival hears nothing of Ctrl-C here; it ends when its stdin does.
         self.process = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
@@ -50,8 +50,8 @@ class Rival:
     def start(self):
         self.about = self._answer()
 
-    def ask(self, row, first, count):
-        return self._request([row, first, count])
+    def ask(self, case, row, first, count):
+        return self._request([case, row, first, count])
 
     def peak(self):
         return self._request(None)
@@ -69,12 +69,13 @@ class Rival:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+        self.process.stdout.close()
 
 
 class Importer:
     """The same for the case "import": each turn is one import in a fresh process."""
 
-    def __init__(self, library, case, options, environment):
+    def __init__(self, library, options, environment):
         code = f"from time import {options.clock} as clock; start = clock(); import {library}; print(clock() - start)"
         self.library, self.command, self.environment = library, [sys.executable, "-c", code], environment
 
@@ -85,7 +86,7 @@ class Importer:
         if done.returncode and self.about:
             raise SystemExit(f"benchmark: {self.about} fails:\n{done.stderr}")
 
-    def ask(self, row, first, count):
+    def ask(self, case, row, first, count):
         return float(self._run().stdout)
 
     def _run(self):
@@ -95,16 +96,21 @@ class Importer:
         pass
 
 
-def start(case, threads, options):
-    """The rivals of a case by the names that the tables give them, and which libraries are not installed."""
+def takes_part(name, case):
+    """Whether a rival of that name has the case."""
+    return name.startswith("needle") or case in RIVALS[name]
+
+
+def start(cases, threads, options):
+    """The rivals for some cases by the names that the tables give them, and which libraries are not installed."""
     pinned = os.environ | dict.fromkeys(THREADS, str(threads))
     native = {name: value for name, value in pinned.items() if name not in PINS}
     libraries = {"needle": ("needle", native)}
     if pinned != native:
         libraries = {"needle (pinned)": ("needle", pinned), "needle (native)": ("needle", native)}
-    libraries |= {name: (name, native) for name in options.rivals if case in RIVALS[name]}
-    kind = Importer if case == "import" else Rival
-    found = {name: kind(library, case, options, variables) for name, (library, variables) in libraries.items()}
+    libraries |= {name: (name, native) for name in options.rivals if any(takes_part(name, case) for case in cases)}
+    kind = Importer if cases == ["import"] else Rival
+    found = {name: kind(library, options, environment) for name, (library, environment) in libraries.items()}
     for rival in found.values():
         rival.start()
     missing = [name for name, rival in found.items() if rival.about is None]
@@ -113,47 +119,57 @@ def start(case, threads, options):
     return found, missing
 
 
-def prove(found, row, runs):
+def prove(found, case, row, runs):
     """Stop where the rivals do not compute the same."""
-    results = {name: rival.ask(row, runs, 0) for name, rival in found.items()}
+    results = {name: rival.ask(case, row, runs, 0) for name, rival in found.items()}
     wanted = results.get("torch") or list(results.values())[-1]
     for name, given in results.items():
         for (size, projection), (wanted_size, wanted_projection) in zip(given, wanted, strict=True):
             error = math.hypot(size - wanted_size, projection - wanted_projection) / wanted_size
             if not error <= TOLERANCE:
-                raise SystemExit(f"benchmark: {row} of {name} is off by {error:.1e}: {given}, not {wanted}")
+                raise SystemExit(f"benchmark: {case}, {row} of {name} is off by {error:.1e}: {given}, not {wanted}")
 
 
-def measure(found, row, rounds, turn, least):
+def measure(found, case, row, rounds, turn, least):
     """The times of one row in seconds: name -> one per round, each the median of a turn of about `turn` seconds."""
-    slowest = max(rival.ask(row, 1, least) for rival in found.values())
+    slowest = max(rival.ask(case, row, 1, least) for rival in found.values())
     count = max(least, round(turn / slowest))
     times = {name: [] for name in found}
     for _ in range(rounds):
         for name, rival in found.items():
-            times[name].append(rival.ask(row, 1 + count // 3, count))
+            times[name].append(rival.ask(case, row, 1 + count // 3, count))
     return times
 
 
-def run_case(case, threads, options, run):
-    """Prove and measure a case, and put what was found into `run`."""
-    found, missing = start(case, threads, options)
+def run_cases(cases, threads, options, run):
+    """Prove and measure cases with the same processes, and put what was found into `run`."""
+    started, missing = start(cases, threads, options)
     run["missing"] = sorted({*run["missing"], *missing})
     try:
-        for row, work in CASES[case].items():
+        for case, row, work in ((name, *entry) for name in cases for entry in CASES[name].items()):
             print(f"threads {threads}, {case}: {row}", file=sys.stderr, flush=True)
+            work = work.small() if options.smoke else work
+            found = {name: rival for name, rival in started.items() if takes_part(name, case)}
             if not isinstance(work, Import):
-                prove(found, row, work.runs)
-            times = measure(found, row, *options.effort)
+                prove(found, case, row, work.runs)
+            times = measure(found, case, row, *options.effort)
             seconds = {name: [time / work.per for time in turns] for name, turns in times.items()}
             entry = {"case": case, "row": row, "products": work.products, "seconds": seconds}
             run["rows"].append(entry | {"ratios": report.ratios(seconds)})
-        if case in NETS:
-            run["memory"][case] = {name: rival.peak() for name, rival in found.items()}
-        run["rivals"] |= {name: rival.about for name, rival in found.items() if case != "import"}
+            if case in NETS:
+                run["memory"][case] = {name: rival.peak() for name, rival in found.items()}
+        run["rivals"] |= {name: rival.about for name, rival in started.items() if cases != ["import"]}
     finally:
-        for rival in found.values():
+        for rival in started.values():
             rival.close()
+
+
+def shared(options):
+    """Lists of the cases that share processes: one case each, or with tiny sizes all but "import"."""
+    if not options.smoke:
+        return [[case] for case in options.cases]
+    together = [case for case in options.cases if case != "import"]
+    return [cases for cases in (together, ["import"]) if cases and cases[0] in options.cases]
 
 
 def machine():
@@ -185,14 +201,13 @@ def main(arguments=None):
     if options.read is not None:
         record = json.loads(options.read.read_text("utf-8"))
     else:
-        record = {
-            "machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke, "runs": []
-        }  # fmt: skip
+        record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
+        record["runs"] = []
         for threads in options.threads:
             run = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
             record["runs"].append(run)
-            for case in options.cases:
-                run_case(case, threads, options, run)
+            for cases in shared(options):
+                run_cases(cases, threads, options, run)
     save(record, options)
     text = report.text(record)
     print(text, end="")

@@ -119,7 +119,7 @@ class Net:
 
     def small(self):
         """The same network on few small examples."""
-        return replace(self, shape=(self.shape[0], *(n // 8 * 4 for n in self.shape[1:])), batch=8)
+        return replace(self, shape=(self.shape[0], *(n // 8 * 4 for n in self.shape[1:])), batch=min(self.batch, 8))
 
 
 def conv_norm(out, kernel, stride=1, **options):
@@ -300,7 +300,7 @@ CASES["inference"] = {
 }
 CASES["ops"] = op_works()
 CASES["overhead"] = {"an op forward": Chain("forward"), "an op forward and backward": Chain("gradients")}
-CASES["loops"] = dict(layer_works("textbook", Net((4, 8, 8), 2, (conv(8, 3, padding=1),), inner=True), set()))
+CASES["loops"] = layer_works("textbook", Net((4, 8, 8), 2, (conv(8, 3, padding=1),), inner=True), set())
 CASES["growth"] = {
     BASE: Training(tower()), "batch doubled": Training(tower(batch=64)), "side doubled": Training(tower(side=32)),
     "channels doubled": Training(tower(channels=64)), "depth doubled": Training(tower(depth=6)),
@@ -308,7 +308,11 @@ CASES["growth"] = {
 CASES["import"] = {"import": Import()}
 
 NETWORKS = [*NETS, "inference"]
-GROUPS = {"Networks": NETWORKS, "Single ops": ["ops"], "Overhead": ["overhead", "import", "loops"]}
+GROUPS = {
+    "Networks": [*NETWORKS, "growth"],
+    "Single ops": ["ops"],
+    "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
+}
 RIVALS = {
     "torch": list(CASES),
     "torch-compile": NETWORKS,

@@ -1,8 +1,7 @@
 """How each library of the benchmark does what the cases ask for, in its own public names.
 
-All have `about`, `tensor`, `leaf`, `network`, `loss`, `optimizer`, `learn`, `number`, `gradients` and `relu`; where a
-library takes part in single ops or inference (benchmark_cases.RIVALS), it has what these need as well. A library is
-imported when its class is made.
+benchmark_cases.RIVALS says what a library takes part in; its class has what these cases need. A library is imported
+when its class is made.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from types import SimpleNamespace
 import numpy as np
 
 if __package__:  # imported as apps.benchmark_libraries; otherwise the folder apps is on sys.path
-    from apps.benchmark_cases import steps
+    from apps import benchmark_cases as cases
 else:
-    from benchmark_cases import steps
+    import benchmark_cases as cases
 
 
 def blas():
@@ -25,12 +24,11 @@ def blas():
         from threadpoolctl import threadpool_info
     except ModuleNotFoundError:
         return f"NumPy {np.__version__} with a BLAS that threadpoolctl, which is not installed, would name"
-    found = [
-        f"{pool['internal_api']} {pool['version']} (kernels: {pool.get('architecture')}, threads: {pool['num_threads']})"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]
-    ]
-    return f"NumPy {np.__version__} with {'; '.join(found) or 'a BLAS that threadpoolctl does not know'}"
+    for pool in threadpool_info():
+        if pool["user_api"] == "blas" and "numpy" in pool["filepath"]:
+            chosen = f"kernels: {pool.get('architecture')}, threads: {pool['num_threads']}"
+            return f"NumPy {np.__version__} with {pool['internal_api']} {pool['version']} ({chosen})"
+    return f"NumPy {np.__version__} with a BLAS that threadpoolctl does not know"
 
 
 # ---- needle and torch: modules of the same names ---------------------------------------------------------------------
@@ -184,7 +182,7 @@ class Functions:
     def network(self, layers, shape, arrays):
         """The layers as one function, and its parameters, which begin as `arrays`."""
         arrays, functions, parameters = iter(arrays), [], []
-        for layer, before in steps(layers, shape):
+        for layer, before in cases.steps(layers, shape):
             own = [self.parameter(next(arrays)) for _ in layer.parameters(before)]
             functions.append(partial(getattr(self, layer.kind), layer, *own))
             parameters += own
@@ -264,7 +262,7 @@ class DeZero(Functions):
     """
 
     def __init__(self):
-        np.int = int  # NumPy had this name when DeZero was written
+        vars(np).setdefault("int", int)  # NumPy had this name when DeZero was written
         import dezero
         import dezero.functions
         import dezero.layers

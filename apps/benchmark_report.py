@@ -43,11 +43,10 @@ def fill(document, text):
 
 def duration(seconds):
     """Three digits and a unit."""
-    for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= size:
-            break
-    digits = max(0, 2 - len(str(int(seconds / size))) + 1)
-    return f"{seconds / size:.{digits}f} {unit}"
+    units = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+    unit = next((unit for unit, size in units.items() if seconds >= size), "ns")
+    amount = seconds / units[unit]
+    return f"{amount:.{max(0, 3 - len(str(int(amount))))}f} {unit}"
 
 
 def number(ratio):
@@ -78,20 +77,25 @@ def times(rows):
     for row in rows:
         cells = [duration(median(row["seconds"][name])) if name in row["seconds"] else NONE for name in names]
         cells += [ranged(row["ratios"][pair]) if pair in row["ratios"] else NONE for pair in pairs]
-        found.append([row["row"] if ":" in row["row"] or row["case"] == "ops" else f"{row['case']}: {row['row']}", *cells])
+        plain = row["case"] in (row["row"], "ops", "loops")
+        found.append([row["row"] if plain else f"{row['case']}: {row['row']}", *cells])
     return table(found)
 
 
 def shares(rows, rate):
-    """How much of the rate of sgemm, in multiplications a second, each convolution reaches."""
-    parts, layers = ("forward", "input gradient", "weight gradient"), {}
+    """How much of the rate of sgemm, in multiplications a second, each convolution reaches in its three products."""
+    names, layers = list(rows[0]["seconds"]), {}
     for row in rows:
         layer, _, part = row["row"].rpartition(", ")
         if "conv" in layer:
-            for name, seconds in row["seconds"].items():
-                layers.setdefault(layer, {})[f"{name}, {part}"] = f"{row['products'] / median(seconds) / rate:.0%}"
-    names = [f"{name}, {part}" for name in rows[0]["seconds"] for part in parts]
-    return table([["", *names], *([layer, *(cells.get(name, NONE) for name in names)] for layer, cells in layers.items())])
+            reached = {name: f"{row['products'] / median(row['seconds'][name]) / rate:.0%}" for name in names}
+            layers.setdefault(layer, {})[part] = reached
+    none = dict.fromkeys(names, NONE)
+    parts = ("forward", "input gradient", "weight gradient")
+    found = [["forward, input gradient, weight gradient", *names]]
+    for layer, cells in layers.items():
+        found.append([layer, *(", ".join(cells.get(part, none)[name] for part in parts) for name in names)])
+    return table(found)
 
 
 def memory(peaks):
@@ -115,34 +119,37 @@ def growth(rows):
 
 def run_parts(run):
     """The lines about one number of threads."""
-    yield f"## Threads: {run['threads']}\n"
+    yield f"### Threads: {run['threads']}\n"
     yield from (f"- {name}: {about}" for name, about in run["rivals"].items())
+    if any("native" in name for name in run["rivals"]):
+        yield "- pinned: with the variables named above, which choose for OpenBLAS; native: without, as its rivals run"
     yield from (f"- {name}: not installed" for name in run["missing"])
     for name in run["rivals"]:
         if name in RIVALS and name != "torch":
-            yield f"- {name} takes part in: {', '.join(RIVALS[name])}"
+            yield f"- {name} has the cases: {', '.join(RIVALS[name])}"
     for group, cases in GROUPS.items():
         if rows := [row for row in run["rows"] if row["case"] in cases]:
-            yield f"\n### {group}\n\n{times(rows)}"
+            yield f"\n#### {group}\n\n{times(rows)}"
     ops = [row for row in run["rows"] if row["case"] == "ops"]
     if ops:
         fastest = [row["products"] / median(t) for row in ops if row["row"] == SGEMM for t in row["seconds"].values()]
         rate = max(fastest)
-        yield f"\n### Convolutions: share of this machine's sgemm, {2e-9 * rate:.0f} GFLOP/s\n\n{shares(ops, rate)}"
+        yield f"\n#### Convolutions: share of this machine's sgemm, {2e-9 * rate:.0f} GFLOP/s\n\n{shares(ops, rate)}"
     if run["memory"]:
-        yield f"\n### Peak memory of the training process\n\n{memory(run['memory'])}"
+        yield f"\n#### Peak memory of the training process\n\n{memory(run['memory'])}"
     grown = [row for row in run["rows"] if row["case"] == "growth"]
     if grown:
         assert grown[0]["row"] == BASE
-        yield f"\n### Growth: time as a multiple of that of half the size\n\n{growth(grown)}"
+        yield f"\n#### Growth: time as a multiple of that of half the size\n\n{growth(grown)}"
 
 
 def text(record):
     """The whole report."""
     clock = {"perf_counter": "elapsed time", "process_time": "CPU time"}[record["clock"]]
     lines = [
-        f"{record['machine']}. float32; medians of {record['rounds']} rounds, {clock}. Below 1 a ratio means that needle",
-        "is faster; its range over the rounds is in brackets.",
+        f"{record['machine']}.",
+        f"float32; medians of {record['rounds']} rounds, {clock}. Where a ratio is below 1 needle is faster;",
+        "in brackets the range of the ratio over the rounds.",
     ]
     if record["smoke"]:
         lines.append("\nTiny sizes and few runs: these times mean nothing.")

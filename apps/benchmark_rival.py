@@ -1,11 +1,11 @@
-"""The work of one case of the benchmark, done by one library in a process of its own.
+"""The work of the benchmark, done by one library in a process of its own.
 
-    python apps/benchmark_rival.py needle lenet perf_counter      # library, case, clock; at last "small" for tiny sizes
+    python apps/benchmark_rival.py needle perf_counter      # library, clock; at last "small" for tiny sizes
 
 benchmark.py starts this script and talks to it in lines of JSON. The first line on stdout says which library is at work
-(null: it is not installed). Each request [row, first, count] on stdin then gets one answer: after `first` runs that do
-not count the median time in seconds of `count` that do, or with count 0 the fingerprints of the `first` runs. The
-request null asks for the largest memory, in bytes, that this process has had.
+(null: it is not installed). Each request [case, row, first, count] on stdin then gets one answer: after `first` runs
+that do not count the median time in seconds of `count` that do, or with count 0 the fingerprints of the `first` runs.
+The request null asks for the largest memory, in bytes, that this process has had.
 """
 
 from __future__ import annotations
@@ -20,12 +20,10 @@ from statistics import median
 import numpy as np
 
 if __package__:  # imported as apps.benchmark_rival; otherwise the folder apps is on sys.path
-    from apps.benchmark_cases import (
-        CASES, Chain, Inference, LayerWork, Product, Training, Update, conv, flatten, steps
-    )  # fmt: skip
+    from apps import benchmark_cases as cases
     from apps.benchmark_libraries import LIBRARIES, Loops
 else:
-    from benchmark_cases import CASES, Chain, Inference, LayerWork, Product, Training, Update, conv, flatten, steps
+    import benchmark_cases as cases
     from benchmark_libraries import LIBRARIES, Loops
 
 
@@ -38,7 +36,7 @@ def normal(seed, *shape):
 
 def weights(net):
     """The initial parameters of a network, in its order."""
-    found = [entry for layer, shape in steps(net.layers, net.shape) for entry in layer.parameters(shape)]
+    found = [entry for layer, shape in cases.steps(net.layers, net.shape) for entry in layer.parameters(shape)]
     return [mean + normal(i, *shape) * np.float32(scale) for i, (shape, mean, scale) in enumerate(found)]
 
 
@@ -114,7 +112,7 @@ def single(lib, work):
 def settled(lib, array):
     """The array as a tensor in the memory order that a convolution of this library leaves."""
     channels, rank = array.shape[1], array.ndim - 2
-    layers = (conv(channels, 1),) if rank else (conv(channels, 1), flatten)
+    layers = (cases.conv(channels, 1), *[cases.flatten] * (not rank))
     shape = array.shape[1:] if rank else (channels, 1)
     identity = np.eye(channels, dtype="float32").reshape(channels, channels, *[1] * max(rank, 1))
     model, _ = lib.network(layers, shape, [identity, np.zeros(channels, "float32")])
@@ -158,8 +156,13 @@ def chain(lib, work):
 
 
 BUILD = {
-    Training: training, Inference: inference, LayerWork: single, Update: update, Product: matrices, Chain: chain
-}  # fmt: skip
+    cases.Training: training,
+    cases.Inference: inference,
+    cases.LayerWork: single,
+    cases.Update: update,
+    cases.Product: matrices,
+    cases.Chain: chain,
+}
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
@@ -187,31 +190,35 @@ def answer(lib, run, clock, first, count):
 
 
 def peak():
-    """The largest resident memory of this process so far, in bytes (macOS counts bytes, others KiB)."""
+    """The largest resident memory of this process so far, in bytes (macOS counts bytes, others KiB).
+
+    Linux begins with that of the process that started it: benchmark.py stays small, it imports no library.
+    """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(library, case, clock, size=None):
-    """Answer requests about the rows of a case until stdin ends."""
+def main(library, clock, size=None):
+    """Answer requests until stdin ends."""
     try:
         lib = LIBRARIES[library]()
     except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] == "needle":
+        if library == "needle":
             raise
+        print(f"{library}: {error}", file=sys.stderr)
         print("null", flush=True)
         return
     print(json.dumps(lib.about()), flush=True)
-    name, run = None, None
+    at, run = None, None
     for line in sys.stdin:
         request = json.loads(line)
         if request is None:
             print(peak(), flush=True)
             continue
-        row, first, count = request
-        if row != name:
+        case, row, first, count = request
+        if at != (case, row):
             run = None  # frees what the row before held
-            work = CASES[case][row]
-            name, run = row, BUILD[type(work)](lib, work.small() if size else work)
+            work = cases.CASES[case][row]
+            at, run = (case, row), BUILD[type(work)](lib, work.small() if size else work)
         print(json.dumps(answer(lib, run, getattr(time, clock), first, count)), flush=True)
 
 
