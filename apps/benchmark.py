@@ -200,6 +200,7 @@ def main(arguments=None):
     options = parse(arguments)
     if options.read is not None:
         record = json.loads(options.read.read_text("utf-8"))
+        save(record, options)
     else:
         record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
         record["runs"] = []
@@ -208,7 +209,7 @@ def main(arguments=None):
             record["runs"].append(run)
             for cases in shared(options):
                 run_cases(cases, threads, options, run)
-    save(record, options)
+                save(record, options)
     text = report.text(record)
     print(text, end="")
     return text
@@ -222,8 +223,8 @@ def parse(arguments):
     )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
     parser.add_argument("--rivals", default="torch", help="with commas; torch always: " + ", ".join(RIVALS))
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each rival (default: %(default)s)")
-    parser.add_argument("--turn", type=float, default=0.2, help="seconds of a turn (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each rival (default: %(default)s)")
+    parser.add_argument("--turn", type=float, default=0.1, help="seconds of a turn (default: %(default)s)")
     parser.add_argument("--cpu-time", action="store_true", help="instead of elapsed time, where others use the CPU too")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few runs: whether it works, not how fast")
     parser.add_argument("--out", type=Path, help="folder for benchmark.md and benchmark.json (default: in runs/)")

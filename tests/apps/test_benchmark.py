@@ -263,5 +263,5 @@ def test_options_have_defaults():
     options = benchmark.parse([])
     assert options.cases == list(CASES)
     assert options.rivals == ["torch", "loops"]
-    assert options.effort == (9, 0.2, 3)
+    assert options.effort == (7, 0.1, 3)
     assert benchmark.parse(["--smoke"]).out != options.out == Path("runs/benchmark")
