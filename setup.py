@@ -38,7 +38,7 @@ setup(
     install_requires=["numpy>=2.0"],
     extras_require={
         "apps": ["tqdm>=4.64"],
-        "bench": ["threadpoolctl>=3.5", "tqdm>=4.64", TORCH],
+        "bench": ["threadpoolctl>=3.5", TORCH],
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],

@@ -1,168 +1,178 @@
-"""The work that benchmark.py times, done by one library in a process of its own.
+"""The work of the benchmark, done by one library in a process of its own.
 
-    python apps/benchmark_rival.py needle 64 28 perf_counter      # library, batch size, side of an image, clock
+    python apps/benchmark_rival.py needle perf_counter      # library, clock; at last "small" for tiny sizes
 
 benchmark.py starts this script and talks to it in lines of JSON. The first line on stdout says which library is at work
-(null: torch is not installed). Each request [case, first, count] on stdin then gets one answer: after `first` runs that
-do not count the median time in seconds of `count` that do, or with count 0 the fingerprints of the `first` runs.
+(null: it is not installed). Each request [case, row, first, count] on stdin then gets one answer: after `first` runs
+that do not count the median time in seconds of `count` that do, or with count 0 the fingerprints of the `first` runs.
+The request null asks for the largest memory, in bytes, that this process has had.
 """
+
+from __future__ import annotations
 
 import itertools
 import json
+import resource
 import sys
 import time
 from statistics import median
-from types import SimpleNamespace
 
 import numpy as np
 
-# ---- what the two libraries call differently -------------------------------------------------------------------------
+if __package__:  # imported as apps.benchmark_rival; otherwise the folder apps is on sys.path
+    from apps import benchmark_cases as cases
+    from apps.benchmark_libraries import LIBRARIES, Loops
+else:
+    import benchmark_cases as cases
+    from benchmark_libraries import LIBRARIES, Loops
 
 
-def needle_side(side):
-    from train import TinyCNN
-
-    import needle as ndl
-
-    def model():
-        net = TinyCNN(side)
-        return net, [*net.features, net.classify]
-
-    def gradients(y, leaves, out_grad):
-        y.backward(out_grad, create_graph=False, retain_graph=True)
-        return [leaf.grad for leaf in leaves]
-
-    return SimpleNamespace(
-        about=f"needle {ndl.__version__} on NumPy {np.__version__} with {blas()}",
-        nn=ndl.nn, conv2d=ndl.conv2d, Adam=ndl.optim.Adam, no_grad=ndl.no_grad, model=model, gradients=gradients,
-        tensor=lambda array: ndl.Tensor(array, requires_grad=False),
-        assign=lambda parameter, array: setattr(parameter, "data", ndl.Tensor(array)),
-        reset=lambda optimizer: optimizer.reset_grad(),
-        backward=lambda loss: loss.backward(create_graph=False),
-    )  # fmt: skip
+# ---- data: the same for every library --------------------------------------------------------------------------------
 
 
-def torch_side(side):
-    import torch
-    from torch import autograd, nn
-
-    def block(inputs, outputs):
-        return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-
-    def model():
-        layers = [*block(1, 16), *block(16, 32), nn.MaxPool2d(2), *block(32, 64), nn.MaxPool2d(2), nn.Flatten()]
-        layers.append(nn.Linear(64 * (side // 4) ** 2, 10))
-        return nn.Sequential(*layers), layers
-
-    def assign(parameter, array):  # torch keeps the weight of a linear map as (out, in)
-        parameter.data = torch.tensor((array.T if array.ndim == 2 else array).reshape(parameter.shape))
-
-    kernels = torch.backends.cpu.get_cpu_capability()
-    return SimpleNamespace(
-        about=f"torch {torch.__version__} (eager), threads: {torch.get_num_threads()}, kernels: {kernels}",
-        nn=nn, conv2d=nn.functional.conv2d, Adam=torch.optim.Adam, no_grad=torch.no_grad, model=model, assign=assign,
-        gradients=lambda y, leaves, out_grad: autograd.grad(y, leaves, out_grad, retain_graph=True),
-        tensor=torch.tensor,
-        reset=lambda optimizer: optimizer.zero_grad(),
-        backward=lambda loss: loss.backward(),
-    )  # fmt: skip
+def normal(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, "float32")
 
 
-def blas():
-    """The library behind NumPy's matrix products, and the kernels that it chose."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ModuleNotFoundError:
-        return "a BLAS that threadpoolctl, which is not installed, would name"
-    found = [
-        f"{pool['internal_api']} {pool['version']}, threads: {pool['num_threads']}, kernels: {pool.get('architecture')}"
-        for pool in threadpool_info()
-        if pool["user_api"] == "blas"
-    ]
-    return "; ".join(found) or "a BLAS that threadpoolctl does not know"
+def weights(net):
+    """The initial parameters of a network, in its order."""
+    found = [entry for layer, shape in cases.steps(net.layers, net.shape) for entry in layer.parameters(shape)]
+    return [mean + normal(i, *shape) * np.float32(scale) for i, (shape, mean, scale) in enumerate(found)]
 
 
-# ---- the work, written once for both ---------------------------------------------------------------------------------
+def labels(seed, count):
+    return np.random.default_rng(seed).integers(0, 10, count)
 
 
-def weights(side):
-    """The parameters of TinyCNN, in its order; those of the linear map are (in, out) and (1, out)."""
-    draw = np.random.default_rng(0)
-    for outputs, inputs in ((16, 1), (32, 16), (64, 32)):
-        yield draw.standard_normal((outputs, inputs, 3, 3), "float32") / (9 * inputs) ** 0.5
-        yield from (np.zeros(outputs, "float32"), np.ones(outputs, "float32"), np.zeros(outputs, "float32"))
-    inputs = 64 * (side // 4) ** 2
-    yield draw.standard_normal((inputs, 10), "float32") / inputs**0.5
-    yield np.zeros((1, 10), "float32")
+# ---- work: functions without arguments that return their result ------------------------------------------------------
 
 
-def cases(lib, batch, side):
-    """What is timed: name -> a function without arguments that returns its result."""
-
-    def make():
-        model, layers = lib.model()
-        for parameter, array in zip(model.parameters(), weights(side), strict=True):
-            lib.assign(parameter, array)
-        return model, layers, lib.Adam(model.parameters(), 0.002)
+def training(lib, work):
+    net = work.net
+    model, parameters = lib.network(net.layers, net.shape, weights(net))
+    loss_fn, optimizer = lib.loss(net.loss), lib.optimizer(net.optimizer, parameters, net.options)
+    batches = []
+    for seed in range(8):
+        x = normal(seed, net.batch, *net.shape)
+        target = labels(seed, net.batch) if net.loss == "cross_entropy" else x
+        batches.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
+    batches = itertools.cycle(batches)
 
     def step():
-        images, labels = next(batches)
-        loss = loss_fn(model(images), labels)
-        lib.reset(optimizer)
-        lib.backward(loss)
-        optimizer.step()
-        return loss.item()
+        x, target = next(batches)
+        loss = loss_fn(model(lib.leaf(x) if net.inner else x), target)
+        lib.learn(loss, optimizer)
+        return lib.number(loss)
 
-    def adam():
-        twin_optimizer.step()
-        return twin_layers[3].weight
+    return step
 
-    def forward(layer, x):
+
+def inference(lib, work):
+    net = work.net
+    model, _ = lib.network(net.layers, net.shape, weights(net))
+    x = lib.tensor(normal(0, net.batch, *net.shape))
+
+    def forward():
         with lib.no_grad():
-            return layer(x)
+            return model(x)
 
-    def leaf(x):
-        x = x.detach()
-        x.requires_grad = True
-        return x
+    return forward
 
-    draw = np.random.default_rng(1)
-    data = [(draw.standard_normal((batch, 1, side, side), "float32"), draw.integers(0, 10, batch)) for _ in range(8)]
-    data = [tuple(map(lib.tensor, pair)) for pair in data]
-    batches, loss_fn, (model, _, optimizer) = itertools.cycle(data), lib.nn.CrossEntropyLoss(), make()
-    twin, twin_layers, twin_optimizer = make()
-    lib.backward(loss_fn(twin(data[0][0]), data[0][1]))
-    # Operands come out of the layers before, so that each library meets them in its own memory order, as in training.
-    first, first_norm, relu, conv, norm, _, pool = make()[1][:7]
+
+def single(lib, work):
+    """One layer. Its operands come out of layers before, so that each library meets them in its own memory order."""
+    net = work.net
+    (layer,), shape, arrays = net.layers, net.shape, weights(net)
+    x, out_grad = normal(100, net.batch, *shape), normal(101, net.batch, *layer.output(shape))
+    if isinstance(lib, Loops):
+        return lambda: lib.convolve(x, *arrays, layer.padding, out_grad, work.wanted)
+    if layer.kind == "cross_entropy":
+        loss_fn, target, parameters = lib.loss(layer.kind), lib.tensor(labels(0, net.batch)), []
+        x, out_grad, model = lib.tensor(x), lib.tensor(np.float32(1)), lambda x: loss_fn(x, target)
+    else:
+        model, parameters = lib.network(net.layers, shape, arrays)
+        x = settled(lib, x) if net.inner else lib.tensor(x)
+        out_grad = lib.tensor(out_grad) if layer.kind == "linear" else settled(lib, out_grad)
+
+    def forward():
+        with lib.no_grad():
+            return model(x)
+
+    if work.wanted == "forward":
+        return forward
+    if work.wanted != "weight gradient":
+        x = lib.leaf(x)
+    leaves = {"weight gradient": parameters[:1], "input gradient": [x]}.get(work.wanted, [x, *parameters])
+    for parameter in parameters:
+        parameter.requires_grad = any(parameter is leaf for leaf in leaves)
+    y = model(x)
+    return lambda: lib.gradients(y, leaves, out_grad, True)
+
+
+def settled(lib, array):
+    """The array as a tensor in the memory order that a convolution of this library leaves."""
+    channels, rank = array.shape[1], array.ndim - 2
+    layers = (cases.conv(channels, 1), *[cases.flatten] * (not rank))
+    shape = array.shape[1:] if rank else (channels, 1)
+    identity = np.eye(channels, dtype="float32").reshape(channels, channels, *[1] * max(rank, 1))
+    model, _ = lib.network(layers, shape, [identity, np.zeros(channels, "float32")])
     with lib.no_grad():
-        x = relu(first_norm(first(data[0][0])))
-        y = conv(x)
-        active = relu(norm(y))
-        out_grad = lib.conv2d(x, lib.tensor(draw.standard_normal(conv.weight.shape, "float32")), None, 1, 1)
-        pooled_grad = pool(out_grad)
-    x_leaf, weight_leaf, y_leaf, active_leaf = map(leaf, (x, conv.weight, y, active))
-    weight, bias = conv.weight.detach(), conv.bias.detach()
-    by_x, by_weight = lib.conv2d(x_leaf, weight, bias, 1, 1), lib.conv2d(x, weight_leaf, bias, 1, 1)
-    normed, pooled = norm(y_leaf), pool(active_leaf)
-    return {
-        "training step": step,
-        "conv2d": lambda: forward(conv, x),
-        "conv2d, input gradient": lambda: lib.gradients(by_x, [x_leaf], out_grad)[0],
-        "conv2d, weight gradient": lambda: lib.gradients(by_weight, [weight_leaf], out_grad)[0],
-        "max-pool": lambda: forward(pool, active),
-        "max-pool, gradient": lambda: lib.gradients(pooled, [active_leaf], pooled_grad)[0],
-        "batch norm": lambda: forward(norm, y),
-        "batch norm, its three gradients": lambda: lib.gradients(normed, [y_leaf, norm.weight, norm.bias], out_grad)[0],
-        "Adam step": adam,
-    }
+        return model(lib.tensor(array.reshape(len(array), *shape)))
+
+
+def update(lib, work):
+    """A step of Adam, whose gradients are there."""
+    parameters = [lib.leaf(lib.tensor(normal(i, work.side, work.side))) for i in range(16)]
+    for i, parameter in enumerate(parameters):
+        parameter.grad = lib.tensor(normal(16 + i, work.side, work.side))
+    optimizer = lib.optimizer("Adam", parameters, {"lr": 0.001})
+
+    def step():
+        optimizer.step()
+        return parameters
+
+    return step
+
+
+def matrices(lib, work):
+    return lib.product(normal(0, work.side, work.side), normal(1, work.side, work.side))
+
+
+def chain(lib, work):
+    """relu(x · y + y) - y again and again: values and gradients stay near 1."""
+    x, y = lib.leaf(lib.tensor(abs(normal(0, 8)))), lib.tensor(1 + normal(1, 8) / 1000)
+    ones = lib.tensor(np.ones(8, "float32"))
+
+    def forward():
+        z = x
+        for _ in range(work.per // 4):
+            z = lib.relu(z * y + y) - y
+        return z
+
+    def backward():
+        return lib.gradients(forward(), [x], ones, False)
+
+    return forward if work.wanted == "forward" else backward
+
+
+BUILD = {
+    cases.Training: training,
+    cases.Inference: inference,
+    cases.LayerWork: single,
+    cases.Update: update,
+    cases.Product: matrices,
+    cases.Chain: chain,
+}
 
 
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-def fingerprint(result):
+def fingerprint(lib, result):
     """Two sums of a result, by which it is compared between libraries."""
-    values = np.ravel(result if isinstance(result, float) else result.detach().numpy()).astype("float64")
+    tensors = result if isinstance(result, (list, tuple)) else [result]
+    arrays = [x if isinstance(x, (float, np.ndarray)) else lib.array(x) for x in tensors]
+    values = np.concatenate([np.ravel(array).astype("float64") for array in arrays])
     return float(np.abs(values).sum()), float(values @ np.cos(np.arange(values.size)))
 
 
@@ -173,25 +183,44 @@ def seconds(run, clock):
     return clock() - start
 
 
-def main(library, batch, side, clock):
-    """Prepare the work and answer requests until stdin ends."""
+def answer(lib, run, clock, first, count):
+    if count:
+        return median([seconds(run, clock) for _ in range(first + count)][first:])
+    return [fingerprint(lib, run()) for _ in range(first)]
+
+
+def peak():
+    """The largest resident memory of this process so far, in bytes (macOS counts bytes, others KiB).
+
+    Linux begins with that of the process that started it: benchmark.py stays small, it imports no library.
+    """
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def main(library, clock, size=None):
+    """Answer requests until stdin ends."""
     try:
-        lib = {"needle": needle_side, "torch": torch_side}[library](side)
+        lib = LIBRARIES[library]()
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if library == "needle":
             raise
+        print(f"{library}: {error}", file=sys.stderr)
         print("null", flush=True)
         return
-    work = cases(lib, batch, side)
-    print(json.dumps(lib.about), flush=True)
+    print(json.dumps(lib.about()), flush=True)
+    at, run = None, None
     for line in sys.stdin:
-        name, first, count = json.loads(line)
-        if count:
-            answer = median([seconds(work[name], clock) for _ in range(first + count)][first:])
-        else:
-            answer = [fingerprint(work[name]()) for _ in range(first)]
-        print(json.dumps(answer), flush=True)
+        request = json.loads(line)
+        if request is None:
+            print(peak(), flush=True)
+            continue
+        case, row, first, count = request
+        if at != (case, row):
+            run = None  # frees what the row before held
+            work = cases.CASES[case][row]
+            at, run = (case, row), BUILD[type(work)](lib, work.small() if size else work)
+        print(json.dumps(answer(lib, run, getattr(time, clock), first, count)), flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), getattr(time, sys.argv[4]))
+    main(*sys.argv[1:])

@@ -26,6 +26,7 @@ WITHOUT_NUMPY = {*FLOORS[2], *FLOORS[3], *FLOORS[5]}  # they reach arrays throug
 OPTIONAL = {("doctor", "threadpoolctl")}  # inside functions, with another way where it is missing
 CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
+RIVALS = {"torch", "mygrad", "dezero", "threadpoolctl"}  # of the apps, only the files of the benchmark import these
 AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
 AT_ROOT |= {"CHANGELOG.md", "CONTRIBUTING.md"}
 MAX_LINES = 400
@@ -148,6 +149,10 @@ def cycles(files: list[Source]):
 
 def app_violations(files: list[Source], modules: set[str]):
     for file in files:
+        for name, line, _ in file.imports:
+            top = name.split(".")[0]
+            if top in RIVALS and not file.path.name.startswith("benchmark"):
+                yield f"{file.path}:{line}: only the benchmark imports {top}"
         for name, line in sorted(set(file.names_used(modules))):
             if name.split(".")[0] != "needle":
                 continue
@@ -199,6 +204,7 @@ CLEAN = {
     "needle/data/__init__.py": "from needle.data.mnist import MNIST",
     "needle/data/mnist.py": "from needle import check",
     "apps/train.py": "import needle as ndl\nimport needle.nn.functional as F\nndl.nn.ReLU()\nndl.__version__",
+    "apps/benchmark_libraries.py": "import torch",
     "build/junk.txt": "",
     "needle_dl.egg-info/junk.txt": "",
 }
@@ -234,6 +240,7 @@ CLEAN = {
         ("apps/train.py", "import needle\nneedle.autograd.Tensor", ":2: needle.autograd is not public"),
         ("apps/train.py", "from needle.nn import _hidden", "needle.nn._hidden is not public"),
         ("apps/train.py", "import needle.nn as nn\nnn.Conv._hidden()", "needle.nn.Conv._hidden is not public"),
+        ("apps/train.py", "def f():\n    from torch import nn", "apps/train.py:2: only the benchmark imports torch"),
         ("utils.py", "", "utils.py: does not belong at the root"),
     ],
 )

@@ -1,72 +1,267 @@
-"""The benchmark: that it runs, that it does without torch, and that it refuses to time what is not the same work."""
+"""The benchmark: that it runs, refuses to time what is not the same work, and tells in its tables what it found."""
 
 import json
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
-from apps import benchmark
+from apps import benchmark, benchmark_cases, benchmark_libraries, benchmark_report, benchmark_rival
+from apps.benchmark_cases import CASES, NETS, conv, conv_transpose, linear, pool, steps
+from tests.apps.scripts import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "apps" / "benchmark.py"
-CORETYPE = "OPENBLAS_CORETYPE"
+PLACE = "before\n<!-- table: filled by a script -->\nold\n<!-- end -->\nafter\n"
 
 
-def report(*arguments, path=(), **variables):
-    """What the script prints."""
-    environment = {name: value for name, value in os.environ.items() if name != CORETYPE} | variables
+def report(out, *arguments, path=(), **variables):
+    """What the script prints, with tiny sizes."""
+    environment = {name: value for name, value in os.environ.items() if name not in benchmark.PINS} | variables
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (*path, ROOT)))
-    command = [sys.executable, SCRIPT, "--smoke", *map(str, arguments)]
+    command = [sys.executable, SCRIPT, "--smoke", "--out", out, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
+# ---- runs ------------------------------------------------------------------------------------------------------------
+
+
 def test_it_times_both_and_writes_what_it_prints(tmp_path):
-    text = report("--out", tmp_path / "out", "--cpu-time")
-    assert "Medians of 2 rounds, CPU time." in text
+    document = tmp_path / "performance.md"
+    document.write_text(PLACE, "utf-8")
+    cases = ["conv1d", "depthwise", "ops", "overhead", "loops", "growth", "import"]
+    text = report(tmp_path / "out", "--cases", *cases, "--write", document, "--cpu-time")
+    assert "medians of 2 rounds, CPU time" in text
     assert text == (tmp_path / "out" / "benchmark.md").read_text("utf-8")
+    assert document.read_text("utf-8") == PLACE.replace("old\n", text)
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
+    assert set(record) == {"machine", "clock", "rounds", "smoke", "runs"}
     (run,) = record["runs"]
-    assert run["threads"] == 1
-    assert f"torch: {run['rivals']['torch']}\n" in text
-    assert set(run["seconds"]) == {benchmark.STEP, *benchmark.OPS}
-    for case, seconds in run["seconds"].items():
-        assert f"\n| {case} " in text
-        assert set(seconds) == {"needle", "torch"}
-        assert all(len(rounds) == 2 and min(rounds) > 0 for rounds in seconds.values())
+    assert set(run) == {"threads", "rivals", "missing", "rows", "memory"}
+    assert (run["threads"], run["missing"]) == (1, [])
+    for name, about in run["rivals"].items():
+        assert f"- {name}: {about}\n" in text
+    assert [(row["case"], row["row"]) for row in run["rows"]] == [(case, row) for case in cases for row in CASES[case]]
+    for row in run["rows"]:
+        assert set(row) == {"case", "row", "products", "seconds", "ratios"}
+        assert set(row["seconds"]) == {"needle", "torch", *["loops"] * (row["case"] == "loops")}
+        assert all(len(turns) == 2 and min(turns) > 0 for turns in row["seconds"].values())
+        assert set(row["ratios"]["needle / torch"]) == {"median", "low", "high"}
+        assert row["row"] in text
+    for peaks in run["memory"].values():
+        assert 2**24 < peaks["needle"] < peaks["torch"] < 2**32
+    found = tmp_path / "out" / "benchmark.json"
+    assert benchmark.main(["--read", str(found), "--out", str(tmp_path / "again")]) == text
 
 
-def test_without_torch_it_times_needle_alone_with_both_kernels(tmp_path):
-    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')", "utf-8")
-    text = report("--threads", 1, 2, path=[tmp_path], OPENBLAS_CORETYPE="Haswell")
-    assert "Threads: 1. torch is not installed, needle is timed alone" in text
-    assert "Threads: 2. torch is not installed, needle is timed alone" in text
-    assert text.count("| needle [ms] | needle (native) [ms] |\n") == 2
+def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "utf-8")
+    arguments = ("--cases", "autoencoder", "import", "--rivals", "mygrad", "--threads", 1, 2)
+    text = report(tmp_path / "out", *arguments, path=[tmp_path], OPENBLAS_CORETYPE="Haswell")
+    assert "OPENBLAS_CORETYPE=Haswell" in text
+    for part in text.split("### Threads")[1:]:
+        assert "- torch: not installed\n" in part
+        assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", part)
+
+
+# ---- the proof -------------------------------------------------------------------------------------------------------
 
 
 class Same:
-    """A rival that computes 1, or something else in one case."""
+    """A rival that computes 1, or something else in the last run."""
 
-    def __init__(self, case=None, value=1.0):
-        self.case, self.value = case, value
+    def __init__(self, value=1.0):
+        self.value = value
 
-    def ask(self, case, first, count):
-        value = self.value if case == self.case else 1.0
-        return [[1.0, 1.0]] * (first - 1) + [[1.0, value]]
+    def ask(self, case, row, first, count):
+        return [[1.0, 1.0]] * (first - 1) + [[1.0, self.value]]
 
 
-def test_what_is_not_the_same_work_is_not_timed():
-    benchmark.prove({"needle": Same(), "torch": Same()})
-    for case in (benchmark.STEP, *benchmark.OPS):
-        for value in (1.001, float("nan")):
-            with pytest.raises(SystemExit, match=f"{case} of needle is off by"):
-                benchmark.prove({"needle": Same(case, value), "torch": Same()})
+@pytest.mark.parametrize("name", ["needle", "torch", "loops"])
+@pytest.mark.parametrize("value", [1.001, float("nan")])
+def test_what_is_not_the_same_work_is_not_timed(name, value):
+    rivals = {"needle": Same(), "torch": Same(), "loops": Same()}
+    benchmark.prove(rivals, "lenet", "training step", 5)
+    with pytest.raises(SystemExit, match=r"lenet, training step of \w+ is off by"):
+        benchmark.prove(rivals | {name: Same(value)}, "lenet", "training step", 5)
+
+
+class Altered(benchmark_libraries.Needle):
+    """needle with a learning rate that is off by a thousandth."""
+
+    def optimizer(self, name, parameters, options):
+        return super().optimizer(name, parameters, options | {"lr": options["lr"] * 1.001})
+
+
+@pytest.mark.parametrize("name", ["lenet", "resnet9", "autoencoder"])
+def test_the_losses_show_a_small_difference(name):
+    net = NETS[name].small()
+    libraries = (benchmark_libraries.Needle, benchmark_libraries.Torch, Altered)
+    work = [benchmark_rival.training(library(), benchmark_cases.Training(net)) for library in libraries]
+    needle, others, altered = ([step() for _ in range(3)] for step in work)
+    assert needle == pytest.approx(others, rel=benchmark.TOLERANCE)
+    assert needle[0] == altered[0]
+    assert needle[-1] != altered[-1]
+    assert abs(needle[-1] - needle[0]) > 1e-4 * needle[0]  # the steps move it by more than the tolerance
+
+
+def test_a_gradient_of_another_layer_is_refused():
+    work = CASES["ops"]["lenet: conv 16→32 3×3 on 14×14, weight gradient"].small()
+    other = replace(work, net=replace(work.net, layers=(replace(work.net.layers[0], padding=0),)))
+    rivals = {}
+    for name, library, task in (("needle", "Needle", other), ("torch", "Torch", work)):
+        lib = getattr(benchmark_libraries, library)()
+        run = benchmark_rival.single(lib, task)
+        print_of = [benchmark_rival.fingerprint(lib, run())]
+        rivals[name] = SimpleNamespace(ask=lambda *request, answer=print_of: answer)
+    with pytest.raises(SystemExit, match="needle is off by"):
+        benchmark.prove(rivals, "ops", "weight gradient", 1)
+
+
+# ---- times -----------------------------------------------------------------------------------------------------------
+
+
+class Recorded:
+    """A rival whose turns take what a list says; `calls` holds who was asked and for how many runs."""
+
+    def __init__(self, name, times, calls):
+        self.name, self.times, self.calls = name, iter(times), calls
+
+    def ask(self, case, row, first, count):
+        self.calls.append((self.name, first, count))
+        return next(self.times)
+
+
+def test_the_rivals_take_turns_and_warm_up():
+    calls = []
+    rivals = {name: Recorded(name, [0.1, 2, 3], calls) for name in ("a", "b")}
+    assert benchmark.measure(rivals, "case", "row", 2, 0.6, 3) == {"a": [2, 3], "b": [2, 3]}
+    assert calls == [("a", 1, 3), ("b", 1, 3), *[("a", 3, 6), ("b", 3, 6)] * 2]
+
+
+def test_the_time_of_a_turn_is_the_median_of_what_follows_the_warm_up():
+    ticks = iter(np.cumsum([0, 99, 0, 3, 0, 1, 0, 2]))
+    calls = []
+    assert benchmark_rival.answer(None, lambda: calls.append(1), lambda: next(ticks), 1, 3) == 2
+    assert len(calls) == 4
+
+
+def test_a_ratio_is_the_median_over_the_rounds():
+    seconds = {"needle": [2.0, 4.0, 9.0], "torch": [1.0, 1.0, 3.0]}
+    assert benchmark_report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 2.0, "high": 4.0}}
+
+
+def test_beside_torch_stands_every_needle_beside_the_others_the_native_one():
+    seconds = {name: [1.0] for name in ("needle (pinned)", "needle (native)", "torch", "mygrad")}
+    assert list(benchmark_report.ratios(seconds)) == [
+        "needle (pinned) / torch", "needle (native) / torch", "needle (native) / mygrad"
+    ]  # fmt: skip
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+def row(case, name, products=0, **seconds):
+    entry = {"case": case, "row": name, "products": products, "seconds": seconds}
+    return entry | {"ratios": benchmark_report.ratios(seconds)}
 
 
 def test_the_table_gives_medians_and_the_range_of_the_ratio():
-    times = {"needle": [0.002, 0.004, 0.006], "torch": [0.001, 0.001, 0.002]}
-    first, _, row = benchmark.table({"work": times}, ["needle", "torch"]).splitlines()
-    assert [cell.strip() for cell in first.split("|")] == ["", "", "needle [ms]", "torch [ms]", "needle / torch", ""]
-    assert [cell.strip() for cell in row.split("|")] == ["", "work", "4", "1", "3.00 (2.00 to 4.00)", ""]
+    rows = [row("lenet", "step", needle=[2e-3, 4e-3, 6e-3], torch=[1e-3, 1e-3, 2e-3]), row("x", "y", needle=[25e-6])]
+    assert cells(benchmark_report.times(rows)) == [
+        ["", "needle", "torch", "needle / torch"], [":--", "--:", "--:", "--:"],
+        ["lenet: step", "4.00 ms", "1.00 ms", "3.00 (2.00 to 4.00)"], ["x: y", "25.0 µs", "–", "–"],
+    ]  # fmt: skip
+
+
+def test_the_share_of_sgemm_is_of_multiplications_in_time():
+    rows = [row("ops", "lenet: conv, forward", 600, needle=[1.0, 2.0, 3.0]), row("ops", "relu, forward", needle=[1.0])]
+    rows.append(row("ops", "lenet: conv, weight gradient", 600, needle=[1.0]))
+    assert cells(benchmark_report.shares(rows, 1000))[2:] == [["lenet: conv", "30%, –, 60%"]]
+
+
+def test_memory_and_growth_are_ratios():
+    peaks = {"lenet": {"needle": 2**20, "torch": 2**21}}
+    assert cells(benchmark_report.memory(peaks))[-1] == ["lenet", "1 MiB", "2 MiB", "0.50"]
+    rows = [row("growth", "as it is", needle=[1.0, 2.0]), row("growth", "batch doubled", needle=[2.0, 6.0])]
+    assert cells(benchmark_report.growth(rows))[-1] == ["batch doubled", "2.50 (2.00 to 3.00)"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(12.3456, "12.3 s"), (0.0999, "99.9 ms"), (1.5e-6, "1.50 µs"), (2e-9, "2.00 ns"), (123.0, "123 s")],
+)
+def test_durations_have_three_digits(seconds, text):
+    assert benchmark_report.duration(seconds) == text
+
+
+# ---- cases -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_shapes_and_parameters_are_those_of_torch(name):
+    net = NETS[name]
+    model, parameters = benchmark_libraries.Torch().network(net.layers, net.shape, benchmark_rival.weights(net))
+    before = [layer for layer, _ in steps(net.layers, net.shape)]
+    assert len(parameters) == sum(2 for layer in before if layer.kind not in ("relu", "max_pool", "flatten", "average"))
+    with torch.no_grad():
+        y = model(torch.zeros(2, *net.shape))
+    assert tuple(y.shape[1:]) == (net.shape if net.loss == "mean_squared" else (10,))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "out", "products"),
+    [
+        (conv(8, 3, 2, padding=1), (4, 9, 9), (8, 5, 5), 8 * 25 * 4 * 9),
+        (conv(8, 3, dilation=2, groups=4), (4, 9), (8, 5), 8 * 5 * 3),
+        (conv_transpose(8, 4, 2, padding=1), (4, 9, 9), (8, 18, 18), 4 * 81 * 8 * 16),
+        (linear(3), (7,), (3,), 21),
+        (pool, (4, 9, 9), (4, 4, 4), 0),
+    ],
+)
+def test_layers_know_their_output_and_their_products(layer, shape, out, products):
+    assert (layer.output(shape), layer.products(shape)) == (out, products)
+
+
+def test_the_course_model_has_its_number_of_parameters():
+    net = NETS["resnet9"]
+    assert sum(array.size for array in benchmark_rival.weights(net)) == 431946
+
+
+# ---- the command line ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "--threads and --rounds must be at least 1"),
+        (["--rounds", "0"], "--threads and --rounds must be at least 1"),
+        (["--cpu-time", "--threads", "2"], "--cpu-time adds up the time of all threads, so it needs --threads 1"),
+        (["--rivals", "mygrad,jax"], "--rivals must be of torch, torch-compile, mygrad, dezero, loops, but got jax"),
+        (["--read", "nowhere.json"], "there is no file nowhere.json"),
+        (["--write", "LICENSE"], "LICENSE has no place for the tables: <!-- table --> … <!-- end -->"),
+        (["--cases", "alexnet"], "argument --cases: invalid choice: 'alexnet'"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(arguments, message, capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert message in error_of(benchmark, capsys, *arguments)[-1]
+
+
+def test_options_have_defaults():
+    options = benchmark.parse([])
+    assert options.cases == list(CASES)
+    assert options.rivals == ["torch", "loops"]
+    assert options.effort == (7, 0.1, 3)
+    assert benchmark.parse(["--smoke"]).out != options.out == Path("runs/benchmark")

@@ -530,6 +530,19 @@ row("make_tuple", "three", lambda *x: ops.make_tuple(*x), lambda *x: tuple(y * 1
 row("make_tuple", "x twice", lambda x: ops.make_tuple(x, x), lambda x: (x * 1, x * 1), (2, 3))
 row("make_tuple", "sum", lambda a, b: ops.make_tuple(a, b) + ops.make_tuple(b, b), lambda a, b: (a + b, b + b), (3,),
     (3,))  # fmt: skip
+def torch_standardize(x, axes, weight=1.0, bias=0.0):
+    variance, average = torch.var_mean(x, axes, correction=0, keepdim=True)
+    return (x - average) / torch.sqrt(variance + 1e-5) * weight + bias
+
+
+for axes, affine in (((0, 2), (1, 3, 1)), ((1, 2), (3, 5)), (2, (5,)), ((0, 1, 2), ()), ((0, 2), (4, 3, 5))):
+    row("standardize", f"{axes} with {affine}", lambda x, w, b, a=axes: ops.standardize(x, a, w, b)[0],
+        lambda x, w, b, a=axes: torch_standardize(x, a, w, b), (4, 3, 5), affine, affine)  # fmt: skip
+row("standardize", "alone", lambda x: ops.standardize(x, 1)[0], lambda x: torch_standardize(x, 1), (3, 5))
+row("standardize", "weight alone", lambda x, w: ops.standardize(x, 0, w)[0],
+    lambda x, w: torch_standardize(x, 0, w), (3, 5), (5,))  # fmt: skip
+row("standardize", "bias alone", lambda x, b: ops.standardize(x, 0, None, b)[0],
+    lambda x, b: torch_standardize(x, 0, 1.0, b), (3, 5), (5,))  # fmt: skip
 row("to", "its own device", lambda x: ops.to(x, x.device), lambda x: x * 1, (2, 3))
 row("to", "another and back", lambda x: ops.to(ops.to(x, another_than(x.device)), x.device), lambda x: x * 1, (2, 3))
 row("fused_add_scalars", "", lambda x: ops.fused_add_scalars(x, 2.0, -1), lambda x: (x + 2, x - 1), (2, 3))

@@ -1,0 +1,322 @@
+"""What the benchmark times, as data: a new network, layer or size is one entry here, and every library builds it.
+
+A network is a tuple of layers, of which only what is new is written: channels and sizes of inputs follow from the shape
+of the data. `CASES` holds rows of work by case and title; `RIVALS` says which cases a library takes part in. Nothing
+but the standard library is imported, so that the process that measures stays small.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+# ---- layers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by its kind: what it makes of an example (C, *S), and its parameters."""
+
+    kind: str
+    out: int = 0
+    kernel: int = 1
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+    body: tuple[Layer, ...] = ()
+
+    def output(self, shape):
+        """The shape (O, *P) that it gives for an example (C, *S)."""
+        channels, *sides = shape
+        reach = self.dilation * (self.kernel - 1) + 1
+        match self.kind:
+            case "conv" | "max_pool":
+                return (self.out or channels, *((n + 2 * self.padding - reach) // self.stride + 1 for n in sides))
+            case "conv_transpose":
+                return (self.out, *((n - 1) * self.stride - 2 * self.padding + reach for n in sides))
+            case "average":
+                return (channels,)
+            case "flatten":
+                return (math.prod(shape),)
+            case "linear":
+                return (self.out,)
+            case "cross_entropy":
+                return ()
+        return tuple(shape)
+
+    def parameters(self, shape):
+        """(shape, mean, standard deviation) of each initial parameter; a linear map's weight is (in, out)."""
+        channels, rank = shape[0], len(shape) - 1
+        match self.kind:
+            case "conv":
+                weight = (self.out, channels // self.groups, *(self.kernel,) * rank)
+                return [(weight, 0, math.prod(weight[1:]) ** -0.5), ((self.out,), 0, 0.1)]
+            case "conv_transpose":
+                weight = (channels, self.out // self.groups, *(self.kernel,) * rank)
+                return [(weight, 0, (channels * (self.kernel / self.stride) ** rank) ** -0.5), ((self.out,), 0, 0.1)]
+            case "linear":
+                return [((channels, self.out), 0, channels**-0.5), ((self.out,), 0, 0.1)]
+            case "batch_norm":
+                return [((channels,), 1, 0.1), ((channels,), 0, 0.1)]
+        return []
+
+    def products(self, shape):
+        """How many multiplications one example needs, where they are what a matrix product does."""
+        if self.kind not in ("conv", "conv_transpose", "linear"):
+            return 0
+        places = self.output(shape) if self.kind == "conv" else shape
+        return math.prod(self.parameters(shape)[0][0]) * math.prod(places[1:])
+
+    def title(self, shape):
+        """What it is, in words: "conv 16→32 3×3 on 14×14"."""
+        words = [self.kind.replace("_", "-")]
+        if self.out:
+            words.append(f"{shape[0]}→{self.out}")
+        if "conv" in self.kind or self.kind == "max_pool":
+            words.append("×".join([str(self.kernel)] * (len(shape) - 1)) if shape[2:] else f"kernel {self.kernel}")
+        words += [f"{name} {getattr(self, name)}" for name in ("stride", "dilation", "groups") if self.sets(name)]
+        return " ".join(words) + (f" on {'×'.join(map(str, shape[1:]))}" if shape[1:] else "")
+
+    def sets(self, name):
+        return getattr(self, name) != (self.kernel if (self.kind, name) == ("max_pool", "stride") else 1)
+
+
+conv, conv_transpose, linear = (partial(Layer, kind) for kind in ("conv", "conv_transpose", "linear"))
+relu, norm, flatten, average, cross_entropy = map(Layer, ("relu", "batch_norm", "flatten", "average", "cross_entropy"))
+pool = Layer("max_pool", kernel=2, stride=2)
+
+
+def residual(*body):
+    return Layer("residual", body=body)
+
+
+def steps(layers, shape):
+    """(layer, shape of an example before it) in order, with the layers inside of residuals in their place."""
+    for layer in layers:
+        if layer.kind == "residual":
+            yield from steps(layer.body, shape)
+        else:
+            yield layer, shape
+        shape = layer.output(shape)
+
+
+# ---- networks --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Net:
+    """Layers on batches of examples (C, *S), and how they are trained; the names of options are torch's."""
+
+    shape: tuple[int, ...]
+    batch: int
+    layers: tuple[Layer, ...]
+    optimizer: str = "Adam"
+    options: dict[str, float] = field(default_factory=lambda: {"lr": 0.002})
+    loss: str = "cross_entropy"
+    inner: bool = False  # the input comes from a layer before: its gradient is computed too
+
+    def small(self):
+        """The same network on few small examples."""
+        return replace(self, shape=(self.shape[0], *(n // 8 * 4 for n in self.shape[1:])), batch=min(self.batch, 8))
+
+
+def conv_norm(out, kernel, stride=1, **options):
+    return conv(out, kernel, stride, padding=kernel // 2, **options), norm, relu
+
+
+MOMENTUM = {"optimizer": "SGD", "options": {"lr": 0.01, "momentum": 0.9}}
+NETS = {
+    "lenet": Net(
+        (1, 28, 28), 64,
+        (conv(16, 5, padding=2), relu, pool, conv(32, 3, padding=1), relu, pool, conv(64, 3), relu, flatten,
+         linear(10)),
+    ),
+    "resnet9": Net(
+        (3, 32, 32), 128,
+        (*conv_norm(16, 7, 4), *conv_norm(32, 3, 2), residual(*conv_norm(32, 3), *conv_norm(32, 3)),
+         *conv_norm(64, 3, 2), *conv_norm(128, 3, 2), residual(*conv_norm(128, 3), *conv_norm(128, 3)),
+         flatten, linear(128), relu, linear(10)),
+        options={"lr": 0.001, "weight_decay": 0.001},
+    ),
+    "vgg": Net(
+        (3, 32, 32), 32,
+        (conv(64, 3, padding=1), relu, conv(64, 3, padding=1), relu, pool,
+         conv(128, 3, padding=1), relu, conv(128, 3, padding=1), relu, pool, flatten, linear(10)),
+        **MOMENTUM,
+    ),
+    "conv1d": Net(
+        (16, 1024), 32,
+        (conv(32, 9, padding=4), relu, conv(32, 5, padding=4, dilation=2), relu,
+         conv(64, 5, padding=8, dilation=4), relu, average, linear(10)),
+    ),
+    "autoencoder": Net(
+        (1, 28, 28), 64,
+        (conv(16, 3, 2, padding=1), relu, conv(32, 3, 2, padding=1), relu,
+         conv_transpose(16, 4, 2, padding=1), relu, conv_transpose(1, 4, 2, padding=1)),
+        loss="mean_squared",
+    ),
+    "depthwise": Net(
+        (32, 16, 16), 64, (*conv_norm(32, 3, groups=32), *conv_norm(64, 1), average, linear(10)), inner=True,
+        **MOMENTUM,
+    ),
+}  # fmt: skip
+
+
+def tower(batch=32, side=16, channels=32, depth=3):
+    """A network that can grow in four ways."""
+    layers = (conv(channels, 3, padding=1), relu) * depth
+    return Net((channels, side, side), batch, (*layers, average, linear(10)), **MOMENTUM)
+
+
+# ---- work: each of these is one row of a table -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call of a row does; `small` is the same at a tiny size. Times are divided by `per`."""
+
+    per = 1
+    products = 0  # how many multiplications a matrix product needs for it
+    runs = 1  # how many runs the proof compares
+
+    def small(self):
+        return replace(self, net=self.net.small())
+
+
+@dataclass(frozen=True)
+class Training(Work):
+    """A step: forward, loss, backward, optimizer."""
+
+    net: Net
+    runs = 5
+
+
+@dataclass(frozen=True)
+class Inference(Work):
+    """Forward under no_grad."""
+
+    net: Net
+
+
+@dataclass(frozen=True)
+class LayerWork(Work):
+    """One layer of a network: "forward", or some of its gradients from a graph that is there."""
+
+    net: Net  # of this layer alone
+    wanted: str
+
+    @property
+    def products(self):
+        return self.net.batch * self.net.layers[0].products(self.net.shape)
+
+    def small(self):
+        return replace(self, net=replace(self.net, batch=2))
+
+
+@dataclass(frozen=True)
+class Update(Work):
+    """A step of Adam for 16 parameters of side × side."""
+
+    side: int = 256
+
+    def small(self):
+        return Update(16)
+
+
+@dataclass(frozen=True)
+class Product(Work):
+    """A matrix product of side × side in float32: sgemm."""
+
+    side: int = 1024
+
+    @property
+    def products(self):
+        return self.side**3
+
+    def small(self):
+        return Product(64)
+
+
+@dataclass(frozen=True)
+class Chain(Work):
+    """`per` elementwise ops on 8 numbers, one after another; forward records the graph that backward needs."""
+
+    wanted: str
+    per: int = 1000
+
+    def small(self):
+        return replace(self, per=20)
+
+
+@dataclass(frozen=True)
+class Import(Work):
+    """The import of the library in a fresh process."""
+
+    def small(self):
+        return self
+
+
+WANTED = {"conv": ("input gradient", "weight gradient"), "batch_norm": ("gradients",), "relu": ("input gradient",)}
+WANTED |= dict.fromkeys(("conv_transpose", "linear"), WANTED["conv"])
+WANTED |= dict.fromkeys(("max_pool", "cross_entropy"), WANTED["relu"])
+
+
+def layer_works(name, net, seen):
+    """The rows of the layers of a network, without those in `seen`, which then holds these too.
+
+    Every convolution counts, of other kinds only the first. Where training does not compute the gradient in the input
+    of a network's first layer, neither does its row.
+    """
+    rows = {}
+    for i, (layer, shape) in enumerate(steps(net.layers, net.shape)):
+        alone = Net(shape, net.batch, (layer,), inner=i > 0 or net.inner)
+        key = (layer, shape, net.batch) if "conv" in layer.kind else layer.kind
+        if layer.kind in WANTED and key not in seen:
+            seen.add(key)
+            for wanted in ("forward", *WANTED[layer.kind]):
+                if alone.inner or wanted != "input gradient":
+                    rows[f"{name}: {layer.title(shape)}, {wanted}"] = LayerWork(alone, wanted)
+    return rows
+
+
+def op_works():
+    """The rows of single ops."""
+    rows, seen = {SGEMM: Product()}, set()
+    for name, net in NETS.items():
+        rows |= layer_works(name, net, seen)
+    rows |= layer_works("loss", Net((10,), 64, (cross_entropy,), inner=True), seen)
+    return rows | {"Adam step, a million parameters": Update()}
+
+
+SGEMM = f"sgemm {Product.side}"
+BASE = "as it is"
+CASES = {name: {"training step": Training(net)} for name, net in NETS.items()}
+CASES["inference"] = {
+    f"{name}, batch {batch}": Inference(replace(NETS[name], batch=batch))
+    for name in ("lenet", "vgg")
+    for batch in (1, 256)
+}
+CASES["ops"] = op_works()
+CASES["overhead"] = {"an op forward": Chain("forward"), "an op forward and backward": Chain("gradients")}
+CASES["loops"] = layer_works("textbook", Net((4, 8, 8), 2, (conv(8, 3, padding=1),), inner=True), set())
+CASES["growth"] = {
+    BASE: Training(tower()), "batch doubled": Training(tower(batch=64)), "side doubled": Training(tower(side=32)),
+    "channels doubled": Training(tower(channels=64)), "depth doubled": Training(tower(depth=6)),
+}  # fmt: skip
+CASES["import"] = {"import": Import()}
+
+NETWORKS = [*NETS, "inference"]
+GROUPS = {
+    "Networks": [*NETWORKS, "growth"],
+    "Single ops": ["ops"],
+    "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
+}
+RIVALS = {
+    "torch": list(CASES),
+    "torch-compile": NETWORKS,
+    "mygrad": ["lenet", "conv1d", "overhead", "import"],
+    "dezero": ["lenet", "conv1d", "overhead"],
+    "loops": ["loops"],
+}

@@ -1,0 +1,54 @@
+"""Freed memory is kept: big arrays that come again meet no new pages, unless the user has decided otherwise."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from needle.backend_ndarray import allocator
+
+# The page faults of making and freeing four arrays of 16 MiB five times over, once it was done before.
+FAULTS = """
+import resource
+import numpy as np
+{first}
+def make():
+    for _ in range(5):
+        [np.ones(1 << 22, "float32") for _ in range(4)]
+make()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+make()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(first, **variables):
+    process = subprocess.run(
+        [sys.executable, "-c", FAULTS.format(first=first)], env={"PYTHONPATH": ":".join(sys.path), **variables},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(process.stdout)
+
+
+@pytest.mark.skipif(not allocator.keep_freed_memory(), reason="the C library cannot be told, or the user has told it")
+def test_importing_needle_keeps_freed_memory():
+    without = faults("")
+    assert without > 1000
+    assert faults("import needle") < without / 10
+    assert faults("import needle", MALLOC_TRIM_THRESHOLD_="131072", MALLOC_MMAP_THRESHOLD_="131072") > without / 2
+
+
+@pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
+def test_who_has_decided_is_left_alone(variable, monkeypatch):
+    monkeypatch.setenv(variable, "1")
+    assert allocator.keep_freed_memory() is False
+
+
+def test_other_systems_and_libraries_are_left_alone(monkeypatch):
+    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    assert allocator.keep_freed_memory() is False
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert allocator.keep_freed_memory() is False

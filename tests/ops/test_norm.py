@@ -1,0 +1,88 @@
+"""Gradients that training computes in place are those that ops compute, which the table holds against torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import ops
+from needle.autograd import find_topo_sort
+
+
+def both(function, *arrays, device, dtype="float64"):
+    """The gradients of the leaves, by ops and in place, for a result that is weighted."""
+    results = []
+    for create_graph in (True, False):
+        leaves = [ndl.Tensor(array, device=device, dtype=dtype) for array in arrays]
+        y = function(*leaves)
+        weights = np.random.default_rng(1).normal(size=y.shape)
+        y.backward(ndl.Tensor(weights, device=device, dtype=dtype), create_graph=create_graph)
+        results.append([leaf.grad for leaf in leaves])
+    return results
+
+
+def draw(*shapes):
+    generator = np.random.default_rng(0)
+    return [generator.normal(size=shape) for shape in shapes]
+
+
+@pytest.mark.parametrize("axes", [(0, 2), (1, 2), 2, (0, 1, 2)], ids=str)
+@pytest.mark.parametrize("affine", [(1, 3, 1), (5,), (4, 3, 5)], ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_standardize(axes, affine, dtype, tolerance, device):
+    arrays = draw((4, 3, 5), affine, affine)
+    by_ops, in_place = both(lambda x, w, b: ops.standardize(x, axes, w, b)[0], *arrays, device=device, dtype=dtype)
+    for expected, found in zip(by_ops, in_place, strict=True):
+        assert found.dtype == expected.dtype == dtype
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=tolerance, atol=tolerance)
+        assert expected.requires_grad
+        assert not found.requires_grad
+
+
+@pytest.mark.parametrize("given", ["", "w", "b"])
+def test_standardize_without_weight_or_bias(given, device):
+    x, w, b = draw((4, 3), (3,), (3,))
+    named = {"w": {"weight": w}, "b": {"bias": b}, "": {}}[given]
+
+    def function(x, *affine):
+        return ops.standardize(x, 0, **dict(zip(named, affine, strict=True)))[0]
+
+    by_ops, in_place = both(function, x, *named.values(), device=device)
+    for expected, found in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
+
+
+def test_the_statistics_are_those_of_numpy_and_constants(device):
+    (array,) = draw((4, 3, 5))
+    y, average, variance = ops.standardize(ndl.Tensor(array, device=device), (0, 2))
+    np.testing.assert_allclose(average.numpy(), array.mean((0, 2), keepdims=True))
+    np.testing.assert_allclose(variance.numpy(), array.var((0, 2), keepdims=True))
+    assert y.requires_grad
+    assert not average.requires_grad
+    assert not variance.requires_grad
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_logsoftmax(axis, device):
+    by_ops, in_place = both(lambda x: ops.logsoftmax(x, axis), *draw((4, 3)), device=device)
+    np.testing.assert_allclose(in_place[0].numpy(), by_ops[0].numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_a_frozen_input_gets_no_gradient(create_graph, device):
+    x, w, b = (ndl.Tensor(array, device=device) for array in draw((4, 3), (3,), (3,)))
+    x.requires_grad = w.requires_grad = False
+    ops.standardize(x, 0, w, b)[0].sum().backward(create_graph=create_graph)
+    assert x.grad is w.grad is None
+    np.testing.assert_allclose(b.grad.numpy(), [4, 4, 4])
+
+
+def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
+    x = ndl.Tensor(np.random.randn(2, 3, 4, 5).astype("float32"))
+    inner = ndl.permute(x, (3, 0, 1, 2)) * 1  # its first axis lies innermost
+    y = ops.relu(inner)
+    y.backward(ndl.Tensor(np.ones(y.shape, "float32")))
+    (gate,) = [node for node in find_topo_sort([x.grad]) if isinstance(node.op, ops.Gate)]
+    assert gate.cached_data.strides == inner.cached_data.strides
+    assert gate.cached_data.strides[0] == 1
