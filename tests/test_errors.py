@@ -391,6 +391,8 @@ ROWS = [
     (lambda: ops.broadcast_to(X, (2, 2)), ValueError, "broadcast_to: shapes must broadcast, but got (2, 3) and (2, 2)"),
     (lambda: ops.sum_to(X, (2,)), ValueError, "sum_to: shapes must broadcast, but got (2, 3) and (2,)"),
     # ---- ops
+    (lambda: ops.standardize(ndl.ones(0, 3), 0), ValueError,
+     "standardize: axes must hold at least one element, but got axes (0,) of shape (0, 3)"),
     (lambda: ops.where(X, X, 0), TypeError, "where: condition must be of bools, but got dtype float32"),
     (lambda: X.astype("complex64"), TypeError,
      "astype: dtype must be one of real numbers or bools, but got 'complex64'"),
