@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from needle import check
+from needle.backend_ndarray import xp
 from needle.kernels import alternatives, columns
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
@@ -60,17 +61,26 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
 def correlate(x: Array, w: Array, window: Window) -> Array:
     """Cross-correlate: (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
-    return _in_single(FORWARD[_choice.forward], x, w, window)
+    parts, window = window.trimmed(x.shape[2:], w.shape[2:])
+    return _in_single(FORWARD[_choice.forward], x, w[(..., *parts)], window)
 
 
 def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
-    return _in_single(BACKWARD[_choice.backward][0], y, w, window, size)
+    parts, window = window.trimmed(size, w.shape[2:])
+    return _in_single(BACKWARD[_choice.backward][0], y, w[(..., *parts)], window, size)
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
-    return _in_single(BACKWARD[_choice.backward][1], x, y, window, kernel)
+    parts, trimmed = window.trimmed(x.shape[2:], kernel)
+    useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
+    w = _in_single(BACKWARD[_choice.backward][1], x, y, trimmed, useful)
+    if useful == kernel:
+        return w
+    whole = xp(w).zeros((*w.shape[:2], *kernel), w.dtype)
+    whole[(..., *parts)] = w
+    return whole
 
 
 def _in_single(product: Callable[..., Array], a: Array, b: Array, *parameters: Any) -> Array:

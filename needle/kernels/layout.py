@@ -11,10 +11,12 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.kernels.window import Size, Window
 
 Array = Any  # a raw array of NumPy or CuPy
+TURNED = 1 << 16  # elements from which on a copy into another order goes by blocks
+STRETCH = 256  # elements of an image in a block
 
 
 def innermost(x: Array) -> Array:
@@ -27,9 +29,24 @@ def outermost(x: Array) -> Array:
     return x.transpose((x.ndim - 1, *range(x.ndim - 1)))
 
 
+def turned(x: Array) -> Array:
+    """(N, C, *S) -> (C, *S, N): a view, or where x is row-major a contiguous copy.
+
+    The copy goes by blocks that lie side by side in the cache: NumPy's own, which steps over whole images, takes twice
+    as long where an image takes a power of two of bytes.
+    """
+    if x.shape[0] == 1 or x.size < TURNED or device_of(x).block_factor > 1 or not x.flags.c_contiguous:
+        return innermost(x)
+    images = x.reshape(x.shape[0], -1)
+    whole = xp(x).empty(images.shape[::-1], x.dtype)
+    for start in range(0, images.shape[1], STRETCH):
+        whole[start : start + STRETCH] = xp(x).ascontiguousarray(images[:, start : start + STRETCH]).T
+    return whole.reshape(*x.shape[1:], x.shape[0])
+
+
 def padded(x: Array, window: Window, value: float = 0) -> Array:
     """(N, C, *S) -> (C, *S + padding, N), contiguous; without padding a copy only where x is in another order."""
-    x = innermost(x)
+    x = turned(x)
     size = x.shape[1:-1]
     if window.padded(size) == size:
         return xp(x).ascontiguousarray(x)

@@ -57,6 +57,21 @@ class Window:
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
 
+    def trimmed(self, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
+        """The part of a kernel that meets the input anywhere, and the window of that part; the rest meets padding only.
+
+        On the small maps at the end of a network that is much: of 3 x 3 on a single element, the one in the middle.
+        """
+        parts, pairs = [], []
+        sides = zip(size, self.output(size, kernel), kernel, self.stride, self.dilation, self.padding, strict=True)
+        for n, p, k, s, d, (before, after) in sides:
+            useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
+            first = min(useful[0] if useful else 0, before // d)
+            cut = min(k - 1 - useful[-1] if useful else 0, after // d)
+            parts.append(slice(first, k - cut))
+            pairs.append((before - first * d, after - cut * d))
+        return tuple(parts), replace(self, padding=tuple(pairs))
+
     def ceiled(self, size: Size, kernel: Size) -> Window:
         """This window with padding added after, so that `output` rounds up: what is left over makes a last window.
 
