@@ -133,15 +133,15 @@ class Value:
         else:
             self = cls.__new__(cls)
             self.array = run(op, inputs)
-        self.op, self.inputs, self.grad = None, (), None
-        self.requires_grad, self.stamp = False, Memory.now
+        self.grad, self.stamp = None, Memory.now
         if op.is_view:
             self.memory = inputs[0].shared_memory()
         if mode.recording and op.differentiable:
             for x in inputs:
                 if x.requires_grad:
                     self.op, self.inputs, self.requires_grad = op, tuple(inputs), True
-                    break
+                    return self
+        self.op, self.inputs, self.requires_grad = None, (), False
         return self
 
     def add_gradient(self, parts: Any, grad: Any, op: Op) -> Any:

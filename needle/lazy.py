@@ -83,13 +83,13 @@ class Deferred:
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
     """The raw array that `op` computes of its inputs."""
-    arrays = [x.array for x in inputs]
-    if len(arrays) > 1:
-        first = type(arrays[0])
-        for array in arrays:
-            if type(array) is not first:
-                check_one_device(type(op).__name__, inputs)
-    array = op.compute(*arrays)
+    if len(inputs) == 1:
+        array = op.compute(inputs[0].array)
+    else:
+        arrays = [x.array for x in inputs]
+        if len(set(map(type, arrays))) > 1:
+            check_one_device(type(op).__name__, inputs)
+        array = op.compute(*arrays)
     if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
         array = device_of(array).asarray(array)
     return array

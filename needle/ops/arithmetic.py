@@ -18,7 +18,11 @@ class EWiseAdd(Elementwise):
         return a + b
 
     def gradient(self, out_grad, node):
-        return tuple(sum_to(out_grad, x.shape) if x.requires_grad else None for x in node.inputs)
+        a, b = node.inputs
+        return (
+            sum_to(out_grad, a.shape) if a.requires_grad else None,
+            sum_to(out_grad, b.shape) if b.requires_grad else None,
+        )
 
 
 class AddScalar(Elementwise):
@@ -62,7 +66,7 @@ class MulScalar(Elementwise):
         return x * self.scalar
 
     def gradient(self, out_grad, node):
-        return mul_scalar(out_grad, self.scalar)
+        return self(out_grad)
 
 
 class EWiseDiv(Elementwise):
@@ -92,7 +96,7 @@ class DivScalar(Elementwise):
         return x / self.scalar
 
     def gradient(self, out_grad, node):
-        return divide_scalar(out_grad, self.scalar)
+        return self(out_grad)
 
 
 class PowerScalar(Elementwise):
@@ -120,7 +124,7 @@ class Negate(Elementwise):
         return -x
 
     def gradient(self, out_grad, node):
-        return negate(out_grad)
+        return self(out_grad)
 
 
 class Cast(TensorOp):
