@@ -1,0 +1,63 @@
+"""Batch-innermost order is kept through a whole training step: no convolution meets an array that it has to turn."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import kernels, nn
+from needle.kernels import layout
+
+
+def networks():
+    conv = [nn.Conv2d(1, 4, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 6, 3, padding=1)]
+    head = [nn.Flatten(), nn.Linear(6 * 49, 10)]
+    yield "lenet", nn.Sequential(*conv, nn.ReLU(), *head), (8, 1, 14, 14)
+    norm = [nn.BatchNorm2d(6), nn.ReLU(), nn.Residual(nn.Conv2d(6, 6, 3, padding=1)), nn.AvgPool2d(7)]
+    yield "norm", nn.Sequential(*conv, *norm, nn.Flatten(), nn.Linear(6, 10)), (8, 1, 14, 14)
+    separable = [nn.Conv2d(3, 3, 3, padding=1, groups=3), nn.ReLU(), nn.Conv2d(3, 6, 1), nn.ReLU()]
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 10)]
+    yield "separable", nn.Sequential(*separable, nn.Conv2d(6, 6, 3, 2), nn.ReLU(), *head), (8, 3, 9, 9)
+    line = [nn.Conv1d(2, 4, 3, padding=2, dilation=2), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.ReLU(), nn.MaxPool1d(2)]
+    yield "line", nn.Sequential(*line, nn.Flatten(), nn.Linear(4 * 8, 10)), (8, 2, 18)
+
+
+NETWORKS = list(networks())
+
+
+def is_innermost(x):
+    return layout.innermost(x).flags.c_contiguous
+
+
+@pytest.mark.parametrize(("name", "model", "shape"), NETWORKS, ids=[name for name, *_ in NETWORKS])
+def test_a_training_step_turns_only_its_images(name, model, shape, monkeypatch):
+    met = []
+
+    def recorded(kernel, arrays):
+        def call(*args):
+            met.extend((kernel.__name__, x) for x in args[:arrays])
+            return kernel(*args)
+
+        return call
+
+    for kernel, arrays in (("correlate", 1), ("correlate_transpose", 1), ("correlate_weight", 2)):
+        monkeypatch.setattr(kernels, kernel, recorded(getattr(kernels, kernel), arrays))
+    images = np.random.randn(*shape).astype("float32")
+    labels = ndl.Tensor(np.arange(8) % 10, requires_grad=False)
+    loss = nn.CrossEntropyLoss()(model(ndl.Tensor(images, requires_grad=False)), labels)
+    loss.backward(create_graph=False)
+    assert {kernel for kernel, _ in met} == {"correlate", "correlate_transpose", "correlate_weight"}
+    turned = [(kernel, x.shape) for kernel, x in met if not is_innermost(x)]
+    assert turned == [("correlate", shape), ("correlate_weight", shape)]
+
+
+@pytest.mark.parametrize("shape", [(64, 3, 32, 32), (128, 5, 7, 33), (2, 1 << 16), (3, 1, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_turning_by_blocks_is_turning(shape, dtype):
+    x = np.random.randn(*shape).astype(dtype)
+    np.testing.assert_array_equal(layout.turned(x), layout.innermost(x))
+    assert layout.turned(x).dtype == dtype
+    inner = np.ascontiguousarray(layout.innermost(x))
+    view = layout.outermost(inner)
+    assert np.shares_memory(layout.turned(view), inner)
