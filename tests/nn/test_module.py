@@ -15,6 +15,8 @@ import torch
 import needle as ndl
 from needle import nn
 
+pytestmark = pytest.mark.usefixtures("on_device")
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
