@@ -259,3 +259,11 @@ def test_importing_needle_is_silent_and_touches_no_gpu(tmp_path):
     code = f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; import needle"
     process = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
+
+
+def test_importing_needle_does_not_read_the_metadata_of_distributions():
+    """That brings half of the standard library along, and is needed only where a GPU is asked for."""
+    code = "import numpy, sys; before = set(sys.modules); import needle; print(*(set(sys.modules) - before))"
+    process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "needle.nn" in process.stdout.split()
+    assert not {"importlib.metadata", "email.message", "zipfile"} & set(process.stdout.split())

@@ -137,7 +137,7 @@ class CudaDevice(BackendDevice):
     """The GPU, through CuPy: imported when the device is first used, never before."""
 
     waits = True
-    block_factor = 256  # a launch costs more than what a cache saves: 256 MiB instead of 1
+    block_factor = 256  # a launch costs more than what a cache saves
     dlpack_type = 2  # kDLCUDA
 
     def __init__(self) -> None:
@@ -303,7 +303,7 @@ def _device_named(name: str) -> BackendDevice:
 
 
 def seed(number: int) -> None:
-    """Start the random numbers of every device that can be used, NumPy's legacy global stream among them, at `number`.
+    """Start the random numbers of every device, NumPy's legacy global stream among them, at `number`.
 
     Initialisers, `nn.Dropout` and shuffling draw from NumPy's stream on every device, `functional.dropout` from that of
     the device of its input.

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Iterator
 from functools import cache
-from importlib import metadata, util
+from importlib import util
 
 CUDA_MAJORS = (13, 12)  # of the wheels of CuPy, the newest first
 OLDEST = 14  # of the versions of CuPy
@@ -26,6 +26,8 @@ EITHER = " or ".join(f"{install(major)} (CUDA {major})" for major in reversed(CU
 
 def wheels() -> Iterator[tuple[str, str]]:
     """The distributions of CuPy that are installed: pairs (name, version)."""
+    from importlib import metadata  # whose import takes as long as that of all of needle
+
     for name in (*(f"cupy-cuda{major}x" for major in CUDA_MAJORS), "cupy"):
         try:
             yield name, metadata.version(name)

@@ -35,7 +35,7 @@ class Standardize(TensorTupleOp):
         y = x - average
         variance = xp(x).square(y).mean(axis=self.axes, keepdims=True)
         scale = (variance + self.eps) ** -0.5
-        if self.scaled and all(affine[0].shape[i] == 1 for i in self.over(affine[0], x)):
+        if self.scaled and self.is_one_scale(affine[0], x):
             y *= scale * affine[0]
         else:
             y *= scale
@@ -45,10 +45,10 @@ class Standardize(TensorTupleOp):
             y += affine[-1]
         return y, average, variance
 
-    def over(self, weight, x):
-        """The axes of a weight over which x is normalised; those that it lacks are none."""
+    def is_one_scale(self, weight, x):
+        """Whether a weight is the same for all elements of x that are normalised together."""
         lead = x.ndim - weight.ndim
-        return [axis - lead for axis in self.axes if axis >= lead]
+        return all(weight.shape[axis - lead] == 1 for axis in self.axes if axis >= lead)
 
     def infer(self, x, *affine):
         statistics = Outline(tuple(1 if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
@@ -86,27 +86,23 @@ class StandardizeGradient(TensorTupleOp):
         self.forward = forward
 
     def compute(self, grad, x, average, variance, *affine):
-        forward, multiply = self.forward, xp(x).multiply
-        axes, scale = forward.axes, (variance + forward.eps) ** -0.5
+        forward, scale = self.forward, (variance + self.forward.eps) ** -0.5
         unit = x - average
         unit *= scale
-        parts = []
-        if forward.shifted:
-            parts.append(SumTo(affine[-1].shape).compute(grad))
+        product, weighted, parts = grad * unit, grad, []
         if forward.scaled:
             weight = affine[0]
-            product = multiply(grad, unit)
-            parts.insert(0, SumTo(weight.shape).compute(product))
-            if all(weight.shape[i] == 1 for i in forward.over(weight, x)):
+            parts.append(SumTo(weight.shape).compute(product))
+            if forward.is_one_scale(weight, x):
                 scale = scale * weight
             else:
-                grad = grad * weight
-                multiply(grad, unit, out=product)
-        else:
-            product = grad * unit
-        unit *= product.mean(axis=axes, keepdims=True)
-        unit += grad.mean(axis=axes, keepdims=True)
-        xp(x).subtract(grad, unit, out=unit)
+                weighted = grad * weight
+                xp(x).multiply(weighted, unit, out=product)
+        if forward.shifted:
+            parts.append(SumTo(affine[-1].shape).compute(grad))
+        unit *= product.mean(axis=forward.axes, keepdims=True)
+        unit += weighted.mean(axis=forward.axes, keepdims=True)
+        xp(x).subtract(weighted, unit, out=unit)
         unit *= scale
         return (unit, *parts)
 

@@ -162,7 +162,7 @@ def machine(monkeypatch):
         forget()
         monkeypatch.setitem(sys.modules, "cupy", cupy)
         monkeypatch.setattr(driver.ctypes, "CDLL", load(library))
-        monkeypatch.setattr(driver.metadata, "version", version(wheels, number))
+        monkeypatch.setattr(metadata, "version", version(wheels, number))
 
     yield made
     monkeypatch.undo()
