@@ -35,10 +35,10 @@ setup(
         "Typing :: Typed",
     ],
     python_requires=">=3.11",
-    install_requires=["numpy>=2.0"],
+    install_requires=["numpy>=2.0", "threadpoolctl>=3.5"],
     extras_require={
         "apps": ["tqdm>=4.64"],
-        "bench": ["threadpoolctl>=3.5", TORCH],
+        "bench": [TORCH],
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],

@@ -66,17 +66,16 @@ def _cores() -> int | None:
 
 
 def _blas() -> Iterator[str]:
-    """The libraries that multiply NumPy's matrices: their kernel and threads where threadpoolctl can ask them."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
+    """The libraries that multiply NumPy's matrices, with their kernels and threads where they tell."""
+    from threadpoolctl import threadpool_info
+
+    libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
+    for library in libraries:
+        kernel = library.get("architecture", "unknown")
+        yield f"{library['internal_api']} {library['version']}, kernel {kernel}, threads {library['num_threads']}"
+    if not libraries:
         built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        yield f"{built['name']} {built['version']}; `pip install threadpoolctl` shows its kernel and threads"
-        return
-    for library in threadpool_info():
-        if library["user_api"] == "blas":
-            kernel = library.get("architecture", "unknown")
-            yield f"{library['internal_api']} {library['version']}, kernel {kernel}, threads {library['num_threads']}"
+        yield f"{built['name']} {built['version']}, which does not tell its threads: needle works on one"
 
 
 def _gpus(cupy: Any) -> Iterator[str]:

@@ -35,11 +35,11 @@ def test_it_runs_as_a_script():
     assert np.__version__ in process.stdout
 
 
-def test_without_threadpoolctl_the_library_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+def test_a_blas_that_does_not_tell_its_threads_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "threadpoolctl", SimpleNamespace(threadpool_info=list))
     (line,) = found()["BLAS"]
     assert np.show_config(mode="dicts")["Build Dependencies"]["blas"]["version"] in line
-    assert "pip install threadpoolctl" in line
+    assert "needle works on one" in line
 
 
 def test_threadpoolctl_tells_the_kernel_and_the_threads(monkeypatch):

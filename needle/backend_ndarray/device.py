@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from needle import check
+from needle.backend_ndarray import threads
 from needle.backend_ndarray.driver import EITHER, OLDEST, cuda_problem
 
 if TYPE_CHECKING:
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from needle.backend_ndarray.ndarray import NDArray
 
 HostScalar = np.generic
+BLOCK_BYTES = 1 << 21  # of arrays that one thread works on at a time: about what stays in a core's share of the cache
 
 
 class BackendDevice:
@@ -109,11 +112,36 @@ class BackendDevice:
         """-1, 0 or 1 for each element of an array of this device, and NaN for NaN."""
         return self.xp.sign(array)
 
+    def share(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+        """Call `work` for each piece of work on arrays of this device; on the CPU threads share the pieces."""
+        for piece in pieces:
+            work(piece)
+
+    def stretches(self, length: int, row: int, least: int = 1 << 18) -> list[slice]:
+        """`length` rows of `row` bytes each cut into stretches of about `BLOCK_BYTES`: pieces for `share`.
+
+        There are enough of them for all threads where all rows together take `least` bytes.
+        """
+        size = max(1, BLOCK_BYTES * self.block_factor // max(1, row))
+        if length * row >= least:
+            size = min(size, -(-length // self.worker_count()))
+        return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+
+    def worker_count(self) -> int:
+        """How many threads share work."""
+        return 1
+
 
 class CpuDevice(BackendDevice):
     """The CPU, through NumPy; its product of tiled matrices is what the course asks of this device alone."""
 
     __tile_size__ = 8
+
+    def share(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+        threads.share(work, pieces)
+
+    def worker_count(self) -> int:
+        return threads.worker_count()
 
     def matmul_tiled(self, a: Buffer, b: Buffer, out: Buffer, m: int, n: int, p: int) -> None:
         """A product of matrices in tiles of t x t, t = `__tile_size__`: writes (m, n) @ (n, p) into `out`.

@@ -1,0 +1,129 @@
+"""Work on the CPU shared out over threads.
+
+NumPy releases Python's lock while it computes, so that threads of Python compute side by side. BLAS has threads of its
+own, which serve one product at a time and, idle, keep their cores busy for a while after it: whoever else wants to work
+there waits. So BLAS computes each share of the work on one thread, and lends its number: there are as many shares at a
+time as BLAS may use threads (OMP_NUM_THREADS and its kin, threadpoolctl.threadpool_limits).
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextvars import Context, copy_context
+from functools import cache
+from typing import Any
+
+
+class _Task:
+    """Work on some pieces, done by several threads, each of which takes the next piece when it is free."""
+
+    def __init__(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+        self.work, self.pieces = work, deque(pieces)
+        self.error: BaseException | None = None
+        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one entry for each helper that has come to the end
+
+    def run(self) -> None:
+        """Take pieces until there are none."""
+        while True:
+            try:
+                piece = self.pieces.popleft()
+            except IndexError:
+                return
+            try:
+                self.work(piece)
+            except BaseException as error:
+                self.error = error
+                self.pieces.clear()
+                return
+
+    def help(self, context: Context) -> None:
+        context.run(self.run)  # np.errstate is the context's
+        self.left.put(None)
+
+
+class _Helpers:
+    """Threads that wait for tasks; made as they are needed, and never ended."""
+
+    def __init__(self) -> None:
+        self.busy, self.count = threading.Lock(), 0
+        self.tasks: queue.SimpleQueue[tuple[_Task, Context]] = queue.SimpleQueue()
+
+    def ask(self, task: _Task, count: int) -> None:
+        """Have `count` threads help with a task."""
+        for _ in range(self.count, count):
+            threading.Thread(target=self._serve, name="needle", daemon=True).start()
+            self.count += 1
+        for _ in range(count):
+            self.tasks.put((task, copy_context()))
+
+    def _serve(self) -> None:
+        while True:
+            task, context = self.tasks.get()
+            task.help(context)
+            del task, context  # holds no array while it waits
+
+
+_helpers = _Helpers()
+
+
+def _forget() -> None:
+    global _helpers
+    _helpers = _Helpers()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)  # a child of fork has none of its parent's threads
+
+
+@cache
+def _libraries() -> list[Any]:
+    """The BLAS libraries of this process whose number of threads can be set."""
+    from threadpoolctl import ThreadpoolController  # takes as long to import as a step of a small network
+
+    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return found
+
+
+def worker_count() -> int:
+    """On how many threads `share` works: as many as BLAS may use; 1 where a BLAS does not tell (macOS' Accelerate)."""
+    libraries = _libraries()
+    return int(libraries[0].num_threads) if libraries else 1
+
+
+def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+    """Call `work` for each piece, shared out over `worker_count()` threads; in what order is not said.
+
+    Within a share of other work, and while another thread shares out, this thread does all. What `work` raises is
+    raised here; pieces that were not begun are left then.
+    """
+    task = _Task(work, pieces)
+    helpers = _helpers
+    if not helpers.busy.acquire(blocking=False):
+        task.run()
+    else:
+        try:
+            _share(task, helpers)
+        finally:
+            helpers.busy.release()
+    if task.error is not None:
+        raise task.error
+
+
+def _share(task: _Task, helpers: _Helpers) -> None:
+    counts = [(library, library.num_threads) for library in _libraries()]
+    count = min(counts[0][1], len(task.pieces)) if counts else 1
+    several = [(library, given) for library, given in counts if given > 1]
+    for library, _ in several:
+        library.set_num_threads(1)
+    try:
+        helpers.ask(task, count - 1)
+        task.run()
+        for _ in range(count - 1):
+            task.left.get()
+    finally:
+        for library, given in several:
+            library.set_num_threads(given)

@@ -1,0 +1,148 @@
+"""Work shared out over threads: all of it, once, with BLAS on one thread, and with its errors."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+import warnings
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+import needle as ndl
+from needle.backend_ndarray import threads
+from tests.standin.device import STANDIN
+
+pytestmark = pytest.mark.skipif(not ThreadpoolController().select(user_api="blas").lib_controllers, reason="no BLAS")
+
+
+def blas_threads():
+    return ThreadpoolController().select(user_api="blas").lib_controllers[0].num_threads
+
+
+@pytest.fixture(params=[1, 2, 3])
+def count(request):
+    """BLAS with that number of threads."""
+    with ThreadpoolController().limit(limits=request.param, user_api="blas"):
+        yield blas_threads()
+
+
+def test_every_piece_is_done_once(count):
+    done = []
+    threads.share(done.append, range(100))
+    assert sorted(done) == list(range(100))
+
+
+def test_the_pieces_meet_at_one_time(count):
+    """As many pieces as there are threads wait for each other, which one thread alone could not end."""
+    barrier = threading.Barrier(count)
+    threads.share(lambda piece: barrier.wait(timeout=10), range(count))
+    assert not barrier.broken
+
+
+def test_blas_has_one_thread_in_a_share_and_its_own_number_after(count):
+    seen = []
+    threads.share(lambda piece: seen.append(blas_threads()), range(3))
+    assert seen == [1, 1, 1]
+    assert blas_threads() == threads.worker_count() == count
+
+
+def test_an_error_comes_out_and_ends_the_work(count):
+    done = []
+
+    def work(piece):
+        if piece == 1:
+            raise IndexError("piece 1")
+        time.sleep(0.001)
+        done.append(piece)
+
+    with pytest.raises(IndexError, match="piece 1"):
+        threads.share(work, range(1000))
+    assert len(done) < 999
+    assert blas_threads() == count
+    threads.share(done.append, ["after"])
+    assert done[-1] == "after"
+
+
+def test_a_share_within_a_share_is_done_in_place(count):
+    names = set()
+
+    def inner(piece):
+        names.add((threading.current_thread().name, piece))
+
+    def outer(piece):
+        here = threading.current_thread().name
+        threads.share(lambda _: inner(piece), range(3))
+        assert (here, piece) in names
+
+    threads.share(outer, range(4))
+    assert {piece for _, piece in names} == set(range(4))
+
+
+def test_shares_of_two_threads_do_not_wait_for_each_other(count):
+    """While one thread shares out, another does its work itself."""
+    begun, ended, done = threading.Event(), threading.Event(), []
+
+    def slow(piece):
+        begun.set()
+        assert ended.wait(timeout=10)
+
+    other = threading.Thread(target=threads.share, args=(slow, range(count)))
+    other.start()
+    begun.wait(timeout=10)
+    threads.share(done.append, range(5))
+    ended.set()
+    other.join()
+    assert sorted(done) == list(range(5))
+
+
+def test_the_error_state_of_numpy_holds_in_every_thread(count):
+    barrier = threading.Barrier(count)
+
+    def overflow(piece):
+        barrier.wait(timeout=10)
+        np.float32(3e38) * np.ones(4, "float32") * np.float32(10)
+
+    with np.errstate(over="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        threads.share(overflow, range(count))
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        threads.share(overflow, range(count))
+
+
+def test_stretches_cut_all_rows_into_blocks(count):
+    for length, row in ((1, 1), (10, 1 << 20), (7, 1 << 22), (1000, 4), (0, 8), (64, 1 << 13)):
+        pieces = ndl.cpu().stretches(length, row)
+        assert [i for piece in pieces for i in range(length)[piece]] == list(range(length))
+        if length * row >= 1 << 18:
+            assert len(pieces) >= min(count, length)
+    assert len(ndl.cpu().stretches(10, 1 << 22)) == 10
+    assert len(STANDIN.stretches(10, 1 << 22)) == 1
+
+
+def test_another_device_does_its_work_in_order():
+    done = []
+    STANDIN.share(done.append, range(9))
+    assert done == list(range(9))
+    assert STANDIN.worker_count() == 1
+
+
+def test_a_forked_child_makes_threads_of_its_own():
+    code = """
+import os, sys, threading
+from threadpoolctl import threadpool_limits
+from needle.backend_ndarray import threads
+threadpool_limits(2, user_api="blas")
+barrier = threading.Barrier(threads.worker_count())
+threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+child = os.fork()
+if not child:
+    threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
