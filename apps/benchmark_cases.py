@@ -126,7 +126,7 @@ def conv_norm(out, kernel, stride=1, **options):
     return conv(out, kernel, stride, padding=kernel // 2, **options), norm, relu
 
 
-MOMENTUM = {"optimizer": "SGD", "options": {"lr": 0.01, "momentum": 0.9}}
+MOMENTUM = {"optimizer": "SGD", "options": {"lr": 0.001, "momentum": 0.9}}
 NETS = {
     "lenet": Net(
         (1, 28, 28), 64,

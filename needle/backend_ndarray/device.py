@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ class BackendDevice:
 
     waits = False  # whether asking for an element waits for work that was handed in before
     block_factor = 1  # how many times larger than on the CPU a block of scratch memory should be
+    reads_in_place = True  # whether a product of matrices reads them where they lie, even if they overlap
     dlpack_type = 1  # kDLCPU: how DLPack calls such memory
 
     def __init__(self, name: str, xp: Any) -> None:
@@ -117,14 +118,30 @@ class BackendDevice:
         for piece in pieces:
             work(piece)
 
-    def stretches(self, length: int, row: int, least: int = 1 << 18) -> list[slice]:
+    def share_sum(self, term: Callable[[Any], Any], pieces: Sequence[Any]) -> Any:
+        """The sum of the new arrays `term(piece)`; in the same order every time, for one number of threads."""
+        count = max(1, min(len(pieces), self.worker_count()))
+        totals: list[Any] = [None] * count
+
+        def work(part: int) -> None:
+            first, *rest = pieces[part * len(pieces) // count : (part + 1) * len(pieces) // count]
+            totals[part] = term(first)
+            for piece in rest:
+                totals[part] += term(piece)
+
+        self.share(work, range(count))
+        for total in totals[1:]:
+            totals[0] += total
+        return totals[0]
+
+    def stretches(self, length: int, row: int, split: bool | None = None) -> list[slice]:
         """`length` rows of `row` bytes each cut into stretches of about `BLOCK_BYTES`: pieces for `share`.
 
-        There are enough of them for all threads where all rows together take `least` bytes.
+        With `split` (None: where all rows together take 256 KiB) there are enough of them for all threads.
         """
         size = max(1, BLOCK_BYTES * self.block_factor // max(1, row))
-        if length * row >= least:
-            size = min(size, -(-length // self.worker_count()))
+        if split or (split is None and length * row >= 1 << 18):
+            size = max(1, min(size, -(-length // self.worker_count())))
         return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 
     def worker_count(self) -> int:
@@ -166,6 +183,7 @@ class CudaDevice(BackendDevice):
 
     waits = True
     block_factor = 256  # a launch costs more than what a cache saves
+    reads_in_place = False
     dlpack_type = 2  # kDLCUDA
 
     def __init__(self) -> None:

@@ -1,7 +1,7 @@
 """Convolution and pooling on raw arrays; nothing here knows of graphs."""
 
-from needle.kernels.columns import fold, unfold
 from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
+from needle.kernels.folding import fold, unfold
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.window import Size, Window, same_padding
 

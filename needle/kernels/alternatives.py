@@ -1,71 +1,25 @@
-"""Other ways to the same products: per kernel position, by a tensor contraction, and both gradients as convolutions.
+"""Other ways to the same products: by a tensor contraction, and both gradients as convolutions.
 
 Each equals its sister in `columns` to rounding, for every stride, padding, dilation and number of groups.
 """
 
 from __future__ import annotations
 
-import math
-
-from needle.backend_ndarray import device_of, xp
-from needle.kernels import columns
-from needle.kernels.layout import Array, innermost, outermost, padded, taps
+from needle.backend_ndarray import xp
+from needle.kernels import columns, folding
+from needle.kernels.layout import Array, innermost, outermost, padded
 from needle.kernels.window import Size, Window
 
-CHUNK_BYTES = 1 << 18  # of an accumulator at a time on the CPU: it is read and written once per kernel position
 
-
-def correlate_by_taps(x: Array, w: Array, window: Window) -> Array:
-    """Cross-correlate by one 1x1 product per kernel position, accumulated: (N, C, *S), (O, C/G, *K) -> (N, O, *P).
-
-    At stride 1, for an output as wide as the padded input, what a position meets is one stretch of that input, shifted:
-    the product takes it as it lies, without any columns, and the surplus is cut off in the end.
-    """
-    kernel, whole = w.shape[2:], padded(x, window)
-    output = window.output(x.shape[2:], kernel)
-    matrices = w.reshape(window.groups, w.shape[0] // window.groups, w.shape[1], *kernel)
-    if set(window.stride) == {1}:
-        return outermost(_shifted_products(whole, matrices, kernel, output, window))
-    y = xp(x).zeros((window.groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)
-    for position, met in taps(window, kernel, output):
-        y += columns.product(matrices[(..., *position)], columns.by_group(whole[met], window))
-    return outermost(y.reshape(w.shape[0], *output, x.shape[0]))
-
-
-def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
-    """The convolution at stride 1 of a padded (C, *S, N) with matrices (G, O/G, C/G, *K): (O, *P, N)."""
-    flat = columns.by_group(whole, window)
-    steps = [math.prod(whole.shape[axis + 2 :]) for axis in range(len(kernel))]
-    shifts = {
-        position: sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
-        for position, _ in taps(window, kernel, output)
-    }
-    groups, outs = matrices.shape[:2]
-    wide = xp(whole).empty((groups, outs, flat.shape[2]), whole.dtype)
-    length = flat.shape[2] - max(shifts.values())
-    chunk = max(1, CHUNK_BYTES * device_of(whole).block_factor // max(1, groups * outs * whole.itemsize))
-    for start in range(0, length, chunk):
-        stop = min(start + chunk, length)
-        block = wide[:, :, start:stop]
-        for i, (position, shift) in enumerate(shifts.items()):
-            met = columns.product(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
-            if i:
-                block += met
-            else:
-                block[...] = met
-    wide = wide.reshape(groups * outs, *whole.shape[1:])
-    return xp(whole).ascontiguousarray(wide[(slice(None), *(slice(n) for n in output))])
-
-
-def correlate_by_contraction(x: Array, w: Array, window: Window) -> Array:
-    """Cross-correlate by one view of all windows, in (N, *S, C) order, and a tensor contraction with w.
+def correlate_by_contraction(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """Cross-correlate, and add a bias (O,), by one view of all windows in (N, *S, C) order and a tensor contraction.
 
     (N, C, *S), (O, C/G, *K) -> (N, O, *P). The contraction holds the whole matrix of columns.
     """
     kernel, rank = w.shape[2:], w.ndim - 2
     output = window.output(x.shape[2:], kernel)
     whole = xp(x).ascontiguousarray(outermost(padded(x, window)).swapaxes(1, -1)).swapaxes(1, -1)
-    windows = columns.window_view(innermost(whole), kernel, output, window)
+    windows = folding.window_view(innermost(whole), kernel, output, window)
     share, outs = w.shape[1], w.shape[0] // window.groups
     parts = [
         xp(x).tensordot(
@@ -76,6 +30,7 @@ def correlate_by_contraction(x: Array, w: Array, window: Window) -> Array:
         for group in range(window.groups)
     ]
     y = xp(x).concatenate(parts, -1)  # (*P, N, O)
+    columns.add_bias(y.swapaxes(0, -1), bias)
     return y.transpose((rank, rank + 1, *range(rank)))
 
 

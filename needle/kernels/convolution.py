@@ -4,78 +4,53 @@
     correlate_transpose  y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)
     correlate_weight     x (N, C, *S), y (N, O, *P)   -> w (O, C/G, *K)
 
-Each has more than one algorithm, chosen by name within `conv_algorithm`.
+Each has more than one algorithm, chosen by shape, or by name within `conv_algorithm`.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from needle import check
-from needle.backend_ndarray import xp
-from needle.kernels import alternatives, columns
+from needle.backend_ndarray import device_of, xp
+from needle.kernels import alternatives, columns, folding, phases, taps, winograd
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
-FORWARD: dict[str, Callable[..., Array]] = {
-    "im2col": columns.correlate,
-    "taps": alternatives.correlate_by_taps,
-    "contraction": alternatives.correlate_by_contraction,
-}
-BACKWARD: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
-    "fold": (columns.correlate_transpose, columns.correlate_weight),
-    "convolution": (alternatives.transpose_by_convolution, alternatives.weight_by_convolution),
-}
 
-
-class _Choice(threading.local):
-    forward = "im2col"
-    backward = "fold"
-
-
-_choice = _Choice()
-
-
-@contextmanager
-def conv_algorithm(name: str) -> Iterator[None]:
-    """Compute convolutions of this thread by the algorithm of that name until the block ends.
-
-    Forward: "im2col" (columns and one matrix product), "taps" (one 1x1 product per kernel position) or "contraction"
-    (one view of all windows, one tensor contraction). Backward: "fold" (columns added back in their places) or
-    "convolution" (both gradients as convolutions). All give the same results to rounding. Without a name it is "im2col"
-    and "fold", which no layer of a small network was seen to lose by (docs/convolution.md has the measurements). Raises
-    ValueError for another name.
-    """
-    check.one_of("conv_algorithm", "name", name, [*FORWARD, *BACKWARD])
-    stage = "forward" if name in FORWARD else "backward"
-    before = getattr(_choice, stage)
-    setattr(_choice, stage, name)
-    try:
-        yield
-    finally:
-        setattr(_choice, stage, before)
-
-
-def correlate(x: Array, w: Array, window: Window) -> Array:
-    """Cross-correlate: (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
+def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
     parts, window = window.trimmed(x.shape[2:], w.shape[2:])
-    return _in_single(FORWARD[_choice.forward], x, w[(..., *parts)], window)
+    w = w[(..., *parts)]
+    name = _choice.forward
+    if name is None or not ALGORITHMS[name].fits(window, w.shape):
+        name = "winograd" if winograd.pays(x, w.shape, window) else "im2col"
+    return _in_single(ALGORITHMS[name].forward, x, w, window, bias)
 
 
 def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
     parts, window = window.trimmed(size, w.shape[2:])
-    return _in_single(BACKWARD[_choice.backward][0], y, w[(..., *parts)], window, size)
+    w = w[(..., *parts)]
+    name = _choice.transpose or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
+    return _in_single(ALGORITHMS[name].transpose, y, w, window, size)
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
-    parts, trimmed = window.trimmed(x.shape[2:], kernel)
+    parts, window = window.trimmed(x.shape[2:], kernel)
     useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
-    w = _in_single(BACKWARD[_choice.backward][1], x, y, trimmed, useful)
+    w_shape = (y.shape[1], x.shape[1] // window.groups, *useful)
+    name = _choice.weight
+    if name is None or not ALGORITHMS[name].fits(window, w_shape):
+        name = "winograd" if winograd.pays(x, w_shape, window) else "im2col"
+        name = "taps" if name == "im2col" and _taps_pay(x, w_shape, window) else name
+    w = _in_single(ALGORITHMS[name].weight, x, y, window, useful)
     if useful == kernel:
         return w
     whole = xp(w).zeros((*w.shape[:2], *kernel), w.dtype)
@@ -83,8 +58,94 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     return whole
 
 
-def _in_single(product: Callable[..., Array], a: Array, b: Array, *parameters: Any) -> Array:
+class Algorithm(NamedTuple):
+    """A way to some of the three products, and whether it is one for a window and a kernel (O, C/G, *K)."""
+
+    forward: Callable[..., Array] | None = None
+    transpose: Callable[..., Array] | None = None
+    weight: Callable[..., Array] | None = None
+    fits: Callable[[Window, Size], bool] = lambda window, w_shape: True
+
+
+by_phases = partial(phases.transpose_by_phases, correlate)
+ALGORITHMS = {
+    "im2col": Algorithm(columns.correlate, None, columns.correlate_weight),
+    "winograd": Algorithm(winograd.correlate, by_phases, winograd.correlate_weight, winograd.fits),
+    "taps": Algorithm(taps.correlate_by_taps, None, taps.weight_by_taps),
+    "contraction": Algorithm(alternatives.correlate_by_contraction),
+    "phases": Algorithm(None, by_phases),
+    "fold": Algorithm(None, folding.transpose_by_fold),
+    "convolution": Algorithm(None, alternatives.transpose_by_convolution, alternatives.weight_by_convolution),
+}
+
+
+class _Choice(threading.local):
+    forward: str | None = None
+    transpose: str | None = None
+    weight: str | None = None
+
+
+_choice = _Choice()
+STAGES = ("forward", "transpose", "weight")
+FEW, MANY = 8, 1024  # channels on one side; channels on both sides, multiplied
+LARGE = 1 << 24  # multiplications from which on several phases are worth their calls
+
+
+@contextmanager
+def conv_algorithm(name: str) -> Iterator[None]:
+    """Compute convolutions of this thread by the algorithm of that name until the block ends.
+
+    | name | forward | input gradient | weight gradient |
+    | :-- | :-- | :-- | :-- |
+    | im2col | columns, one matrix product | | columns, one matrix product |
+    | winograd | fewer multiplications, at stride 1 and kernels up to 3 | the same | the same |
+    | taps | a 1x1 product per kernel position | | a 1x1 product per kernel position |
+    | contraction | a view of all windows, a tensor contraction | | |
+    | phases | | convolutions at stride 1 by the forward algorithm | |
+    | fold | | one matrix product, columns added back | |
+    | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
+
+    Where a cell is empty, and where winograd does not fit, and without a name, the choice is by shape: what was faster
+    in the measurements of docs/convolution.md. All give the same results to rounding; only winograd's rounding is
+    coarser, and it makes NaN of the outputs near an infinity. Raises ValueError for another name.
+    """
+    algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
+    before = vars(_choice).copy()
+    vars(_choice).update({stage: name for stage in STAGES if getattr(algorithm, stage) is not None})
+    try:
+        yield
+    finally:
+        vars(_choice).clear()
+        vars(_choice).update(before)
+
+
+def _phases_pay(y: Array, w_shape: Size, window: Window, size: Size) -> bool:
+    """Whether the input gradient by phases is faster than by folding: not where most phases meet padding, or are small.
+
+    Folding adds K columns back, which takes longer than the product where there are few channels y.
+    """
+    products = math.prod(w_shape) * y.shape[0]
+    by_fold = products * math.prod(y.shape[2:])
+    by_phases = products * math.prod(size) // math.prod(window.stride)
+    few = w_shape[1] < FEW and w_shape[0] > window.groups  # BLAS is slow at flat products; depthwise has none
+    return not few and by_phases <= 1.25 * by_fold and (set(window.stride) == {1} or by_fold >= LARGE)
+
+
+def _taps_pay(x: Array, w_shape: Size, window: Window) -> bool:
+    """Whether the weight gradient by taps is faster than by columns: by a quarter, with 16 to 32 channels each."""
+    outs, share = w_shape[0] // window.groups, w_shape[1]
+    return (
+        device_of(x).reads_in_place
+        and window.stride[-1] == 1
+        and min(share, outs) > FEW
+        and share * outs <= MANY
+        and math.prod(w_shape[2:]) > 1
+    )
+
+
+def _in_single(product: Any, a: Array, b: Array, *parameters: Any) -> Array:
     """A product of two arrays; that of float16 arrays accumulates in float32."""
     if a.dtype != "float16":
         return product(a, b, *parameters)
-    return product(a.astype("float32"), b.astype("float32"), *parameters).astype("float16")
+    wide = [p.astype("float32") if hasattr(p, "dtype") else p for p in parameters]  # a bias
+    return product(a.astype("float32"), b.astype("float32"), *wide).astype("float16")

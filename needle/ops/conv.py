@@ -14,26 +14,30 @@ from needle.autograd import TensorOp
 from needle.kernels import Window, same_padding
 from needle.lazy import Outline
 from needle.ops.operand import tensor
+from needle.ops.reduce import summation
 from needle.ops.shape import pad, permute
 
 
 class Correlate(TensorOp):
-    """Cross-correlate: x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)."""
+    """Cross-correlate, and add a bias (O,) if there is one: x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)."""
+
+    reads_inputs = slice(2)
 
     def __init__(self, window):
         self.window = window
 
-    def compute(self, x, w):
-        return kernels.correlate(x, w, self.window)
+    def compute(self, x, w, *bias):
+        return kernels.correlate(x, w, self.window, *bias)
 
-    def infer(self, x, w):
+    def infer(self, x, w, *bias):
         return Outline((x.shape[0], w.shape[0], *self.window.output(x.shape[2:], w.shape[2:])), x.dtype)
 
     def gradient(self, out_grad, node):
-        x, w = node.inputs
+        x, w, *bias = node.inputs
         return (
             CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
             CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
+            *(summation(out_grad, (0, *range(2, x.ndim))) if b.requires_grad else None for b in bias),
         )
 
 
@@ -114,8 +118,8 @@ class Fold(TensorOp):
         return Unfold(self.window, self.kernel)(out_grad)
 
 
-def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
-    """Cross-correlate x (N, C, *S) with w (O, C/G, *K) over any number of spatial axes: (N, O, *P).
+def convolve(op, x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+    """Cross-correlate x (N, C, *S) with w (O, C/G, *K) over any number of spatial axes, plus bias (O,): (N, O, *P).
 
     Each option is one integer or one for each spatial axis; `padding` may also be a pair (before, after) for each axis,
     "valid" (none) or "same" (as many outputs as inputs, at stride 1). With padding on both sides
@@ -143,7 +147,7 @@ def convolve(op, x, w, *, stride=1, padding=0, dilation=1, groups=1):
         raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
     check_fit(op, x, w.shape[2:], window)
     check_floats(op, x=x, weight=w)
-    return Correlate(window)(x, w)
+    return Correlate(window)(x, w) if bias is None else Correlate(window)(x, w, bias)
 
 
 def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, groups=1, dilation=1):

@@ -155,10 +155,10 @@ def _apply(op, rank, product, x, weight, bias, *, groups, **options):
         if bias.shape != outs:
             raise ValueError(f"{op}: bias must have the shape {outs} of out-channels, but got {bias.shape}")
         check_floats(op, x=x, bias=bias)
+    if product is convolve:
+        return unbatched(convolve(op, x, weight, bias, groups=groups, **options))
     y = product(op, x, weight, groups=groups, **options)
-    if bias is not None:
-        y = y + reshape(bias, (1, -1) + (1,) * rank)
-    return unbatched(y)
+    return unbatched(y if bias is None else y + reshape(bias, (1, -1) + (1,) * rank))
 
 
 def _batched(op, rank, x):

@@ -1,0 +1,75 @@
+"""The input gradient of a convolution as convolutions at stride 1, one for each phase of the stride.
+
+Elements of the input that lie a stride apart meet the same elements of the kernel. So each such phase is a convolution
+of y with those alone, from back to front: nothing is spread out with zeros, nothing is added back. At stride 1 it is
+the convolution with the flipped kernel.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from needle.backend_ndarray import xp
+from needle.kernels.layout import Array, innermost, outermost
+from needle.kernels.window import Size, Window
+
+
+class _Phase(NamedTuple):
+    """Along one axis: places in x, what of the kernel meets them, what of y they meet, padding of y, dilation."""
+
+    places: slice
+    taps: slice
+    outputs: slice
+    padding: tuple[int, int]
+    dilation: int
+
+
+def transpose_by_phases(
+    correlate: Callable[[Array, Array, Window], Array], y: Array, w: Array, window: Window, size: Size
+) -> Array:
+    """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S), by `correlate` itself."""
+    groups, rank = window.groups, len(size)
+    swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
+    swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
+    sides = zip(size, y.shape[2:], w.shape[2:], window.stride, window.dilation, window.padding, strict=True)
+    phases = list(itertools.product(*(_phases(*side) for side in sides)))
+    x = xp(y).empty((swapped.shape[0], *size, y.shape[0]), y.dtype)
+    for phase in phases:
+        places, taps, outputs, padding, dilation = zip(*phase, strict=True)
+        kernel = xp(w).flip(swapped[(..., *taps)], tuple(range(2, 2 + rank)))
+        met = y[(..., *outputs)]
+        if 0 in (*kernel.shape[2:], *met.shape[2:]):
+            x[(slice(None), *places)] = 0
+            continue
+        part = correlate(met, kernel, Window((1,) * rank, padding, dilation, groups))
+        if len(phases) == 1:
+            return part
+        x[(slice(None), *places)] = innermost(part)
+    return outermost(x)
+
+
+def _phases(n: int, p: int, k: int, stride: int, dilation: int, padding: tuple[int, int]) -> Iterator[_Phase]:
+    """The phases along an axis of `n` elements of x, `p` of y and `k` of the kernel.
+
+    x[i] = Σ y[q]·w[j] over stride·q + dilation·j = i + before. For i = first + stride·t the solutions are
+    j = j0 + step·m and q = b + t - d·m, where step = stride / gcd and d = dilation / gcd.
+    """
+    common = math.gcd(stride, dilation)
+    step, d = stride // common, dilation // common
+    for first in range(min(stride, n)):
+        place = first + padding[0]
+        start = next((j for j in range(step) if (place - dilation * j) % stride == 0), k)
+        taps, count = len(range(start, k, step)), len(range(first, n, stride))
+        b = (place - dilation * start) // stride
+        before = d * (taps - 1) - b
+        after = count - p + b
+        yield _Phase(
+            slice(first, None, stride),
+            slice(start, None, step),
+            slice(max(0, -before), max(0, p - max(0, -after))),
+            (max(0, before), max(0, after)),
+            d,
+        )
