@@ -3,6 +3,7 @@
 from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
 from needle.kernels.folding import fold, unfold
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
+from needle.kernels.product import matmul
 from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "fold",
     "gather_at_max",
     "locate_max",
+    "matmul",
     "max_windows",
     "same_padding",
     "scatter_to_max",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
@@ -32,14 +32,30 @@ def fold(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
 
 
 def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in x, by columns of x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
-    kernel, output, batch = w.shape[2:], y.shape[2:], y.shape[0]
-    channels = w.shape[1] * window.groups
-    columns = product(by_group(w, window).swapaxes(1, 2), by_group(xp(y).ascontiguousarray(innermost(y)), window))
-    columns = columns.reshape(channels, *kernel, *output, batch)
-    x = xp(y).zeros((channels, *window.padded(size), batch), y.dtype)
-    for position, met in taps(window, kernel, output):
-        x[met] += columns[(slice(None), *position)]
+    """The derivative of ⟨y, correlate(x, w)⟩ in x, by columns of x: (N, O, *P), (O, C/G, *K) -> (N, C, *S).
+
+    Threads share the channels of x: its rows belong to several rows of the output.
+    """
+    kernel, output, batch, groups = w.shape[2:], y.shape[2:], y.shape[0], window.groups
+    share, row, device = w.shape[1], math.prod(output[1:]) * batch, device_of(y)
+    matrix = by_group(w, window).swapaxes(1, 2)
+    source = by_group(xp(y).ascontiguousarray(innermost(y)), window)
+    x = xp(y).zeros((groups * share, *window.padded(size), batch), y.dtype)
+
+    def work(part: slice) -> None:
+        """Some groups, or of a single one some channels: what other threads add does not meet them."""
+        target = x[part] if groups == 1 else x[part.start * share : part.stop * share]
+        one = slice(part.start * math.prod(kernel), part.stop * math.prod(kernel))
+        weights, met_by = (matrix[:, one], source) if groups == 1 else (matrix[part], source[part])
+        for rows in device.stretches(output[0], math.prod((len(target), *kernel)) * row * y.itemsize, False):
+            columns = product(weights, met_by[:, :, rows.start * row : rows.stop * row])
+            block = (rows.stop - rows.start, *output[1:])
+            columns = columns.reshape(len(target), *kernel, *block, batch)
+            for position, met in taps(window, kernel, block, rows.start):
+                target[met] += columns[(slice(None), *position)]
+
+    units = groups if groups > 1 else share
+    device.share(work, device.stretches(units, x.nbytes // max(1, units) * math.prod(kernel)))
     return outermost(x[inside(size, window)])
 
 

@@ -16,7 +16,7 @@ from needle.kernels.window import Size, Window
 
 Array = Any  # a raw array of NumPy or CuPy
 TURNED = 1 << 16  # elements from which on a copy into another order goes by blocks
-STRETCH = 256  # elements of an image in a block
+STRETCH = 512  # elements of an image in a block
 
 
 def innermost(x: Array) -> Array:
@@ -32,15 +32,22 @@ def outermost(x: Array) -> Array:
 def turned(x: Array) -> Array:
     """(N, C, *S) -> (C, *S, N): a view, or where x is row-major a contiguous copy.
 
-    The copy goes by blocks that lie side by side in the cache: NumPy's own, which steps over whole images, takes twice
-    as long where an image takes a power of two of bytes.
+    The copy goes by blocks that lie side by side in the cache, and a little apart, since lines that are a power of two
+    of bytes apart drive each other out: NumPy's own, which steps over whole images, takes two to four times as long.
     """
-    if x.shape[0] == 1 or x.size < TURNED or device_of(x).block_factor > 1 or not x.flags.c_contiguous:
+    device = device_of(x)
+    if x.shape[0] == 1 or x.size < TURNED or device.block_factor > 1 or not x.flags.c_contiguous:
         return innermost(x)
     images = x.reshape(x.shape[0], -1)
     whole = xp(x).empty(images.shape[::-1], x.dtype)
-    for start in range(0, images.shape[1], STRETCH):
-        whole[start : start + STRETCH] = xp(x).ascontiguousarray(images[:, start : start + STRETCH]).T
+
+    def work(start: int) -> None:
+        part = images[:, start : start + STRETCH]
+        block = xp(x).empty((len(part), STRETCH + 16), x.dtype)[:, : part.shape[1]]
+        block[...] = part
+        whole[start : start + STRETCH] = block.T
+
+    device.share(work, range(0, len(whole), STRETCH))
     return whole.reshape(*x.shape[1:], x.shape[0])
 
 

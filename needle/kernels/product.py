@@ -1,0 +1,38 @@
+"""Matrix products on threads."""
+
+from __future__ import annotations
+
+import math
+
+from needle.backend_ndarray import device_of, xp
+from needle.kernels.layout import Array
+
+ALONE = 1 << 18  # multiplications up to which OpenBLAS takes a single thread by itself
+SHARED = 1 << 22  # multiplications from which on a product is worth sharing
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """(*B, n, k), (*B, k, m) -> (*B, n, m), by the rules of NumPy's matmul; threads share its longest axis.
+
+    BLAS could share it too, but its threads go on looking for work for a while, and so hold up those of the next op.
+    """
+    device = device_of(a)
+    shape = (*xp(a).broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
+    products = math.prod(shape) * a.shape[-1]
+    if products <= ALONE or device.worker_count() == 1:
+        return a @ b
+    y = xp(a).empty(shape, xp(a).result_type(a, b))
+    axis = max(range(len(shape)), key=shape.__getitem__) - len(shape)
+
+    def part_of(array: Array, axis: int, part: slice) -> Array:
+        if -axis > array.ndim or array.shape[axis] == 1:  # broadcast
+            return array
+        return array[(..., part, *(slice(None),) * (-axis - 1))]
+
+    def work(part: slice) -> None:
+        left = a if axis == -1 else part_of(a, axis, part)
+        right = b if axis == -2 else part_of(b, axis, part)
+        xp(a).matmul(left, right, out=part_of(y, axis, part))
+
+    device.share(work, device.stretches(shape[axis], y.nbytes // shape[axis], products >= SHARED))
+    return y
