@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from needle.backend_ndarray import xp
@@ -17,14 +18,13 @@ from needle.kernels.layout import Array, innermost, outermost
 from needle.kernels.window import Size, Window
 
 
-class _Phase(NamedTuple):
-    """Along one axis: places in x, what of the kernel meets them, what of y they meet, padding of y, dilation."""
+class Phase(NamedTuple):
+    """Along each axis: places in x, what of the kernel meets them, and what of y; and the window of these two."""
 
-    places: slice
-    taps: slice
-    outputs: slice
-    padding: tuple[int, int]
-    dilation: int
+    places: tuple[slice, ...]
+    taps: tuple[slice, ...]
+    outputs: tuple[slice, ...]
+    window: Window
 
 
 def transpose_by_phases(
@@ -34,25 +34,35 @@ def transpose_by_phases(
     groups, rank = window.groups, len(size)
     swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
     swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
-    sides = zip(size, y.shape[2:], w.shape[2:], window.stride, window.dilation, window.padding, strict=True)
-    phases = list(itertools.product(*(_phases(*side) for side in sides)))
     x = xp(y).empty((swapped.shape[0], *size, y.shape[0]), y.dtype)
-    for phase in phases:
-        places, taps, outputs, padding, dilation = zip(*phase, strict=True)
-        kernel = xp(w).flip(swapped[(..., *taps)], tuple(range(2, 2 + rank)))
-        met = y[(..., *outputs)]
+    phases = _phases(window, size, y.shape[2:], w.shape[2:])
+    for places, taps, outputs, part in phases:
+        kernel, met = xp(w).flip(swapped[(..., *taps)], tuple(range(2, 2 + rank))), y[(..., *outputs)]
         if 0 in (*kernel.shape[2:], *met.shape[2:]):
             x[(slice(None), *places)] = 0
-            continue
-        part = correlate(met, kernel, Window((1,) * rank, padding, dilation, groups))
-        if len(phases) == 1:
-            return part
-        x[(slice(None), *places)] = innermost(part)
+        elif len(phases) == 1:
+            return correlate(met, kernel, part)
+        else:
+            x[(slice(None), *places)] = innermost(correlate(met, kernel, part))
     return outermost(x)
 
 
-def _phases(n: int, p: int, k: int, stride: int, dilation: int, padding: tuple[int, int]) -> Iterator[_Phase]:
-    """The phases along an axis of `n` elements of x, `p` of y and `k` of the kernel.
+@lru_cache(maxsize=4096)  # a network asks for the same ones in every step
+def _phases(window: Window, size: Size, output: Size, kernel: Size) -> list[Phase]:
+    """The phases of a convolution of sizes `size` with `kernel` to `output`."""
+    sides = zip(size, output, kernel, window.stride, window.dilation, window.padding, strict=True)
+    found = []
+    for phase in itertools.product(*(_along(*side) for side in sides)):
+        places, taps, outputs, padding, dilation = zip(*phase, strict=True)
+        found.append(Phase(places, taps, outputs, Window((1,) * len(size), padding, dilation, window.groups)))
+    return found
+
+
+def _along(
+    n: int, p: int, k: int, stride: int, dilation: int, padding: tuple[int, int]
+) -> Iterator[tuple[slice, slice, slice, tuple[int, int], int]]:
+    """The phases along an axis of `n` elements of x, `p` of y and `k` of the kernel: the parts of a Phase, its padding
+    and dilation.
 
     x[i] = Σ y[q]·w[j] over stride·q + dilation·j = i + before. For i = first + stride·t the solutions are
     j = j0 + step·m and q = b + t - d·m, where step = stride / gcd and d = dilation / gcd.
@@ -66,7 +76,7 @@ def _phases(n: int, p: int, k: int, stride: int, dilation: int, padding: tuple[i
         b = (place - dilation * start) // stride
         before = d * (taps - 1) - b
         after = count - p + b
-        yield _Phase(
+        yield (
             slice(first, None, stride),
             slice(start, None, step),
             slice(max(0, -before), max(0, p - max(0, -after))),

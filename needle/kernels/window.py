@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from needle import check
@@ -62,15 +63,7 @@ class Window:
 
         On the small maps at the end of a network that is much: of 3 x 3 on a single element, the one in the middle.
         """
-        parts, pairs = [], []
-        sides = zip(size, self.output(size, kernel), kernel, self.stride, self.dilation, self.padding, strict=True)
-        for n, p, k, s, d, (before, after) in sides:
-            useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
-            first = min(useful[0] if useful else 0, before // d)
-            cut = min(k - 1 - useful[-1] if useful else 0, after // d)
-            parts.append(slice(first, k - cut))
-            pairs.append((before - first * d, after - cut * d))
-        return tuple(parts), replace(self, padding=tuple(pairs))
+        return _trimmed(self, size, kernel)
 
     def ceiled(self, size: Size, kernel: Size) -> Window:
         """This window with padding added after, so that `output` rounds up: what is left over makes a last window.
@@ -83,6 +76,19 @@ class Window:
             last -= s if last >= n + before else 0
             pairs.append((before, max(after, last + extent - n - before)))
         return replace(self, padding=tuple(pairs))
+
+
+@lru_cache(maxsize=4096)  # a network asks for the same ones in every step
+def _trimmed(window: Window, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
+    parts, pairs = [], []
+    sides = zip(size, window.output(size, kernel), kernel, window.stride, window.dilation, window.padding, strict=True)
+    for n, p, k, s, d, (before, after) in sides:
+        useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
+        first = min(useful[0] if useful else 0, before // d)
+        cut = min(k - 1 - useful[-1] if useful else 0, after // d)
+        parts.append(slice(first, k - cut))
+        pairs.append((before - first * d, after - cut * d))
+    return tuple(parts), replace(window, padding=tuple(pairs))
 
 
 def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tuple[tuple[int, int], ...]:

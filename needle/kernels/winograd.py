@@ -19,7 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from functools import cache, reduce
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 import numpy as np
@@ -141,15 +141,23 @@ def pays(x: Array, w_shape: Size, window: Window) -> bool:
 
     float64 keeps the plain sum, which is more exact. The cost of the transformations is a fit to measurements.
     """
+    return (
+        x.dtype == "float32"
+        and device_of(x).reads_in_place
+        and fits(window, w_shape)
+        and _saves(x.shape, w_shape, window)
+    )
+
+
+@lru_cache(maxsize=4096)
+def _saves(x_shape: Size, w_shape: Size, window: Window) -> bool:
     outs, channels, *kernel = w_shape
-    if not fits(window, w_shape) or x.dtype != "float32" or not device_of(x).reads_in_place or min(kernel) < 2:
-        return False
-    output = window.output(x.shape[2:], tuple(kernel))
-    plain = math.prod(w_shape) * math.prod(output) * x.shape[0]
+    output = window.output(x_shape[2:], tuple(kernel))
+    plain = math.prod(w_shape) * math.prod(output) * x_shape[0]
     m, n = OUTPUTS ** len(kernel), math.prod(OUTPUTS + k - 1 for k in kernel)
     tiles = math.prod(d * -(-p // (OUTPUTS * d)) for p, d in zip(output, window.dilation, strict=True))
-    cost = n * (channels * outs + TRANSFORMATION * (n * channels + m * outs)) * tiles * x.shape[0]
-    return bool(plain >= WORTHWHILE and cost < 0.85 * plain)
+    cost = n * (channels * outs + TRANSFORMATION * (n * channels + m * outs)) * tiles * x_shape[0]
+    return min(kernel) > 1 and plain >= WORTHWHILE and cost < 0.85 * plain
 
 
 def apply(matrix: Array, x: Array) -> Array:

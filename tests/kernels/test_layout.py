@@ -52,12 +52,19 @@ def test_a_training_step_turns_only_its_images(name, model, shape, monkeypatch):
     assert turned == [("correlate", shape), ("correlate_weight", shape)]
 
 
-@pytest.mark.parametrize("shape", [(64, 3, 32, 32), (128, 5, 7, 33), (2, 1 << 16), (3, 1, 5)])
+@pytest.mark.parametrize("pairs", [0, 1])
+@pytest.mark.parametrize(
+    "shape", [(64, 3, 32, 32), (128, 5, 7, 33), (128, 130, 2, 2), (2, 1, 1 << 16), (3, 1, 5), (8, 4, 30, 9, 9)]
+)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_turning_by_blocks_is_turning(shape, dtype):
+def test_turning_by_blocks_is_turning(shape, dtype, pairs):
     x = np.random.randn(*shape).astype(dtype)
-    np.testing.assert_array_equal(layout.turned(x), layout.innermost(x))
-    assert layout.turned(x).dtype == dtype
+    rank = len(shape) - 2
+    window = kernels.Window((1,) * rank, ((pairs, 2 * pairs),) * rank, (1,) * rank)
+    found = layout.padded(x, window)
+    expected = np.pad(layout.innermost(x), ((0, 0), *window.padding, (0, 0)))
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == dtype
+    assert found.flags.c_contiguous
     inner = np.ascontiguousarray(layout.innermost(x))
-    view = layout.outermost(inner)
-    assert np.shares_memory(layout.turned(view), inner)
+    assert np.shares_memory(layout.padded(layout.outermost(inner), window), inner) == (pairs == 0)
