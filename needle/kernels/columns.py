@@ -10,16 +10,26 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from typing import NamedTuple
 
 from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, outermost, padded
 from needle.kernels.window import Size, Window
 
 SHORTEST = {"forward": 32, "weight": 256}  # elements of an output row from which on rows overlap
+LONG = 256  # elements of an output row that needs no others beside it
 REORDERED = 12  # elements whose copying costs as much as one element of a kernel in another order
 SMALL = 10**6  # multiplications up to which OpenBLAS multiplies without repacking: up to 1.3 times faster
 NARROWEST = 48  # columns of such a product
 SHARED = 1 << 23  # multiplications from which on threads share a convolution
+
+
+class Rows(NamedTuple):
+    """Rows of an output's first axis: as `part` says, `number` of them, which are `lanes` together for one product."""
+
+    part: slice
+    number: int
+    lanes: int
 
 
 class Columns:
@@ -27,8 +37,9 @@ class Columns:
 
     Rows that overlap: for each row of x the outputs of a row meet the same elements, whichever kernel row they belong
     to. So these are copied once, for the kernel positions on the other axes alone (K' of K0·K'), and the columns of an
-    output row are the K0 copies that begin at it: a view. B counts output rows, R = K0·C/G·K', L = P'·N. It takes a
-    third to a half off the time of layers with 1 to 32 channels.
+    output row are the K0 copies that begin at it: a view. It takes a third to a half off the time of layers with 1 to
+    32 channels. With a dilation of the first axis short rows go together, as its lanes, and of long ones every so
+    many. B counts output rows, by lanes, R = K0·C/G·K', L = lanes·P'·N.
 
     Otherwise every position of the kernel is copied, or none where the columns are x itself: B = 1, R = C/G·K,
     L = rows·P'·N.
@@ -38,52 +49,56 @@ class Columns:
         outs, self.share, *kernel = w_shape
         self.x, self.kernel, self.output, self.window = x, tuple(kernel), output, window
         self.row = math.prod(output[1:]) * x.shape[-1]
-        stride, dilation = window.stride[0], window.dilation[0]
-        saved = (output[0] - 1) * (kernel[0] - stride) * self.row
+        self.dilation, stride = window.dilation[0], window.stride[0]
+        saved = (output[0] - self.dilation) * (kernel[0] - stride) * self.row
         self.overlap = (
             device_of(x).reads_in_place
-            and self.row >= SHORTEST[purpose]
-            and 1 in (stride, dilation)
+            and self.row * (self.dilation if self.row < LONG else 1) >= SHORTEST[purpose]
+            and 1 in (stride, self.dilation)
             and saved > REORDERED * outs * kernel[0]
         )
         self.products = math.prod(w_shape) * output[0] * self.row
 
-    def pieces(self) -> list[slice]:
-        """Stretches of the output's first axis, as pieces for threads; a dilated kernel takes every so many rows."""
-        step = self.window.dilation[0] if self.overlap else 1
-        copied = self.x.shape[0] * math.prod(self.kernel[self.overlap :]) * self.row * self.x.itemsize
-        found: list[range] = []
-        for phase in range(min(step, self.output[0])):
-            rows = range(phase, self.output[0], step)
-            found += [rows[part] for part in device_of(self.x).stretches(len(rows), copied, self.products >= SHARED)]
-        return [slice(rows.start, rows.stop, step) for rows in found]
+    def pieces(self) -> list[Rows]:
+        """All rows of the output, as pieces for threads."""
+        step = self.dilation if self.overlap else 1
+        lanes = step if self.row < LONG else 1
+        copied = self.x.shape[0] * math.prod(self.kernel[self.overlap :]) * self.row * lanes * self.x.itemsize
+        found = []
+        for first in range(0, min(step, self.output[0]), lanes):
+            rows = range(first, self.output[0] - lanes + 1, step)
+            for part in device_of(self.x).stretches(len(rows), copied, self.products >= SHARED):
+                chosen = slice(rows[part].start, rows[part].stop, step // lanes)
+                found.append(Rows(chosen, (part.stop - part.start) * lanes, lanes))
+        if rest := self.output[0] % lanes:
+            found.append(Rows(slice(self.output[0] - rest, None), rest, rest))
+        return found
 
-    def build(self, rows: slice) -> Array:
+    def build(self, rows: Rows) -> Array:
         """The columns (G, B, R, L) of some output rows."""
-        groups, share = self.window.groups, self.share
-        stride, count = self.window.stride, len(range(self.output[0])[rows])
-        x = self.x[:, rows.start * stride[0] :]
+        groups, share, stride = self.window.groups, self.share, self.window.stride
+        x, count, length = self.x[:, rows.part.start * stride[0] :], rows.number // rows.lanes, rows.lanes * self.row
         channel, first, *space, image = x.strides
         met = [step * d for step, d in zip(space, self.window.dilation[1:], strict=True)]
         moved = [step * s for step, s in zip(space, stride[1:], strict=True)]
-        others, strides = (*self.kernel[1:], *self.output[1:], x.shape[-1]), (*met, *moved, image)
         as_strided = xp(x).lib.stride_tricks.as_strided
         if not self.overlap:
             view = as_strided(
                 x,
                 (groups, share, *self.kernel, count, *self.output[1:], x.shape[-1]),
-                (channel * share, channel, first * self.window.dilation[0], *met, first * stride[0], *moved, image),
+                (channel * share, channel, first * self.dilation, *met, first * stride[0], *moved, image),
             )
-            return view.reshape(groups, 1, share * math.prod(self.kernel), count * self.row)
-        height = (count - 1) * stride[0] + self.kernel[0]
+            return view.reshape(groups, 1, share * math.prod(self.kernel), count * length)
+        height, rank = (count - 1) * stride[0] + self.kernel[0], share * math.prod(self.kernel[1:])
         copied = as_strided(
-            x, (groups, height, share, *others), (channel * share, first * rows.step, channel, *strides)
+            x,
+            (groups, height, share, *self.kernel[1:], rows.lanes, *self.output[1:], x.shape[-1]),
+            (channel * share, first * self.dilation, channel, *met, first, *moved, image),
         ).copy()
-        rank = share * math.prod(self.kernel[1:])
-        step = self.row * x.itemsize
+        step = length * x.itemsize
         return as_strided(
             copied,
-            (groups, count, self.kernel[0] * rank, self.row),
+            (groups, count, self.kernel[0] * rank, length),
             (height * rank * step, stride[0] * rank * step, step, x.itemsize),
         )
 
@@ -100,13 +115,12 @@ class Columns:
             return xp(matrix).ascontiguousarray(matrix.reshape(outs, first, self.share, *others).swapaxes(1, 2))
         return xp(matrix).ascontiguousarray(matrix).reshape(outs, self.share, first, *others)
 
-    def target(self, y: Array, rows: slice) -> Array:
+    def target(self, y: Array, rows: Rows) -> Array:
         """Rows of an output (O, *P, N) as a view (G, B, O/G, L)."""
-        part, groups = y[:, rows], self.window.groups
-        shape = (groups, y.shape[0] // groups, part.shape[1], self.row)
-        if self.overlap:
-            return part.reshape(shape).swapaxes(1, 2)
-        return part.reshape(*shape[:2], 1, shape[2] * shape[3]).swapaxes(1, 2)
+        groups, count, length = self.window.groups, rows.number // rows.lanes, rows.lanes * self.row
+        if not self.overlap:
+            count, length = 1, count * length
+        return y[:, rows.part].reshape(groups, y.shape[0] // groups, count, length).swapaxes(1, 2)
 
 
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
@@ -116,9 +130,9 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     columns = Columns(padded(x, window), w.shape, output, window, "forward")
     matrix = columns.matrix(w)
 
-    def work(rows: slice) -> None:
+    def work(rows: Rows) -> None:
         multiply(matrix, columns.build(rows), columns.target(y, rows))
-        add_bias(y[:, rows], bias)
+        add_bias(y[:, rows.part], bias)
 
     device_of(x).share(work, columns.pieces())
     return outermost(y)
@@ -131,7 +145,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     source = xp(y).ascontiguousarray(innermost(y))
     rows_first = y.shape[1] == window.groups  # depthwise: the product is one row for each group
 
-    def term(rows: slice) -> Array:
+    def term(rows: Rows) -> Array:
         block, target = columns.build(rows), columns.target(source, rows)
         # Otherwise columns first: BLAS multiplies a tall matrix by a narrow one up to twice as fast as a flat one by a
         # wide one (32 to 128 channels).

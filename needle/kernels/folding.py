@@ -8,6 +8,8 @@ from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
+SHARED = 1 << 22  # multiplications from which on threads share an input gradient
+
 
 def unfold(x: Array, window: Window, kernel: Size) -> Array:
     """All columns of x: (N, C, *S) -> (N, C·K, P), the positions in row-major order."""
@@ -55,7 +57,7 @@ def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
                 target[met] += columns[(slice(None), *position)]
 
     units = groups if groups > 1 else share
-    device.share(work, device.stretches(units, x.nbytes // max(1, units) * math.prod(kernel)))
+    device.share(work, device.stretches(units, 1, w.size * math.prod(output) * batch >= SHARED))
     return outermost(x[inside(size, window)])
 
 
