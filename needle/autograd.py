@@ -124,14 +124,15 @@ class Value:
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
         """Run `op`; the result remembers op and inputs if the graph is recorded and an input requires a gradient."""
+        self: Self
         if LAZY_MODE and inputs:
             check_one_device(type(op).__name__, inputs)
-            self: Self = object.__new__(cls.deferred)
+            self = object.__new__(cls.deferred)
             self.source = Source(op, inputs)
             for x in inputs:
                 x.shared_memory().add_reader(self)
         else:
-            self = cls.__new__(cls)
+            self = object.__new__(cls)
             self.array = run(op, inputs)
         self.grad, self.stamp = None, Memory.now
         if op.is_view:

@@ -45,28 +45,20 @@ class Memory:
         self.changed = Memory.now
 
 
-class Released:
-    """Stands in a node for the op that backward has passed and released."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-
-
 def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
     """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[tuple[Value | None, Iterator[Value]]] = [(None, iter(nodes))]
+    stack: list[Value | None] = [*nodes][::-1]
     while stack:
-        node, pending = stack[-1]
-        for x in pending:
-            if x not in seen:
-                seen.add(x)
-                stack.append((x, iter(x.inputs)))
-                break
-        else:
-            stack.pop()
-            if node is not None:
+        node = stack.pop()
+        if node is None:  # the inputs of the value below it are done
+            order.append(stack.pop())  # type: ignore[arg-type]
+        elif node not in seen:
+            seen.add(node)
+            if node.inputs:
+                stack += (node, None, *node.inputs[::-1])
+            else:
                 order.append(node)
     return order
 
@@ -77,25 +69,27 @@ def compute_gradient_of_variables(
     """Walk the graph below `output` backwards and set `.grad` of its leaves; see `Tensor.backward`."""
     seed = _seed(output, out_grad)
     order = find_topo_sort([output])
+    now = Memory.now
     for node in order:
-        _check_intact(node)
+        if node.op is not None and (node.stamp != now or not node.inputs):
+            _check_intact(node, node.op)
     release = not (create_graph if retain_graph is None else retain_graph)
-    grads: dict[int, Any] = {id(output): seed if create_graph else seed.detach()}
+    grads: dict[Value, Any] = {output: seed if create_graph else seed.detach()}
     with grad_mode(create_graph):
         while order:
             node = order.pop()
-            parts = grads.pop(id(node), None)
-            if parts is None:
+            if node not in grads:
                 continue
-            grad = node.whole_gradient(parts)
-            if node.op is None:
+            grad = node.whole_gradient(grads.pop(node))
+            op, inputs = node.op, node.inputs
+            if op is None:
                 node.grad = grad
                 continue
-            for x, x_grad in zip(node.inputs, node.op.gradient_as_tuple(grad, node), strict=True):
+            for x, x_grad in zip(inputs, op.gradient_as_tuple(grad, node), strict=True):
                 if x.requires_grad and x_grad is not None:
-                    grads[id(x)] = x.add_gradient(grads.get(id(x)), x_grad, node.op)
+                    grads[x] = x.add_gradient(grads.get(x), x_grad, op)
             if release:
-                node.op, node.inputs = Released(node.op), ()  # type: ignore[assignment]
+                node.inputs = ()
 
 
 def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
@@ -114,18 +108,13 @@ def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
     return out_grad.astype(output.dtype) if output.dtype.kind == "f" else out_grad
 
 
-def _check_intact(node: Value) -> None:
-    """Refuse a node that was released, or whose gradient would read a value changed since it was computed."""
-    op = node.op
-    if op is None:
-        return
-    if isinstance(op, Released):
+def _check_intact(node: Value, op: Op) -> None:
+    """Refuse a result that was released, or whose gradient would read a value changed since it was computed."""
+    if not node.inputs:
         raise RuntimeError(
-            f"backward: the graph must be there still, but an earlier backward released the result of {op.op!r}; "
+            f"backward: the graph must be there still, but an earlier backward released the result of {op!r}; "
             "pass retain_graph=True to that one"
         )
-    if node.stamp == Memory.now:
-        return
     reads = op.reads_inputs
     chosen = reads if isinstance(reads, slice) else slice(None if reads else 0)
     read = [(f"input {i}", x) for i, x in enumerate(node.inputs)][chosen]

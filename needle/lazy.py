@@ -83,7 +83,14 @@ class Deferred:
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
     """The raw array that `op` computes of its inputs."""
-    if len(inputs) == 1:
+    if len(inputs) == 2:  # as `rest` has it, without the lists: most ops have one input or two
+        a, b = inputs[0].array, inputs[1].array
+        if type(a) is not type(b):
+            check_one_device(type(op).__name__, inputs)
+        array = op.compute(a, b)
+        if type(array) is type(a):
+            return array
+    elif len(inputs) == 1:
         array = op.compute(inputs[0].array)
     else:
         arrays = [x.array for x in inputs]

@@ -147,10 +147,13 @@ class Cast(TensorOp):
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
+# Ops without parameters are made once.
+_add, _multiply, _divide, _negate = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
+
 
 def add(a, b):
     """a + b for operands that broadcast."""
-    return EWiseAdd()(*pair("add", a, b))
+    return _add(*pair("add", a, b))
 
 
 def subtract(a, b):
@@ -158,22 +161,22 @@ def subtract(a, b):
     a, b = pair("subtract", a, b)
     if b.dtype != a.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
-    return EWiseAdd()(a, Negate()(b))
+    return _add(a, _negate(b))
 
 
 def multiply(a, b):
     """a * b for operands that broadcast."""
-    return EWiseMul()(*pair("multiply", a, b))
+    return _multiply(*pair("multiply", a, b))
 
 
 def divide(a, b):
     """a / b for operands that broadcast."""
-    return EWiseDiv()(*pair("divide", a, b))
+    return _divide(*pair("divide", a, b))
 
 
 def negate(x):
     """-x."""
-    return Negate()(tensor("negate", x))
+    return _negate(tensor("negate", x))
 
 
 def add_scalar(x, scalar):

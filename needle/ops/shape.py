@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from needle import check
-from needle.autograd import TensorOp
+from needle.autograd import Tensor, TensorOp
 from needle.backend_ndarray import cpu, xp
 from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, number, tensor
@@ -237,7 +237,8 @@ def broadcast_to(x, shape):
 
 def sum_to(x, shape):
     """The transpose of `broadcast_to`: x summed down to `shape`."""
-    x = tensor("sum_to", x)
+    if not isinstance(x, Tensor):
+        x = tensor("sum_to", x)
     if x.shape == shape:
         return x
     shape = _sizes("sum_to", shape)
