@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -49,11 +49,11 @@ def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
     """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[Value | None] = [*nodes][::-1]
+    stack: list[Any] = [*nodes][::-1]
     while stack:
         node = stack.pop()
         if node is None:  # the inputs of the value below it are done
-            order.append(stack.pop())  # type: ignore[arg-type]
+            order.append(stack.pop())
         elif node not in seen:
             seen.add(node)
             if node.inputs:

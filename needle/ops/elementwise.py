@@ -230,6 +230,7 @@ class HardTanh(Clip):
 
 _relu, _gate = ReLU(), Gate()
 
+
 def power(a, b):
     """a ** b for operands that broadcast."""
     return EWisePow()(*pair("power", a, b))
