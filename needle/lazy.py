@@ -73,12 +73,8 @@ class Deferred:
         return self.source.device
 
     @property
-    def shape(self) -> Any:
-        return outline_of(self).shape
-
-    @property
-    def dtype(self) -> Any:
-        return outline_of(self).dtype
+    def outline(self) -> Any:
+        return outline_of(self)
 
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
@@ -138,9 +134,11 @@ def _settle(value: Any, settled: Callable[[Any], bool], settle: Callable[[Any], 
 
 def _compute(value: Any) -> None:
     try:
-        value.array = run(value.source.op, value.source.inputs)
+        array = run(value.source.op, value.source.inputs)
     except AttributeError as error:  # which Python would take for a missing attribute of the value
         raise RuntimeError(f"{type(value.source.op).__name__}: compute must not fail, but got {error!r}") from error
+    value.array = array
+    value.plain.outline.__set__(value, array)  # the slot that the property covers until now
     value.__class__ = value.plain
     del value.source
 

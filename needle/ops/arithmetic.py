@@ -6,7 +6,7 @@ from needle.autograd import TensorOp
 from needle.lazy import Outline
 from needle.ops.operand import number, pair, tensor
 from needle.ops.outlines import Elementwise
-from needle.ops.shape import sum_to
+from needle.ops.shape import sum_like
 
 
 class EWiseAdd(Elementwise):
@@ -20,8 +20,8 @@ class EWiseAdd(Elementwise):
     def gradient(self, out_grad, node):
         a, b = node.inputs
         return (
-            sum_to(out_grad, a.shape) if a.requires_grad else None,
-            sum_to(out_grad, b.shape) if b.requires_grad else None,
+            sum_like(out_grad, a) if a.requires_grad else None,
+            sum_like(out_grad, b) if b.requires_grad else None,
         )
 
 
@@ -49,8 +49,8 @@ class EWiseMul(Elementwise):
     def gradient(self, out_grad, node):
         a, b = node.inputs
         return (
-            sum_to(multiply(out_grad, b), a.shape) if a.requires_grad else None,
-            sum_to(multiply(out_grad, a), b.shape) if b.requires_grad else None,
+            sum_like(multiply(out_grad, b), a) if a.requires_grad else None,
+            sum_like(multiply(out_grad, a), b) if b.requires_grad else None,
         )
 
 
@@ -79,8 +79,8 @@ class EWiseDiv(Elementwise):
         a, b = node.inputs
         quotient = divide(out_grad, b)
         return (
-            sum_to(quotient, a.shape) if a.requires_grad else None,
-            sum_to(negate(multiply(quotient, divide(a, b))), b.shape) if b.requires_grad else None,
+            sum_like(quotient, a) if a.requires_grad else None,
+            sum_like(negate(multiply(quotient, divide(a, b))), b) if b.requires_grad else None,
         )
 
 
@@ -159,7 +159,7 @@ def add(a, b):
 def subtract(a, b):
     """a - b for operands that broadcast: the sum of a and -b."""
     a, b = pair("subtract", a, b)
-    if b.dtype != a.dtype and b.dtype.kind != "f":
+    if b.outline.dtype != a.outline.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
     return _add(a, _negate(b))
 

@@ -10,7 +10,7 @@ from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import constant, number, pair, tensor
 from needle.ops.outlines import Elementwise
-from needle.ops.shape import sum_to
+from needle.ops.shape import sum_like
 
 SMALL = 2048  # elements up to which NumPy's `maximum` with a number is faster than its `clip`, which is better at many
 
@@ -122,10 +122,10 @@ class EWisePow(Elementwise):
         a_grad = b_grad = None
         if a.requires_grad:
             slope = where(equal(b, 0), 0.0, multiply(b, power(a, where(equal(b, 0), 1, add_scalar(b, -1)))))
-            a_grad = sum_to(multiply(out_grad, slope), a.shape)
+            a_grad = sum_like(multiply(out_grad, slope), a)
         if b.requires_grad:
             slope = where(equal(a, 0), 0.0, multiply(power(a, b), log(where(equal(a, 0), 1, a))))
-            b_grad = sum_to(multiply(out_grad, slope), b.shape)
+            b_grad = sum_like(multiply(out_grad, slope), b)
         return a_grad, b_grad
 
 
@@ -195,8 +195,8 @@ class Extremum(Elementwise):
         wins = greater if self.name == "maximum" else less
         half = where(equal(a, b), mul_scalar(out_grad, 0.5), 0)
         return (
-            sum_to(where(wins(a, b), out_grad, half), a.shape) if a.requires_grad else None,
-            sum_to(where(wins(b, a), out_grad, half), b.shape) if b.requires_grad else None,
+            sum_like(where(wins(a, b), out_grad, half), a) if a.requires_grad else None,
+            sum_like(where(wins(b, a), out_grad, half), b) if b.requires_grad else None,
         )
 
 

@@ -59,7 +59,7 @@ def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Te
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         a = tensor(op, a, b if isinstance(b, Tensor) else None)
         b = tensor(op, b, a)
-    if broadcast and a.shape != b.shape:
+    if broadcast and a.outline.shape != b.outline.shape:
         broadcast_shape(op, a.shape, b.shape)
     return a, b
 

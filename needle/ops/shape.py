@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from needle import check
-from needle.autograd import Tensor, TensorOp
+from needle.autograd import TensorOp
 from needle.backend_ndarray import cpu, xp
 from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, number, tensor
@@ -237,14 +237,18 @@ def broadcast_to(x, shape):
 
 def sum_to(x, shape):
     """The transpose of `broadcast_to`: x summed down to `shape`."""
-    if not isinstance(x, Tensor):
-        x = tensor("sum_to", x)
+    x = tensor("sum_to", x)
     if x.shape == shape:
         return x
     shape = _sizes("sum_to", shape)
     if broadcast_shape("sum_to", x.shape, shape) != x.shape:
         raise ValueError(f"sum_to: shape must be one that repeats to {x.shape}, but got {shape}")
     return SumTo(shape)(x)
+
+
+def sum_like(x, y):
+    """x summed down to the shape of y: what every gradient of operands that may have been broadcast ends with."""
+    return x if x.outline.shape == y.outline.shape else sum_to(x, y.shape)
 
 
 def flip(x, axes=None):
