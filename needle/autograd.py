@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from needle.backend_ndarray import (
     BackendDevice,
-    HostScalar,
     NDArray,
     cpu,
     default_device,
@@ -29,7 +28,7 @@ from needle.backend_ndarray import (
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
-from needle.lazy import Deferred, Source, check_one_device, run
+from needle.lazy import Deferred, Source, check_one_device, run, whole
 from needle.operators import TensorOperators, TensorTupleOperators
 
 LAZY_MODE = False  # True: what ops give is computed when it is asked for
@@ -87,26 +86,22 @@ class TensorOp(Op):
     """An op whose result is one tensor."""
 
     def __call__(self, *inputs: Value) -> Tensor:
-        return Tensor.make_from_op(self, inputs)
+        return _make_tensor(self, inputs)
 
 
 class TensorTupleOp(Op):
     """An op whose result is a tuple of tensors."""
 
     def __call__(self, *inputs: Value) -> TensorTuple:
-        return TensorTuple.make_from_op(self, inputs)
+        return _make_tuple(self, inputs)
 
 
 class Value:
-    """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf).
+    """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
 
-    `outline` has its shape and dtype: it is the array itself, or an Outline before there is one. To ask `outline.shape`
-    takes half the time of the property `shape`, which tells where every node is asked several times.
-    """
-
-    __slots__ = ("__weakref__", "array", "grad", "inputs", "memory", "op", "outline", "requires_grad", "source", "stamp")
+    __slots__ = "__weakref__", "array", "grad", "inputs", "memory", "op", "outline", "requires_grad", "source", "stamp"
     array: Any
-    outline: Any
+    outline: Any  # has shape and dtype: `array`, or an Outline while there is none; faster to ask than the properties
     op: Op | None
     inputs: tuple[Value, ...]
     requires_grad: bool
@@ -119,10 +114,8 @@ class Value:
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
         """A leaf on the memory of a raw array (a NumPy scalar becomes a 0-d one)."""
-        if isinstance(array, HostScalar):
-            array = device_of(array).asarray(array)
         self = cls.__new__(cls)
-        self.array = self.outline = array
+        self.array = self.outline = whole(array)
         self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now
         return self
@@ -263,8 +256,7 @@ class Tensor(Value, TensorOperators):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self.outline.shape
-        return shape
+        return self.outline.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
@@ -307,8 +299,7 @@ class Tensor(Value, TensorOperators):
         mine, given = self.outline, grad.outline
         if given.shape != mine.shape:
             raise RuntimeError(
-                f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave "
-                f"{grad.shape}"
+                f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave {grad.shape}"
             )
         if given.dtype != mine.dtype and mine.dtype.kind == "f":
             grad = grad.astype(self.dtype)
@@ -404,3 +395,4 @@ class DeferredTensorTuple(Deferred, TensorTuple):
 
 
 Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
+_make_tensor, _make_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, which each op's call saves

@@ -85,7 +85,12 @@ def compute_gradient_of_variables(
             if op is None:
                 node.grad = grad
                 continue
-            for x, x_grad in zip(inputs, op.gradient_as_tuple(grad, node), strict=True):
+            x_grads = op.gradient_as_tuple(grad, node)
+            if len(x_grads) != len(inputs):
+                raise ValueError(
+                    f"backward: gradients must be one for each of {len(inputs)} inputs, but {op!r} gave {len(x_grads)}"
+                )
+            for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` takes as long as all else that zip does)
                 if x.requires_grad and x_grad is not None:
                     grads[x] = x.add_gradient(grads.get(x), x_grad, op)
             if release:

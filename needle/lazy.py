@@ -79,13 +79,11 @@ class Deferred:
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
     """The raw array that `op` computes of its inputs."""
-    if len(inputs) == 2:  # as `rest` has it, without the lists: most ops have one input or two
-        a, b = inputs[0].array, inputs[1].array
-        if type(a) is not type(b):
+    if len(inputs) == 2:  # as below, without the lists: most ops have two inputs or one
+        first, second = inputs[0].array, inputs[1].array
+        if type(first) is not type(second):
             check_one_device(type(op).__name__, inputs)
-        array = op.compute(a, b)
-        if type(array) is type(a):
-            return array
+        array = op.compute(first, second)
     elif len(inputs) == 1:
         array = op.compute(inputs[0].array)
     else:
@@ -93,9 +91,12 @@ def run(op: Any, inputs: Sequence[Value]) -> Any:
         if len(set(map(type, arrays))) > 1:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(*arrays)
-    if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
-        array = device_of(array).asarray(array)
-    return array
+    return whole(array) if isinstance(array, HostScalar) else array
+
+
+def whole(array: Any) -> Any:
+    """An array, also where NumPy's ufuncs made a scalar of it because it has no axes."""
+    return device_of(array).asarray(array) if isinstance(array, HostScalar) else array
 
 
 def check_one_device(op: str, inputs: Sequence[Value]) -> None:
