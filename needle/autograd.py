@@ -260,11 +260,11 @@ class Tensor(Value, TensorOperators):
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self.outline.shape)
 
     @property
     def size(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.outline.shape)
 
     @property
     def dtype(self) -> Any:

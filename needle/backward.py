@@ -121,10 +121,11 @@ def _check_intact(node: Value, op: Op) -> None:
             "pass retain_graph=True to that one"
         )
     reads = op.reads_inputs
-    chosen = reads if isinstance(reads, slice) else slice(None if reads else 0)
-    read = [(f"input {i}", x) for i, x in enumerate(node.inputs)][chosen]
-    for name, value in [*read, ("the result", node)] if op.reads_output else read:
+    read = range(len(node.inputs))[reads if isinstance(reads, slice) else slice(None if reads else 0)]
+    for i in (*read, None) if op.reads_output else read:
+        value = node if i is None else node.inputs[i]
         if hasattr(value, "memory") and value.memory.changed > node.stamp:
+            name = "the result" if i is None else f"input {i}"
             raise RuntimeError(
                 f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
                 f"{getattr(value, 'shape', '?')} did after the op ran"

@@ -101,9 +101,10 @@ def whole(array: Any) -> Any:
 
 def check_one_device(op: str, inputs: Sequence[Value]) -> None:
     """Refuse inputs on different devices, naming both."""
+    device = inputs[0].device
     for x in inputs[1:]:
-        if x.device != inputs[0].device:
-            raise TypeError(f"{op}: inputs must be on one device, but got {inputs[0].device} and {x.device}")
+        if x.device is not device and x.device != device:
+            raise TypeError(f"{op}: inputs must be on one device, but got {device} and {x.device}")
 
 
 def outline_of(value: Any) -> Any:

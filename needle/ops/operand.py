@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from functools import lru_cache
 from typing import Any
 
 from needle.autograd import Tensor
@@ -69,6 +70,7 @@ def constant(x: Tensor) -> Tensor:
     return x.detach() if mode.recording else x
 
 
+@lru_cache
 def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape to which all of `shapes` broadcast by NumPy's rules."""
     rank = max(map(len, shapes))
