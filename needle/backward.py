@@ -57,7 +57,8 @@ def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
         elif node not in seen:
             seen.add(node)
             if node.inputs:
-                stack += (node, None, *node.inputs[::-1])
+                stack += node, None
+                stack += node.inputs[::-1]
             else:
                 order.append(node)
     return order

@@ -147,7 +147,7 @@ class Cast(TensorOp):
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
-# Ops without parameters are made once.
+# Made once, as they have no parameters and are in every graph.
 _add, _multiply, _divide, _negate = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
 
 

@@ -228,7 +228,7 @@ class HardTanh(Clip):
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
-_relu, _gate = ReLU(), Gate()
+_relu, _gate = ReLU(), Gate()  # made once: they are in every network
 
 
 def power(a, b):
