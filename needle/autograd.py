@@ -86,14 +86,14 @@ class TensorOp(Op):
     """An op whose result is one tensor."""
 
     def __call__(self, *inputs: Value) -> Tensor:
-        return _make_tensor(self, inputs)
+        return make_tensor(self, inputs)
 
 
 class TensorTupleOp(Op):
     """An op whose result is a tuple of tensors."""
 
     def __call__(self, *inputs: Value) -> TensorTuple:
-        return _make_tuple(self, inputs)
+        return make_tensor_tuple(self, inputs)
 
 
 class Value:
@@ -395,4 +395,4 @@ class DeferredTensorTuple(Deferred, TensorTuple):
 
 
 Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
-_make_tensor, _make_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, which each op's call saves
+make_tensor, make_tensor_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, not for every node
