@@ -15,7 +15,6 @@ from typing import Any, Self
 
 from needle.backend_ndarray import (
     BackendDevice,
-    HostScalar,
     NDArray,
     cpu,
     default_device,
@@ -29,7 +28,7 @@ from needle.backend_ndarray import (
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
-from needle.lazy import Deferred, Source, check_one_device, outline_of, run
+from needle.lazy import Deferred, Source, check_one_device, run, whole
 from needle.operators import TensorOperators, TensorTupleOperators
 
 LAZY_MODE = False  # True: what ops give is computed when it is asked for
@@ -87,21 +86,22 @@ class TensorOp(Op):
     """An op whose result is one tensor."""
 
     def __call__(self, *inputs: Value) -> Tensor:
-        return Tensor.make_from_op(self, inputs)
+        return make_tensor(self, inputs)
 
 
 class TensorTupleOp(Op):
     """An op whose result is a tuple of tensors."""
 
     def __call__(self, *inputs: Value) -> TensorTuple:
-        return TensorTuple.make_from_op(self, inputs)
+        return make_tensor_tuple(self, inputs)
 
 
 class Value:
     """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
 
-    __slots__ = ("__weakref__", "array", "grad", "inputs", "memory", "op", "requires_grad", "source", "stamp")
+    __slots__ = "__weakref__", "array", "grad", "inputs", "memory", "op", "outline", "requires_grad", "source", "stamp"
     array: Any
+    outline: Any  # has shape and dtype: `array`, or an Outline while there is none; faster to ask than the properties
     op: Op | None
     inputs: tuple[Value, ...]
     requires_grad: bool
@@ -114,25 +114,25 @@ class Value:
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
         """A leaf on the memory of a raw array (a NumPy scalar becomes a 0-d one)."""
-        if isinstance(array, HostScalar):
-            array = device_of(array).asarray(array)
         self = cls.__new__(cls)
-        self.array, self.op, self.inputs, self.grad = array, None, (), None
+        self.array = self.outline = whole(array)
+        self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now
         return self
 
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
         """Run `op`; the result remembers op and inputs if the graph is recorded and an input requires a gradient."""
+        self: Self
         if LAZY_MODE and inputs:
             check_one_device(type(op).__name__, inputs)
-            self: Self = object.__new__(cls.deferred)
+            self = object.__new__(cls.deferred)
             self.source = Source(op, inputs)
             for x in inputs:
                 x.shared_memory().add_reader(self)
         else:
-            self = cls.__new__(cls)
-            self.array = run(op, inputs)
+            self = object.__new__(cls)
+            self.array = self.outline = run(op, inputs)
         self.grad, self.stamp = None, Memory.now
         if op.is_view:
             self.memory = inputs[0].shared_memory()
@@ -215,7 +215,8 @@ class Tensor(Value, TensorOperators):
         if device is None:
             device = array.device if isinstance(array, (Tensor, NDArray)) else device_for(data)
         data = device.real_array("Tensor", data, dtype)
-        self.array, self.op, self.inputs, self.grad = data, None, (), None
+        self.array = self.outline = data
+        self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now
 
     @staticmethod
@@ -248,25 +249,26 @@ class Tensor(Value, TensorOperators):
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
         self.shared_memory().compute_readers()
-        self.array, self.memory = value.device.array(value.array), Memory()
+        self.array  # noqa: B018 (what is deferred would be computed later, and so come back)
+        self.array = self.outline = value.device.array(value.array)
+        self.memory = Memory()
         self.mark_changed()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        shape: tuple[int, ...] = self.array.shape
-        return shape
+        return self.outline.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return len(self.outline.shape)
 
     @property
     def size(self) -> int:
-        return math.prod(self.shape)
+        return math.prod(self.outline.shape)
 
     @property
     def dtype(self) -> Any:
-        return self.array.dtype
+        return self.outline.dtype
 
     def numpy(self) -> Any:
         """A copy of the values on the host, a row-major NumPy array."""
@@ -294,12 +296,12 @@ class Tensor(Value, TensorOperators):
         compute_gradient_of_variables(self, out_grad, create_graph=create_graph, retain_graph=retain_graph)
 
     def add_gradient(self, parts: Tensor | None, grad: Tensor, op: Op) -> Tensor:
-        if grad.shape != self.shape:
+        mine, given = self.outline, grad.outline
+        if given.shape != mine.shape:
             raise RuntimeError(
-                f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave "
-                f"{grad.shape}"
+                f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave {grad.shape}"
             )
-        if grad.dtype != self.dtype and self.dtype.kind == "f":
+        if given.dtype != mine.dtype and mine.dtype.kind == "f":
             grad = grad.astype(self.dtype)
         return grad if parts is None else parts + grad
 
@@ -365,7 +367,7 @@ class TensorTuple(Value, TensorTupleOperators):
         return self.with_zeros(parts)
 
     def __len__(self) -> int:
-        return len(self.array)
+        return len(self.outline)
 
     def tuple(self) -> tuple[Tensor, ...]:
         """The tensors, each a node that picks one element of this one."""
@@ -391,8 +393,6 @@ class DeferredTensorTuple(Deferred, TensorTuple):
     __slots__ = ()
     plain = TensorTuple
 
-    def __len__(self) -> int:
-        return len(outline_of(self))
-
 
 Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
+make_tensor, make_tensor_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, not for every node

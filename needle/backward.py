@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
@@ -45,28 +45,21 @@ class Memory:
         self.changed = Memory.now
 
 
-class Released:
-    """Stands in a node for the op that backward has passed and released."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-
-
 def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
     """Every value below `nodes` once, inputs before results: post-order depth-first, inputs from left to right."""
     order: list[Value] = []
     seen: set[Value] = set()
-    stack: list[tuple[Value | None, Iterator[Value]]] = [(None, iter(nodes))]
+    stack: list[Any] = [*nodes][::-1]
     while stack:
-        node, pending = stack[-1]
-        for x in pending:
-            if x not in seen:
-                seen.add(x)
-                stack.append((x, iter(x.inputs)))
-                break
-        else:
-            stack.pop()
-            if node is not None:
+        node = stack.pop()
+        if node is None:  # the inputs of the value below it are done
+            order.append(stack.pop())
+        elif node not in seen:
+            seen.add(node)
+            if node.inputs:
+                stack += node, None
+                stack += node.inputs[::-1]
+            else:
                 order.append(node)
     return order
 
@@ -77,25 +70,32 @@ def compute_gradient_of_variables(
     """Walk the graph below `output` backwards and set `.grad` of its leaves; see `Tensor.backward`."""
     seed = _seed(output, out_grad)
     order = find_topo_sort([output])
+    now = Memory.now
     for node in order:
-        _check_intact(node)
+        if node.op is not None and (node.stamp != now or not node.inputs):
+            _check_intact(node, node.op)
     release = not (create_graph if retain_graph is None else retain_graph)
-    grads: dict[int, Any] = {id(output): seed if create_graph else seed.detach()}
+    grads: dict[Value, Any] = {output: seed if create_graph else seed.detach()}
     with grad_mode(create_graph):
         while order:
             node = order.pop()
-            parts = grads.pop(id(node), None)
-            if parts is None:
+            if node not in grads:
                 continue
-            grad = node.whole_gradient(parts)
-            if node.op is None:
+            grad = node.whole_gradient(grads.pop(node))
+            op, inputs = node.op, node.inputs
+            if op is None:
                 node.grad = grad
                 continue
-            for x, x_grad in zip(node.inputs, node.op.gradient_as_tuple(grad, node), strict=True):
+            x_grads = op.gradient_as_tuple(grad, node)
+            if len(x_grads) != len(inputs):
+                raise ValueError(
+                    f"backward: gradients must be one for each of {len(inputs)} inputs, but {op!r} gave {len(x_grads)}"
+                )
+            for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` takes as long as all else that zip does)
                 if x.requires_grad and x_grad is not None:
-                    grads[id(x)] = x.add_gradient(grads.get(id(x)), x_grad, node.op)
+                    grads[x] = x.add_gradient(grads.get(x), x_grad, op)
             if release:
-                node.op, node.inputs = Released(node.op), ()  # type: ignore[assignment]
+                node.inputs = ()
 
 
 def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
@@ -114,23 +114,19 @@ def _seed(output: Tensor, out_grad: Tensor | None) -> Tensor:
     return out_grad.astype(output.dtype) if output.dtype.kind == "f" else out_grad
 
 
-def _check_intact(node: Value) -> None:
-    """Refuse a node that was released, or whose gradient would read a value changed since it was computed."""
-    op = node.op
-    if op is None:
-        return
-    if isinstance(op, Released):
+def _check_intact(node: Value, op: Op) -> None:
+    """Refuse a result that was released, or whose gradient would read a value changed since it was computed."""
+    if not node.inputs:
         raise RuntimeError(
-            f"backward: the graph must be there still, but an earlier backward released the result of {op.op!r}; "
+            f"backward: the graph must be there still, but an earlier backward released the result of {op!r}; "
             "pass retain_graph=True to that one"
         )
-    if node.stamp == Memory.now:
-        return
     reads = op.reads_inputs
-    chosen = reads if isinstance(reads, slice) else slice(None if reads else 0)
-    read = [(f"input {i}", x) for i, x in enumerate(node.inputs)][chosen]
-    for name, value in [*read, ("the result", node)] if op.reads_output else read:
+    read = range(len(node.inputs))[reads if isinstance(reads, slice) else slice(None if reads else 0)]
+    for i in (*read, None) if op.reads_output else read:
+        value = node if i is None else node.inputs[i]
         if hasattr(value, "memory") and value.memory.changed > node.stamp:
+            name = "the result" if i is None else f"input {i}"
             raise RuntimeError(
                 f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
                 f"{getattr(value, 'shape', '?')} did after the op ran"

@@ -73,33 +73,38 @@ class Deferred:
         return self.source.device
 
     @property
-    def shape(self) -> Any:
-        return outline_of(self).shape
-
-    @property
-    def dtype(self) -> Any:
-        return outline_of(self).dtype
+    def outline(self) -> Any:
+        return outline_of(self)
 
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
     """The raw array that `op` computes of its inputs."""
-    if len(inputs) == 1:
+    if len(inputs) == 2:  # as below, without the lists: most ops have two inputs or one
+        first, second = inputs[0].array, inputs[1].array
+        if type(first) is not type(second):
+            check_one_device(type(op).__name__, inputs)
+        array = op.compute(first, second)
+    elif len(inputs) == 1:
         array = op.compute(inputs[0].array)
     else:
         arrays = [x.array for x in inputs]
         if len(set(map(type, arrays))) > 1:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(*arrays)
-    if isinstance(array, HostScalar):  # what NumPy's ufuncs make of 0-d arrays
-        array = device_of(array).asarray(array)
-    return array
+    return whole(array) if isinstance(array, HostScalar) else array
+
+
+def whole(array: Any) -> Any:
+    """An array, also where NumPy's ufuncs made a scalar of it because it has no axes."""
+    return device_of(array).asarray(array) if isinstance(array, HostScalar) else array
 
 
 def check_one_device(op: str, inputs: Sequence[Value]) -> None:
     """Refuse inputs on different devices, naming both."""
+    device = inputs[0].device
     for x in inputs[1:]:
-        if x.device != inputs[0].device:
-            raise TypeError(f"{op}: inputs must be on one device, but got {inputs[0].device} and {x.device}")
+        if x.device is not device and x.device != device:
+            raise TypeError(f"{op}: inputs must be on one device, but got {device} and {x.device}")
 
 
 def outline_of(value: Any) -> Any:
@@ -131,9 +136,11 @@ def _settle(value: Any, settled: Callable[[Any], bool], settle: Callable[[Any], 
 
 def _compute(value: Any) -> None:
     try:
-        value.array = run(value.source.op, value.source.inputs)
+        array = run(value.source.op, value.source.inputs)
     except AttributeError as error:  # which Python would take for a missing attribute of the value
         raise RuntimeError(f"{type(value.source.op).__name__}: compute must not fail, but got {error!r}") from error
+    value.array = array
+    value.plain.outline.__set__(value, array)  # the slot that the property covers until now
     value.__class__ = value.plain
     del value.source
 

@@ -64,6 +64,14 @@ class _Half(TensorOp):
         return out_grad[:1]
 
 
+class _Twice(TensorOp):
+    def compute(self, x):
+        return x + x
+
+    def gradient(self, out_grad, node):
+        return out_grad, out_grad
+
+
 class _Slope(TensorOp):
     def compute(self, x):
         return x * x
@@ -268,6 +276,8 @@ ROWS = [
     (lambda: leaf(2).backward(ndl.ones(3)), ValueError, "backward: out_grad must have shape (2,), but got (3,)"),
     (lambda: _Half()(leaf(2)).backward(), RuntimeError,
      "backward: gradients must have the shape of their tensor, (2,), but _Half() gave (1,)"),
+    (lambda: _Twice()(leaf(2)).backward(), ValueError,
+     "backward: gradients must be one for each of 1 inputs, but _Twice() gave 2"),
     (backward_twice, RuntimeError,
      ("backward: the graph must be there still, but an earlier backward released the result of Exp(); pass "
       "retain_graph=True to that one")),

@@ -217,6 +217,15 @@ def test_a_constant_on_the_memory_of_an_array_is_computed_before_a_write():
     assert results == [[[2, 4], [2, 4]]] * 2
 
 
+def test_data_that_a_deferred_tensor_was_assigned_stays(lazily):
+    x = Tensor([1.0, 2.0])
+    y = x * 2
+    y.data = Tensor([5.0, 6.0])
+    z = y + 1
+    assert z.numpy().tolist() == [6, 7]
+    assert y.numpy().tolist() == [5, 6]
+
+
 def test_a_value_changed_in_place_is_noticed_by_backward(lazily):
     x = Tensor([1.0, 2.0])
     y = ops.log(x)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from needle.autograd import TensorOp
+from needle.autograd import TensorOp, make_tensor
 from needle.lazy import Outline
 from needle.ops.operand import number, pair, tensor
 from needle.ops.outlines import Elementwise
-from needle.ops.shape import sum_to
+from needle.ops.shape import sum_like
 
 
 class EWiseAdd(Elementwise):
@@ -20,8 +20,8 @@ class EWiseAdd(Elementwise):
     def gradient(self, out_grad, node):
         a, b = node.inputs
         return (
-            sum_to(out_grad, a.shape) if a.requires_grad else None,
-            sum_to(out_grad, b.shape) if b.requires_grad else None,
+            sum_like(out_grad, a) if a.requires_grad else None,
+            sum_like(out_grad, b) if b.requires_grad else None,
         )
 
 
@@ -49,8 +49,8 @@ class EWiseMul(Elementwise):
     def gradient(self, out_grad, node):
         a, b = node.inputs
         return (
-            sum_to(multiply(out_grad, b), a.shape) if a.requires_grad else None,
-            sum_to(multiply(out_grad, a), b.shape) if b.requires_grad else None,
+            sum_like(multiply(out_grad, b), a) if a.requires_grad else None,
+            sum_like(multiply(out_grad, a), b) if b.requires_grad else None,
         )
 
 
@@ -79,8 +79,8 @@ class EWiseDiv(Elementwise):
         a, b = node.inputs
         quotient = divide(out_grad, b)
         return (
-            sum_to(quotient, a.shape) if a.requires_grad else None,
-            sum_to(negate(multiply(quotient, divide(a, b))), b.shape) if b.requires_grad else None,
+            sum_like(quotient, a) if a.requires_grad else None,
+            sum_like(negate(multiply(quotient, divide(a, b))), b) if b.requires_grad else None,
         )
 
 
@@ -147,33 +147,37 @@ class Cast(TensorOp):
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
+# These are in every graph. They are made once, as they have no parameters, and given to `make_tensor` with a pair of
+# operands: to call an op with them takes it apart and together again, a twentieth of an op on few elements.
+_add, _multiply, _divide, _negate = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
+
 
 def add(a, b):
     """a + b for operands that broadcast."""
-    return EWiseAdd()(*pair("add", a, b))
+    return make_tensor(_add, pair("add", a, b))
 
 
 def subtract(a, b):
     """a - b for operands that broadcast: the sum of a and -b."""
     a, b = pair("subtract", a, b)
-    if b.dtype != a.dtype and b.dtype.kind != "f":
+    if b.outline.dtype != a.outline.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
-    return EWiseAdd()(a, Negate()(b))
+    return make_tensor(_add, (a, _negate(b)))
 
 
 def multiply(a, b):
     """a * b for operands that broadcast."""
-    return EWiseMul()(*pair("multiply", a, b))
+    return make_tensor(_multiply, pair("multiply", a, b))
 
 
 def divide(a, b):
     """a / b for operands that broadcast."""
-    return EWiseDiv()(*pair("divide", a, b))
+    return make_tensor(_divide, pair("divide", a, b))
 
 
 def negate(x):
     """-x."""
-    return Negate()(tensor("negate", x))
+    return _negate(tensor("negate", x))
 
 
 def add_scalar(x, scalar):

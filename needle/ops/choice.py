@@ -7,7 +7,7 @@ from needle.backend_ndarray import cpu, xp
 from needle.lazy import Outline
 from needle.ops.operand import broadcast_shape, pair, tensor
 from needle.ops.outlines import Elementwise
-from needle.ops.shape import sum_to
+from needle.ops.shape import sum_like
 
 
 class Where(Elementwise):
@@ -20,8 +20,8 @@ class Where(Elementwise):
         condition, a, b = node.inputs
         return (
             None,
-            sum_to(where(condition, out_grad, 0), a.shape) if a.requires_grad else None,
-            sum_to(where(condition, 0, out_grad), b.shape) if b.requires_grad else None,
+            sum_like(where(condition, out_grad, 0), a) if a.requires_grad else None,
+            sum_like(where(condition, 0, out_grad), b) if b.requires_grad else None,
         )
 
 

@@ -15,7 +15,9 @@ def _with_scalar(name, with_scalar, with_tensor):
     """The operator that is one node with a number and another with a tensor."""
 
     def operator(x, other):
-        return with_scalar(x, other) if is_number(other) else with_tensor(x, other)
+        if isinstance(other, Tensor) or not is_number(other):  # the likelier, and the cheaper question
+            return with_tensor(x, other)
+        return with_scalar(x, other)
 
     operator.__name__ = name
     return operator

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import numbers
+from functools import lru_cache
 from typing import Any
 
 from needle.autograd import Tensor
 from needle.backend_ndarray import cpu
+from needle.grad_mode import mode
 
 PLAIN = (float, int)  # looked at first: the check of an abstract class takes a third of a microsecond
 
@@ -55,13 +57,20 @@ def _holds(dtype: Any, value: Any) -> bool:
 
 def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Tensor]:
     """Two operands as tensors, of shapes that broadcast unless the op has a rule of its own."""
-    a = tensor(op, a, b if isinstance(b, Tensor) else None)
-    b = tensor(op, b, a)
-    if broadcast and a.shape != b.shape:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        a = tensor(op, a, b if isinstance(b, Tensor) else None)
+        b = tensor(op, b, a)
+    if broadcast and a.outline.shape != b.outline.shape:
         broadcast_shape(op, a.shape, b.shape)
     return a, b
 
 
+def constant(x: Tensor) -> Tensor:
+    """x for the graph of a gradient that does not flow back into x; where no graph is recorded, x itself will do."""
+    return x.detach() if mode.recording else x
+
+
+@lru_cache
 def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
     """The shape to which all of `shapes` broadcast by NumPy's rules."""
     rank = max(map(len, shapes))

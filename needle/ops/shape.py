@@ -30,7 +30,7 @@ class Reshape(Reshaping):
         return Outline(tuple(size // rest if n == -1 else n for n in self.shape), x.dtype)
 
     def gradient(self, out_grad, node):
-        return reshape(out_grad, node.inputs[0].shape)
+        return Reshape(node.inputs[0].shape)(out_grad)
 
 
 class Permute(TensorOp):
@@ -48,7 +48,7 @@ class Permute(TensorOp):
         return Outline(tuple(x.shape[i] for i in self.axes), x.dtype)
 
     def gradient(self, out_grad, node):
-        return permute(out_grad, tuple(self.axes.index(i) for i in range(len(self.axes))))
+        return Permute(tuple(map(self.axes.index, range(len(self.axes)))))(out_grad)
 
 
 class BroadcastTo(Reshaping):
@@ -63,7 +63,7 @@ class BroadcastTo(Reshaping):
         return xp(x).broadcast_to(x, self.shape)
 
     def gradient(self, out_grad, node):
-        return sum_to(out_grad, node.inputs[0].shape)
+        return SumTo(node.inputs[0].shape)(out_grad)
 
 
 class SumTo(TensorOp):
@@ -83,7 +83,7 @@ class SumTo(TensorOp):
         return Outline(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
 
     def gradient(self, out_grad, node):
-        return broadcast_to(out_grad, node.inputs[0].shape)
+        return BroadcastTo(node.inputs[0].shape)(out_grad)
 
 
 class Flip(Elementwise):
@@ -196,11 +196,12 @@ def _fit(x, shape):
 def reshape(x, shape):
     """The elements of x, in row-major order, in `shape`; one entry may be -1: what is left."""
     x, shape = tensor("reshape", x), _sizes("reshape", shape, least=-1)
-    if shape.count(-1) == 1:
-        rest = math.prod(n for n in shape if n != -1)
-        shape = tuple(x.size // rest if n == -1 and rest else n for n in shape)
-    if -1 in shape or math.prod(shape) != x.size:
-        raise ValueError(f"reshape: shape must hold the {x.size} elements of {x.shape}, but got {shape}")
+    size = x.size
+    if shape.count(-1) == 1 and 0 not in shape:
+        rest = -math.prod(shape)
+        shape = tuple(size // rest if n == -1 else n for n in shape)
+    if -1 in shape or math.prod(shape) != size:
+        raise ValueError(f"reshape: shape must hold the {size} elements of {x.shape}, but got {shape}")
     return Reshape(shape)(x)
 
 
@@ -246,6 +247,11 @@ def sum_to(x, shape):
     return SumTo(shape)(x)
 
 
+def sum_like(x, y):
+    """x summed down to the shape of y: what every gradient of operands that may have been broadcast ends with."""
+    return x if x.outline.shape == y.outline.shape else SumTo(y.shape)(x)
+
+
 def flip(x, axes=None):
     """The elements in reverse order along `axes` (an axis, several, or None for all)."""
     x = tensor("flip", x)
@@ -289,6 +295,8 @@ def pad(x, pairs, value=0):
 
 def _sizes(op, shape, least=0):
     """A shape, or one size, as a tuple of integers of at least `least`."""
+    if type(shape) is tuple and {*map(type, shape)} == {int} and min(shape) >= least:  # what a shape is, seen at once
+        return shape
     sizes = shape if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
     return tuple(check.integer(op, "shape", n, least=least) for n in sizes)
 

@@ -51,9 +51,10 @@ def tuple_get_item(x, index):
     """One element of a TensorTuple; of one just made by `make_tuple`, that very input."""
     check.instance("tuple_get_item", "x", x, TensorTuple)
     index = check.integer("tuple_get_item", "index", index)
-    if not -len(x) <= index < len(x):
-        raise IndexError(f"tuple_get_item: index must lie in [{-len(x)}, {len(x) - 1}], but got {index}")
-    index %= len(x)
+    length = len(x)
+    if not -length <= index < length:
+        raise IndexError(f"tuple_get_item: index must lie in [{-length}, {length - 1}], but got {index}")
+    index %= length
     if isinstance(x.op, MakeTensorTuple):
         return x.inputs[index]
     return TensorTupleGetItem(index)(x)

@@ -115,6 +115,16 @@ def test_kinks_have_torchs_derivatives(device):
         assert slope.tolist() == [expected]
 
 
+def test_relu_of_many_elements_is_that_of_few(device):
+    """It is computed in another way, of which infinities and NaN must not tell."""
+    few = np.array([-np.inf, -1.5, 0.0, 2.5, np.inf, np.nan], "float32")
+    y, slope = derivative(ops.relu, few, device, "float32")
+    many, slopes = derivative(ops.relu, np.tile(few, 1000), device, "float32")
+    np.testing.assert_array_equal(y, [0, 0, 0, 2.5, np.inf, np.nan])
+    np.testing.assert_array_equal(many, np.tile(y, 1000))
+    np.testing.assert_array_equal(slopes, np.tile(slope, 1000))
+
+
 def test_a_gradient_with_zero_weight_hides_nothing(device):
     """Where `where` chooses the other branch, an infinite slope of the chosen-against one is not looked at."""
     x = ndl.Tensor([0.0, 4.0], device=device)
