@@ -2,6 +2,7 @@
 
 from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
 from needle.kernels.folding import fold, unfold
+from needle.kernels.layout import is_turned_by_blocks, turned
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.product import matmul
 from needle.kernels.window import Size, Window, same_padding
@@ -15,6 +16,7 @@ __all__ = [
     "correlate_weight",
     "fold",
     "gather_at_max",
+    "is_turned_by_blocks",
     "locate_max",
     "matmul",
     "max_windows",
@@ -22,5 +24,6 @@ __all__ = [
     "scatter_to_max",
     "spread_windows",
     "sum_windows",
+    "turned",
     "unfold",
 ]

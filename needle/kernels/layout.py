@@ -46,6 +46,18 @@ def padded(x: Array, window: Window, value: float = 0) -> Array:
     return whole
 
 
+def is_turned_by_blocks(x: Array) -> bool:
+    """Whether x (N, C, *S) is row-major, and so big that the way to batch-innermost order goes by blocks."""
+    return x.shape[0] > 1 and x.size >= TURNED and device_of(x).block_factor == 1 and bool(x.flags.c_contiguous)
+
+
+def turned(x: Array) -> Array:
+    """(N, C, *S) as a copy in batch-innermost order."""
+    whole = xp(x).empty((*x.shape[1:], x.shape[0]), x.dtype)
+    _place(x, whole)
+    return outermost(whole)
+
+
 def _place(x: Array, target: Array) -> None:
     """Copy x (N, C, *S) into (C, *S, N).
 
@@ -54,7 +66,7 @@ def _place(x: Array, target: Array) -> None:
     """
     device, (batch, channels, rows, *rest) = device_of(x), x.shape
     row = math.prod(rest)
-    if batch == 1 or x.size < TURNED or device.block_factor > 1 or not x.flags.c_contiguous:
+    if not is_turned_by_blocks(x):
         source = innermost(x)
 
         def copy(part: slice) -> None:
