@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import TensorOp
 from needle.backend_ndarray import cpu, xp
 from needle.lazy import Outline
@@ -76,8 +76,11 @@ class SumTo(TensorOp):
 
     def compute(self, x):
         lead = x.ndim - len(self.shape)
-        repeated = tuple(i + lead for i, n in enumerate(self.shape) if n == 1 and x.shape[i + lead] != 1)
-        return x.sum(axis=tuple(range(lead)) + repeated, keepdims=True).reshape(self.shape)
+        axes = (*range(lead), *(i + lead for i, n in enumerate(self.shape) if n == 1 and x.shape[i + lead] != 1))
+        rows = kernels.Rows.of(x, axes) if x.size >= 1 << 14 else None
+        if rows:  # as for the gradient of a bias: BLAS takes a third of the time
+            return kernels.row_sums(rows.view(x)).reshape(self.shape)
+        return x.sum(axis=axes, keepdims=True).reshape(self.shape)
 
     def infer(self, x):
         return Outline(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
