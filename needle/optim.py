@@ -85,6 +85,7 @@ class Optimizer:
                 parameter.mark_changed()
                 ready[i] = array, grad
         if len({id(array) for array, _ in ready.values()}) < len(ready):  # two are one: each in its turn
+            self._pools = self._pools or []
             for i, arrays in ready.items():
                 self._run([(*arrays, *self._state(i, arrays[0]))])
             return
@@ -97,7 +98,7 @@ class Optimizer:
             pool.scatter(ready)
 
     def _pools_of(self, ready: dict[int, Arrays]) -> list[_Pool]:
-        """The pools of which all parameters are ready; made in the first step."""
+        """The pools, made in the first step, of which all parameters are ready where they were then."""
         if self._pools is None:
             kinds: dict[Any, dict[int, Any]] = {}
             for i, (array, _) in ready.items():
@@ -107,11 +108,11 @@ class Optimizer:
             for pool in self._pools:
                 for i, parts in pool.parts.items():
                     self._buffers[i] = tuple(parts[2:])
-        here = [pool for pool in self._pools if pool.parts.keys() <= ready.keys()]
-        for pool in here:
-            if any(type(ready[i][0]) is not type(pool.flat[0]) for i in pool.parts):  # one has moved to another device
-                self._pools.remove(pool)
-        return [pool for pool in here if pool in self._pools]
+        return [
+            pool
+            for pool in self._pools
+            if pool.parts.keys() <= ready.keys() and all(type(ready[i][0]) is type(pool.flat[0]) for i in pool.parts)
+        ]
 
     def _state(self, i: int, array: Any) -> Arrays:
         """The buffers of a parameter, on its device."""
@@ -120,7 +121,11 @@ class Optimizer:
             buffers = self._buffers[i] = tuple(xp(array).zeros_like(array) for _ in range(self.buffer_count))
         elif buffers and type(buffers[0]) is not type(array):  # the parameter has moved to another device
             buffers = self._buffers[i] = tuple(map(device_of(array).array, buffers))
+            self._pools = [pool for pool in self._pools or [] if i not in pool.parts]
         return buffers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_pools": []}  # in a copy the buffers would be no parts of flat arrays any more
 
     def _run(self, updates: list[Arrays]) -> None:
         """Update the arrays of several parameters, by stretches that threads share where there is much to do."""

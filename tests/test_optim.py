@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -480,6 +482,41 @@ def test_one_of_many_parameters_moves_to_another_device_and_back(make, device):
     found = stepped(lambda params: [make(params)], MANY, change, steps=5, device=ndl.cpu())
     for array, other in zip(found, alone(make, MANY, plain, steps=5, device=ndl.cpu()), strict=True):
         np.testing.assert_allclose(array, other, rtol=1e-12)
+
+
+@every_optimizer
+def test_the_state_of_a_parameter_that_moved_while_another_was_absent_is_not_lost(make, device):
+    def change(step, params):
+        place = device if step == 2 else ndl.cpu()
+        if params[1].device != place:
+            params[1].data, params[1].grad = params[1].detach().to(place), params[1].grad.detach().to(place)
+        if step == 2:
+            params[2].grad = None
+
+    def absent(step, params):
+        if step == 2:
+            params[2].grad = None
+
+    found = stepped(lambda params: [make(params)], MANY, change, steps=5, device=ndl.cpu())
+    for i, (array, other) in enumerate(
+        zip(found, stepped(lambda params: [make(params)], MANY, absent, steps=5), strict=True)
+    ):
+        np.testing.assert_allclose(array, other, rtol=1e-12, err_msg=str(i))
+
+
+@every_optimizer
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_a_copy_goes_on_as_the_original(make, copied):
+    params = parameters_with_gradients(*MANY)
+    optimizer = make(params)
+    optimizer.step()
+    other = copied(optimizer)
+    for twin, parameter in zip(other.params, params, strict=True):
+        twin.grad = parameter.grad
+    for _ in range(2):
+        optimizer.step()
+        other.step()
+    assert_same_bits([twin.numpy() for twin in other.params], [parameter.numpy() for parameter in params])
 
 
 @every_optimizer

@@ -12,8 +12,6 @@ from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array
 
 SHARED = 6 << 20  # bytes of a result from which on threads share its making: below it a hand-over takes what it saves
-
-
 BUFFER, WHOLE_BUFFER = 512, 8192  # elements in the buffer of NumPy's ufuncs: the one for short rows, and the default
 
 

@@ -41,6 +41,13 @@ def test_standardize(axes, affine, dtype, tolerance, device):
         assert not found.requires_grad
 
 
+def test_standardize_rows_shorter_than_the_buffer_of_ufuncs(device):
+    arrays = draw((3, 700), (3, 1), (3, 1))
+    by_ops, in_place = both(lambda x, w, b: ops.standardize(x, 1, w, b)[0], *arrays, device=device)
+    for expected, found in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("given", ["", "w", "b"])
 def test_standardize_without_weight_or_bias(given, device):
     x, w, b = draw((4, 3), (3,), (3,))
