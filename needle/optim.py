@@ -1,17 +1,52 @@
-"""Optimizers: each step updates parameters and its own buffers in place, with one scratch buffer per parameter.
+"""Optimizers: each step updates parameters and its own buffers in place, by stretches with a scratch buffer each.
 
 Steps compute on raw arrays, so they leave no graph on parameters or state, and they never write into a gradient.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.lazy import check_one_device
+
+SMALL = 1 << 14  # elements of a parameter below which calls take longer than arithmetic: such are updated together
+FEW = 4  # parameters that are better updated one by one
+STRETCH = 1 << 18  # elements of an array that are updated at a time: all that the rule reads stays in cache
+SHARED = 1 << 17  # elements of all parameters from which on threads share a step: below it a hand-over takes longer
+
+Arrays = tuple[Any, ...]  # of one parameter: its array, its gradient, its buffers
+
+
+class _Pool:
+    """The state of small parameters of one dtype on one device in flat arrays, so that their rule runs once for all.
+
+    A step of Adam takes 2.5 µs for each of 40 parameters then, and 9 where each is updated by itself.
+    """
+
+    def __init__(self, arrays: dict[int, Any], buffer_count: int) -> None:
+        first, sizes = next(iter(arrays.values())), [array.size for array in arrays.values()]
+        self.flat = tuple(xp(first).zeros(sum(sizes), first.dtype) for _ in range(2 + buffer_count))
+        starts = [sum(sizes[:i]) for i in range(len(sizes))]
+        self.parts = {
+            i: [flat[start : start + array.size].reshape(array.shape) for flat in self.flat]
+            for start, (i, array) in zip(starts, arrays.items(), strict=True)
+        }
+
+    def gather(self, ready: dict[int, Arrays]) -> Arrays:
+        """The flat arrays, with what the parameters and their gradients are now."""
+        for flat, each in zip(self.flat, zip(*(ready[i] for i in self.parts), strict=True), strict=False):
+            xp(flat).concatenate([array.reshape(-1) for array in each], out=flat)
+        return self.flat
+
+    def scatter(self, ready: dict[int, Arrays]) -> None:
+        """Write the flat array of parameters into each of them."""
+        for i, (part, *_) in self.parts.items():
+            ready[i][0][...] = part
 
 
 class Optimizer:
@@ -30,26 +65,83 @@ class Optimizer:
                 raise TypeError(f"{name}: params must have floating dtypes, but got {parameter.dtype}")
         self.lr = check.number(name, "lr", lr, least=0)
         self.weight_decay = check.number(name, "weight_decay", weight_decay, least=0)
-        self._buffers: list[tuple[Any, ...] | None] = [None] * len(self.params)
+        self._buffers: list[Arrays | None] = [None] * len(self.params)
+        self._pools: list[_Pool] | None = None
 
-    buffer_count = 0  # of the arrays beside the scratch that the rule keeps for each parameter
+    buffer_count = 0  # of the arrays that the rule keeps for each parameter
 
     def step(self) -> None:
         """Update every parameter that has a gradient."""
+        ready: dict[int, Arrays] = {}
         for i, parameter in enumerate(self.params):
-            if parameter.grad is None:
-                continue
-            check_one_device("step", (parameter, parameter.grad))
-            array, grad = parameter.array, parameter.grad.array
-            if grad.shape != array.shape:
-                raise ValueError(f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}")
-            buffers = self._buffers[i]
-            if buffers is None:
-                buffers = self._buffers[i] = tuple(xp(array).zeros_like(array) for _ in range(self.buffer_count + 1))
-            elif type(buffers[0]) is not type(array):  # the parameter has moved to another device
-                buffers = self._buffers[i] = tuple(map(parameter.device.array, buffers))
-            parameter.mark_changed()
-            self._update(array, grad, *buffers)
+            if parameter.grad is not None:
+                array, grad = parameter.array, parameter.grad.array
+                if type(array) is not type(grad):
+                    check_one_device("step", (parameter, parameter.grad))
+                if grad.shape != array.shape:
+                    raise ValueError(
+                        f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}"
+                    )
+                parameter.mark_changed()
+                ready[i] = array, grad
+        if len({id(array) for array, _ in ready.values()}) < len(ready):  # two are one: each in its turn
+            self._pools = self._pools or []
+            for i, arrays in ready.items():
+                self._run([(*arrays, *self._state(i, arrays[0]))])
+            return
+        pools = self._pools_of(ready)
+        pooled = {i for pool in pools for i in pool.parts}
+        updates = [pool.gather(ready) for pool in pools]
+        updates += [(*arrays, *self._state(i, arrays[0])) for i, arrays in ready.items() if i not in pooled]
+        self._run(updates)
+        for pool in pools:
+            pool.scatter(ready)
+
+    def _pools_of(self, ready: dict[int, Arrays]) -> list[_Pool]:
+        """The pools, made in the first step, of which all parameters are ready where they were then."""
+        if self._pools is None:
+            kinds: dict[Any, dict[int, Any]] = {}
+            for i, (array, _) in ready.items():
+                if array.size < SMALL:
+                    kinds.setdefault((type(array), array.dtype), {})[i] = array
+            self._pools = [_Pool(arrays, self.buffer_count) for arrays in kinds.values() if len(arrays) > FEW]
+            for pool in self._pools:
+                for i, parts in pool.parts.items():
+                    self._buffers[i] = tuple(parts[2:])
+        return [
+            pool
+            for pool in self._pools
+            if pool.parts.keys() <= ready.keys() and all(type(ready[i][0]) is type(pool.flat[0]) for i in pool.parts)
+        ]
+
+    def _state(self, i: int, array: Any) -> Arrays:
+        """The buffers of a parameter, on its device."""
+        buffers = self._buffers[i]
+        if buffers is None:
+            buffers = self._buffers[i] = tuple(xp(array).zeros_like(array) for _ in range(self.buffer_count))
+        elif buffers and type(buffers[0]) is not type(array):  # the parameter has moved to another device
+            buffers = self._buffers[i] = tuple(map(device_of(array).array, buffers))
+            self._pools = [pool for pool in self._pools or [] if i not in pool.parts]
+        return buffers
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_pools": []}  # in a copy the buffers would be no parts of flat arrays any more
+
+    def _run(self, updates: list[Arrays]) -> None:
+        """Update the arrays of several parameters, by stretches that threads share where there is much to do."""
+        if sum(arrays[0].size for arrays in updates) < SHARED:
+            for arrays in updates:
+                self._update_with_scratch(arrays)
+            return
+        stretches: dict[Any, list[Arrays]] = {}
+        for arrays in updates:
+            device = device_of(arrays[0])
+            stretches.setdefault(device, []).extend(_cut(arrays, STRETCH * device.block_factor))
+        for device, found in stretches.items():
+            device.share(self._update_with_scratch, found)
+
+    def _update_with_scratch(self, arrays: Arrays) -> None:
+        self._update(*arrays, xp(arrays[0]).empty_like(arrays[0]))
 
     def _update(self, array: Any, grad: Any, *buffers: Any) -> None:
         """Change `array` in place by the rule; the last of `buffers` is scratch."""
@@ -113,13 +205,15 @@ class SGD(Optimizer):
         if self.weight_decay:
             multiply(array, self.weight_decay, scratch)
             grad = add(scratch, grad, scratch)
-        velocity *= self.momentum
+        if self.momentum:
+            velocity *= self.momentum
+            velocity += multiply(grad, 1 - self.dampening, scratch) if self.dampening else grad
+        else:
+            multiply(grad, 1 - self.dampening, velocity)
         if self.nesterov:
-            velocity += grad
             array -= multiply(grad, self.lr, scratch)
             array -= multiply(velocity, self.lr * self.momentum, scratch)
         else:
-            velocity += multiply(grad, 1 - self.dampening, scratch)
             array -= multiply(velocity, self.lr, scratch)
 
 
@@ -164,11 +258,11 @@ class Adam(Optimizer):
         multiply(grad, grad, scratch)
         scratch *= 1 - self.beta2
         second += scratch
-        multiply(second, 1 / (1 - self.beta2**self.t), scratch)
-        xp(array).sqrt(scratch, scratch)
-        scratch += self.eps
+        xp(array).sqrt(second, scratch)
+        correction = math.sqrt(1 - self.beta2**self.t)
+        scratch += self.eps * correction
         xp(array).divide(first, scratch, scratch)
-        scratch *= self.lr / (1 - self.beta1**self.t)
+        scratch *= self.lr * correction / (1 - self.beta1**self.t)
         array -= scratch
 
     def _decay(self, array: Any, grad: Any, scratch: Any) -> Any:
@@ -199,6 +293,17 @@ class AdamW(Adam):
     def _decay(self, array: Any, grad: Any, scratch: Any) -> Any:
         array *= 1 - self.lr * self.weight_decay
         return grad
+
+
+def _cut(arrays: Arrays, size: int) -> list[Arrays]:
+    """Arrays of one shape cut into stretches of about `size` elements each."""
+    if arrays[0].size <= size:
+        return [arrays]
+    if all(array.flags.c_contiguous for array in arrays):
+        arrays = tuple(array.reshape(-1) for array in arrays)
+    length = arrays[0].shape[0]
+    rows = max(1, size * length // arrays[0].size)
+    return [tuple(array[start : start + rows] for array in arrays) for start in range(0, length, rows)]
 
 
 def _widened(array: Any) -> Any:

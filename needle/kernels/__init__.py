@@ -5,25 +5,31 @@ from needle.kernels.folding import fold, unfold
 from needle.kernels.layout import is_turned_by_blocks, turned
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.product import matmul
+from needle.kernels.rows import Rows, elementwise, row_products, row_sums, sums
 from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
+    "Rows",
     "Size",
     "Window",
     "conv_algorithm",
     "correlate",
     "correlate_transpose",
     "correlate_weight",
+    "elementwise",
     "fold",
     "gather_at_max",
     "is_turned_by_blocks",
     "locate_max",
     "matmul",
     "max_windows",
+    "row_products",
+    "row_sums",
     "same_padding",
     "scatter_to_max",
     "spread_windows",
     "sum_windows",
+    "sums",
     "turned",
     "unfold",
 ]

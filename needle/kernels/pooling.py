@@ -7,20 +7,21 @@ matters which element of a window is meant, the passes go over the positions of 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
+from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps, turned
 from needle.kernels.window import Size, Window
 
 Index = tuple[slice, ...]
+SHARED = 1 << 21  # bytes of images from which on threads share the work: with 8 MiB it takes half the time
 
 
 def max_windows(x: Array, kernel: Size, window: Window) -> Array:
     """The largest element of each window, NaN where there is one: (N, C, *S) -> (N, C, *P)."""
     lowest = -math.inf if x.dtype.kind == "f" else xp(x).iinfo(x.dtype).min
-    return _reduce(padded(x, window, lowest), xp(x).maximum, kernel, window, x.shape[2:])
+    return _reduced(x, xp(x).maximum, kernel, window, lowest)
 
 
 def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
@@ -43,12 +44,16 @@ def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window
     sides = zip(window.stride, kernel, best.shape[2:], size, strict=True)
     covering = all(s == k and s * p == n for s, k, p, n in sides)
     out = (xp(y).empty if apart and covering else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)
-    y = innermost(y)
-    for _, met, hit, first in _hits(x, best, kernel, window):
-        if apart and first:
-            _only(hit, y, out[met])
-        else:
-            out[met] += _only(hit, y)
+
+    def scatter(y: Array, x: Array, best: Array, out: Array) -> None:
+        y = innermost(y)
+        for _, met, hit, first in _hits(x, best, kernel, window):
+            if apart and first:
+                _only(hit, y, out[met])
+            else:
+                out[met] += _only(hit, y)
+
+    _by_channels(scatter, y, x, best, out)
     return outermost(out[inside(x.shape[2:], window)])
 
 
@@ -71,16 +76,22 @@ def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple
     whole = padded(x, window, math.nan)
     free = xp(x).ones(best.shape, bool)
     positions = list(taps(window, kernel, best.shape[1:-1]))
-    for position, met in positions:
-        hit = (whole[met] == best) & free
+    # Each window has a hit where there is no NaN, so that the last position gets what is left. Where asking waits,
+    # looking for NaN, which equals nothing, is cheaper.
+    nans = device_of(x).waits or bool(xp(x).isnan(best).any())
+    for position, met in positions if nans else positions[:-1]:
+        hit = whole[met] == best
+        hit &= free
         free ^= hit
         yield position, met, hit, True
-    if device_of(x).waits or free.any():  # NaN equals nothing; where asking waits, looking for it is cheaper
-        whole = padded(x, window)
-        for position, met in reversed(positions):
-            hit = xp(x).isnan(whole[met]) & free
-            free ^= hit
-            yield position, met, hit, False
+    if not nans:
+        yield *positions[-1], free, True
+        return
+    whole = padded(x, window)
+    for position, met in reversed(positions):
+        hit = xp(x).isnan(whole[met]) & free
+        free ^= hit
+        yield position, met, hit, False
 
 
 def _only(hit: Array, x: Array, out: Array | None = None) -> Array:
@@ -94,7 +105,7 @@ def _only(hit: Array, x: Array, out: Array | None = None) -> Array:
 
 def sum_windows(x: Array, kernel: Size, window: Window) -> Array:
     """The sum of each window: (N, C, *S) -> (N, C, *P)."""
-    return _reduce(padded(x, window), xp(x).add, kernel, window, x.shape[2:])
+    return _reduced(x, xp(x).add, kernel, window)
 
 
 def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
@@ -107,17 +118,39 @@ def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
     return outermost(out[inside(size, window)])
 
 
-def _reduce(whole: Array, combine: Any, kernel: Size, window: Window, size: Size) -> Array:
-    """All elements of each window combined by a ufunc: padded (C, *S, N) -> (N, C, *P), never in the memory of x."""
-    reduced = whole
-    for axis, p in enumerate(window.output(size, kernel), 1):
-        first, *rest = _along(axis, kernel, window, p)
-        whole, reduced = reduced, reduced[first]
-        if rest:
-            reduced = combine(reduced, whole[rest[0]])
-        for met in rest[1:]:
-            combine(reduced, whole[met], out=reduced)
-    return outermost(reduced if max(kernel) > 1 else reduced.copy())
+def _reduced(x: Array, combine: Any, kernel: Size, window: Window, value: float = 0) -> Array:
+    """All elements of each window combined by a ufunc, `value` in the padding: (N, C, *S) -> (N, C, *P)."""
+    size = x.shape[2:]
+    out = xp(x).empty((x.shape[1], *window.output(size, kernel), x.shape[0]), x.dtype)
+
+    def reduce(x: Array, out: Array) -> None:
+        reduced = padded(x, window, value)
+        for axis, p in enumerate(out.shape[1:-1], 1):
+            first, *rest = _along(axis, kernel, window, p)
+            whole, reduced = reduced, reduced[first]
+            for i, met in enumerate(rest):  # the last axis is reduced into what is given back, others into new memory
+                into = reduced if i else out if axis == x.ndim - 2 else None
+                reduced = combine(reduced, whole[met], out=into)
+        if reduced is not out:
+            out[...] = reduced
+
+    _by_channels(reduce, x, out)
+    return outermost(out)
+
+
+def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
+    """work(*inputs (N, C, …), out (C, …, N)); threads share stretches of channels from 2 MiB on.
+
+    Shorter stretches gain nothing: most of the time goes into runs of N elements, wherever they lie.
+    """
+    *inputs, out = arrays
+    largest, device = max(array.nbytes for array in arrays), device_of(out)
+    if largest < SHARED or device.worker_count() == 1:
+        work(*arrays)
+        return
+    inputs = [outermost(turned(array)) for array in inputs]
+    stretches = device.stretches(out.shape[0], largest // out.shape[0])
+    device.share(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches)
 
 
 def _along(axis: int, kernel: Size, window: Window, p: int) -> list[Index]:

@@ -145,8 +145,7 @@ def convolve(op, x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     rank = w.ndim - 2
     if rank < 1 or x.ndim != w.ndim:
         raise ValueError(
-            f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, "
-            f"but got {x.shape} and {w.shape}"
+            f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
         )
     if isinstance(padding, str):
         padding = named_padding(op, padding, w.shape[2:], stride, dilation)
@@ -177,8 +176,7 @@ def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, group
     rank = w.ndim - 2
     if rank < 1 or x.ndim != w.ndim:
         raise ValueError(
-            f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, "
-            f"but got {x.shape} and {w.shape}"
+            f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
         )
     window = Window.make(op, rank, stride, padding, dilation, groups)
     extra = check.sizes(op, "output_padding", output_padding, rank)

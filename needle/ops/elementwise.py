@@ -6,6 +6,7 @@ import math
 
 from needle.autograd import TensorOp
 from needle.backend_ndarray import device_of, xp
+from needle.kernels import elementwise
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import constant, number, pair, tensor
@@ -151,13 +152,24 @@ class Sign(Elementwise):
         return device_of(x).sign(x)
 
 
+def _rectified(x, out=None):
+    return x.clip(0, math.inf, out=out)  # NumPy's `maximum` with a number takes three times as long
+
+
+def _gated(x, y, out=None):
+    # NumPy multiplies by bools 20 times faster than it chooses with `where`.
+    if out is None and y.strides == x.strides:
+        return y * (x > 0)
+    return xp(x).multiply(y, x > 0, out=xp(x).empty_like(x, dtype=y.dtype) if out is None else out)
+
+
 class ReLU(Elementwise):
     """max(x, 0); its derivative at 0 is 0."""
 
     def compute(self, x):
         if x.size < SMALL or x.dtype.kind != "f":
             return xp(x).maximum(x, 0)
-        return x.clip(0, math.inf)
+        return elementwise(_rectified, x)
 
     def gradient(self, out_grad, node):
         return _gate(out_grad, constant(node.inputs[0]))
@@ -169,10 +181,7 @@ class Gate(TensorOp):
     reads_inputs = slice(1, None)
 
     def compute(self, y, x):
-        # NumPy multiplies by bools 20 times faster than it chooses with `where`.
-        if y.strides == x.strides:
-            return y * (x > 0)
-        return xp(x).multiply(y, x > 0, out=xp(x).empty_like(x, dtype=y.dtype))
+        return elementwise(_gated, x, y)
 
     def infer(self, y, x):
         return y

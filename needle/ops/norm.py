@@ -8,8 +8,9 @@ Normalization" (2015), section 3.
 from __future__ import annotations
 
 import math
+from functools import partial
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import TensorTupleOp
 from needle.backend_ndarray import xp
 from needle.grad_mode import is_grad_enabled
@@ -31,11 +32,19 @@ class Standardize(TensorTupleOp):
         self.axes, self.eps, self.scaled, self.shifted = axes, eps, scaled, shifted
 
     def compute(self, x, *affine):
-        average = x.mean(axis=self.axes, keepdims=True)
-        y = x - average
-        variance = xp(x).square(y).mean(axis=self.axes, keepdims=True)
+        rows = kernels.Rows.of(x, self.axes)
+        columns = [rows.column(value) for value in affine] if rows else [None]
+        if any(column is None for column in columns):
+            return self.passes(_mean_over(self.axes), x, *affine)
+        return rows.apply(partial(self.passes, _mean_of_rows), [x], columns)
+
+    def passes(self, mean, x, *affine, out=None):
+        """The result, of which the first part goes into `out` where that is given."""
+        average = mean(x)
+        y = xp(x).subtract(x, average, out=out)
+        variance = mean(y, y)
         scale = (variance + self.eps) ** -0.5
-        if self.scaled and self.is_one_scale(affine[0], x):
+        if self.scaled and affine[0].shape == scale.shape:
             y *= scale * affine[0]
         else:
             y *= scale
@@ -87,27 +96,53 @@ class StandardizeGradient(TensorTupleOp):
 
     def compute(self, grad, x, average, variance, *affine):
         forward, scale = self.forward, (variance + self.forward.eps) ** -0.5
-        unit = x - average
-        unit *= scale
-        product, weighted, parts = grad * unit, grad, []
+        uniform = [forward.is_one_scale(value, x) for value in affine]
+        weighted, factor = grad, scale
+        if forward.scaled and uniform[0]:
+            factor = scale * affine[0]
+        elif forward.scaled:
+            weighted = grad * affine[0]
+        columns, rows = (average, scale, factor), kernels.Rows.of(x, forward.axes)
+        if rows:
+            columns = map(rows.column, columns)
+            x_grad, total, product = rows.apply(partial(_passes_back, _mean_of_rows), [weighted, x], columns)
+        else:
+            x_grad, total, product = _passes_back(_mean_over(forward.axes), weighted, x, *columns)
+        parts, count = [], x.size // average.size
         if forward.scaled:
-            weight = affine[0]
-            parts.append(SumTo(weight.shape).compute(product))
-            if forward.is_one_scale(weight, x):
-                scale = scale * weight
-            else:
-                weighted = grad * weight
-                xp(x).multiply(weighted, unit, out=product)
+            product = product * scale * count if uniform[0] else grad * ((x - average) * scale)
+            parts.append(_sum_to(product, affine[0].shape))
         if forward.shifted:
-            parts.append(SumTo(affine[-1].shape).compute(grad))
-        unit *= product.mean(axis=forward.axes, keepdims=True)
-        unit += weighted.mean(axis=forward.axes, keepdims=True)
-        xp(x).subtract(weighted, unit, out=unit)
-        unit *= scale
-        return (unit, *parts)
+            parts.append(_sum_to(total * count if all(uniform) else grad, affine[-1].shape))
+        return (x_grad, *parts)
 
     def infer(self, grad, x, average, variance, *affine):
         return (x, *affine)
+
+
+def _passes_back(mean, grad, x, average, scale, factor, out=None):
+    """The gradient in x, in `out` where that is given, and the means of grad and of grad · (x - average)."""
+    unit = xp(x).subtract(x, average, out=out)
+    total, product = mean(grad), mean(grad, unit)
+    unit *= product * scale * scale
+    unit += total
+    xp(x).subtract(grad, unit, out=unit)
+    unit *= factor
+    return unit, total, product
+
+
+def _mean_over(axes):
+    """The function that gives the mean of an array, or of the product of two, over axes that stay."""
+    return lambda x, *other: (xp(x).multiply(x, *other) if other else x).mean(axis=axes, keepdims=True)
+
+
+def _mean_of_rows(x, *other):
+    """The mean of each row (R, M), or of a product: (R, 1)."""
+    return (kernels.row_products(x, *other) if other else kernels.row_sums(x)) / x.shape[1]
+
+
+def _sum_to(x, shape):
+    return x if x.shape == shape else SumTo(shape).compute(x)
 
 
 def standardize(x, axes, weight=None, bias=None, eps=1e-5):

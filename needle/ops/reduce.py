@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import TensorOp
 from needle.backend_ndarray import cpu, xp
 from needle.grad_mode import is_grad_enabled
@@ -27,6 +27,10 @@ class Reduction(TensorOp):
         """The axes of x that are reduced, none of them negative."""
         return check.axes(type(self).__name__, self.axes, len(x.shape))
 
+    def shaped(self, reduced, axes):
+        """A raw array whose reduced axes have size 1 in the shape of the result."""
+        return reduced if self.keepdims else reduced.squeeze(axes)
+
     def kept(self, reduced, x):
         """A tensor shaped as the result, with the reduced axes of x as size 1."""
         axes = self.over(x)
@@ -45,7 +49,8 @@ class Summation(Reduction):
     reads_inputs = False
 
     def compute(self, x):
-        return x.sum(axis=self.over(x), keepdims=self.keepdims)
+        axes = self.over(x)
+        return self.shaped(kernels.sums(x, axes), axes)
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs
@@ -58,7 +63,10 @@ class Mean(Reduction):
     reads_inputs = False
 
     def compute(self, x):
-        return x.mean(axis=self.over(x), keepdims=self.keepdims)
+        axes = self.over(x)
+        if x.dtype.kind != "f" or x.dtype.itemsize < 4:  # NumPy sums halves in float32 for it
+            return x.mean(axis=axes, keepdims=self.keepdims)
+        return self.shaped(kernels.sums(x, axes) / math.prod(x.shape[i] for i in axes), axes)
 
     def gradient(self, out_grad, node):
         (x,) = node.inputs

@@ -8,6 +8,7 @@ import pytest
 import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
+from needle.ops.classes import CrossEntropy
 
 
 def both(function, *arrays, device, dtype="float64"):
@@ -40,6 +41,13 @@ def test_standardize(axes, affine, dtype, tolerance, device):
         assert not found.requires_grad
 
 
+def test_standardize_rows_shorter_than_the_buffer_of_ufuncs(device):
+    arrays = draw((3, 700), (3, 1), (3, 1))
+    by_ops, in_place = both(lambda x, w, b: ops.standardize(x, 1, w, b)[0], *arrays, device=device)
+    for expected, found in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("given", ["", "w", "b"])
 def test_standardize_without_weight_or_bias(given, device):
     x, w, b = draw((4, 3), (3,), (3,))
@@ -67,6 +75,29 @@ def test_the_statistics_are_those_of_numpy_and_constants(device):
 def test_logsoftmax(axis, device):
     by_ops, in_place = both(lambda x: ops.logsoftmax(x, axis), *draw((4, 3)), device=device)
     np.testing.assert_allclose(in_place[0].numpy(), by_ops[0].numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3), (2, 5, 3, 4)], ids=str)
+@pytest.mark.parametrize("order", ["row-major", "batch innermost"])
+def test_cross_entropy(shape, order, device):
+    """The gradient in place is that by ops, the loss that of the formula, for logits of any size."""
+    (array,) = draw(shape)
+    array *= 1000
+    axis = min(len(shape) - 1, 1)
+    classes = np.random.default_rng(3).integers(0, 5, shape[:axis] + shape[axis + 1 :])
+    if order == "batch innermost":
+        array = np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 0, -1)), -1, 0)
+    given = ndl.Tensor(classes, device=device, requires_grad=False)
+    by_ops, in_place = both(lambda x: CrossEntropy()(x, given), array, device=device)
+    np.testing.assert_allclose(in_place[0].numpy(), by_ops[0].numpy(), rtol=1e-12, atol=1e-12)
+    assert by_ops[0].requires_grad
+    assert not in_place[0].requires_grad
+    shifted = array - array.max(axis, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
+    picked = np.take_along_axis(log_p, np.expand_dims(classes, axis), axis)
+    x = ndl.Tensor.make_const(device.asarray(array))
+    np.testing.assert_allclose(CrossEntropy()(x, given).item(), -picked.mean())
+    assert ndl.gradcheck(lambda x: CrossEntropy()(x, given), ndl.Tensor(array / 1000, device=device))
 
 
 @pytest.mark.parametrize("create_graph", [True, False])

@@ -10,6 +10,7 @@ import warnings
 from needle import check, ops
 from needle.backend_ndarray import cpu, xp
 from needle.nn.functional.dense import check_broadcast, check_range, integers
+from needle.ops.classes import CrossEntropy, class_axis, places
 from needle.ops.conv import check_floats
 from needle.ops.operand import broadcast_shape, tensor
 
@@ -40,16 +41,20 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     if target.shape != x.shape:
         classes, kept = _classes(op, x, target, ignore_index)
         _check_reduction(op, x, reduction)
-        return _of_indices(ops.logsoftmax(x, _axis(x)), classes, kept, weight, reduction, smoothing)
+        if kept is None and weight is None and not smoothing and reduction == "mean":
+            return CrossEntropy()(x, x.make_const(classes))
+        return _of_indices(ops.logsoftmax(x, class_axis(x)), classes, kept, weight, reduction, smoothing)
     if target.dtype.kind != "f":
         raise TypeError(f"{op}: target of the shape of x must hold probabilities, but got dtype {target.dtype}")
     if ignore_index >= 0:
         raise ValueError(f"{op}: ignore_index must be negative with probabilities as target, but got {ignore_index}")
     _check_reduction(op, x, reduction)
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / x.shape[_axis(x)]
-    terms = ops.logsoftmax(x, _axis(x)) * target
-    return _reduced(-ops.summation(terms if weight is None else terms * _per_class(weight, x), _axis(x)), reduction)
+        target = target * (1 - smoothing) + smoothing / x.shape[class_axis(x)]
+    terms = ops.logsoftmax(x, class_axis(x)) * target
+    return _reduced(
+        -ops.summation(terms if weight is None else terms * _per_class(weight, x), class_axis(x)), reduction
+    )
 
 
 def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
@@ -67,12 +72,12 @@ def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
 def _scores(op, x, weight):
     """x with one score for each class, and the weights of the classes, where there are any."""
     x = tensor(op, x)
-    if not x.ndim or not x.shape[_axis(x)]:
+    if not x.ndim or not x.shape[class_axis(x)]:
         raise ValueError(f"{op}: x must be (C,), (N, C) or (N, C, *S) with at least 1 class, but got shape {x.shape}")
     check_floats(op, x=x)
     if weight is not None:
         weight = tensor(op, weight)
-        if weight.shape != (x.shape[_axis(x)],):
+        if weight.shape != (x.shape[class_axis(x)],):
             raise ValueError(f"{op}: weight must hold 1 number for each class of x {x.shape}, but got {weight.shape}")
         check_floats(op, x=x, weight=weight)
     return x, weight
@@ -80,14 +85,14 @@ def _scores(op, x, weight):
 
 def _classes(op, x, target, ignore_index):
     """The class indices as int64, zeros where ignored, and a mask of those that count: None where all do."""
-    shape = x.shape[: _axis(x)] + x.shape[_axis(x) + 1 :]
+    shape = x.shape[: class_axis(x)] + x.shape[class_axis(x) + 1 :]
     if target.shape != shape:
         also = f" or probabilities {x.shape}" if op == "cross_entropy" else ""
         raise ValueError(f"{op}: target must hold class indices {shape}{also} for x {x.shape}, but got {target.shape}")
-    classes, n = integers(op, "targets", target), x.shape[_axis(x)]
+    classes, n = integers(op, "targets", target), x.shape[class_axis(x)]
     if target.device == cpu():
         ignored = 0 <= ignore_index < n
-        if not ignored and (not target.size or (classes.min() >= 0 and classes.max() < n)):
+        if not ignored and (not target.size or classes.view("uint64").max() < n):  # negative ones are large then
             return classes, None
         check_range(op, "targets", classes[classes != ignore_index], n)
     kept = xp(classes).asarray(classes != ignore_index)  # NumPy makes of a 0-d comparison what is no array
@@ -96,10 +101,8 @@ def _classes(op, x, target, ignore_index):
 
 def _of_indices(log_p, classes, kept, weight, reduction, smoothing=0):
     """The loss of log-probabilities at class indices, of which those count that are `kept`."""
-    axis = _axis(log_p)
-    grid = [xp(classes).arange(n) for n in classes.shape]
-    grid = [line.reshape((-1,) + (1,) * (len(grid) - i - 1)) for i, line in enumerate(grid)]
-    losses = -ops.getitem(log_p, tuple(log_p.make_const(array) for array in (*grid[:axis], classes, *grid[axis:])))
+    axis = class_axis(log_p)
+    losses = -ops.getitem(log_p, tuple(log_p.make_const(array) for array in places(classes, axis)))
     weights = None if weight is None else ops.getitem(weight, weight.make_const(classes))
     if weights is not None:
         losses = losses * weights
@@ -113,14 +116,9 @@ def _of_indices(log_p, classes, kept, weight, reduction, smoothing=0):
     return _reduced(losses, reduction, weights)
 
 
-def _axis(x):
-    """The axis of the classes."""
-    return min(x.ndim - 1, 1)
-
-
 def _per_class(weight, x):
     """Weights (C,) in a shape that broadcasts with x."""
-    return ops.reshape(weight, (-1,) + (1,) * (x.ndim - 1 - _axis(x)))
+    return ops.reshape(weight, (-1,) + (1,) * (x.ndim - 1 - class_axis(x)))
 
 
 # ---- distances -------------------------------------------------------------------------------------------------------
