@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 import needle as ndl
 from needle import kernels
 from needle.backend_ndarray import threads
-from needle.kernels import columns, convolution
+from needle.kernels import columns, convolution, winograd
 from needle.ops import Correlate
 from tests.kernels.test_convolution import products_by_torch
 from tests.kernels.windows import any_problems, arrange, orders, problem_of, problems
@@ -485,6 +485,19 @@ def test_the_rounding_errors_of_tiles_are_a_small_multiple(stage, most, problem)
     assert rounding("winograd", stage, problem) < most * rounding(
         "fold" if stage == "transpose" else "im2col", stage, problem
     )
+
+
+def test_the_points_of_tiles_halve_the_rounding_errors(monkeypatch):
+    """Of those at 0, 1, -1, 2, -2, which come first to mind."""
+    problem = problem_of((8, 64, 16, 16), (64, 64, 3, 3), padding=1)
+    found = {stage: rounding("winograd", stage, problem) for stage in STAGES}
+    monkeypatch.setattr(winograd, "POINTS", (0, 1, -1, 2, -2))
+    winograd.matrices.cache_clear()
+    try:
+        for stage, error in found.items():
+            assert rounding("winograd", stage, problem) > 1.8 * error
+    finally:
+        winograd.matrices.cache_clear()
 
 
 def test_double_precision_keeps_the_plain_sum():
