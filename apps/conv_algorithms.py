@@ -4,14 +4,15 @@
 
 One table for each of the three products: forward, the gradient of the input, the gradient of the weight. In every round
 the choice by shape and the algorithms by name take turns. The table shows the median time of the choice by shape in
-milliseconds, and for each name the median over rounds of its time divided by that of the choice; in bold are the names
-that give the bits of the choice. Activations lie batch-innermost, as a layer before would leave them; those of the
-first layers are row-major images.
+milliseconds, and for each name the median over rounds of its time divided by that of the choice; in bold is the choice
+itself: the first name that gives its bits. Activations lie batch-innermost, as a layer before would leave them; those
+of the first layers are row-major images.
 """
 
 import argparse
 import os
 import platform
+import random
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,7 +25,7 @@ import needle.nn.functional as F
 
 PRODUCTS = {
     "forward": ("im2col", "winograd", "taps", "contraction"),
-    "input gradient": ("fold", "phases", "winograd", "convolution"),
+    "input gradient": ("phases", "winograd", "fold", "convolution"),
     "weight gradient": ("im2col", "taps", "winograd", "convolution"),
 }
 LAYERS = {  # name: shape of x, shape of weight, options
@@ -83,23 +84,25 @@ def elapsed(algorithm, function, clock, count):
 
 
 def chosen(function, names):
-    """The names whose results have the bits of the choice by shape."""
+    """The first name whose result has the bits of the choice by shape."""
     bits = {}
     for name in (None, *names):
         with ndl.no_grad(), by(name):
             bits[name] = function().numpy().tobytes()
-    return [name for name in names if bits[name] == bits[None]]
+    return next((name for name in names if bits[name] == bits[None]), None)
 
 
 def compare(function, names, options):
     """The median time of the choice by shape, and the median ratio of each name to it."""
     clock = time.thread_time if options.cpu_time else time.perf_counter
-    warm = [max(elapsed(name, function, clock, 1) for _ in range(2)) for name in (None, *names)]
-    count = max(1, round(options.turn / max(warm)))
-    rounds = [[elapsed(name, function, clock, count) for name in (None, *names)] for _ in range(options.rounds)]
-    first, *others = zip(*rounds, strict=True)
-    ratios = [median(b / a for a, b in zip(first, other, strict=True)) for other in others]
-    return median(first), dict(zip(names, ratios, strict=True))
+    turns = [None, *names]
+    count = max(1, round(options.turn / max(elapsed(name, function, clock, 1) for name in turns)))
+    rounds = []
+    for _ in range(options.rounds):
+        random.shuffle(turns)  # one that leaves much memory behind slows the next one
+        rounds.append({name: elapsed(name, function, clock, count) for name in turns})
+    first = median(times[None] for times in rounds)
+    return first, {name: median(times[name] / times[None] for times in rounds) for name in names}
 
 
 def about(options):
@@ -131,7 +134,7 @@ def main():
             picked = chosen(function, names)
             first, ratios = compare(function, names, options)
             cells = [f"{ratios[name]:.2f}×" if name in ratios else "" for name in algorithms]
-            cells = [f"**{cell}**" if name in picked else cell for name, cell in zip(algorithms, cells, strict=True)]
+            cells = [f"**{cell}**" if name == picked else cell for name, cell in zip(algorithms, cells, strict=True)]
             print("|", " | ".join([layer, f"{first:.2f}", *cells]), "|", flush=True)
         print()
 
