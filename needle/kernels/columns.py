@@ -162,8 +162,8 @@ def add_bias(y: Array, bias: Array | None) -> None:
 
 
 def multiply(matrix: Array, columns: Array, out: Array) -> None:
-    """(G, 1, O/G, R), (G, B, R, L) -> out (G, B, O/G, L), by stretches of L that make small products."""
-    cuts = cut(math.prod(matrix.shape[2:]), columns.shape[3])
+    """(G, 1, O/G, R), (G, B, R, L) -> out (G, B, O/G, L), on the CPU by stretches of L that make small products."""
+    cuts = cut(math.prod(matrix.shape[2:]), columns.shape[3]) if device_of(matrix).reads_in_place else 1
     if cuts > 1:
         columns, out = (
             array.reshape(*array.shape[:3], cuts, array.shape[3] // cuts).swapaxes(2, 3) for array in (columns, out)

@@ -93,15 +93,16 @@ class Tiles:
 
     def _transformed(self, matrix: Array, tiles: Array) -> Array:
         """(n, q) by tiles (*q, C, …): (n, C, L)."""
-        channels = tiles.shape[len(self.kernel)]
+        channels, *places = tiles.shape[len(self.kernel) :]
         flat = tiles.reshape(matrix.shape[1], -1)
-        return apply(matrix, flat).reshape(matrix.shape[0], channels, -1)
+        return apply(matrix, flat).reshape(matrix.shape[0], channels, math.prod(places))
 
 
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C, *K) -> (N, O, *P)."""
     tiles, outs = Tiles(x, w.shape[2:], window), w.shape[0]
-    weights = apply(tiles.g, w.reshape(outs * w.shape[1], -1).T).reshape(-1, 1, *w.shape[:2])
+    weights = apply(tiles.g, w.reshape(outs * w.shape[1], math.prod(w.shape[2:])).T)
+    weights = weights.reshape(tiles.b.shape[0], 1, *w.shape[:2])
     y = xp(x).empty((outs, *tiles.whole, x.shape[0]), x.dtype)
 
     def work(piece: tuple[slice, ...]) -> None:

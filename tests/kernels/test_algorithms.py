@@ -6,47 +6,62 @@ import itertools
 import re
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_limits
 
 import needle as ndl
 from needle import kernels
-from needle.kernels import Window, convolution
+from needle.backend_ndarray import threads
+from needle.kernels import columns, convolution, winograd
 from needle.ops import Correlate
-from tests.kernels.windows import Problem, arrange, orders, problems
+from tests.kernels.test_convolution import products_by_torch
+from tests.kernels.windows import any_problems, arrange, orders, problem_of, problems
 from tests.ops.derivatives import by_needle
 
-FORWARD = ("im2col", "taps", "contraction")
-BACKWARD = ("fold", "convolution")
-NAMES = (*FORWARD, *BACKWARD)
-PAIRS = tuple(itertools.product(FORWARD, BACKWARD))
+STAGES = {
+    "forward": ("im2col", "winograd", "taps", "contraction"),
+    "transpose": ("winograd", "phases", "fold", "convolution"),
+    "weight": ("im2col", "winograd", "taps", "convolution"),
+}
+NAMES = tuple(dict.fromkeys(itertools.chain(*STAGES.values())))
+ALL = [pytest.param(stage, name, id=f"{stage} by {name}") for stage, names in STAGES.items() for name in names]
+EACH = pytest.mark.parametrize(("stage", "name"), ALL)
+EXACT = pytest.mark.parametrize(("stage", "name"), [pair for pair in ALL if pair.values[1] != "winograd"])
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
-def products(name, problem, x, w, y):
-    """What the algorithm of that name computes: y of the forward ones, x and w of the backward ones."""
-    window = problem.window
+def product(stage, problem, x, w, y, bias=None):
+    """That of the three products which a stage is."""
+    if stage == "forward":
+        return kernels.correlate(x, w, problem.window, bias)
+    if stage == "transpose":
+        return kernels.correlate_transpose(y, w, problem.window, problem.size)
+    return kernels.correlate_weight(x, y, problem.window, problem.kernel)
+
+
+def product_by(name, stage, *arguments, **options):
+    """The same by the algorithm of that name."""
     with ndl.conv_algorithm(name):
-        if name in FORWARD:
-            return (kernels.correlate(x, w, window),)
-        return (
-            kernels.correlate_transpose(y, w, window, problem.size),
-            kernels.correlate_weight(x, y, window, problem.kernel),
-        )
+        return product(stage, *arguments, **options)
 
 
-def products_by_loops(name, problem, x, w, y):
+def shape_of(stage, problem):
+    return {"forward": problem.y_shape, "transpose": problem.x_shape, "weight": problem.w_shape}[stage]
+
+
+def product_by_loops(stage, problem, x, w, y, bias=None):
     """The same by the definition: over all outputs and kernel elements, whichever element of the input they meet."""
     window = problem.window
     per_group, out_per_group = problem.channels // window.groups, problem.out_channels // window.groups
-    found_y, found_x, found_w = np.zeros(problem.y_shape), np.zeros(problem.x_shape), np.zeros(problem.w_shape)
+    found = np.zeros(shape_of(stage, problem))
     axes = list(zip(window.stride, window.dilation, window.padding, strict=True))
     for p, k in itertools.product(np.ndindex(problem.output), np.ndindex(problem.kernel)):
         place = [s * i + d * j - before for i, j, (s, d, (before, _)) in zip(p, k, axes, strict=True)]
@@ -55,124 +70,171 @@ def products_by_loops(name, problem, x, w, y):
         for o, c in np.ndindex(problem.w_shape[:2]):
             at_x = (slice(None), o // out_per_group * per_group + c, *place)
             at_w, at_y = (o, c, *k), (slice(None), o, *p)
-            found_y[at_y] += x[at_x] * w[at_w]
-            found_x[at_x] += y[at_y] * w[at_w]
-            found_w[at_w] += (x[at_x] * y[at_y]).sum()
-    return (found_y,) if name in FORWARD else (found_x, found_w)
+            if stage == "forward":
+                found[at_y] += x[at_x] * w[at_w]
+            elif stage == "transpose":
+                found[at_x] += y[at_y] * w[at_w]
+            else:
+                found[at_w] += (x[at_x] * y[at_y]).sum()
+    return found if bias is None else found + bias.reshape(-1, *(1,) * problem.rank)
 
 
 # The error of sums of at most a few hundred terms of size 1; half precision rounds once more, in the end.
 PRECISION = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4), "float16": (2**-10, 1e-4)}
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(problem=problems(batches=(0, 3)), orders=st.tuples(orders, orders, orders), dtype=st.sampled_from([*PRECISION]))
-def test_each_is_the_loops(device, name, problem, orders, dtype):
+@EACH
+@given(
+    problem=any_problems(batches=(0, 3)),
+    orders=st.tuples(orders, orders, orders),
+    dtype=st.sampled_from([*PRECISION]),
+    with_bias=st.booleans(),
+)
+def test_each_is_the_loops(device, stage, name, problem, orders, dtype, with_bias):
     values = problem.values(dtype=dtype)
     arrays = [arrange(array, order, device) for array, order in zip(values, orders, strict=True)]
+    if with_bias and stage == "forward":
+        arrays.append(device.asarray(np.arange(1, 1 + problem.out_channels).astype(dtype)))
     exact = [np.array(device.to_host(array), "float64") for array in arrays]
     rtol, atol = PRECISION[dtype]
-    found, expected = products(name, problem, *arrays), products_by_loops(name, problem, *exact)
-    for result, loops in zip(found, expected, strict=True):
-        assert result.shape == loops.shape
-        assert result.dtype == dtype
-        assert_allclose(device.to_host(result), loops, rtol=rtol, atol=atol)
+    found, expected = product_by(name, stage, problem, *arrays), product_by_loops(stage, problem, *exact)
+    assert found.shape == expected.shape
+    assert found.dtype == dtype
+    assert_allclose(device.to_host(found), expected, rtol=rtol, atol=atol)
 
 
 # Shapes as in networks: more than one block of columns, and batches that are not a handful.
 REAL = {
-    "first layer": Problem(Window((1, 1), ((1, 1), (1, 1)), (1, 1)), 32, 1, 8, (28, 28), (3, 3), (28, 28)),
-    "3x3": Problem(Window((1, 1), ((1, 1), (1, 1)), (1, 1)), 16, 16, 24, (15, 9), (3, 3), (15, 9)),
-    "3x3 at stride 2": Problem(Window((2, 2), ((1, 1), (1, 1)), (1, 1)), 16, 16, 24, (16, 15), (3, 3), (8, 8)),
-    "1x1": Problem(Window((1, 1), ((0, 0), (0, 0)), (1, 1)), 16, 32, 64, (14, 14), (1, 1), (14, 14)),
-    "one large image": Problem(Window((1, 1), ((2, 2), (2, 2)), (1, 1)), 1, 3, 8, (97, 61), (5, 5), (97, 61)),
-    "depthwise": Problem(Window((1, 1), ((1, 1), (1, 1)), (1, 1), 32), 16, 32, 32, (17, 17), (3, 3), (17, 17)),
-    "two per channel": Problem(Window((2, 2), ((1, 1), (1, 1)), (1, 1), 32), 16, 32, 64, (17, 17), (3, 3), (9, 9)),
-    "one line": Problem(Window((1,), ((8, 8),), (2,), 2), 4, 8, 8, (6000,), (9,), (6000,)),
-    "3-d": Problem(Window((1, 1, 1), ((1, 1),) * 3, (1, 1, 1)), 4, 4, 8, (9, 8, 7), (3, 3, 3), (9, 8, 7)),
-    "patches": Problem(Window((8, 8), ((0, 0), (0, 0)), (1, 1)), 4, 3, 24, (32, 32), (8, 8), (4, 4)),
+    "first layer": problem_of((32, 1, 28, 28), (8, 1, 3, 3), padding=1),
+    "3x3": problem_of((16, 16, 15, 9), (24, 16, 3, 3), padding=1),
+    "3x3 at stride 2": problem_of((16, 16, 16, 15), (24, 16, 3, 3), stride=2, padding=1),
+    "1x1": problem_of((16, 32, 14, 14), (64, 32, 1, 1)),
+    "one large image": problem_of((1, 3, 97, 61), (8, 3, 5, 5), padding=2),
+    "depthwise": problem_of((16, 32, 17, 17), (32, 1, 3, 3), padding=1, groups=32),
+    "two per channel": problem_of((16, 32, 17, 17), (64, 1, 3, 3), stride=2, padding=1, groups=32),
+    "one line": problem_of((4, 8, 6000), (8, 4, 9), padding=8, dilation=2, groups=2),
+    "3-d": problem_of((4, 4, 9, 8, 7), (8, 4, 3, 3, 3), padding=1),
+    "patches": problem_of((4, 3, 32, 32), (24, 3, 8, 8), stride=8),
 }
 
 
+@EACH
 @pytest.mark.parametrize("shapes", REAL)
-def test_they_agree_on_shapes_as_in_networks(device, shapes):
+def test_they_agree_on_shapes_as_in_networks(device, stage, name, shapes):
     problem = REAL[shapes]
-    arrays = [device.asarray(array) for array in problem.values(dtype="float32")]
-    exact = [device.asarray(device.to_host(array).astype("float64")) for array in arrays]
-    for names in (FORWARD, BACKWARD):
-        expected = products(names[0], problem, *exact)
-        for name in names:
-            for result, reference in zip(products(name, problem, *arrays), expected, strict=True):
-                reference = device.to_host(reference)
-                assert result.dtype == "float32"
-                assert_allclose(device.to_host(result), reference, rtol=0, atol=3e-6 * abs(reference).max())
+    arrays = problem.values(dtype="float32")
+    expected = reference(stage, problem, *arrays)
+    found = product_by(name, stage, problem, *map(device.asarray, arrays))
+    assert found.dtype == "float32"
+    atol = 3e-6 if name != "winograd" else 1e-5
+    assert_allclose(device.to_host(found), expected, rtol=0, atol=atol * abs(expected).max())
 
 
-@pytest.mark.parametrize("name", FORWARD)
-@given(problem=problems(), place=st.integers(0, 100))
-def test_an_infinity_reaches_only_what_it_meets(device, name, problem, place):
-    """Padding, what a stride leaves over and what is computed beyond the output's edges do not reach the result."""
+def reference(stage, problem, *arrays):
+    """A product in float64 by torch."""
+    return products_by_torch(problem, *(array.astype("float64") for array in arrays))[[*STAGES].index(stage)]
+
+
+@EXACT
+@given(problem=any_problems(), place=st.integers(0, 100))
+def test_an_infinity_reaches_only_what_it_meets(device, stage, name, problem, place):
+    """Padding, what a stride leaves over and what is computed beyond the output's edges do not reach the result.
+
+    Winograd's algorithm is the exception: a tile that holds an infinity is NaN.
+    """
+    arrays = [abs(array) + 1 for array in problem.values()]
+    holder = arrays[2 if stage == "transpose" else 0]
+    holder.flat[place % holder.size] = np.inf
+    with np.errstate(invalid="ignore"):  # BLAS multiplies in vectors, some of whose elements are nobody's
+        found = device.to_host(product_by(name, stage, problem, *map(device.asarray, arrays)))
+    met = product_by_loops(stage, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
+    assert_array_equal(np.isinf(found), met > 0)
+    assert not np.isnan(found).any()
+
+
+@given(place=st.integers(0, 18), kernel=st.integers(2, 3), value=st.sampled_from([np.inf, -np.inf, np.nan]))
+def test_an_infinity_makes_its_tiles_nan(device, place, kernel, value):
+    """Outputs of Winograd's tiles (of 4) that read it are NaN, all others are as without it."""
+    problem = problem_of((1, 2, 19), (3, 2, kernel))
     x, w, y = problem.values()
-    x, w = abs(x) + 1, abs(w) + 1
-    x.flat[place % x.size] = np.inf
-    (found,) = products(name, problem, device.asarray(x), device.asarray(w), device.asarray(y))
-    (met,) = products_by_loops(name, problem, np.isinf(x).astype(float), np.ones_like(w), y)
-    assert_array_equal(np.isinf(device.to_host(found)), met > 0)
-    assert not np.isnan(device.to_host(found)).any()
+    expected = product_by_loops("forward", problem, x, w, y)
+    x[0, 1, place] = value
+    with np.errstate(invalid="ignore"):
+        found = device.to_host(product_by("winograd", "forward", problem, *map(device.asarray, (x, w, y))))
+    first = np.arange(problem.output[0]) // 4 * 4
+    read = (first <= place) & (place < first + 4 + kernel - 1)
+    assert np.isnan(found[..., read]).all()
+    assert_allclose(found[..., ~read], expected[..., ~read], rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(problem=problems(), orders=st.tuples(*[orders.filter(lambda order: order != "broadcast")] * 3))
-def test_arguments_are_only_read_and_results_have_memory_of_their_own(device, name, problem, orders):
+@EACH
+@given(problem=any_problems(), orders=st.tuples(*[orders.filter(lambda order: order != "broadcast")] * 3))
+def test_arguments_are_only_read_and_results_have_memory_of_their_own(device, stage, name, problem, orders):
     arrays = [arrange(array, order, device) for array, order in zip(problem.values(), orders, strict=True)]
+    if stage == "forward":
+        arrays.append(device.asarray(np.arange(1.0, 1 + problem.out_channels)))
     before = [np.array(device.to_host(array)) for array in arrays]
-    results = products(name, problem, *arrays)
+    result = product_by(name, stage, problem, *arrays)
     for array, values in zip(arrays, before, strict=True):
         assert_array_equal(device.to_host(array), values)
-    kept = [np.array(device.to_host(result)) for result in results]
-    products(name, problem, *(array + 1 for array in arrays))
+    kept = np.array(device.to_host(result))
+    product_by(name, stage, problem, *(array + 1 for array in arrays))
     for array in arrays:
         array[...] = 7
-    for result, values in zip(results, kept, strict=True):
-        assert_array_equal(device.to_host(result), values)
+    assert_array_equal(device.to_host(result), kept)
 
 
+@pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 2)])
 @pytest.mark.parametrize(("channels", "out_channels"), [(0, 4), (4, 0), (0, 0)])
-@pytest.mark.parametrize("name", NAMES)
-def test_a_sum_over_no_channels_is_zero(device, name, kernel, channels, out_channels):
-    output = (6 - kernel[0], 6 - kernel[1])
-    problem = Problem(Window((1, 1), ((0, 0), (0, 0)), (1, 1), 2), 3, channels, out_channels, (5, 5), kernel, output)
-    for result, expected in zip(
-        products(name, problem, *map(device.asarray, problem.values())),
-        [problem.y_shape] if name in FORWARD else [problem.x_shape, problem.w_shape],
-        strict=True,
-    ):
-        assert_array_equal(device.to_host(result), np.zeros(expected))
+@EACH
+def test_a_sum_over_no_channels_is_zero(device, stage, name, kernel, channels, out_channels, groups):
+    problem = problem_of((3, channels, 5, 5), (out_channels, channels, *kernel), groups=groups)
+    found = product_by(name, stage, problem, *map(device.asarray, problem.values()))
+    assert_array_equal(device.to_host(found), np.zeros(shape_of(stage, problem)))
+
+
+@pytest.mark.parametrize("name", STAGES["forward"])
+def test_a_sum_over_no_channels_is_the_bias(device, name):
+    problem = problem_of((3, 0, 5, 5), (2, 0, 3, 3))
+    bias = np.array([1.0, 2.0])
+    found = product_by(name, "forward", problem, *map(device.asarray, (*problem.values(), bias)))
+    assert_array_equal(device.to_host(found), np.broadcast_to(bias.reshape(2, 1, 1), problem.y_shape))
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-def limit_memory(monkeypatch, size):
-    """Set how many bytes a kernel works on at a time, wherever one keeps such a limit."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("needle.kernels.")]
-    limits = [(m, name) for m in modules for name in ("BLOCK_BYTES", "CHUNK_BYTES") if hasattr(m, name)]
-    for module, name in limits:
-        monkeypatch.setattr(module, name, size)
-    return {name for _, name in limits}
+@contextmanager
+def limits(*, memory=None, **values):
+    """Other values for the limits of the kernels; `memory` is how many bytes a kernel works on at a time."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("needle.")]
+    values |= dict.fromkeys(("BLOCK_BYTES", "CHUNK_BYTES", "TILE_BYTES"), memory) if memory else {}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            holders = [module for module in modules if hasattr(module, name)]
+            assert len(holders) == 1, f"{name} is kept in {holders}"
+            patch.setattr(holders[0], name, value)
+        columns.cut.cache_clear()
+        try:
+            yield
+        finally:
+            columns.cut.cache_clear()
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(problem=problems(batches=(0, 3)), size=st.sampled_from([1, 100, 300, 1000, 3000]))
-def test_pieces_of_any_size_give_the_same(device, name, problem, size):
+@EACH
+@given(
+    problem=any_problems(batches=(0, 3)),
+    memory=st.sampled_from([1, 100, 300, 1000, 3000]),
+    small=st.sampled_from([1, 10, 100, 10**6]),
+)
+def test_pieces_of_any_size_give_the_same(device, stage, name, problem, memory, small):
+    """As many bytes at a time, and products of as many multiplications."""
     arrays = [device.asarray(array) for array in problem.values()]
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        assert limit_memory(monkeypatch, 1 << 40) == {"BLOCK_BYTES", "CHUNK_BYTES"}
-        whole = products(name, problem, *arrays)
-        limit_memory(monkeypatch, size)
-        for result, expected in zip(products(name, problem, *arrays), whole, strict=True):
-            close(device.to_host(result), device.to_host(expected))
+    with limits(memory=1 << 40):
+        whole = product_by(name, stage, problem, *arrays)
+    with limits(memory=memory, SMALL=small, NARROWEST=1, SHARED=1):
+        close(device.to_host(product_by(name, stage, problem, *arrays)), device.to_host(whole))
 
 
 # ---- derivatives -----------------------------------------------------------------------------------------------------
@@ -189,132 +251,451 @@ def to_second_order(function, problem, device, names=()):
         return by_needle(function, [x, w], y, directions, device)
 
 
+PAIRS = tuple(itertools.combinations(NAMES, 2))
+
+
 @pytest.mark.parametrize("names", PAIRS, ids=" and ".join)
-@given(problem=problems(batches=(0, 3)))
+@settings(max_examples=50)
+@given(problem=any_problems(batches=(0, 3)))
 def test_derivatives_agree_to_second_order(device, names, problem):
-    """By default, chosen by shape, and by name."""
+    """By default, chosen by shape, and by two names: of what both have, the second one's."""
     function = Correlate(problem.window)
     found = to_second_order(function, problem, device, names)
     expected = to_second_order(function, problem, device)
     for order, references in zip(found, expected, strict=True):
-        for result, reference in zip(order, references, strict=True):
-            close(result, reference)
+        for result, wanted in zip(order, references, strict=True):
+            close(result, wanted)
 
 
-# ---- the choice ------------------------------------------------------------------------------------------------------
+# ---- the choice by shape ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """The names of the algorithms that have run, in order; a backward one comes once for each of its two products."""
-    ran = []
+@contextmanager
+def recording():
+    """What runs, one within another by " > ": the algorithms, and "rows" where columns have rows that overlap."""
+    ran, within = [], threading.local()
 
-    def recorded(name, product):
+    def recorded(name, function):
         def run(*arguments):
-            ran.append(name)
-            return product(*arguments)
+            outer = getattr(within, "names", ())
+            within.names = (*outer, name)
+            ran.append(" > ".join(within.names))
+            try:
+                return function(*arguments)
+            finally:
+                within.names = outer
 
         return run
 
-    for name, product in convolution.FORWARD.items():
-        monkeypatch.setitem(convolution.FORWARD, name, recorded(name, product))
-    for name, pair in convolution.BACKWARD.items():
-        monkeypatch.setitem(convolution.BACKWARD, name, tuple(recorded(name, product) for product in pair))
-    return ran
+    class Columns(columns.Columns):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            if self.overlap:
+                ran.append(" > ".join((*getattr(within, "names", ()), "rows")))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(columns, "Columns", Columns)
+        for name, algorithm in convolution.ALGORITHMS.items():
+            stages = {stage: getattr(algorithm, stage) for stage in STAGES}
+            stages = {stage: recorded(name, function) for stage, function in stages.items() if function}
+            patch.setitem(convolution.ALGORITHMS, name, algorithm._replace(**stages))
+        yield ran
 
 
-def step(device, *, groups=1):
+# name: a problem, its stage, and what is chosen for it where matrix products read arrays that overlap
+CHOSEN = {
+    "rows that overlap": (problem_of((16, 8, 27, 25), (24, 8, 3, 3), padding=1), "forward", "im2col > rows"),
+    "rows, large kernel": (problem_of((8, 3, 33, 30), (16, 3, 7, 5), padding=2), "forward", "im2col > rows"),
+    "rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2, padding=3), "forward", "im2col > rows"),
+    "rows, stride 2 and 3": (problem_of((16, 3, 41, 40), (8, 3, 5, 5), stride=(2, 3)), "forward", "im2col > rows"),
+    "rows, dilation": (
+        problem_of((16, 8, 31, 30), (8, 8, 3, 3), padding=4, dilation=(3, 2)), "forward", "im2col > rows",
+    ),
+    "rows, dilation beside a stride": (
+        problem_of((16, 8, 31, 30), (8, 8, 3, 3), stride=(1, 2), dilation=(3, 2)), "forward", "im2col > rows",
+    ),
+    "rows, groups": (problem_of((16, 16, 27, 25), (24, 4, 3, 3), padding=1, groups=4), "forward", "im2col > rows"),
+    "rows, depthwise": (problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), "forward", "im2col > rows"),
+    "rows, 1-d": (problem_of((40, 16, 501), (32, 16, 9), padding=4), "forward", "im2col > rows"),
+    "rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3), padding=1), "forward", "im2col > rows"),
+    "rows, 3-d, stride 2": (problem_of((4, 3, 33, 12, 11), (8, 3, 5, 3, 3), stride=2), "forward", "im2col > rows"),
+    "no rows: small": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), "forward", "im2col"),
+    "no rows: many out-channels": (problem_of((1, 3, 12, 40), (512, 3, 3, 3)), "forward", "im2col"),
+    "no rows: stride and dilation": (
+        problem_of((16, 8, 41, 40), (8, 8, 3, 3), stride=2, dilation=2), "forward", "im2col",
+    ),
+    "no rows: 1x1": (problem_of((16, 8, 27, 25), (24, 8, 1, 1)), "forward", "im2col"),
+    "weight by rows": (problem_of((16, 3, 27, 25), (24, 3, 5, 5), padding=1), "weight", "im2col > rows"),
+    "weight by rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2), "weight", "im2col > rows"),
+    "weight by rows, dilation": (problem_of((16, 3, 31, 30), (8, 3, 3, 3), dilation=3), "weight", "im2col > rows"),
+    "weight by rows, depthwise": (
+        problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), "weight", "im2col > rows",
+    ),
+    "weight by rows, 1-d": (problem_of((300, 3, 101), (32, 3, 9), padding=4), "weight", "im2col > rows"),
+    "weight by rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3)), "weight", "im2col > rows"),
+    "weight by columns": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), "weight", "im2col"),
+    "phases of one": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), padding=1), "transpose", "phases > im2col > rows"),
+    "phases of 4": (
+        problem_of((64, 16, 28, 27), (32, 16, 3, 3), stride=2, padding=1), "transpose", "phases > im2col > rows",
+    ),
+    "phases of 9": (problem_of((64, 16, 40, 42), (32, 16, 5, 5), stride=3), "transpose", "phases > im2col"),
+    "phases, dilation shares a factor": (
+        problem_of((64, 32, 30, 31), (32, 32, 3, 3), stride=2, padding=2, dilation=2), "transpose", "phases > im2col",
+    ),
+    "phases, stride 4 and dilation 6": (
+        problem_of((16, 64, 60, 61), (64, 32, 3, 3), stride=4, padding=6, dilation=6), "transpose", "phases > im2col",
+    ),
+    "phases, kernel below the stride": (
+        problem_of((64, 64, 30, 31), (64, 64, 2, 2), stride=3), "transpose", "phases > im2col",
+    ),
+    "phases, unequal": (
+        problem_of((64, 32, 30, 31), (32, 32, 1, 4), stride=(2, 1), padding=(0, 3)), "transpose", "phases > im2col",
+    ),
+    "phases, padding beyond the kernel": (
+        problem_of((32, 32, 12, 13), (32, 32, 2, 3), stride=2, padding=(5, 7)), "transpose", "phases > im2col",
+    ),
+    "phases, groups": (
+        problem_of((64, 32, 28, 27), (64, 8, 3, 3), stride=2, padding=1, groups=4), "transpose", "phases > im2col",
+    ),
+    "phases, 1-d": (problem_of((64, 32, 500), (32, 32, 9), stride=2, padding=4), "transpose", "phases > im2col"),
+    "phases, 3-d": (problem_of((8, 16, 12, 13, 11), (32, 16, 3, 3, 3), padding=1), "transpose", "phases > im2col"),
+    "fold: few channels": (problem_of((64, 3, 28, 27), (32, 3, 3, 3), padding=1), "transpose", "fold"),
+    "fold: small phases": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), stride=2), "transpose", "fold"),
+    "tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "forward", "winograd"),
+    "tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), "forward", "winograd"),
+    "tiles, 2x3": (problem_of((16, 64, 17, 18), (64, 64, 2, 3)), "forward", "winograd"),
+    "tiles, 1-d": (problem_of((32, 64, 101), (96, 64, 3), padding=1), "forward", "winograd"),
+    "tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), "forward", "winograd"),
+    "input gradient by tiles": (
+        problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "transpose", "phases > winograd",
+    ),
+    "input gradient by tiles, 1-d": (
+        problem_of((32, 64, 101), (96, 64, 3), padding=1), "transpose", "phases > winograd",
+    ),
+    "input gradient by tiles of phases": (
+        problem_of((16, 96, 29, 30), (96, 96, 5, 5), stride=2, padding=2), "transpose", "phases > winograd",
+    ),
+    "weight by tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "weight", "winograd"),
+    "weight by tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), "weight", "winograd"),
+    "weight by tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), "weight", "winograd"),
+    "weight by taps": (problem_of((16, 16, 15, 14), (32, 16, 3, 3), padding=1), "weight", "taps"),
+    "weight by taps, stride 2 in the rows": (
+        problem_of((16, 16, 17, 14), (32, 16, 3, 3), stride=(2, 1), padding=1), "weight", "taps",
+    ),
+    "weight by taps, dilation": (problem_of((16, 16, 15, 14), (32, 16, 2, 3), dilation=(2, 3)), "weight", "taps"),
+    "weight by taps, groups": (problem_of((16, 32, 15, 14), (64, 16, 3, 3), padding=1, groups=2), "weight", "taps"),
+    "weight by taps, 1-d": (problem_of((8, 16, 1024), (32, 16, 9), padding=4), "weight", "taps"),
+    "weight by taps, 3-d": (problem_of((4, 16, 9, 8, 7), (16, 16, 3, 3, 3), padding=1), "weight", "taps"),
+}  # fmt: skip
+
+
+def chosen(device, stage, path):
+    """What is chosen for a problem of `CHOSEN` on a device: fewer ways where a product copies what overlaps."""
+    if device.reads_in_place:
+        return path
+    path = path.replace(" > rows", "").replace("> winograd", "> im2col")
+    return path if stage == "transpose" else "im2col"
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_the_way_by_shape_is_reached_and_right(device, name):
+    problem, stage, path = CHOSEN[name]
+    arrays = problem.values(dtype="float32")
+    if stage == "forward":
+        arrays += (np.arange(problem.out_channels).astype("float32"),)
+    expected = reference(stage, problem, *arrays[:3])
+    if stage == "forward":
+        expected = expected + arrays[3].reshape(-1, *(1,) * problem.rank)
+    with recording() as ran:
+        found = product(stage, problem, *map(device.asarray, arrays))
+    assert chosen(device, stage, path) in ran
+    outermost, _, inner = chosen(device, stage, path).partition(" > ")
+    assert {way.split(" > ")[0] for way in ran} == {outermost}
+    assert inner or not any("rows" in way for way in ran)
+    assert (found.shape, found.dtype) == (expected.shape, "float32")
+    atol = 1e-5 if "winograd" in path else 3e-6
+    assert_allclose(device.to_host(found), expected, rtol=0, atol=atol * abs(expected).max())
+
+
+EAGER = {  # limits that let small problems take the ways of large ones
+    "SHORTEST": {"forward": 1, "weight": 1}, "REORDERED": 0, "SMALL": 40, "NARROWEST": 1, "SHARED": 1, "WORTHWHILE": 1,
+    "TRANSFORMATION": 0, "FEW": 0, "MANY": 10**6, "LARGE": 1, "memory": 2000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_small_problems_take_every_way(device, stage):
+    seen = set()
+
+    @settings(max_examples=600)
+    @given(problem=any_problems(), dtype=st.sampled_from(["float64", "float32"]), orders=st.tuples(*[orders] * 3))
+    def run(problem, dtype, orders):
+        values = problem.values(dtype=dtype)
+        arrays = [arrange(array, order, device) for array, order in zip(values, orders, strict=True)]
+        expected = product_by_loops(stage, problem, *(np.array(device.to_host(array), "float64") for array in arrays))
+        with limits(**EAGER), recording() as ran:
+            found = product(stage, problem, *arrays)
+        seen.update(ran)
+        rtol, atol = PRECISION[dtype]
+        assert_allclose(device.to_host(found), expected, rtol=rtol, atol=atol)
+
+    run()
+    ways = {path for _, of, path in CHOSEN.values() if of == stage}
+    assert seen >= {chosen(device, stage, path) for path in ways}
+
+
+@EACH
+def test_columns_do_not_overlap_where_products_copy_them(stage, name):
+    """A device says so by `reads_in_place`; by name every algorithm runs there too."""
+    problem = REAL["first layer"]
+    arrays = problem.values()
+    with pytest.MonkeyPatch.context() as patch, recording() as ran:
+        patch.setattr(ndl.cpu(), "reads_in_place", False)
+        found = product_by(name, stage, problem, *arrays)
+    assert not any("rows" in way for way in ran)
+    close(found, reference(stage, problem, *arrays))
+
+
+# ---- rounding --------------------------------------------------------------------------------------------------------
+
+
+def rounding(name, stage, problem):
+    """The root mean square of the errors in float32, over that of the values."""
+    arrays = problem.values(dtype="float32")
+    exact = reference(stage, problem, *arrays)
+    error = product_by(name, stage, problem, *arrays) - exact
+    return np.sqrt((error**2).mean() / (exact**2).mean())
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    ("most", "problem"),
+    [
+        (3, problem_of((8, 64, 256), (64, 64, 3))),
+        (3, problem_of((8, 64, 256), (64, 64, 2))),
+        (7, problem_of((8, 64, 16, 16), (64, 64, 3, 3), padding=1)),
+        (7, problem_of((8, 64, 16, 16), (64, 64, 2, 3))),
+        (7, problem_of((2, 256, 14, 14), (256, 256, 3, 3), padding=1)),
+        (15, problem_of((1, 64, 8, 8, 8), (64, 64, 3, 3, 3), padding=1)),
+    ],
+    ids=lambda value: str(getattr(value, "w_shape", value)),
+)
+def test_the_rounding_errors_of_tiles_are_a_small_multiple(stage, most, problem):
+    """Of those of the plain sum: up to 3 times along one axis, 7 along two, 15 along three."""
+    assert rounding("winograd", stage, problem) < most * rounding(
+        "fold" if stage == "transpose" else "im2col", stage, problem
+    )
+
+
+def test_the_points_of_tiles_halve_the_rounding_errors(monkeypatch):
+    """Of those at 0, 1, -1, 2, -2, which come first to mind."""
+    problem = problem_of((8, 64, 16, 16), (64, 64, 3, 3), padding=1)
+    found = {stage: rounding("winograd", stage, problem) for stage in STAGES}
+    monkeypatch.setattr(winograd, "POINTS", (0, 1, -1, 2, -2))
+    winograd.matrices.cache_clear()
+    try:
+        for stage, error in found.items():
+            assert rounding("winograd", stage, problem) > 1.8 * error
+    finally:
+        winograd.matrices.cache_clear()
+
+
+def test_double_precision_keeps_the_plain_sum():
+    problem, _, _ = CHOSEN["tiles"]
+    with recording() as ran:
+        for stage in STAGES:
+            product(stage, problem, *problem.values())
+    assert "winograd" not in str(ran)
+
+
+# ---- threads ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[1, 2, 3])
+def count(request):
+    """BLAS with that number of threads, and convolutions shared out over as many."""
+    with threadpool_limits(request.param, user_api="blas"):
+        if threads.worker_count() != request.param:
+            pytest.skip("no BLAS whose threads can be set")
+        yield request.param
+
+
+def assert_the_same_with_threads(compute):
+    """With threads the same to rounding as with one, and the same bits every time."""
+    found = compute()
+    with threadpool_limits(1, user_api="blas"):
+        alone = compute()
+    assert_allclose(found, alone, rtol=0, atol=1e-5 * abs(alone).max())
+    for _ in range(3):
+        assert compute().tobytes() == found.tobytes()
+
+
+@EACH
+def test_threads_give_the_same(count, stage, name):
+    with limits(memory=1 << 15, SHARED=1):
+        for problem in REAL.values():
+            arrays = problem.values(dtype="float32")
+            assert_the_same_with_threads(lambda: product_by(name, stage, problem, *arrays))  # noqa: B023
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_threads_give_the_same_by_shape(count, name):
+    problem, stage, _ = CHOSEN[name]
+    arrays = problem.values(dtype="float32")
+    assert_the_same_with_threads(lambda: product(stage, problem, *arrays))
+
+
+# ---- the choice by name ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def calls():
+    """The names of the algorithms that have run, in order; not of those that run within another."""
+
+    class Outermost:
+        def __init__(self, ran):
+            self.ran = ran
+
+        def __call__(self):
+            """The names since the last call."""
+            names = [way for way in self.ran if " > " not in way]
+            self.ran.clear()
+            return names
+
+    with recording() as ran:
+        yield Outermost(ran)
+
+
+def step(device, *, stride=1, groups=1, kernel=3):
     """One convolution and its backward pass."""
-    x, w = np.random.randn(2, 4, 6, 5), np.random.randn(8, 4 // groups, 3, 3)
+    x, w = np.random.randn(2, 4, 6, 5), np.random.randn(8, 4 // groups, kernel, kernel)
     x, w = ndl.Tensor(x, device=device), ndl.Tensor(w, device=device)
-    y = ndl.conv2d(x, w, stride=2, padding=1, groups=groups)
+    y = ndl.conv2d(x, w, stride=stride, padding=1, groups=groups)
     y.sum().backward(create_graph=False)
     return y, x.grad, w.grad
 
 
+def default_step(device, calls, **options):
+    """The names that a step runs by shape."""
+    calls()
+    step(device, **options)
+    return calls()
+
+
+def named(name, default):
+    """The names that a step runs by a name, with those by shape for what it has not."""
+    return [name if name in names else other for names, other in zip(STAGES.values(), default, strict=True)]
+
+
 def test_every_algorithm_has_its_tests():
-    assert set(convolution.FORWARD) == set(FORWARD)
-    assert set(convolution.BACKWARD) == set(BACKWARD)
+    for stage, names in STAGES.items():
+        assert [name for name, entry in convolution.ALGORITHMS.items() if getattr(entry, stage)] == [*names]
+    assert tuple(STAGES) == convolution.STAGES
+
+
+def test_the_table_of_algorithms_is_that_of_the_names():
+    rows = [line.split("|")[1:-1] for line in kernels.conv_algorithm.__doc__.splitlines() if " | " in line][2:]
+    listed = {name.strip(): [bool(cell.strip()) for cell in cells] for name, *cells in rows}
+    assert listed == {name: [name in names for names in STAGES.values()] for name in convolution.ALGORITHMS}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-@pytest.mark.parametrize(("forward", "backward"), PAIRS)
-def test_the_named_one_runs_and_no_other(device, calls, forward, backward, groups):
-    with ndl.conv_algorithm(forward), ndl.conv_algorithm(backward):
+@pytest.mark.parametrize("names", [*itertools.permutations(NAMES, 2)], ids=" and ".join)
+def test_the_named_ones_run_and_no_other(device, calls, names, groups):
+    if groups > 1 and "winograd" in names:
+        pytest.skip("winograd has no groups")
+    expected = default_step(device, calls, groups=groups)
+    for name in names:
+        expected = named(name, expected)
+    with ndl.conv_algorithm(names[0]), ndl.conv_algorithm(names[1]):
         step(device, groups=groups)
-    assert calls == [forward, backward, backward]
+    assert calls() == expected
 
 
-MARKS = {  # a function of the kernels that only this algorithm calls
-    "im2col": ("columns", "correlate"),
-    "taps": ("alternatives", "correlate_by_taps"),
-    "contraction": ("alternatives", "correlate_by_contraction"),
-    "fold": ("columns", "correlate_weight"),
-    "convolution": ("alternatives", "weight_by_convolution"),
+@pytest.mark.parametrize("options", [{"stride": 2}, {"groups": 2}, {"kernel": 4}], ids=str)
+def test_where_winograd_does_not_fit_the_shapes_choose(device, calls, options):
+    forward, _, weight = default_step(device, calls, **options)
+    with ndl.conv_algorithm("winograd"):
+        step(device, **options)
+    assert calls() == [forward, "winograd", weight]
+
+
+MARKS = {  # a function of the kernels that only this algorithm of its stage calls
+    "forward": {
+        "im2col": ("columns", "correlate"),
+        "winograd": ("winograd", "correlate"),
+        "taps": ("taps", "correlate_by_taps"),
+        "contraction": ("alternatives", "correlate_by_contraction"),
+    },
+    "transpose": {
+        "winograd": ("winograd", "correlate"),
+        "phases": ("phases", "transpose_by_phases"),
+        "fold": ("folding", "transpose_by_fold"),
+        "convolution": ("alternatives", "transpose_by_convolution"),
+    },
+    "weight": {
+        "im2col": ("columns", "correlate_weight"),
+        "winograd": ("winograd", "correlate_weight"),
+        "taps": ("taps", "weight_by_taps"),
+        "convolution": ("alternatives", "weight_by_convolution"),
+    },
 }
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_name_means_what_it_says(device, name):
+@EACH
+def test_a_name_means_what_it_says(device, stage, name):
     """Of the functions that mark an algorithm exactly the right ones are entered, however they are reached."""
     entered = set()
 
     def profile(frame, event, argument):
         entered.add((frame.f_globals["__name__"].rpartition(".")[2], frame.f_code.co_name))
 
-    problem = Problem(Window((1, 1), ((1, 1), (1, 1)), (1, 1)), 2, 3, 4, (5, 5), (3, 3), (5, 5))
+    problem = problem_of((2, 3, 5, 5), (4, 3, 3, 3), padding=1)
     arrays = [device.asarray(array) for array in problem.values()]
     sys.setprofile(profile)
     try:
-        products(name, problem, *arrays)
+        product_by(name, stage, problem, *arrays)
     finally:
         sys.setprofile(None)
-    stage = FORWARD if name in FORWARD else BACKWARD
-    assert [other for other in stage if MARKS[other] in entered] == [name]
+    found = [other for other, mark in MARKS[stage].items() if mark in entered]
+    assert found == (["winograd", "phases"] if (stage, name) == ("transpose", "winograd") else [name])
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
-def test_without_a_name_the_shapes_choose_one_of_each(device, calls, groups):
-    step(device, groups=groups)
-    assert len(calls) == 3
-    assert calls[0] in FORWARD
-    assert set(calls[1:]) <= set(BACKWARD)
-
-
-def test_columns_are_the_default(device, calls):
-    step(device, groups=4)
-    step(device, groups=1)
-    assert calls == ["im2col", *calls[1:3], "im2col", *calls[4:]]
+@pytest.mark.parametrize("stride", [1, 2])
+def test_without_a_name_the_shapes_choose_one_for_each_stage(device, calls, groups, stride):
+    found = default_step(device, calls, groups=groups, stride=stride)
+    for name, names in zip(found, STAGES.values(), strict=True):
+        assert name in names
 
 
 def test_names_nest_and_come_back(device, calls):
-    step(device)
-    default = list(calls)
-    calls.clear()
+    default = default_step(device, calls)
+    found = []
     with ndl.conv_algorithm("contraction"):
         with ndl.conv_algorithm("taps"), ndl.conv_algorithm("convolution"):
             step(device)
+            found.append(calls())
         step(device)
+        found.append(calls())
         with ndl.conv_algorithm("fold"):
             step(device)
+            found.append(calls())
     step(device)
-    assert calls == [
-        *("taps", "convolution", "convolution"),
-        *("contraction", *default[1:]),
-        *("contraction", "fold", "fold"),
-        *default,
+    assert [*found, calls()] == [
+        ["taps", "convolution", "convolution"],
+        ["contraction", *default[1:]],
+        ["contraction", "fold", default[2]],
+        default,
     ]
 
 
-@pytest.mark.parametrize(("forward", "backward"), PAIRS)
-def test_names_come_back_after_an_exception(device, calls, forward, backward):
-    step(device)
-    default = list(calls)
-    with pytest.raises(ZeroDivisionError), ndl.conv_algorithm(forward), ndl.conv_algorithm(backward):
+@pytest.mark.parametrize("names", PAIRS, ids=" and ".join)
+def test_names_come_back_after_an_exception(device, calls, names):
+    default = default_step(device, calls)
+    with pytest.raises(ZeroDivisionError), ndl.conv_algorithm(names[0]), ndl.conv_algorithm(names[1]):
         raise ZeroDivisionError
-    calls.clear()
-    step(device)
-    assert calls == default
+    assert default_step(device, calls) == default
 
 
 def test_a_refused_name_changes_nothing(device, calls):
@@ -322,49 +703,44 @@ def test_a_refused_name_changes_nothing(device, calls):
         with pytest.raises(ValueError, match="conv_algorithm"), ndl.conv_algorithm("fft"):
             pytest.fail("the block must not run")
         step(device)
-    assert calls[0] == "contraction"
+    assert calls()[0] == "contraction"
 
 
 @pytest.mark.parametrize("name", ["fft", "IM2COL", "", None, 3, ["taps"], ("fold", "taps")])
 def test_another_name_is_refused(name):
-    rule = "conv_algorithm: name must be one of 'im2col', 'taps', 'contraction', 'fold', 'convolution', but got "
-    with pytest.raises(ValueError, match=f"^{re.escape(rule + repr(name))}$"), ndl.conv_algorithm(name):
+    names = ", ".join(map(repr, convolution.ALGORITHMS))
+    rule = f"conv_algorithm: name must be one of {names}, but got {name!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(rule)}$"), ndl.conv_algorithm(name):
         pytest.fail("the block must not run")
 
 
 def test_a_name_may_decorate_a_function(device, calls):
+    default = default_step(device, calls)
     decorated = ndl.conv_algorithm("contraction")(step)
     for _ in range(2):
         decorated(device)
-    step(device)
-    assert calls[::3] == ["contraction", "contraction", "im2col"]
+        assert calls() == ["contraction", *default[1:]]
+    assert default_step(device, calls) == default
 
 
 def test_a_name_holds_for_its_thread_only(device, calls):
     """Neither does a thread see the name of the one that started it, nor the other way round."""
-    named, done = threading.Event(), threading.Event()
+    begun, done = threading.Event(), threading.Event()
     seen = {}
 
     def work():
-        step(device)
-        seen["inherited"] = list(calls)
+        seen["inherited"] = default_step(device, calls)
         with ndl.conv_algorithm("taps"), ndl.conv_algorithm("convolution"):
-            named.set()
+            begun.set()
             done.wait(10)
-            calls.clear()
-            step(device)
-            seen["own"] = list(calls)
+            seen["own"] = default_step(device, calls)
 
-    step(device)
-    default = list(calls)
-    calls.clear()
+    default = default_step(device, calls)
     with ndl.conv_algorithm("contraction"):
         thread = threading.Thread(target=work)
         thread.start()
-        assert named.wait(10)
-        calls.clear()
-        step(device)
-        seen["while the other has a name"] = list(calls)
+        assert begun.wait(10)
+        seen["while the other has a name"] = default_step(device, calls)
         done.set()
         thread.join(10)
     assert seen == {
@@ -382,7 +758,7 @@ def test_the_name_is_that_of_the_moment_of_the_computation(device, calls):
         y = ndl.conv1d(x, w)
     with ndl.conv_algorithm("convolution"):
         y.sum().backward()
-    assert calls == ["taps", "convolution", "convolution"]
+    assert calls() == ["taps", "convolution", "convolution"]
 
 
 @given(problem=problems(symmetric=True))

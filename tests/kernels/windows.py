@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from needle.kernels import Window
 
 LARGEST = {1: 6, 2: 4, 3: 3}  # output and kernel sizes by rank: small enough for loops in Python
+TILED = {1: 10, 2: 6, 3: 5}  # output sizes of more than one tile of Winograd's
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,20 @@ class Problem:
 
 
 @st.composite
-def problems(draw, *, symmetric=False, batches=(1, 3)):
-    """A Problem of rank 1 to 3; `symmetric` padding is the same before and after, as in the public functions."""
+def problems(draw, *, symmetric=False, batches=(1, 3), tiled=False):
+    """A Problem of rank 1 to 3; `symmetric` padding is the same before and after, as in the public functions.
+
+    `tiled` ones have stride 1, kernels up to 3 and one group, as Winograd's algorithm needs it.
+    """
     rank = draw(st.integers(1, 3))
-    sizes = st.integers(1, LARGEST[rank])
-    steps = st.integers(1, 3)
+    outputs, kernels = (
+        st.integers(1, (TILED if tiled else LARGEST)[rank]),
+        st.integers(1, 3 if tiled else LARGEST[rank]),
+    )
+    strides, dilations = st.integers(1, 1 if tiled else 3), st.integers(1, 3)
     output, kernel, stride, dilation, padding, size = [], [], [], [], [], []
     for _ in range(rank):
-        p, k, s, d = draw(sizes), draw(sizes), draw(steps), draw(steps)
+        p, k, s, d = draw(outputs), draw(kernels), draw(strides), draw(dilations)
         whole = s * (p - 1) + d * (k - 1) + 1 + draw(st.integers(0, s - 1))
         most = min(whole - 1, 6)  # of padding: at least one element of the input is left
         if symmetric:
@@ -80,7 +87,7 @@ def problems(draw, *, symmetric=False, batches=(1, 3)):
             strict=True,
         ):
             values.append(value)
-    groups = draw(st.integers(1, 3))
+    groups = 1 if tiled else draw(st.integers(1, 3))
     return Problem(
         Window(tuple(stride), tuple(padding), tuple(dilation), groups),
         draw(st.integers(*batches)),
@@ -91,6 +98,23 @@ def problems(draw, *, symmetric=False, batches=(1, 3)):
         tuple(output),
         draw(st.integers(0, 2**32 - 1)),
     )
+
+
+def any_problems(**options):
+    """Problems of both kinds: in any window, and `tiled` ones."""
+    return st.one_of(problems(**options), problems(tiled=True, **options))
+
+
+def problem_of(x, w, *, stride=1, padding=0, dilation=1, groups=1, seed=0):
+    """A Problem from the shapes of x and w; each option is one number for all axes, or one for each."""
+    rank = len(x) - 2
+    stride, padding, dilation = (
+        (option,) * rank if isinstance(option, int) else option for option in (stride, padding, dilation)
+    )
+    sides = zip(x[2:], w[2:], stride, padding, dilation, strict=True)
+    output = tuple((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sides)
+    window = Window(stride, tuple((p, p) for p in padding), dilation, groups)
+    return Problem(window, x[0], x[1], w[0], x[2:], w[2:], output, seed)
 
 
 @st.composite

@@ -180,6 +180,41 @@ def test_each_op_has_the_other_two_for_gradients(device, problem, role):
         close(found.numpy(), reference.numpy())
 
 
+@given(problem=problems())
+def test_the_bias_is_a_third_input(device, problem):
+    """To second order against torch, with padding that differs before and after."""
+    window = problem.window
+    pads = [n for pair in reversed(window.padding) for n in pair]
+
+    def by_torch(x, w, bias):
+        x = torch.nn.functional.pad(x, pads)
+        return TORCH_CONV[problem.rank - 1](x, w, bias, window.stride, 0, window.dilation, window.groups)
+
+    bias = np.random.default_rng(problem.seed).standard_normal(problem.out_channels)
+    assert_like_torch(Correlate(window), by_torch, [*problem.values()[:2], bias], device)
+
+
+def test_the_bias_may_change_before_its_gradient_is_asked_for(device):
+    """No gradient reads it, as it reads x and the weight."""
+    x, w, b = tensors(device, np.random.randn(2, 3, 6), np.random.randn(4, 3, 3), np.random.randn(4))
+    y = ndl.conv1d(x, w, b)
+    b.cached_data.fill(9)
+    y.sum().backward(retain_graph=True)
+    close(b.grad.numpy(), [8, 8, 8, 8])
+    for value in (x, w):
+        value.cached_data.fill(9)
+        with pytest.raises(RuntimeError, match="must not change in place"):
+            y.sum().backward(retain_graph=True)
+        y = ndl.conv1d(x, w, b)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_a_convolution_with_bias_is_one_node(device, rank):
+    x, w, b = tensors(device, np.ones((2, 3, *(4,) * rank)), np.ones((4, 3, *(2,) * rank)), np.arange(4.0))
+    y = CONV[rank - 1](x, w, b)
+    assert (type(y.op), y.inputs) == (Correlate, (x, w, b))
+
+
 @pytest.mark.parametrize("op", ["CorrelateTranspose", "CorrelateWeight"])
 def test_the_other_two_by_differences(device, op):
     window = kernels.Window((2, 1), ((1, 0), (2, 1)), (1, 2), 2)

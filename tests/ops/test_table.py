@@ -17,7 +17,7 @@ EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
 ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py"}
 
 # Op classes that compute on windows; they are differentiated in the tests of convolution and pooling.
-WINDOWED = {"Correlate", "CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
+WINDOWED = {"CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
 
 # Indices whose values must be known before the shape of the result is.
