@@ -21,7 +21,7 @@ from typing import Any
 class _Task:
     """Work on some pieces, done by several threads, each of which takes the next piece when it is free."""
 
-    def __init__(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+    def __init__(self, work: Callable[[Any], None], pieces: list[Any]) -> None:
         self.work, self.pieces = work, deque(pieces)
         self.error: BaseException | None = None
         self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one entry for each helper that has come to the end
@@ -100,30 +100,23 @@ def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
     Within a share of other work, and while another thread shares out, this thread does all. What `work` raises is
     raised here; pieces that were not begun are left then.
     """
-    task = _Task(work, pieces)
-    helpers = _helpers
-    if not helpers.busy.acquire(blocking=False):
-        task.run()
-    else:
-        try:
-            _share(task, helpers)
-        finally:
-            helpers.busy.release()
-    if task.error is not None:
-        raise task.error
-
-
-def _share(task: _Task, helpers: _Helpers) -> None:
+    pieces, helpers = list(pieces), _helpers
+    if worker_count() == 1 or not helpers.busy.acquire(blocking=False):
+        for piece in pieces:
+            work(piece)
+        return
     counts = [(library, library.num_threads) for library in _libraries()]
-    count = min(counts[0][1], len(task.pieces)) if counts else 1
-    several = [(library, given) for library, given in counts if given > 1]
-    for library, _ in several:
-        library.set_num_threads(1)
+    task, count = _Task(work, pieces), min(counts[0][1], len(pieces))
     try:
+        for library, _ in counts:
+            library.set_num_threads(1)
         helpers.ask(task, count - 1)
         task.run()
         for _ in range(count - 1):
             task.left.get()
     finally:
-        for library, given in several:
+        for library, given in counts:
             library.set_num_threads(given)
+        helpers.busy.release()
+    if task.error is not None:
+        raise task.error

@@ -162,10 +162,10 @@ def _layers(
 def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:
     """work(x, *others), into `out` where that is given: elementwise work on operands that broadcast.
 
-    Big results like x are made by stretches of the outermost axis in memory, which threads share: from 8 MiB on that
-    takes half to two thirds of the time.
+    Results like x, of `SHARED` bytes or more, are made by stretches of the outermost axis in memory, which threads
+    share: from 8 MiB on that takes half to two thirds of the time.
     """
-    if x.nbytes < SHARED or device_of(x).worker_count() == 1 or not _alike(x, others):
+    if device_of(x).worker_count() == 1 or not _alike(x, others):
         return work(x, *others)
     return _elementwise(work, x, others)
 

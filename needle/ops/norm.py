@@ -18,20 +18,21 @@ from needle.lazy import Outline
 from needle.ops.arithmetic import add_scalar, multiply, power_scalar, subtract
 from needle.ops.operand import tensor
 from needle.ops.reduce import mean
-from needle.ops.shape import SumTo, sum_to
+from needle.ops.shape import SumTo, reshape, sum_to
 
 
 class Standardize(TensorTupleOp):
     """(x - mean) / sqrt(variance + eps) · weight + bias, and the mean and variance over `axes`, which stay with size 1.
 
-    The inputs are x and, where `scaled`, a weight and, where `shifted`, a bias; both broadcast to x. The variance is
-    the biased one. Mean and variance are constants for the graph.
+    The inputs are x and, where `scaled`, a weight and, where `shifted`, a bias; both broadcast to x in the shape
+    `form`, if that is given. The variance is the biased one. Mean and variance are constants for the graph.
     """
 
-    def __init__(self, axes, eps, scaled, shifted):
-        self.axes, self.eps, self.scaled, self.shifted = axes, eps, scaled, shifted
+    def __init__(self, axes, eps, scaled, shifted, form=None):
+        self.axes, self.eps, self.scaled, self.shifted, self.form = axes, eps, scaled, shifted, form
 
     def compute(self, x, *affine):
+        affine = self.formed(affine)
         rows = kernels.Rows.of(x, self.axes)
         columns = [rows.column(value) for value in affine] if rows else [None]
         if any(column is None for column in columns):
@@ -54,6 +55,10 @@ class Standardize(TensorTupleOp):
             y += affine[-1]
         return y, average, variance
 
+    def formed(self, affine):
+        """Weight and bias, raw or as tensors, in the shape in which they broadcast."""
+        return [value.reshape(self.form) for value in affine] if self.form else affine
+
     def is_one_scale(self, weight, x):
         """Whether a weight is the same for all elements of x that are normalised together."""
         lead = x.ndim - weight.ndim
@@ -65,11 +70,10 @@ class Standardize(TensorTupleOp):
 
     def gradient(self, out_grad, node):
         x, *affine = node.inputs
-        y_grad = out_grad[0]
         if not is_grad_enabled():
-            statistics = (node[1].detach(), node[2].detach())
-            grads = StandardizeGradient(self)(y_grad, x, *statistics, *affine).tuple()
-            return tuple(grad if given.requires_grad else None for grad, given in zip(grads, node.inputs, strict=True))
+            grads = StandardizeGradient(self)(out_grad, node.detach(), x, *affine)
+            return tuple(grads[i] if given.requires_grad else None for i, given in enumerate(node.inputs))
+        y_grad, affine = out_grad[0], self.formed(affine)
         centred = subtract(x, mean(x, self.axes, keepdims=True))
         variance = mean(multiply(centred, centred), self.axes, keepdims=True)
         scale = power_scalar(add_scalar(variance, self.eps), -0.5)
@@ -82,20 +86,21 @@ class Standardize(TensorTupleOp):
             grads.append(sum_to(multiply(y_grad, unit), affine[0].shape))
         if self.shifted:
             grads.append(sum_to(y_grad, affine[-1].shape))
-        return tuple(grads)
+        return tuple(reshape(grad, given.shape) for grad, given in zip(grads, node.inputs, strict=True))
 
 
 class StandardizeGradient(TensorTupleOp):
-    """The gradients of `forward`, a Standardize, in x, weight and bias; its inputs are that of y, x, mean and variance,
-    and the weight and bias. A constant for the graph."""
+    """The gradients of `forward`, a Standardize, in x, weight and bias; its inputs are the gradients of its results,
+    these, and its inputs. A constant for the graph."""
 
     differentiable = False
 
     def __init__(self, forward):
         self.forward = forward
 
-    def compute(self, grad, x, average, variance, *affine):
-        forward, scale = self.forward, (variance + self.forward.eps) ** -0.5
+    def compute(self, grads, results, x, *given):
+        (grad, *_), (_, average, variance), forward = grads, results, self.forward
+        scale, affine = (variance + forward.eps) ** -0.5, forward.formed(given)
         uniform = [forward.is_one_scale(value, x) for value in affine]
         weighted, factor = grad, scale
         if forward.scaled and uniform[0]:
@@ -111,12 +116,13 @@ class StandardizeGradient(TensorTupleOp):
         parts, count = [], x.size // average.size
         if forward.scaled:
             product = product * scale * count if uniform[0] else grad * ((x - average) * scale)
-            parts.append(_sum_to(product, affine[0].shape))
+            parts.append(product)
         if forward.shifted:
-            parts.append(_sum_to(total * count if all(uniform) else grad, affine[-1].shape))
-        return (x_grad, *parts)
+            parts.append(total * count if all(uniform) else grad)
+        sums = (_sum_to(part, value.shape) for part, value in zip(parts, affine, strict=True))
+        return (x_grad, *(part.reshape(value.shape) for part, value in zip(sums, given, strict=True)))
 
-    def infer(self, grad, x, average, variance, *affine):
+    def infer(self, grads, results, x, *affine):
         return (x, *affine)
 
 
@@ -145,10 +151,11 @@ def _sum_to(x, shape):
     return x if x.shape == shape else SumTo(shape).compute(x)
 
 
-def standardize(x, axes, weight=None, bias=None, eps=1e-5):
+def standardize(x, axes, weight=None, bias=None, eps=1e-5, form=None):
     """x brought to mean 0 and variance 1 over `axes`, · weight + bias; and its mean and biased variance over them.
 
-    Weight and bias broadcast to x; `axes` stay in the statistics with size 1. The statistics are constants.
+    Weight and bias broadcast to x, in the shape `form` where that is given; `axes` stay in the statistics with size 1.
+    The statistics are constants.
     """
     x = tensor("standardize", x)
     axes = check.axes("standardize", axes, x.ndim)
@@ -156,5 +163,5 @@ def standardize(x, axes, weight=None, bias=None, eps=1e-5):
     if not math.prod(x.shape[i] for i in axes):
         raise ValueError(f"standardize: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
     affine = [tensor("standardize", value) for value in (weight, bias) if value is not None]
-    y, average, variance = Standardize(axes, eps, weight is not None, bias is not None)(x, *affine)
+    y, average, variance = Standardize(axes, eps, weight is not None, bias is not None, form)(x, *affine)
     return y, average.detach(), variance.detach()

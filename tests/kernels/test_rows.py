@@ -140,10 +140,10 @@ def test_batch_norm_is_that_of_the_formula(order, shape, threads):
     assert y.strides == (np.empty_like(x).strides)
     slope = grad - grad.mean((0, 2, 3), keepdims=True) - unit * (grad * unit).mean((0, 2, 3), keepdims=True)
     expected = slope * weight / np.sqrt(var + 1e-5), (grad * unit).sum((0, 2, 3)), grad.sum((0, 2, 3))
-    found = ops.StandardizeGradient(op).compute(order(grad), x, average, variance, weight, bias)
+    found = ops.StandardizeGradient(op).compute((order(grad),), (y, average, variance), x, weight, bias)
     for part, formula in zip(found, expected, strict=True):
         np.testing.assert_allclose(part.reshape(formula.shape), formula, rtol=1e-4, atol=1e-4 * np.abs(formula).max())
-    again = ops.StandardizeGradient(op).compute(grad, x, average, variance, weight, bias)
+    again = ops.StandardizeGradient(op).compute((grad,), (y, average, variance), x, weight, bias)
     for part, formula in zip(again, found, strict=True):
         np.testing.assert_allclose(part, formula, rtol=1e-4, atol=1e-4 * np.abs(formula).max())
 

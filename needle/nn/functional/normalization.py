@@ -44,12 +44,12 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
 def over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased=True):
     """The arithmetic of `batch_norm` on arguments that were checked; without `unbiased`, `running_var` is biased."""
     channels = (1, -1) + (1,) * (x.ndim - 2)
-    weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
     if not training:
+        weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
         scale = (ops.reshape(running_var.detach(), channels) + eps) ** -0.5
         y = (x - ops.reshape(running_mean.detach(), channels)) * (scale if weight is None else scale * weight)
         return y if bias is None else y + bias
-    y, average, variance = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps)
+    y, average, variance = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
     if running_mean is not None:
         _track(running_mean, average, momentum)
         _track(running_var, variance, momentum, x.size // x.shape[1] if unbiased else None)
@@ -82,8 +82,7 @@ def instance_norm(
         y = over_batch(_wide(x), running_mean, running_var, weight, bias, False, momentum, eps)
     else:
         channels = (1, -1) + (1,) * (x.ndim - 2)
-        affine = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
-        y, average, variance = ops.standardize(_wide(x), tuple(range(2, x.ndim)), *affine, eps)
+        y, average, variance = ops.standardize(_wide(x), tuple(range(2, x.ndim)), weight, bias, eps, channels)
         if running_mean is not None:
             _track(running_mean, ops.mean(average, 0), momentum)
             _track(running_var, ops.mean(variance, 0), momentum, count)
@@ -111,8 +110,7 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
         return x
     grouped = ops.reshape(_wide(x), (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
-    affine = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
-    y, _, _ = ops.standardize(grouped, tuple(range(2, grouped.ndim)), *affine, eps)
+    y, _, _ = ops.standardize(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
     return ops.reshape(y, x.shape).astype(x.dtype)
 
 
@@ -179,9 +177,8 @@ def length(x, p, axes):
 
 def _track(running, batch, momentum, count=None):
     """Move a running statistic towards that of a batch, in its own dtype; of `count` values a variance is unbiased."""
-    step = ops.reshape(batch.detach(), running.shape).astype(running.dtype) * momentum
-    if count is not None:
-        step = step * (count / (count - 1))
+    share = momentum if count is None else momentum * (count / (count - 1))
+    step = ops.reshape(batch, running.shape).astype(running.dtype) * share
     running.data = running.detach() * (1 - momentum) + step
 
 
