@@ -49,9 +49,9 @@ def make_tuple(*tensors):
 
 def tuple_get_item(x, index):
     """One element of a TensorTuple; of one just made by `make_tuple`, that very input."""
-    check.instance("tuple_get_item", "x", x, TensorTuple)
-    index = check.integer("tuple_get_item", "index", index)
-    length = len(x)
+    if type(index) is not int:
+        index = check.integer("tuple_get_item", "index", index)
+    length = len(check.instance("tuple_get_item", "x", x, TensorTuple))
     if not -length <= index < length:
         raise IndexError(f"tuple_get_item: index must lie in [{-length}, {length - 1}], but got {index}")
     index %= length

@@ -177,9 +177,10 @@ def length(x, p, axes):
 
 def _track(running, batch, momentum, count=None):
     """Move a running statistic towards that of a batch, in its own dtype; of `count` values a variance is unbiased."""
+    momentum, array = momentum.array if isinstance(momentum, Tensor) else momentum, running.array
     share = momentum if count is None else momentum * (count / (count - 1))
-    step = ops.reshape(batch, running.shape).astype(running.dtype) * share
-    running.data = running.detach() * (1 - momentum) + step
+    step = batch.array.reshape(array.shape).astype(array.dtype) * share
+    running.data = Tensor.make_const(array * (1 - momentum) + step)
 
 
 def _wide(x):
