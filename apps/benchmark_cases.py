@@ -138,7 +138,7 @@ NETS = {
         (*conv_norm(16, 7, 4), *conv_norm(32, 3, 2), residual(*conv_norm(32, 3), *conv_norm(32, 3)),
          *conv_norm(64, 3, 2), *conv_norm(128, 3, 2), residual(*conv_norm(128, 3), *conv_norm(128, 3)),
          flatten, linear(128), relu, linear(10)),
-        options={"lr": 0.001, "weight_decay": 0.001},
+        options={"lr": 0.0002, "weight_decay": 0.001},
     ),
     "vgg": Net(
         (3, 32, 32), 32,

@@ -137,10 +137,10 @@ class BackendDevice:
     def stretches(self, length: int, row: int, split: bool | None = None) -> list[slice]:
         """`length` rows of `row` bytes each cut into stretches of about `BLOCK_BYTES`: pieces for `share`.
 
-        With `split` (None: where all rows together take 256 KiB) there are enough of them for all threads.
+        With `split` (None: where all rows together take 4 MiB) there are enough of them for all threads.
         """
         size = max(1, BLOCK_BYTES * self.block_factor // max(1, row))
-        if split or (split is None and length * row >= 1 << 18):
+        if split or (split is None and length * row >= 1 << 22):
             size = max(1, min(size, -(-length // self.worker_count())))
         return [slice(start, min(start + size, length)) for start in range(0, length, size)]
 

@@ -50,6 +50,7 @@ class _Helpers:
 
     def __init__(self) -> None:
         self.busy, self.count = threading.Lock(), 0
+        self.lent = 0  # the number of threads that BLAS has lent, while it has lent them
         self.tasks: queue.SimpleQueue[tuple[_Task, Context]] = queue.SimpleQueue()
 
     def ask(self, task: _Task, count: int) -> None:
@@ -80,18 +81,17 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _libraries() -> list[Any]:
-    """The BLAS libraries of this process whose number of threads can be set."""
+def _blas() -> Any:
+    """threadpoolctl's controller of the BLAS libraries of this process."""
     from threadpoolctl import ThreadpoolController  # takes as long to import as a step of a small network
 
-    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return found
+    return ThreadpoolController().select(user_api="blas")
 
 
 def worker_count() -> int:
     """On how many threads `share` works: as many as BLAS may use; 1 where a BLAS does not tell (macOS' Accelerate)."""
-    libraries = _libraries()
-    return int(libraries[0].num_threads) if libraries else 1
+    libraries = _blas().lib_controllers
+    return _helpers.lent or (int(libraries[0].num_threads) if libraries else 1)
 
 
 def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
@@ -100,23 +100,21 @@ def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
     Within a share of other work, and while another thread shares out, this thread does all. What `work` raises is
     raised here; pieces that were not begun are left then.
     """
-    pieces, helpers = list(pieces), _helpers
-    if worker_count() == 1 or not helpers.busy.acquire(blocking=False):
+    pieces, helpers, count = list(pieces), _helpers, worker_count()
+    if count == 1 or not helpers.busy.acquire(blocking=False):
         for piece in pieces:
             work(piece)
         return
-    counts = [(library, library.num_threads) for library in _libraries()]
-    task, count = _Task(work, pieces), min(counts[0][1], len(pieces))
+    task, helping = _Task(work, pieces), min(count, len(pieces)) - 1
     try:
-        for library, _ in counts:
-            library.set_num_threads(1)
-        helpers.ask(task, count - 1)
-        task.run()
-        for _ in range(count - 1):
-            task.left.get()
+        helpers.lent = count  # what others are told while BLAS has one thread
+        with _blas().limit(limits=1):
+            helpers.ask(task, helping)
+            task.run()
+            for _ in range(helping):
+                task.left.get()
     finally:
-        for library, given in counts:
-            library.set_num_threads(given)
+        helpers.lent = 0
         helpers.busy.release()
     if task.error is not None:
         raise task.error

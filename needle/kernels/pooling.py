@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps, turned
+from needle.kernels.layout import Array, innermost, inside, is_turned_by_blocks, outermost, padded, taps, turned
 from needle.kernels.window import Size, Window
 
 Index = tuple[slice, ...]
@@ -148,7 +148,7 @@ def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
     if largest < SHARED or device.worker_count() == 1:
         work(*arrays)
         return
-    inputs = [outermost(turned(array)) for array in inputs]
+    inputs = [turned(array) if is_turned_by_blocks(array) else array for array in inputs]
     stretches = device.stretches(out.shape[0], largest // out.shape[0])
     device.share(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches)
 

@@ -7,7 +7,7 @@ import math
 from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array
 
-ALONE = 1 << 18  # multiplications up to which OpenBLAS takes a single thread by itself
+ALONE, ALONE_BY_VECTOR = 1 << 18, 9216  # multiplications up to which OpenBLAS takes a single thread by itself
 SHARED = 1 << 22  # multiplications from which on a product is worth sharing
 
 
@@ -19,7 +19,8 @@ def matmul(a: Array, b: Array) -> Array:
     device = device_of(a)
     shape = (*xp(a).broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
     products = math.prod(shape) * a.shape[-1]
-    if products <= ALONE or device.worker_count() == 1:
+    alone = ALONE if min(a.shape[-2:] + b.shape[-1:]) > 1 else ALONE_BY_VECTOR
+    if products <= alone or device.worker_count() == 1:
         return a @ b
     y = xp(a).empty(shape, xp(a).result_type(a, b))
     axis = max(range(len(shape)), key=shape.__getitem__) - len(shape)

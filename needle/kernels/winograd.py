@@ -27,6 +27,7 @@ import numpy as np
 from needle.backend_ndarray import device_of, xp
 from needle.kernels.columns import add_bias, multiply
 from needle.kernels.layout import Array, outermost, padded
+from needle.kernels.product import matmul
 from needle.kernels.window import Size, Window
 
 OUTPUTS = 4  # of a tile along each axis
@@ -57,7 +58,9 @@ class Tiles:
     def pieces(self) -> list[tuple[slice, ...]]:
         """Stretches of tiles along each axis, as pieces for threads."""
         tile = self.b.shape[0] * self.x.shape[0] * math.prod(self.dilation) * self.x.shape[-1] * self.x.itemsize
-        most = max(1, TILE_BYTES * device_of(self.x).block_factor // max(1, tile))
+        device = device_of(self.x)
+        most = max(1, TILE_BYTES * device.block_factor // max(1, tile))
+        most = min(most, -(-math.prod(self.count) // device.worker_count()))
         cuts: list[list[slice]] = []
         for t in reversed(self.count):
             parts = -(-t // most)
@@ -101,7 +104,7 @@ class Tiles:
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C, *K) -> (N, O, *P)."""
     tiles, outs = Tiles(x, w.shape[2:], window), w.shape[0]
-    weights = apply(tiles.g, w.reshape(outs * w.shape[1], math.prod(w.shape[2:])).T)
+    weights = matmul(tiles.g, w.reshape(outs * w.shape[1], math.prod(w.shape[2:])).T)
     weights = weights.reshape(tiles.b.shape[0], 1, *w.shape[:2])
     y = xp(x).empty((outs, *tiles.whole, x.shape[0]), x.dtype)
 
@@ -128,7 +131,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
         return tiles.of_y(source, piece) @ tiles.of_x(piece).swapaxes(1, 2)
 
     total = device_of(x).share_sum(term, tiles.pieces())
-    w = apply(tiles.g.T, total.reshape(tiles.b.shape[0], -1))
+    w = matmul(tiles.g.T, total.reshape(tiles.b.shape[0], outs * channels))
     return xp(w).ascontiguousarray(w.T).reshape(outs, channels, *kernel)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -97,6 +98,32 @@ def test_shares_of_two_threads_do_not_wait_for_each_other(count):
     ended.set()
     other.join()
     assert sorted(done) == list(range(5))
+
+
+def test_blas_has_one_thread_in_a_share_of_any_thread():
+    """threadpoolctl heeds only the thread that came first; none stays that."""
+    code = """
+import threading
+from threadpoolctl import ThreadpoolController
+from needle.backend_ndarray import threads
+blas = ThreadpoolController().select(user_api="blas").lib_controllers[0]
+seen, before = [], blas.num_threads
+threads.share(lambda piece: None, range(2))
+other = threading.Thread(target=threads.share, args=(lambda piece: seen.append(blas.num_threads), range(3)))
+other.start()
+other.join()
+assert seen == [1, 1, 1], seen
+assert blas.num_threads == before
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
+
+
+def test_the_number_of_workers_is_the_same_during_a_share(count):
+    """What is cut for so many threads is cut alike, and so summed alike, while another thread shares out."""
+    seen = []
+    threads.share(lambda piece: seen.append(threads.worker_count()), range(3))
+    assert seen == [count] * 3
 
 
 def test_the_error_state_of_numpy_holds_in_every_thread(count):
