@@ -113,8 +113,11 @@ class BackendDevice:
         """-1, 0 or 1 for each element of an array of this device, and NaN for NaN."""
         return self.xp.sign(array)
 
-    def share(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
-        """Call `work` for each piece of work on arrays of this device; on the CPU threads share the pieces."""
+    def share(self, work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
+        """Call `work` for each piece of work on arrays of this device; on the CPU threads share the pieces.
+
+        `products` tells whether work multiplies matrices, during which BLAS is to keep to its thread.
+        """
         for piece in pieces:
             work(piece)
 
@@ -154,8 +157,8 @@ class CpuDevice(BackendDevice):
 
     __tile_size__ = 8
 
-    def share(self, work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
-        threads.share(work, pieces)
+    def share(self, work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
+        threads.share(work, pieces, products)
 
     def worker_count(self) -> int:
         return threads.worker_count()

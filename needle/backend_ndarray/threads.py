@@ -12,7 +12,8 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import cache
 from typing import Any
@@ -81,26 +82,44 @@ if hasattr(os, "register_at_fork"):
 
 
 @cache
-def _blas() -> Any:
-    """threadpoolctl's controller of the BLAS libraries of this process."""
+def _libraries() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS libraries of this process."""
     from threadpoolctl import ThreadpoolController  # takes as long to import as a step of a small network
 
-    return ThreadpoolController().select(user_api="blas")
+    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return found
+
+
+@contextmanager
+def _blas_on_one_thread() -> Iterator[None]:
+    """BLAS on one thread until the block ends: what ThreadpoolController.limit does, in half of its time."""
+    counts = [(library, library.num_threads) for library in _libraries()]
+    for library, _ in counts:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, given in counts:
+            library.set_num_threads(given)
+            # From 3.8 on threadpoolctl heeds only the thread that set a number first, until it is cleared.
+            getattr(library, "clear_controlling_thread", bool)()
 
 
 def worker_count() -> int:
     """On how many threads `share` works: as many as BLAS may use; 1 where a BLAS does not tell (macOS' Accelerate)."""
-    libraries = _blas().lib_controllers
+    libraries = _libraries()
     return _helpers.lent or (int(libraries[0].num_threads) if libraries else 1)
 
 
-def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
+def share(work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
     """Call `work` for each piece, shared out over `worker_count()` threads; in what order is not said.
 
-    Within a share of other work, and while another thread shares out, this thread does all. What `work` raises is
-    raised here; pieces that were not begun are left then.
+    `products` tells whether work asks BLAS for any; if not, a single piece is done as it is. Within a share of other
+    work, and while another thread shares out, this thread does all. What `work` raises is raised here; pieces that were
+    not begun are left then.
     """
-    pieces, helpers, count = list(pieces), _helpers, worker_count()
+    pieces, helpers = list(pieces), _helpers
+    count = worker_count() if products or len(pieces) > 1 else 1
     if count == 1 or not helpers.busy.acquire(blocking=False):
         for piece in pieces:
             work(piece)
@@ -108,7 +127,7 @@ def share(work: Callable[[Any], None], pieces: Iterable[Any]) -> None:
     task, helping = _Task(work, pieces), min(count, len(pieces)) - 1
     try:
         helpers.lent = count  # what others are told while BLAS has one thread
-        with _blas().limit(limits=1):
+        with _blas_on_one_thread():
             helpers.ask(task, helping)
             task.run()
             for _ in range(helping):

@@ -1,6 +1,12 @@
 """Convolution and pooling on raw arrays; nothing here knows of graphs."""
 
-from needle.kernels.convolution import conv_algorithm, correlate, correlate_transpose, correlate_weight
+from needle.kernels.convolution import (
+    conv_algorithm,
+    correlate,
+    correlate_gradients,
+    correlate_transpose,
+    correlate_weight,
+)
 from needle.kernels.folding import fold, unfold
 from needle.kernels.layout import is_turned_by_blocks, turned
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
@@ -15,6 +21,7 @@ __all__ = [
     "Window",
     "conv_algorithm",
     "correlate",
+    "correlate_gradients",
     "correlate_transpose",
     "correlate_weight",
     "elementwise",

@@ -21,7 +21,7 @@ LONG = 256  # elements of an output row that needs no others beside it
 REORDERED = 12  # elements whose copying costs as much as one element of a kernel in another order
 SMALL = 10**6  # multiplications up to which OpenBLAS multiplies without repacking: up to 1.3 times faster
 NARROWEST = 48  # columns of such a product
-SHARED = 1 << 23  # multiplications from which on threads share a convolution
+SHARED = 1 << 24  # multiplications from which on threads share a convolution
 
 
 class Rows(NamedTuple):

@@ -10,9 +10,9 @@ Each has more than one algorithm, chosen by shape, or by name within `conv_algor
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
     parts, window = window.trimmed(x.shape[2:], w.shape[2:])
     w = w[(..., *parts)]
-    name = _choice.forward
+    name = _choice.get().get("forward")
     if name is None or not ALGORITHMS[name].fits(window, w.shape):
         name = "winograd" if winograd.pays(x, w.shape, window) else "im2col"
     return _in_single(ALGORITHMS[name].forward, x, w, window, bias)
@@ -37,7 +37,7 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
     parts, window = window.trimmed(size, w.shape[2:])
     w = w[(..., *parts)]
-    name = _choice.transpose or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
+    name = _choice.get().get("transpose") or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
     return _in_single(ALGORITHMS[name].transpose, y, w, window, size)
 
 
@@ -46,7 +46,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     parts, window = window.trimmed(x.shape[2:], kernel)
     useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
     w_shape = (y.shape[1], x.shape[1] // window.groups, *useful)
-    name = _choice.weight
+    name = _choice.get().get("weight")
     if name is None or not ALGORITHMS[name].fits(window, w_shape):
         name = "winograd" if winograd.pays(x, w_shape, window) else "im2col"
         name = "taps" if name == "im2col" and _taps_pay(x, w_shape, window) else name
@@ -56,6 +56,24 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     whole = xp(w).zeros((*w.shape[:2], *kernel), w.dtype)
     whole[(..., *parts)] = w
     return whole
+
+
+def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[Array, Array]:
+    """Both derivatives, in x and in w: side by side where neither is worth sharing, else one after another."""
+    found: dict[str, Array] = {}
+
+    def derive(name: str) -> None:
+        if name == "x":
+            found[name] = correlate_transpose(y, w, window, x.shape[2:])
+        else:
+            found[name] = correlate_weight(x, y, window, w.shape[2:])
+
+    if math.prod(w.shape) * y.size // y.shape[1] < PAIRED:
+        device_of(x).share(derive, ("x", "w"))
+    else:
+        for name in ("x", "w"):
+            derive(name)
+    return found["x"], found["w"]
 
 
 class Algorithm(NamedTuple):
@@ -79,15 +97,10 @@ ALGORITHMS = {
 }
 
 
-class _Choice(threading.local):
-    forward: str | None = None
-    transpose: str | None = None
-    weight: str | None = None
-
-
-_choice = _Choice()
+_choice: ContextVar[dict[str, str]] = ContextVar("conv_algorithm", default={})  # noqa: B039 (never changed)
 STAGES = ("forward", "transpose", "weight")
 FEW, MANY = 8, 1024  # channels on one side; channels on both sides, multiplied
+PAIRED = 1 << 26  # multiplications up to which two threads take a derivative each
 LARGE = 1 << 24  # multiplications from which on several phases are worth their calls
 
 
@@ -110,13 +123,12 @@ def conv_algorithm(name: str) -> Iterator[None]:
     coarser, and it makes NaN of the outputs near an infinity. Raises ValueError for another name.
     """
     algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
-    before = vars(_choice).copy()
-    vars(_choice).update({stage: name for stage in STAGES if getattr(algorithm, stage) is not None})
+    named = {stage: name for stage in STAGES if getattr(algorithm, stage) is not None}
+    token = _choice.set(_choice.get() | named)
     try:
         yield
     finally:
-        vars(_choice).clear()
-        vars(_choice).update(before)
+        _choice.reset(token)
 
 
 def _phases_pay(y: Array, w_shape: Size, window: Window, size: Size) -> bool:

@@ -72,7 +72,7 @@ def _place(x: Array, target: Array) -> None:
         def copy(part: slice) -> None:
             target[part] = source[part]
 
-        device.share(copy, device.stretches(channels, target.nbytes // max(1, channels)))
+        device.share(copy, device.stretches(channels, target.nbytes // max(1, channels)), products=False)
         return
 
     def turn(piece: tuple[slice, slice]) -> None:
@@ -83,7 +83,7 @@ def _place(x: Array, target: Array) -> None:
 
     together = max(1, STRETCH // (rows * row)), max(1, min(rows, STRETCH // row))  # channels and rows in a block
     cuts = [[slice(i, i + n) for i in range(0, m, n)] for m, n in zip((channels, rows), together, strict=True)]
-    device.share(turn, itertools.product(*cuts))
+    device.share(turn, itertools.product(*cuts), products=False)
 
 
 def inside(size: Size, window: Window) -> tuple[slice, ...]:

@@ -150,7 +150,7 @@ def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
         return
     inputs = [turned(array) if is_turned_by_blocks(array) else array for array in inputs]
     stretches = device.stretches(out.shape[0], largest // out.shape[0])
-    device.share(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches)
+    device.share(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches, products=False)
 
 
 def _along(axis: int, kernel: Size, window: Window, p: int) -> list[Index]:

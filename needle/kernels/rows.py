@@ -195,5 +195,5 @@ def _elementwise(work: Callable[..., Array], x: Array, others: tuple[Array, ...]
     def make(stretch: slice) -> None:
         work(*(part(array, stretch) for array in (x, *others)), out=part(out, stretch))
 
-    device.share(make, device.stretches(length, x.nbytes // length))
+    device.share(make, device.stretches(length, x.nbytes // length), products=False)
     return out

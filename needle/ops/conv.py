@@ -10,7 +10,8 @@ import math
 from dataclasses import replace
 
 from needle import check, kernels
-from needle.autograd import Tensor, TensorOp
+from needle.autograd import Tensor, TensorOp, TensorTupleOp
+from needle.grad_mode import is_grad_enabled
 from needle.kernels import Window, same_padding
 from needle.lazy import Outline
 from needle.ops.operand import tensor
@@ -34,11 +35,30 @@ class Correlate(TensorOp):
 
     def gradient(self, out_grad, node):
         x, w, *bias = node.inputs
-        return (
-            CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
-            CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
-            *(summation(out_grad, (0, *range(2, x.ndim))) if b.requires_grad else None for b in bias),
-        )
+        if x.requires_grad and w.requires_grad and not is_grad_enabled():
+            both = CorrelateGradients(self.window)(out_grad, x, w)
+            grads = both[0], both[1]
+        else:
+            grads = (
+                CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
+                CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
+            )
+        return *grads, *(summation(out_grad, (0, *range(2, x.ndim))) if b.requires_grad else None for b in bias)
+
+
+class CorrelateGradients(TensorTupleOp):
+    """Both at once, on two threads: y (N, O, *P), x (N, C, *S), w (O, C/G, *K) -> those in x and in w. A constant."""
+
+    differentiable = False
+
+    def __init__(self, window):
+        self.window = window
+
+    def compute(self, y, x, w):
+        return kernels.correlate_gradients(x, w, y, self.window)
+
+    def infer(self, y, x, w):
+        return x, w
 
 
 class Turn(TensorOp):
