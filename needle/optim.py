@@ -17,7 +17,7 @@ from needle.lazy import check_one_device
 SMALL = 1 << 14  # elements of a parameter below which calls take longer than arithmetic: such are updated together
 FEW = 4  # parameters that are better updated one by one
 STRETCH = 1 << 18  # elements of an array that are updated at a time: all that the rule reads stays in cache
-SHARED = 1 << 17  # elements of all parameters from which on threads share a step: below it a hand-over takes longer
+SHARED_STEP = 1 << 17  # elements of all parameters from which on threads share a step; handing over less takes longer
 
 Arrays = tuple[Any, ...]  # of one parameter: its array, its gradient, its buffers
 
@@ -129,7 +129,7 @@ class Optimizer:
 
     def _run(self, updates: list[Arrays]) -> None:
         """Update the arrays of several parameters, by stretches that threads share where there is much to do."""
-        if sum(arrays[0].size for arrays in updates) < SHARED:
+        if sum(arrays[0].size for arrays in updates) < SHARED_STEP:
             for arrays in updates:
                 self._update_with_scratch(arrays)
             return

@@ -11,11 +11,11 @@ from needle.kernels.folding import fold, unfold
 from needle.kernels.layout import is_turned_by_blocks, turned
 from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.product import matmul
-from needle.kernels.rows import SHARED, Rows, elementwise, row_products, row_sums, sums
+from needle.kernels.rows import SHARED_BYTES, Rows, elementwise, row_products, row_sums, sums
 from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
-    "SHARED",
+    "SHARED_BYTES",
     "Rows",
     "Size",
     "Window",

@@ -19,7 +19,7 @@ from needle.kernels.window import Size, Window
 SHORTEST = {"forward": 32, "weight": 256}  # elements of an output row from which on rows overlap
 LONG = 256  # elements of an output row that needs no others beside it
 REORDERED = 12  # elements whose copying costs as much as one element of a kernel in another order
-SMALL = 10**6  # multiplications up to which OpenBLAS multiplies without repacking: up to 1.3 times faster
+SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS multiplies without repacking: up to 1.3 times faster
 NARROWEST = 48  # columns of such a product
 SHARED = 1 << 24  # multiplications from which on threads share a convolution
 
@@ -55,7 +55,7 @@ class Columns:
             device_of(x).reads_in_place
             and self.row * (self.dilation if self.row < LONG else 1) >= SHORTEST[purpose]
             and 1 in (stride, self.dilation)
-            and saved > REORDERED * outs * kernel[0]
+            and saved > REORDERED * (outs // window.groups) * kernel[0]
         )
         self.products = math.prod(w_shape) * output[0] * self.row
 
@@ -174,8 +174,8 @@ def multiply(matrix: Array, columns: Array, out: Array) -> None:
 
 @cache
 def cut(products: int, length: int) -> int:
-    """Into how many equal parts to cut `length` columns of `products` multiplications each, for SMALL products."""
-    most = SMALL // max(1, products)
+    """Into how many equal parts to cut `length` columns of `products` multiplications each, for small products."""
+    most = SMALL_PRODUCT // max(1, products)
     if not NARROWEST <= most < length:
         return 1
     return next((n for n in range(-(-length // most), length // NARROWEST + 1) if length % n == 0), 1)

@@ -19,38 +19,44 @@ from typing import Any, NamedTuple
 from needle import check
 from needle.backend_ndarray import device_of, xp
 from needle.kernels import alternatives, columns, folding, phases, taps, winograd
+from needle.kernels.columns import LONG
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
 
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
+    if x.dtype == "float16":
+        return _in_single(correlate, x, w, window, bias)
     parts, window = window.trimmed(x.shape[2:], w.shape[2:])
     w = w[(..., *parts)]
-    name = _choice.get().get("forward")
-    if name is None or not ALGORITHMS[name].fits(window, w.shape):
-        name = "winograd" if winograd.pays(x, w.shape, window) else "im2col"
-    return _in_single(ALGORITHMS[name].forward, x, w, window, bias)
+    name = _named("forward", window, w.shape) or ("winograd" if winograd.pays(x, w.shape, window) else "im2col")
+    return _way(name, "forward")(x, w, window, bias)
 
 
 def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
+    if y.dtype == "float16":
+        return _in_single(correlate_transpose, y, w, window, size)
     parts, window = window.trimmed(size, w.shape[2:])
     w = w[(..., *parts)]
-    name = _choice.get().get("transpose") or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
-    return _in_single(ALGORITHMS[name].transpose, y, w, window, size)
+    name = _named("transpose", window, w.shape) or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
+    return _way(name, "transpose")(y, w, window, size)
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
+    if x.dtype == "float16":
+        return _in_single(correlate_weight, x, y, window, kernel)
     parts, window = window.trimmed(x.shape[2:], kernel)
     useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
     w_shape = (y.shape[1], x.shape[1] // window.groups, *useful)
-    name = _choice.get().get("weight")
-    if name is None or not ALGORITHMS[name].fits(window, w_shape):
-        name = "winograd" if winograd.pays(x, w_shape, window) else "im2col"
-        name = "taps" if name == "im2col" and _taps_pay(x, w_shape, window) else name
-    w = _in_single(ALGORITHMS[name].weight, x, y, window, useful)
+    name = _named("weight", window, w_shape)
+    if name is None and winograd.pays(x, w_shape, window):
+        name = "winograd"
+    elif name is None:
+        name = "taps" if _taps_pay(x, y, w_shape, window) else "im2col"
+    w = _way(name, "weight")(x, y, window, useful)
     if useful == kernel:
         return w
     whole = xp(w).zeros((*w.shape[:2], *kernel), w.dtype)
@@ -74,6 +80,18 @@ def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[A
         for name in ("x", "w"):
             derive(name)
     return found["x"], found["w"]
+
+
+def _named(stage: str, window: Window, w_shape: Size) -> str | None:
+    """The algorithm that `conv_algorithm` names for a stage, if it fits."""
+    name = _choice.get().get(stage)
+    return name if name and ALGORITHMS[name].fits(window, w_shape) else None
+
+
+def _way(name: str, stage: str) -> Callable[..., Array]:
+    """The product of an algorithm."""
+    way: Callable[..., Array] = getattr(ALGORITHMS[name], stage)
+    return way
 
 
 class Algorithm(NamedTuple):
@@ -118,9 +136,9 @@ def conv_algorithm(name: str) -> Iterator[None]:
     | fold | | one matrix product, columns added back | |
     | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
 
-    Where a cell is empty, and where winograd does not fit, and without a name, the choice is by shape: what was faster
-    in the measurements of docs/convolution.md. All give the same results to rounding; only winograd's rounding is
-    coarser, and it makes NaN of the outputs near an infinity. Raises ValueError for another name.
+    Where a cell is empty, where winograd does not fit, and without a name, the choice is by shape: what was faster in
+    the measurements of docs/convolution.md. All give the same results to rounding; only winograd's is coarser, and near
+    an infinity it makes NaN. Raises ValueError for another name.
     """
     algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
     named = {stage: name for stage in STAGES if getattr(algorithm, stage) is not None}
@@ -143,21 +161,22 @@ def _phases_pay(y: Array, w_shape: Size, window: Window, size: Size) -> bool:
     return not few and by_phases <= 1.25 * by_fold and (set(window.stride) == {1} or by_fold >= LARGE)
 
 
-def _taps_pay(x: Array, w_shape: Size, window: Window) -> bool:
-    """Whether the weight gradient by taps is faster than by columns: by a quarter, with 16 to 32 channels each."""
+def _taps_pay(x: Array, y: Array, w_shape: Size, window: Window) -> bool:
+    """Whether the weight gradient by taps is faster than by columns.
+
+    By a quarter with 16 to 32 channels on each side, by half with one in each group; not where rows are short.
+    """
     outs, share = w_shape[0] // window.groups, w_shape[1]
     return (
         device_of(x).reads_in_place
         and window.stride[-1] == 1
-        and min(share, outs) > FEW
-        and share * outs <= MANY
+        and y.shape[-1] * y.shape[0] >= LONG
         and math.prod(w_shape[2:]) > 1
+        and (share * outs == 1 < window.groups or (min(share, outs) > FEW and share * outs <= MANY))
     )
 
 
-def _in_single(product: Any, a: Array, b: Array, *parameters: Any) -> Array:
-    """A product of two arrays; that of float16 arrays accumulates in float32."""
-    if a.dtype != "float16":
-        return product(a, b, *parameters)
-    wide = [p.astype("float32") if hasattr(p, "dtype") else p for p in parameters]  # a bias
-    return product(a.astype("float32"), b.astype("float32"), *wide).astype("float16")
+def _in_single(product: Callable[..., Array], *arguments: Any) -> Array:
+    """A product of float16 arrays, computed in float32."""
+    wide = (given.astype("float32") if hasattr(given, "dtype") else given for given in arguments)
+    return product(*wide).astype("float16")

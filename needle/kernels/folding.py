@@ -8,7 +8,7 @@ from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
 from needle.kernels.window import Size, Window
 
-SHARED = 1 << 22  # multiplications from which on threads share an input gradient
+SHARED_FOLD = 1 << 22  # multiplications from which on threads share an input gradient
 
 
 def unfold(x: Array, window: Window, kernel: Size) -> Array:
@@ -57,7 +57,7 @@ def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
                 target[met] += columns[(slice(None), *position)]
 
     units = groups if groups > 1 else share
-    device.share(work, device.stretches(units, 1, w.size * math.prod(output) * batch >= SHARED))
+    device.share(work, device.stretches(units, 1, w.size * math.prod(output) * batch >= SHARED_FOLD))
     return outermost(x[inside(size, window)])
 
 

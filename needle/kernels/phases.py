@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from needle.backend_ndarray import xp
+from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array, innermost, outermost
 from needle.kernels.window import Size, Window
 
@@ -34,16 +34,21 @@ def transpose_by_phases(
     groups, rank = window.groups, len(size)
     swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
     swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
-    x = xp(y).empty((swapped.shape[0], *size, y.shape[0]), y.dtype)
+
+    def derivative(phase: Phase) -> Array | None:
+        kernel = xp(w).flip(swapped[(..., *phase.taps)], tuple(range(2, 2 + rank)))
+        met = y[(..., *phase.outputs)]
+        return None if 0 in (*kernel.shape[2:], *met.shape[2:]) else correlate(met, kernel, phase.window)
+
+    def work(phase: Phase) -> None:
+        found = derivative(phase)
+        x[(slice(None), *phase.places)] = 0 if found is None else innermost(found)
+
     phases = _phases(window, size, y.shape[2:], w.shape[2:])
-    for places, taps, outputs, part in phases:
-        kernel, met = xp(w).flip(swapped[(..., *taps)], tuple(range(2, 2 + rank))), y[(..., *outputs)]
-        if 0 in (*kernel.shape[2:], *met.shape[2:]):
-            x[(slice(None), *places)] = 0
-        elif len(phases) == 1:
-            return correlate(met, kernel, part)
-        else:
-            x[(slice(None), *places)] = innermost(correlate(met, kernel, part))
+    if len(phases) == 1 and (found := derivative(phases[0])) is not None:
+        return found
+    x = xp(y).empty((swapped.shape[0], *size, y.shape[0]), y.dtype)
+    device_of(y).share(work, phases)
     return outermost(x)
 
 

@@ -15,7 +15,7 @@ from needle.kernels.layout import Array, innermost, inside, is_turned_by_blocks,
 from needle.kernels.window import Size, Window
 
 Index = tuple[slice, ...]
-SHARED = 1 << 21  # bytes of images from which on threads share the work: with 8 MiB it takes half the time
+SHARED_IMAGES = 1 << 21  # bytes of images from which on threads share the work: with 8 MiB it takes half the time
 
 
 def max_windows(x: Array, kernel: Size, window: Window) -> Array:
@@ -145,7 +145,7 @@ def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
     """
     *inputs, out = arrays
     largest, device = max(array.nbytes for array in arrays), device_of(out)
-    if largest < SHARED or device.worker_count() == 1:
+    if largest < SHARED_IMAGES or device.worker_count() == 1:
         work(*arrays)
         return
     inputs = [turned(array) if is_turned_by_blocks(array) else array for array in inputs]

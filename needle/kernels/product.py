@@ -8,7 +8,7 @@ from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array
 
 ALONE, ALONE_BY_VECTOR = 1 << 18, 9216  # multiplications up to which OpenBLAS takes a single thread by itself
-SHARED = 1 << 22  # multiplications from which on a product is worth sharing
+SHARED_PRODUCT = 1 << 22  # multiplications from which on a product is worth sharing
 
 
 def matmul(a: Array, b: Array) -> Array:
@@ -35,5 +35,5 @@ def matmul(a: Array, b: Array) -> Array:
         right = b if axis == -2 else part_of(b, axis, part)
         xp(a).matmul(left, right, out=part_of(y, axis, part))
 
-    device.share(work, device.stretches(shape[axis], y.nbytes // shape[axis], products >= SHARED))
+    device.share(work, device.stretches(shape[axis], y.nbytes // shape[axis], products >= SHARED_PRODUCT))
     return y

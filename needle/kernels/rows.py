@@ -11,8 +11,8 @@ from typing import Any
 from needle.backend_ndarray import device_of, xp
 from needle.kernels.layout import Array
 
-MANY, LONGEST = 1 << 14, 1 << 16  # elements from which on BLAS sums them, and in a sum at most
-SHARED = 6 << 20  # bytes of a result from which on threads share its making: below it a hand-over takes what it saves
+MANY_TERMS, LONGEST_SUM = 1 << 14, 1 << 16  # elements from which on BLAS sums them, and in a sum at most
+SHARED_BYTES = 6 << 20  # of a result from which on threads share its making: below it a hand-over takes what it saves
 BUFFER, WHOLE_BUFFER = 512, 8192  # elements in the buffer of NumPy's ufuncs: the one for short rows, and the default
 
 
@@ -117,12 +117,12 @@ def sums(x: Array, axes: tuple[int, ...]) -> Array:
     """The sum over `axes`, which stay with size 1; by BLAS where the axes lie together in memory.
 
     A product with ones takes a third of the time of NumPy's sum along rows, and a tenth of that across them. It adds in
-    another order, in which NumPy's pairwise sum along rows is more exact where these are longer than `LONGEST`.
+    another order, in which NumPy's pairwise sum along rows is more exact where these are longer than `LONGEST_SUM`.
     """
-    if x.size < MANY or x.dtype.kind != "f" or x.dtype.itemsize < 4:
+    if x.size < MANY_TERMS or x.dtype.kind != "f" or x.dtype.itemsize < 4:
         return x.sum(axis=axes, keepdims=True)
     layers = _layers(x.shape, x.strides, x.itemsize, axes)
-    if layers is None or layers[1][1] > LONGEST:
+    if layers is None or layers[1][1] > LONGEST_SUM:
         return x.sum(axis=axes, keepdims=True)
     order, (before, length, after) = layers
     parts, ones = x.transpose(order).reshape(before, length, after), xp(x).ones((1, length), x.dtype)
@@ -162,8 +162,8 @@ def _layers(
 def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:
     """work(x, *others), into `out` where that is given: elementwise work on operands that broadcast.
 
-    Results like x, of `SHARED` bytes or more, are made by stretches of the outermost axis in memory, which threads
-    share: from 8 MiB on that takes half to two thirds of the time.
+    Results like x are made by stretches of the outermost axis in memory, which threads share. From 8 MiB on that takes
+    half to two thirds of the time; who asks for less than `SHARED_BYTES` does better to work at once.
     """
     if device_of(x).worker_count() == 1 or not _alike(x, others):
         return work(x, *others)
@@ -195,5 +195,5 @@ def _elementwise(work: Callable[..., Array], x: Array, others: tuple[Array, ...]
     def make(stretch: slice) -> None:
         work(*(part(array, stretch) for array in (x, *others)), out=part(out, stretch))
 
-    device.share(make, device.stretches(length, x.nbytes // length), products=False)
+    device.share(make, device.stretches(length, x.nbytes // length, True), products=False)
     return out

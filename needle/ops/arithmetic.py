@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle.autograd import TensorOp, make_tensor
 from needle.backend_ndarray import xp
-from needle.kernels import SHARED, elementwise
+from needle.kernels import SHARED_BYTES, elementwise
 from needle.lazy import Outline
 from needle.ops.operand import number, pair, tensor
 from needle.ops.outlines import Elementwise
@@ -17,7 +17,7 @@ class EWiseAdd(Elementwise):
     reads_inputs = False
 
     def compute(self, a, b):
-        return a + b if a.nbytes < SHARED else elementwise(xp(a).add, a, b)
+        return a + b if a.nbytes < SHARED_BYTES else elementwise(xp(a).add, a, b)
 
     def gradient(self, out_grad, node):
         a, b = node.inputs
@@ -46,7 +46,7 @@ class EWiseMul(Elementwise):
     """a * b."""
 
     def compute(self, a, b):
-        return a * b if a.nbytes < SHARED else elementwise(xp(a).multiply, a, b)
+        return a * b if a.nbytes < SHARED_BYTES else elementwise(xp(a).multiply, a, b)
 
     def gradient(self, out_grad, node):
         a, b = node.inputs

@@ -6,7 +6,7 @@ import math
 
 from needle.autograd import TensorOp
 from needle.backend_ndarray import device_of, xp
-from needle.kernels import SHARED, elementwise
+from needle.kernels import SHARED_BYTES, elementwise
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
 from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import constant, number, pair, tensor
@@ -169,7 +169,7 @@ class ReLU(Elementwise):
     def compute(self, x):
         if x.size < SMALL or x.dtype.kind != "f":
             return xp(x).maximum(x, 0)
-        return _rectified(x) if x.nbytes < SHARED else elementwise(_rectified, x)
+        return _rectified(x) if x.nbytes < SHARED_BYTES else elementwise(_rectified, x)
 
     def gradient(self, out_grad, node):
         return _gate(out_grad, constant(node.inputs[0]))
@@ -181,7 +181,7 @@ class Gate(TensorOp):
     reads_inputs = slice(1, None)
 
     def compute(self, y, x):
-        return _gated(x, y) if x.nbytes < SHARED else elementwise(_gated, x, y)
+        return _gated(x, y) if x.nbytes < SHARED_BYTES else elementwise(_gated, x, y)
 
     def infer(self, y, x):
         return y

@@ -119,6 +119,44 @@ assert blas.num_threads == before
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_threads_of_blas_sleep_through_training():
+    """Woken, they look for work for a while after each product, on the cores that needle's threads need."""
+    code = """
+import threading, time
+from pathlib import Path
+import needle as ndl
+from needle import nn, optim
+
+def used():
+    ours = {str(thread.native_id) for thread in threading.enumerate()}
+    others = (task for task in Path("/proc/self/task").iterdir() if task.name not in ours)
+    fields = [(task / "stat").read_text().rsplit(")", 1)[1].split() for task in others]
+    return sum(int(user) + int(system) for *_, user, system in (line[:13] for line in fields))
+
+ndl.seed(0)
+model = nn.Sequential(
+    nn.Conv2d(3, 64, 5, 2), nn.BatchNorm2d(64), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+    nn.Conv2d(64, 32, 3, 2), nn.ReLU(), nn.Conv2d(32, 16, 3), nn.LayerNorm(5), nn.AvgPool2d(5), nn.Flatten(),
+    nn.Linear(16, 300), nn.ReLU(), nn.Linear(300, 10),
+)
+optimizer = optim.Adam(model.parameters())
+images, labels = ndl.init.randn(64, 3, 64, 64), ndl.Tensor([i % 10 for i in range(64)], requires_grad=False)
+time.sleep(0.3)  # they are awake when they are made
+before = used()
+for _ in range(3):
+    loss = nn.CrossEntropyLoss()(model(images), labels)
+    loss.backward(create_graph=False)
+    optimizer.step()
+assert threading.active_count() == 2, threading.enumerate()
+print(used() - before)
+"""
+    environment = os.environ | {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
 def test_the_number_of_workers_is_the_same_during_a_share(count):
     """What is cut for so many threads is cut alike, and so summed alike, while another thread shares out."""
     seen = []
@@ -144,7 +182,7 @@ def test_stretches_cut_all_rows_into_blocks(count):
     for length, row in ((1, 1), (10, 1 << 20), (7, 1 << 22), (1000, 4), (0, 8), (64, 1 << 13)):
         pieces = ndl.cpu().stretches(length, row)
         assert [i for piece in pieces for i in range(length)[piece]] == list(range(length))
-        if length * row >= 1 << 18:
+        if length * row >= 1 << 22:
             assert len(pieces) >= min(count, length)
     assert len(ndl.cpu().stretches(10, 1 << 22)) == 10
     assert len(STANDIN.stretches(10, 1 << 22)) == 1

@@ -7,6 +7,7 @@ import re
 import sys
 import threading
 from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
 
@@ -215,7 +216,8 @@ def test_a_sum_over_no_channels_is_the_bias(device, name):
 @contextmanager
 def limits(*, memory=None, **values):
     """Other values for the limits of the kernels; `memory` is how many bytes a kernel works on at a time."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("needle.")]
+    places = ("needle.kernels.", "needle.backend_ndarray.device")
+    modules = [module for name, module in sys.modules.items() if name.startswith(places)]
     values |= dict.fromkeys(("BLOCK_BYTES", "CHUNK_BYTES", "TILE_BYTES"), memory) if memory else {}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
@@ -241,7 +243,7 @@ def test_pieces_of_any_size_give_the_same(device, stage, name, data, memory, sma
     arrays = [device.asarray(array) for array in problem.values()]
     with limits(memory=1 << 40):
         whole = product_by(name, stage, problem, *arrays)
-    with limits(memory=memory, SMALL=small, NARROWEST=1, SHARED=1):
+    with limits(memory=memory, SMALL_PRODUCT=small, NARROWEST=1, SHARED=1):
         close(device.to_host(product_by(name, stage, problem, *arrays)), device.to_host(whole))
 
 
@@ -281,17 +283,17 @@ def test_derivatives_agree_to_second_order(device, names, problem):
 @contextmanager
 def recording():
     """What runs, one within another by " > ": the algorithms, and "rows" where columns have rows that overlap."""
-    ran, within = [], threading.local()
+    ran, within = [], ContextVar("within", default=())  # threads that share work have the context of who shares it
 
     def recorded(name, function):
         def run(*arguments):
-            outer = getattr(within, "names", ())
-            within.names = (*outer, name)
-            ran.append(" > ".join(within.names))
+            names = (*within.get(), name)
+            ran.append(" > ".join(names))
+            token = within.set(names)
             try:
                 return function(*arguments)
             finally:
-                within.names = outer
+                within.reset(token)
 
         return run
 
@@ -299,7 +301,7 @@ def recording():
         def __init__(self, *arguments):
             super().__init__(*arguments)
             if self.overlap:
-                ran.append(" > ".join((*getattr(within, "names", ()), "rows")))
+                ran.append(" > ".join((*within.get(), "rows")))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "Columns", Columns)
@@ -426,8 +428,8 @@ def test_the_way_by_shape_is_reached_and_right(device, name):
 
 
 EAGER = {  # limits that let small problems take the ways of large ones
-    "SHORTEST": {"forward": 1, "weight": 1}, "REORDERED": 0, "SMALL": 40, "NARROWEST": 1, "SHARED": 1, "WORTHWHILE": 1,
-    "TRANSFORMATION": 0, "FEW": 0, "MANY": 10**6, "LARGE": 1, "memory": 2000,
+    "SHORTEST": {"forward": 1, "weight": 1}, "REORDERED": 0, "SMALL_PRODUCT": 40, "NARROWEST": 1, "SHARED": 1,
+    "WORTHWHILE": 1, "TRANSFORMATION": 0, "FEW": 0, "MANY": 10**6, "LARGE": 1, "memory": 2000,
 }  # fmt: skip
 
 

@@ -50,7 +50,7 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
     found = []
     with ThreadpoolController().limit(limits=threads, user_api="blas"):
         for least in (1 << 40, 0):
-            monkeypatch.setattr(pooling, "SHARED", least)
+            monkeypatch.setattr(pooling, "SHARED_IMAGES", least)
             found.append(results(order(x), order(y), kernel, window))
     for array, expected in zip(*found, strict=True):
         np.testing.assert_array_equal(array, expected, strict=True)
@@ -62,9 +62,10 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
 
 def test_a_big_batch_is_shared(monkeypatch):
     parts = []
-    monkeypatch.setattr(type(pooling.device_of(np.ones(1))), "share", lambda self, work, pieces: parts.extend(pieces))
+    cpu = type(pooling.device_of(np.ones(1)))
+    monkeypatch.setattr(cpu, "share", lambda self, work, pieces, products: parts.extend(pieces))
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         for batch in (64, 8):
-            x = layout.outermost(np.ones((16, 28, 28, batch), "float32"))
+            x = outermost(np.ones((16, 28, 28, batch), "float32"))
             kernels.max_windows(x, (2, 2), Window.make("pool", 2, (2, 2), 0, 1))
     assert len(parts) == 2

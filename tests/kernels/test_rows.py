@@ -8,8 +8,8 @@ from threadpoolctl import ThreadpoolController
 
 import needle as ndl
 from needle import kernels, ops
-from needle.kernels import rows as module
 from needle.kernels.layout import outermost
+from needle.ops import arithmetic, elementwise
 
 ORDERS = {
     "row-major": lambda x: x,
@@ -33,17 +33,10 @@ def draw(*shape, dtype="float32", seed=0):
 # ---- elementwise work ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["below", "above"])
-def size(request, monkeypatch):
-    """Results that are all smaller, or all larger than those that are made by stretches."""
-    monkeypatch.setattr(module, "SHARED", 0 if request.param == "above" else 1 << 40)
-    return request.param
-
-
 @every_order
 @pytest.mark.parametrize("other", [(6, 5, 4, 7), (5, 1, 1), (1, 5, 4, 1), (6, 1, 1, 1), (7,), ()], ids=str)
 @pytest.mark.parametrize("given", ["float32", "float64"])
-def test_elementwise_work_gives_what_the_plain_call_gives(order, other, given, threads, size):
+def test_elementwise_work_gives_what_the_plain_call_gives(order, other, given, threads):
     x, y = order(draw(6, 5, 4, 7)), draw(*other, dtype=given, seed=1)
     for a, b in ((x, y), (y, x), (x, order(draw(6, 5, 4, 7, seed=2)))):
         found, expected = kernels.elementwise(np.add, a, b), a + b
@@ -58,24 +51,23 @@ def test_ops_give_the_same_bits_below_and_above(order, threads, monkeypatch):
     x.array[0, 0, 0] = [0, -0.0, np.nan, np.inf, -np.inf, 1, -1]
     results = []
     for least in (0, 1 << 40):
-        monkeypatch.setattr(module, "SHARED", least)
+        for holder in (arithmetic, elementwise):
+            monkeypatch.setattr(holder, "SHARED_BYTES", least)
         results.append([ops.relu(x), ops.Gate()(y, x), x + y, x * y])
     for found, expected in zip(*results, strict=True):
         np.testing.assert_array_equal(found.numpy().view("int32"), expected.numpy().view("int32"))
 
 
-def test_big_results_are_made_by_as_many_threads_as_there_are(threads, monkeypatch):
-    monkeypatch.setattr(module, "SHARED", 1 << 18)
+def test_big_results_are_made_by_as_many_threads_as_there_are(threads):
     calls = []
 
     def work(x, out=None):
         calls.append(x.shape)
         return np.negative(x, out=out)
 
-    for x, several in ((draw(64, 2048), True), (draw(8, 2048), False)):
-        calls.clear()
-        np.testing.assert_array_equal(kernels.elementwise(work, x), -x)
-        assert (len(calls) > 1) == (several and threads > 1)
+    x = draw(64, 2048)
+    np.testing.assert_array_equal(kernels.elementwise(work, x), -x)
+    assert len(calls) == threads
 
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
