@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from needle import check
 from needle.backend_ndarray import device_of, xp
 from needle.kernels import alternatives, columns, folding, phases, taps, winograd
-from needle.kernels.columns import LONG
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
@@ -117,6 +116,7 @@ ALGORITHMS = {
 
 _choice: ContextVar[dict[str, str]] = ContextVar("conv_algorithm", default={})  # noqa: B039 (never changed)
 STAGES = ("forward", "transpose", "weight")
+ROW = 256  # elements of an output row, of all images, from which on its products with those of x are worth it
 FEW, MANY = 8, 1024  # channels on one side; channels on both sides, multiplied
 PAIRED = 1 << 26  # multiplications up to which two threads take a derivative each
 LARGE = 1 << 24  # multiplications from which on several phases are worth their calls
@@ -170,7 +170,7 @@ def _taps_pay(x: Array, y: Array, w_shape: Size, window: Window) -> bool:
     return (
         device_of(x).reads_in_place
         and window.stride[-1] == 1
-        and y.shape[-1] * y.shape[0] >= LONG
+        and y.shape[-1] * y.shape[0] >= ROW
         and math.prod(w_shape[2:]) > 1
         and (share * outs == 1 < window.groups or (min(share, outs) > FEW and share * outs <= MANY))
     )
