@@ -12,10 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import ThreadpoolController
 
 from needle import kernels
 from needle.backend_ndarray import device as needle_device
-from needle.kernels import Window
+from needle.kernels import Window, convolution
 from tests.kernels.windows import ORDERS, Problem, arrange, is_batch_innermost, orders, problems
 
 TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
@@ -415,3 +416,32 @@ def test_threads_do_not_meet(device, name):
     for found, expected in zip(together, alone, strict=True):
         for result, values in zip(found, expected, strict=True):
             close(result, values)
+
+
+@pytest.mark.parametrize("paired", [0, 1 << 40], ids=["one after another", "side by side"])
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("name", ["first layer", "3x3", "7x7 with stride 2", "depthwise"])
+def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired, monkeypatch):
+    problem = REAL[name]
+    x, w, y = map(device.asarray, problem.values(dtype="float32"))
+    monkeypatch.setattr(convolution, "PAIRED", paired)
+    with ThreadpoolController().limit(limits=workers, user_api="blas"):
+        found = kernels.correlate_gradients(x, w, y, problem.window)
+    _, *expected = products(problem, x, w, y)
+    for result, reference in zip(found, expected, strict=True):
+        close(device.to_host(result), device.to_host(reference), rtol=1e-4, atol=1e-3)
+
+
+def test_a_named_algorithm_holds_in_the_threads_that_help(monkeypatch):
+    problem, ran = REAL["3x3"], []
+
+    def recorded(x, y, window, kernel):
+        ran.append(kernel)
+        return convolution.alternatives.weight_by_convolution(x, y, window, kernel)
+
+    entry = convolution.ALGORITHMS["convolution"]._replace(weight=recorded)
+    monkeypatch.setitem(convolution.ALGORITHMS, "convolution", entry)
+    x, w, y = problem.values(dtype="float32")
+    with ThreadpoolController().limit(limits=2, user_api="blas"), kernels.conv_algorithm("convolution"):
+        kernels.correlate_gradients(x, w, y, problem.window)
+    assert ran == [(3, 3)]
