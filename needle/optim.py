@@ -11,7 +11,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend_ndarray import device_of, xp
+from needle.backend_ndarray import Buffer, device_of, xp
 from needle.lazy import check_one_device
 
 SMALL = 1 << 14  # elements of a parameter below which calls take longer than arithmetic: such are updated together
@@ -84,7 +84,7 @@ class Optimizer:
                     )
                 parameter.mark_changed()
                 ready[i] = array, grad
-        if len({id(array) for array, _ in ready.values()}) < len(ready):  # two are one: each in its turn
+        if _share_memory([array for array, _ in ready.values()]):  # each in its turn
             self._pools = self._pools or []
             for i, arrays in ready.items():
                 self._run([(*arrays, *self._state(i, arrays[0]))])
@@ -309,3 +309,9 @@ def _cut(arrays: Arrays, size: int) -> list[Arrays]:
 def _widened(array: Any) -> Any:
     """The array in a dtype that holds the squares of its values: float32 for float16."""
     return array.astype("float32") if array.dtype == "float16" else array
+
+
+def _share_memory(arrays: list[Any]) -> bool:
+    """Whether two arrays are one, or may be: views of one array."""
+    views = any(getattr(array, "base", None) is not None for array in arrays)
+    return len({Buffer(array).ptr() if views else id(array) for array in arrays}) < len(arrays)

@@ -714,3 +714,17 @@ def test_the_base_has_no_rule():
     (parameter,) = parameters_with_gradients((2,))
     with pytest.raises(NotImplementedError, match=r"^Blank: the rule is not defined$"):
         Blank([parameter], 0.1, 0.0).step()
+
+
+@pytest.mark.parametrize("many", [0, 6])
+def test_parameters_on_one_memory_are_updated_in_turns(device, many):
+    """A tensor and a view of it: each takes its step, whether small parameters are pooled or not."""
+    whole = ndl.Tensor(np.zeros((2, 3)), device=device)
+    parameters = [whole, ndl.Tensor.make_const(whole.array.reshape(-1), requires_grad=True)]
+    parameters += [ndl.Tensor(np.zeros(2), device=device) for _ in range(many)]
+    optimizer = optim.SGD(parameters, lr=1.0)
+    for parameter in parameters:
+        parameter.grad = ndl.ones_like(parameter)
+    optimizer.step()
+    assert (whole.numpy() == -2).all()
+    assert all((parameter.numpy() == -1).all() for parameter in parameters[2:])

@@ -13,7 +13,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
 from functools import cache
 from typing import Any
@@ -25,7 +25,8 @@ class _Task:
     def __init__(self, work: Callable[[Any], None], pieces: list[Any]) -> None:
         self.work, self.pieces = work, deque(pieces)
         self.error: BaseException | None = None
-        self.left: queue.SimpleQueue[None] = queue.SimpleQueue()  # one entry for each helper that has come to the end
+        self.ended: list[None] = []  # an entry for each helper that has come to the end
+        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # and another to tell who waits
 
     def run(self) -> None:
         """Take pieces until there are none."""
@@ -43,7 +44,17 @@ class _Task:
 
     def help(self, context: Context) -> None:
         context.run(self.run)  # np.errstate is the context's
-        self.left.put(None)
+        self.ended.append(None)
+        self.bell.put(None)
+
+    def wait(self, count: int) -> None:
+        """Until `count` helpers have come to the end; what interrupts the waiting is raised after that."""
+        while len(self.ended) < count:
+            try:
+                self.bell.get()
+            except BaseException as error:
+                self.error = error
+                self.pieces.clear()
 
 
 class _Helpers:
@@ -54,13 +65,15 @@ class _Helpers:
         self.lent = 0  # the number of threads that BLAS has lent, while it has lent them
         self.tasks: queue.SimpleQueue[tuple[_Task, Context]] = queue.SimpleQueue()
 
-    def ask(self, task: _Task, count: int) -> None:
-        """Have `count` threads help with a task."""
-        for _ in range(self.count, count):
-            threading.Thread(target=self._serve, name="needle", daemon=True).start()
-            self.count += 1
-        for _ in range(count):
+    def ask(self, task: _Task, count: int) -> int:
+        """Have up to `count` threads help with a task; how many there are, where no more can be started."""
+        with suppress(RuntimeError):
+            for _ in range(self.count, count):
+                threading.Thread(target=self._serve, name="needle", daemon=True).start()
+                self.count += 1
+        for _ in range(min(count, self.count)):
             self.tasks.put((task, copy_context()))
+        return min(count, self.count)
 
     def _serve(self) -> None:
         while True:
@@ -74,7 +87,10 @@ _helpers = _Helpers()
 
 def _forget() -> None:
     global _helpers
-    _helpers = _Helpers()
+    lent, _helpers = _helpers.lent, _Helpers()
+    if lent:  # during a share
+        for library in _libraries():
+            library.set_num_threads(lent)
 
 
 if hasattr(os, "register_at_fork"):
@@ -92,7 +108,10 @@ def _libraries() -> list[Any]:
 
 @contextmanager
 def _blas_on_one_thread() -> Iterator[None]:
-    """BLAS on one thread until the block ends: what ThreadpoolController.limit does, in half of its time."""
+    """BLAS on one thread until the block ends: what ThreadpoolController.limit does, in half of its time.
+
+    While another thread is within threadpoolctl's limits this does nothing, and BLAS keeps to those.
+    """
     counts = [(library, library.num_threads) for library in _libraries()]
     for library, _ in counts:
         library.set_num_threads(1)
@@ -124,16 +143,19 @@ def share(work: Callable[[Any], None], pieces: Iterable[Any], products: bool = T
         for piece in pieces:
             work(piece)
         return
-    task, helping = _Task(work, pieces), min(count, len(pieces)) - 1
     try:
         helpers.lent = count  # what others are told while BLAS has one thread
+        task = _Task(work, pieces)
         with _blas_on_one_thread():
-            helpers.ask(task, helping)
+            helping = helpers.ask(task, min(count, len(pieces)) - 1)
             task.run()
-            for _ in range(helping):
-                task.left.get()
+            task.wait(helping)
     finally:
         helpers.lent = 0
         helpers.busy.release()
-    if task.error is not None:
-        raise task.error
+    error, task.error = task.error, None
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error, task, work, pieces  # its traceback leads here: no circle keeps the arrays of what failed

@@ -17,10 +17,12 @@ def matmul(a: Array, b: Array) -> Array:
     BLAS could share it too, but its threads go on looking for work for a while, and so hold up those of the next op.
     """
     device = device_of(a)
+    if device.worker_count() == 1:
+        return a @ b
     shape = (*xp(a).broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1])
     products = math.prod(shape) * a.shape[-1]
     alone = ALONE if min(a.shape[-2:] + b.shape[-1:]) > 1 else ALONE_BY_VECTOR
-    if products <= alone or device.worker_count() == 1:
+    if products <= alone:
         return a @ b
     y = xp(a).empty(shape, xp(a).result_type(a, b))
     axis = max(range(len(shape)), key=shape.__getitem__) - len(shape)

@@ -164,7 +164,7 @@ def _gated(x, y, out=None):
 
 
 class ReLU(Elementwise):
-    """max(x, 0); its derivative at 0 is 0."""
+    """max(x, 0), whose zeros may have either sign; its derivative at 0 is 0."""
 
     def compute(self, x):
         if x.size < SMALL or x.dtype.kind != "f":

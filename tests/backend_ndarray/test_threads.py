@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
+import weakref
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -66,6 +70,56 @@ def test_an_error_comes_out_and_ends_the_work(count):
     assert blas_threads() == count
     threads.share(done.append, ["after"])
     assert done[-1] == "after"
+
+
+def test_an_interrupt_waits_for_those_that_help(count):
+    """Nothing writes into arrays any more once the interrupt has come out."""
+    if count == 1:
+        pytest.skip("there is no one to wait for")
+    begun, wrote, first = threading.Barrier(count), [], iter([True])
+    main = threading.main_thread()
+
+    def work(piece):
+        begun.wait(timeout=10)
+        if threading.current_thread() is not main:  # which now waits for the others
+            time.sleep(0.1)
+            if next(first, False):
+                os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            wrote.append(piece)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.share(work, range(count))
+    assert len(wrote) == count - 1
+    assert blas_threads() == threads.worker_count() == count
+
+
+def test_without_threads_to_be_had_the_work_is_done(count, monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = []
+    threads.share(done.append, range(9))
+    assert sorted(done) == list(range(9))
+
+
+def test_a_share_that_failed_keeps_nothing_alive(count):
+    held = np.ones(3)
+    alive = weakref.ref(held)
+
+    def fail(piece, held=held):
+        raise ValueError(f"piece {piece}")
+
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            threads.share(fail, range(4))
+        del fail, held
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 def test_a_share_within_a_share_is_done_in_place(count):
@@ -205,6 +259,7 @@ barrier = threading.Barrier(threads.worker_count())
 threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
 child = os.fork()
 if not child:
+    assert threads.worker_count() == barrier.parties
     threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
