@@ -196,8 +196,9 @@ model = nn.Sequential(
 )
 optimizer = optim.Adam(model.parameters())
 images, labels = ndl.init.randn(64, 3, 64, 64), ndl.Tensor([i % 10 for i in range(64)], requires_grad=False)
-time.sleep(0.3)  # they are awake when they are made
-before = used()
+before = None
+while before != (before := used()):  # they are awake when they are made
+    time.sleep(0.3)
 for _ in range(3):
     loss = nn.CrossEntropyLoss()(model(images), labels)
     loss.backward(create_graph=False)
