@@ -9,14 +9,20 @@ time as BLAS may use threads (OMP_NUM_THREADS and its kin, threadpoolctl.threadp
 from __future__ import annotations
 
 import os
-import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import Context, copy_context
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
+
+
+def _queue() -> Any:
+    """A queue at which threads can wait."""
+    from queue import SimpleQueue  # takes a millisecond to import, which who works on one thread saves
+
+    return SimpleQueue()
 
 
 class _Task:
@@ -26,7 +32,7 @@ class _Task:
         self.work, self.pieces = work, deque(pieces)
         self.error: BaseException | None = None
         self.ended: list[None] = []  # an entry for each helper that has come to the end
-        self.bell: queue.SimpleQueue[None] = queue.SimpleQueue()  # and another to tell who waits
+        self.bell = _queue()  # and another to tell who waits
 
     def run(self) -> None:
         """Take pieces until there are none."""
@@ -63,16 +69,21 @@ class _Helpers:
     def __init__(self) -> None:
         self.busy, self.count = threading.Lock(), 0
         self.lent = 0  # the number of threads that BLAS has lent, while it has lent them
-        self.tasks: queue.SimpleQueue[tuple[_Task, Context]] = queue.SimpleQueue()
+
+    @cached_property
+    def tasks(self) -> Any:
+        """The queue of (task, context) at which the helpers wait."""
+        return _queue()
 
     def ask(self, task: _Task, count: int) -> int:
         """Have up to `count` threads help with a task; how many there are, where no more can be started."""
+        tasks = self.tasks
         with suppress(RuntimeError):
             for _ in range(self.count, count):
                 threading.Thread(target=self._serve, name="needle", daemon=True).start()
                 self.count += 1
         for _ in range(min(count, self.count)):
-            self.tasks.put((task, copy_context()))
+            tasks.put((task, copy_context()))
         return min(count, self.count)
 
     def _serve(self) -> None:

@@ -1,13 +1,14 @@
 """Other ways to the same products: by a tensor contraction, and both gradients as convolutions.
 
-Each equals its sister in `columns` to rounding, for every stride, padding, dilation and number of groups.
+Each equals its sisters in `convolution.ALGORITHMS` to rounding, for every stride, padding, dilation and number of
+groups.
 """
 
 from __future__ import annotations
 
 from needle.backend_ndarray import xp
 from needle.kernels import columns, folding
-from needle.kernels.layout import Array, innermost, outermost, padded
+from needle.kernels.layout import Array, innermost, outermost, padded, swapped
 from needle.kernels.window import Size, Window
 
 
@@ -51,11 +52,9 @@ def transpose_by_convolution(y: Array, w: Array, window: Window, size: Size) -> 
         target.append(slice(start, start + s * (last - first), s) if last > first else slice(0))
         source.append(slice(first, max(first, last)))
     spread[tuple(target)] = innermost(y)[tuple(source)]
-    swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
-    swapped = xp(w).flip(swapped, tuple(range(3, 3 + rank)))
-    swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
+    kernel = xp(w).flip(swapped(w, groups), tuple(range(2, w.ndim)))
     dense = Window((1,) * rank, ((0, 0),) * rank, window.dilation, groups)
-    return columns.correlate(outermost(spread), swapped, dense)
+    return columns.correlate(outermost(spread), kernel, dense)
 
 
 def weight_by_convolution(x: Array, y: Array, window: Window, kernel: Size) -> Array:

@@ -9,7 +9,7 @@ section 4.
 from __future__ import annotations
 
 import math
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from needle.backend_ndarray import device_of, xp
@@ -24,7 +24,7 @@ NARROWEST = 48  # columns of such a product
 SHARED = 1 << 24  # multiplications from which on threads share a convolution
 
 
-class Rows(NamedTuple):
+class OutputRows(NamedTuple):
     """Rows of an output's first axis: as `part` says, `number` of them, which are `lanes` together for one product."""
 
     part: slice
@@ -50,31 +50,32 @@ class Columns:
         self.x, self.kernel, self.output, self.window = x, tuple(kernel), output, window
         self.row = math.prod(output[1:]) * x.shape[-1]
         self.dilation, stride = window.dilation[0], window.stride[0]
+        lanes = self.dilation if self.row < LONG else 1
         saved = (output[0] - self.dilation) * (kernel[0] - stride) * self.row
         self.overlap = (
             device_of(x).reads_in_place
-            and self.row * (self.dilation if self.row < LONG else 1) >= SHORTEST[purpose]
+            and self.row * lanes >= SHORTEST[purpose]
             and 1 in (stride, self.dilation)
             and saved > REORDERED * (outs // window.groups) * kernel[0]
         )
+        self.step, self.lanes = (self.dilation, lanes) if self.overlap else (1, 1)
         self.products = math.prod(w_shape) * output[0] * self.row
 
-    def pieces(self) -> list[Rows]:
+    def pieces(self) -> list[OutputRows]:
         """All rows of the output, as pieces for threads."""
-        step = self.dilation if self.overlap else 1
-        lanes = step if self.row < LONG else 1
+        step, lanes = self.step, self.lanes
         copied = self.x.shape[0] * math.prod(self.kernel[self.overlap :]) * self.row * lanes * self.x.itemsize
         found = []
         for first in range(0, min(step, self.output[0]), lanes):
             rows = range(first, self.output[0] - lanes + 1, step)
             for part in device_of(self.x).stretches(len(rows), copied, self.products >= SHARED):
                 chosen = slice(rows[part].start, rows[part].stop, step // lanes)
-                found.append(Rows(chosen, (part.stop - part.start) * lanes, lanes))
+                found.append(OutputRows(chosen, (part.stop - part.start) * lanes, lanes))
         if rest := self.output[0] % lanes:
-            found.append(Rows(slice(self.output[0] - rest, None), rest, rest))
+            found.append(OutputRows(slice(self.output[0] - rest, None), rest, rest))
         return found
 
-    def build(self, rows: Rows) -> Array:
+    def build(self, rows: OutputRows) -> Array:
         """The columns (G, B, R, L) of some output rows."""
         groups, share, stride = self.window.groups, self.share, self.window.stride
         x, count, length = self.x[:, rows.part.start * stride[0] :], rows.number // rows.lanes, rows.lanes * self.row
@@ -115,7 +116,7 @@ class Columns:
             return xp(matrix).ascontiguousarray(matrix.reshape(outs, first, self.share, *others).swapaxes(1, 2))
         return xp(matrix).ascontiguousarray(matrix).reshape(outs, self.share, first, *others)
 
-    def target(self, y: Array, rows: Rows) -> Array:
+    def target(self, y: Array, rows: OutputRows) -> Array:
         """Rows of an output (O, *P, N) as a view (G, B, O/G, L)."""
         groups, count, length = self.window.groups, rows.number // rows.lanes, rows.lanes * self.row
         if not self.overlap:
@@ -130,7 +131,7 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     columns = Columns(padded(x, window), w.shape, output, window, "forward")
     matrix = columns.matrix(w)
 
-    def work(rows: Rows) -> None:
+    def work(rows: OutputRows) -> None:
         multiply(matrix, columns.build(rows), columns.target(y, rows))
         add_bias(y[:, rows.part], bias)
 
@@ -145,7 +146,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     source = xp(y).ascontiguousarray(innermost(y))
     rows_first = y.shape[1] == window.groups  # depthwise: the product is one row for each group
 
-    def term(rows: Rows) -> Array:
+    def term(rows: OutputRows) -> Array:
         block, target = columns.build(rows), columns.target(source, rows)
         # Otherwise columns first: BLAS multiplies a tall matrix by a narrow one up to twice as fast as a flat one by a
         # wide one (32 to 128 channels).
@@ -172,7 +173,7 @@ def multiply(matrix: Array, columns: Array, out: Array) -> None:
     xp(matrix).matmul(matrix, columns, out=out)
 
 
-@cache
+@lru_cache(maxsize=4096)
 def cut(products: int, length: int) -> int:
     """Into how many equal parts to cut `length` columns of `products` multiplications each, for small products."""
     most = SMALL_PRODUCT // max(1, products)

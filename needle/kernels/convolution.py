@@ -65,20 +65,17 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
 
 def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[Array, Array]:
     """Both derivatives, in x and in w: side by side where neither is worth sharing, else one after another."""
-    found: dict[str, Array] = {}
+    transpose = partial(correlate_transpose, y, w, window, x.shape[2:])
+    weight = partial(correlate_weight, x, y, window, w.shape[2:])
+    if math.prod(w.shape) * y.size // y.shape[1] >= PAIRED:
+        return transpose(), weight()
+    found: dict[Any, Array] = {}
 
-    def derive(name: str) -> None:
-        if name == "x":
-            found[name] = correlate_transpose(y, w, window, x.shape[2:])
-        else:
-            found[name] = correlate_weight(x, y, window, w.shape[2:])
+    def derive(way: Callable[[], Array]) -> None:
+        found[way] = way()
 
-    if math.prod(w.shape) * y.size // y.shape[1] < PAIRED:
-        device_of(x).share(derive, ("x", "w"))
-    else:
-        for name in ("x", "w"):
-            derive(name)
-    return found["x"], found["w"]
+    device_of(x).share(derive, (transpose, weight))
+    return found[transpose], found[weight]
 
 
 def _named(stage: str, window: Window, w_shape: Size) -> str | None:

@@ -86,6 +86,19 @@ def _place(x: Array, target: Array) -> None:
     device.share(turn, itertools.product(*cuts), products=False)
 
 
+def part_of(array: Array, axis: int, part: slice) -> Array:
+    """A stretch along a negative axis; of an operand that broadcasts along it, all."""
+    if -axis > array.ndim or array.shape[axis] == 1:
+        return array
+    return array[(..., part, *(slice(None),) * (-axis - 1))]
+
+
+def swapped(w: Array, groups: int) -> Array:
+    """(O, C/G, *K) -> (C, O/G, *K): a kernel with its channels exchanged within each group."""
+    w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
+    return w.reshape(groups * w.shape[1], *w.shape[2:])
+
+
 def inside(size: Size, window: Window) -> tuple[slice, ...]:
     """The index of what is not padding in a padded (C, *S, N) array."""
     parts = (slice(before, before + n) for n, (before, _) in zip(size, window.padding, strict=True))

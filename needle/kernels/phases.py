@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, outermost
+from needle.kernels.layout import Array, innermost, outermost, swapped
 from needle.kernels.window import Size, Window
 
 
@@ -31,12 +31,10 @@ def transpose_by_phases(
     correlate: Callable[[Array, Array, Window], Array], y: Array, w: Array, window: Window, size: Size
 ) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S), by `correlate` itself."""
-    groups, rank = window.groups, len(size)
-    swapped = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
-    swapped = swapped.reshape(groups * w.shape[1], w.shape[0] // groups, *w.shape[2:])
+    exchanged = swapped(w, window.groups)
 
     def derivative(phase: Phase) -> Array | None:
-        kernel = xp(w).flip(swapped[(..., *phase.taps)], tuple(range(2, 2 + rank)))
+        kernel = xp(w).flip(exchanged[(..., *phase.taps)], tuple(range(2, w.ndim)))
         met = y[(..., *phase.outputs)]
         return None if 0 in (*kernel.shape[2:], *met.shape[2:]) else correlate(met, kernel, phase.window)
 
@@ -47,7 +45,7 @@ def transpose_by_phases(
     phases = _phases(window, size, y.shape[2:], w.shape[2:])
     if len(phases) == 1 and (found := derivative(phases[0])) is not None:
         return found
-    x = xp(y).empty((swapped.shape[0], *size, y.shape[0]), y.dtype)
+    x = xp(y).empty((exchanged.shape[0], *size, y.shape[0]), y.dtype)
     device_of(y).share(work, phases)
     return outermost(x)
 

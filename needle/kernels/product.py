@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array
+from needle.kernels.layout import Array, part_of
 
 ALONE, ALONE_BY_VECTOR = 1 << 18, 9216  # multiplications up to which OpenBLAS takes a single thread by itself
 SHARED_PRODUCT = 1 << 22  # multiplications from which on a product is worth sharing
@@ -26,11 +26,6 @@ def matmul(a: Array, b: Array) -> Array:
         return a @ b
     y = xp(a).empty(shape, xp(a).result_type(a, b))
     axis = max(range(len(shape)), key=shape.__getitem__) - len(shape)
-
-    def part_of(array: Array, axis: int, part: slice) -> Array:
-        if -axis > array.ndim or array.shape[axis] == 1:  # broadcast
-            return array
-        return array[(..., part, *(slice(None),) * (-axis - 1))]
 
     def work(part: slice) -> None:
         left = a if axis == -1 else part_of(a, axis, part)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array
+from needle.kernels.layout import Array, part_of
 
 MANY_TERMS, LONGEST_SUM = 1 << 14, 1 << 16  # elements from which on BLAS sums them, and in a sum at most
 SHARED_BYTES = 6 << 20  # of a result from which on threads share its making: below it a hand-over takes what it saves
@@ -96,11 +96,18 @@ def _short_buffer(x: Array) -> Iterator[None]:
 def _rows(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, axes: tuple[int, ...]) -> Rows | None:
     outer = [i for i in range(len(shape)) if i not in axes]
     order = outer + sorted(axes, key=lambda i: strides[i], reverse=True)
+    if 0 in shape or not _is_compact(order, shape, strides, itemsize):
+        return None
+    return Rows(shape, order, len(outer))
+
+
+def _is_compact(order: list[int], shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    """Whether the axes of an array lie in memory in that order, without gaps."""
     for i in reversed(order):
         if shape[i] > 1 and strides[i] != itemsize:
-            return None
+            return False
         itemsize *= shape[i]
-    return Rows(shape, order, len(outer)) if itemsize else None
+    return True
 
 
 def row_sums(rows: Array) -> Array:
@@ -135,7 +142,7 @@ def sums(x: Array, axes: tuple[int, ...]) -> Array:
             xp(x).matmul(ones, parts[part], out=found[part])
 
     device = device_of(x)
-    device.share(work, device.stretches(before, x.nbytes // before, x.nbytes >= 1 << 22))
+    device.share(work, device.stretches(before, x.nbytes // before))
     found = found.reshape([1 if i in axes else x.shape[i] for i in order])
     return found.transpose([order.index(i) for i in range(x.ndim)])
 
@@ -148,12 +155,9 @@ def _layers(
     order = sorted(range(len(shape)), key=lambda i: (strides[i], shape[i] == 1), reverse=True)
     summed = [i for i in order if i in axes]
     first = order.index(summed[0]) if summed else 0
-    if not summed or order[first : first + len(summed)] != summed:
+    together = summed and order[first : first + len(summed)] == summed
+    if not together or not _is_compact(order, shape, strides, itemsize):
         return None
-    for i in reversed(order):
-        if shape[i] > 1 and strides[i] != itemsize:
-            return None
-        itemsize *= shape[i]
     sizes = [shape[i] for i in order]
     last = first + len(summed)
     return order, (math.prod(sizes[:first]), math.prod(sizes[first:last]), math.prod(sizes[last:]))
@@ -187,13 +191,8 @@ def _elementwise(work: Callable[..., Array], x: Array, others: tuple[Array, ...]
     axis = max(range(x.ndim), key=lambda i: (x.shape[i] > 1, x.strides[i])) - x.ndim
     out, length, device = xp(x).empty_like(x), x.shape[axis], device_of(x)
 
-    def part(array: Array, stretch: slice) -> Array:
-        if array.ndim < -axis or array.shape[axis] == 1:
-            return array  # broadcasts along the axis
-        return array[(..., stretch, *(slice(None),) * (-axis - 1))]
-
     def make(stretch: slice) -> None:
-        work(*(part(array, stretch) for array in (x, *others)), out=part(out, stretch))
+        work(*(part_of(array, axis, stretch) for array in (x, *others)), out=part_of(out, axis, stretch))
 
     device.share(make, device.stretches(length, x.nbytes // length, True), products=False)
     return out

@@ -49,7 +49,7 @@ class Tiles:
     def __init__(self, x: Array, kernel: Size, window: Window) -> None:
         self.kernel, self.dilation = kernel, window.dilation
         self.output = window.output(x.shape[2:], kernel)
-        self.count = tuple(-(-p // (OUTPUTS * d)) for p, d in zip(self.output, self.dilation, strict=True))
+        self.count = counts(self.output, self.dilation)
         self.whole = tuple(OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))  # outputs
         sides = zip(window.padding, self.whole, self.output, strict=True)
         pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
@@ -86,13 +86,13 @@ class Tiles:
         starts = (slice(t.start * OUTPUTS * d, None) for t, d in zip(tiles, self.dilation, strict=True))
         array = array[(slice(None), *starts)]
         channel, *space, image = array.strides
-        counts, steps = [], []
+        numbers, steps = [], []
         for t, d, step in zip(tiles, self.dilation, space, strict=True):
-            counts += [t.stop - t.start, d]
+            numbers += [t.stop - t.start, d]
             steps += [step * d * OUTPUTS, step]
         within = [step * d for step, d in zip(space, self.dilation, strict=True)]
         return xp(array).lib.stride_tricks.as_strided(
-            array, (*elements, array.shape[0], *counts, array.shape[-1]), (*within, channel, *steps, image)
+            array, (*elements, array.shape[0], *numbers, array.shape[-1]), (*within, channel, *steps, image)
         )
 
     def _transformed(self, matrix: Array, tiles: Array) -> Array:
@@ -100,6 +100,11 @@ class Tiles:
         channels, *places = tiles.shape[len(self.kernel) :]
         flat = tiles.reshape(matrix.shape[1], -1)
         return apply(matrix, flat).reshape(matrix.shape[0], channels, math.prod(places))
+
+
+def counts(output: Size, dilation: Size) -> Size:
+    """T along each axis: how many times `dilation` tiles cover the outputs."""
+    return tuple(-(-p // (OUTPUTS * d)) for p, d in zip(output, dilation, strict=True))
 
 
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
@@ -160,7 +165,7 @@ def _saves(x_shape: Size, w_shape: Size, window: Window) -> bool:
     output = window.output(x_shape[2:], tuple(kernel))
     plain = math.prod(w_shape) * math.prod(output) * x_shape[0]
     m, n = OUTPUTS ** len(kernel), math.prod(OUTPUTS + k - 1 for k in kernel)
-    tiles = math.prod(d * -(-p // (OUTPUTS * d)) for p, d in zip(output, window.dilation, strict=True))
+    tiles = math.prod(counts(output, window.dilation)) * math.prod(window.dilation)
     cost = n * (channels * outs + TRANSFORMATION * (n * channels + m * outs)) * tiles * x_shape[0]
     return min(kernel) > 1 and plain >= WORTHWHILE and cost < 0.85 * plain
 
