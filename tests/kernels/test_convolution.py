@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -433,15 +434,20 @@ def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired,
 
 
 def test_a_named_algorithm_holds_in_the_threads_that_help(monkeypatch):
-    problem, ran = REAL["3x3"], []
+    problem, ran, both = REAL["3x3"], [], Barrier(2)  # neither derivative begins before the other is in a thread
 
-    def recorded(x, y, window, kernel):
-        ran.append(kernel)
-        return convolution.alternatives.weight_by_convolution(x, y, window, kernel)
+    def recorded(name, product):
+        def run(*arguments):
+            ran.append(name)
+            both.wait(timeout=10)
+            return product(*arguments)
 
-    entry = convolution.ALGORITHMS["convolution"]._replace(weight=recorded)
-    monkeypatch.setitem(convolution.ALGORITHMS, "convolution", entry)
+        return run
+
+    entry = convolution.ALGORITHMS["convolution"]
+    ways = {name: recorded(name, getattr(entry, name)) for name in ("transpose", "weight")}
+    monkeypatch.setitem(convolution.ALGORITHMS, "convolution", entry._replace(**ways))
     x, w, y = problem.values(dtype="float32")
     with ThreadpoolController().limit(limits=2, user_api="blas"), kernels.conv_algorithm("convolution"):
         kernels.correlate_gradients(x, w, y, problem.window)
-    assert ran == [(3, 3)]
+    assert sorted(ran) == ["transpose", "weight"]
