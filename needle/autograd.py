@@ -13,18 +13,8 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from typing import Any, Self
 
-from needle.backend_ndarray import (
-    BackendDevice,
-    NDArray,
-    cpu,
-    default_device,
-    device_for,
-    device_of,
-    exportable,
-    restored,
-    stored,
-    to_host,
-)
+from needle.backend import cpu, default_device, deserialize, device_for, device_of, serialize, to_dlpack, to_host
+from needle.backend_ndarray import BackendDevice, NDArray
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
@@ -59,8 +49,8 @@ class Op:
         """The result's raw array (for a TensorTupleOp: a tuple of them)."""
         raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
 
-    def infer(self, *outlines: Any) -> Any:
-        """The outline (shape, dtype) of the result, given those of the inputs; None where only computing it tells."""
+    def infer(self, *specs: Any) -> Any:
+        """The spec (shape, dtype) of the result, given those of the inputs; None where only computing it tells."""
         return None
 
     def gradient(self, out_grad: Any, node: Any) -> Any:
@@ -99,9 +89,9 @@ class TensorTupleOp(Op):
 class Value:
     """A node of the graph: raw data (`array`), and the op and inputs it came from (None and () for a leaf)."""
 
-    __slots__ = "__weakref__", "array", "grad", "inputs", "memory", "op", "outline", "requires_grad", "source", "stamp"
+    __slots__ = "__weakref__", "array", "grad", "inputs", "memory", "op", "requires_grad", "source", "spec", "stamp"
     array: Any
-    outline: Any  # has shape and dtype: `array`, or an Outline while there is none; faster to ask than the properties
+    spec: Any  # has shape and dtype: `array`, or an Spec while there is none; faster to ask than the properties
     op: Op | None
     inputs: tuple[Value, ...]
     requires_grad: bool
@@ -115,7 +105,7 @@ class Value:
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Self:
         """A leaf on the memory of a raw array (a NumPy scalar becomes a 0-d one)."""
         self = cls.__new__(cls)
-        self.array = self.outline = whole(array)
+        self.array = self.spec = whole(array)
         self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now
         return self
@@ -129,13 +119,13 @@ class Value:
             self = object.__new__(cls.deferred)
             self.source = Source(op, inputs)
             for x in inputs:
-                x.shared_memory().add_reader(self)
+                x.version_counter().add_pending(self)
         else:
             self = object.__new__(cls)
-            self.array = self.outline = run(op, inputs)
+            self.array = self.spec = run(op, inputs)
         self.grad, self.stamp = None, Memory.now
         if op.is_view:
-            self.memory = inputs[0].shared_memory()
+            self.memory = inputs[0].version_counter()
         if mode.recording and op.differentiable:
             for x in inputs:
                 if x.requires_grad:
@@ -144,11 +134,11 @@ class Value:
         self.op, self.inputs, self.requires_grad = None, (), False
         return self
 
-    def add_gradient(self, parts: Any, grad: Any, op: Op) -> Any:
+    def accumulate_grad(self, parts: Any, grad: Any, op: Op) -> Any:
         """What backward has gathered for this value (`parts`, None at first), with one more gradient that `op` gave."""
-        raise NotImplementedError(f"{type(self).__name__}: add_gradient is not defined")
+        raise NotImplementedError(f"{type(self).__name__}: accumulate_grad is not defined")
 
-    def whole_gradient(self, parts: Any) -> Any:
+    def finish_grad(self, parts: Any) -> Any:
         """The gradient that was gathered."""
         return parts
 
@@ -163,28 +153,28 @@ class Value:
     def detach(self) -> Self:
         """The same data, cut from the graph; the memory is shared."""
         leaf: Self = self.make_leaf(self.array)
-        leaf.memory = self.shared_memory()
+        leaf.memory = self.version_counter()
         return leaf
 
     def __reduce__(self) -> Any:  # what is pickled or copied is a leaf: the graph and the gradient stay behind
-        return self._restored, (stored(self.array), self.requires_grad)
+        return self._restored, (serialize(self.array), self.requires_grad)
 
     @classmethod
     def _restored(cls, form: Any, requires_grad: bool) -> Self:
-        return cls.make_leaf(restored(form), requires_grad)
+        return cls.make_leaf(deserialize(form), requires_grad)
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
 
-    def shared_memory(self) -> Memory:
+    def version_counter(self) -> Memory:
         """The record of changes that all values on this memory share."""
         if not hasattr(self, "memory"):
             self.memory = Memory()
         return self.memory
 
-    def mark_changed(self) -> None:
+    def bump_version(self) -> None:
         """Say that the memory behind `array` is about to be written to, so that backward can tell stale values."""
-        self.shared_memory().mark_changed()
+        self.version_counter().bump_version()
 
 
 class Tensor(Value, TensorOperators):
@@ -215,7 +205,7 @@ class Tensor(Value, TensorOperators):
         if device is None:
             device = array.device if isinstance(array, (Tensor, NDArray)) else device_for(data)
         data = device.real_array("Tensor", data, dtype)
-        self.array = self.outline = data
+        self.array = self.spec = data
         self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.stamp = requires_grad, Memory.now
 
@@ -225,7 +215,7 @@ class Tensor(Value, TensorOperators):
         if not isinstance(data, NDArray):
             return Tensor.make_leaf(data, requires_grad)
         leaf = Tensor.make_leaf(data.array, requires_grad)
-        leaf.memory = data.share_memory(leaf)
+        leaf.memory = data.version_counter(leaf)
         return leaf
 
     @property
@@ -248,27 +238,27 @@ class Tensor(Value, TensorOperators):
             raise TypeError(f"data: value must be a Tensor, but got {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
-        self.shared_memory().compute_readers()
+        self.version_counter().compute_pending()
         self.array  # noqa: B018 (what is deferred would be computed later, and so come back)
-        self.array = self.outline = value.device.array(value.array)
+        self.array = self.spec = value.device.array(value.array)
         self.memory = Memory()
-        self.mark_changed()
+        self.bump_version()
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.outline.shape  # type: ignore[no-any-return]
+        return self.spec.shape  # type: ignore[no-any-return]
 
     @property
     def ndim(self) -> int:
-        return len(self.outline.shape)
+        return len(self.spec.shape)
 
     @property
     def size(self) -> int:
-        return math.prod(self.outline.shape)
+        return math.prod(self.spec.shape)
 
     @property
     def dtype(self) -> Any:
-        return self.outline.dtype
+        return self.spec.dtype
 
     def numpy(self) -> Any:
         """A copy of the values on the host, a row-major NumPy array."""
@@ -295,8 +285,8 @@ class Tensor(Value, TensorOperators):
         """
         compute_gradient_of_variables(self, out_grad, create_graph=create_graph, retain_graph=retain_graph)
 
-    def add_gradient(self, parts: Tensor | None, grad: Tensor, op: Op) -> Tensor:
-        mine, given = self.outline, grad.outline
+    def accumulate_grad(self, parts: Tensor | None, grad: Tensor, op: Op) -> Tensor:
+        mine, given = self.spec, grad.spec
         if given.shape != mine.shape:
             raise RuntimeError(
                 f"backward: gradients must have the shape of their tensor, {self.shape}, but {op!r} gave {grad.shape}"
@@ -315,7 +305,7 @@ class Tensor(Value, TensorOperators):
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:
             raise TypeError("Tensor: a tensor that requires grad is not exported by DLPack; call .detach() first")
-        return exportable(self.array).__dlpack__(**options)
+        return to_dlpack(self.array).__dlpack__(**options)
 
     def __dlpack_device__(self) -> tuple[int, int]:
         place: tuple[int, int] = self.array.__dlpack_device__()
@@ -357,17 +347,17 @@ class TensorTuple(Value, TensorTupleOperators):
         """The data as NDArrays on the same memory."""
         return tuple(NDArray.wrap(array, self.detach()) for array in self.array)
 
-    def add_gradient(self, parts: dict[int, Tensor] | None, grad: Any, op: Op) -> dict[int, Tensor]:
+    def accumulate_grad(self, parts: dict[int, Tensor] | None, grad: Any, op: Op) -> dict[int, Tensor]:
         parts = {} if parts is None else parts
         for i, part in grad.items() if isinstance(grad, dict) else enumerate(grad.tuple()):
             parts[i] = parts[i] + part if i in parts else part
         return parts
 
-    def whole_gradient(self, parts: dict[int, Tensor]) -> TensorTuple:
+    def finish_grad(self, parts: dict[int, Tensor]) -> TensorTuple:
         return self.with_zeros(parts)
 
     def __len__(self) -> int:
-        return len(self.outline)
+        return len(self.spec)
 
     def tuple(self) -> tuple[Tensor, ...]:
         """The tensors, each a node that picks one element of this one."""

@@ -26,21 +26,21 @@ class Memory:
         self.changed = 0
         self.readers: WeakSet[Value] | None = None
 
-    def add_reader(self, value: Value) -> None:
+    def add_pending(self, value: Value) -> None:
         """Note a deferred value that is to be computed from this memory."""
         self.readers = self.readers or WeakSet()
         self.readers.add(value)
 
-    def compute_readers(self) -> None:
+    def compute_pending(self) -> None:
         """Compute what is to be computed from this memory as it is now."""
         for reader in list(self.readers or ()):
             with suppress(Exception):  # one that fails tells so when it is asked for itself
                 reader.array  # noqa: B018
         self.readers = None
 
-    def mark_changed(self) -> None:
+    def bump_version(self) -> None:
         """Note that a change comes."""
-        self.compute_readers()
+        self.compute_pending()
         Memory.now += 1
         self.changed = Memory.now
 
@@ -81,7 +81,7 @@ def compute_gradient_of_variables(
             node = order.pop()
             if node not in grads:
                 continue
-            grad = node.whole_gradient(grads.pop(node))
+            grad = node.finish_grad(grads.pop(node))
             op, inputs = node.op, node.inputs
             if op is None:
                 node.grad = grad
@@ -93,7 +93,7 @@ def compute_gradient_of_variables(
                 )
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` takes as long as all else that zip does)
                 if x.requires_grad and x_grad is not None:
-                    grads[x] = x.add_gradient(grads.get(x), x_grad, op)
+                    grads[x] = x.accumulate_grad(grads.get(x), x_grad, op)
             if release:
                 node.inputs = ()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend_ndarray import cuda
-from needle.backend_ndarray.driver import driver_version, wheels
+from needle.backend import cuda
+from needle.backend.cuda_probe import driver_version, wheels
 
 GIB = 2**30
 FAILED = "failed:"

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from needle.backend_ndarray import BackendDevice, HostScalar, device_of
+from needle.backend import HostScalar, device_of
+from needle.backend_ndarray import BackendDevice
 
 if TYPE_CHECKING:
     from needle.autograd import Op, Value
 
 
-class Outline(NamedTuple):
+class Spec(NamedTuple):
     """What can be known of a tensor before it is computed."""
 
     shape: tuple[int, ...]
@@ -25,13 +26,13 @@ class Outline(NamedTuple):
 
 
 class Source:
-    """What a deferred value will come from, and its outline (for a tuple: a tuple of them) once that is asked for."""
+    """What a deferred value will come from, and its spec (for a tuple: a tuple of them) once that is asked for."""
 
-    __slots__ = ("device", "inputs", "op", "outline")
+    __slots__ = ("device", "inputs", "op", "spec")
 
     def __init__(self, op: Op | Same, inputs: Sequence[Value]) -> None:
         self.op, self.inputs, self.device = op, inputs, op.device or inputs[0].device
-        self.outline: Any = None
+        self.spec: Any = None
 
 
 class Same:
@@ -42,8 +43,8 @@ class Same:
     def compute(self, array: Any) -> Any:
         return array
 
-    def infer(self, outline: Any) -> Any:
-        return outline
+    def infer(self, spec: Any) -> Any:
+        return spec
 
 
 class Deferred:
@@ -73,8 +74,8 @@ class Deferred:
         return self.source.device
 
     @property
-    def outline(self) -> Any:
-        return outline_of(self)
+    def spec(self) -> Any:
+        return spec_of(self)
 
 
 def run(op: Any, inputs: Sequence[Value]) -> Any:
@@ -107,15 +108,15 @@ def check_one_device(op: str, inputs: Sequence[Value]) -> None:
             raise TypeError(f"{op}: inputs must be on one device, but got {device} and {x.device}")
 
 
-def outline_of(value: Any) -> Any:
-    """The outline of a value, inferred where it is not computed."""
+def spec_of(value: Any) -> Any:
+    """The spec of a value, inferred where it is not computed."""
     if isinstance(value, Deferred):
         _settle(value, _has_outline, _infer)
-    return value.source.outline if isinstance(value, Deferred) else _drawn(value.array)
+    return value.source.spec if isinstance(value, Deferred) else _drawn(value.array)
 
 
 def _drawn(array: Any) -> Any:
-    return tuple(map(_drawn, array)) if isinstance(array, tuple) else Outline(array.shape, array.dtype)
+    return tuple(map(_drawn, array)) if isinstance(array, tuple) else Spec(array.shape, array.dtype)
 
 
 _settling = threading.RLock()  # threads may ask for one value at one time
@@ -140,17 +141,17 @@ def _compute(value: Any) -> None:
     except AttributeError as error:  # which Python would take for a missing attribute of the value
         raise RuntimeError(f"{type(value.source.op).__name__}: compute must not fail, but got {error!r}") from error
     value.array = array
-    value.plain.outline.__set__(value, array)  # the slot that the property covers until now
+    value.plain.spec.__set__(value, array)  # the slot that the property covers until now
     value.__class__ = value.plain
     del value.source
 
 
 def _has_outline(value: Any) -> bool:
-    return not isinstance(value, Deferred) or value.source.outline is not None
+    return not isinstance(value, Deferred) or value.source.spec is not None
 
 
 def _infer(value: Any) -> None:
-    """Find the outline of a value from those of its inputs; where its op cannot tell, compute it."""
-    value.source.outline = value.source.op.infer(*map(outline_of, value.source.inputs))
-    if value.source.outline is None:
+    """Find the spec of a value from those of its inputs; where its op cannot tell, compute it."""
+    value.source.spec = value.source.op.infer(*map(spec_of, value.source.inputs))
+    if value.source.spec is None:
         _settle(value, lambda x: not isinstance(x, Deferred), _compute)

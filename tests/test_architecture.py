@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # it may name what it never loads (`if TYPE_CHECKING`). What is not listed is a sibling on the top floor: it may import
 # every row, but no other sibling.
 FLOORS = [
-    ["check", "backend_ndarray", "backend_selection", "backend_numpy"],
+    ["check", "tuning", "backend", "backend_ndarray", "backend_selection", "backend_numpy"],
     ["kernels"],
     ["grad_mode", "operators", "backward", "lazy", "autograd"],
     ["ops"],
@@ -23,7 +23,7 @@ FLOORS = [
 ]
 ROWS = [row for floor in FLOORS for row in floor]
 WITHOUT_NUMPY = {*FLOORS[2], *FLOORS[3], *FLOORS[5]}  # they reach arrays through the device of their data
-CALLED = {("backend_ndarray", "threadpoolctl"), ("doctor", "threadpoolctl")}  # imported inside functions
+CALLED = {("backend", "threadpoolctl"), ("doctor", "threadpoolctl")}  # imported inside functions
 CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
 RIVALS = {"torch", "mygrad", "dezero", "threadpoolctl"}  # of the apps, only the files of the benchmark import these
@@ -123,8 +123,8 @@ def floor_violations(files: list[Source]):
                 if file.row in WITHOUT_NUMPY:
                     yield f"{where}: {file.row} must not import numpy"
             elif top in CUPY:
-                if file.row != "backend_ndarray":
-                    yield f"{where}: only backend_ndarray imports {top}"
+                if file.row != "backend":
+                    yield f"{where}: only backend imports {top}"
                 elif when != "call":
                     yield f"{where}: {top} must be imported inside a function"
             elif top not in sys.stdlib_module_names and not (when == "call" and (file.row, top) in CALLED):
@@ -189,8 +189,8 @@ CLEAN = {
     ".gitignore": "build/\n*.egg-info/\n",
     "needle/__init__.py": "from needle.optim import SGD\nfrom needle import ops",
     "needle/check.py": "import numpy",
-    "needle/backend_ndarray/__init__.py": "from .device import cuda",
-    "needle/backend_ndarray/device.py": "from needle import check\ndef cuda():\n    import cupy",
+    "needle/backend/__init__.py": "from .device import cuda",
+    "needle/backend/device.py": "from needle import check\ndef cuda():\n    import cupy",
     "needle/kernels/__init__.py": "import needle.check\nimport numpy as np",
     "needle/operators.py": "if TYPE_CHECKING:\n    from needle.autograd import Tensor",
     "needle/autograd.py": "from needle.backend_ndarray import cuda\nfrom needle import operators\nimport math",
@@ -229,8 +229,8 @@ CLEAN = {
         ("needle/ops/conv.py", "from . import Conv", "cycle runs through needle.ops, needle.ops.conv"),
         ("needle/autograd.py", "import numpy.linalg", "autograd must not import numpy"),
         ("needle/nn/functional.py", "from numpy import exp", "nn must not import numpy"),
-        ("needle/optim.py", "def f():\n    import cupy", "only backend_ndarray imports cupy"),
-        ("needle/backend_ndarray/device.py", "try:\n    import cupy\nexcept ImportError: ...", "inside a function"),
+        ("needle/optim.py", "def f():\n    import cupy", "only backend imports cupy"),
+        ("needle/backend/device.py", "try:\n    import cupy\nexcept ImportError: ...", "inside a function"),
         ("needle/data/__init__.py", "import torch", "needle must not import torch"),
         ("needle/doctor.py", "import threadpoolctl", "needle must not import threadpoolctl"),
         ("needle/optim.py", "def f():\n    import threadpoolctl", "needle must not import threadpoolctl"),

@@ -12,7 +12,7 @@ import pytest
 
 import needle as ndl
 from needle import doctor
-from needle.backend_ndarray import driver
+from needle.backend import cuda_probe
 
 
 def found():
@@ -109,7 +109,7 @@ def test_a_gpu_that_fails_is_told_and_not_raised(monkeypatch):
 
 
 def test_a_library_that_is_no_driver_is_told_and_not_raised(monkeypatch):
-    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: SimpleNamespace())
+    monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda name: SimpleNamespace())
     assert found()["driver"][0].startswith("failed: AttributeError: ")
 
 
@@ -125,5 +125,5 @@ def test_the_driver_tells_its_version(monkeypatch, speaks):
     def version(pointer):
         pointer._obj.value = speaks
 
-    monkeypatch.setattr(driver.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=version))
+    monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=version))
     assert found()["driver"] == [f"for CUDA {speaks // 1000}.{speaks % 1000 // 10}"]

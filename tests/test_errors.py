@@ -17,17 +17,18 @@ import pytest
 import needle as ndl
 from needle import autograd, backend_ndarray, init, nn, ops, optim
 from needle.autograd import Op, Tensor, TensorOp, Value
-from needle.backend_ndarray import NDArray, driver
-from needle.backend_ndarray import device as device_module
+from needle.backend import cuda_probe
+from needle.backend import device as device_module
+from needle.backend_ndarray import NDArray
 from needle.nn import functional
 from tests.nn import test_attention, test_convs, test_recurrent
 from tests.nn.functional import (
     test_activation,
     test_convolution_errors,
-    test_dense,
     test_dropout,
+    test_linear,
     test_loss,
-    test_normalization,
+    test_norm,
     test_padding,
     test_pooling,
     test_resampling,
@@ -137,8 +138,8 @@ def with_cupy(cupy, function):
     """What `function` raises on a machine with a GPU, whose `import cupy` gives that module (None: it is missing)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
-        patch.setattr(driver, "_cupy_problem", driver._cupy_problem.__wrapped__)
-        patch.setattr(driver, "_question", lambda: types.SimpleNamespace(answer=lambda patience: None))
+        patch.setattr(cuda_probe, "_cupy_problem", cuda_probe._cupy_problem.__wrapped__)
+        patch.setattr(cuda_probe, "_question", lambda: types.SimpleNamespace(answer=lambda patience: None))
         function()
 
 
@@ -243,7 +244,7 @@ ROWS = [
     # ---- graph
     (lambda: _Unfinished()(X), NotImplementedError, "_Unfinished: compute is not defined"),
     (lambda: Op().gradient(X, X), NotImplementedError, "Op: gradient is not defined"),
-    (lambda: Value().add_gradient(None, X, Op()), NotImplementedError, "Value: add_gradient is not defined"),
+    (lambda: Value().accumulate_grad(None, X, Op()), NotImplementedError, "Value: accumulate_grad is not defined"),
     (lambda: Tensor("abc"), TypeError, "Tensor: elements must be real numbers or bools, but got dtype <U3"),
     (lambda: Tensor([1j]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype complex128"),
     (lambda: Tensor([None]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype object"),
@@ -617,7 +618,7 @@ def lines_of(error):
 
 def rows_elsewhere():
     """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
-    modules = (test_activation, test_attention, test_dense, test_dropout, test_loss, test_normalization, test_recurrent)
+    modules = (test_activation, test_attention, test_linear, test_dropout, test_loss, test_norm, test_recurrent)
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
     for module in (test_pooling, test_resampling):

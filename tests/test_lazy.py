@@ -43,7 +43,7 @@ def computed(monkeypatch):
 
 
 class Doubled(TensorOp):
-    """An op that cannot tell its outline."""
+    """An op that cannot tell its spec."""
 
     def compute(self, x):
         return x + x

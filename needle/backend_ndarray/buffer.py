@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from needle.backend_ndarray.device import device_of, xp
+from needle.backend.device import device_of, xp
 
 Shape = tuple[int, ...]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend_ndarray.device import BackendDevice, default_device
+from needle.backend.device import BackendDevice, default_device
 from needle.backend_ndarray.ndarray import NDArray
 
 # ---- on a device -----------------------------------------------------------------------------------------------------

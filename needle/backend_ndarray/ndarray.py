@@ -10,15 +10,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from needle import check
+from needle.backend.device import BackendDevice, cpu, default_device, device_for, device_of, to_host, xp
 from needle.backend_ndarray.buffer import Buffer, Shape, reach, row_major, strided
-from needle.backend_ndarray.device import BackendDevice, cpu, default_device, device_for, device_of, to_host, xp
 
 
 class Owner(Protocol):
     """What stands behind an NDArray and must hear of writes into it."""
 
-    def mark_changed(self) -> None: ...
-    def shared_memory(self) -> Any: ...
+    def bump_version(self) -> None: ...
+    def version_counter(self) -> Any: ...
 
 
 def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
@@ -156,10 +156,10 @@ class NDArray:
         """A copy on the host, row-major."""
         return np.array(self.device.to_host(self.array), order="C")
 
-    def share_memory(self, owner: Owner) -> Any:
+    def version_counter(self, owner: Owner) -> Any:
         """The record of changes of who owns this memory: `owner`, if nobody did before."""
         self._owner = owner if self._owner is None else self._owner
-        return self._owner.shared_memory()
+        return self._owner.version_counter()
 
     def to(self, device: BackendDevice) -> NDArray:
         """This array on another device; on its own device, itself."""
@@ -223,7 +223,7 @@ class NDArray:
         if isinstance(value, NDArray):
             value = self._operand(value).reshape(self.array[index].shape)
         if self._owner is not None:
-            self._owner.mark_changed()
+            self._owner.bump_version()
         self.array[index] = value
 
     def fill(self, value: float) -> None:

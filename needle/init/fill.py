@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from needle import check, ops
+from needle import backend, check, ops
 from needle.autograd import Tensor
-from needle.backend_ndarray import BackendDevice, cpu, default_device, imported
+from needle.backend import cpu, default_device
+from needle.backend_ndarray import BackendDevice
 from needle.ops.operand import number
 
 
@@ -65,7 +66,7 @@ def from_dlpack(source):
 
     What the other library writes later is seen here, but not known to backward.
     """
-    return Tensor.make_const(imported(source))
+    return Tensor.make_const(backend.from_dlpack(source))
 
 
 def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):

@@ -1,16 +1,17 @@
 """Convolution and pooling on raw arrays; nothing here knows of graphs."""
 
-from needle.kernels.convolution import (
+from needle.kernels.conv import (
     conv_algorithm,
     correlate,
     correlate_gradients,
     correlate_transpose,
     correlate_weight,
+    fold,
+    unfold,
 )
-from needle.kernels.folding import fold, unfold
 from needle.kernels.layout import is_turned_by_blocks, turned
-from needle.kernels.pooling import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
-from needle.kernels.product import matmul
+from needle.kernels.matmul import matmul
+from needle.kernels.pool import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
 from needle.kernels.rows import SHARED_BYTES, Rows, elementwise, row_products, row_sums, sums
 from needle.kernels.window import Size, Window, same_padding
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from needle.backend_ndarray import device_of, xp
+from needle.backend import device_of, xp
 from needle.kernels.window import Size, Window
 
 Array = Any  # a raw array of NumPy or CuPy
@@ -20,12 +20,12 @@ TURNED = 1 << 16  # elements from which on a copy into another order goes by blo
 STRETCH = 512  # elements of an image in a block
 
 
-def innermost(x: Array) -> Array:
+def batch_last(x: Array) -> Array:
     """(N, C, *S) -> (C, *S, N), a view."""
     return x.transpose((*range(1, x.ndim), 0))
 
 
-def outermost(x: Array) -> Array:
+def batch_first(x: Array) -> Array:
     """(C, *S, N) -> (N, C, *S), a view."""
     return x.transpose((x.ndim - 1, *range(x.ndim - 1)))
 
@@ -33,8 +33,8 @@ def outermost(x: Array) -> Array:
 def padded(x: Array, window: Window, value: float = 0) -> Array:
     """(N, C, *S) -> (C, *S + padding, N), contiguous; without padding a copy only where x is in another order."""
     size = x.shape[2:]
-    if window.padded(size) == size and innermost(x).flags.c_contiguous:
-        return innermost(x)
+    if window.padded(size) == size and batch_last(x).flags.c_contiguous:
+        return batch_last(x)
     whole = xp(x).empty((x.shape[1], *window.padded(size), x.shape[0]), x.dtype)
     for axis, (n, (before, after)) in enumerate(zip(size, window.padding, strict=True), 1):
         lead = (slice(None),) * axis
@@ -48,14 +48,14 @@ def padded(x: Array, window: Window, value: float = 0) -> Array:
 
 def is_turned_by_blocks(x: Array) -> bool:
     """Whether x (N, C, *S) is row-major, and so big that the way to batch-innermost order goes by blocks."""
-    return x.shape[0] > 1 and x.size >= TURNED and device_of(x).block_factor == 1 and bool(x.flags.c_contiguous)
+    return x.shape[0] > 1 and x.size >= TURNED and device_of(x).chunk_scale == 1 and bool(x.flags.c_contiguous)
 
 
 def turned(x: Array) -> Array:
     """(N, C, *S) as a copy in batch-innermost order."""
     whole = xp(x).empty((*x.shape[1:], x.shape[0]), x.dtype)
     _place(x, whole)
-    return outermost(whole)
+    return batch_first(whole)
 
 
 def _place(x: Array, target: Array) -> None:
@@ -67,12 +67,12 @@ def _place(x: Array, target: Array) -> None:
     device, (batch, channels, rows, *rest) = device_of(x), x.shape
     row = math.prod(rest)
     if not is_turned_by_blocks(x):
-        source = innermost(x)
+        source = batch_last(x)
 
         def copy(part: slice) -> None:
             target[part] = source[part]
 
-        device.share(copy, device.stretches(channels, target.nbytes // max(1, channels)), products=False)
+        device.parallel_for(copy, device.chunks(channels, target.nbytes // max(1, channels)), uses_blas=False)
         return
 
     def turn(piece: tuple[slice, slice]) -> None:
@@ -83,7 +83,7 @@ def _place(x: Array, target: Array) -> None:
 
     together = max(1, STRETCH // (rows * row)), max(1, min(rows, STRETCH // row))  # channels and rows in a block
     cuts = [[slice(i, i + n) for i in range(0, m, n)] for m, n in zip((channels, rows), together, strict=True)]
-    device.share(turn, itertools.product(*cuts), products=False)
+    device.parallel_for(turn, itertools.product(*cuts), uses_blas=False)
 
 
 def part_of(array: Array, axis: int, part: slice) -> Array:

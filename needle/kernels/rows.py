@@ -8,7 +8,7 @@ from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
-from needle.backend_ndarray import device_of, xp
+from needle.backend import device_of, xp
 from needle.kernels.layout import Array, part_of
 
 MANY_TERMS, LONGEST_SUM = 1 << 14, 1 << 16  # elements from which on BLAS sums them, and in a sum at most
@@ -66,13 +66,13 @@ class Rows:
 
     def _apply(self, work: Callable[..., Sequence[Array]], parts: Sequence[Array], out: Array) -> Iterable[Array]:
         device = device_of(out)
-        stretches = device.stretches(self.count, out.nbytes // self.count, out.nbytes >= 1 << 20)
+        stretches = device.chunks(self.count, out.nbytes // self.count, out.nbytes >= 1 << 20)
         results: dict[int, Sequence[Array]] = {}
 
         def make(stretch: slice) -> None:
             results[stretch.start] = work(*(part[stretch] for part in parts), out=out[stretch])[1:]
 
-        device.share(make, stretches)
+        device.parallel_for(make, stretches)
         if len(stretches) == 1:
             return results[0]
         return map(xp(out).concatenate, zip(*(results[stretch.start] for stretch in stretches), strict=True))
@@ -142,7 +142,7 @@ def sums(x: Array, axes: tuple[int, ...]) -> Array:
             xp(x).matmul(ones, parts[part], out=found[part])
 
     device = device_of(x)
-    device.share(work, device.stretches(before, x.nbytes // before))
+    device.parallel_for(work, device.chunks(before, x.nbytes // before))
     found = found.reshape([1 if i in axes else x.shape[i] for i in order])
     return found.transpose([order.index(i) for i in range(x.ndim)])
 
@@ -194,5 +194,5 @@ def _elementwise(work: Callable[..., Array], x: Array, others: tuple[Array, ...]
     def make(stretch: slice) -> None:
         work(*(part_of(array, axis, stretch) for array in (x, *others)), out=part_of(out, axis, stretch))
 
-    device.share(make, device.stretches(length, x.nbytes // length, True), products=False)
+    device.parallel_for(make, device.chunks(length, x.nbytes // length, True), uses_blas=False)
     return out

@@ -58,14 +58,14 @@ class Window:
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
 
-    def trimmed(self, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
+    def without_dead_taps(self, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
         """The part of a kernel that meets the input anywhere, and the window of that part; the rest meets padding only.
 
         On the small maps at the end of a network that is much: of 3 x 3 on a single element, the one in the middle.
         """
-        return _trimmed(self, size, kernel)
+        return _without_dead_taps(self, size, kernel)
 
-    def ceiled(self, size: Size, kernel: Size) -> Window:
+    def with_ceil_mode(self, size: Size, kernel: Size) -> Window:
         """This window with padding added after, so that `output` rounds up: what is left over makes a last window.
 
         A window counts only if it starts in the input or in the padding before it, as torch's `ceil_mode` has it.
@@ -79,7 +79,7 @@ class Window:
 
 
 @lru_cache(maxsize=4096)  # a network asks for the same ones in every step
-def _trimmed(window: Window, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
+def _without_dead_taps(window: Window, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
     parts, pairs = [], []
     sides = zip(size, window.output(size, kernel), kernel, window.stride, window.dilation, window.padding, strict=True)
     for n, p, k, s, d, (before, after) in sides:

@@ -1,7 +1,7 @@
 """Networks: functions under torch's names in `functional`, and modules that hold their parameters."""
 
 from needle.nn import functional
-from needle.nn.activations import (
+from needle.nn.activation import (
     ELU,
     Hardtanh,
     LeakyReLU,
@@ -15,7 +15,7 @@ from needle.nn.activations import (
     Tanh,
 )
 from needle.nn.attention import AttentionLayer, MultiHeadAttention, Transformer, TransformerLayer
-from needle.nn.convs import (
+from needle.nn.conv import (
     Conv,
     Conv1d,
     Conv2d,
@@ -26,7 +26,7 @@ from needle.nn.convs import (
     Fold,
     Unfold,
 )
-from needle.nn.layers import (
+from needle.nn.linear import (
     CosineSimilarity,
     Dropout,
     Dropout1d,
@@ -37,7 +37,7 @@ from needle.nn.layers import (
     Identity,
     Linear,
 )
-from needle.nn.losses import (
+from needle.nn.loss import (
     BCELoss,
     BCEWithLogitsLoss,
     CrossEntropyLoss,
@@ -49,7 +49,7 @@ from needle.nn.losses import (
     SoftmaxLoss,
 )
 from needle.nn.module import Module, Parameter, Residual, Sequential
-from needle.nn.norms import (
+from needle.nn.norm import (
     BatchNorm1d,
     BatchNorm2d,
     BatchNorm3d,
@@ -60,7 +60,7 @@ from needle.nn.norms import (
     LayerNorm,
     LayerNorm1d,
 )
-from needle.nn.pads import (
+from needle.nn.pad import (
     CircularPad1d,
     CircularPad2d,
     CircularPad3d,
@@ -77,7 +77,7 @@ from needle.nn.pads import (
     ZeroPad2d,
     ZeroPad3d,
 )
-from needle.nn.pools import (
+from needle.nn.pool import (
     AdaptiveAvgPool1d,
     AdaptiveAvgPool2d,
     AdaptiveAvgPool3d,

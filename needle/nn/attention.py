@@ -7,10 +7,10 @@ Layer Normalization in the Transformer Architecture" (2020), figure 1b.
 from __future__ import annotations
 
 from needle import check, init
-from needle.nn.functional.dense import attention_weights
-from needle.nn.layers import Dropout, Embedding, Linear
+from needle.nn.functional.linear import attention_weights
+from needle.nn.linear import Dropout, Embedding, Linear
 from needle.nn.module import Module
-from needle.nn.norms import LayerNorm1d
+from needle.nn.norm import LayerNorm1d
 from needle.ops import permute, relu, reshape
 from needle.ops.conv import check_floats
 from needle.ops.operand import tensor

@@ -22,17 +22,6 @@ from needle.ops.arithmetic import (
     power_scalar,
     subtract,
 )
-from needle.ops.choice import (
-    Compare,
-    Where,
-    equal,
-    greater,
-    greater_equal,
-    less,
-    less_equal,
-    not_equal,
-    where,
-)
 from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight, Fold, Unfold, conv
 from needle.ops.elementwise import (
     Abs,
@@ -71,6 +60,17 @@ from needle.ops.elementwise import (
 from needle.ops.index import GetItem, OneHot, PutItem, getitem, one_hot
 from needle.ops.joining import Concatenate, Split, Stack, concatenate, split, stack
 from needle.ops.linalg import MatMul, matmul
+from needle.ops.logic import (
+    Compare,
+    Where,
+    equal,
+    greater,
+    greater_equal,
+    less,
+    less_equal,
+    not_equal,
+    where,
+)
 from needle.ops.norm import Standardize, StandardizeGradient, standardize
 from needle.ops.ops_mathematic import Conv, Transpose
 from needle.ops.ops_tuple import FusedAddScalars

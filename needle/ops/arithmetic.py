@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from needle.autograd import TensorOp, make_tensor
-from needle.backend_ndarray import xp
+from needle.backend import xp
 from needle.kernels import SHARED_BYTES, elementwise
-from needle.lazy import Outline
+from needle.lazy import Spec
+from needle.ops.base import Elementwise
 from needle.ops.operand import number, pair, tensor
-from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_like
 
 
@@ -141,7 +141,7 @@ class Cast(TensorOp):
         return x.astype(self.dtype)
 
     def infer(self, x):
-        return Outline(x.shape, self.dtype)
+        return Spec(x.shape, self.dtype)
 
     def gradient(self, out_grad, node):
         return out_grad  # backward brings every gradient to the dtype of its input
@@ -162,7 +162,7 @@ def add(a, b):
 def subtract(a, b):
     """a - b for operands that broadcast: the sum of a and -b."""
     a, b = pair("subtract", a, b)
-    if b.outline.dtype != a.outline.dtype and b.dtype.kind != "f":
+    if b.spec.dtype != a.spec.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need more room than b: for uint8 it is 256 - b
     return make_tensor(_add, (a, _negate(b)))
 

@@ -13,7 +13,7 @@ from needle import check, kernels
 from needle.autograd import Tensor, TensorOp, TensorTupleOp
 from needle.grad_mode import is_grad_enabled
 from needle.kernels import Window, same_padding
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.operand import tensor
 from needle.ops.reduce import summation
 from needle.ops.shape import pad, permute
@@ -31,7 +31,7 @@ class Correlate(TensorOp):
         return kernels.correlate(x, w, self.window, *bias)
 
     def infer(self, x, w, *bias):
-        return Outline((x.shape[0], w.shape[0], *self.window.output(x.shape[2:], w.shape[2:])), x.dtype)
+        return Spec((x.shape[0], w.shape[0], *self.window.output(x.shape[2:], w.shape[2:])), x.dtype)
 
     def gradient(self, out_grad, node):
         x, w, *bias = node.inputs
@@ -86,7 +86,7 @@ class CorrelateTranspose(TensorOp):
         return kernels.correlate_transpose(y, w, self.window, self.size)
 
     def infer(self, y, w):
-        return Outline((y.shape[0], w.shape[1] * self.window.groups, *self.size), y.dtype)
+        return Spec((y.shape[0], w.shape[1] * self.window.groups, *self.size), y.dtype)
 
     def gradient(self, out_grad, node):
         y, w = node.inputs
@@ -106,7 +106,7 @@ class CorrelateWeight(TensorOp):
         return kernels.correlate_weight(x, y, self.window, self.kernel)
 
     def infer(self, x, y):
-        return Outline((y.shape[1], x.shape[1] // self.window.groups, *self.kernel), x.dtype)
+        return Spec((y.shape[1], x.shape[1] // self.window.groups, *self.kernel), x.dtype)
 
     def gradient(self, out_grad, node):
         x, y = node.inputs
@@ -129,7 +129,7 @@ class Unfold(TensorOp):
 
     def infer(self, x):
         positions = self.window.output(x.shape[2:], self.kernel)
-        return Outline((x.shape[0], x.shape[1] * math.prod(self.kernel), math.prod(positions)), x.dtype)
+        return Spec((x.shape[0], x.shape[1] * math.prod(self.kernel), math.prod(positions)), x.dtype)
 
     def gradient(self, out_grad, node):
         return Fold(self.window, self.kernel, node.inputs[0].shape[2:])(out_grad)
@@ -147,7 +147,7 @@ class Fold(TensorOp):
         return kernels.fold(columns, self.window, self.kernel, self.size)
 
     def infer(self, columns):
-        return Outline((columns.shape[0], columns.shape[1] // math.prod(self.kernel), *self.size), columns.dtype)
+        return Spec((columns.shape[0], columns.shape[1] // math.prod(self.kernel), *self.size), columns.dtype)
 
     def gradient(self, out_grad, node):
         return Unfold(self.window, self.kernel)(out_grad)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from needle.autograd import TensorOp
-from needle.backend_ndarray import device_of, xp
+from needle.backend import device_of, xp
 from needle.kernels import SHARED_BYTES, elementwise
 from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
-from needle.ops.choice import equal, greater, greater_equal, less, less_equal, where
+from needle.ops.base import Elementwise
+from needle.ops.logic import equal, greater, greater_equal, less, less_equal, where
 from needle.ops.operand import constant, number, pair, tensor
-from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_like
 
 SMALL = 2048  # elements up to which NumPy's `maximum` with a number is faster than its `clip`, which is better at many

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorOp
-from needle.backend_ndarray import cpu, device_of, xp
-from needle.lazy import Outline
+from needle.backend import cpu, device_of, xp
+from needle.lazy import Spec
+from needle.ops.base import Reshaping
 from needle.ops.operand import tensor
-from needle.ops.outlines import Reshaping
 
 
 class _FromInput:
@@ -44,7 +44,7 @@ class GetItem(TensorOp):
         picked = namespace.broadcast_to(False, x.shape)[
             _filled(self.index, (namespace.zeros(array.shape, array.dtype) for array in arrays))
         ]
-        return Outline(picked.shape, x.dtype)
+        return Spec(picked.shape, x.dtype)
 
     def gradient(self, out_grad, node):
         x, *arrays = node.inputs
@@ -84,7 +84,7 @@ class OneHot(TensorOp):
         return device_of(indices).one_hot(self.n, indices, self.dtype).array
 
     def infer(self, indices):
-        return Outline((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
+        return Spec((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
 
 
 def getitem(x, index):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.backend_ndarray import cpu, xp
-from needle.lazy import Outline
+from needle.backend import cpu, xp
+from needle.lazy import Spec
 from needle.ops.operand import tensor
 from needle.ops.shape import pad
 
@@ -25,7 +25,7 @@ class Stack(TensorOp):
         shape = tensors[0].shape
         axis = self.axis % (len(shape) + 1)
         shape = (*shape[:axis], len(tensors), *shape[axis:])
-        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
+        return Spec(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
 
     def gradient(self, out_grad, node):
         parts = split(out_grad, self.axis)
@@ -46,7 +46,7 @@ class Split(TensorTupleOp):
 
     def infer(self, x):
         axis = self.axis % len(x.shape)
-        return (Outline(x.shape[:axis] + x.shape[axis + 1 :], x.dtype),) * x.shape[axis]
+        return (Spec(x.shape[:axis] + x.shape[axis + 1 :], x.dtype),) * x.shape[axis]
 
     def gradient(self, out_grad, node):
         return stack(out_grad.tuple(), self.axis)
@@ -66,7 +66,7 @@ class Concatenate(TensorOp):
     def infer(self, *tensors):
         shape, axis = tensors[0].shape, self.axis
         shape = (*shape[:axis], sum(x.shape[axis] for x in tensors), *shape[axis + 1 :])
-        return Outline(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
+        return Spec(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
 
     def gradient(self, out_grad, node):
         grads, start, total = [], 0, node.shape[self.axis]

@@ -6,10 +6,10 @@ import math
 
 from needle import kernels
 from needle.autograd import TensorOp
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.arithmetic import cast
+from needle.ops.base import dtype_of
 from needle.ops.operand import broadcast_shape, pair
-from needle.ops.outlines import dtype_of
 from needle.ops.shape import permute, reshape, sum_to, transpose
 
 
@@ -23,7 +23,7 @@ class MatMul(TensorOp):
 
     def infer(self, a, b):
         batch = broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
-        return Outline((*batch, a.shape[-2], b.shape[-1]), dtype_of(self, a, b))
+        return Spec((*batch, a.shape[-2], b.shape[-1]), dtype_of(self, a, b))
 
     def gradient(self, out_grad, node):
         a, b = node.inputs

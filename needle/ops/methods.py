@@ -7,7 +7,7 @@ gives tensors their ops.
 from __future__ import annotations
 
 from needle.autograd import Tensor, TensorTuple
-from needle.ops import arithmetic, choice, elementwise, index, linalg, reduce, shape, transfer, tuples
+from needle.ops import arithmetic, elementwise, index, linalg, logic, reduce, shape, transfer, tuples
 from needle.ops.operand import is_number, number
 
 
@@ -56,10 +56,10 @@ TENSOR_METHODS = {
     "__rmatmul__": _reflected(linalg.matmul),
     "__neg__": arithmetic.negate,
     "__abs__": elementwise.abs,
-    "__lt__": choice.less,
-    "__le__": choice.less_equal,
-    "__gt__": choice.greater,
-    "__ge__": choice.greater_equal,
+    "__lt__": logic.less,
+    "__le__": logic.less_equal,
+    "__gt__": logic.greater,
+    "__ge__": logic.greater_equal,
     "__getitem__": index.getitem,
     "abs": elementwise.abs,
     "argmax": reduce.argmax,

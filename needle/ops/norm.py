@@ -12,9 +12,9 @@ from functools import partial
 
 from needle import check, kernels
 from needle.autograd import TensorTupleOp
-from needle.backend_ndarray import xp
+from needle.backend import xp
 from needle.grad_mode import is_grad_enabled
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.arithmetic import add_scalar, multiply, power_scalar, subtract
 from needle.ops.operand import tensor
 from needle.ops.reduce import mean
@@ -65,8 +65,8 @@ class Standardize(TensorTupleOp):
         return all(weight.shape[axis - lead] == 1 for axis in self.axes if axis >= lead)
 
     def infer(self, x, *affine):
-        statistics = Outline(tuple(1 if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
-        return Outline(x.shape, x.dtype), statistics, statistics
+        statistics = Spec(tuple(1 if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
+        return Spec(x.shape, x.dtype), statistics, statistics
 
     def gradient(self, out_grad, node):
         x, *affine = node.inputs

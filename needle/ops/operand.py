@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from needle.autograd import Tensor
-from needle.backend_ndarray import cpu
+from needle.backend import cpu
 from needle.grad_mode import mode
 
 PLAIN = (float, int)  # looked at first: the check of an abstract class takes a third of a microsecond
@@ -60,7 +60,7 @@ def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Te
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         a = tensor(op, a, b if isinstance(b, Tensor) else None)
         b = tensor(op, b, a)
-    if broadcast and a.outline.shape != b.outline.shape:
+    if broadcast and a.spec.shape != b.spec.shape:
         broadcast_shape(op, a.shape, b.shape)
     return a, b
 

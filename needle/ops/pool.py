@@ -6,9 +6,9 @@ import math
 
 from needle import check, kernels
 from needle.autograd import TensorOp
-from needle.backend_ndarray import cpu
+from needle.backend import cpu
 from needle.kernels import Window
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.arithmetic import cast, divide, divide_scalar
 from needle.ops.conv import check_fit, check_floats
 from needle.ops.operand import tensor
@@ -27,7 +27,7 @@ class MaxPool(TensorOp):
         return kernels.max_windows(x, self.kernel, self.window)
 
     def infer(self, x):
-        return Outline((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
+        return Spec((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
 
     def gradient(self, out_grad, node):
         return ScatterToMax(self.kernel, self.window)(out_grad, node.inputs[0].detach(), node.detach())
@@ -45,7 +45,7 @@ class LocateMax(TensorOp):
         return kernels.locate_max(x, best, self.kernel, self.window)
 
     def infer(self, x, best):
-        return Outline(best.shape, cpu().xp.dtype("int64"))
+        return Spec(best.shape, cpu().xp.dtype("int64"))
 
 
 class ScatterToMax(TensorOp):
@@ -60,7 +60,7 @@ class ScatterToMax(TensorOp):
         return kernels.scatter_to_max(y, x, best, self.kernel, self.window)
 
     def infer(self, y, x, best):
-        return Outline(x.shape, y.dtype)
+        return Spec(x.shape, y.dtype)
 
     def gradient(self, out_grad, node):
         return GatherAtMax(self.kernel, self.window)(out_grad, *node.inputs[1:]), None, None
@@ -78,7 +78,7 @@ class GatherAtMax(TensorOp):
         return kernels.gather_at_max(g, x, best, self.kernel, self.window)
 
     def infer(self, g, x, best):
-        return Outline(best.shape, g.dtype)
+        return Spec(best.shape, g.dtype)
 
     def gradient(self, out_grad, node):
         return ScatterToMax(self.kernel, self.window)(out_grad, *node.inputs[1:]), None, None
@@ -96,7 +96,7 @@ class SumPool(TensorOp):
         return kernels.sum_windows(x, self.kernel, self.window)
 
     def infer(self, x):
-        return Outline((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
+        return Spec((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
 
     def gradient(self, out_grad, node):
         return SpreadPool(self.kernel, self.window, node.inputs[0].shape[2:])(out_grad)
@@ -114,7 +114,7 @@ class SpreadPool(TensorOp):
         return kernels.spread_windows(y, self.kernel, self.window, self.size)
 
     def infer(self, y):
-        return Outline((*y.shape[:2], *self.size), y.dtype)
+        return Spec((*y.shape[:2], *self.size), y.dtype)
 
     def gradient(self, out_grad, node):
         return SumPool(self.kernel, self.window)(out_grad)
@@ -129,7 +129,7 @@ def max_pool(op, x, rank, kernel_size, stride=None, padding=0, dilation=1, ceil_
     x, unbatched = batched(op, x, rank)
     kernel, window = _window(op, x, rank, kernel_size, stride, padding, dilation)
     if check.instance(op, "ceil_mode", ceil_mode, bool):
-        window = window.ceiled(x.shape[2:], kernel)
+        window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
     best = MaxPool(kernel, window)(x)
     if return_indices:
@@ -147,7 +147,7 @@ def avg_pool(
     sides = zip(x.shape[2:], window.padding, strict=True)
     counted = [(0, n + sum(pair)) if count_include_pad else (pair[0], pair[0] + n) for n, pair in sides]
     if check.instance(op, "ceil_mode", ceil_mode, bool):
-        window = window.ceiled(x.shape[2:], kernel)
+        window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
     total = SumPool(kernel, window)(cast(x, "float32") if x.dtype == "float16" else x)
     if divisor_override is not None:

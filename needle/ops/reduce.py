@@ -6,14 +6,14 @@ import math
 
 from needle import check, kernels
 from needle.autograd import TensorOp
-from needle.backend_ndarray import cpu, xp
+from needle.backend import cpu, xp
 from needle.grad_mode import is_grad_enabled
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.arithmetic import add, cast, divide, divide_scalar, multiply, negate, subtract
-from needle.ops.choice import equal, where
+from needle.ops.base import dtype_of
 from needle.ops.elementwise import exp
+from needle.ops.logic import equal, where
 from needle.ops.operand import tensor
-from needle.ops.outlines import dtype_of
 from needle.ops.shape import broadcast_to, reshape
 
 
@@ -40,7 +40,7 @@ class Reduction(TensorOp):
     def infer(self, x):
         axes = self.over(x)
         kept = [(i not in axes, n) for i, n in enumerate(x.shape)]
-        return Outline(tuple(n if keep else 1 for keep, n in kept if keep or self.keepdims), dtype_of(self, x))
+        return Spec(tuple(n if keep else 1 for keep, n in kept if keep or self.keepdims), dtype_of(self, x))
 
 
 class Summation(Reduction):
@@ -120,7 +120,7 @@ class _AlongAxis(TensorOp):
         self.axis = axis
 
     def infer(self, x):
-        return Outline(x.shape, dtype_of(self, x))
+        return Spec(x.shape, dtype_of(self, x))
 
 
 class LogSoftmax(_AlongAxis):
@@ -177,7 +177,7 @@ class ArgMax(TensorOp):
 
     def infer(self, x):
         shape = (*x.shape[: self.axis], *(1,) * self.keepdims, *x.shape[self.axis + 1 :])
-        return Outline(shape, cpu().xp.dtype("int64"))
+        return Spec(shape, cpu().xp.dtype("int64"))
 
 
 def summation(x, axes=None, keepdims=False):

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from needle import check, kernels
 from needle.autograd import TensorOp
-from needle.backend_ndarray import cpu, xp
-from needle.lazy import Outline
+from needle.backend import cpu, xp
+from needle.lazy import Spec
+from needle.ops.base import Elementwise, Reshaping
 from needle.ops.operand import broadcast_shape, number, tensor
-from needle.ops.outlines import Elementwise, Reshaping
 
 
 class Reshape(Reshaping):
@@ -27,7 +27,7 @@ class Reshape(Reshaping):
     def infer(self, x):
         rest = -math.prod(self.shape)  # where one entry is -1
         size = math.prod(x.shape)
-        return Outline(tuple(size // rest if n == -1 else n for n in self.shape), x.dtype)
+        return Spec(tuple(size // rest if n == -1 else n for n in self.shape), x.dtype)
 
     def gradient(self, out_grad, node):
         return Reshape(node.inputs[0].shape)(out_grad)
@@ -45,7 +45,7 @@ class Permute(TensorOp):
         return x.transpose(self.axes)
 
     def infer(self, x):
-        return Outline(tuple(x.shape[i] for i in self.axes), x.dtype)
+        return Spec(tuple(x.shape[i] for i in self.axes), x.dtype)
 
     def gradient(self, out_grad, node):
         return Permute(tuple(map(self.axes.index, range(len(self.axes)))))(out_grad)
@@ -80,7 +80,7 @@ class SumTo(TensorOp):
         return kernels.sums(x, axes).reshape(self.shape)
 
     def infer(self, x):
-        return Outline(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
+        return Spec(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
 
     def gradient(self, out_grad, node):
         return BroadcastTo(node.inputs[0].shape)(out_grad)
@@ -120,7 +120,7 @@ class Dilate(TensorOp):
         return out
 
     def infer(self, x):
-        return Outline(self.sizes(x.shape), x.dtype)
+        return Spec(self.sizes(x.shape), x.dtype)
 
     def gradient(self, out_grad, node):
         return UnDilate(self.axes, self.dilation)(out_grad)
@@ -139,7 +139,7 @@ class UnDilate(TensorOp):
 
     def infer(self, x):
         steps, axes = self.dilation + 1, _present(self.axes, len(x.shape))
-        return Outline(tuple(-(-n // steps) if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
+        return Spec(tuple(-(-n // steps) if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
 
     def gradient(self, out_grad, node):
         whole = Dilate(self.axes, self.dilation)(out_grad)
@@ -168,7 +168,7 @@ class Pad(TensorOp):
         return out
 
     def infer(self, x):
-        return Outline(self.sizes(x.shape), x.dtype)
+        return Spec(self.sizes(x.shape), x.dtype)
 
     def gradient(self, out_grad, node):
         return pad(out_grad, tuple((-before, -after) for before, after in self.pairs))
@@ -249,7 +249,7 @@ def sum_to(x, shape):
 
 def sum_like(x, y):
     """x summed down to the shape of y: what every gradient of operands that may have been broadcast ends with."""
-    return x if x.outline.shape == y.outline.shape else SumTo(y.shape)(x)
+    return x if x.spec.shape == y.spec.shape else SumTo(y.shape)(x)
 
 
 def flip(x, axes=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from needle import check
 from needle.autograd import TensorOp
 from needle.backend_ndarray import BackendDevice
-from needle.lazy import Outline
+from needle.lazy import Spec
 from needle.ops.operand import tensor
 
 
@@ -21,7 +21,7 @@ class To(TensorOp):
         return self.device.asarray(x)
 
     def infer(self, x):
-        return Outline(x.shape, x.dtype)
+        return Spec(x.shape, x.dtype)
 
     def gradient(self, out_grad, node):
         return to(out_grad, node.inputs[0].device)

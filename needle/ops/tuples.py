@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.lazy import outline_of
+from needle.lazy import spec_of
 from needle.ops.arithmetic import add, add_scalar
 from needle.ops.operand import tensor
 
@@ -17,8 +17,8 @@ class MakeTensorTuple(TensorTupleOp):
     def compute(self, *arrays):
         return arrays
 
-    def infer(self, *outlines):
-        return outlines
+    def infer(self, *specs):
+        return specs
 
     def gradient(self, out_grad, node):
         return tuple(out_grad[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
@@ -35,8 +35,8 @@ class TensorTupleGetItem(TensorOp):
     def compute(self, arrays):
         return arrays[self.index]
 
-    def infer(self, outlines):
-        return outlines[self.index]
+    def infer(self, specs):
+        return specs[self.index]
 
     def gradient(self, out_grad, node):
         return {self.index: out_grad}
@@ -67,8 +67,8 @@ def fused_add_scalars(x, c0, c1):
 
 def with_zeros(x, parts):
     """A TensorTuple shaped as x of the tensors in `parts`, position -> tensor, and zeros in the other positions."""
-    zeros, outlines = x.device.xp.zeros, enumerate(outline_of(x))
-    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(zeros(*outline)) for i, outline in outlines))
+    zeros, specs = x.device.xp.zeros, enumerate(spec_of(x))
+    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(zeros(*spec)) for i, spec in specs))
 
 
 def tuple_add(a, b):

@@ -22,7 +22,7 @@ class Listener:
     def __init__(self):
         self.writes = 0
 
-    def mark_changed(self):
+    def bump_version(self):
         self.writes += 1
 
 

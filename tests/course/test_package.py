@@ -15,7 +15,7 @@ from numpy.testing import assert_array_equal
 
 import needle as ndl
 from needle import backend_ndarray as nd
-from needle.backend_ndarray import driver
+from needle.backend import cuda_probe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -209,16 +209,16 @@ def test_cuda_never_raises(cupy, monkeypatch):
         raise OSError(name)
 
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(driver.ctypes, "CDLL", no_library)
-    driver._cupy_problem.cache_clear()
-    driver._question.cache_clear()
+    monkeypatch.setattr(cuda_probe.ctypes, "CDLL", no_library)
+    cuda_probe._cupy_problem.cache_clear()
+    cuda_probe._question.cache_clear()
     try:
         assert ndl.cuda().enabled() is False
         assert nd.cuda().enabled() is False
         assert repr(ndl.cuda()) == "cuda()"
     finally:
-        driver._cupy_problem.cache_clear()
-        driver._question.cache_clear()
+        cuda_probe._cupy_problem.cache_clear()
+        cuda_probe._question.cache_clear()
 
 
 # ---- the environment -------------------------------------------------------------------------------------------------

@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits
 
 import needle as ndl
 from needle import kernels
-from needle.backend_ndarray import threads
-from needle.kernels import columns, convolution, winograd
+from needle.backend import parallel
+from needle.kernels.conv import dispatch, im2col, winograd
 from needle.ops import Correlate
-from tests.kernels.test_convolution import products_by_torch
+from tests.kernels.test_conv import products_by_torch
 from tests.kernels.windows import any_problems, arrange, orders, problem_of, problems
 from tests.ops.derivatives import by_needle
 
@@ -216,7 +216,7 @@ def test_a_sum_over_no_channels_is_the_bias(device, name):
 @contextmanager
 def limits(*, memory=None, **values):
     """Other values for the limits of the kernels; `memory` is how many bytes a kernel works on at a time."""
-    places = ("needle.kernels.", "needle.backend_ndarray.device")
+    places = ("needle.kernels.", "needle.backend.device")
     modules = [module for name, module in sys.modules.items() if name.startswith(places)]
     values |= dict.fromkeys(("BLOCK_BYTES", "CHUNK_BYTES", "TILE_BYTES"), memory) if memory else {}
     with pytest.MonkeyPatch.context() as patch:
@@ -224,11 +224,11 @@ def limits(*, memory=None, **values):
             holders = [module for module in modules if hasattr(module, name)]
             assert len(holders) == 1, f"{name} is kept in {holders}"
             patch.setattr(holders[0], name, value)
-        columns.cut.cache_clear()
+        im2col.cut.cache_clear()
         try:
             yield
         finally:
-            columns.cut.cache_clear()
+            im2col.cut.cache_clear()
 
 
 @EACH
@@ -297,18 +297,18 @@ def recording():
 
         return run
 
-    class Columns(columns.Columns):
+    class Columns(im2col.Columns):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             if self.overlap:
                 ran.append(" > ".join((*within.get(), "rows")))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(columns, "Columns", Columns)
-        for name, algorithm in convolution.ALGORITHMS.items():
+        patch.setattr(im2col, "Columns", Columns)
+        for name, algorithm in dispatch.ALGORITHMS.items():
             stages = {stage: getattr(algorithm, stage) for stage in STAGES}
             stages = {stage: recorded(name, function) for stage, function in stages.items() if function}
-            patch.setitem(convolution.ALGORITHMS, name, algorithm._replace(**stages))
+            patch.setitem(dispatch.ALGORITHMS, name, algorithm._replace(**stages))
         yield ran
 
 
@@ -404,7 +404,7 @@ CHOSEN = {
 
 def chosen(device, stage, path):
     """What is chosen for a problem of `CHOSEN` on a device: fewer ways where a product copies what overlaps."""
-    if device.reads_in_place:
+    if device.strided_gemm:
         return path
     path = path.replace(" > rows", "").replace("> winograd", "> im2col")
     return path if stage == "transpose" else "im2col"
@@ -459,11 +459,11 @@ def test_small_problems_take_every_way(device, stage):
 
 @EACH
 def test_columns_do_not_overlap_where_products_copy_them(stage, name):
-    """A device says so by `reads_in_place`; by name every algorithm runs there too."""
+    """A device says so by `strided_gemm`; by name every algorithm runs there too."""
     problem = REAL["first layer"]
     arrays = problem.values()
     with pytest.MonkeyPatch.context() as patch, recording() as ran:
-        patch.setattr(ndl.cpu(), "reads_in_place", False)
+        patch.setattr(ndl.cpu(), "strided_gemm", False)
         found = product_by(name, stage, problem, *arrays)
     assert not any("rows" in way for way in ran)
     close(found, reference(stage, problem, *arrays))
@@ -528,7 +528,7 @@ def test_double_precision_keeps_the_plain_sum():
 def count(request):
     """BLAS with that number of threads, and convolutions shared out over as many."""
     with threadpool_limits(request.param, user_api="blas"):
-        if threads.worker_count() != request.param:
+        if parallel.worker_count() != request.param:
             pytest.skip("no BLAS whose threads can be set")
         yield request.param
 
@@ -602,14 +602,14 @@ def named(name, default):
 
 def test_every_algorithm_has_its_tests():
     for stage, names in STAGES.items():
-        assert [name for name, entry in convolution.ALGORITHMS.items() if getattr(entry, stage)] == [*names]
-    assert tuple(STAGES) == convolution.STAGES
+        assert [name for name, entry in dispatch.ALGORITHMS.items() if getattr(entry, stage)] == [*names]
+    assert tuple(STAGES) == dispatch.STAGES
 
 
 def test_the_table_of_algorithms_is_that_of_the_names():
     rows = [line.split("|")[1:-1] for line in kernels.conv_algorithm.__doc__.splitlines() if " | " in line][2:]
     listed = {name.strip(): [bool(cell.strip()) for cell in cells] for name, *cells in rows}
-    assert listed == {name: [name in names for names in STAGES.values()] for name in convolution.ALGORITHMS}
+    assert listed == {name: [name in names for names in STAGES.values()] for name in dispatch.ALGORITHMS}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -721,7 +721,7 @@ def test_a_refused_name_changes_nothing(device, calls):
 
 @pytest.mark.parametrize("name", ["fft", "IM2COL", "", None, 3, ["taps"], ("fold", "taps")])
 def test_another_name_is_refused(name):
-    names = ", ".join(map(repr, convolution.ALGORITHMS))
+    names = ", ".join(map(repr, dispatch.ALGORITHMS))
     rule = f"conv_algorithm: name must be one of {names}, but got {name!r}"
     with pytest.raises(ValueError, match=f"^{re.escape(rule)}$"), ndl.conv_algorithm(name):
         pytest.fail("the block must not run")

@@ -7,7 +7,8 @@ import pytest
 
 import needle as ndl
 from needle import kernels, nn
-from needle.kernels import convolution, layout
+from needle.kernels import layout
+from needle.kernels.conv import dispatch
 
 
 def networks():
@@ -27,7 +28,7 @@ NETWORKS = list(networks())
 
 
 def is_innermost(x):
-    return layout.innermost(x).flags.c_contiguous
+    return layout.batch_last(x).flags.c_contiguous
 
 
 @pytest.mark.parametrize(("name", "model", "shape"), NETWORKS, ids=[name for name, *_ in NETWORKS])
@@ -46,7 +47,7 @@ def test_a_training_step_turns_only_its_images(name, model, shape, size, monkeyp
     for kernel, arrays in (("correlate", 1), ("correlate_transpose", 1), ("correlate_weight", 2)):
         call = recorded(getattr(kernels, kernel), arrays)
         monkeypatch.setattr(kernels, kernel, call)
-        monkeypatch.setattr(convolution, kernel, call)
+        monkeypatch.setattr(dispatch, kernel, call)
     monkeypatch.setattr(layout, "TURNED", size)
     images = np.random.randn(*shape).astype("float32")
     labels = ndl.Tensor(np.arange(8) % 10, requires_grad=False)
@@ -67,9 +68,9 @@ def test_turning_by_blocks_is_turning(shape, dtype, pairs):
     rank = len(shape) - 2
     window = kernels.Window((1,) * rank, ((pairs, 2 * pairs),) * rank, (1,) * rank)
     found = layout.padded(x, window)
-    expected = np.pad(layout.innermost(x), ((0, 0), *window.padding, (0, 0)))
+    expected = np.pad(layout.batch_last(x), ((0, 0), *window.padding, (0, 0)))
     np.testing.assert_array_equal(found, expected)
     assert found.dtype == dtype
     assert found.flags.c_contiguous
-    inner = np.ascontiguousarray(layout.innermost(x))
-    assert np.shares_memory(layout.padded(layout.outermost(inner), window), inner) == (pairs == 0)
+    inner = np.ascontiguousarray(layout.batch_last(x))
+    assert np.shares_memory(layout.padded(layout.batch_first(inner), window), inner) == (pairs == 0)

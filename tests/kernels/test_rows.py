@@ -8,12 +8,12 @@ from threadpoolctl import ThreadpoolController
 
 import needle as ndl
 from needle import kernels, ops
-from needle.kernels.layout import outermost
+from needle.kernels.layout import batch_first
 from needle.ops import arithmetic, elementwise
 
 ORDERS = {
     "row-major": lambda x: x,
-    "batch innermost": lambda x: outermost(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
+    "batch innermost": lambda x: batch_first(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
     "strided": lambda x: np.repeat(x, 2, axis=-1)[..., ::2],
 }
 every_order = pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)

@@ -17,7 +17,7 @@ from torch.nn.functional import one_hot
 from torch.nn.functional import pad as torch_pad
 
 from needle import Tensor, TensorTuple, ops
-from needle.backend_ndarray import cpu, to_host
+from needle.backend import cpu, to_host
 from needle.kernels import Window
 from tests.standin.device import STANDIN
 

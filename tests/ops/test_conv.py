@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose
 import needle as ndl
 from needle import kernels
 from needle.autograd import find_topo_sort
-from needle.kernels import convolution, layout
+from needle.kernels import layout
+from needle.kernels.conv import dispatch
 from needle.ops import Correlate, CorrelateTranspose, CorrelateWeight
 from needle.ops.conv import Turn
 from tests.kernels.windows import problems
@@ -369,7 +370,7 @@ def calls(monkeypatch):
         run = counted(name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, run)
         if name in ("correlate_transpose", "correlate_weight"):  # by which `correlate_gradients` computes
-            monkeypatch.setattr(convolution, name, run)
+            monkeypatch.setattr(dispatch, name, run)
     return counts
 
 

@@ -9,7 +9,7 @@ import pytest
 import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
-from needle.backend_ndarray import to_host
+from needle.backend import to_host
 from tests.ops.table import ROWS, check_close, inputs_of, run_needle
 
 DIFFERENTIABLE = pytest.mark.parametrize("row", [row for row in ROWS if not row.constant], ids=str)

@@ -8,7 +8,7 @@ import pytest
 import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
-from needle.ops.classes import CrossEntropy
+from needle.ops.cross_entropy import CrossEntropy
 
 
 def both(function, *arrays, device, dtype="float64"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from needle.backend_ndarray.device import CudaDevice
+from needle.backend.device import CudaDevice
 from tests.standin.array import DLPACK_TYPE
 from tests.standin.namespace import xp as namespace
 

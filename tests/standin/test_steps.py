@@ -16,7 +16,7 @@ import needle as ndl
 import needle.nn.functional as F
 from needle import kernels, nn, optim
 from needle.autograd import find_topo_sort
-from needle.backend_ndarray import device as needle_device
+from needle.backend import device as needle_device
 from needle.kernels import Window
 from tests.nn.functional.alike import normal
 from tests.nn.functional.test_gradcheck import FUNCTIONS

@@ -1,7 +1,7 @@
 """Functions of neural networks under torch's names, composed of ops; nothing here defines an op."""
 
 from needle.nn.functional.activation import elu, hardtanh, leaky_relu, log_softmax, relu6, silu, softmax, softplus
-from needle.nn.functional.convolution import (
+from needle.nn.functional.conv import (
     conv1d,
     conv2d,
     conv3d,
@@ -12,8 +12,8 @@ from needle.nn.functional.convolution import (
     same_padding,
     unfold,
 )
-from needle.nn.functional.dense import cosine_similarity, embedding, linear, one_hot, scaled_dot_product_attention
 from needle.nn.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
+from needle.nn.functional.linear import cosine_similarity, embedding, linear, one_hot, scaled_dot_product_attention
 from needle.nn.functional.loss import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -24,9 +24,9 @@ from needle.nn.functional.loss import (
     nll_loss,
     smooth_l1_loss,
 )
-from needle.nn.functional.normalization import batch_norm, group_norm, instance_norm, layer_norm, normalize
-from needle.nn.functional.padding import pad
-from needle.nn.functional.pooling import (
+from needle.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize
+from needle.nn.functional.pad import pad
+from needle.nn.functional.pool import (
     adaptive_avg_pool1d,
     adaptive_avg_pool2d,
     adaptive_avg_pool3d,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 
 from needle import check
-from needle.backend_ndarray import cpu
+from needle.backend import cpu
 from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import warnings
 
 from needle import check, ops
-from needle.backend_ndarray import cpu, xp
-from needle.nn.functional.dense import check_broadcast, check_range, integers
-from needle.ops.classes import CrossEntropy, class_axis, places
+from needle.backend import cpu, xp
+from needle.nn.functional.linear import check_broadcast, check_range, integers
 from needle.ops.conv import check_floats
+from needle.ops.cross_entropy import CrossEntropy, class_axis, places
 from needle.ops.operand import broadcast_shape, tensor
 
 REDUCTIONS = ("none", "mean", "sum")

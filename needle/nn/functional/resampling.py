@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from needle import check
-from needle.nn.functional.pooling import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
+from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from needle.ops import broadcast_to, getitem, permute, reshape
 from needle.ops.conv import check_floats
 from needle.ops.linalg import matmul_along

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 import needle.nn.functional as F
 from needle import nn
-from needle.backend_ndarray import to_host
+from needle.backend import to_host
 from tests.nn.functional.alike import check_signature, normal, raises
 
 # (function, shape of x, shape of the draws)

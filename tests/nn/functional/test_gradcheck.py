@@ -11,7 +11,7 @@ import pytest
 import needle as ndl
 import needle.nn.functional as F
 from needle import gradcheck
-from tests.nn.functional import test_activation, test_dense, test_loss, test_normalization
+from tests.nn.functional import test_activation, test_linear, test_loss, test_norm
 from tests.nn.functional.alike import normal
 from tests.ops import table
 
@@ -41,9 +41,9 @@ FUNCTIONS = {
     f"{i}-{name}-{options}": (name, [x], [], (), options)
     for i, (name, x, options) in enumerate(test_activation.ROWS + RESAMPLED)
 }
-for title, (name, inputs, names, options) in test_normalization.ROWS.items():
+for title, (name, inputs, names, options) in test_norm.ROWS.items():
     FUNCTIONS[title] = name, inputs, [], names, options
-for title, (name, inputs, constants, options) in test_dense.ROWS.items():
+for title, (name, inputs, constants, options) in test_linear.ROWS.items():
     FUNCTIONS[title] = name, inputs, constants, (), options
 for title, (name, inputs, constants, options) in test_loss.ROWS.items():
     for reduction in ("mean", "sum", "none"):

@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from needle import check
-from needle.backend_ndarray import device_of, xp
-from needle.kernels import alternatives, columns, folding, phases, taps, winograd
+from needle.backend import device_of, xp
+from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, winograd
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
@@ -27,7 +27,7 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
     if x.dtype == "float16":
         return _in_single(correlate, x, w, window, bias)
-    parts, window = window.trimmed(x.shape[2:], w.shape[2:])
+    parts, window = window.without_dead_taps(x.shape[2:], w.shape[2:])
     w = w[(..., *parts)]
     name = _named("forward", window, w.shape) or ("winograd" if winograd.pays(x, w.shape, window) else "im2col")
     return _way(name, "forward")(x, w, window, bias)
@@ -37,7 +37,7 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
     """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
     if y.dtype == "float16":
         return _in_single(correlate_transpose, y, w, window, size)
-    parts, window = window.trimmed(size, w.shape[2:])
+    parts, window = window.without_dead_taps(size, w.shape[2:])
     w = w[(..., *parts)]
     name = _named("transpose", window, w.shape) or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
     return _way(name, "transpose")(y, w, window, size)
@@ -47,7 +47,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
     if x.dtype == "float16":
         return _in_single(correlate_weight, x, y, window, kernel)
-    parts, window = window.trimmed(x.shape[2:], kernel)
+    parts, window = window.without_dead_taps(x.shape[2:], kernel)
     useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
     w_shape = (y.shape[1], x.shape[1] // window.groups, *useful)
     name = _named("weight", window, w_shape)
@@ -74,7 +74,7 @@ def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[A
     def derive(way: Callable[[], Array]) -> None:
         found[way] = way()
 
-    device_of(x).share(derive, (transpose, weight))
+    device_of(x).parallel_for(derive, (transpose, weight))
     return found[transpose], found[weight]
 
 
@@ -99,15 +99,15 @@ class Algorithm(NamedTuple):
     fits: Callable[[Window, Size], bool] = lambda window, w_shape: True
 
 
-by_phases = partial(phases.transpose_by_phases, correlate)
+by_phases = partial(polyphase.transpose_by_phases, correlate)
 ALGORITHMS = {
-    "im2col": Algorithm(columns.correlate, None, columns.correlate_weight),
+    "im2col": Algorithm(im2col.correlate, None, im2col.correlate_weight),
     "winograd": Algorithm(winograd.correlate, by_phases, winograd.correlate_weight, winograd.fits),
     "taps": Algorithm(taps.correlate_by_taps, None, taps.weight_by_taps),
-    "contraction": Algorithm(alternatives.correlate_by_contraction),
+    "contraction": Algorithm(reference.correlate_by_contraction),
     "phases": Algorithm(None, by_phases),
-    "fold": Algorithm(None, folding.transpose_by_fold),
-    "convolution": Algorithm(None, alternatives.transpose_by_convolution, alternatives.weight_by_convolution),
+    "fold": Algorithm(None, col2im.transpose_by_fold),
+    "convolution": Algorithm(None, reference.transpose_by_convolution, reference.weight_by_convolution),
 }
 
 
@@ -165,7 +165,7 @@ def _taps_pay(x: Array, y: Array, w_shape: Size, window: Window) -> bool:
     """
     outs, share = w_shape[0] // window.groups, w_shape[1]
     return (
-        device_of(x).reads_in_place
+        device_of(x).strided_gemm
         and window.stride[-1] == 1
         and y.shape[-1] * y.shape[0] >= ROW
         and math.prod(w_shape[2:]) > 1

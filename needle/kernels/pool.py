@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, inside, is_turned_by_blocks, outermost, padded, taps, turned
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array, batch_first, batch_last, inside, is_turned_by_blocks, padded, taps, turned
 from needle.kernels.window import Size, Window
 
 Index = tuple[slice, ...]
@@ -26,7 +26,7 @@ def max_windows(x: Array, kernel: Size, window: Window) -> Array:
 
 def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
     """The row-major index in *S of what `best` is made of: (N, C, *S), (N, C, *P) -> (N, C, *P) of int64."""
-    best_shape = innermost(best).shape
+    best_shape = batch_last(best).shape
     index = xp(x).zeros(best_shape, "int64")
     steps = [math.prod(x.shape[3 + axis :]) for axis in range(len(kernel))]
     for axis, (step, s, (before, _)) in enumerate(zip(steps, window.stride, window.padding, strict=True), 1):
@@ -34,7 +34,7 @@ def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
         index += start.reshape((-1,) + (1,) * (len(best_shape) - 1 - axis))
     for position, _, hit, _ in _hits(x, best, kernel, window):
         index += hit * sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
-    return outermost(index)
+    return batch_first(index)
 
 
 def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
@@ -46,7 +46,7 @@ def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window
     out = (xp(y).empty if apart and covering else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)
 
     def scatter(y: Array, x: Array, best: Array, out: Array) -> None:
-        y = innermost(y)
+        y = batch_last(y)
         for _, met, hit, first in _hits(x, best, kernel, window):
             if apart and first:
                 _only(hit, y, out[met])
@@ -54,7 +54,7 @@ def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window
                 out[met] += _only(hit, y)
 
     _by_channels(scatter, y, x, best, out)
-    return outermost(out[inside(x.shape[2:], window)])
+    return batch_first(out[inside(x.shape[2:], window)])
 
 
 def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
@@ -63,7 +63,7 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
     out = xp(g).zeros((best.shape[1], *best.shape[2:], best.shape[0]), g.dtype)
     for _, met, hit, _ in _hits(x, best, kernel, window):
         out += _only(hit, whole[met])
-    return outermost(out)
+    return batch_first(out)
 
 
 def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
@@ -72,13 +72,13 @@ def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple
     That is the first of equal ones, but the last of several NaNs, as torch has it; never the padding. Where there may
     be NaN, each position comes a second time for them; the last entry tells whether it is the first time.
     """
-    best = innermost(best)
+    best = batch_last(best)
     whole = padded(x, window, math.nan)
     free = xp(x).ones(best.shape, bool)
     positions = list(taps(window, kernel, best.shape[1:-1]))
     # Each window has a hit where there is no NaN, so that the last position gets what is left. Where asking waits,
     # looking for NaN, which equals nothing, is cheaper.
-    nans = device_of(x).waits or bool(xp(x).isnan(best).any())
+    nans = device_of(x).is_async or bool(xp(x).isnan(best).any())
     for position, met in positions if nans else positions[:-1]:
         hit = whole[met] == best
         hit &= free
@@ -110,12 +110,12 @@ def sum_windows(x: Array, kernel: Size, window: Window) -> Array:
 
 def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
     """The transpose of `sum_windows`: each y added to every element of its window: (N, C, *P) -> (N, C, *S)."""
-    out = innermost(y)
+    out = batch_last(y)
     for axis, n in enumerate(window.padded(size), 1):
         y, out = out, xp(y).zeros((*out.shape[:axis], n, *out.shape[axis + 1 :]), y.dtype)
         for met in _along(axis, kernel, window, y.shape[axis]):
             out[met] += y
-    return outermost(out[inside(size, window)])
+    return batch_first(out[inside(size, window)])
 
 
 def _reduced(x: Array, combine: Any, kernel: Size, window: Window, value: float = 0) -> Array:
@@ -135,7 +135,7 @@ def _reduced(x: Array, combine: Any, kernel: Size, window: Window, value: float 
             out[...] = reduced
 
     _by_channels(reduce, x, out)
-    return outermost(out)
+    return batch_first(out)
 
 
 def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
@@ -149,8 +149,8 @@ def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
         work(*arrays)
         return
     inputs = [turned(array) if is_turned_by_blocks(array) else array for array in inputs]
-    stretches = device.stretches(out.shape[0], largest // out.shape[0])
-    device.share(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches, products=False)
+    stretches = device.chunks(out.shape[0], largest // out.shape[0])
+    device.parallel_for(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches, uses_blas=False)
 
 
 def _along(axis: int, kernel: Size, window: Window, p: int) -> list[Index]:

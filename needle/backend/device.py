@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from needle import check
-from needle.backend_ndarray import threads
-from needle.backend_ndarray.driver import EITHER, OLDEST, cuda_problem
+from needle.backend import parallel
+from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 
 if TYPE_CHECKING:
     from needle.backend_ndarray.buffer import Buffer
@@ -37,9 +37,9 @@ class BackendDevice:
         def randn(self, *shape: int, dtype: Any = "float32") -> NDArray: ...
         def one_hot(self, n: int, i: Any, dtype: Any = "float32") -> NDArray: ...
 
-    waits = False  # whether asking for an element waits for work that was handed in before
-    block_factor = 1  # how many times larger than on the CPU a block of scratch memory should be
-    reads_in_place = True  # whether a product of matrices reads them where they lie, even if they overlap
+    is_async = False  # whether asking for an element waits for work that was handed in before
+    chunk_scale = 1  # how many times larger than on the CPU a block of scratch memory should be
+    strided_gemm = True  # whether a product of matrices reads them where they lie, even if they overlap
     dlpack_type = 1  # kDLCPU: how DLPack calls such memory
 
     def __init__(self, name: str, xp: Any) -> None:
@@ -113,15 +113,15 @@ class BackendDevice:
         """-1, 0 or 1 for each element of an array of this device, and NaN for NaN."""
         return self.xp.sign(array)
 
-    def share(self, work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
+    def parallel_for(self, work: Callable[[Any], None], pieces: Iterable[Any], uses_blas: bool = True) -> None:
         """Call `work` for each piece of work on arrays of this device; on the CPU threads share the pieces.
 
-        `products` tells whether work multiplies matrices, during which BLAS is to keep to its thread.
+        `uses_blas` tells whether work multiplies matrices, during which BLAS is to keep to its thread.
         """
         for piece in pieces:
             work(piece)
 
-    def share_sum(self, term: Callable[[Any], Any], pieces: Sequence[Any]) -> Any:
+    def parallel_sum(self, term: Callable[[Any], Any], pieces: Sequence[Any]) -> Any:
         """The sum of the new arrays `term(piece)`; in the same order every time, for one number of threads."""
         count = max(1, min(len(pieces), self.worker_count()))
         totals: list[Any] = [None] * count
@@ -132,17 +132,17 @@ class BackendDevice:
             for piece in rest:
                 totals[part] += term(piece)
 
-        self.share(work, range(count))
+        self.parallel_for(work, range(count))
         for total in totals[1:]:
             totals[0] += total
         return totals[0]
 
-    def stretches(self, length: int, row: int, split: bool | None = None) -> list[slice]:
+    def chunks(self, length: int, row: int, split: bool | None = None) -> list[slice]:
         """`length` rows of `row` bytes each cut into stretches of about `BLOCK_BYTES`: pieces for `share`.
 
         With `split` (None: where all rows together take 4 MiB) there are enough of them for all threads.
         """
-        size = max(1, BLOCK_BYTES * self.block_factor // max(1, row))
+        size = max(1, BLOCK_BYTES * self.chunk_scale // max(1, row))
         if split or (split is None and length * row >= 1 << 22):
             size = max(1, min(size, -(-length // self.worker_count())))
         return [slice(start, min(start + size, length)) for start in range(0, length, size)]
@@ -157,11 +157,11 @@ class CpuDevice(BackendDevice):
 
     __tile_size__ = 8
 
-    def share(self, work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
-        threads.share(work, pieces, products)
+    def parallel_for(self, work: Callable[[Any], None], pieces: Iterable[Any], uses_blas: bool = True) -> None:
+        parallel.parallel_for(work, pieces, uses_blas)
 
     def worker_count(self) -> int:
-        return threads.worker_count()
+        return parallel.worker_count()
 
     def matmul_tiled(self, a: Buffer, b: Buffer, out: Buffer, m: int, n: int, p: int) -> None:
         """A product of matrices in tiles of t x t, t = `__tile_size__`: writes (m, n) @ (n, p) into `out`.
@@ -184,9 +184,9 @@ class CpuDevice(BackendDevice):
 class CudaDevice(BackendDevice):
     """The GPU, through CuPy: imported when the device is first used, never before."""
 
-    waits = True
-    block_factor = 256  # a launch costs more than what a cache saves
-    reads_in_place = False
+    is_async = True
+    chunk_scale = 256  # a launch costs more than what a cache saves
+    strided_gemm = False
     dlpack_type = 2  # kDLCUDA
 
     def __init__(self) -> None:
@@ -280,17 +280,17 @@ def xp(array: Any) -> Any:
     return _devices[type(array)].xp
 
 
-def stored(array: Any) -> Any:
+def serialize(array: Any) -> Any:
     """A raw array, or a tuple of them, as pickles hold it: the name of its device, and a NumPy array."""
     if isinstance(array, tuple):
-        return tuple(map(stored, array))
+        return tuple(map(serialize, array))
     return device_of(array).name, to_host(array)
 
 
-def restored(form: Any) -> Any:
-    """The raw array of what `stored` gave: on its device, or on the CPU where that one is not there."""
+def deserialize(form: Any) -> Any:
+    """The raw array of what `serialize` gave: on its device, or on the CPU where that one is not there."""
     if not form or not isinstance(form[0], str):
-        return tuple(map(restored, form))
+        return tuple(map(deserialize, form))
     name, host = form
     there = [device for device in _known if device.name == name and device.enabled()]
     return (there[0] if there else _CPU).asarray(host)

@@ -6,8 +6,8 @@ import math
 
 from needle import check, init
 from needle.nn import functional
-from needle.nn.functional.dense import row_of
 from needle.nn.functional.dropout import host_dropout
+from needle.nn.functional.linear import row_of
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 

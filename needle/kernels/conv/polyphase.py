@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, outermost, swapped
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array, batch_first, batch_last, swapped
 from needle.kernels.window import Size, Window
 
 
@@ -40,14 +40,14 @@ def transpose_by_phases(
 
     def work(phase: Phase) -> None:
         found = derivative(phase)
-        x[(slice(None), *phase.places)] = 0 if found is None else innermost(found)
+        x[(slice(None), *phase.places)] = 0 if found is None else batch_last(found)
 
     phases = _phases(window, size, y.shape[2:], w.shape[2:])
     if len(phases) == 1 and (found := derivative(phases[0])) is not None:
         return found
     x = xp(y).empty((exchanged.shape[0], *size, y.shape[0]), y.dtype)
-    device_of(y).share(work, phases)
-    return outermost(x)
+    device_of(y).parallel_for(work, phases)
+    return batch_first(x)
 
 
 @lru_cache(maxsize=4096)  # a network asks for the same ones in every step

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.columns import add_bias, cut
-from needle.kernels.folding import by_group, product
-from needle.kernels.layout import Array, innermost, outermost, padded, taps
+from needle.backend import device_of, xp
+from needle.kernels.conv.col2im import by_group, product
+from needle.kernels.conv.im2col import add_bias, cut
+from needle.kernels.layout import Array, batch_first, batch_last, padded, taps
 from needle.kernels.window import Size, Window
 
 CHUNK_BYTES = 1 << 18  # of an accumulator at a time on the CPU: it is read and written once per kernel position
@@ -30,7 +30,7 @@ def correlate_by_taps(x: Array, w: Array, window: Window, bias: Array | None = N
             sums += product(matrices[(..., *position)], by_group(whole[met], window))
         y = sums.reshape(w.shape[0], *output, x.shape[0])
     add_bias(y, bias)
-    return outermost(y)
+    return batch_first(y)
 
 
 def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
@@ -44,7 +44,7 @@ def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size,
     groups, outs = matrices.shape[:2]
     wide = xp(whole).empty((groups, outs, flat.shape[2]), whole.dtype)
     length = flat.shape[2] - max(shifts.values())
-    chunk = max(1, CHUNK_BYTES * device_of(whole).block_factor // max(1, groups * outs * whole.itemsize))
+    chunk = max(1, CHUNK_BYTES * device_of(whole).chunk_scale // max(1, groups * outs * whole.itemsize))
     for start in range(0, length, chunk):
         stop = min(start + chunk, length)
         block = wide[:, :, start:stop]
@@ -64,7 +64,7 @@ def weight_by_taps(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     At stride 1 along the last axis what a position of the kernel meets in a row of the output is a stretch of x: a
     batch of products takes them as they lie.
     """
-    whole, y = padded(x, window), xp(y).ascontiguousarray(innermost(y))
+    whole, y = padded(x, window), xp(y).ascontiguousarray(batch_last(y))
     if window.stride[-1] == 1:
         return _products_of_stretches(whole, y, window, kernel)
     w = xp(x).empty((y.shape[0], x.shape[1] // window.groups, *kernel), x.dtype)
@@ -101,6 +101,6 @@ def _products_of_stretches(x: Array, y: Array, window: Window, kernel: Size) -> 
         return (stretches[chosen] @ targets[chosen]).sum(axis=tuple(range(rank)))
 
     size = math.prod(lead) // lead[axis] * y.shape[0] * share * math.prod(kernel) * item
-    w = device_of(x).share_sum(term, device_of(x).stretches(lead[axis], size, True))  # (G, *K, C/G, O/G)
+    w = device_of(x).parallel_sum(term, device_of(x).chunks(lead[axis], size, True))  # (G, *K, C/G, O/G)
     w = w.transpose((0, rank + 2, rank + 1, *range(1, rank + 1)))
     return xp(w).ascontiguousarray(w).reshape(y.shape[0], share, *kernel)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, inside, outermost, padded, taps
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array, batch_first, batch_last, inside, padded, taps
 from needle.kernels.window import Size, Window
 
 SHARED_FOLD = 1 << 22  # multiplications from which on threads share an input gradient
@@ -15,7 +15,7 @@ def unfold(x: Array, window: Window, kernel: Size) -> Array:
     """All columns of x: (N, C, *S) -> (N, C·K, P), the positions in row-major order."""
     output = window.output(x.shape[2:], kernel)
     windows = window_view(padded(x, window), kernel, output, window)
-    return outermost(windows.reshape(x.shape[1] * math.prod(kernel), math.prod(output), x.shape[0]))
+    return batch_first(windows.reshape(x.shape[1] * math.prod(kernel), math.prod(output), x.shape[0]))
 
 
 def fold(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
@@ -25,12 +25,12 @@ def fold(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
     """
     batch, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
     output = window.output(size, kernel)
-    columns = innermost(columns).reshape(channels, *kernel, *output, batch)
+    columns = batch_last(columns).reshape(channels, *kernel, *output, batch)
     total = "float32" if columns.dtype == "float16" else columns.dtype
     x = xp(columns).zeros((channels, *window.padded(size), batch), total)
     for position, met in taps(window, kernel, output):
         x[met] += columns[(slice(None), *position)]
-    return outermost(x[inside(size, window)]).astype(columns.dtype, copy=False)
+    return batch_first(x[inside(size, window)]).astype(columns.dtype, copy=False)
 
 
 def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
@@ -41,7 +41,7 @@ def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
     kernel, output, batch, groups = w.shape[2:], y.shape[2:], y.shape[0], window.groups
     share, row, device = w.shape[1], math.prod(output[1:]) * batch, device_of(y)
     matrix = by_group(w, window).swapaxes(1, 2)
-    source = by_group(xp(y).ascontiguousarray(innermost(y)), window)
+    source = by_group(xp(y).ascontiguousarray(batch_last(y)), window)
     x = xp(y).zeros((groups * share, *window.padded(size), batch), y.dtype)
 
     def work(part: slice) -> None:
@@ -49,7 +49,7 @@ def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
         target = x[part] if groups == 1 else x[part.start * share : part.stop * share]
         one = slice(part.start * math.prod(kernel), part.stop * math.prod(kernel))
         weights, met_by = (matrix[:, one], source) if groups == 1 else (matrix[part], source[part])
-        for rows in device.stretches(output[0], math.prod((len(target), *kernel)) * row * y.itemsize, False):
+        for rows in device.chunks(output[0], math.prod((len(target), *kernel)) * row * y.itemsize, False):
             columns = product(weights, met_by[:, :, rows.start * row : rows.stop * row])
             block = (rows.stop - rows.start, *output[1:])
             columns = columns.reshape(len(target), *kernel, *block, batch)
@@ -57,8 +57,8 @@ def transpose_by_fold(y: Array, w: Array, window: Window, size: Size) -> Array:
                 target[met] += columns[(slice(None), *position)]
 
     units = groups if groups > 1 else share
-    device.share(work, device.stretches(units, 1, w.size * math.prod(output) * batch >= SHARED_FOLD))
-    return outermost(x[inside(size, window)])
+    device.parallel_for(work, device.chunks(units, 1, w.size * math.prod(output) * batch >= SHARED_FOLD))
+    return batch_first(x[inside(size, window)])
 
 
 def window_view(x: Array, kernel: Size, output: Size, window: Window) -> Array:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from needle.backend_ndarray import allocator
+from needle.backend import malloc
 
 # The page faults of making and freeing four arrays of 16 MiB five times over, once it was done before.
 FAULTS = """
@@ -32,7 +32,7 @@ def faults(first, **variables):
     return int(process.stdout)
 
 
-@pytest.mark.skipif(not allocator.keep_freed_memory(), reason="the C library cannot be told, or the user has told it")
+@pytest.mark.skipif(not malloc.keep_freed_memory(), reason="the C library cannot be told, or the user has told it")
 def test_importing_needle_keeps_freed_memory():
     without = faults("")
     assert without > 1000
@@ -43,12 +43,12 @@ def test_importing_needle_keeps_freed_memory():
 @pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
 def test_who_has_decided_is_left_alone(variable, monkeypatch):
     monkeypatch.setenv(variable, "1")
-    assert allocator.keep_freed_memory() is False
+    assert malloc.keep_freed_memory() is False
 
 
 def test_other_systems_and_libraries_are_left_alone(monkeypatch):
-    monkeypatch.setattr(allocator.sys, "platform", "darwin")
-    assert allocator.keep_freed_memory() is False
-    monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
-    assert allocator.keep_freed_memory() is False
+    monkeypatch.setattr(malloc.sys, "platform", "darwin")
+    assert malloc.keep_freed_memory() is False
+    monkeypatch.setattr(malloc.sys, "platform", "linux")
+    monkeypatch.setattr(malloc.ctypes, "CDLL", lambda name: object())
+    assert malloc.keep_freed_memory() is False

@@ -16,7 +16,8 @@ import pytest
 
 import needle as ndl
 from needle import Tensor
-from needle.backend_ndarray import BackendDevice, NDArray, device, device_of, driver, register_device, to_host, xp
+from needle.backend import cuda_probe, device, device_of, register_device, to_host, xp
+from needle.backend_ndarray import BackendDevice, NDArray
 
 
 class Foreign:
@@ -138,8 +139,8 @@ def machine(monkeypatch):
     """A machine with that module CuPy, driver and wheel (the versions of CUDA): `machine(cupy, driver, *wheels)`."""
 
     def forget():
-        driver._cupy_problem.cache_clear()
-        driver._question.cache_clear()
+        cuda_probe._cupy_problem.cache_clear()
+        cuda_probe._question.cache_clear()
         vars(ndl.cuda()).pop("xp", None)
 
     def load(found):
@@ -161,7 +162,7 @@ def machine(monkeypatch):
     def made(cupy, library, *wheels, number="14.0.1"):
         forget()
         monkeypatch.setitem(sys.modules, "cupy", cupy)
-        monkeypatch.setattr(driver.ctypes, "CDLL", load(library))
+        monkeypatch.setattr(cuda_probe.ctypes, "CDLL", load(library))
         monkeypatch.setattr(metadata, "version", version(wheels, number))
 
     yield made
@@ -365,7 +366,7 @@ def test_without_a_gpu_using_it_says_what_is_missing(machine, reason, use):
 def test_asking_is_done_once(machine):
     machine(CUPY, Driver())
     assert ndl.cuda().enabled()
-    driver.ctypes.CDLL = None
+    cuda_probe.ctypes.CDLL = None
     assert ndl.cuda().enabled()
 
 
@@ -399,7 +400,7 @@ def test_a_folder_called_cupy_is_not_cupy(machine, monkeypatch, tmp_path):
 
 def test_an_old_wheel_is_told_without_importing_it(machine):
     machine(CUPY, Driver(), 12, number="13.6.0")
-    message = f"CuPy must be 14 or newer; install it by {driver.EITHER}, but got cupy-cuda12x 13.6.0"
+    message = f"CuPy must be 14 or newer; install it by {cuda_probe.EITHER}, but got cupy-cuda12x 13.6.0"
     assert ndl.cuda().problem() == message
 
 
@@ -421,13 +422,13 @@ def test_a_cupy_that_the_driver_serves_is_no_problem(machine, speaks):
 
 def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, tmp_path):
     machine(SimpleNamespace(__version__="13.6.0"), Driver())
-    message = f"cuda: CuPy must be 14 or newer; install it by {driver.EITHER}, but got 13.6.0"
+    message = f"cuda: CuPy must be 14 or newer; install it by {cuda_probe.EITHER}, but got 13.6.0"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
     monkeypatch.delitem(sys.modules, "cupy")
     (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is gone')")
     monkeypatch.syspath_prepend(tmp_path)
-    message = f"cuda: CuPy must be whole; install it again by {driver.EITHER}, but got ImportError: libcudart is gone"
+    message = f"cuda: CuPy must be whole; install it again by {cuda_probe.EITHER}, but got ImportError: libcudart is gone"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
 

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 import needle.nn.functional as F
 from needle import nn
-from needle.backend_ndarray import to_host
+from needle.backend import to_host
 from tests.nn.functional.alike import check_function, check_module, check_signature, normal, raises
 
 Q, K, V = normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2)

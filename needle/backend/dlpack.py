@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from needle.backend_ndarray.device import all_devices
+from needle.backend.device import all_devices
 
 
-def exportable(array: Any) -> Any:
+def to_dlpack(array: Any) -> Any:
     """The raw array, or a copy where its strides are negative (which DLPack's readers do not take)."""
     repeated = any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True))
     if repeated or not getattr(array.flags, "writeable", True):  # CuPy's arrays are all writable
@@ -18,7 +18,7 @@ def exportable(array: Any) -> Any:
     return array.copy() if any(step < 0 for step in array.strides) else array
 
 
-def imported(source: Any) -> Any:
+def from_dlpack(source: Any) -> Any:
     """The memory of an array of another library as a raw array of its device."""
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: source must speak DLPack, but got {type(source).__name__}")

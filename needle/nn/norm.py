@@ -6,7 +6,7 @@ import warnings
 
 from needle import check, init
 from needle.nn import functional
-from needle.nn.functional.normalization import features, over_batch
+from needle.nn.functional.norm import features, over_batch
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 from needle.ops.conv import check_floats

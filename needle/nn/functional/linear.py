@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 from needle import check, ops
-from needle.backend_ndarray import cpu, to_host
+from needle.backend import cpu, to_host
 from needle.nn.functional.dropout import dropout
-from needle.nn.functional.normalization import length
+from needle.nn.functional.norm import length
 from needle.ops.conv import check_floats
 from needle.ops.operand import broadcast_shape, tensor
 

@@ -141,15 +141,15 @@ def worker_count() -> int:
     return _helpers.lent or (int(libraries[0].num_threads) if libraries else 1)
 
 
-def share(work: Callable[[Any], None], pieces: Iterable[Any], products: bool = True) -> None:
+def parallel_for(work: Callable[[Any], None], pieces: Iterable[Any], uses_blas: bool = True) -> None:
     """Call `work` for each piece, shared out over `worker_count()` threads; in what order is not said.
 
-    `products` tells whether work asks BLAS for any; if not, a single piece is done as it is. Within a share of other
+    `uses_blas` tells whether work asks BLAS for any; if not, a single piece is done as it is. Within a share of other
     work, and while another thread shares out, this thread does all. What `work` raises is raised here; pieces that were
     not begun are left then.
     """
     pieces, helpers = list(pieces), _helpers
-    count = worker_count() if products or len(pieces) > 1 else 1
+    count = worker_count() if uses_blas or len(pieces) > 1 else 1
     if count == 1 or not helpers.busy.acquire(blocking=False):
         for piece in pieces:
             work(piece)

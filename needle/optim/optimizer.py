@@ -11,7 +11,8 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend_ndarray import Buffer, device_of, xp
+from needle.backend import device_of, xp
+from needle.backend_ndarray import Buffer
 from needle.lazy import check_one_device
 
 SMALL = 1 << 14  # elements of a parameter below which calls take longer than arithmetic: such are updated together
@@ -82,7 +83,7 @@ class Optimizer:
                     raise ValueError(
                         f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}"
                     )
-                parameter.mark_changed()
+                parameter.bump_version()
                 ready[i] = array, grad
         if _share_memory([array for array, _ in ready.values()]):  # each in its turn
             self._pools = self._pools or []
@@ -136,9 +137,9 @@ class Optimizer:
         stretches: dict[Any, list[Arrays]] = {}
         for arrays in updates:
             device = device_of(arrays[0])
-            stretches.setdefault(device, []).extend(_cut(arrays, STRETCH * device.block_factor))
+            stretches.setdefault(device, []).extend(_cut(arrays, STRETCH * device.chunk_scale))
         for device, found in stretches.items():
-            device.share(self._update_with_scratch, found)
+            device.parallel_for(self._update_with_scratch, found)
 
     def _update_with_scratch(self, arrays: Arrays) -> None:
         self._update(*arrays, xp(arrays[0]).empty_like(arrays[0]))

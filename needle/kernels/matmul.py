@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from needle.backend_ndarray import device_of, xp
+from needle.backend import device_of, xp
 from needle.kernels.layout import Array, part_of
 
 ALONE, ALONE_BY_VECTOR = 1 << 18, 9216  # multiplications up to which OpenBLAS takes a single thread by itself
@@ -32,5 +32,5 @@ def matmul(a: Array, b: Array) -> Array:
         right = b if axis == -2 else part_of(b, axis, part)
         xp(a).matmul(left, right, out=part_of(y, axis, part))
 
-    device.share(work, device.stretches(shape[axis], y.nbytes // shape[axis], products >= SHARED_PRODUCT))
+    device.parallel_for(work, device.chunks(shape[axis], y.nbytes // shape[axis], products >= SHARED_PRODUCT))
     return y

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from needle.autograd import Tensor, TensorOp
-from needle.backend_ndarray import cpu, xp
-from needle.lazy import Outline
+from needle.backend import cpu, xp
+from needle.lazy import Spec
+from needle.ops.base import Elementwise
 from needle.ops.operand import broadcast_shape, pair, tensor
-from needle.ops.outlines import Elementwise
 from needle.ops.shape import sum_like
 
 
@@ -37,7 +37,7 @@ class Compare(TensorOp):
         return getattr(xp(a), self.name)(a, b)
 
     def infer(self, a, b):
-        return Outline(broadcast_shape(self.name, a.shape, b.shape), cpu().xp.dtype(bool))
+        return Spec(broadcast_shape(self.name, a.shape, b.shape), cpu().xp.dtype(bool))
 
 
 def where(condition, a, b):

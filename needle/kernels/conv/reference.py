@@ -6,9 +6,9 @@ groups.
 
 from __future__ import annotations
 
-from needle.backend_ndarray import xp
-from needle.kernels import columns, folding
-from needle.kernels.layout import Array, innermost, outermost, padded, swapped
+from needle.backend import xp
+from needle.kernels.conv import col2im, im2col
+from needle.kernels.layout import Array, batch_first, batch_last, padded, swapped
 from needle.kernels.window import Size, Window
 
 
@@ -19,8 +19,8 @@ def correlate_by_contraction(x: Array, w: Array, window: Window, bias: Array | N
     """
     kernel, rank = w.shape[2:], w.ndim - 2
     output = window.output(x.shape[2:], kernel)
-    whole = xp(x).ascontiguousarray(outermost(padded(x, window)).swapaxes(1, -1)).swapaxes(1, -1)
-    windows = folding.window_view(innermost(whole), kernel, output, window)
+    whole = xp(x).ascontiguousarray(batch_first(padded(x, window)).swapaxes(1, -1)).swapaxes(1, -1)
+    windows = col2im.window_view(batch_last(whole), kernel, output, window)
     share, outs = w.shape[1], w.shape[0] // window.groups
     parts = [
         xp(x).tensordot(
@@ -31,7 +31,7 @@ def correlate_by_contraction(x: Array, w: Array, window: Window, bias: Array | N
         for group in range(window.groups)
     ]
     y = xp(x).concatenate(parts, -1)  # (*P, N, O)
-    columns.add_bias(y.swapaxes(0, -1), bias)
+    im2col.add_bias(y.swapaxes(0, -1), bias)
     return y.transpose((rank, rank + 1, *range(rank)))
 
 
@@ -51,10 +51,10 @@ def transpose_by_convolution(y: Array, w: Array, window: Window, size: Size) -> 
         start = r - before + s * first
         target.append(slice(start, start + s * (last - first), s) if last > first else slice(0))
         source.append(slice(first, max(first, last)))
-    spread[tuple(target)] = innermost(y)[tuple(source)]
+    spread[tuple(target)] = batch_last(y)[tuple(source)]
     kernel = xp(w).flip(swapped(w, groups), tuple(range(2, w.ndim)))
     dense = Window((1,) * rank, ((0, 0),) * rank, window.dilation, groups)
-    return columns.correlate(outermost(spread), kernel, dense)
+    return im2col.correlate(batch_first(spread), kernel, dense)
 
 
 def weight_by_convolution(x: Array, y: Array, window: Window, kernel: Size) -> Array:
@@ -66,5 +66,5 @@ def weight_by_convolution(x: Array, y: Array, window: Window, kernel: Size) -> A
     inputs = x.reshape(batch, groups, share, *size).swapaxes(0, 2).reshape(share, groups * batch, *size)
     kernels = y.swapaxes(0, 1)
     exchanged = Window(window.dilation, window.padding, window.stride, groups)
-    w = columns.correlate(inputs, kernels, exchanged).swapaxes(0, 1)
+    w = im2col.correlate(inputs, kernels, exchanged).swapaxes(0, 1)
     return w[(slice(None), slice(None), *(slice(k) for k in kernel))]

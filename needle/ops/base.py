@@ -1,10 +1,10 @@
-"""The outlines (shape, dtype) of results, which LAZY_MODE knows before it computes them."""
+"""The specs (shape, dtype) of results, which LAZY_MODE knows before it computes them."""
 
 from __future__ import annotations
 
 from needle.autograd import TensorOp
-from needle.backend_ndarray import cpu
-from needle.lazy import Outline
+from needle.backend import cpu
+from needle.lazy import Spec
 from needle.ops.operand import broadcast_shape
 
 
@@ -20,11 +20,11 @@ class Elementwise(TensorOp):
     """An op whose elements come from the elements in the same place, of operands that broadcast."""
 
     def infer(self, *inputs):
-        return Outline(broadcast_shape(type(self).__name__, *(x.shape for x in inputs)), dtype_of(self, *inputs))
+        return Spec(broadcast_shape(type(self).__name__, *(x.shape for x in inputs)), dtype_of(self, *inputs))
 
 
 class Reshaping(TensorOp):
     """An op whose result has the elements of its input, or zeros, in `self.shape`."""
 
     def infer(self, x, *_):
-        return Outline(self.shape, x.dtype)
+        return Spec(self.shape, x.dtype)

@@ -18,7 +18,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import needle as ndl
-from needle.backend_ndarray import threads
+from needle.backend import parallel
 from tests.standin.device import STANDIN
 
 pytestmark = pytest.mark.skipif(not ThreadpoolController().select(user_api="blas").lib_controllers, reason="no BLAS")
@@ -37,22 +37,22 @@ def count(request):
 
 def test_every_piece_is_done_once(count):
     done = []
-    threads.share(done.append, range(100))
+    parallel.parallel_for(done.append, range(100))
     assert sorted(done) == list(range(100))
 
 
 def test_the_pieces_meet_at_one_time(count):
     """As many pieces as there are threads wait for each other, which one thread alone could not end."""
     barrier = threading.Barrier(count)
-    threads.share(lambda piece: barrier.wait(timeout=10), range(count))
+    parallel.parallel_for(lambda piece: barrier.wait(timeout=10), range(count))
     assert not barrier.broken
 
 
 def test_blas_has_one_thread_in_a_share_and_its_own_number_after(count):
     seen = []
-    threads.share(lambda piece: seen.append(blas_threads()), range(3))
+    parallel.parallel_for(lambda piece: seen.append(blas_threads()), range(3))
     assert seen == [1, 1, 1]
-    assert blas_threads() == threads.worker_count() == count
+    assert blas_threads() == parallel.worker_count() == count
 
 
 def test_an_error_comes_out_and_ends_the_work(count):
@@ -65,10 +65,10 @@ def test_an_error_comes_out_and_ends_the_work(count):
         done.append(piece)
 
     with pytest.raises(IndexError, match="piece 1"):
-        threads.share(work, range(1000))
+        parallel.parallel_for(work, range(1000))
     assert len(done) < 999
     assert blas_threads() == count
-    threads.share(done.append, ["after"])
+    parallel.parallel_for(done.append, ["after"])
     assert done[-1] == "after"
 
 
@@ -89,19 +89,19 @@ def test_an_interrupt_waits_for_those_that_help(count):
             wrote.append(piece)
 
     with pytest.raises(KeyboardInterrupt):
-        threads.share(work, range(count))
+        parallel.parallel_for(work, range(count))
     assert len(wrote) == count - 1
-    assert blas_threads() == threads.worker_count() == count
+    assert blas_threads() == parallel.worker_count() == count
 
 
 def test_without_threads_to_be_had_the_work_is_done(count, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads, "_helpers", threads._Helpers())
+    monkeypatch.setattr(parallel, "_helpers", parallel._Helpers())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done = []
-    threads.share(done.append, range(9))
+    parallel.parallel_for(done.append, range(9))
     assert sorted(done) == list(range(9))
 
 
@@ -115,7 +115,7 @@ def test_a_share_that_failed_keeps_nothing_alive(count):
     gc.disable()
     try:
         with suppress(ValueError):
-            threads.share(fail, range(4))
+            parallel.parallel_for(fail, range(4))
         del fail, held
         assert alive() is None
     finally:
@@ -130,10 +130,10 @@ def test_a_share_within_a_share_is_done_in_place(count):
 
     def outer(piece):
         here = threading.current_thread().name
-        threads.share(lambda _: inner(piece), range(3))
+        parallel.parallel_for(lambda _: inner(piece), range(3))
         assert (here, piece) in names
 
-    threads.share(outer, range(4))
+    parallel.parallel_for(outer, range(4))
     assert {piece for _, piece in names} == set(range(4))
 
 
@@ -145,10 +145,10 @@ def test_shares_of_two_threads_do_not_wait_for_each_other(count):
         begun.set()
         assert ended.wait(timeout=10)
 
-    other = threading.Thread(target=threads.share, args=(slow, range(count)))
+    other = threading.Thread(target=parallel.parallel_for, args=(slow, range(count)))
     other.start()
     begun.wait(timeout=10)
-    threads.share(done.append, range(5))
+    parallel.parallel_for(done.append, range(5))
     ended.set()
     other.join()
     assert sorted(done) == list(range(5))
@@ -159,11 +159,11 @@ def test_blas_has_one_thread_in_a_share_of_any_thread():
     code = """
 import threading
 from threadpoolctl import ThreadpoolController
-from needle.backend_ndarray import threads
+from needle.backend import parallel
 blas = ThreadpoolController().select(user_api="blas").lib_controllers[0]
 seen, before = [], blas.num_threads
-threads.share(lambda piece: None, range(2))
-other = threading.Thread(target=threads.share, args=(lambda piece: seen.append(blas.num_threads), range(3)))
+parallel.parallel_for(lambda piece: None, range(2))
+other = threading.Thread(target=parallel.parallel_for, args=(lambda piece: seen.append(blas.num_threads), range(3)))
 other.start()
 other.join()
 assert seen == [1, 1, 1], seen
@@ -215,7 +215,7 @@ print(used() - before)
 def test_the_number_of_workers_is_the_same_during_a_share(count):
     """What is cut for so many threads is cut alike, and so summed alike, while another thread shares out."""
     seen = []
-    threads.share(lambda piece: seen.append(threads.worker_count()), range(3))
+    parallel.parallel_for(lambda piece: seen.append(parallel.worker_count()), range(3))
     assert seen == [count] * 3
 
 
@@ -228,24 +228,24 @@ def test_the_error_state_of_numpy_holds_in_every_thread(count):
 
     with np.errstate(over="ignore"), warnings.catch_warnings():
         warnings.simplefilter("error")
-        threads.share(overflow, range(count))
+        parallel.parallel_for(overflow, range(count))
     with np.errstate(over="raise"), pytest.raises(FloatingPointError):
-        threads.share(overflow, range(count))
+        parallel.parallel_for(overflow, range(count))
 
 
 def test_stretches_cut_all_rows_into_blocks(count):
     for length, row in ((1, 1), (10, 1 << 20), (7, 1 << 22), (1000, 4), (0, 8), (64, 1 << 13)):
-        pieces = ndl.cpu().stretches(length, row)
+        pieces = ndl.cpu().chunks(length, row)
         assert [i for piece in pieces for i in range(length)[piece]] == list(range(length))
         if length * row >= 1 << 22:
             assert len(pieces) >= min(count, length)
-    assert len(ndl.cpu().stretches(10, 1 << 22)) == 10
-    assert len(STANDIN.stretches(10, 1 << 22)) == 1
+    assert len(ndl.cpu().chunks(10, 1 << 22)) == 10
+    assert len(STANDIN.chunks(10, 1 << 22)) == 1
 
 
 def test_another_device_does_its_work_in_order():
     done = []
-    STANDIN.share(done.append, range(9))
+    STANDIN.parallel_for(done.append, range(9))
     assert done == list(range(9))
     assert STANDIN.worker_count() == 1
 
@@ -254,14 +254,14 @@ def test_a_forked_child_makes_threads_of_its_own():
     code = """
 import os, sys, threading
 from threadpoolctl import threadpool_limits
-from needle.backend_ndarray import threads
+from needle.backend import parallel
 threadpool_limits(2, user_api="blas")
-barrier = threading.Barrier(threads.worker_count())
-threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+barrier = threading.Barrier(parallel.worker_count())
+parallel.parallel_for(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
 child = os.fork()
 if not child:
-    assert threads.worker_count() == barrier.parties
-    threads.share(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+    assert parallel.worker_count() == barrier.parties
+    parallel.parallel_for(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

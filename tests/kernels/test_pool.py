@@ -7,12 +7,12 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 from needle import kernels
-from needle.kernels import Window, pooling
-from needle.kernels.layout import outermost
+from needle.kernels import Window, pool
+from needle.kernels.layout import batch_first
 
 ORDERS = {
     "row-major": lambda x: x,
-    "batch innermost": lambda x: outermost(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
+    "batch innermost": lambda x: batch_first(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
 }
 WINDOWS = {
     "2x2": (2, 2, 0),
@@ -50,7 +50,7 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
     found = []
     with ThreadpoolController().limit(limits=threads, user_api="blas"):
         for least in (1 << 40, 0):
-            monkeypatch.setattr(pooling, "SHARED_IMAGES", least)
+            monkeypatch.setattr(pool, "SHARED_IMAGES", least)
             found.append(results(order(x), order(y), kernel, window))
     for array, expected in zip(*found, strict=True):
         np.testing.assert_array_equal(array, expected, strict=True)
@@ -62,10 +62,10 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
 
 def test_a_big_batch_is_shared(monkeypatch):
     parts = []
-    cpu = type(pooling.device_of(np.ones(1)))
-    monkeypatch.setattr(cpu, "share", lambda self, work, pieces, products: parts.extend(pieces))
+    cpu = type(pool.device_of(np.ones(1)))
+    monkeypatch.setattr(cpu, "parallel_for", lambda self, work, pieces, uses_blas: parts.extend(pieces))
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         for batch in (64, 8):
-            x = outermost(np.ones((16, 28, 28, batch), "float32"))
+            x = batch_first(np.ones((16, 28, 28, batch), "float32"))
             kernels.max_windows(x, (2, 2), Window.make("pool", 2, (2, 2), 0, 1))
     assert len(parts) == 2

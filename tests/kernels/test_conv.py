@@ -16,8 +16,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import ThreadpoolController
 
 from needle import kernels
-from needle.backend_ndarray import device as needle_device
-from needle.kernels import Window, convolution
+from needle.backend import device as needle_device
+from needle.kernels import Window
+from needle.kernels.conv import dispatch
 from tests.kernels.windows import ORDERS, Problem, arrange, is_batch_innermost, orders, problems
 
 TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
@@ -425,7 +426,7 @@ def test_threads_do_not_meet(device, name):
 def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired, monkeypatch):
     problem = REAL[name]
     x, w, y = map(device.asarray, problem.values(dtype="float32"))
-    monkeypatch.setattr(convolution, "PAIRED", paired)
+    monkeypatch.setattr(dispatch, "PAIRED", paired)
     with ThreadpoolController().limit(limits=workers, user_api="blas"):
         found = kernels.correlate_gradients(x, w, y, problem.window)
     _, *expected = products(problem, x, w, y)
@@ -444,9 +445,9 @@ def test_a_named_algorithm_holds_in_the_threads_that_help(monkeypatch):
 
         return run
 
-    entry = convolution.ALGORITHMS["convolution"]
+    entry = dispatch.ALGORITHMS["convolution"]
     ways = {name: recorded(name, getattr(entry, name)) for name in ("transpose", "weight")}
-    monkeypatch.setitem(convolution.ALGORITHMS, "convolution", entry._replace(**ways))
+    monkeypatch.setitem(dispatch.ALGORITHMS, "convolution", entry._replace(**ways))
     x, w, y = problem.values(dtype="float32")
     with ThreadpoolController().limit(limits=2, user_api="blas"), kernels.conv_algorithm("convolution"):
         kernels.correlate_gradients(x, w, y, problem.window)

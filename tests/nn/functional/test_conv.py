@@ -16,7 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import needle as ndl
 from needle import kernels
-from needle.kernels import Window, convolution
+from needle.kernels import Window
+from needle.kernels.conv import dispatch
 from needle.nn import functional
 from tests.kernels.windows import LARGEST, Problem, problems
 from tests.ops.derivatives import assert_like_torch, by_needle
@@ -595,7 +596,7 @@ def calls(monkeypatch):
         run = counted(name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, run)
         if name in ("correlate_transpose", "correlate_weight"):  # by which `correlate_gradients` computes
-            monkeypatch.setattr(convolution, name, run)
+            monkeypatch.setattr(dispatch, name, run)
     return counts
 
 

@@ -12,8 +12,8 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.layout import Array, innermost, outermost, padded
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array, batch_first, batch_last, padded
 from needle.kernels.window import Size, Window
 
 SHORTEST = {"forward": 32, "weight": 256}  # elements of an output row from which on rows overlap
@@ -53,7 +53,7 @@ class Columns:
         lanes = self.dilation if self.row < LONG else 1
         saved = (output[0] - self.dilation) * (kernel[0] - stride) * self.row
         self.overlap = (
-            device_of(x).reads_in_place
+            device_of(x).strided_gemm
             and self.row * lanes >= SHORTEST[purpose]
             and 1 in (stride, self.dilation)
             and saved > REORDERED * (outs // window.groups) * kernel[0]
@@ -68,7 +68,7 @@ class Columns:
         found = []
         for first in range(0, min(step, self.output[0]), lanes):
             rows = range(first, self.output[0] - lanes + 1, step)
-            for part in device_of(self.x).stretches(len(rows), copied, self.products >= SHARED):
+            for part in device_of(self.x).chunks(len(rows), copied, self.products >= SHARED):
                 chosen = slice(rows[part].start, rows[part].stop, step // lanes)
                 found.append(OutputRows(chosen, (part.stop - part.start) * lanes, lanes))
         if rest := self.output[0] % lanes:
@@ -135,15 +135,15 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
         multiply(matrix, columns.build(rows), columns.target(y, rows))
         add_bias(y[:, rows.part], bias)
 
-    device_of(x).share(work, columns.pieces())
-    return outermost(y)
+    device_of(x).parallel_for(work, columns.pieces())
+    return batch_first(y)
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
     w_shape = (y.shape[1], x.shape[1] // window.groups, *kernel)
     columns = Columns(padded(x, window), w_shape, y.shape[2:], window, "weight")
-    source = xp(y).ascontiguousarray(innermost(y))
+    source = xp(y).ascontiguousarray(batch_last(y))
     rows_first = y.shape[1] == window.groups  # depthwise: the product is one row for each group
 
     def term(rows: OutputRows) -> Array:
@@ -153,7 +153,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
         found = target @ block.swapaxes(2, 3) if rows_first else (block @ target.swapaxes(2, 3)).swapaxes(2, 3)
         return found.sum(axis=1)
 
-    return columns.weight(device_of(x).share_sum(term, columns.pieces()))
+    return columns.weight(device_of(x).parallel_sum(term, columns.pieces()))
 
 
 def add_bias(y: Array, bias: Array | None) -> None:
@@ -164,7 +164,7 @@ def add_bias(y: Array, bias: Array | None) -> None:
 
 def multiply(matrix: Array, columns: Array, out: Array) -> None:
     """(G, 1, O/G, R), (G, B, R, L) -> out (G, B, O/G, L), on the CPU by stretches of L that make small products."""
-    cuts = cut(math.prod(matrix.shape[2:]), columns.shape[3]) if device_of(matrix).reads_in_place else 1
+    cuts = cut(math.prod(matrix.shape[2:]), columns.shape[3]) if device_of(matrix).strided_gemm else 1
     if cuts > 1:
         columns, out = (
             array.reshape(*array.shape[:3], cuts, array.shape[3] // cuts).swapaxes(2, 3) for array in (columns, out)

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend_ndarray import device_of, xp
-from needle.kernels.columns import add_bias, multiply
-from needle.kernels.layout import Array, outermost, padded
-from needle.kernels.product import matmul
+from needle.backend import device_of, xp
+from needle.kernels.conv.im2col import add_bias, multiply
+from needle.kernels.layout import Array, batch_first, padded
+from needle.kernels.matmul import matmul
 from needle.kernels.window import Size, Window
 
 OUTPUTS = 4  # of a tile along each axis
@@ -60,7 +60,7 @@ class Tiles:
         """Stretches of tiles along each axis, as pieces for threads."""
         tile = self.b.shape[0] * self.x.shape[0] * math.prod(self.dilation) * self.x.shape[-1] * self.x.itemsize
         device = device_of(self.x)
-        most = max(1, TILE_BYTES * device.block_factor // max(1, tile))
+        most = max(1, TILE_BYTES * device.chunk_scale // max(1, tile))
         most = min(most, -(-math.prod(self.count) // device.worker_count()))
         cuts: list[list[slice]] = []
         for t in reversed(self.count):
@@ -123,8 +123,8 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
         add_bias(found.swapaxes(0, len(piece)), bias)
         target[...] = found
 
-    device_of(x).share(work, tiles.pieces())
-    return outermost(y[(slice(None), *(slice(p) for p in tiles.output))])
+    device_of(x).parallel_for(work, tiles.pieces())
+    return batch_first(y[(slice(None), *(slice(p) for p in tiles.output))])
 
 
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
@@ -136,7 +136,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     def term(piece: tuple[slice, ...]) -> Array:
         return tiles.of_y(source, piece) @ tiles.of_x(piece).swapaxes(1, 2)
 
-    total = device_of(x).share_sum(term, tiles.pieces())
+    total = device_of(x).parallel_sum(term, tiles.pieces())
     w = matmul(tiles.g.T, total.reshape(tiles.b.shape[0], outs * channels))
     return xp(w).ascontiguousarray(w.T).reshape(outs, channels, *kernel)
 
@@ -153,7 +153,7 @@ def pays(x: Array, w_shape: Size, window: Window) -> bool:
     """
     return (
         x.dtype == "float32"
-        and device_of(x).reads_in_place
+        and device_of(x).strided_gemm
         and fits(window, w_shape)
         and _saves(x.shape, w_shape, window)
     )
