@@ -11,15 +11,27 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from needle.backend import cpu, default_device, deserialize, device_for, device_of, serialize, to_dlpack, to_host
+from needle.backend import (
+    HostArray,
+    cpu,
+    default_device,
+    deserialize,
+    device_for,
+    device_of,
+    serialize,
+    to_dlpack,
+    to_host,
+)
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.backward import Memory, compute_gradient_of_variables
 from needle.backward import find_topo_sort as find_topo_sort  # part of this module's interface
 from needle.grad_mode import mode
 from needle.lazy import Deferred, Source, check_one_device, run, whole
 from needle.operators import TensorOperators, TensorTupleOperators
+
+TensorLike: TypeAlias = "Tensor | NDArray | HostArray | float | Sequence[Any]"  # what functions take for a tensor
 
 LAZY_MODE = False  # True: what ops give is computed when it is asked for
 

@@ -2,6 +2,9 @@
 
 from needle.backend.device import (
     BackendDevice,
+    Device,
+    DTypeLike,
+    HostArray,
     HostScalar,
     all_devices,
     cpu,
@@ -23,6 +26,9 @@ from needle.backend.malloc import keep_freed_memory
 
 __all__ = [
     "BackendDevice",
+    "DTypeLike",
+    "Device",
+    "HostArray",
     "HostScalar",
     "all_devices",
     "cpu",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from needle.backend_ndarray.ndarray import NDArray
 
 HostScalar = np.generic
+HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
+DTypeLike: TypeAlias = str | type | np.dtype[Any]
 BLOCK_BYTES = 1 << 21  # of arrays that one thread works on at a time: about what stays in a core's share of the cache
 
 
@@ -150,6 +152,9 @@ class BackendDevice:
     def worker_count(self) -> int:
         """How many threads share work."""
         return 1
+
+
+Device = BackendDevice
 
 
 class CpuDevice(BackendDevice):
