@@ -1,6 +1,6 @@
 """needle: a small automatic-differentiation framework on NumPy and CuPy, made for training small CNNs."""
 
-from needle import autograd, backend_ndarray, backend_numpy, backend_selection, data, init, nn, ops, optim
+from needle import autograd, backend_ndarray, backend_numpy, backend_selection, data, init, lazy, nn, ops, optim
 from needle.autograd import Tensor, TensorTuple
 from needle.backend import all_devices, cpu, cpu_numpy, cuda, default_device, seed, set_default_device
 from needle.backend_ndarray import BackendDevice, NDArray

@@ -1,7 +1,7 @@
 """Argument rules: one helper per rule, one message form.
 
-Every helper takes the name of the caller's operation first, returns the value in its canonical form, and raises
-`TypeError` or `ValueError` in the form `op: rule, with the values that broke it` before any array work is done.
+Every helper takes the name of the caller's operation first and returns the value in its canonical form. It raises
+`TypeError` or `ValueError` in the form `op: rule, with the values that broke it`, before any array work.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 
 def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
-    """An integer (not a bool), at least `least`."""
+    """An integer, not a bool, of at least `least`."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -36,7 +36,7 @@ def number(
     most: float = math.inf,
     below: float = math.inf,
 ) -> float:
-    """A real number at least `least`, more than `above`, at most `most` and less than `below`; NaN never is."""
+    """A real number in [`least`, `most`], above `above` and below `below`; NaN is refused."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{op}: {name} must be a number, but got {value!r}")
     real = float(value)
@@ -48,7 +48,7 @@ def number(
 
 
 def sizes(op: str, name: str, value: Any, rank: int, *, least: int | None = 0) -> tuple[int, ...]:
-    """One integer for all of `rank` axes, or a sequence of `rank`: a tuple of `rank` integers of at least `least`."""
+    """One integer for all `rank` axes, or a sequence of `rank`: a tuple of `rank` integers of at least `least`."""
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         if len(value) != rank:
             raise ValueError(f"{op}: {name} must be one integer or {rank}, but got {len(value)}: {tuple(value)}")
@@ -57,18 +57,18 @@ def sizes(op: str, name: str, value: Any, rank: int, *, least: int | None = 0) -
 
 
 def axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
-    """An axis, a sequence of different axes, or None for all: a tuple of axes in 0 .. `ndim` - 1."""
+    """An axis, a sequence of distinct axes, or None for all: a tuple of axes in [0, `ndim`)."""
     if value is None:
         return tuple(range(ndim))
-    given = tuple(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else (value,)
-    result = tuple(axis(op, entry, ndim, name) for entry in given)
+    entries = tuple(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else (value,)
+    result = tuple(axis(op, entry, ndim, name) for entry in entries)
     if len(set(result)) < len(result):
-        raise ValueError(f"{op}: axes must differ, but got {given} for {ndim} dimensions")
+        raise ValueError(f"{op}: axes must differ, but got {entries} for {ndim} dimensions")
     return result
 
 
 def axis(op: str, value: Any, ndim: int, name: str = "axis") -> int:
-    """One axis of `ndim`, counted from the end where negative: an integer in 0 .. `ndim` - 1."""
+    """One axis of `ndim`, counted from the end if negative: an integer in [0, `ndim`)."""
     index = integer(op, name, value)
     if not -ndim <= index < ndim:
         raise ValueError(f"{op}: {name} must lie in [{-ndim}, {ndim - 1}], but got {index}")
@@ -90,6 +90,21 @@ def instance(op: str, name: str, value: Any, kind: type) -> Any:
 
 
 def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) -> None:
-    """Two properties that must agree: `what` of the arguments called `names`."""
+    """Require two properties to agree: `what` of the arguments called `names`."""
     if first != second:
         raise ValueError(f"{op}: {names[0]} and {names[1]} must agree in {what}, but got {first} and {second}")
+
+
+def floats(op: str, **tensors: Any) -> None:
+    """Require the tensors (or arrays with `dtype` and `device`) to have one floating dtype and lie on one device."""
+    values = list(tensors.values())
+    dtype, device = values[0].dtype, values[0].device
+    for value in values[1:]:
+        if value.device != device:
+            places = " and ".join(str(t.device) for t in values)
+            raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {places}")
+    for value in values:
+        if value.dtype != dtype or dtype.kind != "f":
+            rule = "one floating dtype" if len(values) > 1 else "a floating dtype"
+            dtypes = " and ".join(str(t.dtype) for t in values)
+            raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}")

@@ -1,44 +1,35 @@
-"""Values that are computed when they are asked for, as the course's LAZY_MODE has it.
+"""LAZY_MODE: results of ops are computed when they are first asked for.
 
-A deferred value knows the op and the inputs that it will come from. Asking for its `array` computes it, and it becomes
-a plain value; its shape and dtype are known before that where its op can tell them (`Op.infer`). A write into memory
-that deferred values read computes them first, so that results are those of eager mode.
+A deferred value holds a thunk: the op and the inputs that it comes from. Asking for its `array` computes it, and it
+becomes a plain value. Its shape and dtype are known before that if its op can infer them (`Op.infer`). A write into
+memory that deferred values read computes them first, so results equal those of eager mode.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-from needle.backend import HostScalar, device_of
-from needle.backend_ndarray import BackendDevice
-
-if TYPE_CHECKING:
-    from needle.autograd import Op, Value
+from needle.autograd import Tensor, TensorTuple
+from needle.backend import Device
+from needle.graph import Op, Spec, Value, check_one_device, run
 
 
-class Spec(NamedTuple):
-    """What can be known of a tensor before it is computed."""
-
-    shape: tuple[int, ...]
-    dtype: Any
-
-
-class Source:
-    """What a deferred value will come from, and its spec (for a tuple: a tuple of them) once that is asked for."""
+class Thunk:
+    """A pending computation: op and inputs, plus the spec (for a tuple: a tuple of specs) once inferred."""
 
     __slots__ = ("device", "inputs", "op", "spec")
 
-    def __init__(self, op: Op | Same, inputs: Sequence[Value]) -> None:
+    def __init__(self, op: Op, inputs: Sequence[Value]) -> None:
         self.op, self.inputs, self.device = op, inputs, op.device or inputs[0].device
         self.spec: Any = None
 
 
-class Same:
+class Identity(Op):
     """The op of a detached value: it is its input."""
 
-    differentiable, is_view, device = False, True, None
+    differentiable, is_view = False, True
 
     def compute(self, array: Any) -> Any:
         return array
@@ -48,110 +39,110 @@ class Same:
 
 
 class Deferred:
-    """The part of a value that is not computed yet; `plain` is the class that it will be of then."""
+    """Mixin of values that are not computed yet; `eager_class` is the class they turn into."""
 
     __slots__ = ()
+    eager_class: type[Any]
+    thunk: Thunk
 
-    if TYPE_CHECKING:
-        plain: type[Value]
-        source: Source
+    @classmethod
+    def defer(cls, op: Op, inputs: Sequence[Value]) -> Any:
+        """A value to be computed by `op` later, registered with the memory that it reads."""
+        check_one_device(type(op).__name__, inputs)
+        self: Any = object.__new__(cls)
+        self.thunk = Thunk(op, inputs)
+        for x in inputs:
+            x.version_counter().add_pending(self)
+        return self
 
     def __getattr__(self, name: str) -> Any:
-        if name != "array":  # which is unset, until now
+        if name != "array":  # Python asks here because the slot is unset until the value is computed
             raise AttributeError(f"{type(self).__name__}: the attribute must be defined, but got {name!r}")
-        _settle(self, lambda value: not isinstance(value, Deferred), _compute)
+        _resolve(self, _is_computed, _compute)
         return self.array
 
     @classmethod
     def make_leaf(cls, array: Any, requires_grad: bool = False) -> Any:
-        return cls.plain.make_leaf(array, requires_grad)
+        return cls.eager_class.make_leaf(array, requires_grad)
 
     def detach(self) -> Any:
-        return self.plain.make_from_op(Same(), (self,))  # type: ignore[arg-type]
+        return self.eager_class.make_from_op(Identity(), (self,))
 
     @property
-    def device(self) -> BackendDevice:
-        return self.source.device
+    def device(self) -> Device:
+        return self.thunk.device
 
     @property
     def spec(self) -> Any:
         return spec_of(self)
 
 
-def run(op: Any, inputs: Sequence[Value]) -> Any:
-    """The raw array that `op` computes of its inputs."""
-    if len(inputs) == 2:  # as below, without the lists: most ops have two inputs or one
-        first, second = inputs[0].array, inputs[1].array
-        if type(first) is not type(second):
-            check_one_device(type(op).__name__, inputs)
-        array = op.compute(first, second)
-    elif len(inputs) == 1:
-        array = op.compute(inputs[0].array)
-    else:
-        arrays = [x.array for x in inputs]
-        if len(set(map(type, arrays))) > 1:
-            check_one_device(type(op).__name__, inputs)
-        array = op.compute(*arrays)
-    return whole(array) if isinstance(array, HostScalar) else array
+class DeferredTensor(Deferred, Tensor):
+    """A tensor that is not computed yet."""
+
+    __slots__ = ()
+    eager_class = Tensor
 
 
-def whole(array: Any) -> Any:
-    """An array, also where NumPy's ufuncs made a scalar of it because it has no axes."""
-    return device_of(array).asarray(array) if isinstance(array, HostScalar) else array
+class DeferredTensorTuple(Deferred, TensorTuple):
+    """A tuple of tensors that is not computed yet."""
+
+    __slots__ = ()
+    eager_class = TensorTuple
 
 
-def check_one_device(op: str, inputs: Sequence[Value]) -> None:
-    """Refuse inputs on different devices, naming both."""
-    device = inputs[0].device
-    for x in inputs[1:]:
-        if x.device is not device and x.device != device:
-            raise TypeError(f"{op}: inputs must be on one device, but got {device} and {x.device}")
+Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
 
 
 def spec_of(value: Any) -> Any:
-    """The spec of a value, inferred where it is not computed."""
+    """The spec of a value, inferred if it is not computed."""
     if isinstance(value, Deferred):
-        _settle(value, _has_outline, _infer)
-    return value.source.spec if isinstance(value, Deferred) else _drawn(value.array)
+        _resolve(value, _has_spec, _infer)
+    return value.thunk.spec if isinstance(value, Deferred) else _spec_of_array(value.array)
 
 
-def _drawn(array: Any) -> Any:
-    return tuple(map(_drawn, array)) if isinstance(array, tuple) else Spec(array.shape, array.dtype)
+def _spec_of_array(array: Any) -> Any:
+    return tuple(map(_spec_of_array, array)) if isinstance(array, tuple) else Spec(array.shape, array.dtype)
 
 
-_settling = threading.RLock()  # threads may ask for one value at one time
+_resolving = threading.RLock()  # several threads may ask for one value at once
 
 
-def _settle(value: Any, settled: Callable[[Any], bool], settle: Callable[[Any], None]) -> None:
-    """Settle a deferred value after all that it depends on, without recursion."""
-    waiting = [value]
-    with _settling:
-        while waiting:
-            if settled(waiting[-1]):
-                waiting.pop()
-            elif needed := [x for x in waiting[-1].source.inputs if not settled(x)]:
-                waiting += needed
+def _resolve(value: Any, is_done: Callable[[Any], bool], do: Callable[[Any], None]) -> None:
+    """Apply `do` to a deferred value after all that it depends on, without recursion."""
+    stack = [value]
+    with _resolving:
+        while stack:
+            if is_done(stack[-1]):
+                stack.pop()
+            elif pending := [x for x in stack[-1].thunk.inputs if not is_done(x)]:
+                stack += pending
             else:
-                settle(waiting[-1])
+                do(stack[-1])
+
+
+def _is_computed(value: Any) -> bool:
+    return not isinstance(value, Deferred)
 
 
 def _compute(value: Any) -> None:
+    """Compute a deferred value whose inputs are computed; it becomes an instance of its eager class."""
     try:
-        array = run(value.source.op, value.source.inputs)
-    except AttributeError as error:  # which Python would take for a missing attribute of the value
-        raise RuntimeError(f"{type(value.source.op).__name__}: compute must not fail, but got {error!r}") from error
+        array = run(value.thunk.op, value.thunk.inputs)
+    except AttributeError as error:  # Python would take it for a missing attribute of the value
+        raise RuntimeError(f"{type(value.thunk.op).__name__}: compute must not fail, but got {error!r}") from error
     value.array = array
-    value.plain.spec.__set__(value, array)  # the slot that the property covers until now
-    value.__class__ = value.plain
-    del value.source
+    value.eager_class.spec.__set__(value, array)  # the slot that the property `spec` hides until now
+    value.__class__ = value.eager_class
+    del value.thunk
 
 
-def _has_outline(value: Any) -> bool:
-    return not isinstance(value, Deferred) or value.source.spec is not None
+def _has_spec(value: Any) -> bool:
+    return not isinstance(value, Deferred) or value.thunk.spec is not None
 
 
 def _infer(value: Any) -> None:
-    """Find the spec of a value from those of its inputs; where its op cannot tell, compute it."""
-    value.source.spec = value.source.op.infer(*map(spec_of, value.source.inputs))
-    if value.source.spec is None:
-        _settle(value, lambda x: not isinstance(x, Deferred), _compute)
+    """Infer the spec of a value from those of its inputs; compute the value if its op cannot tell."""
+    value.thunk.spec = value.thunk.op.infer(*map(spec_of, value.thunk.inputs))
+    if value.thunk.spec is None:
+        _resolve(value, _is_computed, _compute)

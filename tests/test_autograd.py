@@ -67,7 +67,7 @@ class ProductAndQuotient(TensorTupleOp):
 class Watched(TensorOp):
     """The identity; calls `watch(out_grad)` whenever its gradient is asked for."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
     def __init__(self, watch):
         self.watch = watch
@@ -383,7 +383,7 @@ def test_a_second_backward_through_a_released_graph_says_so():
     y = ops.exp(x * 3)
     y.backward(create_graph=False)
     message = re.escape(
-        "backward: the graph must be there still, but an earlier backward released the result of Exp(); "
+        "backward: the graph must exist, but an earlier backward released the result of Exp(); "
         "pass retain_graph=True to that one"
     )
     with pytest.raises(RuntimeError, match=f"^{message}$"):
@@ -858,7 +858,7 @@ def test_a_gradient_of_a_wrong_shape_is_an_error(leaf, shape):
 
     x = Tensor([1.0, 2.0])
     y = Wrong()(x if leaf else x + x)
-    message = f"backward: gradients must have the shape of their tensor, (2,), but Wrong() gave {shape}"
+    message = f"backward: gradients must have the shape of their tensor, (2,), but Wrong() returned {shape}"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         y.backward()
 

@@ -11,7 +11,7 @@ import pytest
 
 import needle as ndl
 from needle import Tensor
-from needle.backward import Memory
+from needle.graph import VersionCounter
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -183,7 +183,7 @@ def test_one_element_is_a_number(shape):
 @pytest.mark.parametrize("convert", [Tensor.item, float, int, bool])
 @pytest.mark.parametrize("shape", [(2,), (0,), (2, 1)])
 def test_other_sizes_are_no_number(convert, shape):
-    message = f"item: a tensor of one element is needed, but got shape {shape}"
+    message = f"item: the tensor must have one element, but got shape {shape}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         convert(Tensor(np.zeros(shape)))
 
@@ -195,7 +195,7 @@ def test_len_and_iteration(x):
     (first * second).sum().backward()
     same(x.grad, [[3, 4], [1, 2]])
     for use in (len, iter):
-        with pytest.raises(TypeError, match=r"^len: a tensor of at least one dimension is needed, but got shape \(\)$"):
+        with pytest.raises(TypeError, match=r"^len: the tensor must have at least one dimension, but got shape \(\)$"):
             use(Tensor(1.0))
 
 
@@ -303,7 +303,7 @@ def test_a_pickled_tensor_does_not_remember_the_writes_of_its_process(monkeypatc
     for _ in range(3):
         x.cached_data.fill(2)
     pickled = pickle.dumps(x)
-    monkeypatch.setattr(Memory, "now", 0)  # as in a fresh process
+    monkeypatch.setattr(VersionCounter, "clock", 0)  # as in a fresh process
     x = pickle.loads(pickled)
     y = x * x
     Tensor([1.0]).cached_data.fill(2)

@@ -1,15 +1,27 @@
-"""The specs (shape, dtype) of results, which LAZY_MODE knows before it computes them."""
+"""Base classes of ops that infer shape and dtype of their result in the same way.
+
+An op without parameters is made once, as a constant of its file (`ADD`). Functions check their arguments and call ops;
+a gradient calls ops directly.
+"""
 
 from __future__ import annotations
 
-from needle.autograd import TensorOp
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from needle.autograd import Tensor, TensorOp
 from needle.backend import cpu
-from needle.lazy import Spec
+from needle.graph import Array as Array  # what `compute` sees
+from needle.graph import Op, Spec
+from needle.kernels import Size
 from needle.ops.operand import broadcast_shape
 
+Axes: TypeAlias = int | Sequence[int] | None  # an axis, several, or None for all
+Gradients: TypeAlias = tuple[Tensor | None, ...]  # one per input, None where no gradient flows
 
-def dtype_of(op, *inputs):
-    """The dtype of the result of arithmetic: where no input is of floats, that of a trial with one element of each."""
+
+def result_dtype(op: Op, *inputs: Any) -> Any:
+    """The dtype of `op`'s result; without a floating input, found by computing on one element of each."""
     namespace, dtypes = cpu().xp, {x.dtype for x in inputs}
     if any(dtype.kind == "f" for dtype in dtypes):
         return namespace.result_type(*dtypes)
@@ -17,14 +29,17 @@ def dtype_of(op, *inputs):
 
 
 class Elementwise(TensorOp):
-    """An op whose elements come from the elements in the same place, of operands that broadcast."""
+    """An op that combines elements in the same place, of operands that broadcast."""
 
-    def infer(self, *inputs):
-        return Spec(broadcast_shape(type(self).__name__, *(x.shape for x in inputs)), dtype_of(self, *inputs))
+    def infer(self, *inputs: Any) -> Spec:
+        shape = broadcast_shape(type(self).__name__, *(x.shape for x in inputs))
+        return Spec(shape, result_dtype(self, *inputs))
 
 
-class Reshaping(TensorOp):
-    """An op whose result has the elements of its input, or zeros, in `self.shape`."""
+class FixedShape(TensorOp):
+    """An op whose result has the dtype of its input and the shape `self.shape`."""
 
-    def infer(self, x, *_):
+    shape: Size
+
+    def infer(self, x: Any, *_: Any) -> Spec:
         return Spec(self.shape, x.dtype)

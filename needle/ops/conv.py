@@ -1,94 +1,82 @@
 """Convolution: three ops, each the derivative of the others.
 
 ⟨y, conv(x, w)⟩ is linear in x, in w and in y. Its partial derivatives are `Correlate`, `CorrelateTranspose` and
-`CorrelateWeight`, and the gradient of each is the other two.
+`CorrelateWeight`, and the gradient of each is the other two. `docs/convolution.md` derives them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from needle import check, kernels
-from needle.autograd import Tensor, TensorOp, TensorTupleOp
-from needle.grad_mode import is_grad_enabled
-from needle.kernels import Window, same_padding
-from needle.lazy import Spec
-from needle.ops.operand import tensor
-from needle.ops.reduce import summation
-from needle.ops.shape import pad, permute
+from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.graph import Spec
+from needle.kernels import Size, Window
+from needle.ops.arithmetic import ADD
+from needle.ops.base import Array, Gradients
+from needle.ops.operand import check_fit, check_sizes, tensor, window_padding
+from needle.ops.reduce import Summation
+from needle.ops.shape import Pad, Permute, Reshape
+
+__all__ = ["conv"]
 
 
 class Correlate(TensorOp):
-    """Cross-correlate, and add a bias (O,) if there is one: x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)."""
+    """Cross-correlate, and add an optional bias (O,): x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)."""
 
-    reads_inputs = slice(2)
+    saved_inputs = (0, 1)
 
-    def __init__(self, window):
+    def __init__(self, window: Window) -> None:
         self.window = window
 
-    def compute(self, x, w, *bias):
+    def compute(self, x: Array, w: Array, *bias: Array) -> Array:
         return kernels.correlate(x, w, self.window, *bias)
 
-    def infer(self, x, w, *bias):
+    def infer(self, x: Any, w: Any, *bias: Any) -> Spec:
         return Spec((x.shape[0], w.shape[0], *self.window.output(x.shape[2:], w.shape[2:])), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         x, w, *bias = node.inputs
-        if x.requires_grad and w.requires_grad and not is_grad_enabled():
-            both = CorrelateGradients(self.window)(out_grad, x, w)
-            grads = both[0], both[1]
-        else:
-            grads = (
-                CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
-                CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
-            )
-        return *grads, *(summation(out_grad, (0, *range(2, x.ndim))) if b.requires_grad else None for b in bias)
+        grads: Gradients = (
+            CorrelateTranspose(self.window, x.shape[2:])(out_grad, w) if x.requires_grad else None,
+            CorrelateWeight(self.window, w.shape[2:])(x, out_grad) if w.requires_grad else None,
+        )
+        if bias:
+            grads += (Summation(_all_but_channels(x))(out_grad) if bias[0].requires_grad else None,)
+        return grads
 
-
-class CorrelateGradients(TensorTupleOp):
-    """Both at once, on two threads: y (N, O, *P), x (N, C, *S), w (O, C/G, *K) -> those in x and in w. A constant."""
-
-    differentiable = False
-
-    def __init__(self, window):
-        self.window = window
-
-    def compute(self, y, x, w):
-        return kernels.correlate_gradients(x, w, y, self.window)
-
-    def infer(self, y, x, w):
-        return x, w
-
-
-class Turn(TensorOp):
-    """The same values (N, C, *S) in batch-innermost memory order."""
-
-    reads_inputs = False
-
-    def compute(self, x):
-        return kernels.turned(x)
-
-    def infer(self, x):
-        return x
-
-    def gradient(self, out_grad, node):
-        return out_grad
+    def compute_gradient(
+        self, out_grad: Array, y: Array, x: Array, w: Array, *bias: Array, needed: Sequence[bool]
+    ) -> tuple[Array | None, ...]:
+        """The gradients in x and w side by side on two threads where that is faster."""
+        x_grad = w_grad = None
+        if needed[0] and needed[1]:
+            x_grad, w_grad = kernels.correlate_gradients(x, w, out_grad, self.window)
+        elif needed[0]:
+            x_grad = kernels.correlate_transpose(out_grad, w, self.window, x.shape[2:])
+        elif needed[1]:
+            w_grad = kernels.correlate_weight(x, out_grad, self.window, w.shape[2:])
+        if not bias:
+            return x_grad, w_grad
+        return x_grad, w_grad, kernels.sums(out_grad, _all_but_channels(x)).reshape(-1) if needed[2] else None
 
 
 class CorrelateTranspose(TensorOp):
     """The derivative in x, of sizes `size`: y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)."""
 
-    def __init__(self, window, size):
+    def __init__(self, window: Window, size: Size) -> None:
         self.window, self.size = window, size
 
-    def compute(self, y, w):
+    def compute(self, y: Array, w: Array) -> Array:
         return kernels.correlate_transpose(y, w, self.window, self.size)
 
-    def infer(self, y, w):
+    def infer(self, y: Any, w: Any) -> Spec:
         return Spec((y.shape[0], w.shape[1] * self.window.groups, *self.size), y.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         y, w = node.inputs
         return (
             Correlate(self.window)(out_grad, w) if y.requires_grad else None,
@@ -99,16 +87,16 @@ class CorrelateTranspose(TensorOp):
 class CorrelateWeight(TensorOp):
     """The derivative in w, of sizes `kernel`: x (N, C, *S), y (N, O, *P) -> w (O, C/G, *K)."""
 
-    def __init__(self, window, kernel):
+    def __init__(self, window: Window, kernel: Size) -> None:
         self.window, self.kernel = window, kernel
 
-    def compute(self, x, y):
+    def compute(self, x: Array, y: Array) -> Array:
         return kernels.correlate_weight(x, y, self.window, self.kernel)
 
-    def infer(self, x, y):
+    def infer(self, x: Any, y: Any) -> Spec:
         return Spec((y.shape[1], x.shape[1] // self.window.groups, *self.kernel), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         x, y = node.inputs
         return (
             CorrelateTranspose(self.window, x.shape[2:])(y, out_grad) if x.requires_grad else None,
@@ -117,59 +105,70 @@ class CorrelateWeight(TensorOp):
 
 
 class Unfold(TensorOp):
-    """The columns of x: (N, C, *S) -> (N, C·K, P)."""
+    """The columns of x (im2col): (N, C, *S) -> (N, C·K, P)."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, window, kernel):
+    def __init__(self, window: Window, kernel: Size) -> None:
         self.window, self.kernel = window, kernel
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return kernels.unfold(x, self.window, self.kernel)
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         positions = self.window.output(x.shape[2:], self.kernel)
         return Spec((x.shape[0], x.shape[1] * math.prod(self.kernel), math.prod(positions)), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return Fold(self.window, self.kernel, node.inputs[0].shape[2:])(out_grad)
 
 
 class Fold(TensorOp):
-    """The transpose of Unfold: each column added back in its place: (N, C·K, P) -> (N, C, *S)."""
+    """The transpose of Unfold (col2im): columns added back in their places, (N, C·K, P) -> (N, C, *S)."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, window, kernel, size):
+    def __init__(self, window: Window, kernel: Size, size: Size) -> None:
         self.window, self.kernel, self.size = window, kernel, size
 
-    def compute(self, columns):
+    def compute(self, columns: Array) -> Array:
         return kernels.fold(columns, self.window, self.kernel, self.size)
 
-    def infer(self, columns):
+    def infer(self, columns: Any) -> Spec:
         return Spec((columns.shape[0], columns.shape[1] // math.prod(self.kernel), *self.size), columns.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return Unfold(self.window, self.kernel)(out_grad)
 
 
-def convolve(op, x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
-    """Cross-correlate x (N, C, *S) with w (O, C/G, *K) over any number of spatial axes, plus bias (O,): (N, O, *P).
+def _all_but_channels(x: Any) -> Size:
+    """The axes of x (N, C, *S) over which a bias gradient sums."""
+    return (0, *range(2, x.ndim))
 
-    Each option is one integer or one for each spatial axis; `padding` may also be a pair (before, after) for each axis,
-    "valid" (none) or "same" (as many outputs as inputs, at stride 1). With padding on both sides
-    P = floor((S + 2·padding - dilation·(K - 1) - 1) / stride) + 1. `op` is the caller's name, for its errors:
-    ValueError where shapes or options do not fit together, TypeError where dtypes do not.
+
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+def convolve(
+    op: str, rank: int, x: TensorLike, w: TensorLike, bias: TensorLike | None,
+    stride: Any, padding: Any, dilation: Any, groups: Any,
+) -> Tensor:  # fmt: skip
+    """Cross-correlate x (N, C, *S) or (C, *S) with w (O, C/G, *K) over `rank` axes, plus bias (O,): (N, O, *P).
+
+    The one place that checks the arguments of a convolution; `op` is the caller's name, for its errors. Each option is
+    one integer or one per axis; `padding` may also hold a pair (before, after) per axis, or be "valid" or "same".
+    Raises ValueError if shapes or options do not fit together, TypeError if dtypes or devices do not.
     """
     x, w = tensor(op, x), tensor(op, w)
-    rank = w.ndim - 2
-    if rank < 1 or x.ndim != w.ndim:
+    batched = _has_batch(op, rank, x)
+    if not batched:
+        x = Reshape((1, *x.shape))(x)
+    if w.ndim != rank + 2:
         raise ValueError(
             f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
         )
-    if isinstance(padding, str):
-        padding = named_padding(op, padding, w.shape[2:], stride, dilation)
-    window = Window.make(op, rank, stride, padding, dilation, groups)
+    window = Window.make(op, rank, stride, window_padding(op, padding, w.shape[2:], stride, dilation), dilation, groups)
+    operands = (x, w) if bias is None else (x, w, _bias(op, bias, w.shape[0]))
     if w.shape[1] * window.groups != x.shape[1]:
         raise ValueError(
             f"{op}: weight {w.shape} reads {w.shape[1]} channels per group x groups={window.groups}, "
@@ -180,25 +179,30 @@ def convolve(op, x, w, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
     if not w.shape[0]:
         raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
     check_fit(op, x, w.shape[2:], window)
-    check_floats(op, x=x, weight=w)
-    if type(x) is Tensor and x.op is None and kernels.is_turned_by_blocks(x.array):
-        x = Turn()(x)  # images: once for the convolution and its gradient, 2 % of a step of ResNet9
-    return Correlate(window)(x, w) if bias is None else Correlate(window)(x, w, bias)
+    check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
+    y = Correlate(window)(*operands)
+    return y if batched else Reshape(y.shape[1:])(y)
 
 
-def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
-    """The transpose of `convolve` in its input: x (N, C, *P), w (C, O/G, *K) -> (N, O, *S).
+def convolve_transpose(
+    op: str, rank: int, x: TensorLike, w: TensorLike, bias: TensorLike | None,
+    stride: Any, padding: Any, output_padding: Any, groups: Any, dilation: Any,
+) -> Tensor:  # fmt: skip
+    """The transpose of `convolve` in its input: x (N, C, *P) or (C, *P), w (C, O/G, *K), bias (O,) -> (N, O, *S).
 
-    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: of all sizes that a convolution with this
-    window brings to P the smallest, and `output_padding` more at the end. Errors as in `convolve`.
+    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size from which a convolution
+    with this window produces P, plus `output_padding` at the end. Errors as in `convolve`.
     """
     x, w = tensor(op, x), tensor(op, w)
-    rank = w.ndim - 2
-    if rank < 1 or x.ndim != w.ndim:
+    batched = _has_batch(op, rank, x)
+    if not batched:
+        x = Reshape((1, *x.shape))(x)
+    if w.ndim != rank + 2:
         raise ValueError(
             f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
         )
     window = Window.make(op, rank, stride, padding, dilation, groups)
+    operands = (x, w) if bias is None else (x, w, _bias(op, bias, w.shape[1] * window.groups))
     extra = check.sizes(op, "output_padding", output_padding, rank)
     for more, s, d in zip(extra, window.stride, window.dilation, strict=True):
         if more >= max(s, d):
@@ -214,98 +218,79 @@ def convolve_transpose(op, x, w, *, stride=1, padding=0, output_padding=0, group
     least = window.input(x.shape[2:], w.shape[2:])
     size = tuple(n + more for n, more in zip(least, extra, strict=True))
     if min(size) < 1:
-        raise ValueError(f"{op}: the output must have a size, but x {x.shape} and this window give {size}")
-    check_floats(op, x=x, weight=w)
-    # More elements at the end are less padding cut off there; what goes beyond the last window is zeros.
+        raise ValueError(f"{op}: each size of the output must be at least 1, but x {x.shape} and the options give {size}")
+    check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
+    # Output padding takes away from the padding after; what reaches beyond the last window is zeros.
     pairs = tuple(
         (min(before, n + before + after), max(0, after - more))
         for n, (before, after), more in zip(least, window.padding, extra, strict=True)
     )
     window = replace(window, padding=pairs)
     reached = window.input(x.shape[2:], w.shape[2:])
-    beyond = ((0, n - m) for n, m in zip(size, reached, strict=True))
-    return pad(CorrelateTranspose(window, reached)(x, w), ((0, 0), (0, 0), *beyond))
+    y = CorrelateTranspose(window, reached)(x, w)
+    if reached != size:
+        y = Pad(((0, 0), (0, 0), *((0, n - m) for n, m in zip(size, reached, strict=True))), 0)(y)
+    if len(operands) == 3:
+        y = ADD(y, Reshape((1, -1) + (1,) * rank)(operands[2]))
+    return y if batched else Reshape(y.shape[1:])(y)
 
 
-def to_columns(op, x, kernel, *, dilation=1, padding=0, stride=1):
-    """What the kernel meets at each position: (N, C, *S) -> (N, C·K, P), channels and kernel positions row-major."""
-    x = tensor(op, x)
+def _has_batch(op: str, rank: int, x: Tensor) -> bool:
+    """Whether x is (N, C, *S), not (C, *S); ValueError for any other rank."""
+    if x.ndim not in (rank + 1, rank + 2):
+        raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
+    return x.ndim == rank + 2
+
+
+def _bias(op: str, bias: TensorLike, channels: int) -> Tensor:
+    """A bias for that many out-channels."""
+    bias = tensor(op, bias)
+    if bias.shape != (channels,):
+        raise ValueError(f"{op}: bias must have the shape {(channels,)} of out-channels, but got {bias.shape}")
+    return bias
+
+
+def to_columns(op: str, x: Tensor, kernel: Size, *, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
+    """The input elements under the kernel at each position: (N, C, *S) -> (N, C·K, P), row-major in channel and tap."""
     window = Window.make(op, len(kernel), stride, padding, dilation)
     check_fit(op, x, kernel, window)
-    check_floats(op, x=x)
+    check.floats(op, x=x)
     return Unfold(window, kernel)(x)
 
 
-def from_columns(op, x, size, kernel, *, dilation=1, padding=0, stride=1):
-    """The transpose of `to_columns`: each column added back in its place: (N, C·K, P) -> (N, C, *S), S = `size`."""
-    x = tensor(op, x)
+def from_columns(
+    op: str, x: Tensor, size: Size, kernel: Size, *, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
+    """The transpose of `to_columns`: columns added back in their places, (N, C·K, P) -> (N, C, *S), S = `size`."""
     window = Window.make(op, len(kernel), stride, padding, dilation)
     positions, taps = window.output(size, kernel), math.prod(kernel)
     if min(positions) < 1:
         raise ValueError(
             f"{op}: the kernel must fit into the padded output, but its extent is {window.extent(kernel)} "
-            f"and that of output_size {size} is {window.padded(size)}"
+            f"and the padded output_size {size} is {window.padded(size)}"
         )
     if x.ndim != 3 or x.shape[1] % taps or x.shape[2] != math.prod(positions):
         raise ValueError(
             f"{op}: x must be (N, C·{taps}, {' x '.join(map(str, positions))}) for output_size {size}, "
             f"but got {x.shape}"
         )
-    check_floats(op, x=x)
+    check.floats(op, x=x)
     return Fold(window, kernel, size)(x)
 
 
-def conv(x, weight, stride=1, padding=1):
-    """The course's convolution: x (N, H, W, C), weight (K, K, C, O) -> (N, P, P, O); its default padding is 1."""
+def conv(x: TensorLike, weight: TensorLike, stride: Any = 1, padding: Any = 1) -> Tensor:
+    """The course's convolution: x (N, H, W, C), weight (K, K, C, O) -> (N, P, P, O); its default padding is 1.
+
+    Raises ValueError if shapes or options do not fit together, TypeError if dtypes do not.
+    """
     x, weight = tensor("conv", x), tensor("conv", weight)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
-            f"conv: x (N, H, W, C) and weight (K, K, C, O) are needed, but got {x.shape} and {weight.shape}"
+            f"conv: x must be (N, H, W, C) and weight (K, K, C, O), but got shapes {x.shape} and {weight.shape}"
         )
-    y = convolve("conv", permute(x, (0, 3, 1, 2)), permute(weight, (3, 2, 0, 1)), stride=stride, padding=padding)
-    return permute(y, (0, 2, 3, 1))
+    x, weight = Permute((0, 3, 1, 2))(x), Permute((3, 2, 0, 1))(weight)
+    return Permute((0, 2, 3, 1))(convolve("conv", 2, x, weight, None, stride, padding, 1, 1))
 
 
-def named_padding(op, name, kernel, stride, dilation):
-    """The padding that "valid" or "same" stands for, as pairs; "same" at another stride than 1 has no one meaning."""
-    check.one_of(op, "padding", name, ("valid", "same"))
-    rank = len(kernel)
-    if name == "valid":
-        return ((0, 0),) * rank
-    if set(check.sizes(op, "stride", stride, rank, least=1)) != {1}:
-        raise ValueError(
-            f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding gives the padding '
-            "for ceil(size / stride) outputs"
-        )
-    return same_padding(kernel, kernel, (1,) * rank, check.sizes(op, "dilation", dilation, rank, least=1))
-
-
-def check_sizes(op, x, kernel):
-    """Refuse an empty input or kernel; only the batch and the channels may be empty."""
-    if min(x.shape[2:]) < 1:
-        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x.shape}")
-    if min(kernel) < 1:
-        raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
-
-
-def check_fit(op, x, kernel, window):
-    """Refuse an empty input, and a kernel that is empty or larger than the padded input."""
-    check_sizes(op, x, kernel)
-    if min(window.output(x.shape[2:], kernel)) < 1:
-        raise ValueError(
-            f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "
-            f"and that of x {x.shape} is {window.padded(x.shape[2:])}"
-        )
-
-
-def check_floats(op, **tensors):
-    """Refuse tensors that are not of one floating dtype, or not on one device."""
-    devices = [t.device for t in tensors.values()]
-    if any(device != devices[0] for device in devices):
-        names, given = " and ".join(tensors), " and ".join(map(str, devices))
-        raise TypeError(f"{op}: {names} must be on one device, but got {given}")
-    dtypes = [t.dtype for t in tensors.values()]
-    if any(dtype.kind != "f" or dtype != dtypes[0] for dtype in dtypes):
-        names, given = " and ".join(tensors), " and ".join(map(str, dtypes))
-        rule = "one floating dtype" if len(dtypes) > 1 else "a floating dtype"
-        raise TypeError(f"{op}: {names} must have {rule}, but got {given}")
+check_floats = check.floats  # TODO until merged
+named_padding = window_padding  # TODO until merged

@@ -1,69 +1,70 @@
-"""The cross-entropy of class indices as one op: in a step of a small classifier each node more shows."""
+"""The cross-entropy of class indices as one op: in a small classifier's step, graph nodes dominate."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
-from needle.autograd import TensorOp
+from needle.autograd import Tensor, TensorOp
 from needle.backend import xp
-from needle.grad_mode import is_grad_enabled
-from needle.lazy import Spec
-from needle.ops.arithmetic import divide_scalar, multiply, subtract
-from needle.ops.index import one_hot
-from needle.ops.reduce import softmax
-from needle.ops.shape import permute
+from needle.graph import Spec
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar
+from needle.ops.base import Array, Gradients
+from needle.ops.index import OneHot
+from needle.ops.reduce import Softmax
+from needle.ops.shape import Permute
 
 
 class CrossEntropy(TensorOp):
     """The mean of -log softmax(x)[class]: x (N, C, *S) or (C,), classes of int64 (N, *S) or () -> ().
 
-    With 64 rows of 10 classes forward and backward take half of the time of LogSoftmax, GetItem, Negate and Mean.
+    For 64 rows of 10 classes, forward and backward take half the time of LogSoftmax, GetItem, Negate and Mean.
     """
 
-    def compute(self, x, classes):
+    def compute(self, x: Array, classes: Array) -> Array:
         axis = class_axis(x)
         shifted = x - x.max(axis=axis, keepdims=True)
         log_total = xp(x).log(xp(x).exp(shifted).sum(axis=axis))
-        return (log_total - shifted[places(classes, axis)]).mean()
+        return (log_total - shifted[class_index(classes, axis)]).mean()
 
-    def infer(self, x, classes):
+    def infer(self, x: Any, classes: Any) -> Spec:
         return Spec((), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         x, classes = node.inputs
-        if not is_grad_enabled():
-            return CrossEntropyGradient()(out_grad, x, classes), None
-        ones, axis = one_hot(x.shape[class_axis(x)], classes, x.dtype), class_axis(x)
-        ones = permute(ones, (*range(axis), classes.ndim, *range(axis, classes.ndim)))
-        rest = subtract(softmax(x, axis), ones)
-        return multiply(rest, divide_scalar(out_grad, math.prod(classes.shape))), None
-
-
-class CrossEntropyGradient(TensorOp):
-    """The gradient of CrossEntropy in x: in place, and in the memory order of x. A constant for the graph."""
-
-    differentiable = False
-
-    def compute(self, grad, x, classes):
         axis = class_axis(x)
-        out = x - x.max(axis=axis, keepdims=True)
-        xp(x).exp(out, out)
-        out /= out.sum(axis=axis, keepdims=True)
-        out[places(classes, axis)] -= 1
-        out *= grad / classes.size
-        return out
+        ones = OneHot(x.shape[axis], x.dtype)(classes)  # (N, *S, C)
+        ones = Permute((*range(axis), classes.ndim, *range(axis, classes.ndim)))(ones)  # (N, C, *S)
+        difference = ADD(Softmax(axis)(x), NEGATE(ones))
+        return MULTIPLY(difference, DivScalar(math.prod(classes.shape))(out_grad)), None
 
-    def infer(self, grad, x, classes):
-        return x
+    def compute_gradient(
+        self, out_grad: Array, y: Array, x: Array, classes: Array, *, needed: Sequence[bool]
+    ) -> tuple[Array, None]:
+        """The gradient in place, in the memory order of x."""
+        axis = class_axis(x)
+        x_grad = x - x.max(axis=axis, keepdims=True)
+        xp(x).exp(x_grad, x_grad)
+        x_grad /= x_grad.sum(axis=axis, keepdims=True)
+        x_grad[class_index(classes, axis)] -= 1
+        x_grad *= out_grad / classes.size
+        return x_grad, None
 
 
-def class_axis(x):
-    """The axis of the classes."""
+CROSS_ENTROPY = CrossEntropy()
+
+
+def class_axis(x: Any) -> int:
+    """The axis of the classes in (N, C, *S) or (C,)."""
     return min(x.ndim - 1, 1)
 
 
-def places(classes, axis):
-    """The index of the places (N, C, *S) that the classes (N, *S) are."""
+def class_index(classes: Array, axis: int) -> tuple[Array, ...]:
+    """The index that selects, from (N, C, *S), the element of class `classes` (N, *S) at every position."""
     grid = [xp(classes).arange(n) for n in classes.shape]
     grid = [line.reshape((-1,) + (1,) * (len(grid) - i - 1)) for i, line in enumerate(grid)]
     return (*grid[:axis], classes, *grid[axis:])
+
+
+places = class_index  # TODO until merged

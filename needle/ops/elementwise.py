@@ -1,19 +1,43 @@
-"""Elementwise functions: torch's derivatives where a function has a kink."""
+"""Elementwise functions. At a kink they have torch's derivative."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
-from needle.autograd import TensorOp
+from needle import tuning
+from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
-from needle.kernels import SHARED_BYTES, elementwise
-from needle.ops.arithmetic import add_scalar, cast, divide, mul_scalar, multiply, negate
-from needle.ops.base import Elementwise
-from needle.ops.logic import equal, greater, greater_equal, less, less_equal, where
-from needle.ops.operand import constant, number, pair, tensor
+from needle.kernels import elementwise
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, cast
+from needle.ops.base import Array, Elementwise, Gradients
+from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
+from needle.ops.operand import constant, number, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
 
-SMALL = 2048  # elements up to which NumPy's `maximum` with a number is faster than its `clip`, which is better at many
+__all__ = [
+    "EWisePow",
+    "Exp",
+    "Log",
+    "ReLU",
+    "Tanh",
+    "abs",
+    "clamped_log",
+    "clip",
+    "exp",
+    "expm1",
+    "hardtanh",
+    "log",
+    "maximum",
+    "minimum",
+    "power",
+    "relu",
+    "sigmoid",
+    "sign",
+    "softplus",
+    "sqrt",
+    "tanh",
+]
 
 # ---- smooth functions ------------------------------------------------------------------------------------------------
 
@@ -21,112 +45,114 @@ SMALL = 2048  # elements up to which NumPy's `maximum` with a number is faster t
 class Exp(Elementwise):
     """e ** x."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).exp(x)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, node)
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, node)
 
 
 class Expm1(Elementwise):
-    """e ** x - 1, exact where x is small."""
+    """e ** x - 1, exact for small x."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).expm1(x)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, add_scalar(node, 1))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, AddScalar(1)(node))
 
 
 class Log(Elementwise):
     """The natural logarithm."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).log(x)
 
-    def gradient(self, out_grad, node):
-        return divide(out_grad, node.inputs[0])
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return DIVIDE(out_grad, node.inputs[0])
 
 
 class ClampedLog(Elementwise):
-    """The natural logarithm, at least -100; its derivative is that of log, but that at 1e-12 for x below (float16: at
-    its smallest normal number, 2 ** -14)."""
+    """max(log x, -100); derivative 1 / max(x, 1e-12), for float16 1 / max(x, 2 ** -14), its smallest normal number."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         zero = x == 0
         return xp(x).where(zero, -100, xp(x).maximum(xp(x).log(xp(x).where(zero, 1, x)), -100))
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        return divide(out_grad, clip(x, 1e-12 if x.dtype.itemsize > 2 else 2.0**-14))
+        return DIVIDE(out_grad, Clip(1e-12 if x.dtype.itemsize > 2 else 2.0**-14, None)(x))
 
 
 class Sqrt(Elementwise):
     """The square root."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).sqrt(x)
 
-    def gradient(self, out_grad, node):
-        return divide(out_grad, mul_scalar(node, 2))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return DIVIDE(out_grad, MulScalar(2)(node))
 
 
 class Tanh(Elementwise):
     """The hyperbolic tangent."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).tanh(x)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, add_scalar(negate(multiply(node, node)), 1))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, AddScalar(1)(NEGATE(MULTIPLY(node, node))))
 
 
 class Sigmoid(Elementwise):
-    """1 / (1 + e ** -x), by way of e ** -|x|, which cannot overflow and keeps small results exact."""
+    """1 / (1 + e ** -x), computed from e ** -|x|, which cannot overflow and keeps small results exact."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         small = xp(x).exp(xp(x).minimum(x, x * -1.0))
         return xp(x).maximum(small, x >= 0) / (small + 1)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, multiply(node, add_scalar(negate(node), 1)))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, MULTIPLY(node, AddScalar(1)(NEGATE(node))))
 
 
 class Softplus(Elementwise):
     """log(1 + e ** x), which neither overflows nor vanishes before e ** x does."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).log1p(xp(x).exp(-xp(x).abs(x))) + xp(x).maximum(x, 0)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, sigmoid(node.inputs[0]))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, Sigmoid()(node.inputs[0]))
 
 
 class EWisePow(Elementwise):
     """a ** b; the derivative in b is 0 where a is 0."""
 
-    def compute(self, a, b):
+    def compute(self, a: Array, b: Array) -> Array:
         return a**b
 
-    def gradient(self, out_grad, node):
-        a, b = (cast(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is of float16
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
+        a, b = (cast(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
+        zero, one = scalar_like(0.0, b), scalar_like(1, b)
         a_grad = b_grad = None
-        if a.requires_grad:
-            slope = where(equal(b, 0), 0.0, multiply(b, power(a, where(equal(b, 0), 1, add_scalar(b, -1)))))
-            a_grad = sum_like(multiply(out_grad, slope), a)
-        if b.requires_grad:
-            slope = where(equal(a, 0), 0.0, multiply(power(a, b), log(where(equal(a, 0), 1, a))))
-            b_grad = sum_like(multiply(out_grad, slope), b)
+        if a.requires_grad:  # b · a ** (b - 1), and 0 for b = 0 even where a is 0
+            flat = EQUAL(b, scalar_like(0, b))
+            slope = WHERE(flat, zero, MULTIPLY(b, EWisePow()(a, WHERE(flat, one, AddScalar(-1)(b)))))
+            a_grad = sum_like(MULTIPLY(out_grad, slope), a)
+        if b.requires_grad:  # a ** b · log a
+            flat = EQUAL(a, scalar_like(0, a))
+            slope = WHERE(flat, zero, MULTIPLY(EWisePow()(a, b), Log()(WHERE(flat, one, a))))
+            b_grad = sum_like(MULTIPLY(out_grad, slope), b)
         return a_grad, b_grad
 
 
@@ -136,28 +162,28 @@ class EWisePow(Elementwise):
 class Abs(Elementwise):
     """The absolute value; its derivative at 0 is 0."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).abs(x)
 
-    def gradient(self, out_grad, node):
-        return multiply(out_grad, sign(node.inputs[0]))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(out_grad, Sign()(node.inputs[0]))
 
 
 class Sign(Elementwise):
-    """-1, 0 or 1; a constant for the graph."""
+    """-1, 0 or 1; the result is a constant."""
 
     differentiable = False
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return device_of(x).sign(x)
 
 
-def _rectified(x, out=None):
+def _relu(x: Array, out: Array | None = None) -> Array:
     return x.clip(0, math.inf, out=out)  # NumPy's `maximum` with a number takes three times as long
 
 
-def _gated(x, y, out=None):
-    # NumPy multiplies by bools 20 times faster than it chooses with `where`.
+def _relu_grad(x: Array, y: Array, out: Array | None = None) -> Array:
+    # NumPy multiplies by bools 20 times faster than it selects with `where`.
     if out is None and y.strides == x.strides:
         return y * (x > 0)
     return xp(x).multiply(y, x > 0, out=xp(x).empty_like(x, dtype=y.dtype) if out is None else out)
@@ -166,97 +192,113 @@ def _gated(x, y, out=None):
 class ReLU(Elementwise):
     """max(x, 0), whose zeros may have either sign; its derivative at 0 is 0."""
 
-    def compute(self, x):
-        if x.size < SMALL or x.dtype.kind != "f":
+    def compute(self, x: Array) -> Array:
+        if x.size < tuning.RELU_BY_MAXIMUM or x.dtype.kind != "f":
             return xp(x).maximum(x, 0)
-        return _rectified(x) if x.nbytes < SHARED_BYTES else elementwise(_rectified, x)
+        return _relu(x) if x.nbytes < tuning.SHARED_BYTES else elementwise(_relu, x)
 
-    def gradient(self, out_grad, node):
-        return _gate(out_grad, constant(node.inputs[0]))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return RELU_GRAD(out_grad, constant(node.inputs[0]))
 
 
-class Gate(TensorOp):
-    """Each element where x is positive, else 0, in the memory order of x, which a gradient need not come in."""
+class ReLUGrad(TensorOp):
+    """y where x is positive, else 0, in the memory order of x."""
 
-    reads_inputs = slice(1, None)
+    saved_inputs = (1,)
 
-    def compute(self, y, x):
-        return _gated(x, y) if x.nbytes < SHARED_BYTES else elementwise(_gated, x, y)
+    def compute(self, y: Array, x: Array) -> Array:
+        return _relu_grad(x, y) if x.nbytes < tuning.SHARED_BYTES else elementwise(_relu_grad, x, y)
 
-    def infer(self, y, x):
+    def infer(self, y: Any, x: Any) -> Any:
         return y
 
-    def gradient(self, out_grad, node):
-        return _gate(out_grad, node.inputs[1]), None
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
+        return RELU_GRAD(out_grad, node.inputs[1]), None
 
 
-class Extremum(Elementwise):
-    """The larger (or smaller) of a and b; where they are equal each takes half of the gradient."""
+class _Larger(Elementwise):
+    """Base of Maximum and Minimum: where a and b are equal, each takes half of the gradient."""
 
-    def __init__(self, name):
-        self.name = name
-
-    def compute(self, a, b):
-        return getattr(xp(a), self.name)(a, b)
-
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         a, b = node.inputs
-        wins = greater if self.name == "maximum" else less
-        half = where(equal(a, b), mul_scalar(out_grad, 0.5), 0)
+        zero = scalar_like(0, out_grad)
+        half = WHERE(EQUAL(a, b), MulScalar(0.5)(out_grad), zero)
+        wins = GREATER if isinstance(self, Maximum) else LESS
         return (
-            sum_like(where(wins(a, b), out_grad, half), a) if a.requires_grad else None,
-            sum_like(where(wins(b, a), out_grad, half), b) if b.requires_grad else None,
+            sum_like(WHERE(wins(a, b), out_grad, half), a) if a.requires_grad else None,
+            sum_like(WHERE(wins(b, a), out_grad, half), b) if b.requires_grad else None,
         )
 
 
-class Clip(Elementwise):
-    """x limited to [low, high]; the derivative is 1 within, the ends included."""
+class Maximum(_Larger):
+    """The larger of a and b."""
 
-    def __init__(self, low, high):
+    def compute(self, a: Array, b: Array) -> Array:
+        return xp(a).maximum(a, b)
+
+
+class Minimum(_Larger):
+    """The smaller of a and b."""
+
+    def compute(self, a: Array, b: Array) -> Array:
+        return xp(a).minimum(a, b)
+
+
+class Clip(Elementwise):
+    """x limited to [low, high]; the derivative is 1 inside, ends included. None leaves a side open."""
+
+    def __init__(self, low: float | None, high: float | None) -> None:
         self.low, self.high = low, high
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).clip(x, self.low, self.high)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
         if self.low is not None:
-            out_grad = multiply(out_grad, greater_equal(x, self.low))
+            out_grad = MULTIPLY(out_grad, GREATER_EQUAL(x, scalar_like(self.low, x)))
         if self.high is not None:
-            out_grad = multiply(out_grad, less_equal(x, self.high))
+            out_grad = MULTIPLY(out_grad, LESS_EQUAL(x, scalar_like(self.high, x)))
         return out_grad
 
 
 class HardTanh(Clip):
-    """x limited to [low, high]; the derivative is 1 within, the ends excluded."""
+    """x limited to [low, high]; the derivative is 1 inside, ends excluded."""
 
-    def gradient(self, out_grad, node):
+    low: float
+    high: float
+
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        return multiply(out_grad, multiply(greater(x, self.low), less(x, self.high)))
+        inside = MULTIPLY(GREATER(x, scalar_like(self.low, x)), LESS(x, scalar_like(self.high, x)))
+        return MULTIPLY(out_grad, inside)
 
+
+RELU, RELU_GRAD = ReLU(), ReLUGrad()
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
-_relu, _gate = ReLU(), Gate()  # made once: they are in every network
 
-
-def power(a, b):
-    """a ** b for operands that broadcast."""
+def power(a: TensorLike, b: TensorLike) -> Tensor:
+    """a ** b for operands that broadcast; the derivative in b is 0 where a is 0."""
     return EWisePow()(*pair("power", a, b))
 
 
-def maximum(a, b):
+def maximum(a: TensorLike, b: TensorLike) -> Tensor:
     """The larger of a and b; where they are equal each takes half of the gradient."""
-    return Extremum("maximum")(*pair("maximum", a, b))
+    return Maximum()(*pair("maximum", a, b))
 
 
-def minimum(a, b):
+def minimum(a: TensorLike, b: TensorLike) -> Tensor:
     """The smaller of a and b; where they are equal each takes half of the gradient."""
-    return Extremum("minimum")(*pair("minimum", a, b))
+    return Minimum()(*pair("minimum", a, b))
 
 
-def clip(x, low=None, high=None):
-    """x limited to [low, high]; None leaves a side open."""
+def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
+    """x limited to [low, high]; None leaves a side open. The derivative is 1 inside, ends included.
+
+    Raises ValueError if both bounds are None, or `low` exceeds `high`.
+    """
     low, high = (bound if bound is None else number("clip", bound) for bound in (low, high))
     if low is None and high is None:
         raise ValueError("clip: at least one bound must be given, but got low=None and high=None")
@@ -265,64 +307,64 @@ def clip(x, low=None, high=None):
     return Clip(low, high)(tensor("clip", x))
 
 
-def hardtanh(x, low=-1, high=1):
-    """x limited to [low, high] as by `clip`, but with a derivative of 0 at the ends."""
+def hardtanh(x: TensorLike, low: float = -1, high: float = 1) -> Tensor:
+    """x limited to [low, high] like `clip`, but with derivative 0 at the ends."""
     low, high = number("hardtanh", low), number("hardtanh", high)
     if low > high:
         raise ValueError(f"hardtanh: low must not exceed high, but got {low} and {high}")
     return HardTanh(low, high)(tensor("hardtanh", x))
 
 
-def exp(x):
+def exp(x: TensorLike) -> Tensor:
     """e ** x."""
     return Exp()(tensor("exp", x))
 
 
-def expm1(x):
-    """e ** x - 1, exact where x is small."""
+def expm1(x: TensorLike) -> Tensor:
+    """e ** x - 1, exact for small x."""
     return Expm1()(tensor("expm1", x))
 
 
-def clamped_log(x):
+def clamped_log(x: TensorLike) -> Tensor:
     """The natural logarithm of x, at least -100, with a derivative of at most 1e12."""
     return ClampedLog()(tensor("clamped_log", x))
 
 
-def log(x):
+def log(x: TensorLike) -> Tensor:
     """The natural logarithm of x."""
     return Log()(tensor("log", x))
 
 
-def sqrt(x):
+def sqrt(x: TensorLike) -> Tensor:
     """The square root of x."""
     return Sqrt()(tensor("sqrt", x))
 
 
-def abs(x):
+def abs(x: TensorLike) -> Tensor:
     """The absolute value of x; its derivative at 0 is 0."""
     return Abs()(tensor("abs", x))
 
 
-def sign(x):
-    """-1, 0 or 1; a constant for the graph."""
+def sign(x: TensorLike) -> Tensor:
+    """-1, 0 or 1; the result is a constant."""
     return Sign()(tensor("sign", x))
 
 
-def tanh(x):
+def tanh(x: TensorLike) -> Tensor:
     """The hyperbolic tangent of x."""
     return Tanh()(tensor("tanh", x))
 
 
-def sigmoid(x):
+def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + e ** -x)."""
     return Sigmoid()(tensor("sigmoid", x))
 
 
-def softplus(x):
+def softplus(x: TensorLike) -> Tensor:
     """log(1 + e ** x)."""
     return Softplus()(tensor("softplus", x))
 
 
-def relu(x):
+def relu(x: TensorLike) -> Tensor:
     """max(x, 0); its derivative at 0 is 0."""
-    return _relu(tensor("relu", x))
+    return RELU(tensor("relu", x))

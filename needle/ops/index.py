@@ -2,96 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 from needle import check
-from needle.autograd import Tensor, TensorOp
-from needle.backend import cpu, device_of, xp
-from needle.lazy import Spec
-from needle.ops.base import Reshaping
+from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.backend import DTypeLike, cpu, device_of, xp
+from needle.graph import Spec
+from needle.kernels import Size
+from needle.ops.base import Array, FixedShape, Gradients
 from needle.ops.operand import tensor
 
+__all__ = ["getitem", "one_hot"]
 
-class _FromInput:
-    """Stands in an op's index for an index array, which is an input of the op."""
 
-    def __repr__(self):
+class _ArrayInput:
+    """Placeholder in an op's index for an index array, which is an input of the op."""
+
+    def __repr__(self) -> str:
         return "array"
 
 
-_INPUT = _FromInput()
+_INPUT = _ArrayInput()
 
 
-def _filled(index, arrays):
-    """The index with the arrays put back in."""
+def _with_arrays(index: tuple[Any, ...], arrays: Iterable[Array]) -> tuple[Any, ...]:
+    """The index with arrays in place of the placeholders."""
     arrays = iter(arrays)
     return tuple(next(arrays) if entry is _INPUT else entry for entry in index)
 
 
 class GetItem(TensorOp):
-    """x[index]: slices, integers, None and Ellipsis in `index`, index arrays as further inputs."""
+    """x[index]: slices, integers, None and Ellipsis in `index`; index arrays are further inputs."""
 
-    reads_inputs, is_view = slice(1, None), True
+    is_view = True
 
-    def __init__(self, index):
+    def __init__(self, index: tuple[Any, ...]) -> None:
         self.index = index
 
-    def compute(self, x, *arrays):
-        return x[_filled(self.index, arrays)]
+    @property
+    def saved_inputs(self) -> range:  # the index arrays
+        return range(1, 1 + self.index.count(_INPUT))
 
-    def infer(self, x, *arrays):
+    def compute(self, x: Array, *arrays: Array) -> Array:
+        return x[_with_arrays(self.index, arrays)]
+
+    def infer(self, x: Any, *arrays: Any) -> Spec | None:
         if any(array.dtype.kind == "b" for array in arrays):
-            return None  # the values of a mask tell how many elements it picks
+            return None  # the values of a mask decide how many elements it selects
         namespace = cpu().xp
-        picked = namespace.broadcast_to(False, x.shape)[
-            _filled(self.index, (namespace.zeros(array.shape, array.dtype) for array in arrays))
-        ]
-        return Spec(picked.shape, x.dtype)
+        empty = (namespace.zeros(array.shape, array.dtype) for array in arrays)
+        selected = namespace.broadcast_to(False, x.shape)[_with_arrays(self.index, empty)]
+        return Spec(selected.shape, x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         x, *arrays = node.inputs
         return (PutItem(self.index, x.shape)(out_grad, *arrays), *[None] * len(arrays))
 
 
-class PutItem(Reshaping):
-    """Zeros of `shape` with x added at `index`; what is addressed twice adds up."""
+class PutItem(FixedShape):
+    """Zeros of `shape` with x added at `index`; elements addressed twice add up."""
 
-    reads_inputs = slice(1, None)
-
-    def __init__(self, index, shape):
+    def __init__(self, index: tuple[Any, ...], shape: Size) -> None:
         self.index, self.shape = index, shape
 
-    def compute(self, x, *arrays):
-        out = xp(x).zeros(self.shape, x.dtype)
-        if arrays:
-            device_of(x).add_at(out, _filled(self.index, arrays), x)
-        else:
-            out[self.index] = x
-        return out
+    @property
+    def saved_inputs(self) -> range:  # the index arrays
+        return range(1, 1 + self.index.count(_INPUT))
 
-    def gradient(self, out_grad, node):
+    def compute(self, x: Array, *arrays: Array) -> Array:
+        y = xp(x).zeros(self.shape, x.dtype)
+        if arrays:
+            device_of(x).add_at(y, _with_arrays(self.index, arrays), x)
+        else:
+            y[self.index] = x
+        return y
+
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         _, *arrays = node.inputs
         return (GetItem(self.index)(out_grad, *arrays), *[None] * len(arrays))
 
 
 class OneHot(TensorOp):
-    """Integers in [0, n) -> rows with a one there; a constant for the graph."""
+    """Integers in [0, n) -> rows with a one at that place; the result is a constant."""
 
     differentiable = False
 
-    def __init__(self, n, dtype):
+    def __init__(self, n: int, dtype: DTypeLike) -> None:
         self.n, self.dtype = n, dtype
 
-    def compute(self, indices):
-        return device_of(indices).one_hot(self.n, indices, self.dtype).array
+    def compute(self, indices: Array) -> Array:
+        return (indices[..., None] == xp(indices).arange(self.n)).astype(self.dtype)
 
-    def infer(self, indices):
+    def infer(self, indices: Any) -> Spec:
         return Spec((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
 
 
-def getitem(x, index):
-    """x[index] by NumPy's rules: slices, integers, None, Ellipsis, and arrays or tensors of integers or bools."""
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+def getitem(x: TensorLike, index: Any) -> Tensor:
+    """x[index] by NumPy's rules: slices, integers, None, Ellipsis, and arrays or tensors of integers or bools.
+
+    Raises TypeError for index arrays of another dtype, IndexError for an index out of range.
+    """
     x = tensor("getitem", x)
     index = index if isinstance(index, tuple) else (index,)
-    template, arrays = [], []
+    template: list[Any] = []
+    arrays = []
     for entry in index:
         if entry is None or entry is Ellipsis or (isinstance(entry, (slice, int)) and not isinstance(entry, bool)):
             template.append(entry)
@@ -104,6 +122,6 @@ def getitem(x, index):
     return GetItem(tuple(template))(x, *arrays)
 
 
-def one_hot(n, indices, dtype="float32"):
-    """(*I) integers in [0, n), of any dtype -> (*I, n): ones at the indices, zeros elsewhere."""
+def one_hot(n: int, indices: TensorLike, dtype: DTypeLike = "float32") -> Tensor:
+    """(\\*I) integers in [0, n), of any dtype -> (\\*I, n): ones at the indices, zeros elsewhere."""
     return OneHot(check.integer("one_hot", "n", n, least=1), dtype)(tensor("one_hot", indices))

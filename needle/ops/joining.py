@@ -2,78 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from needle import check
-from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
+from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend import cpu, xp
-from needle.lazy import Spec
+from needle.graph import Spec
+from needle.ops.base import Array, Gradients
 from needle.ops.operand import tensor
-from needle.ops.shape import pad
+from needle.ops.shape import Pad
+
+__all__ = ["Split", "Stack", "concatenate", "split", "stack"]
 
 
 class Stack(TensorOp):
     """Tensors of one shape along a new axis."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, axis):
+    def __init__(self, axis: int) -> None:
         self.axis = axis
 
-    def compute(self, *arrays):
+    def compute(self, *arrays: Array) -> Array:
         return xp(arrays[0]).stack(arrays, self.axis)
 
-    def infer(self, *tensors):
+    def infer(self, *tensors: Any) -> Spec:
         shape = tensors[0].shape
         axis = self.axis % (len(shape) + 1)
-        shape = (*shape[:axis], len(tensors), *shape[axis:])
-        return Spec(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
+        dtype = cpu().xp.result_type(*(x.dtype for x in tensors))
+        return Spec((*shape[:axis], len(tensors), *shape[axis:]), dtype)
 
-    def gradient(self, out_grad, node):
-        parts = split(out_grad, self.axis)
-        return tuple(parts[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
+        slices = Split(self.axis)(out_grad)
+        return tuple(slices[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class Split(TensorTupleOp):
     """The slices along one axis, without that axis."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, axis):
+    def __init__(self, axis: int) -> None:
         self.axis = axis
 
-    def compute(self, x):
+    def compute(self, x: Array) -> tuple[Array, ...]:
         lead = (slice(None),) * (self.axis % x.ndim)
         return tuple(x[(*lead, i, ...)] for i in range(x.shape[self.axis]))
 
-    def infer(self, x):
+    def infer(self, x: Any) -> tuple[Spec, ...]:
         axis = self.axis % len(x.shape)
         return (Spec(x.shape[:axis] + x.shape[axis + 1 :], x.dtype),) * x.shape[axis]
 
-    def gradient(self, out_grad, node):
-        return stack(out_grad.tuple(), self.axis)
+    def gradient(self, out_grad: TensorTuple, node: Any) -> Tensor:
+        return Stack(self.axis)(*out_grad.tuple())
 
 
 class Concatenate(TensorOp):
-    """Tensors joined along an axis that they have."""
+    """Tensors joined along an existing axis."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, axis):
+    def __init__(self, axis: int) -> None:
         self.axis = axis
 
-    def compute(self, *arrays):
+    def compute(self, *arrays: Array) -> Array:
         return xp(arrays[0]).concatenate(arrays, self.axis)
 
-    def infer(self, *tensors):
+    def infer(self, *tensors: Any) -> Spec:
         shape, axis = tensors[0].shape, self.axis
         shape = (*shape[:axis], sum(x.shape[axis] for x in tensors), *shape[axis + 1 :])
         return Spec(shape, cpu().xp.result_type(*(x.dtype for x in tensors)))
 
-    def gradient(self, out_grad, node):
-        grads, start, total = [], 0, node.shape[self.axis]
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
+        grads: list[Tensor | None] = []
+        start, total = 0, node.shape[self.axis]
         for x in node.inputs:
             stop = start + x.shape[self.axis]
-            pairs = tuple((-start, stop - total) if i == self.axis else (0, 0) for i in range(node.ndim))
-            grads.append(pad(out_grad, pairs) if x.requires_grad else None)
+            crop = tuple((-start, stop - total) if i == self.axis else (0, 0) for i in range(node.ndim))
+            grads.append(Pad(crop, 0)(out_grad) if x.requires_grad else None)
             start = stop
         return tuple(grads)
 
@@ -81,33 +88,33 @@ class Concatenate(TensorOp):
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def stack(tensors, axis=0):
-    """Tensors of one shape (*S) along a new axis: (*S) each -> (…, len, …)."""
-    tensors = _several("stack", tensors)
+def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
+    """Tensors of one shape along a new axis: n tensors (\\*S) -> (…, n, …). Raises ValueError if shapes differ."""
+    tensors = _tensors("stack", tensors)
     for x in tensors:
         check.same("stack", "shape", tensors[0].shape, x.shape, ("the first tensor", "another"))
     return Stack(check.axis("stack", axis, tensors[0].ndim + 1))(*tensors)
 
 
-def split(x, axis=0):
+def split(x: TensorLike, axis: int = 0) -> TensorTuple:
     """The slices of x along `axis`, without that axis, as a TensorTuple."""
     x = tensor("split", x)
     return Split(check.axis("split", axis, x.ndim))(x)
 
 
-def concatenate(tensors, axis=0):
-    """Tensors joined along `axis`; their other sizes agree."""
-    tensors = _several("concatenate", tensors)
+def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
+    """Tensors joined along `axis`. Raises ValueError if their other sizes differ."""
+    tensors = _tensors("concatenate", tensors)
     axis = check.axis("concatenate", axis, tensors[0].ndim)
     for x in tensors:
-        rest = [t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x)]
-        check.same("concatenate", f"all sizes but axis {axis}", *rest, ("the first tensor", "another"))
+        others = [t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x)]
+        check.same("concatenate", f"all sizes but axis {axis}", *others, ("the first tensor", "another"))
         check.same("concatenate", "rank", tensors[0].ndim, x.ndim, ("the first tensor", "another"))
     return Concatenate(axis)(*tensors)
 
 
-def _several(op, tensors):
-    """A non-empty sequence of tensors as a tuple."""
+def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
+    """A non-empty sequence of operands as a tuple of tensors."""
     if not isinstance(tensors, (list, tuple, TensorTuple)) or isinstance(tensors, Tensor):
         raise TypeError(f"{op}: tensors must be a list or tuple of tensors, but got {type(tensors).__name__}")
     if not len(tensors):

@@ -3,65 +3,77 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from needle import kernels
-from needle.autograd import TensorOp
-from needle.lazy import Spec
+from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.graph import Spec
 from needle.ops.arithmetic import cast
-from needle.ops.base import dtype_of
+from needle.ops.base import Array, Gradients, result_dtype
 from needle.ops.operand import broadcast_shape, pair
-from needle.ops.shape import permute, reshape, sum_to, transpose
+from needle.ops.shape import Permute, Reshape, sum_like, swapped_axes
+
+__all__ = ["MatMul", "matmul"]
 
 
 class MatMul(TensorOp):
     """(*B, n, k), (*B, k, m) -> (*B, n, m); the axes *B broadcast."""
 
-    def compute(self, a, b):
+    def compute(self, a: Array, b: Array) -> Array:
         if a.ndim == b.ndim == 2 and a.strides[0] < a.strides[1]:
-            return kernels.matmul(b.T, a.T).T  # a batch-innermost activation makes one again
+            return kernels.matmul(b.T, a.T).T  # keep batch-last memory order
         return kernels.matmul(a, b)
 
-    def infer(self, a, b):
+    def infer(self, a: Any, b: Any) -> Spec:
         batch = broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
-        return Spec((*batch, a.shape[-2], b.shape[-1]), dtype_of(self, a, b))
+        return Spec((*batch, a.shape[-2], b.shape[-1]), result_dtype(self, a, b))
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         a, b = node.inputs
         return (
-            sum_to(matmul(out_grad, transpose(b)), a.shape) if a.requires_grad else None,
-            sum_to(matmul(transpose(a), out_grad), b.shape) if b.requires_grad else None,
+            sum_like(self(out_grad, _transposed(b)), a) if a.requires_grad else None,
+            sum_like(self(_transposed(a), out_grad), b) if b.requires_grad else None,
         )
 
 
-def matmul(a, b):
-    """(*B, n, k), (*B, k, m) -> (*B, n, m); the axes *B broadcast, and a vector stands for a row or a column."""
+def _transposed(x: Tensor) -> Tensor:
+    """(*B, n, m) -> (*B, m, n), a view."""
+    return Permute(swapped_axes(x.ndim, x.ndim - 2, x.ndim - 1))(x)
+
+
+def matmul(a: TensorLike, b: TensorLike) -> Tensor:
+    """(\\*B, n, k), (\\*B, k, m) -> (\\*B, n, m); the axes \\*B broadcast, and a vector stands for a row or a column.
+
+    Raises ValueError for operands without axes, and if the inner sizes or the axes \\*B do not fit.
+    """
     a, b = pair("matmul", a, b, broadcast=False)
     if not a.ndim or not b.ndim:
         raise ValueError(f"matmul: operands must have at least 1 axis, but got shapes {a.shape} and {b.shape}")
     if a.shape[-1] != b.shape[-2 if b.ndim > 1 else 0]:
         raise ValueError(f"matmul: the inner sizes must agree, but got shapes {a.shape} and {b.shape}")
     broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
-    if a.ndim == 1 or b.ndim == 1:
-        left = reshape(a, (1, -1)) if a.ndim == 1 else a
-        right = reshape(b, (-1, 1)) if b.ndim == 1 else b
-        product = MatMul()(left, right)
-        rows, columns = left.shape[-2:-1] * (a.ndim > 1), right.shape[-1:] * (b.ndim > 1)
-        return reshape(product, product.shape[:-2] + rows + columns)
-    return MatMul()(a, b)
+    if a.ndim > 1 and b.ndim > 1:
+        return MatMul()(a, b)
+    left = a if a.ndim > 1 else Reshape((1, a.size))(a)
+    right = b if b.ndim > 1 else Reshape((b.size, 1))(b)
+    product = MatMul()(left, right)
+    rows, columns = left.shape[-2:-1] * (a.ndim > 1), right.shape[-1:] * (b.ndim > 1)
+    return Reshape(product.shape[:-2] + rows + columns)(product)
 
 
-def matmul_along(x, matrix, axis):
-    """A product along one axis with a constant raw matrix, x first: (N, …, S, …), (S, P) -> (N, …, P, …).
+def matmul_along(x: Tensor, matrix: Array, axis: int) -> Tensor:
+    """x times a constant raw matrix along one axis: (N, …, S, …), (S, P) -> (N, …, P, …).
 
-    In batch-innermost order the axes after S, and N, are one axis of columns. float16 accumulates in float32.
+    In batch-last order the axes after S, and N, are one axis of columns. float16 accumulates in float32.
     """
     wide = cast(x, "float32") if x.dtype == "float16" else x
-    inner = permute(wide, (*range(1, x.ndim), 0))
+    inner = Permute((*range(1, x.ndim), 0))(wide)  # (…, S, …, N)
     before, after = inner.shape[: axis - 1], inner.shape[axis:]
-    matrix = x.make_const(matrix.astype(wide.dtype))
-    if math.prod(after) == 1:
-        product = matmul(reshape(inner, (math.prod(before), -1)), matrix)
-    else:
-        product = matmul(transpose(matrix), reshape(inner, (math.prod(before), matrix.shape[0], math.prod(after))))
-    product = reshape(product, (*before, matrix.shape[1], *after))
-    return cast(permute(product, (x.ndim - 1, *range(x.ndim - 1))), x.dtype)
+    weights = x.make_const(matrix.astype(wide.dtype))
+    if math.prod(after) == 1:  # (B, S) @ (S, P)
+        product = MatMul()(Reshape((math.prod(before), weights.shape[0]))(inner), weights)
+    else:  # (P, S) @ (B, S, A)
+        flat = Reshape((math.prod(before), weights.shape[0], math.prod(after)))(inner)
+        product = MatMul()(_transposed(weights), flat)
+    product = Reshape((*before, weights.shape[1], *after))(product)
+    return cast(Permute((x.ndim - 1, *range(x.ndim - 1)))(product), x.dtype)

@@ -2,46 +2,67 @@
 
 from __future__ import annotations
 
-from needle.autograd import Tensor, TensorOp
+from typing import Any
+
+from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import cpu, xp
-from needle.lazy import Spec
-from needle.ops.base import Elementwise
-from needle.ops.operand import broadcast_shape, pair, tensor
+from needle.graph import Spec
+from needle.ops.base import Array, Elementwise, Gradients
+from needle.ops.operand import broadcast_shape, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
+
+__all__ = [
+    "equal",
+    "greater",
+    "greater_equal",
+    "less",
+    "less_equal",
+    "not_equal",
+    "where",
+]
 
 
 class Where(Elementwise):
     """a where the condition holds, else b."""
 
-    def compute(self, condition, a, b):
+    def compute(self, condition: Array, a: Array, b: Array) -> Array:
         return xp(a).where(condition, a, b)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         condition, a, b = node.inputs
+        zero = scalar_like(0, out_grad)
         return (
             None,
-            sum_like(where(condition, out_grad, 0), a) if a.requires_grad else None,
-            sum_like(where(condition, 0, out_grad), b) if b.requires_grad else None,
+            sum_like(WHERE(condition, out_grad, zero), a) if a.requires_grad else None,
+            sum_like(WHERE(condition, zero, out_grad), b) if b.requires_grad else None,
         )
 
 
 class Compare(TensorOp):
-    """A comparison by its NumPy name; the result is of bools and a constant for the graph."""
+    """A comparison by its NumPy name. The result holds bools and is a constant."""
 
     differentiable = False
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def compute(self, a, b):
+    def compute(self, a: Array, b: Array) -> Array:
         return getattr(xp(a), self.name)(a, b)
 
-    def infer(self, a, b):
+    def infer(self, a: Any, b: Any) -> Spec:
         return Spec(broadcast_shape(self.name, a.shape, b.shape), cpu().xp.dtype(bool))
 
 
-def where(condition, a, b):
-    """a where `condition` holds, else b: three operands that broadcast; no gradient flows into the condition."""
+WHERE, EQUAL, NOT_EQUAL = Where(), Compare("equal"), Compare("not_equal")
+LESS, LESS_EQUAL = Compare("less"), Compare("less_equal")
+GREATER, GREATER_EQUAL = Compare("greater"), Compare("greater_equal")
+
+
+def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
+    """a where `condition` holds, else b: three operands that broadcast. No gradient flows into the condition.
+
+    Raises TypeError unless `condition` has dtype bool.
+    """
     condition = tensor("where", condition)
     if condition.dtype.kind != "b":
         raise TypeError(f"where: condition must be of bools, but got dtype {condition.dtype}")
@@ -49,34 +70,34 @@ def where(condition, a, b):
         a = tensor("where", a)
     a, b = pair("where", a, b)
     broadcast_shape("where", condition.shape, a.shape, b.shape)
-    return Where()(condition, a, b)
+    return WHERE(condition, a, b)
 
 
-def equal(a, b):
-    """Whether a == b, element by element; `==` on tensors is identity."""
-    return Compare("equal")(*pair("equal", a, b))
+def equal(a: TensorLike, b: TensorLike) -> Tensor:
+    """Whether a == b, element by element; the operator `==` on tensors tests identity."""
+    return EQUAL(*pair("equal", a, b))
 
 
-def not_equal(a, b):
+def not_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a != b, element by element."""
-    return Compare("not_equal")(*pair("not_equal", a, b))
+    return NOT_EQUAL(*pair("not_equal", a, b))
 
 
-def less(a, b):
+def less(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a < b, element by element."""
-    return Compare("less")(*pair("less", a, b))
+    return LESS(*pair("less", a, b))
 
 
-def less_equal(a, b):
+def less_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a <= b, element by element."""
-    return Compare("less_equal")(*pair("less_equal", a, b))
+    return LESS_EQUAL(*pair("less_equal", a, b))
 
 
-def greater(a, b):
+def greater(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a > b, element by element."""
-    return Compare("greater")(*pair("greater", a, b))
+    return GREATER(*pair("greater", a, b))
 
 
-def greater_equal(a, b):
+def greater_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a >= b, element by element."""
-    return Compare("greater_equal")(*pair("greater_equal", a, b))
+    return GREATER_EQUAL(*pair("greater_equal", a, b))

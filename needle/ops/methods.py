@@ -1,21 +1,25 @@
 """The operators and methods of Tensor and TensorTuple, attached from one table.
 
-Here the circle closes: `autograd` defines Tensor without knowing any op, the ops are made of tensors, and this file
-gives tensors their ops.
+`autograd` defines Tensor without knowing any op, and the ops are made of tensors. This file gives tensors their ops.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 from needle.autograd import Tensor, TensorTuple
 from needle.ops import arithmetic, elementwise, index, linalg, logic, reduce, shape, transfer, tuples
 from needle.ops.operand import is_number, number
 
 
-def _with_scalar(name, with_scalar, with_tensor):
-    """The operator that is one node with a number and another with a tensor."""
+def _with_scalar(
+    name: str, with_scalar: Callable[[Tensor, Any], Tensor], with_tensor: Callable[[Tensor, Any], Tensor]
+) -> Callable[[Tensor, Any], Tensor]:
+    """The operator that makes one node with a number and another with a tensor."""
 
-    def operator(x, other):
-        if isinstance(other, Tensor) or not is_number(other):  # the likelier, and the cheaper question
+    def operator(x: Tensor, other: Any) -> Tensor:
+        if isinstance(other, Tensor) or not is_number(other):  # the common case first
             return with_tensor(x, other)
         return with_scalar(x, other)
 
@@ -23,25 +27,25 @@ def _with_scalar(name, with_scalar, with_tensor):
     return operator
 
 
-def _reflected(function):
+def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
     return lambda x, other: function(other, x)
 
 
-def _subtract_scalar(x, scalar):
-    """x - scalar: one node, except where the dtype of x holds nothing negative."""
+def _subtract_scalar(x: Tensor, scalar: Any) -> Tensor:
+    """x - scalar: one node, unless the dtype of x has no negative numbers."""
     if x.dtype.kind in "ub":
         return arithmetic.subtract(x, scalar)
     return arithmetic.add_scalar(x, -number("subtract", scalar))
 
 
-def _subtract_from_scalar(x, scalar):
+def _subtract_from_scalar(x: Tensor, scalar: Any) -> Tensor:
     """scalar - x."""
     if x.dtype.kind != "f":
         return arithmetic.subtract(scalar, x)
     return arithmetic.add_scalar(arithmetic.negate(x), scalar)
 
 
-TENSOR_METHODS = {
+TENSOR_METHODS: dict[str, Callable[..., Tensor]] = {
     "__add__": _with_scalar("__add__", arithmetic.add_scalar, arithmetic.add),
     "__radd__": _with_scalar("__radd__", arithmetic.add_scalar, _reflected(arithmetic.add)),
     "__sub__": _with_scalar("__sub__", _subtract_scalar, arithmetic.subtract),
@@ -83,12 +87,12 @@ TENSOR_METHODS = {
     "transpose": shape.transpose,
 }
 
-TENSOR_TUPLE_METHODS = {
+TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {
     "__getitem__": tuples.tuple_get_item,
     "__add__": tuples.tuple_add,
     "with_zeros": tuples.with_zeros,
 }
 
-for tensor_class, methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
-    for method_name, method in methods.items():
-        setattr(tensor_class, method_name, method)
+for _class, _methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
+    for _name, _method in _methods.items():
+        setattr(_class, _name, _method)

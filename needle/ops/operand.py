@@ -1,4 +1,7 @@
-"""Operands: what a user may hand to an op, turned into tensors whose shapes fit."""
+"""Operands: what users pass to functions, turned into tensors whose shapes fit.
+
+Functions check, ops trust. Each function coerces its arguments here once; the ops that it calls check nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,13 @@ import numbers
 from functools import lru_cache
 from typing import Any
 
+from needle import check
 from needle.autograd import Tensor
 from needle.backend import cpu
 from needle.grad_mode import mode
+from needle.kernels import Size, Window, same_padding
 
-PLAIN = (float, int)  # looked at first: the check of an abstract class takes a third of a microsecond
+PLAIN = (float, int)  # tested first: asking the abstract class takes a third of a microsecond
 
 
 def is_number(value: Any) -> bool:
@@ -19,7 +24,7 @@ def is_number(value: Any) -> bool:
 
 
 def number(op: str, value: Any) -> Any:
-    """A number, or a host array of one element, as a Python number: it never promotes an array that it meets."""
+    """A number, or a host array with one element, as a Python number, which never promotes an array's dtype."""
     if type(value) in PLAIN:
         return value
     if not is_number(value):
@@ -31,7 +36,7 @@ def number(op: str, value: Any) -> Any:
 
 
 def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` as a tensor: itself, or a constant; Python numbers take the dtype of `like` where they can."""
+    """`value` itself if it is a tensor, else a constant. A number takes the device of `like`, and its dtype if it fits."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (str, bytes)) or value is None:
@@ -42,7 +47,7 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
         if is_number(value):
             value = number(op, value)
             dtype = like.dtype if _holds(like.dtype, value) else None
-            if dtype is not None and (dtype.kind == "f" or 0 <= value < 128):  # fits without a look; no transfer
+            if dtype is not None and (dtype.kind == "f" or 0 <= value < 128):  # fits every such dtype; no transfer
                 return Tensor.make_const(device.xp.full((), value, dtype))
     try:
         return Tensor(value, device=device, dtype=dtype, requires_grad=False)
@@ -51,12 +56,12 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
 
 
 def _holds(dtype: Any, value: Any) -> bool:
-    """Whether a Python number is of a kind that `dtype` can hold: bools, integers and floats in this order."""
+    """Whether `dtype` holds the kind of a Python number; the kinds rank bool, integer, float."""
     return dtype.kind == "f" or (not isinstance(value, float) and (dtype.kind != "b" or isinstance(value, bool)))
 
 
 def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Tensor]:
-    """Two operands as tensors, of shapes that broadcast unless the op has a rule of its own."""
+    """Two operands as tensors; their shapes must broadcast unless the op has its own rule."""
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
         a = tensor(op, a, b if isinstance(b, Tensor) else None)
         b = tensor(op, b, a)
@@ -65,14 +70,19 @@ def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Te
     return a, b
 
 
+def scalar_like(value: float, x: Tensor) -> Tensor:
+    """A number as a 0-d constant on the device of x, of its dtype if that can hold it."""
+    return tensor("scalar_like", value, x)
+
+
 def constant(x: Tensor) -> Tensor:
-    """x for the graph of a gradient that does not flow back into x; where no graph is recorded, x itself will do."""
+    """x for a gradient that does not flow back into x; x itself if no graph is recorded."""
     return x.detach() if mode.recording else x
 
 
 @lru_cache
-def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape to which all of `shapes` broadcast by NumPy's rules."""
+def broadcast_shape(op: str, *shapes: Size) -> Size:
+    """The shape to which `shapes` broadcast by NumPy's rules; ValueError if they do not."""
     rank = max(map(len, shapes))
     result = []
     for sizes in zip(*((1,) * (rank - len(shape)) + shape for shape in shapes), strict=True):
@@ -81,3 +91,40 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
             raise ValueError(f"{op}: shapes must broadcast, but got {' and '.join(map(str, shapes))}")
         result.append(size)
     return tuple(result)
+
+
+# ---- windows of convolution and pooling ------------------------------------------------------------------------------
+
+
+def window_padding(op: str, padding: Any, kernel: Size, stride: Any, dilation: Any) -> Any:
+    """The padding that "valid" or "same" names, as pairs; any other padding unchanged. "same" requires stride 1."""
+    if not isinstance(padding, str):
+        return padding
+    check.one_of(op, "padding", padding, ("valid", "same"))
+    rank = len(kernel)
+    if padding == "valid":
+        return ((0, 0),) * rank
+    if set(check.sizes(op, "stride", stride, rank, least=1)) != {1}:
+        raise ValueError(
+            f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding computes the '
+            "padding for ceil(size / stride) outputs"
+        )
+    return same_padding(kernel, kernel, (1,) * rank, check.sizes(op, "dilation", dilation, rank, least=1))
+
+
+def check_sizes(op: str, x: Tensor, kernel: Size) -> None:
+    """Refuse an empty input or kernel; only batch and channels may be empty."""
+    if min(x.shape[2:]) < 1:
+        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x.shape}")
+    if min(kernel) < 1:
+        raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
+
+
+def check_fit(op: str, x: Tensor, kernel: Size, window: Window) -> None:
+    """Refuse an empty input, and a kernel that is empty or larger than the padded input."""
+    check_sizes(op, x, kernel)
+    if min(window.output(x.shape[2:], kernel)) < 1:
+        raise ValueError(
+            f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "
+            f"and the padded size of x {x.shape} is {window.padded(x.shape[2:])}"
+        )

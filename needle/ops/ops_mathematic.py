@@ -1,110 +1,45 @@
-"""The course's module of mathematical ops, under its names; the ops themselves lie in the files beside this one."""
+"""The course's module of mathematical ops, under its names; the ops themselves are in the files beside this one."""
 
-from needle.ops.arithmetic import (
-    AddScalar,
-    DivScalar,
-    EWiseAdd,
-    EWiseDiv,
-    EWiseMul,
-    MulScalar,
-    Negate,
-    PowerScalar,
-    add,
-    add_scalar,
-    divide,
-    divide_scalar,
-    mul_scalar,
-    multiply,
-    negate,
-    power_scalar,
-)
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from needle.autograd import Tensor, TensorLike
+from needle.ops import arithmetic, elementwise, joining, linalg, reduce, shape
+from needle.ops.arithmetic import *
 from needle.ops.conv import conv
-from needle.ops.elementwise import EWisePow, Exp, Log, ReLU, Tanh, exp, log, power, relu, tanh
-from needle.ops.joining import Split, Stack, split, stack
-from needle.ops.linalg import MatMul, matmul
-from needle.ops.reduce import Summation, summation
-from needle.ops.shape import (
-    BroadcastTo,
-    Dilate,
-    Flip,
-    Reshape,
-    UnDilate,
-    broadcast_to,
-    dilate,
-    flip,
-    reshape,
-    transpose,
-    undilate,
-)
+from needle.ops.elementwise import *
+from needle.ops.joining import *
+from needle.ops.linalg import *
+from needle.ops.reduce import *
+from needle.ops.shape import *
 
 
 class Conv:
-    """`conv` with its options first: `Conv(stride, padding)(x, weight)`; unlike that of `conv`, its padding is 0."""
+    """`conv` with the options first: `Conv(stride, padding)(x, weight)`; unlike `conv`, its default padding is 0."""
 
-    def __init__(self, stride=1, padding=0):
+    def __init__(self, stride: Any = 1, padding: Any = 0) -> None:
         self.stride, self.padding = stride, padding
 
-    def __call__(self, x, weight):
+    def __call__(self, x: TensorLike, weight: TensorLike) -> Tensor:
         return conv(x, weight, self.stride, self.padding)
 
 
 class Transpose:
-    """`transpose` with its axes first: `Transpose(axes)(x)`."""
+    """`transpose` with the axes first: `Transpose(axes)(x)`."""
 
-    def __init__(self, axes=None):
+    def __init__(self, axes: Sequence[int] | None = None) -> None:
         self.axes = axes
 
-    def __call__(self, x):
-        return transpose(x, self.axes)
+    def __call__(self, x: TensorLike) -> Tensor:
+        return shape.transpose(x, self.axes)
 
 
-__all__ = [
-    "AddScalar",
-    "BroadcastTo",
-    "Conv",
-    "Dilate",
-    "DivScalar",
-    "EWiseAdd",
-    "EWiseDiv",
-    "EWiseMul",
-    "EWisePow",
-    "Exp",
-    "Flip",
-    "Log",
-    "MatMul",
-    "MulScalar",
-    "Negate",
-    "PowerScalar",
-    "ReLU",
-    "Reshape",
-    "Split",
-    "Stack",
-    "Summation",
-    "Tanh",
-    "Transpose",
-    "UnDilate",
-    "add",
-    "add_scalar",
-    "broadcast_to",
-    "conv",
-    "dilate",
-    "divide",
-    "divide_scalar",
-    "exp",
-    "flip",
-    "log",
-    "matmul",
-    "mul_scalar",
-    "multiply",
-    "negate",
-    "power",
-    "power_scalar",
-    "relu",
-    "reshape",
-    "split",
-    "stack",
-    "summation",
-    "tanh",
-    "transpose",
-    "undilate",
-]
+__all__ = ["Conv", "Transpose", "conv"]
+__all__ += arithmetic.__all__
+__all__ += elementwise.__all__
+__all__ += joining.__all__
+__all__ += linalg.__all__
+__all__ += reduce.__all__
+__all__ += shape.__all__

@@ -1,246 +1,267 @@
-"""Reductions over any axes: an axis, several, or None for all; `keepdims` leaves them with size 1."""
+"""Reductions over any axes: one axis, several, or None for all. `keepdims` keeps them with size 1."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
 
 from needle import check, kernels
-from needle.autograd import TensorOp
+from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import cpu, xp
-from needle.grad_mode import is_grad_enabled
-from needle.lazy import Spec
-from needle.ops.arithmetic import add, cast, divide, divide_scalar, multiply, negate, subtract
-from needle.ops.base import dtype_of
-from needle.ops.elementwise import exp
-from needle.ops.logic import equal, where
-from needle.ops.operand import tensor
-from needle.ops.shape import broadcast_to, reshape
+from needle.graph import Spec
+from needle.kernels import Size
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, cast
+from needle.ops.base import Array, Axes, result_dtype
+from needle.ops.elementwise import Exp
+from needle.ops.logic import EQUAL, WHERE
+from needle.ops.operand import scalar_like, tensor
+from needle.ops.shape import Reshape, broadcast_like
+
+__all__ = [
+    "LogSoftmax",
+    "LogSumExp",
+    "Summation",
+    "argmax",
+    "logsoftmax",
+    "logsumexp",
+    "max",
+    "mean",
+    "min",
+    "softmax",
+    "summation",
+]
+
+_normalized_axes = lru_cache(maxsize=1024)(check.axes)
 
 
 class Reduction(TensorOp):
-    """A reduction over `axes`: an axis, several, or None for all."""
+    """Base of reductions over `axes`."""
 
-    def __init__(self, axes=None, keepdims=False):
-        self.axes, self.keepdims = axes, keepdims
+    def __init__(self, axes: Axes = None, keepdims: bool = False) -> None:
+        self.axes, self.keepdims = tuple(axes) if isinstance(axes, list) else axes, keepdims
 
-    def over(self, x):
-        """The axes of x that are reduced, none of them negative."""
-        return check.axes(type(self).__name__, self.axes, len(x.shape))
+    def normalized_axes(self, x: Any) -> Size:
+        """The reduced axes of x, none negative."""
+        return _normalized_axes(type(self).__name__, self.axes, len(x.shape))
 
-    def shaped(self, reduced, axes):
-        """A raw array whose reduced axes have size 1 in the shape of the result."""
+    def squeeze(self, reduced: Array, axes: Size) -> Array:
+        """Remove the reduced axes, of size 1, from a raw array unless `keepdims`."""
         return reduced if self.keepdims else reduced.squeeze(axes)
 
-    def kept(self, reduced, x):
-        """A tensor shaped as the result, with the reduced axes of x as size 1."""
-        axes = self.over(x)
+    def unsqueeze(self, reduced: Tensor, x: Tensor) -> Tensor:
+        """Put the reduced axes of x back, with size 1, into a tensor of the result's shape."""
+        axes = self.normalized_axes(x)
         shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
-        return reduced if reduced.shape == shape else reshape(reduced, shape)
+        return reduced if reduced.shape == shape else Reshape(shape)(reduced)
 
-    def infer(self, x):
-        axes = self.over(x)
-        kept = [(i not in axes, n) for i, n in enumerate(x.shape)]
-        return Spec(tuple(n if keep else 1 for keep, n in kept if keep or self.keepdims), dtype_of(self, x))
+    def infer(self, x: Any) -> Spec:
+        axes = self.normalized_axes(x)
+        sizes = [(i not in axes, n) for i, n in enumerate(x.shape)]
+        return Spec(tuple(n if stays else 1 for stays, n in sizes if stays or self.keepdims), result_dtype(self, x))
 
 
 class Summation(Reduction):
     """The sum."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def compute(self, x):
-        axes = self.over(x)
-        return self.shaped(kernels.sums(x, axes), axes)
+    def compute(self, x: Array) -> Array:
+        axes = self.normalized_axes(x)
+        return self.squeeze(kernels.sums(x, axes), axes)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        return broadcast_to(self.kept(out_grad, x), x.shape)
+        return broadcast_like(self.unsqueeze(out_grad, x), x)
 
 
 class Mean(Reduction):
     """The arithmetic mean."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def compute(self, x):
-        axes = self.over(x)
-        if x.dtype.kind != "f" or x.dtype.itemsize < 4:  # NumPy sums halves in float32 for it
+    def compute(self, x: Array) -> Array:
+        axes = self.normalized_axes(x)
+        if x.dtype.kind != "f" or x.dtype.itemsize < 4:  # NumPy's mean accumulates float16 in float32
             return x.mean(axis=axes, keepdims=self.keepdims)
-        return self.shaped(kernels.sums(x, axes) / math.prod(x.shape[i] for i in axes), axes)
+        return self.squeeze(kernels.sums(x, axes) / math.prod(x.shape[i] for i in axes), axes)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        count = math.prod(x.shape[i] for i in self.over(x))
-        return broadcast_to(self.kept(divide_scalar(out_grad, count), x), x.shape)
+        count = math.prod(x.shape[i] for i in self.normalized_axes(x))
+        return broadcast_like(self.unsqueeze(DivScalar(count)(out_grad), x), x)
 
 
-class Extreme(Reduction):
-    """The largest or the smallest element; elements that share the first place share the gradient evenly."""
+class _Extremum(Reduction):
+    """Base of Max and Min: tied elements share the gradient evenly."""
 
-    reads_output = True
+    saves_output = True
 
-    def __init__(self, name, axes=None, keepdims=False):
-        super().__init__(axes, keepdims)
-        self.name = name
-
-    def compute(self, x):
-        return getattr(x, self.name)(axis=self.over(x), keepdims=self.keepdims)
-
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        first = equal(x, self.kept(node, x))
-        count = summation(first, self.axes, keepdims=True)
-        return where(first, divide(self.kept(out_grad, x), cast(count, out_grad.dtype)), 0)
+        tied = EQUAL(x, self.unsqueeze(node, x))
+        count = Summation(self.axes, keepdims=True)(tied)
+        share = DIVIDE(self.unsqueeze(out_grad, x), cast(count, out_grad.dtype))
+        return WHERE(tied, share, scalar_like(0, share))
+
+
+class Max(_Extremum):
+    """The largest element."""
+
+    def compute(self, x: Array) -> Array:
+        return x.max(axis=self.normalized_axes(x), keepdims=self.keepdims)
+
+
+class Min(_Extremum):
+    """The smallest element."""
+
+    def compute(self, x: Array) -> Array:
+        return x.min(axis=self.normalized_axes(x), keepdims=self.keepdims)
 
 
 class LogSumExp(Reduction):
-    """log(sum(exp(x))), with the maximum taken out so that nothing overflows."""
+    """log(sum(exp(x))), shifted by the maximum so that nothing overflows."""
 
-    reads_output = True
+    saves_output = True
 
-    def compute(self, x):
-        axes = self.over(x)
+    def compute(self, x: Array) -> Array:
+        axes = self.normalized_axes(x)
         top = x.max(axis=axes, keepdims=True)
         top = xp(x).where(xp(x).isfinite(top), top, 0)
         total = xp(x).exp(x - top).sum(axis=axes, keepdims=True)
-        out = xp(x).log(total) + top
-        return out if self.keepdims else out.reshape([n for i, n in enumerate(x.shape) if i not in axes])
+        y = xp(x).log(total) + top
+        return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axes])
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        return multiply(self.kept(out_grad, x), exp(subtract(x, self.kept(node, x))))
+        probabilities = Exp()(ADD(x, NEGATE(self.unsqueeze(node, x))))
+        return MULTIPLY(self.unsqueeze(out_grad, x), probabilities)
 
 
 class _AlongAxis(TensorOp):
-    """An op on the lines along one axis, whose gradient reads its result."""
+    """Base of ops on the lines along one axis whose gradient reads the result."""
 
-    reads_inputs, reads_output = False, True
+    saved_inputs, saves_output = (), True
 
-    def __init__(self, axis=-1):
+    def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def infer(self, x):
-        return Spec(x.shape, dtype_of(self, x))
+    def infer(self, x: Any) -> Spec:
+        return Spec(x.shape, result_dtype(self, x))
 
 
 class LogSoftmax(_AlongAxis):
     """x - logsumexp(x) along one axis."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         shifted = x - x.max(axis=self.axis, keepdims=True)
         return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
 
-    def gradient(self, out_grad, node):
-        if not is_grad_enabled():
-            return LogSoftmaxGradient(self.axis)(out_grad, node.detach())
-        return add(out_grad, negate(multiply(exp(node), summation(out_grad, self.axis, keepdims=True))))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        total = Summation(self.axis, keepdims=True)(out_grad)
+        return ADD(out_grad, NEGATE(MULTIPLY(Exp()(node), total)))
 
-
-class LogSoftmaxGradient(_AlongAxis):
-    """The gradient of LogSoftmax, of its result y: in place, and in the memory order of y. A constant for the graph."""
-
-    differentiable = False
-
-    def compute(self, grad, y):
-        out = xp(y).exp(y)
-        out *= -grad.sum(axis=self.axis, keepdims=True)
-        out += grad
-        return out
-
-    def infer(self, grad, y):
-        return y
+    def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
+        """The gradient in place, in the memory order of y."""
+        x_grad = xp(y).exp(y)
+        x_grad *= -out_grad.sum(axis=self.axis, keepdims=True)
+        x_grad += out_grad
+        return (x_grad,)
 
 
 class Softmax(_AlongAxis):
-    """e ** x / sum(e ** x) along one axis, the maximum taken out: more exact than the exponential of LogSoftmax."""
+    """e ** x / sum(e ** x) along one axis, shifted by the maximum: more exact than exp(LogSoftmax)."""
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         powers = xp(x).exp(x - x.max(axis=self.axis, keepdims=True))
         return powers / powers.sum(axis=self.axis, keepdims=True)
 
-    def gradient(self, out_grad, node):
-        weighted = multiply(out_grad, node)
-        return add(weighted, negate(multiply(node, summation(weighted, self.axis, keepdims=True))))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        weighted = MULTIPLY(out_grad, node)
+        return ADD(weighted, NEGATE(MULTIPLY(node, Summation(self.axis, keepdims=True)(weighted))))
 
 
 class ArgMax(TensorOp):
-    """The index of the largest element, the first of equal ones; a constant for the graph."""
+    """The index of the largest element, of equal ones the first; the result is a constant."""
 
     differentiable = False
 
-    def __init__(self, axis, keepdims=False):
+    def __init__(self, axis: int, keepdims: bool = False) -> None:
         self.axis, self.keepdims = axis, keepdims
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         index = x.argmax(self.axis)
         return xp(x).expand_dims(index, self.axis) if self.keepdims else index
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         shape = (*x.shape[: self.axis], *(1,) * self.keepdims, *x.shape[self.axis + 1 :])
         return Spec(shape, cpu().xp.dtype("int64"))
 
 
-def summation(x, axes=None, keepdims=False):
+# ---- functions -------------------------------------------------------------------------------------------------------
+
+
+def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """The sum over `axes`."""
     x = tensor("summation", x)
     return Summation(check.axes("summation", axes, x.ndim), keepdims)(x)
 
 
-def mean(x, axes=None, keepdims=False):
+def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean over `axes`."""
     x = tensor("mean", x)
     return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
 
 
-def max(x, axes=None, keepdims=False):
-    """The largest element over `axes`; equal ones share the gradient evenly."""
-    return _extreme("max", x, axes, keepdims)
+def max(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """The largest element over `axes`; tied elements share the gradient evenly. Raises ValueError for no elements."""
+    x = tensor("max", x)
+    return Max(_nonempty("max", x, check.axes("max", axes, x.ndim)), keepdims)(x)
 
 
-def min(x, axes=None, keepdims=False):
-    """The smallest element over `axes`; equal ones share the gradient evenly."""
-    return _extreme("min", x, axes, keepdims)
+def min(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """The smallest element over `axes`; tied elements share the gradient evenly. Raises ValueError for no elements."""
+    x = tensor("min", x)
+    return Min(_nonempty("min", x, check.axes("min", axes, x.ndim)), keepdims)(x)
 
 
-def logsumexp(x, axes=None, keepdims=False):
-    """log(sum(exp(x))) over `axes`, without overflow."""
+def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+    """log(sum(exp(x))) over `axes`, without overflow. Raises ValueError for no elements."""
     x = tensor("logsumexp", x)
-    axes = _some("logsumexp", x, check.axes("logsumexp", axes, x.ndim))
-    return LogSumExp(axes, keepdims)(x)
+    return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
 
 
-def logsoftmax(x, axis=-1):
-    """x - logsumexp(x) along `axis`, without overflow."""
+def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """x - logsumexp(x) along `axis`, without overflow. Raises ValueError for no elements."""
     x = tensor("logsoftmax", x)
-    (axis,) = _some("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
+    (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
 
 
-def softmax(x, axis=-1):
-    """e ** x / sum(e ** x) along `axis`, without overflow."""
+def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+    """e ** x / sum(e ** x) along `axis`, without overflow. Raises ValueError for no elements."""
     x = tensor("softmax", x)
-    (axis,) = _some("softmax", x, (check.axis("softmax", axis, x.ndim),))
+    (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
     return Softmax(axis)(x)
 
 
-def argmax(x, axis=None, keepdims=False):
-    """The index of the largest element along `axis` (None: in the flattened tensor), the first of equal ones."""
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    """The int64 index of the largest element along `axis`, of equal ones the first. None: in the flattened tensor.
+
+    Raises ValueError for no elements.
+    """
     x = tensor("argmax", x)
     if axis is None:
-        _some("argmax", x, tuple(range(x.ndim)))
-        index = ArgMax(0)(reshape(x, (-1,)))
-        return reshape(index, (1,) * x.ndim) if keepdims else index
-    (axis,) = _some("argmax", x, (check.axis("argmax", axis, x.ndim),))
+        _nonempty("argmax", x, tuple(range(x.ndim)))
+        index = ArgMax(0)(Reshape((x.size,))(x))
+        return Reshape((1,) * x.ndim)(index) if keepdims else index
+    (axis,) = _nonempty("argmax", x, (check.axis("argmax", axis, x.ndim),))
     return ArgMax(axis, keepdims)(x)
 
 
-def _extreme(name, x, axes, keepdims):
-    x = tensor(name, x)
-    return Extreme(name, _some(name, x, check.axes(name, axes, x.ndim)), keepdims)(x)
-
-
-def _some(op, x, axes):
-    """Axes over which there is at least one element."""
+def _nonempty(op: str, x: Tensor, axes: Size) -> Size:
+    """`axes`, over which x must have at least one element."""
     if any(x.shape[i] == 0 for i in axes):
         raise ValueError(f"{op}: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
     return axes

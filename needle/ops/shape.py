@@ -1,212 +1,250 @@
-"""Ops that move the elements of one tensor and compute nothing: reshape, permute, broadcast, flip, dilate, pad."""
+"""Ops that move elements and compute nothing: reshape, permute, broadcast, flip, dilate, pad.
+
+Broadcasting and its transpose, summing, are each other's gradient.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from needle import check, kernels
-from needle.autograd import TensorOp
+from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import cpu, xp
-from needle.lazy import Spec
-from needle.ops.base import Elementwise, Reshaping
+from needle.graph import Spec
+from needle.kernels import Size
+from needle.ops.base import Array, Axes, Elementwise, FixedShape
 from needle.ops.operand import broadcast_shape, number, tensor
 
+__all__ = [
+    "BroadcastTo",
+    "Dilate",
+    "Flip",
+    "Reshape",
+    "UnDilate",
+    "broadcast_to",
+    "dilate",
+    "flip",
+    "pad",
+    "permute",
+    "reshape",
+    "sum_to",
+    "transpose",
+    "undilate",
+]
 
-class Reshape(Reshaping):
+
+class Reshape(FixedShape):
     """The same elements, in row-major order, in another shape."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, shape):
+    def __init__(self, shape: Iterable[int]) -> None:
         self.shape = tuple(shape)
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return x.reshape(self.shape)
 
-    def infer(self, x):
-        rest = -math.prod(self.shape)  # where one entry is -1
+    def infer(self, x: Any) -> Spec:
+        others = -math.prod(self.shape)  # the product of the other sizes, if one entry is -1
         size = math.prod(x.shape)
-        return Spec(tuple(size // rest if n == -1 else n for n in self.shape), x.dtype)
+        return Spec(tuple(size // others if n == -1 else n for n in self.shape), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return Reshape(node.inputs[0].shape)(out_grad)
 
 
 class Permute(TensorOp):
-    """Axes in another order: axis i of the result is axis `axes[i]` of x."""
+    """Reordered axes: axis i of the result is axis `axes[i]` of x."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, axes):
+    def __init__(self, axes: Sequence[int]) -> None:
         self.axes = axes
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return x.transpose(self.axes)
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         return Spec(tuple(x.shape[i] for i in self.axes), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return Permute(tuple(map(self.axes.index, range(len(self.axes)))))(out_grad)
 
 
-class BroadcastTo(Reshaping):
-    """Axes of size 1 and new leading axes repeated up to `shape`."""
+class BroadcastTo(FixedShape):
+    """Axes of size 1 and new leading axes, repeated up to `shape`."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, shape):
+    def __init__(self, shape: Iterable[int]) -> None:
         self.shape = tuple(shape)
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).broadcast_to(x, self.shape)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return SumTo(node.inputs[0].shape)(out_grad)
 
 
 class SumTo(TensorOp):
-    """The transpose of broadcasting: sums over the axes that broadcasting from `shape` would repeat."""
+    """The transpose of broadcasting: the sum over the axes that broadcasting from `shape` repeats."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, shape):
+    def __init__(self, shape: Size) -> None:
         self.shape = shape
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         lead = x.ndim - len(self.shape)
-        axes = (*range(lead), *(i + lead for i, n in enumerate(self.shape) if n == 1 and x.shape[i + lead] != 1))
-        return kernels.sums(x, axes).reshape(self.shape)
+        repeated = (i + lead for i, n in enumerate(self.shape) if n == 1 and x.shape[i + lead] != 1)
+        return kernels.sums(x, (*range(lead), *repeated)).reshape(self.shape)
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         return Spec(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.ones(1, x.dtype).sum().dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return BroadcastTo(node.inputs[0].shape)(out_grad)
 
 
 class Flip(Elementwise):
     """The elements in reverse order along `axes`: a view with negative strides."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, axes=None):
+    def __init__(self, axes: Axes = None) -> None:
         self.axes = axes
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return xp(x).flip(x, self.axes)
 
-    def gradient(self, out_grad, node):
-        return flip(out_grad, self.axes)
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return self(out_grad)
 
 
 class Dilate(TensorOp):
-    """`dilation` zeros after every element along `axes`: n -> n * (dilation + 1)."""
+    """`dilation` zeros after every element along `axes`: n -> n · (dilation + 1)."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, axes, dilation):
+    def __init__(self, axes: int | Sequence[int], dilation: int) -> None:
         self.axes, self.dilation = axes, dilation
 
-    def sizes(self, shape):
+    def sizes(self, shape: Size) -> Size:
         """The shape of the result for an input of `shape`."""
-        axes = _present(self.axes, len(shape))
+        axes = _existing_axes(self.axes, len(shape))
         return tuple(n * (self.dilation + 1) if i in axes else n for i, n in enumerate(shape))
 
-    def compute(self, x):
-        out = xp(x).zeros_like(x, shape=self.sizes(x.shape))
-        out[_every(self.dilation + 1, self.axes, x.ndim)] = x
-        return out
+    def compute(self, x: Array) -> Array:
+        y = xp(x).zeros_like(x, shape=self.sizes(x.shape))
+        y[_strided(self.dilation + 1, self.axes, x.ndim)] = x
+        return y
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         return Spec(self.sizes(x.shape), x.dtype)
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return UnDilate(self.axes, self.dilation)(out_grad)
 
 
 class UnDilate(TensorOp):
-    """Every (dilation + 1)-th element along `axes`, the first included: n -> n / (dilation + 1), rounded up."""
+    """Every (dilation + 1)-th element along `axes`, starting with the first: n -> n / (dilation + 1), rounded up."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, axes, dilation):
+    def __init__(self, axes: int | Sequence[int], dilation: int) -> None:
         self.axes, self.dilation = axes, dilation
 
-    def compute(self, x):
-        return x[_every(self.dilation + 1, self.axes, x.ndim)]
+    def compute(self, x: Array) -> Array:
+        return x[_strided(self.dilation + 1, self.axes, x.ndim)]
 
-    def infer(self, x):
-        steps, axes = self.dilation + 1, _present(self.axes, len(x.shape))
-        return Spec(tuple(-(-n // steps) if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
+    def infer(self, x: Any) -> Spec:
+        step, axes = self.dilation + 1, _existing_axes(self.axes, len(x.shape))
+        return Spec(tuple(-(-n // step) if i in axes else n for i, n in enumerate(x.shape)), x.dtype)
 
-    def gradient(self, out_grad, node):
-        whole = Dilate(self.axes, self.dilation)(out_grad)
-        return _fit(whole, node.inputs[0].shape)
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        dilated, shape = Dilate(self.axes, self.dilation)(out_grad), node.inputs[0].shape
+        if dilated.shape == shape:
+            return dilated
+        return Pad(tuple((0, n - m) for m, n in zip(dilated.shape, shape, strict=True)), 0)(dilated)
 
 
 class Pad(TensorOp):
-    """`value` before and after the elements: `pairs` holds (before, after) for each axis; negative ones cut."""
+    """`value` before and after the elements. `pairs` holds (before, after) for each axis; negative numbers crop."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, pairs, value):
+    def __init__(self, pairs: tuple[tuple[int, int], ...], value: float) -> None:
         self.pairs, self.value = pairs, value
 
-    def sizes(self, shape):
+    def sizes(self, shape: Size) -> Size:
         """The shape of the result for an input of `shape`."""
         return tuple(n + before + after for n, (before, after) in zip(shape, self.pairs, strict=True))
 
-    def compute(self, x):
-        out = xp(x).full_like(x, self.value, shape=self.sizes(x.shape))
-        inside = [
-            (slice(max(before, 0), before + n + min(after, 0)), slice(max(-before, 0), n + min(after, 0)))
-            for n, (before, after) in zip(x.shape, self.pairs, strict=True)
-        ]
-        out[tuple(target for target, _ in inside)] = x[tuple(source for _, source in inside)]
-        return out
+    def compute(self, x: Array) -> Array:
+        y = xp(x).full_like(x, self.value, shape=self.sizes(x.shape))
+        sides = list(zip(x.shape, self.pairs, strict=True))
+        target = tuple(slice(max(before, 0), before + n + min(after, 0)) for n, (before, after) in sides)
+        source = tuple(slice(max(-before, 0), n + min(after, 0)) for n, (before, after) in sides)
+        y[target] = x[source]
+        return y
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         return Spec(self.sizes(x.shape), x.dtype)
 
-    def gradient(self, out_grad, node):
-        return pad(out_grad, tuple((-before, -after) for before, after in self.pairs))
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return Pad(tuple((-before, -after) for before, after in self.pairs), 0)(out_grad)
 
 
-def _every(steps, axes, ndim):
-    axes = _present(axes, ndim)
-    return tuple(slice(None, None, steps if i in axes else None) for i in range(ndim))
+def _strided(step: int, axes: int | Sequence[int], ndim: int) -> tuple[slice, ...]:
+    """The index of every `step`-th element along `axes`."""
+    axes = _existing_axes(axes, ndim)
+    return tuple(slice(None, None, step if i in axes else None) for i in range(ndim))
 
 
-def _present(axes, ndim):
-    """Those of `axes` that an array of `ndim` axes has, none of them negative."""
-    given = axes if isinstance(axes, (tuple, list)) else (axes,)
-    return tuple(axis % ndim for axis in given if -ndim <= axis < ndim)
+def _existing_axes(axes: int | Sequence[int], ndim: int) -> Size:
+    """The entries of `axes` that an array of `ndim` axes has, as non-negative integers."""
+    entries = axes if isinstance(axes, (tuple, list)) else (axes,)
+    return tuple(axis % ndim for axis in entries if -ndim <= axis < ndim)
 
 
-def _fit(x, shape):
-    """Zeros added, or elements cut, at the end of each axis, to reach `shape`."""
-    return x if x.shape == shape else pad(x, tuple((0, n - m) for m, n in zip(x.shape, shape, strict=True)))
+# ---- for gradients ---------------------------------------------------------------------------------------------------
+
+
+def sum_like(x: Tensor, y: Tensor) -> Tensor:
+    """x summed down to the shape of y: the last step of a gradient whose operand may have been broadcast."""
+    return x if x.spec.shape == y.spec.shape else SumTo(y.shape)(x)
+
+
+def broadcast_like(x: Tensor, y: Tensor) -> Tensor:
+    """x repeated up to the shape of y."""
+    return x if x.spec.shape == y.spec.shape else BroadcastTo(y.shape)(x)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def reshape(x, shape):
-    """The elements of x, in row-major order, in `shape`; one entry may be -1: what is left."""
+def reshape(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
+    """The elements of x, in row-major order, in `shape`; one entry may be -1 and is inferred.
+
+    Raises ValueError if `shape` does not hold the elements of x.
+    """
     x, shape = tensor("reshape", x), _sizes("reshape", shape, least=-1)
     size = x.size
     if shape.count(-1) == 1 and 0 not in shape:
-        rest = -math.prod(shape)
-        shape = tuple(size // rest if n == -1 else n for n in shape)
+        others = -math.prod(shape)
+        shape = tuple(size // others if n == -1 else n for n in shape)
     if -1 in shape or math.prod(shape) != size:
         raise ValueError(f"reshape: shape must hold the {size} elements of {x.shape}, but got {shape}")
     return Reshape(shape)(x)
 
 
-def permute(x, axes):
-    """Axes in another order: axis i of the result is axis `axes[i]` of x."""
+def permute(x: TensorLike, axes: Sequence[int]) -> Tensor:
+    """Reordered axes: axis i of the result is axis `axes[i]` of x.
+
+    Raises ValueError if `axes` does not name each axis once.
+    """
     x = tensor("permute", x)
     order = check.axes("permute", axes, x.ndim)
     if len(order) != x.ndim:
@@ -214,20 +252,25 @@ def permute(x, axes):
     return Permute(order)(x)
 
 
-def transpose(x, axes=None):
-    """Two axes exchanged, the last two by default."""
+def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
+    """Two axes exchanged, by default the last two. Raises ValueError for fewer than 2 axes."""
     x = tensor("transpose", x)
     if x.ndim < 2:
         raise ValueError(f"transpose: x must have at least 2 axes, but got shape {x.shape}")
     pair = (x.ndim - 2, x.ndim - 1) if axes is None else check.axes("transpose", axes, x.ndim)
     if len(pair) != 2:
         raise ValueError(f"transpose: axes must be two axes, but got {axes}")
-    swap = {pair[0]: pair[1], pair[1]: pair[0]}
-    return Permute(tuple(swap.get(i, i) for i in range(x.ndim)))(x)
+    return Permute(swapped_axes(x.ndim, *pair))(x)
 
 
-def broadcast_to(x, shape):
-    """x repeated up to `shape` by NumPy's rules."""
+def swapped_axes(ndim: int, first: int, second: int) -> Size:
+    """All axes of `ndim` in order, but `first` and `second` exchanged."""
+    swap = {first: second, second: first}
+    return tuple(swap.get(i, i) for i in range(ndim))
+
+
+def broadcast_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
+    """x repeated up to `shape` by NumPy's rules. Raises ValueError if x does not broadcast to it."""
     x, shape = tensor("broadcast_to", x), _sizes("broadcast_to", shape)
     if x.shape == shape:
         return x
@@ -236,8 +279,8 @@ def broadcast_to(x, shape):
     return BroadcastTo(shape)(x)
 
 
-def sum_to(x, shape):
-    """The transpose of `broadcast_to`: x summed down to `shape`."""
+def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
+    """The transpose of `broadcast_to`: x summed down to `shape`. Raises ValueError if `shape` does not broadcast to x."""
     x = tensor("sum_to", x)
     if x.shape == shape:
         return x
@@ -247,62 +290,60 @@ def sum_to(x, shape):
     return SumTo(shape)(x)
 
 
-def sum_like(x, y):
-    """x summed down to the shape of y: what every gradient of operands that may have been broadcast ends with."""
-    return x if x.spec.shape == y.spec.shape else SumTo(y.shape)(x)
-
-
-def flip(x, axes=None):
-    """The elements in reverse order along `axes` (an axis, several, or None for all)."""
+def flip(x: TensorLike, axes: Axes = None) -> Tensor:
+    """The elements in reverse order along `axes`: an axis, several, or None for all."""
     x = tensor("flip", x)
     return Flip(check.axes("flip", axes, x.ndim))(x)
 
 
-def dilate(x, axes, dilation):
-    """`dilation` zeros after every element along `axes`, n -> n * (dilation + 1): 0 is the identity.
+def dilate(x: TensorLike, axes: int | Sequence[int], dilation: int) -> Tensor:
+    """`dilation` zeros after every element along `axes`, n -> n · (dilation + 1): 0 is the identity.
 
-    The course's convention: it counts the zeros put in, where a convolution's `dilation` counts steps (1 is the
-    identity). Axes that x does not have are ignored.
+    This is the course's convention. It counts inserted zeros, where a convolution's `dilation` counts steps and 1 is
+    the identity. Axes that x does not have are ignored.
     """
     x = tensor("dilate", x)
     return Dilate(_own_axes("dilate", axes, x), check.integer("dilate", "dilation", dilation, least=0))(x)
 
 
-def undilate(x, axes, dilation):
-    """Every (`dilation` + 1)-th element along `axes`, the first included; undoes `dilate`."""
+def undilate(x: TensorLike, axes: int | Sequence[int], dilation: int) -> Tensor:
+    """Every (`dilation` + 1)-th element along `axes`, starting with the first; undoes `dilate`."""
     x = tensor("undilate", x)
     return UnDilate(_own_axes("undilate", axes, x), check.integer("undilate", "dilation", dilation, least=0))(x)
 
 
-def _own_axes(op, axes, x):
-    given = axes if isinstance(axes, (tuple, list)) else (axes,)
-    given = tuple(check.integer(op, "axis", axis) for axis in given)
-    return check.axes(op, tuple(axis for axis in given if -x.ndim <= axis < x.ndim), x.ndim)
+def _own_axes(op: str, axes: Any, x: Tensor) -> Size:
+    entries = axes if isinstance(axes, (tuple, list)) else (axes,)
+    entries = tuple(check.integer(op, "axis", axis) for axis in entries)
+    return check.axes(op, tuple(axis for axis in entries if -x.ndim <= axis < x.ndim), x.ndim)
 
 
-def pad(x, pairs, value=0):
-    """`value` before and after x: one (before, after) for each axis; negative ones cut elements off."""
+def pad(x: TensorLike, pairs: Sequence[Sequence[int]], value: float = 0) -> Tensor:
+    """`value` before and after x: one (before, after) for each axis; negative numbers crop.
+
+    Raises ValueError if there is not one pair per axis, or cropping leaves a negative size.
+    """
     x, value = tensor("pad", x), number("pad", value)
     check.instance("pad", "pairs", pairs, Sequence)
-    pairs = tuple(check.sizes("pad", "pair", pair, 2, least=None) for pair in pairs)
-    if len(pairs) != x.ndim:
-        raise ValueError(f"pad: pairs must be one for each axis of {x.shape}, but got {len(pairs)}")
-    for n, pair in zip(x.shape, pairs, strict=True):
-        if n + min(pair[0], 0) + min(pair[1], 0) < 0:
-            raise ValueError(f"pad: negative pairs must leave each axis of {x.shape} a size, but got {pairs}")
-    return x if all(pair == (0, 0) for pair in pairs) else Pad(pairs, value)(x)
+    widths = tuple((before, after) for before, after in (check.sizes("pad", "pair", p, 2, least=None) for p in pairs))
+    if len(widths) != x.ndim:
+        raise ValueError(f"pad: pairs must be one for each axis of {x.shape}, but got {len(widths)}")
+    for n, (before, after) in zip(x.shape, widths, strict=True):
+        if n + min(before, 0) + min(after, 0) < 0:
+            raise ValueError(f"pad: negative pairs must leave each axis of {x.shape} a size, but got {widths}")
+    return x if all(width == (0, 0) for width in widths) else Pad(widths, value)(x)
 
 
-def _sizes(op, shape, least=0):
+def _sizes(op: str, shape: Any, least: int = 0) -> Size:
     """A shape, or one size, as a tuple of integers of at least `least`."""
-    if type(shape) is tuple and {*map(type, shape)} == {int} and min(shape) >= least:  # what a shape is, seen at once
+    if type(shape) is tuple and {*map(type, shape)} == {int} and min(shape) >= least:  # fast path
         return shape
     sizes = shape if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
     return tuple(check.integer(op, "shape", n, least=least) for n in sizes)
 
 
-def with_batch(x, rank):
-    """x (N, C, *S), or (C, *S) as a batch of one, and the function that takes the axis of such a batch off again."""
+def with_batch(x: Tensor, rank: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """x (N, C, *S), or (C, *S) as a batch of one; and the function that removes such a batch axis from a result."""
     if x.ndim == rank + 2:
         return x, lambda y: y
-    return reshape(x, (1, *x.shape)), lambda y: reshape(y, y.shape[1:])
+    return Reshape((1, *x.shape))(x), lambda y: Reshape(y.shape[1:])(y)

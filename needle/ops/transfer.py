@@ -1,34 +1,43 @@
-"""The way from one device to another."""
+"""Moving tensors between devices."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from needle import check
-from needle.autograd import TensorOp
+from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.backend import Device
 from needle.backend_ndarray import BackendDevice
-from needle.lazy import Spec
+from needle.graph import Spec
+from needle.ops.base import Array
 from needle.ops.operand import tensor
+
+__all__ = ["to"]
 
 
 class To(TensorOp):
-    """x on another device; its gradient goes back to that of x."""
+    """x on another device; the gradient goes back to the device of x."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def __init__(self, device):
+    def __init__(self, device: Device) -> None:
         self.device = device
 
-    def compute(self, x):
+    def compute(self, x: Array) -> Array:
         return self.device.asarray(x)
 
-    def infer(self, x):
+    def infer(self, x: Any) -> Spec:
         return Spec(x.shape, x.dtype)
 
-    def gradient(self, out_grad, node):
-        return to(out_grad, node.inputs[0].device)
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return To(node.inputs[0].device)(out_grad)
 
 
-def to(x, device):
-    """x on `device`: x itself where it is there, else a copy; gradients flow back."""
+def to(x: TensorLike, device: Device) -> Tensor:
+    """x on `device`: x itself if it is there, else a copy. Gradients flow back.
+
+    Raises TypeError unless `device` is a device.
+    """
     x = tensor("to", x)
     check.instance("to", "device", device, BackendDevice)
     return x if x.device == device else To(device)(x)

@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from needle import check
-from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
-from needle.lazy import spec_of
+from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
 from needle.ops.arithmetic import add, add_scalar
+from needle.ops.base import Array, Gradients
 from needle.ops.operand import tensor
+
+__all__ = ["MakeTensorTuple", "TensorTupleGetItem", "fused_add_scalars", "make_tuple", "tuple_get_item"]
 
 
 class MakeTensorTuple(TensorTupleOp):
     """Several tensors as one tuple."""
 
-    reads_inputs = False
+    saved_inputs = ()
 
-    def compute(self, *arrays):
+    def compute(self, *arrays: Array) -> tuple[Array, ...]:
         return arrays
 
-    def infer(self, *specs):
+    def infer(self, *specs: Any) -> Any:
         return specs
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
         return tuple(out_grad[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class TensorTupleGetItem(TensorOp):
     """One element of a tuple."""
 
-    reads_inputs, is_view = False, True
+    saved_inputs, is_view = (), True
 
-    def __init__(self, index):
+    def __init__(self, index: int) -> None:
         self.index = index
 
-    def compute(self, arrays):
+    def compute(self, arrays: tuple[Array, ...]) -> Array:
         return arrays[self.index]
 
-    def infer(self, specs):
+    def infer(self, specs: Any) -> Any:
         return specs[self.index]
 
-    def gradient(self, out_grad, node):
+    def gradient(self, out_grad: Tensor, node: Any) -> dict[int, Tensor]:
         return {self.index: out_grad}
 
 
-def make_tuple(*tensors):
+def make_tuple(*tensors: TensorLike) -> TensorTuple:
     """The tensors as one TensorTuple."""
     return MakeTensorTuple()(*(tensor("make_tuple", x) for x in tensors))
 
 
-def tuple_get_item(x, index):
-    """One element of a TensorTuple; of one just made by `make_tuple`, that very input."""
+def tuple_get_item(x: TensorTuple, index: int) -> Tensor:
+    """One element of a TensorTuple; for a tuple from `make_tuple`, that very input. Raises IndexError."""
     if type(index) is not int:
         index = check.integer("tuple_get_item", "index", index)
     length = len(check.instance("tuple_get_item", "x", x, TensorTuple))
@@ -56,23 +60,27 @@ def tuple_get_item(x, index):
         raise IndexError(f"tuple_get_item: index must lie in [{-length}, {length - 1}], but got {index}")
     index %= length
     if isinstance(x.op, MakeTensorTuple):
-        return x.inputs[index]
+        element: Any = x.inputs[index]
+        return element
     return TensorTupleGetItem(index)(x)
 
 
-def fused_add_scalars(x, c0, c1):
+def fused_add_scalars(x: TensorLike, c0: float, c1: float) -> TensorTuple:
     """The tuple of x + c0 and x + c1."""
     return make_tuple(add_scalar(x, c0), add_scalar(x, c1))
 
 
-def with_zeros(x, parts):
-    """A TensorTuple shaped as x of the tensors in `parts`, position -> tensor, and zeros in the other positions."""
-    zeros, specs = x.device.xp.zeros, enumerate(spec_of(x))
-    return make_tuple(*(parts[i] if i in parts else Tensor.make_const(zeros(*spec)) for i, spec in specs))
+def with_zeros(x: TensorTuple, parts: dict[int, Tensor]) -> TensorTuple:
+    """A TensorTuple like x: the tensors in `parts` at their positions, zeros at the others."""
+    zeros = x.device.xp.zeros
+    elements = (
+        parts[i] if i in parts else Tensor.make_const(zeros(spec.shape, spec.dtype)) for i, spec in enumerate(x.spec)
+    )
+    return MakeTensorTuple()(*elements)
 
 
-def tuple_add(a, b):
-    """The sums of two TensorTuples of one length, element by element."""
+def tuple_add(a: TensorTuple, b: TensorTuple) -> TensorTuple:
+    """The elementwise sums of two TensorTuples of one length. Raises TypeError or ValueError for anything else."""
     check.instance("tuple_add", "b", b, TensorTuple)
     check.same("tuple_add", "length", len(a), len(b), ("a", "b"))
-    return make_tuple(*(add(x, y) for x, y in zip(a.tuple(), b.tuple(), strict=True)))
+    return MakeTensorTuple()(*(add(x, y) for x, y in zip(a.tuple(), b.tuple(), strict=True)))

@@ -13,7 +13,7 @@ from needle import check
 from needle.autograd import Tensor
 from needle.backend import device_of, xp
 from needle.backend_ndarray import Buffer
-from needle.lazy import check_one_device
+from needle.graph import check_one_device
 
 SMALL = 1 << 14  # elements of a parameter below which calls take longer than arithmetic: such are updated together
 FEW = 4  # parameters that are better updated one by one

@@ -22,7 +22,7 @@ import needle as ndl
 from needle import kernels
 from needle.backend import parallel
 from needle.kernels.conv import dispatch, im2col, winograd
-from needle.ops import Correlate
+from needle.ops.conv import Correlate
 from tests.kernels.test_conv import products_by_torch
 from tests.kernels.windows import any_problems, arrange, orders, problem_of, problems
 from tests.ops.derivatives import by_needle

@@ -53,7 +53,7 @@ def test_ops_give_the_same_bits_below_and_above(order, threads, monkeypatch):
     for least in (0, 1 << 40):
         for holder in (arithmetic, elementwise):
             monkeypatch.setattr(holder, "SHARED_BYTES", least)
-        results.append([ops.relu(x), ops.Gate()(y, x), x + y, x * y])
+        results.append([ops.relu(x), ops.elementwise.ReLUGrad()(y, x), x + y, x * y])
     for found, expected in zip(*results, strict=True):
         np.testing.assert_array_equal(found.numpy().view("int32"), expected.numpy().view("int32"))
 
@@ -121,7 +121,7 @@ def test_sums_of_rows_are_as_exact_as_those_of_numpy(length):
 def test_batch_norm_is_that_of_the_formula(order, shape, threads):
     x, grad = order(draw(*shape) + 3), draw(*shape, seed=1)
     weight, bias = draw(1, shape[1], 1, 1, seed=2), draw(1, shape[1], 1, 1, seed=3)
-    op = ops.Standardize((0, 2, 3), 1e-5, True, True)
+    op = ops.norm.Standardize((0, 2, 3), 1e-5, True, True)
     y, average, variance = op.compute(x, weight, bias)
     exact = x.astype("float64")
     mean, var = exact.mean((0, 2, 3), keepdims=True), exact.var((0, 2, 3), keepdims=True)
@@ -132,17 +132,17 @@ def test_batch_norm_is_that_of_the_formula(order, shape, threads):
     assert y.strides == (np.empty_like(x).strides)
     slope = grad - grad.mean((0, 2, 3), keepdims=True) - unit * (grad * unit).mean((0, 2, 3), keepdims=True)
     expected = slope * weight / np.sqrt(var + 1e-5), (grad * unit).sum((0, 2, 3)), grad.sum((0, 2, 3))
-    found = ops.StandardizeGradient(op).compute((order(grad),), (y, average, variance), x, weight, bias)
+    found = op.compute_gradient((order(grad),), (y, average, variance), x, weight, bias, needed=[True] * 3)
     for part, formula in zip(found, expected, strict=True):
         np.testing.assert_allclose(part.reshape(formula.shape), formula, rtol=1e-4, atol=1e-4 * np.abs(formula).max())
-    again = ops.StandardizeGradient(op).compute((grad,), (y, average, variance), x, weight, bias)
+    again = op.compute_gradient((grad,), (y, average, variance), x, weight, bias, needed=[True] * 3)
     for part, formula in zip(again, found, strict=True):
         np.testing.assert_allclose(part, formula, rtol=1e-4, atol=1e-4 * np.abs(formula).max())
 
 
 def test_batch_norm_gives_the_same_bits_again(threads):
     x = ORDERS["batch innermost"](draw(64, 40, 16, 16))
-    op = ops.Standardize((0, 2, 3), 1e-5, False, False)
+    op = ops.norm.Standardize((0, 2, 3), 1e-5, False, False)
     first, second = op.compute(x)[0], op.compute(x)[0]
     np.testing.assert_array_equal(first.view("int32"), second.view("int32"))
 
@@ -155,12 +155,12 @@ def test_sums_over_what_was_broadcast(order, shape, kept, threads):
     lead = len(shape) - len(kept)
     target = tuple(n or m for n, m in zip(kept, shape[lead:], strict=True))
     axes = (*range(lead), *(i + lead for i, n in enumerate(kept) if n))
-    found = ops.SumTo(target).compute(x)
+    found = ops.shape.SumTo(target).compute(x)
     assert found.shape == target
     np.testing.assert_allclose(found.ravel(), x.astype("float64").sum(axes).ravel(), rtol=1e-5, atol=1e-4)
 
 
 def test_the_buffer_of_numpy_is_as_it_was():
     before = np.getbufsize()
-    ops.Standardize((1,), 1e-5, False, False).compute(draw(4, 2048))
+    ops.norm.Standardize((1,), 1e-5, False, False).compute(draw(4, 2048))
     assert np.getbufsize() == before

@@ -19,6 +19,7 @@ from torch.nn.functional import pad as torch_pad
 from needle import Tensor, TensorTuple, ops
 from needle.backend import cpu, to_host
 from needle.kernels import Window
+from needle.ops.conv import Correlate
 from tests.standin.device import STANDIN
 
 # ---- what a row is ---------------------------------------------------------------------------------------------------
@@ -558,11 +559,11 @@ row("tuple_get_item", "parts of one split", lambda x: ops.make_tuple(*ops.split(
 # ---- convolution with a bias, of two windows; tests/ops/test_conv.py has the others ----------------------------------
 
 LINE, PLANE = Window((2,), ((1, 0),), (1,)), Window((1, 2), ((1, 1), (0, 0)), (2, 1), 2)
-row("Correlate", "bias, 1-d", lambda x, w, b: ops.Correlate(LINE)(x, w, b),
+row("Correlate", "bias, 1-d", lambda x, w, b: Correlate(LINE)(x, w, b),
     lambda x, w, b: torch.conv1d(torch_pad(x, (1, 0)), w, b, 2), (2, 3, 6), (4, 3, 3), (4,))  # fmt: skip
-row("Correlate", "bias, 2-d", lambda x, w, b: ops.Correlate(PLANE)(x, w, b),
+row("Correlate", "bias, 2-d", lambda x, w, b: Correlate(PLANE)(x, w, b),
     lambda x, w, b: torch.conv2d(x, w, b, (1, 2), (1, 0), (2, 1), 2), (2, 4, 5, 6), (4, 2, 2, 3), (4,))  # fmt: skip
-row("Correlate", "the bias alone", lambda x, w, b: ops.Correlate(LINE)(x.detach() * 0, w.detach(), b),
+row("Correlate", "the bias alone", lambda x, w, b: Correlate(LINE)(x.detach() * 0, w.detach(), b),
     lambda x, w, b: 0 * torch.conv1d(torch_pad(x, (1, 0)), w, None, 2).detach() + b[:, None], (2, 3, 6), (4, 3, 3), (4,)
     )  # fmt: skip
 

@@ -13,11 +13,8 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 from needle import kernels
-from needle.autograd import find_topo_sort
-from needle.kernels import layout
 from needle.kernels.conv import dispatch
-from needle.ops import Correlate, CorrelateTranspose, CorrelateWeight
-from needle.ops.conv import Turn
+from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight
 from tests.kernels.windows import problems
 from tests.ops.derivatives import assert_like_torch, by_needle
 
@@ -418,20 +415,3 @@ def test_nothing_is_recorded_of_constants_or_without_grad(device, calls):
     with ndl.no_grad():
         assert ndl.conv2d(*leaves(device, x=True, w=True, b=True)).op is None
     assert calls == {"correlate": 2, "correlate_transpose": 0, "correlate_weight": 0}
-
-
-@pytest.mark.parametrize("create_graph", [True, False])
-def test_images_that_are_turned_first_give_the_same(device, create_graph, monkeypatch):
-    """Values and gradients of a convolution whose input goes through `Turn`, as big row-major images do."""
-    arrays = [np.random.randn(*shape) for shape in ((3, 2, 6, 5), (4, 2, 3, 3), (4,))]
-    found = []
-    for size in (1 << 40, 1):
-        monkeypatch.setattr(layout, "TURNED", size)
-        tensors = [ndl.Tensor(array, device=device) for array in arrays]
-        y = ndl.conv2d(*tensors, padding=1)
-        turns = [node for node in find_topo_sort([y]) if isinstance(node.op, Turn)]
-        assert len(turns) == (size == 1 and layout.is_turned_by_blocks(tensors[0].array))
-        (y * y).sum().backward(create_graph=create_graph)
-        found.append([y.numpy(), *(x.grad.numpy() for x in tensors)])
-    for plain, turned in zip(*found, strict=True):
-        np.testing.assert_allclose(turned, plain, rtol=1e-12, atol=1e-12)

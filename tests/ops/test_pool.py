@@ -234,12 +234,12 @@ def test_each_by_differences(device, name):
     """The squares of its results, whose gradient depends on the gradient that comes in."""
     window, kernel = kernels.Window((2, 1), ((1, 1), (0, 1)), (1, 1)), (3, 2)
     x = ndl.Tensor(np.random.randn(2, 2, 5, 4), device=device, requires_grad=False)
-    best = ndl.ops.MaxPool(kernel, window)(x)
+    best = ndl.ops.pool.MaxPool(kernel, window)(x)
     op, shape, constants = {
-        "ScatterToMax": (ndl.ops.ScatterToMax(kernel, window), best.shape, (x, best)),
-        "GatherAtMax": (ndl.ops.GatherAtMax(kernel, window), x.shape, (x, best)),
-        "SumPool": (ndl.ops.SumPool(kernel, window), x.shape, ()),
-        "SpreadPool": (ndl.ops.SpreadPool(kernel, window, x.shape[2:]), best.shape, ()),
+        "ScatterToMax": (ndl.ops.pool.ScatterToMax(kernel, window), best.shape, (x, best)),
+        "GatherAtMax": (ndl.ops.pool.GatherAtMax(kernel, window), x.shape, (x, best)),
+        "SumPool": (ndl.ops.pool.SumPool(kernel, window), x.shape, ()),
+        "SpreadPool": (ndl.ops.pool.SpreadPool(kernel, window, x.shape[2:]), best.shape, ()),
     }[name]
     assert ndl.gradcheck(lambda y: op(y, *constants) ** 2, ndl.Tensor(np.random.randn(*shape), device=device))
 

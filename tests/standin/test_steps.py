@@ -129,7 +129,7 @@ def test_each_function_and_its_derivatives(title):
 
 def indexed_by_arrays(y):
     """Whether an index in the graph below y holds arrays: uploaded where they came from the host, counted as masks."""
-    return any(isinstance(node.op, ndl.ops.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
+    return any(isinstance(node.op, ndl.ops.index.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.op != "to"], ids=str)  # which is the way to the host

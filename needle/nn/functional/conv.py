@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from needle import check, kernels
-from needle.ops import reshape
-from needle.ops.conv import check_floats, convolve, convolve_transpose, from_columns, to_columns
+from needle.ops.conv import convolve, convolve_transpose, from_columns, to_columns
 from needle.ops.operand import tensor
 from needle.ops.shape import with_batch
 
@@ -19,9 +18,7 @@ def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Options and errors as in `conv2d`, with one number.
     """
-    return _apply(
-        "conv1d", 1, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    return convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -37,9 +34,7 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     >>> ndl.conv2d(x, weight).numpy().tolist()
     [[[[4.0, 4.0], [4.0, 4.0]]]]
     """
-    return _apply(
-        "conv2d", 2, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    return convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
@@ -47,9 +42,7 @@ def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
 
     Options and errors as in `conv2d`, with triples.
     """
-    return _apply(
-        "conv3d", 3, convolve, x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups
-    )
+    return convolve("conv3d", 3, x, weight, bias, stride, padding, dilation, groups)
 
 
 def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -57,10 +50,9 @@ def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 
     L = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. Options and errors as in `conv_transpose2d`.
     """
-    return _apply(
-        "conv_transpose1d", 1, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
-        output_padding=output_padding, groups=groups, dilation=dilation,
-    )  # fmt: skip
+    return convolve_transpose(
+        "conv_transpose1d", 1, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -75,10 +67,9 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     >>> ndl.nn.functional.conv_transpose2d(x, weight).numpy().tolist()
     [[[[1.0, 2.0, 1.0], [2.0, 4.0, 2.0], [1.0, 2.0, 1.0]]]]
     """
-    return _apply(
-        "conv_transpose2d", 2, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
-        output_padding=output_padding, groups=groups, dilation=dilation,
-    )  # fmt: skip
+    return convolve_transpose(
+        "conv_transpose2d", 2, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
@@ -86,10 +77,9 @@ def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0
 
     Options and errors as in `conv_transpose2d`, with triples.
     """
-    return _apply(
-        "conv_transpose3d", 3, convolve_transpose, x, weight, bias, stride=stride, padding=padding,
-        output_padding=output_padding, groups=groups, dilation=dilation,
-    )  # fmt: skip
+    return convolve_transpose(
+        "conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation
+    )
 
 
 def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
@@ -142,23 +132,6 @@ def same_padding(size, kernel_size, stride=1, dilation=1):
         check.sizes("same_padding", "stride", stride, rank, least=1),
         check.sizes("same_padding", "dilation", dilation, rank, least=1),
     )
-
-
-def _apply(op, rank, product, x, weight, bias, *, groups, **options):
-    """A convolution, or its transpose, of x (N, C, *S) or (C, *S), plus its bias."""
-    x, weight = tensor(op, x), tensor(op, weight)
-    x, unbatched = _batched(op, rank, x)
-    if bias is not None:
-        bias = tensor(op, bias)
-        groups = check.integer(op, "groups", groups, least=1)
-        outs = weight.shape[:1] if product is convolve else tuple(n * groups for n in weight.shape[1:2])
-        if bias.shape != outs:
-            raise ValueError(f"{op}: bias must have the shape {outs} of out-channels, but got {bias.shape}")
-        check_floats(op, x=x, bias=bias)
-    if product is convolve:
-        return unbatched(convolve(op, x, weight, bias, groups=groups, **options))
-    y = product(op, x, weight, groups=groups, **options)
-    return unbatched(y if bias is None else y + reshape(bias, (1, -1) + (1,) * rank))
 
 
 def _batched(op, rank, x):

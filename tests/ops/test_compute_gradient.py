@@ -114,6 +114,6 @@ def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
     inner = ndl.permute(x, (3, 0, 1, 2)) * 1  # its first axis lies innermost
     y = ops.relu(inner)
     y.backward(ndl.Tensor(np.ones(y.shape, "float32")))
-    (gate,) = [node for node in find_topo_sort([x.grad]) if isinstance(node.op, ops.Gate)]
+    (gate,) = [node for node in find_topo_sort([x.grad]) if isinstance(node.op, ops.elementwise.ReLUGrad)]
     assert gate.cached_data.strides == inner.cached_data.strides
     assert gate.cached_data.strides[0] == 1

@@ -1,0 +1,282 @@
+"""Reverse-mode differentiation: ops, the values they produce, and the walk from a result back to its leaves.
+
+A value remembers the op and the inputs it came from. `walk` sorts that graph topologically, then asks each op, last to
+first, for the gradients of its inputs. Gradients are built from ops, so they can be differentiated again. Nothing here
+knows what a tensor is: `needle.autograd` defines the values, `needle.ops` the ops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from typing import Any, NamedTuple, Self
+from weakref import WeakSet
+
+from needle.backend import Device, HostScalar, deserialize, device_of, serialize
+from needle.grad_mode import grad_mode
+
+Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
+
+
+class Spec(NamedTuple):
+    """Shape and dtype of a tensor: all that is known of it before it is computed."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+class VersionCounter:
+    """Version counter shared by all values that alias one buffer: the process-wide write count at its last write.
+
+    `pending` holds deferred values (`needle.lazy`) that will read the buffer; a write computes them first.
+    """
+
+    __slots__ = ("pending", "version")
+    clock = 0  # in-place changes of this process so far
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.pending: WeakSet[Value] | None = None
+
+    def add_pending(self, value: Value) -> None:
+        """Register a deferred value that reads this buffer."""
+        self.pending = self.pending or WeakSet()
+        self.pending.add(value)
+
+    def compute_pending(self) -> None:
+        """Compute the deferred values from the buffer as it is now."""
+        for value in list(self.pending or ()):
+            with suppress(Exception):  # an op that fails raises again when its own value is asked for
+                value.array  # noqa: B018
+        self.pending = None
+
+    def bump(self) -> None:
+        """Count a write that is about to happen."""
+        self.compute_pending()
+        VersionCounter.clock += 1
+        self.version = VersionCounter.clock
+
+
+class Op:
+    """A function of raw arrays and its derivative. An op is its parameters and nothing else.
+
+    `compute` sees raw arrays and stores nothing on `self`. `gradient` sees values and calls ops only, so every order of
+    derivative exists. `compute_gradient` is an optional fused form of `gradient` on raw arrays; `walk` uses it when no
+    graph of the gradients is recorded.
+    """
+
+    differentiable = True  # False: results are constants
+    saved_inputs: Sequence[int] | None = None  # positions of the inputs whose values `gradient` reads; None: all
+    saves_output = False  # True: `gradient` reads the result's values
+    is_view = False  # True: the result may alias the first input
+    device: Device | None = None  # device of the result, if it differs from the inputs'
+
+    def compute(self, *arrays: Array) -> Array:
+        """Return the result's raw array, or a tuple of arrays for an op that produces a tuple."""
+        raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
+
+    def infer(self, *specs: Any) -> Any:
+        """Return the Spec of the result from those of the inputs, or None if only computing can tell."""
+        return None
+
+    def gradient(self, out_grad: Any, node: Any) -> Any:
+        """Return one gradient per input of `node`: a value of the input's shape, or None if none flows there.
+
+        A single gradient need not be a tuple. For an input that is a tuple, a dict from position to gradient will do.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: gradient is not defined")
+
+    # (out_grad, output, *inputs, needed=[bool per input]) -> one raw array or None per input
+    compute_gradient: Callable[..., Sequence[Array | None]] | None = None
+
+    def gradient_as_tuple(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
+        """Return `gradient` as a tuple with one entry per input."""
+        grads = self.gradient(out_grad, node)
+        return grads if isinstance(grads, tuple) else (grads,)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)  # 1 == 1.0, but they differ as parameters
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+
+class Value:
+    """A node of the graph: raw data (`array`) with the op and inputs it came from (None and () for a leaf)."""
+
+    __slots__ = "__weakref__", "array", "counter", "grad", "inputs", "op", "requires_grad", "spec", "thunk", "version"
+    array: Array
+    spec: Any  # has shape and dtype: `array` itself, or a Spec before it is computed; faster to ask than the properties
+    op: Op | None
+    inputs: tuple[Value, ...]
+    requires_grad: bool
+    grad: Any
+    version: int  # VersionCounter.clock at creation
+    counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
+    thunk: Any  # unset once computed: see needle.lazy
+
+    @classmethod
+    def make_leaf(cls, array: Array, requires_grad: bool = False) -> Self:
+        """A leaf on the memory of a raw array; a NumPy scalar becomes a 0-d array."""
+        self = cls.__new__(cls)
+        self.array = self.spec = as_array(array)
+        self.op, self.inputs, self.grad = None, (), None
+        self.requires_grad, self.version = requires_grad, VersionCounter.clock
+        return self
+
+    def accumulate_grad(self, partial: Any, grad: Any, op: Op) -> Any:
+        """Return `partial`, the gradient gathered so far (None at first), plus one more that `op` returned."""
+        raise NotImplementedError(f"{type(self).__name__}: accumulate_grad is not defined")
+
+    def finish_grad(self, partial: Any) -> Any:
+        """Return the gradient of this value once all its uses have contributed."""
+        return partial
+
+    @property
+    def device(self) -> Device:
+        return device_of(self.array)
+
+    def is_leaf(self) -> bool:
+        """Whether no op recorded this value."""
+        return self.op is None
+
+    def detach(self) -> Self:
+        """The same data outside the graph; the memory is shared."""
+        leaf = self.make_leaf(self.array)
+        leaf.counter = self.version_counter()
+        return leaf
+
+    def __reduce__(self) -> Any:  # copies and pickles are leaves: graph and gradient stay behind
+        return self._deserialize, (serialize(self.array), self.requires_grad)
+
+    @classmethod
+    def _deserialize(cls, form: Any, requires_grad: bool) -> Self:
+        return cls.make_leaf(deserialize(form), requires_grad)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
+
+    def version_counter(self) -> VersionCounter:
+        """The counter of all values on this memory."""
+        if not hasattr(self, "counter"):
+            self.counter = VersionCounter()
+        return self.counter
+
+    def bump_version(self) -> None:
+        """Announce a write to `array`, so that backward can refuse stale values."""
+        self.version_counter().bump()
+
+
+def as_array(array: Array) -> Array:
+    """An array, also where a NumPy ufunc returned a scalar instead of a 0-d array."""
+    return device_of(array).asarray(array) if isinstance(array, HostScalar) else array
+
+
+def run(op: Op, inputs: Sequence[Value]) -> Array:
+    """Compute the raw result of `op`."""
+    if len(inputs) == 2:  # the branches do the same; without lists, the two common ones take a third less
+        first, second = inputs[0].array, inputs[1].array
+        if type(first) is not type(second):
+            check_one_device(type(op).__name__, inputs)
+        array = op.compute(first, second)
+    elif len(inputs) == 1:
+        array = op.compute(inputs[0].array)
+    else:
+        arrays = [x.array for x in inputs]
+        if len(set(map(type, arrays))) > 1:
+            check_one_device(type(op).__name__, inputs)
+        array = op.compute(*arrays)
+    return as_array(array) if isinstance(array, HostScalar) else array
+
+
+def check_one_device(op: str, inputs: Sequence[Value]) -> None:
+    """Raise TypeError if the inputs are on different devices."""
+    device = inputs[0].device
+    for x in inputs[1:]:
+        if x.device is not device and x.device != device:
+            raise TypeError(f"{op}: inputs must be on one device, but got {device} and {x.device}")
+
+
+def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
+    """Every value below `nodes` once, inputs before results: depth-first post-order, inputs left to right."""
+    order: list[Value] = []
+    seen: set[Value] = set()
+    stack: list[Any] = [*nodes][::-1]
+    while stack:
+        node = stack.pop()
+        if node is None:  # all inputs of the value below it are in `order`
+            order.append(stack.pop())
+        elif node not in seen:
+            seen.add(node)
+            if node.inputs:
+                stack += node, None
+                stack += node.inputs[::-1]
+            else:
+                order.append(node)
+    return order
+
+
+def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool) -> None:
+    """Set `.grad` of every leaf below `output`, from the gradient of `output`: one pass in reverse topological order.
+
+    With `create_graph` the gradients are recorded; otherwise ops use their fused `compute_gradient` where they have
+    one. Without `retain_graph` each node drops its inputs as soon as it is passed. Raises RuntimeError before any
+    work if a node was released or a saved value was changed in place.
+    """
+    order = find_topo_sort([output])
+    clock = VersionCounter.clock
+    for node in order:
+        if node.op is not None and (node.version != clock or not node.inputs):
+            _check_intact(node, node.op)
+    grads = {output: out_grad}
+    del out_grad  # each gradient is freed as soon as it has been used
+    with grad_mode(create_graph):
+        while order:
+            node = order.pop()
+            if node not in grads:
+                continue
+            grad = node.finish_grad(grads.pop(node))
+            op, inputs = node.op, node.inputs
+            if op is None:
+                node.grad = grad
+                continue
+            fused = None if create_graph else op.compute_gradient
+            if fused is None:
+                x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)
+            else:
+                needed = [x.requires_grad for x in inputs]
+                x_grads = fused(grad.array, node.array, *[x.array for x in inputs], needed=needed)
+            if len(x_grads) != len(inputs):
+                raise ValueError(
+                    f"backward: gradients must be one for each of {len(inputs)} inputs, "
+                    f"but {op!r} returned {len(x_grads)}"
+                )
+            for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)
+                if x.requires_grad and x_grad is not None:
+                    x_grad = x_grad if fused is None else x.make_leaf(x_grad)
+                    grads[x] = x.accumulate_grad(grads.get(x), x_grad, op)
+            if not retain_graph:
+                node.inputs = ()
+
+
+def _check_intact(node: Value, op: Op) -> None:
+    """Raise RuntimeError if `node` was released, or a value its gradient reads was written to after the op ran."""
+    if not node.inputs:
+        raise RuntimeError(
+            f"backward: the graph must exist, but an earlier backward released the result of {op!r}; "
+            "pass retain_graph=True to that one"
+        )
+    positions = range(len(node.inputs)) if op.saved_inputs is None else op.saved_inputs
+    saved = [(f"input {i}", node.inputs[i]) for i in positions]
+    if op.saves_output:
+        saved.append(("the result", node))
+    for name, value in saved:
+        if hasattr(value, "counter") and value.counter.version > node.version:
+            raise RuntimeError(
+                f"backward: values that a gradient needs must not change in place, but {name} of {op!r} with shape "
+                f"{getattr(value, 'shape', '?')} did after the op ran"
+            )
