@@ -10,7 +10,7 @@ from needle.gradcheck import gradcheck
 from needle.init import from_dlpack, ones, ones_like, zeros, zeros_like
 from needle.kernels import conv_algorithm
 from needle.nn.functional import conv1d, conv2d, conv3d
-from needle.ops import *  # noqa: F403
+from needle.ops import *
 
 __version__ = "0.1.0"
 

@@ -100,7 +100,8 @@ def floats(op: str, **tensors: Any) -> None:
     values = list(tensors.values())
     dtype, device = values[0].dtype, values[0].device
     for value in values[1:]:
-        if value.device != device:
+        place = value.device
+        if place is not device and place != device:
             places = " and ".join(str(t.device) for t in values)
             raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {places}")
     for value in values:

@@ -67,10 +67,14 @@ class Op:
     """
 
     differentiable = True  # False: results are constants
-    saved_inputs: Sequence[int] | None = None  # positions of the inputs whose values `gradient` reads; None: all
     saves_output = False  # True: `gradient` reads the result's values
     is_view = False  # True: the result may alias the first input
     device: Device | None = None  # device of the result, if it differs from the inputs'
+
+    @property
+    def saved_inputs(self) -> Sequence[int] | None:  # most ops override it by a class attribute
+        """Positions of the inputs whose values `gradient` reads; None: all."""
+        return None
 
     def compute(self, *arrays: Array) -> Array:
         """Return the result's raw array, or a tuple of arrays for an op that produces a tuple."""

@@ -10,13 +10,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The floors of needle and the rows on them, lowest first; a file imports only from rows before its own. Within a floor
-# it may name what it never loads (`if TYPE_CHECKING`). What is not listed is a sibling on the top floor: it may import
-# every row, but no other sibling.
+# The floors of needle and the rows on them, lowest first. A file imports only from rows before its own; an import for
+# type checkers counts like any other. What is not listed is a sibling on the top floor: it may import every row, but no
+# other sibling.
 FLOORS = [
     ["check", "tuning", "backend", "backend_ndarray", "backend_selection", "backend_numpy"],
     ["kernels"],
-    ["grad_mode", "operators", "backward", "lazy", "autograd"],
+    ["grad_mode", "graph", "autograd", "lazy"],
     ["ops"],
     ["init"],
     ["nn"],
@@ -44,13 +44,11 @@ class Source:
         self.imports = list(self._imports(modules))
 
     def _imports(self, modules):
-        """(imported module, line, when: at "load", at a "call" or as a "type") of every import, wherever it stands."""
-        when = {}
+        """(imported module, line, whether at a call) of every import, wherever it stands."""
+        in_functions = set()
         for outer in ast.walk(self.tree):
             if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-                when |= {id(inner): "call" for inner in ast.walk(outer)}
-            elif isinstance(outer, ast.If) and ast.unparse(outer.test).endswith("TYPE_CHECKING"):
-                when |= {id(inner): "type" for statement in outer.body for inner in ast.walk(statement)}
+                in_functions |= {id(inner) for inner in ast.walk(outer)}
         for node in ast.walk(self.tree):
             names = []
             if isinstance(node, ast.Import):
@@ -65,7 +63,7 @@ class Source:
             elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
                 names = [argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant)]
             for name in names:
-                yield name, node.lineno, when.get(id(node), "load")
+                yield name, node.lineno, id(node) in in_functions
 
     def names_used(self, modules):
         """(dotted name, line) of everything reached through a name that an import of needle binds."""
@@ -99,25 +97,24 @@ def sources(root: Path, folder: str) -> list[Source]:
     return [Source(path, root, modules) for path in sorted((root / folder).rglob("*.py"))]
 
 
-def may_import(importer: str, imported: str, when: str) -> bool:
+def may_import(importer: str, imported: str) -> bool:
     """Whether a file of row `importer` may import from row `imported`."""
     if importer == "":
         return True
     if importer not in ROWS:
         return imported in [*ROWS, importer]
-    same_floor = any({importer, imported} <= set(floor) for floor in FLOORS)
-    return imported in ROWS[: ROWS.index(importer) + 1] or (when == "type" and same_floor)
+    return imported in ROWS[: ROWS.index(importer) + 1]
 
 
 def floor_violations(files: list[Source]):
     for file in files:
         if file.text.count("\n") > MAX_LINES:
             yield f"{file.path}: {file.text.count(chr(10))} lines, more than {MAX_LINES}"
-        for name, line, when in file.imports:
+        for name, line, at_call in file.imports:
             top, _, inner = name.partition(".")
             where = f"{file.path}:{line}"
             if top == "needle":
-                if not may_import(file.row, inner.split(".")[0], when):
+                if not may_import(file.row, inner.split(".")[0]):
                     yield f"{where}: {file.row} must not import {name}"
             elif top == "numpy":
                 if file.row in WITHOUT_NUMPY:
@@ -125,9 +122,9 @@ def floor_violations(files: list[Source]):
             elif top in CUPY:
                 if file.row != "backend":
                     yield f"{where}: only backend imports {top}"
-                elif when != "call":
+                elif not at_call:
                     yield f"{where}: {top} must be imported inside a function"
-            elif top not in sys.stdlib_module_names and not (when == "call" and (file.row, top) in CALLED):
+            elif top not in sys.stdlib_module_names and not (at_call and (file.row, top) in CALLED):
                 yield f"{where}: needle must not import {top}"
 
 
@@ -135,7 +132,7 @@ def cycles(files: list[Source]):
     """Files of one row that import each other; between rows the floors leave no room for a cycle."""
     row = {file.module: file.row for file in files}
     left = {
-        file.module: {name for name, _, when in file.imports if row.get(name) == file.row and when != "type"}
+        file.module: {name for name, *_ in file.imports if row.get(name) == file.row and name != file.module}
         for file in files
     }
     size = None
@@ -192,8 +189,8 @@ CLEAN = {
     "needle/backend/__init__.py": "from .device import cuda",
     "needle/backend/device.py": "from needle import check\ndef cuda():\n    import cupy",
     "needle/kernels/__init__.py": "import needle.check\nimport numpy as np",
-    "needle/operators.py": "if TYPE_CHECKING:\n    from needle.autograd import Tensor",
-    "needle/autograd.py": "from needle.backend_ndarray import cuda\nfrom needle import operators\nimport math",
+    "needle/graph.py": "from needle.backend_ndarray import cuda",
+    "needle/autograd.py": "from needle.graph import Op\nimport math",
     "needle/ops/__init__.py": "from needle.ops.conv import Conv",
     "needle/ops/conv.py": "from needle import kernels\nfrom ..autograd import Op",
     "needle/init/__init__.py": "import numpy\nfrom needle.autograd import Tensor",
@@ -218,7 +215,8 @@ CLEAN = {
         ("needle/kernels/__init__.py", "from .. import autograd", "kernels must not import needle.autograd"),
         ("needle/kernels/__init__.py", "def f():\n    import needle.ops", ":2: kernels must not import needle.ops"),
         ("needle/autograd.py", "from .ops.conv import Conv", "autograd must not import needle.ops.conv"),
-        ("needle/operators.py", "from needle.autograd import Tensor", "operators must not import needle.autograd"),
+        ("needle/graph.py", "from needle.autograd import Tensor", "graph must not import needle.autograd"),
+        ("needle/graph.py", "if TYPE_CHECKING:\n    from needle.autograd import Tensor", "graph must not import"),
         ("needle/autograd.py", "if TYPE_CHECKING:\n    from needle.nn import Module", "must not import needle.nn"),
         ("needle/ops/conv.py", "from needle import Conv", "ops must not import needle"),
         ("needle/ops/conv.py", "import importlib\nimportlib.import_module('needle.nn')", "must not import needle.nn"),

@@ -218,7 +218,7 @@ def convolve_transpose(
     least = window.input(x.shape[2:], w.shape[2:])
     size = tuple(n + more for n, more in zip(least, extra, strict=True))
     if min(size) < 1:
-        raise ValueError(f"{op}: each size of the output must be at least 1, but x {x.shape} and the options give {size}")
+        raise ValueError(f"{op}: sizes of the output must be at least 1, but x {x.shape} and this window give {size}")
     check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
     # Output padding takes away from the padding after; what reaches beyond the last window is zeros.
     pairs = tuple(
@@ -237,9 +237,10 @@ def convolve_transpose(
 
 def _has_batch(op: str, rank: int, x: Tensor) -> bool:
     """Whether x is (N, C, *S), not (C, *S); ValueError for any other rank."""
-    if x.ndim not in (rank + 1, rank + 2):
+    ndim = x.ndim
+    if ndim not in (rank + 1, rank + 2):
         raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
-    return x.ndim == rank + 2
+    return ndim == rank + 2
 
 
 def _bias(op: str, bias: TensorLike, channels: int) -> Tensor:

@@ -57,7 +57,7 @@ CROSS_ENTROPY = CrossEntropy()
 
 def class_axis(x: Any) -> int:
     """The axis of the classes in (N, C, *S) or (C,)."""
-    return min(x.ndim - 1, 1)
+    return 1 if x.ndim > 1 else x.ndim - 1
 
 
 def class_index(classes: Array, axis: int) -> tuple[Array, ...]:

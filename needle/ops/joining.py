@@ -50,7 +50,7 @@ class Split(TensorTupleOp):
         lead = (slice(None),) * (self.axis % x.ndim)
         return tuple(x[(*lead, i, ...)] for i in range(x.shape[self.axis]))
 
-    def infer(self, x: Any) -> tuple[Spec, ...]:
+    def infer(self, x: Any) -> Any:
         axis = self.axis % len(x.shape)
         return (Spec(x.shape[:axis] + x.shape[axis + 1 :], x.dtype),) * x.shape[axis]
 
@@ -107,8 +107,8 @@ def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> T
     tensors = _tensors("concatenate", tensors)
     axis = check.axis("concatenate", axis, tensors[0].ndim)
     for x in tensors:
-        others = [t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x)]
-        check.same("concatenate", f"all sizes but axis {axis}", *others, ("the first tensor", "another"))
+        first, other = (t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x))
+        check.same("concatenate", f"all sizes but axis {axis}", first, other, ("the first tensor", "another"))
         check.same("concatenate", "rank", tensors[0].ndim, x.ndim, ("the first tensor", "another"))
     return Concatenate(axis)(*tensors)
 

@@ -41,8 +41,8 @@ class Standardize(TensorTupleOp):
     def compute(self, x: Array, *affine: Array) -> tuple[Array, ...]:
         affine = self.broadcast_affine(affine)
         rows = kernels.Rows.of(x, self.axes)
-        columns = [rows.column(value) for value in affine] if rows else [None]
-        if any(column is None for column in columns):
+        columns = [rows.column(value) for value in affine] if rows else []
+        if rows is None or any(column is None for column in columns):
             return self.normalize(_mean_over(self.axes), x, *affine)
         results: tuple[Array, ...] = rows.apply(partial(self.normalize, _mean_of_rows), [x], columns)
         return results

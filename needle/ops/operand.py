@@ -25,18 +25,20 @@ def is_number(value: Any) -> bool:
 
 def number(op: str, value: Any) -> Any:
     """A number, or a host array with one element, as a Python number, which never promotes an array's dtype."""
+    scalar: Any = value
     if type(value) in PLAIN:
-        return value
-    if not is_number(value):
-        if type(value) is not cpu().array_type() or value.size != 1 or value.dtype.kind not in "fiub":
+        return scalar
+    if not is_number(scalar):
+        is_host_array = type(scalar) is cpu().array_type()
+        if not is_host_array or scalar.size != 1 or scalar.dtype.kind not in "fiub":
             raise TypeError(f"{op}: scalar must be a number, but got {type(value).__name__}")
-        value = value.item()
-    value = value.item() if hasattr(value, "item") else value
-    return value if isinstance(value, (int, float)) else float(value)
+        scalar = scalar.item()
+    scalar = scalar.item() if hasattr(scalar, "item") else scalar
+    return scalar if isinstance(scalar, (int, float)) else float(scalar)
 
 
 def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` itself if it is a tensor, else a constant. A number takes the device of `like`, and its dtype if it fits."""
+    """`value` itself if it is a tensor, else a constant; a number takes device and, if it fits, dtype of `like`."""
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (str, bytes)) or value is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from needle.autograd import TensorLike, TensorTuple
-
 from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem, fused_add_scalars, make_tuple, tuple_get_item
 
 

@@ -280,7 +280,7 @@ def broadcast_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
 
 
 def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
-    """The transpose of `broadcast_to`: x summed down to `shape`. Raises ValueError if `shape` does not broadcast to x."""
+    """The transpose of `broadcast_to`: x summed down to `shape`, which must broadcast to x; else ValueError."""
     x = tensor("sum_to", x)
     if x.shape == shape:
         return x

@@ -19,6 +19,7 @@ class To(TensorOp):
     """x on another device; the gradient goes back to the device of x."""
 
     saved_inputs = ()
+    device: Device
 
     def __init__(self, device: Device) -> None:
         self.device = device

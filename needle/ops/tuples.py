@@ -60,7 +60,7 @@ def tuple_get_item(x: TensorTuple, index: int) -> Tensor:
         raise IndexError(f"tuple_get_item: index must lie in [{-length}, {length - 1}], but got {index}")
     index %= length
     if isinstance(x.op, MakeTensorTuple):
-        element: Any = x.inputs[index]
+        element: Tensor = x.inputs[index]  # type: ignore[assignment]  # MakeTensorTuple has tensors as inputs
         return element
     return TensorTupleGetItem(index)(x)
 
