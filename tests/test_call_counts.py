@@ -1,0 +1,69 @@
+"""The way from a call to its kernel is short: Python calls of needle's functions, counted by `sys.setprofile`."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle.nn import functional
+
+SOURCES = str(Path(ndl.__file__).resolve().parent)
+
+
+def calls_of(function):
+    """The names of needle's functions that a call runs, in order; comprehensions count as calls."""
+    names = []
+
+    def profile(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(SOURCES):
+            names.append(f"{Path(frame.f_code.co_filename).relative_to(SOURCES)}:{frame.f_code.co_name}")
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return names
+
+
+@pytest.fixture
+def operands():
+    draws = np.random.default_rng(0)
+    shapes = {"x": (8, 3, 12, 12), "weight": (4, 3, 3, 3), "bias": (4,)}
+    arrays = {name: draws.normal(size=shape).astype("float32") for name, shape in shapes.items()}
+    return [ndl.Tensor(array, requires_grad=name != "x") for name, array in arrays.items()]
+
+
+def test_the_counter_counts():
+    def twice():
+        ndl.relu(tensor)
+        ndl.relu(tensor)
+
+    tensor = ndl.ones(2)
+    ndl.relu(tensor)
+    once = calls_of(lambda: ndl.relu(tensor))
+    assert once[0] == str(Path("ops/elementwise.py:relu"))
+    assert calls_of(twice) == 2 * once
+
+
+def test_a_convolution_takes_at_most_100_calls(operands):
+    functional.conv2d(*operands, padding=1)  # fills the caches of geometry and of the choice of algorithms
+    assert len(calls_of(lambda: functional.conv2d(*operands, padding=1))) <= 100
+
+
+def test_its_backward_takes_at_most_130_calls(operands):
+    for _ in range(2):
+        loss = functional.conv2d(*operands, padding=1).sum()
+        calls = calls_of(lambda loss=loss: loss.backward(create_graph=False))
+    assert operands[1].grad is not None
+    assert len(calls) <= 130
+
+
+@pytest.mark.parametrize(("name", "most"), [("relu", 8), ("exp", 8), ("sum", 16), ("reshape", 10)])
+def test_methods_take_few_calls(name, most):
+    x = ndl.ones(2, 3, requires_grad=True)
+    arguments = [(6,)] if name == "reshape" else []
+    getattr(x, name)(*arguments)
+    assert len(calls_of(lambda: getattr(x, name)(*arguments))) <= most
