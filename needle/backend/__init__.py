@@ -22,6 +22,7 @@ from needle.backend.device import (
     xp,
 )
 from needle.backend.dlpack import from_dlpack, to_dlpack
+from needle.backend.kernel_table import overridable
 from needle.backend.malloc import keep_freed_memory
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "device_for",
     "device_of",
     "from_dlpack",
+    "overridable",
     "register_device",
     "seed",
     "serialize",

@@ -47,6 +47,7 @@ class BackendDevice:
     def __init__(self, name: str, xp: Any) -> None:
         self.name = name
         self.xp = xp
+        self.kernels: dict[str, Callable[..., Any]] = {}  # name -> what is called instead of needle's kernel
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, BackendDevice) and self.name == other.name
@@ -196,6 +197,7 @@ class CudaDevice(BackendDevice):
 
     def __init__(self) -> None:
         self.name = "cuda"
+        self.kernels = {}
         self._seed: int | None = None
 
     @cached_property

@@ -15,6 +15,7 @@ class StandIn(CudaDevice):
 
     def __init__(self) -> None:
         self.name = "standin"
+        self.kernels = {}
 
     def seed(self, number: int) -> None:
         namespace.random.seed(number)
