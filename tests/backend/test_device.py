@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 import time
+from contextlib import nullcontext
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -108,11 +109,11 @@ class ForeignDevice(BackendDevice):
 @pytest.fixture
 def foreign(monkeypatch):
     """A registered device of another array type, forgotten after the test."""
-    monkeypatch.setattr(device, "_known", list(device._known))
     known = ForeignDevice("foreign", Library())
     register_device(known)
     yield known
-    del device._devices[Foreign]
+    del device.devices["foreign"]
+    device._device_of_type.pop(Foreign, None)
 
 
 class Driver:
@@ -140,7 +141,7 @@ def machine(monkeypatch):
 
     def forget():
         cuda_probe._cupy_problem.cache_clear()
-        cuda_probe._question.cache_clear()
+        cuda_probe._probe.cache_clear()
         vars(ndl.cuda()).pop("xp", None)
 
     def load(found):
@@ -170,19 +171,30 @@ def machine(monkeypatch):
     forget()
 
 
+class Gpu(nullcontext):
+    """CuPy's `cuda.Device`."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.id = number
+
+    def use(self):
+        """Every array here is on GPU 0."""
+
+
 @pytest.fixture
 def fake_cupy(machine):
     """CuPy with one GPU, as far as `Library` goes."""
 
     class Array(Foreign):
-        pass
+        device = Gpu(0)
 
-    Array.__module__ = "cupy._core.core"
     library = Library(Array)
     library.__version__ = "14.0.1"
+    library.cuda = SimpleNamespace(Device=Gpu)
     machine(library, Driver())
     yield library
-    device._devices.pop(Array, None)
+    device._device_of_type.pop(Array, None)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -307,27 +319,27 @@ PROBLEMS = {  # CuPy, the driver, the wheels -> what is said
     ),
     "no driver": (
         CUPY, None, (13,),
-        "an NVIDIA driver must be installed (until then device=ndl.cpu() is there), but got no libcuda.so.1: ",
+        "an NVIDIA driver must be installed (meanwhile use device=ndl.cpu()), but got no libcuda.so.1: ",
     ),
     "driver that fails": (
         CUPY, Driver(status=999), (13,),
-        ("the NVIDIA driver must work (until then device=ndl.cpu() is there); update it or restart, but got CUDA's "
+        ("the NVIDIA driver must work (meanwhile use device=ndl.cpu()); update it or restart, but got CUDA "
         "error 999"),
     ),
     "no GPU, says cuInit": (
         CUPY, Driver(status=100), (12,),
-        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        ("a GPU must exist (meanwhile use device=ndl.cpu()); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
         "got 0 devices"),
     ),
     "no GPU, says the count": (
         CUPY, Driver(count=0), (12,),
-        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        ("a GPU must exist (meanwhile use device=ndl.cpu()); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
         "got 0 devices"),
     ),
     "old driver": (
         CUPY, Driver(speaks=12080), (13,),
-        ("CuPy must be one for the driver, which serves CUDA 12: `pip uninstall cupy-cuda13x`, then "
-        f"{TWO_WHEELS[0]}, but got one for CUDA 13"),
+        ("CuPy must fit the driver, which supports CUDA 12: `pip uninstall cupy-cuda13x`, then "
+        f"{TWO_WHEELS[0]}, but got a build for CUDA 13"),
     ),
 }  # fmt: skip
 USES = {
@@ -386,7 +398,9 @@ def test_asking_imports_nothing_and_takes_less_than_a_second(machine, monkeypatc
 def test_a_library_that_is_no_driver_is_a_problem_and_no_error(machine):
     machine(CUPY, SimpleNamespace())
     assert not ndl.cuda().enabled()
-    with pytest.raises(RuntimeError, match=r"^cuda: the NVIDIA driver must be whole; .* but got AttributeError: "):
+    with pytest.raises(
+        RuntimeError, match=r"^cuda: the NVIDIA driver must be intact; reinstall it, but got AttributeError: "
+    ):
         ndl.zeros(1, device=ndl.cuda())
 
 
@@ -429,7 +443,7 @@ def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, 
     (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is gone')")
     monkeypatch.syspath_prepend(tmp_path)
     reason = "ImportError: libcudart is gone"
-    message = f"cuda: CuPy must be whole; install it again by {cuda_probe.EITHER}, but got {reason}"
+    message = f"cuda: CuPy must be intact; reinstall it by {cuda_probe.EITHER}, but got {reason}"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
 
@@ -474,7 +488,7 @@ def test_set_default_device(foreign):
 
 @pytest.mark.parametrize("value", ["cpu", None, np])
 def test_the_default_device_must_be_a_device(value):
-    message = f"^set_default_device: device must be a BackendDevice, but got {type(value).__name__}$"
+    message = f"^set_default_device: device must be a Device, but got {type(value).__name__}$"
     with pytest.raises(TypeError, match=message):
         ndl.set_default_device(value)
 

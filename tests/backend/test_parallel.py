@@ -98,7 +98,7 @@ def test_without_threads_to_be_had_the_work_is_done(count, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(parallel, "_helpers", parallel._Helpers())
+    monkeypatch.setattr(parallel, "_pool", parallel._ThreadPool())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done = []
     parallel.parallel_for(done.append, range(9))

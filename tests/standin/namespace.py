@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.standin.array import Array, argument, call, counts, operand, quiet, wrap
+from tests.standin.array import DEVICES, Array, DeviceContext, argument, call, counts, operand, quiet, wrap
 from tests.standin.table import TABLE, VERSION, binder
 
 # Functions whose first argument is no array.
@@ -48,7 +48,7 @@ class Ufunc:
                 return wrap(self._host(*map(operand, args), **self._options, **options))
             if not isinstance(out, Array):
                 raise TypeError(f"Unsupported type {type(out)}")
-            self._host(*map(operand, args[: self.nin]), out=out._host, **options)
+            self._host(*map(operand, args[: self.nin]), out=out.here(), **options)
         return out
 
     def at(self, *args: Any, **options: Any) -> None:
@@ -108,7 +108,7 @@ def array(
         if not copy and dtype in (None, obj.dtype) and order == "K" and obj.ndim >= ndmin:
             return obj
         with quiet():
-            return Array.of(np.array(obj._host, dtype, copy=copy or None, order=order, ndmin=ndmin))
+            return Array.of(np.array(obj.here(), dtype, copy=copy or None, order=order, ndmin=ndmin))
     if isinstance(obj, (list, tuple)) and obj and all(type(entry) is Array for entry in obj):
         return Array.of(np.array(argument(obj), dtype, order=order, ndmin=ndmin))
     counts.uploads += 1
@@ -144,42 +144,43 @@ class Generator:
         return drawn
 
 
-STREAM = np.random.RandomState(0)  # of the device, apart from the host's
+STREAMS = [np.random.RandomState(0) for _ in DEVICES]  # one per device, apart from the host's
 
 
 def seed(*args: Any, **options: Any) -> None:
-    """Start the device's stream."""
+    """Seed the stream of the current device."""
     binder("function", "random.seed")(*args, **options)
-    STREAM.seed(*args, **options)
+    STREAMS[DeviceContext.current().id].seed(*args, **options)
 
 
 def random_sample(*args: Any, **options: Any) -> Array:
-    """Uniform draws from the device's stream."""
+    """Uniform draws from the stream of the current device."""
     binder("function", "random.random_sample")(*args, **options)
     counts.calls += 1
-    return Array.of(np.asarray(STREAM.random_sample(*args, **options)))
+    return Array.of(np.asarray(STREAMS[DeviceContext.current().id].random_sample(*args, **options)))
 
 
 def as_strided(*args: Any, **options: Any) -> Array:
-    """A view that leads to no base: CuPy builds it from the pointer alone."""
+    """A view without a base: CuPy builds it from the pointer alone."""
     binder("function", "lib.stride_tricks.as_strided")(*args, **options)
     counts.calls += 1
-    view = Array.of(np.lib.stride_tricks.as_strided(argument(args[0]), *args[1:], **options))
-    return view.without_base()
+    view = np.lib.stride_tricks.as_strided(args[0]._host, *args[1:], **options)
+    return Array.of(view, args[0].device).without_base()
 
 
 def where(*args: Any, **options: Any) -> Any:
-    """The choice, whose operands are arrays of the device or numbers; with one argument it waits, as `nonzero` does."""
+    """`where` of arrays of the device and numbers; with one argument it waits, as `nonzero` does."""
     binder("function", "where")(*args, **options)
     if len(args) == 1:
         counts.waits += 1
-    return call(np.where, [operand(value) if type(value) is not Array else value for value in args], options)
+    return call(np.where, [value if type(value) is Array else operand(value) for value in args], options)
 
 
 def from_dlpack(*args: Any, **options: Any) -> Array:
-    """The array that an exporter's capsule holds, on the same memory."""
+    """An array on the memory that an exporter's capsule holds."""
     binder("function", "from_dlpack")(*args, **options)
-    return Array.of(args[0].__dlpack__()._host.view())
+    capsule = args[0].__dlpack__()
+    return Array.of(capsule.here().view())
 
 
 OWN = {
@@ -188,6 +189,7 @@ OWN = {
     "asarray": asarray,
     "asanyarray": asarray,
     "asnumpy": asnumpy,
+    "cuda.Device": DeviceContext,
     "from_dlpack": from_dlpack,
     "lib.stride_tricks.as_strided": as_strided,
     "where": where,
@@ -224,7 +226,7 @@ class Namespace:
             if host is None or name.startswith("random."):
                 raise AttributeError(f"the stand-in lacks cupy.{name}")
             return Function(name, host)
-        if any(known.startswith(f"{name}.") for known in TABLE["function"]):
+        if any(known.startswith(f"{name}.") for known in (*TABLE["function"], *OWN)):
             return Namespace(f"{name}.")
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")
 
