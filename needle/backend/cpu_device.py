@@ -16,10 +16,8 @@ __all__ = ["CpuDevice"]
 class CpuDevice(Device):
     """The CPU: NumPy's arrays and scalars, and one thread per thread of BLAS."""
 
-    xp = np
-
     def __init__(self) -> None:
-        super().__init__("cpu")
+        super().__init__("cpu", np)
 
     def recognizes(self, array: Any) -> bool:
         return isinstance(array, (np.ndarray, np.generic))

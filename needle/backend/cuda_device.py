@@ -9,7 +9,7 @@ from typing import Any
 
 from needle import check
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
-from needle.backend.device import Device, DTypeLike, HostArray, register_device, to_host
+from needle.backend.device import Device, DTypeLike, HostArray, register_device
 
 __all__ = ["CudaDevice"]
 
@@ -90,16 +90,19 @@ class CudaDevice(Device):
 
     def array(self, data: Any, dtype: DTypeLike | None = None) -> Any:
         with self.current():
-            return super().array(data, dtype)
+            return super().array(self._fetched(data), dtype)
+
+    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Any:
+        with self.current():
+            return super().real_array(op, self._fetched(data), dtype)
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Any:
         with self.current():
-            return super().asarray(data, dtype)
+            return super().asarray(self._fetched(data), dtype)
 
-    def _readable(self, data: Any) -> Any:
-        if self.recognizes(data):
-            return data if self.owns(data) else data.copy()  # of a peer: CuPy copies to the current device
-        return to_host(data)
+    def _fetched(self, data: Any) -> Any:
+        """`data`; an array of a peer is copied to this device, which must be current."""
+        return data.copy() if self.recognizes(data) and not self.owns(data) else data
 
     def to_host(self, array: Any) -> HostArray:
         with self.current():

@@ -97,7 +97,9 @@ class Device:
 
     def array(self, data: Any, dtype: DTypeLike | None = None) -> Array:
         """A new row-major array with the values of `data`: an array of any device, a nested list or a number."""
-        return self.xp.array(self._readable(data), dtype=dtype, order="C")
+        if type(data) is not self.array_type():
+            data = to_host(data)
+        return self.xp.array(data, dtype=dtype, order="C")
 
     def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Array:
         """`array`, restricted to real numbers and bools; an object array of real numbers becomes float64.
@@ -114,11 +116,13 @@ class Device:
         result = data.dtype if data.dtype.kind not in "fiub" or dtype is None else np.dtype(dtype)
         if result.kind not in "fiub":
             raise TypeError(f"{op}: elements must be real numbers or bools, but got dtype {result}")
-        return self.array(data, dtype)
+        return self.xp.array(data, dtype=dtype, order="C")
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Array:
         """`data` as an array on this device; not copied if it is one already."""
-        return self.xp.asarray(self._readable(data), dtype=dtype)
+        if type(data) is not self.array_type():
+            data = to_host(data)
+        return self.xp.asarray(data, dtype=dtype)
 
     def filled(self, shape: Any, value: float, dtype: DTypeLike = "float32") -> Array:
         """An array with every element `value`."""
@@ -138,10 +142,6 @@ class Device:
         indices = self.asarray(indices)
         with self.current():
             return (indices[..., None] == self.xp.arange(n)).astype(dtype)
-
-    def _readable(self, data: Any) -> Any:
-        """`data` as this device's library reads it: its own arrays as they are, those of other devices by the host."""
-        return data if type(data) is self.array_type() else to_host(data)
 
     # ---- what libraries do differently -------------------------------------------------------------------------------
 
@@ -228,31 +228,36 @@ def device_of(array: Array) -> Device:
 
     Raises TypeError for anything that is not an array of a registered device.
     """
-    device = _device_of_type.get(type(array)) or _find_device(array)
+    device = _device_of_type.get(type(array)) or _search(array)
+    if device is None:
+        raise TypeError(f"device: arrays of a known device are needed, but got {type(array).__name__}")
     return device if device.peers is None else device.peer(array.device.id)
 
 
 def xp(array: Array) -> Any:
     """The namespace (NumPy, CuPy) that computes on a raw array."""
-    return (_device_of_type.get(type(array)) or _find_device(array)).xp
+    return (_device_of_type.get(type(array)) or device_of(array)).xp
+
+
+def find_device(data: Any) -> Device | None:
+    """`device_of` without an error: None if `data` is not an array of a registered device."""
+    device = _device_of_type.get(type(data)) or _search(data)
+    return device if device is None or device.peers is None else device.peer(data.device.id)
 
 
 def to_host(data: Any) -> Any:
     """An array of any device as a NumPy array; anything else (a list, a number) as it is."""
-    try:
-        device = device_of(data)
-    except TypeError:
-        return data
-    return device.to_host(data)
+    device = find_device(data)
+    return data if device is None else device.to_host(data)
 
 
-def _find_device(array: Array) -> Device:
+def _search(data: Any) -> Device | None:
     """The device, the last registered first, that recognizes an array whose class is not in the cache yet."""
     for device in reversed(tuple(devices.values())):
-        if device.recognizes(array):
-            _device_of_type[type(array)] = device
+        if device.recognizes(data):
+            _device_of_type[type(data)] = device
             return device
-    raise TypeError(f"device: arrays of a known device are needed, but got {type(array).__name__}")
+    return None
 
 
 def device_named(name: str) -> Device:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from needle import check
-from needle.backend.device import Device, device_named, device_of, devices, to_host
+from needle.backend.device import Device, device_named, device_of, devices, find_device, to_host
 
 __all__ = [
     "all_devices",
@@ -48,7 +48,7 @@ def all_devices() -> list[Device]:
 
 def default_device() -> Device:
     """The device of tensors for which none is named."""
-    return _default or cpu()
+    return _default or devices["cpu"]
 
 
 def set_default_device(device: Device) -> None:
@@ -69,11 +69,8 @@ def device_for(data: Any) -> Device:
 
     An array of another device stays there. NumPy arrays go to the default device, as lists and numbers do.
     """
-    try:
-        device = device_of(data)
-    except TypeError:
-        return default_device()
-    return default_device() if device is cpu() else device
+    device, host = find_device(data), devices["cpu"]
+    return (_default or host) if device is None or device is host else device
 
 
 def seed(number: int) -> None:
