@@ -118,7 +118,7 @@ class Array:
         self._rootless = True
         return self
 
-    # ---- what is refused ----
+    # ---- refused ----
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` instead.")
@@ -140,7 +140,7 @@ class Array:
             f"the stand-in lacks CuPy's ndarray.{name}" if known else f"'ndarray' object has no attribute {name!r}"
         )
 
-    # ---- what costs, and is counted ----
+    # ---- counted ----
 
     def get(self, *args: Any, **options: Any) -> Any:
         binder("method", "get")(*args, **options)

@@ -9,23 +9,23 @@ import numpy as np
 from tests.standin.array import DEVICES, Array, DeviceContext, argument, call, counts, operand, quiet, wrap
 from tests.standin.table import TABLE, VERSION, binder
 
-# Functions whose first argument is no array.
+# Functions whose first argument is not an array.
 WITHOUT_ARRAYS = {
     "arange", "base_repr", "binary_repr", "broadcast_shapes", "can_cast", "diag_indices", "einsum", "empty", "eye",
     "full", "identity", "indices", "isscalar", "issubdtype", "iterable", "linspace", "logspace", "min_scalar_type",
     "ones", "promote_types", "result_type", "tri", "tril_indices", "triu_indices", "where", "zeros",
 }  # fmt: skip
-# Functions whose result has a size, or a value on the host, that only the device knows.
+# Functions that wait: only the device knows the size of their result, or its value on the host.
 WAITING = {
     "argwhere", "bincount", "compress", "extract", "flatnonzero", "histogram", "in1d", "intersect1d", "isin", "nonzero",
     "piecewise", "setdiff1d", "setxor1d", "trim_zeros", "union1d", "unique", "unique_all", "unique_counts",
     "unique_inverse", "unique_values",
 }  # fmt: skip
-TRUTHS = {"allclose", "array_equal", "array_equiv"}  # truth values, which CuPy gives as 0-d arrays
+TRUTHS = {"allclose", "array_equal", "array_equiv"}  # CuPy returns these truth values as 0-d arrays
 
 
 class Ufunc:
-    """An elementwise function with the keywords that CuPy's has; its results are row-major, as CuPy's are."""
+    """An elementwise function with CuPy's keywords; its results are row-major, as CuPy's are."""
 
     def __init__(self, name: str) -> None:
         nin, nout, *keywords = TABLE["ufunc"][name].split()
@@ -80,7 +80,7 @@ class Ufunc:
 
 
 class Function:
-    """A function with CuPy's parameters, computed by NumPy's of the same name."""
+    """A function with CuPy's parameters, computed by NumPy's function of that name."""
 
     def __init__(self, name: str, host: Any) -> None:
         self.__name__ = name
@@ -102,7 +102,7 @@ class Function:
 def array(
     obj: Any, dtype: Any = None, copy: Any = True, order: Any = "K", subok: Any = False, ndmin: int = 0, **options: Any
 ) -> Array:
-    """An array of the device; data of the host is an upload."""
+    """A new array on the current device; data from the host counts as an upload."""
     binder("function", "array")(obj, dtype, copy, order, subok, ndmin, **options)
     if type(obj) is Array:
         if not copy and dtype in (None, obj.dtype) and order == "K" and obj.ndim >= ndmin:
@@ -116,13 +116,13 @@ def array(
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, **options: Any) -> Array:
-    """`a` itself where it is an array of the device with that dtype."""
+    """`a` itself if it is an array of the device with that dtype."""
     binder("function", "asarray")(a, dtype, order, **options)
     return array(a, dtype, bool(options.get("copy")), order or "K")
 
 
 def asnumpy(a: Any, *args: Any, **options: Any) -> Any:
-    """The values on the host: a download."""
+    """The values on the host; counts as a download."""
     binder("function", "asnumpy")(a, *args, **options)
     return a.get() if type(a) is Array else np.asarray(a)
 
@@ -201,7 +201,7 @@ OWN = {
 
 
 class Namespace:
-    """CuPy's names below `prefix`, made when first asked for."""
+    """CuPy's names below `prefix`, created when first used."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
