@@ -1,4 +1,4 @@
-"""The course's module of the device that computes by NumPy."""
+"""The course's module for the device that computes with NumPy."""
 
 from needle.backend_ndarray import BackendDevice as Device
 from needle.backend_ndarray import all_devices, cpu, default_device

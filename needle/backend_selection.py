@@ -1,8 +1,7 @@
-"""The course's module that chooses between its two array libraries by the environment variable NEEDLE_BACKEND.
+"""The course's module that selects its array library by the environment variable NEEDLE_BACKEND.
 
-The course needs `np` for its first homeworks, because its own arrays are of float32 alone. Here arrays have a dtype and
-serve all of them, so that the variable changes only what `array_api` is: this package's `backend_ndarray` ("nd", the
-default) or NumPy ("np").
+The course's own arrays are float32 only, so its first homeworks need "np". Arrays here have any dtype and serve every
+homework; the variable only sets `array_api`: this package's `backend_ndarray` ("nd", the default) or NumPy ("np").
 """
 
 import os

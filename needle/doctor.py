@@ -1,4 +1,4 @@
-"""`python -m needle.doctor`: what needle sees of this machine, and what to do next."""
+"""`python -m needle.doctor`: report what needle finds on this machine, and what to do next."""
 
 from __future__ import annotations
 
@@ -13,60 +13,62 @@ import numpy as np
 from needle.backend import cuda
 from needle.backend.cuda_probe import driver_version, wheels
 
+__all__ = ["findings", "main"]
+
 GIB = 2**30
 FAILED = "failed:"
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
 def findings() -> Iterator[tuple[str, str]]:
-    """Pairs (what, what there is of it), first the host's, then the GPU's, and at last what to do next."""
+    """The report as pairs (subject, finding): the host, the GPUs, and last what to do next."""
     needle = sys.modules["needle"]
     yield "needle", f"{needle.__version__} in {os.path.dirname(__file__)}"
     yield "Python", f"{platform.python_version()} ({sys.executable})"
     yield "system", f"{platform.platform()}, {_cores()} of {os.cpu_count()} cores for this process"
     yield "NumPy", np.__version__
     advice = []
-    yield from _told("BLAS", _blas)
+    yield from _report("BLAS", _blas)
     for name in PINS:
         if name in os.environ:
             yield "variable", f"{name}={os.environ[name]}"
     if "OPENBLAS_CORETYPE" in os.environ:
-        advice.append("unset OPENBLAS_CORETYPE, so that OpenBLAS takes the kernel that is fastest on this CPU")
+        advice.append("unset OPENBLAS_CORETYPE, so that OpenBLAS picks its fastest kernel for this CPU")
     installed = [f"{version} ({name})" for name, version in wheels()]
     yield "CuPy", ", ".join(installed) or "not installed"
     if len(installed) > 1:
-        advice.append("uninstall all wheels of CuPy but one: they overwrite each other's files")
-    yield from _told("driver", lambda: [driver_version()])
-    if cuda().enabled():
-        seen = [*_told("GPU", lambda: _gpus(cuda().xp)), *_told("GPU", lambda: _work(cuda().xp))]
-        yield from seen
-        failed = any(line.startswith(FAILED) for _, line in seen)
+        advice.append("uninstall all wheels of CuPy except one: they overwrite each other's files")
+    yield from _report("driver", lambda: [driver_version()])
+    problem = cuda().problem()
+    if problem is None:
+        gpu = [*_report("GPU", lambda: _gpus(cuda().xp)), *_report("GPU", lambda: _try_gpu(cuda().xp))]
+        yield from gpu
         advice.append(
-            "mend what the lines on the GPU say; until then device=ndl.cpu() is there"
-            if failed
+            "fix what the GPU lines report; meanwhile use device=ndl.cpu()"
+            if any(line.startswith(FAILED) for _, line in gpu)
             else "train on the GPU with device=ndl.cuda(), or `apps/train.py --device cuda`"
         )
     else:
-        advice.append(f"for a GPU: {cuda().problem()}")
+        advice.append(f"for a GPU: {problem}")
     for line in advice:
         yield "next", line
 
 
-def _told(what: str, ask: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
-    """What `ask` gives as findings; where it fails, the reason is the finding."""
+def _report(subject: str, inspect: Callable[[], Iterable[str]]) -> list[tuple[str, str]]:
+    """The lines of `inspect` as findings; if it fails, the error is the finding."""
     try:
-        return [(what, line) for line in ask()]
-    except Exception as error:  # whatever is wrong is what this report is for
-        return [(what, f"{FAILED} {type(error).__name__}: {error}")]
+        return [(subject, line) for line in inspect()]
+    except Exception as error:  # finding out what is broken is the purpose of this report
+        return [(subject, f"{FAILED} {type(error).__name__}: {error}")]
 
 
 def _cores() -> int | None:
-    """How many cores this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def _blas() -> Iterator[str]:
-    """The libraries that multiply NumPy's matrices, with their kernels and threads where they tell."""
+    """The BLAS libraries of this process, with their kernels and threads if they report them."""
     from threadpoolctl import threadpool_info
 
     libraries = [library for library in threadpool_info() if library["user_api"] == "blas"]
@@ -75,11 +77,11 @@ def _blas() -> Iterator[str]:
         yield f"{library['internal_api']} {library['version']}, kernel {kernel}, threads {library['num_threads']}"
     if not libraries:
         built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-        yield f"{built['name']} {built['version']}, which does not tell its threads: needle works on one"
+        yield f"{built['name']} {built['version']}, which does not report its threads: needle uses one"
 
 
 def _gpus(cupy: Any) -> Iterator[str]:
-    """Each GPU's name and memory."""
+    """The name and the memory of each GPU."""
     runtime = cupy.cuda.runtime
     for number in range(runtime.getDeviceCount()):
         with cupy.cuda.Device(number):
@@ -88,17 +90,17 @@ def _gpus(cupy: Any) -> Iterator[str]:
         yield f"{number}: {name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
 
 
-def _work(cupy: Any) -> Iterator[str]:
-    """Whether a GPU does what needle asks of it: a kernel compiled for it, a product, random numbers."""
+def _try_gpu(cupy: Any) -> Iterator[str]:
+    """Run on a GPU what needle needs there: a compiled kernel, a matrix product, random numbers."""
     ones = cupy.ones((2, 2), "float32")
     total = float(((ones + cupy.exp(ones * 0)) @ ones).sum() + cupy.random.random_sample((1,)).sum() * 0)
-    yield f"computes 8 + 8 = {total:g} with its compiler, its matrix products and its random numbers"
+    yield f"computes 8 + 8 = {total:g}: its compiler, matrix products and random numbers work"
 
 
 def main() -> None:
-    """Print the findings."""
-    for what, found in findings():
-        print(f"{what:9}{found}")
+    """Print the report."""
+    for subject, finding in findings():
+        print(f"{subject:9}{finding}")
 
 
 if __name__ == "__main__":

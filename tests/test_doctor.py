@@ -1,4 +1,4 @@
-"""`python -m needle.doctor`: it tells what is there, and what to do, with a GPU and without."""
+"""`python -m needle.doctor` reports what it finds and what to do, with a GPU and without."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from needle import doctor
 from needle.backend import cuda_probe
 
 
-def found():
-    """What the report says, by its first column."""
+def report():
+    """The lines of the report by subject."""
     lines = {}
-    for what, line in doctor.findings():
-        lines.setdefault(what, []).append(line)
+    for subject, line in doctor.findings():
+        lines.setdefault(subject, []).append(line)
     return lines
 
 
@@ -35,32 +35,32 @@ def test_it_runs_as_a_script():
     assert np.__version__ in process.stdout
 
 
-def test_a_blas_that_does_not_tell_its_threads_is_named(monkeypatch):
+def test_a_blas_that_hides_its_threads_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "threadpoolctl", SimpleNamespace(threadpool_info=list))
-    (line,) = found()["BLAS"]
+    (line,) = report()["BLAS"]
     assert np.show_config(mode="dicts")["Build Dependencies"]["blas"]["version"] in line
-    assert "needle works on one" in line
+    assert "needle uses one" in line
 
 
-def test_threadpoolctl_tells_the_kernel_and_the_threads(monkeypatch):
+def test_threadpoolctl_reports_the_kernel_and_the_threads(monkeypatch):
     blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": "Zen", "num_threads": 7}
     library = SimpleNamespace(threadpool_info=lambda: [blas, {"user_api": "openmp"}])
     monkeypatch.setitem(sys.modules, "threadpoolctl", library)
-    assert found()["BLAS"] == ["openblas 0.3, kernel Zen, threads 7"]
+    assert report()["BLAS"] == ["openblas 0.3, kernel Zen, threads 7"]
 
 
-def test_a_pinned_kernel_is_told(monkeypatch):
+def test_a_pinned_kernel_is_reported(monkeypatch):
     monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    assert "OPENBLAS_CORETYPE" not in str(found())
+    assert "OPENBLAS_CORETYPE" not in str(report())
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    lines = found()
+    lines = report()
     assert "OPENBLAS_CORETYPE=Haswell" in lines["variable"]
     assert any(line.startswith("unset OPENBLAS_CORETYPE") for line in lines["next"])
 
 
 def test_without_a_gpu_it_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: "CuPy must be installed, but got none")
-    lines = found()
+    lines = report()
     assert "GPU" not in lines
     assert lines["next"][-1] == "for a GPU: CuPy must be installed, but got none"
 
@@ -85,45 +85,45 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
     runtime = Runtime()
 
     @contextmanager
-    def chosen(number):
+    def current(number):
         runtime.current = number
         yield
 
     working = {name: getattr(np, name) for name in ("ones", "exp", "random")}
-    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=chosen), **working)
+    cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=current), **working)
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
     monkeypatch.setitem(vars(ndl.cuda()), "xp", cupy)
-    lines = found()
+    lines = report()
     assert lines["GPU"][:2] == ["0: GPU 0, 10.0 of 16.0 GiB free", "1: GPU 1, 11.0 of 16.0 GiB free"]
-    assert lines["GPU"][2].startswith("computes 8 + 8 = 16 with")
+    assert lines["GPU"][2].startswith("computes 8 + 8 = 16: ")
     assert "device=ndl.cuda()" in lines["next"][-1]
 
 
-def test_a_gpu_that_fails_is_told_and_not_raised(monkeypatch):
+def test_a_failing_gpu_is_reported_and_not_raised(monkeypatch):
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
     monkeypatch.setitem(vars(ndl.cuda()), "xp", SimpleNamespace(cuda=None))
-    lines = found()
+    lines = report()
     assert all(line.startswith("failed: AttributeError: ") for line in lines["GPU"])
     assert len(lines["GPU"]) == 2
-    assert lines["next"][-1].startswith("mend what the lines on the GPU say")
+    assert lines["next"][-1].startswith("fix what the GPU lines report")
 
 
-def test_a_library_that_is_no_driver_is_told_and_not_raised(monkeypatch):
+def test_a_library_other_than_a_driver_is_reported_and_not_raised(monkeypatch):
     monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda name: SimpleNamespace())
-    assert found()["driver"][0].startswith("failed: AttributeError: ")
+    assert report()["driver"][0].startswith("failed: AttributeError: ")
 
 
-def test_two_wheels_of_cupy_are_told(monkeypatch):
+def test_two_wheels_of_cupy_are_reported(monkeypatch):
     monkeypatch.setattr(doctor, "wheels", lambda: [("cupy-cuda13x", "14.0.1"), ("cupy-cuda12x", "14.0.1")])
-    lines = found()
+    lines = report()
     assert lines["CuPy"] == ["14.0.1 (cupy-cuda13x), 14.0.1 (cupy-cuda12x)"]
     assert any(line.startswith("uninstall all wheels") for line in lines["next"])
 
 
 @pytest.mark.parametrize("speaks", [12080, 13000])
-def test_the_driver_tells_its_version(monkeypatch, speaks):
+def test_the_driver_reports_its_version(monkeypatch, speaks):
     def version(pointer):
         pointer._obj.value = speaks
 
     monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=version))
-    assert found()["driver"] == [f"for CUDA {speaks // 1000}.{speaks % 1000 // 10}"]
+    assert report()["driver"] == [f"for CUDA {speaks // 1000}.{speaks % 1000 // 10}"]

@@ -17,20 +17,20 @@ import pytest
 import needle as ndl
 from needle import autograd, backend_ndarray, init, nn, ops, optim
 from needle.autograd import Op, Tensor, TensorOp, Value
-from needle.backend import cuda_probe
+from needle.backend import cuda_probe, overridable
 from needle.backend import device as device_module
 from needle.backend_ndarray import NDArray
 from needle.nn import functional
-from tests.nn import test_attention, test_convs, test_recurrent
+from tests.nn import test_attention, test_conv, test_recurrent
 from tests.nn.functional import (
     test_activation,
-    test_convolution_errors,
+    test_conv_errors,
     test_dropout,
     test_linear,
     test_loss,
     test_norm,
-    test_padding,
-    test_pooling,
+    test_pad,
+    test_pool,
     test_resampling,
 )
 
@@ -90,7 +90,7 @@ class _Elsewhere(np.ndarray):
         return types.SimpleNamespace(__dlpack__=None, __dlpack_device__=lambda: (kind, 0))
 
 
-device_module._devices[_Elsewhere] = backend_ndarray.BackendDevice("elsewhere", np)
+device_module._device_of_type[_Elsewhere] = backend_ndarray.BackendDevice("elsewhere", np)
 
 
 def elsewhere(*shape):
@@ -122,6 +122,10 @@ def tiled(a, b, out, m, n, p):
     ndl.cpu().matmul_tiled(*(NDArray.make(shape)._handle for shape in (a, b, out)), m, n, p)
 
 
+def max_of(*arrays):
+    """A kernel that cannot be wrapped: its parameters have no names."""
+
+
 def with_backend(name):
     """The course's module as it is imported with that value of NEEDLE_BACKEND."""
     with pytest.MonkeyPatch.context() as patch:
@@ -139,7 +143,7 @@ def with_cupy(cupy, function):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
         patch.setattr(cuda_probe, "_cupy_problem", cuda_probe._cupy_problem.__wrapped__)
-        patch.setattr(cuda_probe, "_question", lambda: types.SimpleNamespace(answer=lambda patience: None))
+        patch.setattr(cuda_probe, "_probe", lambda: types.SimpleNamespace(problem=lambda index, patience: None))
         function()
 
 
@@ -290,11 +294,14 @@ ROWS = [
      ("backward: values that a gradient needs must not change in place, but the result of Exp() with shape (2,) did "
       "after the op ran")),
     # ---- devices and arrays
-    (lambda: backend_ndarray.device_of([1]), TypeError, "device: arrays of a known device are needed, but got list"),
-    (lambda: device_module._device_named("tpu"), ValueError,
+    (lambda: device_module.device_of([1]), TypeError, "device: arrays of a known device are needed, but got list"),
+    (lambda: device_module.device_named("tpu"), ValueError,
      re.compile(r"device: the name must be one of cpu, cuda.*, but got tpu")),
+    (lambda: overridable(max_of), TypeError,
+     "overridable: a kernel must name its parameters, but got max_of with * or **"),
+    (lambda: ndl.cuda(-1), ValueError, "cuda: index must be at least 0, but got -1"),
     (lambda: ndl.set_default_device("cpu"), TypeError,
-     "set_default_device: device must be a BackendDevice, but got str"),
+     "set_default_device: device must be a Device, but got str"),
     (lambda: with_cupy(None, lambda: ndl.zeros(2, device=ndl.cuda())), RuntimeError,
      ("cuda: CuPy must be installed, by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
       "'needle-dl[cuda13x]'` (CUDA 13), but got no module cupy")),
@@ -303,7 +310,7 @@ ROWS = [
      ("cuda: CuPy must be 14 or newer; install it by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
       "'needle-dl[cuda13x]'` (CUDA 13), but got 13.6.0")),
     (lambda: with_cupy(_Broken(), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
-     ("cuda: CuPy must be whole; install it again by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
+     ("cuda: CuPy must be intact; reinstall it by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
       "'needle-dl[cuda13x]'` (CUDA 13), but got ImportError: it is broken")),
     (lambda: ndl.from_dlpack(_Elsewhere.of_type(10)), TypeError,
      "from_dlpack: source must lie on a device of needle, but got DLPack's type 10"),
@@ -314,9 +321,9 @@ ROWS = [
     (lambda: [ARRAY.__setitem__(0, there.cached_data) for there in elsewhere(1, 3)], TypeError,
      "NDArray: operands must be on one device, but got cpu() and elsewhere()"),
     (lambda: [there.cached_data.__array__(copy=False) for there in elsewhere(2)], ValueError,
-     "NDArray: an array on elsewhere() must be copied to be one of NumPy, but got copy=False"),
+     "NDArray: an array on elsewhere() must be copied to become NumPy's, but got copy=False"),
     (lambda: ndl.seed(2**32), ValueError, "seed: number must be below 2 ** 32, but got 4294967296"),
-    (lambda: ndl.from_dlpack([1.0]), TypeError, "from_dlpack: source must speak DLPack, but got list"),
+    (lambda: ndl.from_dlpack([1.0]), TypeError, "from_dlpack: source must implement DLPack, but got list"),
     (lambda: leaf(2).__dlpack__(), TypeError,
      "Tensor: a tensor that requires grad is not exported by DLPack; call .detach() first"),
     (lambda: ndl.broadcast_to(X, (2, 2, 3)).__dlpack__(), BufferError,
@@ -331,8 +338,8 @@ ROWS = [
     (lambda: ARRAY[0, -4], IndexError, "NDArray: an index must lie in [-3, 2], but got -4 for (2, 3)"),
     (lambda: ARRAY[0, 0, 0], IndexError, "NDArray: indices must be at most 2 for (2, 3), but got 3"),
     (lambda: ARRAY[..., 0, 0, 0], IndexError, "NDArray: indices must be at most 2 for (2, 3), but got 3"),
-    (lambda: ARRAY[None], TypeError, "NDArray: an index that is no slice must be an integer, but got None"),
-    (lambda: ARRAY[1.5], TypeError, "NDArray: an index that is no slice must be an integer, but got 1.5"),
+    (lambda: ARRAY[None], TypeError, "NDArray: an index other than a slice must be an integer, but got None"),
+    (lambda: ARRAY[1.5], TypeError, "NDArray: an index other than a slice must be an integer, but got 1.5"),
     (lambda: ARRAY.reshape((4, 2)), ValueError,
      "reshape: shape must hold the 6 elements of (2, 3), but got (4, 2)"),
     (lambda: ARRAY.reshape((-1, -1)), ValueError,
@@ -345,19 +352,19 @@ ROWS = [
     (lambda: ARRAY.pad(((1, 1),)), ValueError, "pad: the array and axes must agree in number of axes, but got 2 and 1"),
     (lambda: ARRAY.pad(((1, -1), (0, 0))), ValueError, "pad: pair must be at least 0, but got -1"),
     (lambda: ARRAY.sum(axis=2), ValueError, "sum: axis must lie in [-2, 1], but got 2"),
-    (lambda: ARRAY.maximum("a"), TypeError, "maximum: the other must be an array or a number, but got str"),
+    (lambda: ARRAY.maximum("a"), TypeError, "maximum: other must be an array or a number, but got str"),
     (lambda: ARRAY.item(), ValueError, "item: an array of one element is needed, but got shape (2, 3)"),
     (lambda: bool(ARRAY == ARRAY), ValueError, "item: an array of one element is needed, but got shape (2, 3)"),
     (lambda: [ARRAY + there.cached_data for there in elsewhere(2, 3)], TypeError,
      "NDArray: operands must be on one device, but got cpu() and elsewhere()"),
     (lambda: ARRAY.as_strided((3, 3), (3, 1)), ValueError,
-     "as_strided: elements must lie in the memory of 6, but shape (3, 3) with strides (3, 1) from 0 on needs [0, 9)"),
+     "as_strided: elements must lie in the memory of 6, but shape (3, 3) with strides (3, 1) at offset 0 needs [0, 9)"),
     (lambda: ARRAY[1:].as_strided((2,), (-4,)), ValueError,
-     "as_strided: elements must lie in the memory of 6, but shape (2,) with strides (-4,) from 3 on needs [-1, 4)"),
+     "as_strided: elements must lie in the memory of 6, but shape (2,) with strides (-4,) at offset 3 needs [-1, 4)"),
     (lambda: ARRAY.as_strided((3, 3), (3,)), ValueError,
      "as_strided: shape and strides must agree in rank, but got 2 and 1"),
     (lambda: NDArray.make((2, 2), handle=ARRAY._handle, offset=3), ValueError,
-     "make: elements must lie in the memory of 6, but shape (2, 2) with strides (2, 1) from 3 on needs [3, 7)"),
+     "make: elements must lie in the memory of 6, but shape (2, 2) with strides (2, 1) at offset 3 needs [3, 7)"),
     (lambda: NDArray.make((2, -1)), ValueError, "make: shape must be at least 0, but got -1"),
     (lambda: tiled((8, 8), (8, 8), (8, 8), 8, 8, 9), ValueError,
      "matmul_tiled: sizes must be multiples of 8, but b has (8, 9)"),
@@ -621,12 +628,12 @@ def rows_elsewhere():
     modules = (test_activation, test_attention, test_linear, test_dropout, test_loss, test_norm, test_recurrent)
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
-    for module in (test_pooling, test_resampling):
+    for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)
-    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_padding.REFUSED)
-    yield from (partial(test_convolution_errors.call, misuse, functional) for misuse in test_convolution_errors.MISUSES)
-    yield from (partial(test_convs.build, nn, misuse) for misuse in test_convs.MISUSES)
+    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_pad.REFUSED)
+    yield from (partial(test_conv_errors.call, misuse, functional) for misuse in test_conv_errors.MISUSES)
+    yield from (partial(test_conv.build, nn, misuse) for misuse in test_conv.MISUSES)
 
 
 def test_every_raise_has_a_row():

@@ -1,4 +1,4 @@
-"""Whether there is a GPU for CuPy, found out without importing CuPy and within a second."""
+"""Whether CuPy has a GPU to run on, found out within a second and without importing CuPy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import util
 
-CUDA_MAJORS = (13, 12)  # of the wheels of CuPy, the newest first
-OLDEST = 14  # of the versions of CuPy
-PATIENCE = 0.8  # seconds; a driver that takes longer to answer is at work
+__all__ = ["EITHER", "OLDEST", "cuda_problem", "driver_version", "wheels"]
+
+CUDA_MAJORS = (13, 12)  # for which CuPy has wheels, the newest first
+OLDEST = 14  # major version of CuPy that needle supports
+PATIENCE = 0.8  # seconds to wait for a driver; a slower one is initialising, and not broken
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
+_MEANWHILE = "meanwhile use device=ndl.cpu()"
 
 
 def install(major: int) -> str:
@@ -25,8 +28,8 @@ EITHER = " or ".join(f"{install(major)} (CUDA {major})" for major in reversed(CU
 
 
 def wheels() -> Iterator[tuple[str, str]]:
-    """The distributions of CuPy that are installed: pairs (name, version)."""
-    from importlib import metadata  # whose import takes as long as that of all of needle
+    """The installed distributions of CuPy: pairs (name, version)."""
+    from importlib import metadata  # the import takes as long as all of needle's
 
     for name in (*(f"cupy-cuda{major}x" for major in CUDA_MAJORS), "cupy"):
         try:
@@ -35,21 +38,21 @@ def wheels() -> Iterator[tuple[str, str]]:
             continue
 
 
-def cuda_problem(patience: float | None = PATIENCE) -> str | None:
-    """Why the GPU cannot be used, with what mends it; None where nothing speaks against it.
+def cuda_problem(index: int = 0, patience: float | None = PATIENCE) -> str | None:
+    """Why GPU `index` cannot be used, and how to fix it; None if nothing is known to be wrong.
 
-    The driver is asked once, by a thread, for which this waits at most `patience` seconds (None: until it has
-    answered). Asking starts CUDA in this process: what is forked off later cannot use it.
+    A thread asks the driver, once per process; this waits for it `patience` seconds at most (None: until it answers).
+    The question initialises CUDA in this process, so processes forked later cannot use the GPU.
     """
-    return _cupy_problem() or _question().answer(patience)
+    return _cupy_problem() or _probe().problem(index, patience)
 
 
 @cache
 def _cupy_problem() -> str | None:
-    """What speaks against using CuPy, without importing it."""
+    """Why CuPy cannot be used, as far as can be told without importing it."""
     try:
-        found = util.find_spec("cupy")
-        installed = found is not None and found.origin is not None  # a mere folder of that name has no origin
+        spec = util.find_spec("cupy")
+        installed = spec is not None and spec.origin is not None  # a mere folder named cupy has no origin
     except ValueError:  # a module that was put into sys.modules by hand
         installed = True
     if not installed:
@@ -60,67 +63,69 @@ def _cupy_problem() -> str | None:
     return None
 
 
-class _Question:
-    """A question to the driver, asked in a thread."""
+class _Probe:
+    """A thread that asks the driver for its GPUs, and what it answered."""
 
     def __init__(self) -> None:
-        self._answer: str | None = None
+        self._problem: str | None = None
+        self._count: int | None = None  # of GPUs; None while the driver has not answered
         self._thread = threading.Thread(target=self._ask, name="needle-cuda", daemon=True)
         self._thread.start()
 
     def _ask(self) -> None:
         try:
-            self._answer = _driver_problem()
-        except Exception as error:  # a library that is no driver
-            self._answer = f"the NVIDIA driver must be whole; install it again, but got {type(error).__name__}: {error}"
+            self._problem, self._count = _ask_driver()
+        except Exception as error:  # the library is something other than a driver
+            self._problem = f"the NVIDIA driver must be intact; reinstall it, but got {type(error).__name__}: {error}"
 
-    def answer(self, patience: float | None) -> str | None:
-        """What the driver has said, or None while it is at work."""
+    def problem(self, index: int, patience: float | None) -> str | None:
+        """Why GPU `index` cannot be used; None if it can, or if the driver has not answered yet."""
         self._thread.join(patience)
-        return self._answer
+        if self._problem is None and self._count is not None and index >= self._count:
+            return f"GPU {index} must exist; see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got {self._count} in all"
+        return self._problem
 
 
 @cache
-def _question() -> _Question:
-    return _Question()
+def _probe() -> _Probe:
+    return _Probe()
 
 
 def driver_version() -> str:
-    """What the driver says of itself; it is not initialised for that."""
+    """The driver's own description of itself; this does not initialise it."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:
         return f"not installed ({_LIBRARY} cannot be loaded)"
-    return "for CUDA {}.{}".format(*_serves(driver))
+    return "for CUDA {}.{}".format(*_newest_cuda(driver))
 
 
-def _serves(driver: ctypes.CDLL) -> tuple[int, int]:
-    """The newest version of CUDA that the driver serves."""
+def _newest_cuda(driver: ctypes.CDLL) -> tuple[int, int]:
+    """The newest version of CUDA that the driver supports: (major, minor)."""
     version = ctypes.c_int(0)
     driver.cuDriverGetVersion(ctypes.byref(version))
     return version.value // 1000, version.value % 1000 // 10
 
 
-def _driver_problem() -> str | None:
-    """What the driver says against using the GPU."""
-    until_then = "until then device=ndl.cpu() is there"
+def _ask_driver() -> tuple[str | None, int]:
+    """Why the driver refuses every GPU (None: it does not), and the number of GPUs."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError as error:
-        return f"an NVIDIA driver must be installed ({until_then}), but got no {_LIBRARY}: {error}"
+        return f"an NVIDIA driver must be installed ({_MEANWHILE}), but got no {_LIBRARY}: {error}", 0
     status, count = driver.cuInit(0), ctypes.c_int(0)
     if status == 0:
         status = driver.cuDeviceGetCount(ctypes.byref(count))
     if status == _NO_DEVICE or (status == 0 and not count.value):
-        return f"a GPU must be there ({until_then}); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices"
+        return f"a GPU must exist ({_MEANWHILE}); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but got 0 devices", 0
     if status:
-        return f"the NVIDIA driver must work ({until_then}); update it or restart, but got CUDA's error {status}"
-    major, _ = _serves(driver)
+        return f"the NVIDIA driver must work ({_MEANWHILE}); update it or restart, but got CUDA error {status}", 0
+    major, _ = _newest_cuda(driver)
     for name, _ in wheels():
         for built in CUDA_MAJORS:
             if name == f"cupy-cuda{built}x" and built > major:
                 return (
-                    f"CuPy must be one for the driver, which serves CUDA {major}: `pip uninstall {name}`, then "
-                    f"{install(major)}, but got one for CUDA {built}"
-                )
-    return None
+                    f"CuPy must fit the driver, which supports CUDA {major}: `pip uninstall {name}`, then "
+                    f"{install(major)}, but got a build for CUDA {built}"
+                ), 0
+    return None, count.value

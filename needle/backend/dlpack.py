@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from needle.backend.device import all_devices
+from needle.backend.registry import all_devices
+
+__all__ = ["from_dlpack", "to_dlpack"]
 
 
 def to_dlpack(array: Any) -> Any:
-    """The raw array, or a copy where its strides are negative (which DLPack's readers do not take)."""
+    """The raw array, ready for export: itself, or a copy if a stride is negative, which DLPack's readers refuse.
+
+    Raises BufferError if the memory is read-only or an axis has stride 0: a reader could write to it.
+    """
     repeated = any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True))
-    if repeated or not getattr(array.flags, "writeable", True):  # CuPy's arrays are all writable
+    if repeated or not getattr(array.flags, "writeable", True):  # CuPy's flags have no `writeable`: all arrays are
         raise BufferError(
             f"DLPack: memory must be writable, but got a read-only or repeated array of shape {array.shape}, as "
             "broadcasting makes it; copy it first"
@@ -19,14 +24,19 @@ def to_dlpack(array: Any) -> Any:
 
 
 def from_dlpack(source: Any) -> Any:
-    """The memory of an array of another library as a raw array of its device."""
+    """A raw array on the memory of another library's array, on the device where that memory is.
+
+    Raises TypeError if `source` does not implement DLPack, lies elsewhere, or holds no real numbers or bools.
+    """
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
-        raise TypeError(f"from_dlpack: source must speak DLPack, but got {type(source).__name__}")
-    kind, _ = source.__dlpack_device__()
-    places = [device for device in all_devices() if device.dlpack_type == kind]
-    if not places:
-        raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {kind}")
-    array = places[0].xp.from_dlpack(source)
+        raise TypeError(f"from_dlpack: source must implement DLPack, but got {type(source).__name__}")
+    dlpack_type, index = source.__dlpack_device__()
+    kinds = [device for device in all_devices() if device.dlpack_type == dlpack_type]
+    if not kinds:
+        raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {dlpack_type}")
+    device = kinds[0].peer(index)
+    with device.current():
+        array = device.xp.from_dlpack(source)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"from_dlpack: elements must be real numbers or bools, but got dtype {array.dtype}")
     return array

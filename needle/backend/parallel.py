@@ -1,9 +1,9 @@
-"""Work on the CPU shared out over threads.
+"""Loops over chunks of work on the CPU, shared by threads.
 
-NumPy releases Python's lock while it computes, so that threads of Python compute side by side. BLAS has threads of its
-own, which serve one product at a time and, idle, keep their cores busy for a while after it: whoever else wants to work
-there waits. So BLAS computes each share of the work on one thread, and lends its number: there are as many shares at a
-time as BLAS may use threads (OMP_NUM_THREADS and its kin, threadpoolctl.threadpool_limits).
+NumPy releases Python's lock while it computes, so Python threads can compute side by side. BLAS brings threads of its
+own, which serve one product at a time and spin for some milliseconds after it, keeping their cores from everyone else.
+So while a loop runs, BLAS is limited to one thread, and the loop uses as many threads as BLAS was allowed
+(OMP_NUM_THREADS and its kin, threadpoolctl.threadpool_limits).
 """
 
 from __future__ import annotations
@@ -17,66 +17,71 @@ from contextvars import Context, copy_context
 from functools import cache, cached_property
 from typing import Any
 
+__all__ = ["parallel_for", "worker_count"]
 
-def _queue() -> Any:
-    """A queue at which threads can wait."""
-    from queue import SimpleQueue  # takes a millisecond to import, which who works on one thread saves
+
+def _new_queue() -> Any:
+    """An empty queue on which threads can wait."""
+    from queue import SimpleQueue  # the import takes a millisecond, which programs on one thread save
 
     return SimpleQueue()
 
 
 class _Task:
-    """Work on some pieces, done by several threads, each of which takes the next piece when it is free."""
+    """A loop body and its chunks; each thread takes the next chunk when it is free."""
 
-    def __init__(self, work: Callable[[Any], None], pieces: list[Any]) -> None:
-        self.work, self.pieces = work, deque(pieces)
+    def __init__(self, body: Callable[[Any], None], chunks: list[Any]) -> None:
+        self.body, self.chunks = body, deque(chunks)
         self.error: BaseException | None = None
-        self.ended: list[None] = []  # an entry for each helper that has come to the end
-        self.bell = _queue()  # and another to tell who waits
+        self.finished: list[None] = []  # one entry per thread of the pool that is done with this task
+        self.done = _new_queue()  # the same entries again, to wake the caller
 
     def run(self) -> None:
-        """Take pieces until there are none."""
+        """Process chunks until none is left, or one fails."""
         while True:
             try:
-                piece = self.pieces.popleft()
+                chunk = self.chunks.popleft()
             except IndexError:
                 return
             try:
-                self.work(piece)
+                self.body(chunk)
             except BaseException as error:
-                self.error = error
-                self.pieces.clear()
+                self._stop(error)
                 return
 
     def help(self, context: Context) -> None:
-        context.run(self.run)  # np.errstate is the context's
-        self.ended.append(None)
-        self.bell.put(None)
+        """`run` in a thread of the pool, in the caller's context: np.errstate lives there."""
+        context.run(self.run)
+        self.finished.append(None)
+        self.done.put(None)
 
     def wait(self, count: int) -> None:
-        """Until `count` helpers have come to the end; what interrupts the waiting is raised after that."""
-        while len(self.ended) < count:
+        """Wait until `count` threads of the pool are done. An interrupt stops the loop and is raised afterwards."""
+        while len(self.finished) < count:
             try:
-                self.bell.get()
+                self.done.get()
             except BaseException as error:
-                self.error = error
-                self.pieces.clear()
+                self._stop(error)
+
+    def _stop(self, error: BaseException) -> None:
+        self.error = error
+        self.chunks.clear()
 
 
-class _Helpers:
-    """Threads that wait for tasks; made as they are needed, and never ended."""
+class _ThreadPool:
+    """Daemon threads that wait for tasks, started when they are first needed."""
 
     def __init__(self) -> None:
         self.busy, self.count = threading.Lock(), 0
-        self.lent = 0  # the number of threads that BLAS has lent, while it has lent them
+        self.blas_threads = 0  # during a loop: the number of threads that BLAS had before; else 0
 
     @cached_property
     def tasks(self) -> Any:
-        """The queue of (task, context) at which the helpers wait."""
-        return _queue()
+        """The queue of (task, context) that the threads read."""
+        return _new_queue()
 
-    def ask(self, task: _Task, count: int) -> int:
-        """Have up to `count` threads help with a task; how many there are, where no more can be started."""
+    def submit(self, task: _Task, count: int) -> int:
+        """Have up to `count` threads help with a task. Returns their number: less if no more can be started."""
         tasks = self.tasks
         with suppress(RuntimeError):
             for _ in range(self.count, count):
@@ -90,83 +95,83 @@ class _Helpers:
         while True:
             task, context = self.tasks.get()
             task.help(context)
-            del task, context  # holds no array while it waits
+            del task, context  # keep no array alive while waiting
 
 
-_helpers = _Helpers()
+_pool = _ThreadPool()
 
 
-def _forget() -> None:
-    global _helpers
-    lent, _helpers = _helpers.lent, _Helpers()
-    if lent:  # during a share
-        for library in _libraries():
-            library.set_num_threads(lent)
+def _reset_after_fork() -> None:
+    """Give a forked child a new pool, since none of its parent's threads exist there."""
+    global _pool
+    blas_threads, _pool = _pool.blas_threads, _ThreadPool()
+    if blas_threads:  # the fork happened during a loop
+        for library in _blas_libraries():
+            library.set_num_threads(blas_threads)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)  # a child of fork has none of its parent's threads
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 @cache
-def _libraries() -> list[Any]:
-    """threadpoolctl's controllers of the BLAS libraries of this process."""
-    from threadpoolctl import ThreadpoolController  # takes as long to import as a step of a small network
+def _blas_libraries() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS libraries in this process."""
+    from threadpoolctl import ThreadpoolController  # the import takes as long as a step of a small network
 
-    found: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return found
+    libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return libraries
 
 
 @contextmanager
 def _blas_on_one_thread() -> Iterator[None]:
-    """BLAS on one thread until the block ends: what ThreadpoolController.limit does, in half of its time.
+    """Limit BLAS to one thread: ThreadpoolController.limit in half of its time.
 
-    While another thread is within threadpoolctl's limits this does nothing, and BLAS keeps to those.
+    While another thread is inside of a limit of threadpoolctl this has no effect: BLAS keeps to that limit.
     """
-    counts = [(library, library.num_threads) for library in _libraries()]
+    counts = [(library, library.num_threads) for library in _blas_libraries()]
     for library, _ in counts:
         library.set_num_threads(1)
     try:
         yield
     finally:
-        for library, given in counts:
-            library.set_num_threads(given)
-            # From 3.8 on threadpoolctl heeds only the thread that set a number first, until it is cleared.
+        for library, count in counts:
+            library.set_num_threads(count)
+            # Since 3.8 threadpoolctl obeys only the thread that first set a number, until it is cleared.
             getattr(library, "clear_controlling_thread", bool)()
 
 
 def worker_count() -> int:
-    """On how many threads `share` works: as many as BLAS may use; 1 where a BLAS does not tell (macOS' Accelerate)."""
-    libraries = _libraries()
-    return _helpers.lent or (int(libraries[0].num_threads) if libraries else 1)
+    """The number of threads of a loop: those that BLAS may use, or 1 if BLAS does not say (Accelerate on macOS)."""
+    libraries = _blas_libraries()
+    return _pool.blas_threads or (int(libraries[0].num_threads) if libraries else 1)
 
 
-def parallel_for(work: Callable[[Any], None], pieces: Iterable[Any], uses_blas: bool = True) -> None:
-    """Call `work` for each piece, shared out over `worker_count()` threads; in what order is not said.
+def parallel_for(body: Callable[[Any], None], chunks: Iterable[Any], uses_blas: bool = True) -> None:
+    """Call `body` for each chunk on `worker_count()` threads, in no fixed order.
 
-    `uses_blas` tells whether work asks BLAS for any; if not, a single piece is done as it is. Within a share of other
-    work, and while another thread shares out, this thread does all. What `work` raises is raised here; pieces that were
-    not begun are left then.
+    `uses_blas`: whether `body` calls BLAS; if not, a single chunk runs without limiting BLAS. Nested and concurrent
+    calls run serially in the calling thread. An error of `body` is raised here; chunks not yet begun are dropped.
     """
-    pieces, helpers = list(pieces), _helpers
-    count = worker_count() if uses_blas or len(pieces) > 1 else 1
-    if count == 1 or not helpers.busy.acquire(blocking=False):
-        for piece in pieces:
-            work(piece)
+    chunks, pool = list(chunks), _pool
+    count = worker_count() if uses_blas or len(chunks) > 1 else 1
+    if count == 1 or not pool.busy.acquire(blocking=False):
+        for chunk in chunks:
+            body(chunk)
         return
     try:
-        helpers.lent = count  # what others are told while BLAS has one thread
-        task = _Task(work, pieces)
+        pool.blas_threads = count  # `worker_count` stays the same while BLAS has one thread
+        task = _Task(body, chunks)
         with _blas_on_one_thread():
-            helping = helpers.ask(task, min(count, len(pieces)) - 1)
+            helpers = pool.submit(task, min(count, len(chunks)) - 1)
             task.run()
-            task.wait(helping)
+            task.wait(helpers)
     finally:
-        helpers.lent = 0
-        helpers.busy.release()
+        pool.blas_threads = 0
+        pool.busy.release()
     error, task.error = task.error, None
     if error is not None:
         try:
             raise error
         finally:
-            del error, task, work, pieces  # its traceback leads here: no circle keeps the arrays of what failed
+            del error, task, body, chunks  # the traceback holds this frame: no cycle may keep the arrays alive

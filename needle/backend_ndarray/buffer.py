@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
-from needle.backend.device import device_of, xp
+from needle.backend import device_of, xp
 
-Shape = tuple[int, ...]
+__all__ = ["Buffer"]
+
+Shape: TypeAlias = tuple[int, ...]
 
 
 class Buffer:
@@ -16,13 +18,13 @@ class Buffer:
 
     def __init__(self, array: Any) -> None:
         base = array
-        while base is not None:  # what lies under a view need not be an array
+        while base is not None:  # the last base need not be an array: it may be a bytes object, or a capsule
             array, base = (base if type(base) is type(array) else array), getattr(base, "base", None)
         self.root = array
 
     @property
     def flat(self) -> Any:
-        """All elements in the order of memory, as a raw array of one axis."""
+        """All elements in memory order, as a raw array of one axis."""
         return xp(self.root).lib.stride_tricks.as_strided(self.root, (self.size,), (self.root.itemsize,))
 
     @property
@@ -36,12 +38,12 @@ class Buffer:
 
 
 def row_major(shape: Shape) -> Shape:
-    """The strides, in elements, of a compact array of that shape."""
+    """The strides, in elements, of a compact array."""
     return tuple(math.prod(shape[i + 1 :]) for i in range(len(shape)))
 
 
 def reach(shape: Shape, strides: Sequence[int]) -> tuple[int, int]:
-    """The places of the first element in memory, and after the last one, seen from the element at index 0."""
+    """The range [first, end) of elements that a view reads, relative to its element at index 0."""
     if 0 in shape:
         return 0, 0
     steps = [(n - 1) * step for n, step in zip(shape, strides, strict=True)]
@@ -49,12 +51,15 @@ def reach(shape: Shape, strides: Sequence[int]) -> tuple[int, int]:
 
 
 def strided(op: str, handle: Buffer, shape: Shape, strides: Sequence[int], offset: int) -> Any:
-    """The raw array of that shape in the memory; strides and offset count elements."""
+    """A raw view of the memory; strides and offset count elements.
+
+    Raises ValueError, which names `op`, if an element would lie outside of the memory.
+    """
     first, end = reach(shape, strides)
     if offset + first < 0 or offset + end > handle.size:
         raise ValueError(
             f"{op}: elements must lie in the memory of {handle.size}, but shape {shape} with strides "
-            f"{tuple(strides)} from {offset} on needs [{offset + first}, {offset + end})"
+            f"{tuple(strides)} at offset {offset} needs [{offset + first}, {offset + end})"
         )
     root = handle.flat
     steps = tuple(step * int(root.itemsize) for step in strides)

@@ -1,4 +1,4 @@
-"""NDArray: a strided array together with its device, the form in which the course's API shows data."""
+"""NDArray: a strided array with its device, the form in which the course's API shows data."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ from typing import Any, Protocol
 import numpy as np
 
 from needle import check
-from needle.backend.device import BackendDevice, cpu, default_device, device_for, device_of, to_host, xp
+from needle.backend import (
+    Device,
+    DTypeLike,
+    HostArray,
+    HostScalar,
+    cpu,
+    default_device,
+    device_for,
+    device_of,
+    to_host,
+    xp,
+)
 from needle.backend_ndarray.buffer import Buffer, Shape, reach, row_major, strided
+
+__all__ = ["NDArray"]
 
 
 class Owner(Protocol):
-    """What stands behind an NDArray and must hear of writes into it."""
+    """The tensor whose memory an NDArray shows: it must know of writes into it."""
 
     def bump_version(self) -> None: ...
     def version_counter(self) -> Any: ...
 
 
 def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
-    """The operator of two arrays, or of an array and a number, which never promotes the array."""
+    """The operator on two arrays, or on an array and a number; a number never promotes the array."""
 
     def method(self: NDArray, other: Any) -> Any:
         operand = self._operand(other)
@@ -34,7 +47,7 @@ def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False)
 
 
 def _comparison(function: Callable[[Any, Any], Any]) -> Any:
-    """The comparison that gives ones and zeros; a number is rounded to the dtype of a floating array first."""
+    """The comparison, as ones and zeros; a number is first rounded to the dtype of a floating array."""
 
     def method(self: NDArray, other: Any) -> Any:
         operand = self._operand(other)
@@ -49,14 +62,14 @@ def _comparison(function: Callable[[Any, Any], Any]) -> Any:
 
 
 class NDArray:
-    """An n-dimensional array and its device.
+    """An n-dimensional array on a device.
 
     `NDArray(other, device=None)` copies; `NDArray.wrap(array)` shares the memory of a raw array. `array` is the raw
-    NumPy or CuPy array. Seen as a NumPy array it is read-only.
+    NumPy or CuPy array. As a NumPy array (`np.asarray`) it is read-only.
 
-    Indexing gives views, and an integer keeps its axis with length 1, as a slice of one element does. Writing through
-    any view tells the tensor that owns the memory (a write into `array` itself does not). Operators take arrays that
-    broadcast, and numbers; comparisons give ones and zeros in a floating dtype.
+    Indexing returns views, and an integer keeps its axis with length 1, like a slice of one element. A write through
+    any view is reported to the tensor that owns the memory; a write into `array` is not. Operators take arrays that
+    broadcast, and numbers; comparisons return ones and zeros in a floating dtype.
 
     >>> array = NDArray([[1, 2, 3], [4, 5, 6]])
     >>> array[:, 1:].fill(0)
@@ -73,9 +86,9 @@ class NDArray:
     __array_priority__ = 1000  # NumPy's scalars and arrays leave operators to this class
     array: Any
     _owner: Owner | None
-    _buffer: Buffer | None  # the memory, where the array itself does not lead to it
+    _buffer: Buffer | None  # the memory, if `array.base` does not lead to it
 
-    def __init__(self, other: Any, device: BackendDevice | None = None) -> None:
+    def __init__(self, other: Any, device: Device | None = None) -> None:
         data = other.array if isinstance(other, NDArray) else other
         if device is None:
             device = other.device if isinstance(other, NDArray) else device_for(data)
@@ -84,7 +97,7 @@ class NDArray:
 
     @classmethod
     def wrap(cls, array: Any, owner: Owner | None = None, buffer: Buffer | None = None) -> NDArray:
-        """An NDArray on the memory of a raw array."""
+        """An NDArray that shares the memory of a raw array."""
         self = cls.__new__(cls)
         self.array, self._owner, self._buffer = array, owner, buffer
         return self
@@ -93,23 +106,25 @@ class NDArray:
     def make(
         shape: Sequence[int],
         strides: Sequence[int] | None = None,
-        device: BackendDevice | None = None,
+        device: Device | None = None,
         handle: Buffer | None = None,
         offset: int = 0,
     ) -> NDArray:
-        """An array of that shape in the memory `handle`, by default in new, uninitialised float32 memory.
+        """An array in the memory `handle`, by default in new, uninitialised float32 memory.
 
-        `strides` and `offset` count elements; strides are row-major by default. Raises ValueError where an element
-        would lie outside of the memory.
+        `strides` and `offset` count elements; strides are row-major by default. Raises ValueError if an element would
+        lie outside of the memory.
         """
         shape = tuple(check.integer("make", "shape", n, least=0) for n in shape)
         strides = row_major(shape) if strides is None else tuple(check.integer("make", "strides", n) for n in strides)
         check.same("make", "rank", len(shape), len(strides), ("shape", "strides"))
         if handle is None:
-            handle = Buffer((device or default_device()).xp.empty(reach(shape, strides)[1] + offset, dtype="float32"))
+            device = device or default_device()
+            with device.current():
+                handle = Buffer(device.xp.empty(reach(shape, strides)[1] + offset, dtype="float32"))
         return NDArray.wrap(strided("make", handle, shape, strides, offset), buffer=handle)
 
-    # ---- what it is --------------------------------------------------------------------------------------------------
+    # ---- properties --------------------------------------------------------------------------------------------------
 
     @property
     def shape(self) -> Shape:
@@ -133,7 +148,7 @@ class NDArray:
         return int(self.array.size)
 
     @property
-    def device(self) -> BackendDevice:
+    def device(self) -> Device:
         return device_of(self.array)
 
     @property
@@ -142,31 +157,31 @@ class NDArray:
 
     @property
     def _offset(self) -> int:
-        """The place of the first element in the memory, in elements."""
+        """The offset of the first element in the memory, in elements."""
         return (self.device.address(self.array) - self._handle.ptr()) // int(self.array.itemsize)
 
     def is_compact(self) -> bool:
-        """Whether the elements lie in row-major order, alone in their memory."""
+        """Whether the elements are row-major and fill their memory."""
         in_order = self.strides == row_major(self.shape) or not self.size
         return in_order and bool(self.array.flags.c_contiguous) and self._handle.size == self.size
 
-    # ---- other forms -------------------------------------------------------------------------------------------------
+    # ---- conversions -------------------------------------------------------------------------------------------------
 
-    def numpy(self) -> np.ndarray[Any, Any]:
-        """A copy on the host, row-major."""
+    def numpy(self) -> HostArray:
+        """A row-major copy on the host."""
         return np.array(self.device.to_host(self.array), order="C")
 
     def version_counter(self, owner: Owner) -> Any:
-        """The record of changes of who owns this memory: `owner`, if nobody did before."""
+        """The version counter of the tensor that owns this memory; `owner` becomes the owner if there was none."""
         self._owner = owner if self._owner is None else self._owner
         return self._owner.version_counter()
 
-    def to(self, device: BackendDevice) -> NDArray:
-        """This array on another device; on its own device, itself."""
+    def to(self, device: Device) -> NDArray:
+        """A copy on `device`; the array itself if it is there already."""
         return self if device == self.device else NDArray(self, device)
 
-    def astype(self, dtype: Any) -> NDArray:
-        """A copy of that dtype."""
+    def astype(self, dtype: DTypeLike) -> NDArray:
+        """A copy with another dtype."""
         return NDArray.wrap(self.array.astype(dtype))
 
     def compact(self) -> NDArray:
@@ -177,21 +192,24 @@ class NDArray:
 
     @property
     def flat(self) -> NDArray:
-        """A 1-d view on the same memory, which must be row-major."""
+        """A 1-d view. Raises ValueError unless the memory is row-major."""
         if not self.array.flags.c_contiguous:
             raise ValueError(f"flat: memory must be row-major, but got shape {self.shape} with strides {self.strides}")
         return self._view(self.array.reshape(-1))
 
     def as_strided(self, shape: Sequence[int], strides: Sequence[int]) -> NDArray:
-        """A view of that shape with those strides, in elements, from the first element on."""
+        """A view that starts at the first element; strides count elements.
+
+        Raises ValueError if an element would lie outside of the memory.
+        """
         shape = tuple(check.integer("as_strided", "shape", n, least=0) for n in shape)
         strides = tuple(check.integer("as_strided", "strides", n) for n in strides)
         check.same("as_strided", "rank", len(shape), len(strides), ("shape", "strides"))
         view = strided("as_strided", self._handle, shape, strides, self._offset)
-        return NDArray.wrap(view, self._owner, self._handle)  # CuPy's view leads to no base
+        return NDArray.wrap(view, self._owner, self._handle)  # CuPy's as_strided sets no base
 
     def reshape(self, new_shape: Sequence[int]) -> NDArray:
-        """The elements in row-major order in another shape: a view where that needs no copy; one entry may be -1."""
+        """The elements in row-major order in another shape: a view if no copy is needed. One size may be -1."""
         shape = tuple(check.integer("reshape", "shape", n, least=-1) for n in new_shape)
         known = math.prod(n for n in shape if n != -1)
         if shape.count(-1) > 1 or (self.size % (known or 1) if -1 in shape else known != self.size):
@@ -200,18 +218,18 @@ class NDArray:
         return self._view(reshaped) if self.array.flags.c_contiguous else NDArray.wrap(reshaped, self._owner)
 
     def permute(self, axes: Sequence[int]) -> NDArray:
-        """A view with the axes in another order: axis i of the result is axis `axes[i]`."""
+        """A view with the axes reordered: axis i of the result is axis `axes[i]`."""
         order = check.axes("permute", tuple(axes), self.ndim)
         check.same("permute", "number of axes", self.ndim, len(order), ("the array", "axes"))
         return self._view(self.array.transpose(order))
 
     def broadcast_to(self, shape: Sequence[int]) -> NDArray:
-        """A view repeated up to `shape` by NumPy's rules, with stride 0 where it repeats."""
+        """A view repeated up to `shape` by NumPy's rules; repeated axes have stride 0."""
         return self._view(xp(self.array).broadcast_to(self.array, tuple(shape)))
 
-    def process_slice(self, given: slice, dim: int) -> slice:
-        """The slice of axis `dim` with start, stop and step as integers, none of them counted from the end."""
-        return slice(*given.indices(self.shape[dim]))
+    def process_slice(self, entry: slice, dim: int) -> slice:
+        """A slice of axis `dim` with None and negative bounds resolved to integers."""
+        return slice(*entry.indices(self.shape[dim]))
 
     def __getitem__(self, index: Any) -> NDArray:
         """A view by integers, slices and an ellipsis; an integer keeps its axis with length 1."""
@@ -233,7 +251,7 @@ class NDArray:
     def __len__(self) -> int:
         return len(self.array)
 
-    # ---- new arrays --------------------------------------------------------------------------------------------------
+    # ---- arithmetic --------------------------------------------------------------------------------------------------
 
     __add__ = _arithmetic(operator.add)
     __radd__ = _arithmetic(operator.add, reflected=True)
@@ -253,16 +271,16 @@ class NDArray:
     __le__ = _comparison(operator.le)
     __gt__ = _comparison(operator.gt)
     __ge__ = _comparison(operator.ge)
-    __hash__ = None  # type: ignore[assignment]  # equality is of elements
+    __hash__ = None  # type: ignore[assignment]  # __eq__ is elementwise
 
     def __neg__(self) -> NDArray:
         return self._new(-self.array)
 
     def maximum(self, other: Any) -> NDArray:
-        """The larger of each element and another array's, or a number."""
+        """The elementwise maximum with another array, or with a number."""
         operand = self._operand(other)
         if operand is NotImplemented:
-            raise TypeError(f"maximum: the other must be an array or a number, but got {type(other).__name__}")
+            raise TypeError(f"maximum: other must be an array or a number, but got {type(other).__name__}")
         return self._new(xp(self.array).maximum(self.array, operand))
 
     def log(self) -> NDArray:
@@ -274,41 +292,39 @@ class NDArray:
     def tanh(self) -> NDArray:
         return self._new(xp(self.array).tanh(self.array))
 
-    def sum(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The sum over an axis, several, or all: then of shape ()."""
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
+        """The sum over one axis, several, or all (None): the result then has shape ()."""
         return self._new(self.array.sum(axis=check.axes("sum", axis, self.ndim), keepdims=keepdims))
 
-    def max(self, axis: Any = None, keepdims: bool = False) -> NDArray:
-        """The largest element over an axis, several, or all: then of shape ()."""
+    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
+        """The maximum over one axis, several, or all (None): the result then has shape ()."""
         return self._new(self.array.max(axis=check.axes("max", axis, self.ndim), keepdims=keepdims))
 
-    def flip(self, axes: Any = None) -> NDArray:
+    def flip(self, axes: int | Sequence[int] | None = None) -> NDArray:
         """A compact copy with the elements in reverse order along `axes`, by default all."""
         axes = check.axes("flip", axes, self.ndim)
         return NDArray(NDArray.wrap(xp(self.array).flip(self.array, axes)))
 
     def pad(self, axes: Sequence[tuple[int, int]]) -> NDArray:
-        """Zeros before and after the elements: one (before, after) for each axis."""
+        """The array with zeros around it; `axes` holds one pair (before, after) per axis."""
         pairs = tuple(check.sizes("pad", "pair", tuple(pair), 2) for pair in axes)
         check.same("pad", "number of axes", self.ndim, len(pairs), ("the array", "axes"))
         return self._new(xp(self.array).pad(self.array, pairs))
 
-    # ---- as something else -------------------------------------------------------------------------------------------
+    # ---- as Python and NumPy see it ----------------------------------------------------------------------------------
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> HostArray:
         if copy is False and self.device != cpu():
-            raise ValueError(
-                f"NDArray: an array on {self.device} must be copied to be one of NumPy, but got copy=False"
-            )
+            raise ValueError(f"NDArray: an array on {self.device} must be copied to become NumPy's, but got copy=False")
         values = to_host(self.array)
         host = np.array(values, dtype=dtype, copy=copy)
         if copy is not True and values is self.array and np.may_share_memory(host, values):
             host = host.view()
-            host.flags.writeable = False  # a write behind needle's back would give a wrong gradient in silence
+            host.flags.writeable = False  # a write that needle does not see could make a gradient wrong
         return host
 
     def item(self) -> Any:
-        """The element of an array that has one, as a Python number."""
+        """The only element, as a Python number. Raises ValueError unless there is exactly one."""
         if self.array.size != 1:
             raise ValueError(f"item: an array of one element is needed, but got shape {self.shape}")
         return to_host(self.array).item()
@@ -323,33 +339,38 @@ class NDArray:
         values = str(to_host(self.array)).replace("\n", "\n        ")
         return f"NDArray({values}, device={self.device})"
 
-    # ---- within ------------------------------------------------------------------------------------------------------
+    # ---- helpers -----------------------------------------------------------------------------------------------------
 
     def _view(self, array: Any) -> NDArray:
-        """A view of this array."""
+        """A raw view of this array's memory as an NDArray with the same owner."""
         return NDArray.wrap(array, self._owner, self._buffer)
 
     def _new(self, array: Any) -> NDArray:
-        """A result of this device's namespace, where NumPy makes scalars of 0-d arrays."""
-        return NDArray.wrap(self.device.asarray(array))
+        """A result as an NDArray; NumPy returns scalars for 0-d arrays."""
+        return NDArray.wrap(self.device.asarray(array) if isinstance(array, HostScalar) else array)
 
     def _operand(self, other: Any) -> Any:
-        """The other operand as a raw array or a Python number; NotImplemented where it is neither."""
-        if isinstance(other, NDArray):
-            if type(other.array) is not type(self.array):
-                raise TypeError(f"NDArray: operands must be on one device, but got {self.device} and {other.device}")
-            return other.array
-        if isinstance(other, np.generic):
-            other = other.item()
-        return other if isinstance(other, (int, float)) or type(other) is type(self.array) else NotImplemented
+        """The other operand as a raw array or a Python number; NotImplemented if it is neither.
+
+        Raises TypeError if it is an array on another device.
+        """
+        is_ndarray = isinstance(other, NDArray)
+        array = other.array if is_ndarray else other
+        if is_ndarray or type(array) is type(self.array):
+            here, there = device_of(self.array), device_of(array)
+            if here is not there:
+                raise TypeError(f"NDArray: operands must be on one device, but got {here} and {there}")
+            return array
+        number = other.item() if isinstance(other, HostScalar) else other
+        return number if isinstance(number, (int, float)) else NotImplemented
 
     def _slices(self, index: Any) -> tuple[slice, ...]:
         """One slice for each axis."""
         index = index if isinstance(index, tuple) else (index,)
         if any(entry is Ellipsis for entry in index):
-            place = next(i for i, entry in enumerate(index) if entry is Ellipsis)
-            whole = (slice(None),) * (self.ndim - len(index) + 1)
-            index = index[:place] + whole + index[place + 1 :]
+            position = next(i for i, entry in enumerate(index) if entry is Ellipsis)
+            full_slices = (slice(None),) * (self.ndim - len(index) + 1)
+            index = index[:position] + full_slices + index[position + 1 :]
         if len(index) > self.ndim:
             raise IndexError(f"NDArray: indices must be at most {self.ndim} for {self.shape}, but got {len(index)}")
         return tuple(
@@ -358,7 +379,7 @@ class NDArray:
         )
 
     def _slice_of_one(self, entry: Any, size: int) -> slice:
-        place = check.integer("NDArray", "an index that is no slice", entry)
-        if not -size <= place < size:
-            raise IndexError(f"NDArray: an index must lie in [{-size}, {size - 1}], but got {place} for {self.shape}")
-        return slice(place % size, place % size + 1, 1)
+        index = check.integer("NDArray", "an index other than a slice", entry)
+        if not -size <= index < size:
+            raise IndexError(f"NDArray: an index must lie in [{-size}, {size - 1}], but got {index} for {self.shape}")
+        return slice(index % size, index % size + 1, 1)

@@ -1,4 +1,4 @@
-"""Devices: their names, what they say where they cannot work, and arrays of other libraries as data of tensors."""
+"""Devices: names, what they report if they cannot be used, and arrays of other libraries as data of tensors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pickle
 import re
 import sys
 import time
+from contextlib import nullcontext
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -21,7 +22,7 @@ from needle.backend_ndarray import BackendDevice, NDArray
 
 
 class Foreign:
-    """An array of another library: on NumPy inside, but no ndarray, and it never meets one."""
+    """An array of another library: NumPy inside, but not an ndarray, and it refuses to be mixed with one."""
 
     __array_ufunc__ = None
 
@@ -42,7 +43,7 @@ class Foreign:
 
 
 def _within(array_type, function):
-    """A function of NumPy as one of the other library."""
+    """A function of NumPy as the other library's."""
     return lambda *args, **options: _wrapped(array_type, function(*_unwrapped(args), **_unwrapped(options)))
 
 
@@ -79,7 +80,7 @@ for symbol in ("add", "sub", "mul", "truediv", "pow", "matmul"):
 
 
 class Library:
-    """The namespace of the other library; `array` and `asarray` alone take arrays of the host."""
+    """The namespace of the other library; only `array` and `asarray` accept host arrays."""
 
     def __init__(self, array_type=Foreign):
         self.ndarray = array_type
@@ -107,19 +108,19 @@ class ForeignDevice(BackendDevice):
 
 @pytest.fixture
 def foreign(monkeypatch):
-    """A registered device of another array type, forgotten after the test."""
-    monkeypatch.setattr(device, "_known", list(device._known))
+    """A device of another array class, registered during the test."""
     known = ForeignDevice("foreign", Library())
     register_device(known)
     yield known
-    del device._devices[Foreign]
+    del device.devices["foreign"]
+    device._device_of_type.pop(Foreign, None)
 
 
 class Driver:
-    """NVIDIA's driver library, as far as needle asks it: what cuInit gives, the GPUs, and the newest CUDA it serves."""
+    """NVIDIA's driver library, as far as needle calls it: the status of cuInit, the GPUs, and the newest CUDA."""
 
-    def __init__(self, status=0, count=1, speaks=13000, seconds=0.0):
-        self.status, self.count, self.speaks, self.seconds = status, count, speaks, seconds
+    def __init__(self, status=0, count=1, newest_cuda=13000, seconds=0.0):
+        self.status, self.count, self.newest_cuda, self.seconds = status, count, newest_cuda, seconds
 
     def cuInit(self, flags):
         time.sleep(self.seconds)
@@ -130,24 +131,24 @@ class Driver:
         return 0
 
     def cuDriverGetVersion(self, version):
-        version._obj.value = self.speaks
+        version._obj.value = self.newest_cuda
         return 0
 
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with that module CuPy, driver and wheel (the versions of CUDA): `machine(cupy, driver, *wheels)`."""
+    """Fakes a machine by its module cupy, its driver, and the CUDA versions of its wheels."""
 
     def forget():
         cuda_probe._cupy_problem.cache_clear()
-        cuda_probe._question.cache_clear()
+        cuda_probe._probe.cache_clear()
         vars(ndl.cuda()).pop("xp", None)
 
-    def load(found):
+    def load(driver):
         def load_library(name):
-            if found is None:
+            if driver is None:
                 raise OSError(f"{name}: cannot open shared object file")
-            return found
+            return driver
 
         return load_library
 
@@ -170,19 +171,30 @@ def machine(monkeypatch):
     forget()
 
 
+class Gpu(nullcontext):
+    """CuPy's `cuda.Device`."""
+
+    def __init__(self, number):
+        super().__init__()
+        self.id = number
+
+    def use(self):
+        """Every array here is on GPU 0."""
+
+
 @pytest.fixture
 def fake_cupy(machine):
-    """CuPy with one GPU, as far as `Library` goes."""
+    """CuPy with one GPU, as far as `Library` implements it."""
 
     class Array(Foreign):
-        pass
+        device = Gpu(0)
 
-    Array.__module__ = "cupy._core.core"
     library = Library(Array)
     library.__version__ = "14.0.1"
+    library.cuda = SimpleNamespace(Device=Gpu)
     machine(library, Driver())
     yield library
-    device._devices.pop(Array, None)
+    device._device_of_type.pop(Array, None)
 
 
 # ---- names -----------------------------------------------------------------------------------------------------------
@@ -198,13 +210,13 @@ def test_devices_are_equal_by_name():
     assert {cpu, cuda, ndl.cpu(), BackendDevice("cuda", None)} == {cpu, cuda}
 
 
-def test_devices_print_as_the_call_that_gives_them():
+def test_devices_print_as_the_call_that_returns_them():
     for name in ("cpu", "cuda"):
         assert repr(getattr(ndl, name)()) == str(getattr(ndl, name)()) == f"{name}()"
     assert repr(ndl.all_devices()[:2]) == "[cpu(), cuda()]"  # the suite adds its own
 
 
-def test_all_devices_is_a_list_of_its_own():
+def test_all_devices_is_a_new_list():
     ndl.all_devices().clear()
     assert ndl.cpu() in ndl.all_devices()
 
@@ -259,7 +271,7 @@ def test_one_hot():
     assert array.dtype == "float32"
     assert array.numpy().tolist() == [[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]]]
     assert ndl.cpu().one_hot(3, NDArray([1.0]), "int8").numpy().tolist() == [[0, 1, 0]]
-    assert float(ndl.cpu().one_hot(10**7, [5], "bool").sum()) == 1  # no identity matrix of that size
+    assert float(ndl.cpu().one_hot(10**7, [5], "bool").sum()) == 1  # without an identity matrix
 
 
 def test_transfers_of_the_cpu():
@@ -289,7 +301,7 @@ def test_subclasses_of_numpys_arrays_are_arrays_of_the_cpu():
     assert type(Tensor(matrix).array) is np.ndarray
 
 
-def test_what_is_no_array_has_no_device():
+def test_only_arrays_have_a_device():
     for value in ([1, 2], 1.5, "a", None):
         with pytest.raises(TypeError, match=f"^device: arrays of a known .* but got {type(value).__name__}$"):
             device_of(value)
@@ -300,34 +312,34 @@ def test_what_is_no_array_has_no_device():
 
 TWO_WHEELS = "`pip install 'needle-dl[cuda12x]'`", "`pip install 'needle-dl[cuda13x]'`"
 CUPY = SimpleNamespace(__version__="14.0.1")
-PROBLEMS = {  # CuPy, the driver, the wheels -> what is said
+PROBLEMS = {  # reason: (CuPy, driver, wheels, message)
     "no CuPy": (
         None, Driver(), (),
         "CuPy must be installed, by {} (CUDA 12) or {} (CUDA 13), but got no module cupy".format(*TWO_WHEELS),
     ),
     "no driver": (
         CUPY, None, (13,),
-        "an NVIDIA driver must be installed (until then device=ndl.cpu() is there), but got no libcuda.so.1: ",
+        "an NVIDIA driver must be installed (meanwhile use device=ndl.cpu()), but got no libcuda.so.1: ",
     ),
     "driver that fails": (
         CUPY, Driver(status=999), (13,),
-        ("the NVIDIA driver must work (until then device=ndl.cpu() is there); update it or restart, but got CUDA's "
+        ("the NVIDIA driver must work (meanwhile use device=ndl.cpu()); update it or restart, but got CUDA "
         "error 999"),
     ),
     "no GPU, says cuInit": (
         CUPY, Driver(status=100), (12,),
-        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        ("a GPU must exist (meanwhile use device=ndl.cpu()); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
         "got 0 devices"),
     ),
     "no GPU, says the count": (
         CUPY, Driver(count=0), (12,),
-        ("a GPU must be there (until then device=ndl.cpu() is there); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
+        ("a GPU must exist (meanwhile use device=ndl.cpu()); see `nvidia-smi` and CUDA_VISIBLE_DEVICES, but "
         "got 0 devices"),
     ),
     "old driver": (
-        CUPY, Driver(speaks=12080), (13,),
-        ("CuPy must be one for the driver, which serves CUDA 12: `pip uninstall cupy-cuda13x`, then "
-        f"{TWO_WHEELS[0]}, but got one for CUDA 13"),
+        CUPY, Driver(newest_cuda=12080), (13,),
+        ("CuPy must fit the driver, which supports CUDA 12: `pip uninstall cupy-cuda13x`, then "
+        f"{TWO_WHEELS[0]}, but got a build for CUDA 13"),
     ),
 }  # fmt: skip
 USES = {
@@ -363,7 +375,7 @@ def test_without_a_gpu_using_it_says_what_is_missing(machine, reason, use):
     assert ndl.default_device() == ndl.cpu()
 
 
-def test_asking_is_done_once(machine):
+def test_the_driver_is_asked_once(machine):
     machine(CUPY, Driver())
     assert ndl.cuda().enabled()
     cuda_probe.ctypes.CDLL = None
@@ -376,17 +388,19 @@ def test_asking_imports_nothing_and_takes_less_than_a_second(machine, monkeypatc
     (tmp_path / "cupy.py").write_text("raise AssertionError('cupy was imported')")
     monkeypatch.syspath_prepend(tmp_path)
     start = time.perf_counter()
-    assert ndl.cuda().enabled()  # the driver is there and at work
+    assert ndl.cuda().enabled()  # the driver exists and has not answered yet
     assert time.perf_counter() - start < 1.0
     with pytest.raises(RuntimeError, match="got 0 devices"):
-        ndl.zeros(1, device=ndl.cuda())  # using the device waits for what the driver says
+        ndl.zeros(1, device=ndl.cuda())  # using the device waits for the answer
     assert not ndl.cuda().enabled()
 
 
-def test_a_library_that_is_no_driver_is_a_problem_and_no_error(machine):
+def test_a_library_other_than_a_driver_is_a_problem_and_no_error(machine):
     machine(CUPY, SimpleNamespace())
     assert not ndl.cuda().enabled()
-    with pytest.raises(RuntimeError, match=r"^cuda: the NVIDIA driver must be whole; .* but got AttributeError: "):
+    with pytest.raises(
+        RuntimeError, match=r"^cuda: the NVIDIA driver must be intact; reinstall it, but got AttributeError: "
+    ):
         ndl.zeros(1, device=ndl.cuda())
 
 
@@ -398,13 +412,13 @@ def test_a_folder_called_cupy_is_not_cupy(machine, monkeypatch, tmp_path):
     assert not ndl.cuda().enabled()
 
 
-def test_an_old_wheel_is_told_without_importing_it(machine):
+def test_an_old_wheel_is_reported_without_importing_it(machine):
     machine(CUPY, Driver(), 12, number="13.6.0")
     message = f"CuPy must be 14 or newer; install it by {cuda_probe.EITHER}, but got cupy-cuda12x 13.6.0"
     assert ndl.cuda().problem() == message
 
 
-def test_a_seed_waits_for_the_first_use_of_the_gpu(fake_cupy):
+def test_a_seed_waits_until_the_gpu_is_used(fake_cupy):
     seeds = []
     fake_cupy.random = SimpleNamespace(seed=seeds.append)
     ndl.seed(3)
@@ -414,13 +428,13 @@ def test_a_seed_waits_for_the_first_use_of_the_gpu(fake_cupy):
     assert seeds == [3, 4]
 
 
-@pytest.mark.parametrize("speaks", [12080, 13010])
-def test_a_cupy_that_the_driver_serves_is_no_problem(machine, speaks):
-    machine(CUPY, Driver(speaks=speaks), 12)
+@pytest.mark.parametrize("newest_cuda", [12080, 13010])
+def test_a_cupy_that_fits_the_driver_is_no_problem(machine, newest_cuda):
+    machine(CUPY, Driver(newest_cuda=newest_cuda), 12)
     assert ndl.cuda().enabled()
 
 
-def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, tmp_path):
+def test_a_broken_or_old_cupy_is_reported(machine, monkeypatch, tmp_path):
     machine(SimpleNamespace(__version__="13.6.0"), Driver())
     message = f"cuda: CuPy must be 14 or newer; install it by {cuda_probe.EITHER}, but got 13.6.0"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
@@ -428,7 +442,8 @@ def test_a_cupy_that_cannot_be_imported_or_is_old_is_told(machine, monkeypatch, 
     monkeypatch.delitem(sys.modules, "cupy")
     (tmp_path / "cupy.py").write_text("raise ImportError('libcudart is gone')")
     monkeypatch.syspath_prepend(tmp_path)
-    message = f"cuda: CuPy must be whole; install it again by {cuda_probe.EITHER}, but got ImportError: libcudart is gone"
+    reason = "ImportError: libcudart is gone"
+    message = f"cuda: CuPy must be intact; reinstall it by {cuda_probe.EITHER}, but got {reason}"
     with pytest.raises(RuntimeError, match=f"^{re.escape(message)}$"):
         ndl.zeros(1, device=ndl.cuda())
 
@@ -473,7 +488,7 @@ def test_set_default_device(foreign):
 
 @pytest.mark.parametrize("value", ["cpu", None, np])
 def test_the_default_device_must_be_a_device(value):
-    message = f"^set_default_device: device must be a BackendDevice, but got {type(value).__name__}$"
+    message = f"^set_default_device: device must be a Device, but got {type(value).__name__}$"
     with pytest.raises(TypeError, match=message):
         ndl.set_default_device(value)
 
@@ -540,7 +555,7 @@ def test_transfers_between_devices(foreign):
     assert {t.dtype for t in (x, there, back)} == {np.dtype("float32")}
     assert there.numpy().tolist() == back.numpy().tolist() == [1, 2]
     assert Tensor(there).device == Tensor(there.cached_data).device == foreign
-    there.data = back.detach()  # a tensor lies where its data do
+    there.data = back.detach()  # a tensor lies where its data lie
     assert there.device == ndl.cpu()
     array = NDArray([1.0])
     assert array.to(foreign).device == foreign
@@ -578,7 +593,7 @@ def test_out_grad_on_another_device_is_refused(foreign):
 @pytest.mark.parametrize(
     "dtype", ["bool", "int8", "uint8", "int16", "int32", "int64", "uint64", "float16", "float32", "float64"]
 )
-def test_what_is_added_twice_at_one_place_counts_twice(dtype, device):
+def test_additions_at_a_repeated_index_add_up(dtype, device):
     start, places = np.array([[3, 0, 1], [0, 1, 2]]).astype(dtype), np.array([1, 0, 1, 1])
     values = np.array([[1, 0, 1], [2, 1, 0], [0, 0, 5], [7, 0, 1]]).astype(dtype)
     values = -values if dtype[0] in "if" else values

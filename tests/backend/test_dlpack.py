@@ -1,4 +1,4 @@
-"""DLPack both ways: memory is shared with NumPy, torch and other devices' libraries, or refused with a reason."""
+"""DLPack both ways: memory is shared with NumPy, torch and other array libraries, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_negative_strides_are_made_compact_first(device):
         assert torch.from_dlpack(x).tolist() == [3, 2, 1]
 
 
-def test_what_torch_made_trains(device):
+def test_memory_of_torch_trains(device):
     x = ndl.from_dlpack(torch.tensor([1.0, 2.0])).to(device)
     w = Tensor([3.0, 4.0], device=device, dtype="float32")
     (x * w).sum().backward()
@@ -96,8 +96,8 @@ def test_read_only_and_repeated_memory_is_refused(device):
 
 
 @pytest.mark.parametrize("source", [[1.0], 2.0, "a", None])
-def test_what_does_not_speak_dlpack_is_refused(source):
-    with pytest.raises(TypeError, match=r"^from_dlpack: source must speak DLPack, but got "):
+def test_anything_without_dlpack_is_refused(source):
+    with pytest.raises(TypeError, match=r"^from_dlpack: source must implement DLPack, but got "):
         ndl.from_dlpack(source)
 
 
@@ -106,10 +106,10 @@ def test_complex_numbers_are_refused():
         ndl.from_dlpack(np.zeros(2, "complex64"))
 
 
-def test_memory_of_other_places_is_refused():
+def test_memory_of_unknown_devices_is_refused():
     class Elsewhere:
         def __dlpack__(self, **options):
-            raise AssertionError("it is not asked for its memory")
+            raise AssertionError("its memory must not be requested")
 
         def __dlpack_device__(self):
             return 10, 0

@@ -1,4 +1,4 @@
-"""Freed memory is kept: big arrays that come again meet no new pages, unless the user has decided otherwise."""
+"""Freed memory is kept, so that new big arrays cause no page faults, unless the user turns it off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from needle.backend import malloc
 
-# The page faults of making and freeing four arrays of 16 MiB five times over, once it was done before.
+# Counts the page faults of allocating and freeing four arrays of 16 MiB five times, after a first round.
 FAULTS = """
 import resource
 import numpy as np
@@ -32,7 +32,7 @@ def faults(first, **variables):
     return int(process.stdout)
 
 
-@pytest.mark.skipif(not malloc.keep_freed_memory(), reason="the C library cannot be told, or the user has told it")
+@pytest.mark.skipif(not malloc.keep_freed_memory(), reason="the C library lacks mallopt, or the user configured it")
 def test_importing_needle_keeps_freed_memory():
     without = faults("")
     assert without > 1000
@@ -41,7 +41,7 @@ def test_importing_needle_keeps_freed_memory():
 
 
 @pytest.mark.parametrize("variable", ["MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_", "GLIBC_TUNABLES"])
-def test_who_has_decided_is_left_alone(variable, monkeypatch):
+def test_variables_of_the_user_turn_it_off(variable, monkeypatch):
     monkeypatch.setenv(variable, "1")
     assert malloc.keep_freed_memory() is False
 

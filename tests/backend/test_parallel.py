@@ -1,4 +1,4 @@
-"""Work shared out over threads: all of it, once, with BLAS on one thread, and with its errors."""
+"""Parallel loops: every chunk once, BLAS on one thread, and errors raised in the caller."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import needle as ndl
+from needle import tuning
 from needle.backend import parallel
 from tests.standin.device import STANDIN
 
@@ -30,87 +31,87 @@ def blas_threads():
 
 @pytest.fixture(params=[1, 2, 3])
 def count(request):
-    """BLAS with that number of threads."""
+    """The number of threads of BLAS."""
     with ThreadpoolController().limit(limits=request.param, user_api="blas"):
         yield blas_threads()
 
 
-def test_every_piece_is_done_once(count):
+def test_every_chunk_is_done_once(count):
     done = []
     parallel.parallel_for(done.append, range(100))
     assert sorted(done) == list(range(100))
 
 
-def test_the_pieces_meet_at_one_time(count):
-    """As many pieces as there are threads wait for each other, which one thread alone could not end."""
+def test_chunks_run_at_the_same_time(count):
+    """Each chunk waits for all others: a single thread would never finish."""
     barrier = threading.Barrier(count)
-    parallel.parallel_for(lambda piece: barrier.wait(timeout=10), range(count))
+    parallel.parallel_for(lambda chunk: barrier.wait(timeout=10), range(count))
     assert not barrier.broken
 
 
-def test_blas_has_one_thread_in_a_share_and_its_own_number_after(count):
+def test_blas_has_one_thread_in_a_loop_and_its_own_number_afterwards(count):
     seen = []
-    parallel.parallel_for(lambda piece: seen.append(blas_threads()), range(3))
+    parallel.parallel_for(lambda chunk: seen.append(blas_threads()), range(3))
     assert seen == [1, 1, 1]
     assert blas_threads() == parallel.worker_count() == count
 
 
-def test_an_error_comes_out_and_ends_the_work(count):
+def test_an_error_is_raised_and_ends_the_loop(count):
     done = []
 
-    def work(piece):
-        if piece == 1:
-            raise IndexError("piece 1")
+    def body(chunk):
+        if chunk == 1:
+            raise IndexError("chunk 1")
         time.sleep(0.001)
-        done.append(piece)
+        done.append(chunk)
 
-    with pytest.raises(IndexError, match="piece 1"):
-        parallel.parallel_for(work, range(1000))
+    with pytest.raises(IndexError, match="chunk 1"):
+        parallel.parallel_for(body, range(1000))
     assert len(done) < 999
     assert blas_threads() == count
     parallel.parallel_for(done.append, ["after"])
     assert done[-1] == "after"
 
 
-def test_an_interrupt_waits_for_those_that_help(count):
-    """Nothing writes into arrays any more once the interrupt has come out."""
+def test_an_interrupt_waits_for_the_pool(count):
+    """Once the interrupt is raised, no thread writes into arrays any more."""
     if count == 1:
-        pytest.skip("there is no one to wait for")
+        pytest.skip("there is no thread to wait for")
     begun, wrote, first = threading.Barrier(count), [], iter([True])
     main = threading.main_thread()
 
-    def work(piece):
+    def body(chunk):
         begun.wait(timeout=10)
-        if threading.current_thread() is not main:  # which now waits for the others
+        if threading.current_thread() is not main:  # the main thread now waits for the others
             time.sleep(0.1)
             if next(first, False):
                 os.kill(os.getpid(), signal.SIGINT)
             time.sleep(0.1)
-            wrote.append(piece)
+            wrote.append(chunk)
 
     with pytest.raises(KeyboardInterrupt):
-        parallel.parallel_for(work, range(count))
+        parallel.parallel_for(body, range(count))
     assert len(wrote) == count - 1
     assert blas_threads() == parallel.worker_count() == count
 
 
-def test_without_threads_to_be_had_the_work_is_done(count, monkeypatch):
+def test_the_loop_runs_if_no_thread_can_be_started(count, monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(parallel, "_helpers", parallel._Helpers())
+    monkeypatch.setattr(parallel, "_pool", parallel._ThreadPool())
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done = []
     parallel.parallel_for(done.append, range(9))
     assert sorted(done) == list(range(9))
 
 
-def test_a_share_that_failed_keeps_nothing_alive(count):
+def test_a_failed_loop_keeps_nothing_alive(count):
     held = np.ones(3)
     alive = weakref.ref(held)
 
-    def fail(piece, held=held):
-        raise ValueError(f"piece {piece}")
+    def fail(chunk, held=held):
+        raise ValueError(f"chunk {chunk}")
 
     gc.disable()
     try:
@@ -122,26 +123,26 @@ def test_a_share_that_failed_keeps_nothing_alive(count):
         gc.enable()
 
 
-def test_a_share_within_a_share_is_done_in_place(count):
+def test_a_loop_within_a_loop_runs_serially(count):
     names = set()
 
-    def inner(piece):
-        names.add((threading.current_thread().name, piece))
+    def inner(chunk):
+        names.add((threading.current_thread().name, chunk))
 
-    def outer(piece):
+    def outer(chunk):
         here = threading.current_thread().name
-        parallel.parallel_for(lambda _: inner(piece), range(3))
-        assert (here, piece) in names
+        parallel.parallel_for(lambda _: inner(chunk), range(3))
+        assert (here, chunk) in names
 
     parallel.parallel_for(outer, range(4))
-    assert {piece for _, piece in names} == set(range(4))
+    assert {chunk for _, chunk in names} == set(range(4))
 
 
-def test_shares_of_two_threads_do_not_wait_for_each_other(count):
-    """While one thread shares out, another does its work itself."""
+def test_loops_of_two_threads_do_not_wait_for_each_other(count):
+    """While one thread runs a parallel loop, a loop in another thread runs serially there."""
     begun, ended, done = threading.Event(), threading.Event(), []
 
-    def slow(piece):
+    def slow(chunk):
         begun.set()
         assert ended.wait(timeout=10)
 
@@ -154,16 +155,16 @@ def test_shares_of_two_threads_do_not_wait_for_each_other(count):
     assert sorted(done) == list(range(5))
 
 
-def test_blas_has_one_thread_in_a_share_of_any_thread():
-    """threadpoolctl heeds only the thread that came first; none stays that."""
+def test_blas_has_one_thread_in_a_loop_of_any_thread():
+    """threadpoolctl obeys only the thread that came first, until it is cleared."""
     code = """
 import threading
 from threadpoolctl import ThreadpoolController
 from needle.backend import parallel
 blas = ThreadpoolController().select(user_api="blas").lib_controllers[0]
 seen, before = [], blas.num_threads
-parallel.parallel_for(lambda piece: None, range(2))
-other = threading.Thread(target=parallel.parallel_for, args=(lambda piece: seen.append(blas.num_threads), range(3)))
+parallel.parallel_for(lambda chunk: None, range(2))
+other = threading.Thread(target=parallel.parallel_for, args=(lambda chunk: seen.append(blas.num_threads), range(3)))
 other.start()
 other.join()
 assert seen == [1, 1, 1], seen
@@ -175,7 +176,7 @@ assert blas.num_threads == before
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_threads_of_blas_sleep_through_training():
-    """Woken, they look for work for a while after each product, on the cores that needle's threads need."""
+    """Awake, they would spin for a while after each product, on the cores that needle's threads need."""
     code = """
 import threading, time
 from pathlib import Path
@@ -197,7 +198,7 @@ model = nn.Sequential(
 optimizer = optim.Adam(model.parameters())
 images, labels = ndl.init.randn(64, 3, 64, 64), ndl.Tensor([i % 10 for i in range(64)], requires_grad=False)
 before = None
-while before != (before := used()):  # they are awake when they are made
+while before != (before := used()):  # they spin after they are created
     time.sleep(0.3)
 for _ in range(3):
     loss = nn.CrossEntropyLoss()(model(images), labels)
@@ -212,17 +213,17 @@ print(used() - before)
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
-def test_the_number_of_workers_is_the_same_during_a_share(count):
-    """What is cut for so many threads is cut alike, and so summed alike, while another thread shares out."""
+def test_worker_count_is_the_same_during_a_loop(count):
+    """So chunks, and the order of sums, do not depend on whether another thread runs a loop."""
     seen = []
-    parallel.parallel_for(lambda piece: seen.append(parallel.worker_count()), range(3))
+    parallel.parallel_for(lambda chunk: seen.append(parallel.worker_count()), range(3))
     assert seen == [count] * 3
 
 
 def test_the_error_state_of_numpy_holds_in_every_thread(count):
     barrier = threading.Barrier(count)
 
-    def overflow(piece):
+    def overflow(chunk):
         barrier.wait(timeout=10)
         np.float32(3e38) * np.ones(4, "float32") * np.float32(10)
 
@@ -233,35 +234,35 @@ def test_the_error_state_of_numpy_holds_in_every_thread(count):
         parallel.parallel_for(overflow, range(count))
 
 
-def test_stretches_cut_all_rows_into_blocks(count):
+def test_chunks_cover_all_rows(count):
     for length, row in ((1, 1), (10, 1 << 20), (7, 1 << 22), (1000, 4), (0, 8), (64, 1 << 13)):
-        pieces = ndl.cpu().chunks(length, row)
-        assert [i for piece in pieces for i in range(length)[piece]] == list(range(length))
-        if length * row >= 1 << 22:
-            assert len(pieces) >= min(count, length)
+        chunks = ndl.cpu().chunks(length, row)
+        assert [i for chunk in chunks for i in range(length)[chunk]] == list(range(length))
+        if length * row >= tuning.SPLIT_BYTES:
+            assert len(chunks) >= min(count, length)
     assert len(ndl.cpu().chunks(10, 1 << 22)) == 10
     assert len(STANDIN.chunks(10, 1 << 22)) == 1
 
 
-def test_another_device_does_its_work_in_order():
+def test_another_device_runs_its_loops_in_order():
     done = []
     STANDIN.parallel_for(done.append, range(9))
     assert done == list(range(9))
     assert STANDIN.worker_count() == 1
 
 
-def test_a_forked_child_makes_threads_of_its_own():
+def test_a_forked_child_starts_its_own_threads():
     code = """
 import os, sys, threading
 from threadpoolctl import threadpool_limits
 from needle.backend import parallel
 threadpool_limits(2, user_api="blas")
 barrier = threading.Barrier(parallel.worker_count())
-parallel.parallel_for(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+parallel.parallel_for(lambda chunk: barrier.wait(timeout=20), range(barrier.parties))
 child = os.fork()
 if not child:
     assert parallel.worker_count() == barrier.parties
-    parallel.parallel_for(lambda piece: barrier.wait(timeout=20), range(barrier.parties))
+    parallel.parallel_for(lambda chunk: barrier.wait(timeout=20), range(barrier.parties))
     os._exit(0)
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """

@@ -1,4 +1,4 @@
-"""CUDA sources: each one in needle compiles to PTX through the binding of NVRTC in CuPy, which needs no GPU."""
+"""Every CUDA source in needle compiles to PTX: by NVRTC as CuPy binds it, which needs no GPU."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import needle
 
 PACKAGE = Path(needle.__file__).parent
-MAKERS = {"RawKernel", "RawModule"}  # CuPy's, whose argument `code` is a whole CUDA source
-ARCHITECTURE = "compute_75"  # of the oldest GPUs that CUDA 13 serves
+MAKERS = {"RawKernel", "RawModule"}  # of CuPy; their argument `code` is a CUDA source
+ARCHITECTURE = "compute_75"  # the oldest GPUs that CUDA 13 supports
 
 
 def kernels(folder):
-    """(place, CUDA source) of every call of CuPy that compiles one: a literal, or a constant of the module."""
+    """Yield (place, CUDA source) for every call that compiles one: a literal, or a constant of the module."""
     for path in sorted(Path(folder).rglob("*.py")):
         tree = ast.parse(path.read_text("utf-8"))
         constants = {
@@ -61,7 +61,7 @@ def g():
 '''
 
 
-def test_sources_are_found_and_what_does_not_compile_is_told(tmp_path):
+def test_sources_are_found_and_those_that_do_not_compile_are_reported(tmp_path):
     (tmp_path / "planted.py").write_text(PLANTED, "utf-8")
     (first, good), (second, bad) = kernels(tmp_path)
     assert (first, second) == ("planted.py:5", "planted.py:7")

@@ -17,7 +17,7 @@ def host():
 
 
 class Listener:
-    """An owner that counts what it hears of."""
+    """An owner that counts the writes reported to it."""
 
     def __init__(self):
         self.writes = 0
@@ -44,7 +44,7 @@ def test_an_array_holds_a_copy(other, dtype, device):
     assert again.numpy().tolist() == np.asarray(other).tolist()
 
 
-def test_the_named_device_comes_before_that_of_the_data(device):
+def test_a_named_device_overrides_that_of_the_data(device):
     assert NDArray([1.0], ndl.cpu()).device == ndl.cpu()
     assert NDArray(NDArray([1.0], ndl.cpu())).device == ndl.cpu()
     assert NDArray(NDArray([1.0], ndl.cpu()), device).device == device
@@ -159,7 +159,7 @@ def test_repr(device):
     assert repr(NDArray([[1], [2]])) == f"NDArray([[1]\n         [2]], device={device})"
 
 
-def test_indexing_gives_views(host):
+def test_indexing_returns_views(host):
     array = NDArray(host)
     whole = slice(None)
     for index, of_numpy in (
@@ -199,7 +199,7 @@ def test_setitem(host):
         ((0, 0, 0), 1.5),
         ((slice(None), 1), 2),
         (0, NDArray(np.full((3, 4), 5.0))),
-        ((1, slice(None), 2), NDArray([1.0, 2.0, 3.0])),  # as many elements, another shape
+        ((1, slice(None), 2), NDArray([1.0, 2.0, 3.0])),  # the same number of elements in another shape
         ((slice(0, 1), 0, 0), NDArray([8.0])),
         (..., NDArray(np.arange(24.0))),
     ]
@@ -246,7 +246,7 @@ def test_flat_of_other_orders_is_refused(host):
         ndl.transpose(x).cached_data.flat  # noqa: B018
 
 
-def test_every_write_tells_the_owner():
+def test_every_write_is_reported_to_the_owner():
     owner = Listener()
     array = NDArray.wrap(ndl.default_device().xp.zeros((2, 3)), owner)
     array.numpy(), array.flat, array[0], array.astype("float64"), float(array[0, 0]), repr(array)

@@ -211,14 +211,14 @@ def test_cuda_never_raises(cupy, monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", cupy)
     monkeypatch.setattr(cuda_probe.ctypes, "CDLL", no_library)
     cuda_probe._cupy_problem.cache_clear()
-    cuda_probe._question.cache_clear()
+    cuda_probe._probe.cache_clear()
     try:
         assert ndl.cuda().enabled() is False
         assert nd.cuda().enabled() is False
         assert repr(ndl.cuda()) == "cuda()"
     finally:
         cuda_probe._cupy_problem.cache_clear()
-        cuda_probe._question.cache_clear()
+        cuda_probe._probe.cache_clear()
 
 
 # ---- the environment -------------------------------------------------------------------------------------------------

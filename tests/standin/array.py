@@ -1,12 +1,14 @@
 """The arrays of the stand-in device: NumPy's inside, CuPy's outside.
 
-An array here is no NumPy array and cannot become one by itself. What CuPy refuses is refused (host arrays as operands,
-`np.asarray`), and so is what CuPy does in silence at a price: waiting for the device in `float(x)` or `if x`, copying
-the host's data in `x[np.array([1])]`, moving work in `np.exp(x)`.
+An array here is not a NumPy array, and never becomes one implicitly. It refuses what CuPy refuses (host arrays as
+operands, `np.asarray`), and what CuPy does silently at a price: waiting for the device in `float(x)` or `if x`, copying
+the host's data in `x[np.array([1])]`, moving work in `np.exp(x)`, and computing on an array of another device than the
+current one, whose result would land on the current one.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ import numpy as np
 from tests.standin.table import TABLE, binder
 
 SCALARS = (bool, int, float, complex, np.generic)
-DLPACK_TYPE = 99  # none of DLPack's own, so that real GPUs and the stand-in are told apart
+DLPACK_TYPE = 99  # not one of DLPack's, so that real GPUs and the stand-in are told apart
 quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point warnings
 
 
@@ -27,7 +29,7 @@ quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point war
 class Counts:
     """How often the host sent data, fetched data, and waited for the device to know a size or a value.
 
-    Beside these, how many times it was given work (a kernel or several).
+    `calls` counts how often it was given work: one kernel, or several.
     """
 
     uploads: int = 0
@@ -41,33 +43,82 @@ counts = Counts()
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """What was counted since the block began; complete when it ends."""
+    """What the block adds to the counts; complete when it ends."""
     before, since = dict(vars(counts)), Counts()
     yield since
     for name, then in before.items():
         setattr(since, name, getattr(counts, name) - then)
 
 
-class Array:
-    """An array of the stand-in device. `Array.of(host)` holds a NumPy array, whose memory plays the device's."""
+class DeviceContext:
+    """CuPy's `cuda.Device`: within `with`, or after `use()`, the current device of the thread."""
 
-    __slots__ = ("__weakref__", "_host", "_rootless")
+    _of_thread = threading.local()
+
+    def __init__(self, device: int) -> None:
+        self.id = device
+
+    @classmethod
+    def current(cls) -> DeviceContext:
+        return getattr(cls._of_thread, "device", DEVICES[0])
+
+    def use(self) -> None:
+        DeviceContext._of_thread.device = self
+
+    def __enter__(self) -> DeviceContext:
+        self._before = (*getattr(self, "_before", ()), DeviceContext.current())
+        self.use()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        *self._before, before = self._before
+        before.use()
+
+
+DEVICES = [DeviceContext(0), DeviceContext(1)]
+
+
+class Array:
+    """An array of a stand-in device. `Array.of(host)` holds a NumPy array, whose memory plays the device's.
+
+    It lies on `device`, by default the current one.
+    """
+
+    __slots__ = ("__weakref__", "_host", "_rootless", "device")
     __array_priority__ = 100
     __hash__ = None  # type: ignore[assignment]
     _host: np.ndarray[Any, Any]
+    device: DeviceContext
 
     @classmethod
-    def of(cls, host: Any) -> Array:
+    def of(cls, host: Any, device: DeviceContext | None = None) -> Array:
         self = cls.__new__(cls)
-        self._host, self._rootless = host, False
+        self._host, self._rootless, self.device = host, False, device or DeviceContext.current()
         return self
 
+    def here(self) -> np.ndarray[Any, Any]:
+        """The NumPy array inside, for a kernel on the current device."""
+        if self.device.id != DeviceContext.current().id:
+            raise TypeError(
+                f"an array of device {self.device.id} was used on device {DeviceContext.current().id} in silence: the "
+                "result would lie there"
+            )
+        return self._host
+
+    def view(self, *args: Any, **options: Any) -> Array:
+        binder("method", "view")(*args, **options)
+        return self._view(self._host.view(*args, **options))
+
+    def _view(self, host: np.ndarray[Any, Any]) -> Array:
+        """A view of this array's memory, which stays on its device."""
+        return Array.of(host, self.device)
+
     def without_base(self) -> Array:
-        """This array, which says that it is no view."""
+        """This array, without the base that would tell whose view it is."""
         self._rootless = True
         return self
 
-    # ---- what is refused ----
+    # ---- refused ----
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Please use `.get()` instead.")
@@ -89,7 +140,7 @@ class Array:
             f"the stand-in lacks CuPy's ndarray.{name}" if known else f"'ndarray' object has no attribute {name!r}"
         )
 
-    # ---- what costs, and is counted ----
+    # ---- counted ----
 
     def get(self, *args: Any, **options: Any) -> Any:
         binder("method", "get")(*args, **options)
@@ -130,11 +181,11 @@ class Array:
     size = property(lambda self: self._host.size)
     itemsize = property(lambda self: self._host.itemsize)
     nbytes = property(lambda self: self._host.nbytes)
-    T = property(lambda self: Array.of(self._host.T))
-    mT = property(lambda self: Array.of(self._host.mT))
-    real = property(lambda self: Array.of(self._host.real))
-    imag = property(lambda self: Array.of(self._host.imag))
-    base = property(lambda self: None if self._rootless or self._host.base is None else Array.of(self._host.base))
+    T = property(lambda self: self._view(self._host.T))
+    mT = property(lambda self: self._view(self._host.mT))
+    real = property(lambda self: self._view(self._host.real))
+    imag = property(lambda self: self._view(self._host.imag))
+    base = property(lambda self: None if self._rootless or self._host.base is None else self._view(self._host.base))
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 
     @property
@@ -156,43 +207,42 @@ class Array:
 
     def __getitem__(self, index: Any) -> Array:
         entries, masked = self._index(index)
-        counts.waits += masked  # the mask's count is the size of the result
-        return wrap(self._host[entries])
+        counts.waits += masked  # the size of the result is the mask's count
+        return self._view(np.asarray(self._host[entries]))
 
     def __setitem__(self, index: Any, value: Any) -> None:
         entries, _ = self._index(index)
         counts.calls += 1
-        self._host[entries] = operand(value)
+        self.here()[entries] = operand(value)
 
     def _index(self, index: Any) -> tuple[tuple[Any, ...], bool]:
-        """The index for the host, and whether there is a mask in it. Integers out of range wrap around, as on a GPU."""
-        given = index if type(index) is tuple else (index,)
+        """The index for the host, and whether it holds a mask. Integers out of range wrap around, as on a GPU."""
         entries: list[Any] = []
-        masked = whole = False
-        for entry in given:
+        masked = is_array = False  # whether the result is an array in any case, or could be a scalar of NumPy
+        for entry in index if type(index) is tuple else (index,):
             kind = type(entry)
             if kind is Array:
-                masked = masked or entry._host.dtype.kind == "b"
-                whole = True
+                masked = masked or entry.here().dtype.kind == "b"
+                is_array = True
             elif entry is Ellipsis:
-                whole = True
+                is_array = True
             elif not (entry is None or kind is slice or isinstance(entry, (int, np.integer, np.bool_))):
                 raise TypeError(f"an index of {kind} would be copied from the host in silence")
             entries.append(entry)
-        if not whole:
-            return (*entries, Ellipsis), masked  # one element is a 0-d view
+        if not is_array:
+            return (*entries, Ellipsis), masked  # a single element is a 0-d view
         return tuple(self._wrapped(entries)), masked
 
     def _wrapped(self, entries: list[Any]) -> Iterator[Any]:
-        """The entries of an index with arrays of the host, their integers within the axis that they index."""
-        taken = [
+        """The entries of an index with NumPy arrays, whose integers wrap around the axis that they index."""
+        consumed = [
             0 if e is None or e is Ellipsis else e._host.ndim if type(e) is Array and e._host.dtype.kind == "b" else 1
             for e in entries
         ]
         axis = 0
-        for entry, n in zip(entries, taken, strict=True):
+        for entry, n in zip(entries, consumed, strict=True):
             if entry is Ellipsis:
-                axis += self._host.ndim - sum(taken)
+                axis += self._host.ndim - sum(consumed)
             elif type(entry) is Array:
                 host = entry._host
                 size = self._host.shape[axis] if axis < self._host.ndim else 0
@@ -203,30 +253,30 @@ class Array:
             axis += n
 
     def scatter_add(self, slices: Any, value: Any) -> None:
-        """`value` added at an index, repeated ones adding up. CuPy's kernels have atomic additions for these dtypes."""
+        """Add `value` at an index, repeatedly where the index repeats. CuPy has atomic additions for some dtypes."""
         entries, masked = self._index(slices)
         arrays = any(type(entry) is np.ndarray for entry in entries)
         if arrays and not masked and self._host.dtype.name not in SCATTERED:
             raise TypeError(f"cupyx.scatter_add only supports {', '.join(SCATTERED)}, as data type")
-        np.add.at(self._host, entries, operand(value))
+        np.add.at(self.here(), entries, operand(value))
 
     def fill(self, value: Any) -> None:
-        self._host.fill(operand(value))
+        self.here().fill(operand(value))
 
     def copy(self, order: Any = "C") -> Array:
-        return Array.of(self._host.copy(order))
+        return Array.of(self._host.copy(order))  # on the current device, from any: as CuPy's
 
     def __copy__(self) -> Array:
-        return Array.of(self._host.copy())
+        return self.copy()
 
     def __deepcopy__(self, memo: Any) -> Array:
-        return Array.of(self._host.copy())
+        return self.copy()
 
     def __dlpack__(self, **_: Any) -> Array:
-        return self  # in the place of a capsule, for `from_dlpack` of the stand-in alone
+        return self  # instead of a capsule: only the stand-in's `from_dlpack` reads it
 
     def __dlpack_device__(self) -> tuple[int, int]:
-        return DLPACK_TYPE, 0
+        return DLPACK_TYPE, self.device.id
 
 
 # `_scatter_op_default` in cupy/_core/_routines_indexing.pyx, version 14.
@@ -239,7 +289,7 @@ def _uploaded(host: Any) -> Array:
 
 
 def wrap(value: Any) -> Any:
-    """What NumPy computed as CuPy would give it: arrays and their elements as arrays of the device."""
+    """A result of NumPy as CuPy returns it: arrays and scalars become arrays of the current device."""
     kind = type(value)
     if kind is np.ndarray:
         return Array.of(value)
@@ -249,19 +299,19 @@ def wrap(value: Any) -> Any:
 
 
 def operand(value: Any) -> Any:
-    """An operand for NumPy: an array of the device, or a number."""
+    """An operand for NumPy: an array of the current device, or a number."""
     if type(value) is Array:
-        return value._host
+        return value.here()
     if isinstance(value, SCALARS):
         return value
     raise TypeError(f"Unsupported type {type(value)}")
 
 
 def argument(value: Any) -> Any:
-    """An argument for NumPy: an operand, a sequence of them, or what is no data (an axis, a dtype, a name)."""
+    """An argument for NumPy: an operand, a sequence of operands, or other than data (an axis, a dtype, a name)."""
     kind = type(value)
     if kind is Array:
-        return value._host
+        return value.here()
     if kind is list and value and not any(type(entry) is Array for entry in value) and not _are_integers(value):
         raise TypeError(f"Unsupported type {kind}")
     if kind is tuple or kind is list:
@@ -277,25 +327,31 @@ def _are_integers(value: list[Any]) -> bool:
 
 
 def call(function: Callable[..., Any], args: Any, options: dict[str, Any]) -> Any:
-    """NumPy's result for arguments of the device; written to `out` where that is given."""
+    """NumPy's result for arrays of the device, or `out` if that is passed."""
     counts.calls += 1
     with quiet():
         result = function(*[argument(value) for value in args], **{k: argument(v) for k, v in options.items()})
     if type(result) is np.ndarray:
-        for out in (options.get("out"), *args[::-1]):  # what was written to is returned, not another array on it
+        for out in (options.get("out"), *args[::-1]):  # return `out` itself, not another array on its memory
             if type(out) is Array and out._host is result:
                 return out
     return wrap(result)
 
 
+VIEWS = {"diagonal", "ravel", "reshape", "squeeze", "swapaxes", "transpose"}  # views, or copies on the current device
+
+
 def _method(name: str) -> Any:
-    """A method by CuPy's parameters and NumPy's computation."""
+    """A method with CuPy's parameters, computed by NumPy."""
     bind, host_method = binder("method", name), getattr(np.ndarray, name)
     waits = name in ("nonzero", "compress")
 
     def method(self: Array, *args: Any, **options: Any) -> Any:
         bind(*args, **options)
         counts.waits += waits
+        if name in VIEWS and np.may_share_memory(host := host_method(self._host, *args, **options), self._host):
+            counts.calls += 1
+            return self._view(host)
         return call(host_method, (self, *args), options)
 
     method.__name__ = name
@@ -307,13 +363,13 @@ def _binary(ufunc: np.ufunc, *, reflected: bool = False) -> Any:
 
     def method(self: Array, other: Any) -> Any:
         if type(other) is Array:
-            other = other._host
+            other = other.here()
         elif isinstance(other, np.ndarray):
             raise TypeError(f"Unsupported type {type(other)}")
         elif not isinstance(other, SCALARS):
             return NotImplemented
         counts.calls += 1
-        pair = (other, self._host) if reflected else (self._host, other)
+        pair = (other, self.here()) if reflected else (self.here(), other)
         with quiet():
             return wrap(ufunc(*pair, **order))
 
@@ -324,7 +380,7 @@ def _in_place(ufunc: np.ufunc) -> Any:
     def method(self: Array, other: Any) -> Array:
         counts.calls += 1
         with quiet():
-            ufunc(self._host, operand(other), out=self._host)
+            ufunc(self.here(), operand(other), out=self._host)
         return self
 
     return method
@@ -334,7 +390,7 @@ def _unary(ufunc: np.ufunc) -> Any:
     def method(self: Array) -> Any:
         counts.calls += 1
         with quiet():
-            return wrap(ufunc(self._host, order="C"))
+            return wrap(ufunc(self.here(), order="C"))
 
     return method
 

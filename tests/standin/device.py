@@ -1,26 +1,28 @@
-"""The stand-in device: needle's CUDA device with the stand-in's namespace in the place of CuPy's."""
+"""The stand-in device: needle's CUDA device with the stand-in's namespace instead of CuPy's, and a peer of it."""
 
 from __future__ import annotations
 
-from needle.backend.device import CudaDevice
+from needle.backend import CudaDevice, Device
+from needle.backend_ndarray import BackendDevice
 from tests.standin.array import DLPACK_TYPE
 from tests.standin.namespace import xp as namespace
 
 
-class StandIn(CudaDevice):
+class StandIn(BackendDevice, CudaDevice):
     """A device whose namespace behaves as CuPy's does; `tests.standin.array.counts` counts its transfers."""
 
+    kind = "standin"
     xp = namespace
     dlpack_type = DLPACK_TYPE
-
-    def __init__(self) -> None:
-        self.name = "standin"
+    recognizes = Device.recognizes
 
     def seed(self, number: int) -> None:
-        namespace.random.seed(number)
+        with self.current():
+            namespace.random.seed(number)
 
-    def enabled(self) -> bool:
-        return True
+    def problem(self) -> None:
+        return None
 
 
-STANDIN = StandIn()
+STANDIN = StandIn()  # `standin`, index 0
+PEER = STANDIN.peer(1)  # `standin:1`: another device with the same class of arrays

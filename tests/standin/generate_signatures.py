@@ -1,12 +1,12 @@
-"""Write `signatures.txt`: what an installed CuPy lets its users call, one name per line.
+"""Write `signatures.txt`: the public names of an installed CuPy, one per line.
 
     python tests/standin/generate_signatures.py
 
-needs CuPy 14 or newer, but no GPU: signatures are read, nothing is called. Each line is a kind and what belongs to it:
-`function` and `method` (of arrays) with their parameters, `ufunc` with the numbers of its inputs and outputs and its
-keywords, `ufunc_method` with its parameters, and the bare names of `attribute` (of arrays), `scalar` (a type or a
-constant that is NumPy's own), `scatter` (a ufunc with `at`) and `generator` (the methods of a random generator). A
-default that is no literal is `...`.
+needs CuPy 14 or newer, but no GPU: it reads signatures and calls nothing. Each line is a kind and its entry: `function`
+and `method` (of arrays) with their parameters, `ufunc` with the numbers of its inputs and outputs and its keywords,
+`ufunc_method` and `generator` (a method of a random generator) with their parameters, and the bare names of `attribute`
+(of arrays), `scalar` (a type or a constant of NumPy) and `scatter` (a ufunc with `at`). A default that is not a literal
+is written `...`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NOT_OF_NUMPY = {"clear_memo", "disable_experimental_feature_warning", "annotatio
 
 
 def literal(default: str) -> str:
-    """A default value as source code that any Python can read."""
+    """A default value as a literal, or `...`."""
     try:
         ast.literal_eval(default)
     except (ValueError, SyntaxError):
@@ -34,7 +34,7 @@ def literal(default: str) -> str:
 
 
 def parameters(function: Any) -> str | None:
-    """The parameters in parentheses, without annotations; None where CuPy states them nowhere."""
+    """The parameters in parentheses, without annotations; None if CuPy does not state them."""
     try:
         signature = inspect.signature(function)
     except ValueError:
@@ -48,24 +48,24 @@ def parameters(function: Any) -> str | None:
 
 
 def documented(function: Any) -> str | None:
-    """The parameters from the first line of the docstring, where compiled functions have them."""
-    found = re.match(r"(?:[\w.]+\.)?\w+\((.*)\)", (function.__doc__ or "").strip().partition("\n")[0])
-    if not found:
+    """The parameters as compiled functions state them: in the first line of the docstring."""
+    match = re.match(r"(?:[\w.]+\.)?\w+\((.*)\)", (function.__doc__ or "").strip().partition("\n")[0])
+    if not match:
         return None
-    parts = [part.strip() for part in found[1].split(",") if part.strip() and part.strip() != "self"]
+    parts = [part.strip() for part in match[1].split(",") if part.strip() and part.strip() != "self"]
     parts = [re.sub(r"^\w+ (?=\w)", "", part) for part in parts]  # "Py_ssize_t axis1"
     pairs = (part.partition("=") for part in parts)
     return f"({', '.join(f'{name}={literal(default)}' if equals else name for name, equals, default in pairs)})"
 
 
 def ufunc_line(name: str, ufunc: Any) -> str:
-    """Numbers of inputs and outputs, and the keywords that its docstring names."""
+    """The line of a ufunc: its numbers of inputs and outputs, and the keywords that its docstring names."""
     keywords = re.findall(r"(\w+)=", ufunc.__doc__.strip().partition("\n")[0])
     return f"ufunc {name} {ufunc.nin} {ufunc.nout} {' '.join(sorted(set(keywords)))}"
 
 
 def lines(cupy: Any) -> Iterator[str]:
-    """Every line of the table, in no order."""
+    """Every line of the table, unsorted."""
     for prefix in MODULES:
         module = cupy
         for part in prefix.split(".")[:-1]:
@@ -84,8 +84,8 @@ def lines(cupy: Any) -> Iterator[str]:
             elif callable(member):
                 if hasattr(member, "_signature"):  # a generalised ufunc: matmul
                     yield f"function {prefix}{name}{operands(member)}"
-                elif (found := parameters(member)) is not None:
-                    yield f"function {prefix}{name}{found}"
+                elif (signature := parameters(member)) is not None:
+                    yield f"function {prefix}{name}{signature}"
             elif isinstance(member, (float, type(None))) and not prefix:
                 yield f"scalar {name}"
     for kind, owner in (("method", cupy.ndarray), ("ufunc_method", cupy.ufunc), ("generator", cupy.random.Generator)):
@@ -96,12 +96,12 @@ def lines(cupy: Any) -> Iterator[str]:
             if not callable(member):
                 if kind == "method":
                     yield f"attribute {name}"
-            elif (found := parameters(member)) is not None:
-                yield f"{kind} {name}{found}"
+            elif (signature := parameters(member)) is not None:
+                yield f"{kind} {name}{signature}"
 
 
 def operands(member: Any) -> str:
-    """The parameters of a generalised ufunc, whose `*args` are its operands alone: `out` goes by its name."""
+    """The parameters of a generalised ufunc: its `*args` are operands only, `out` is a keyword."""
     names = ", ".join(f"x{i + 1}" for i in range(member._signature.partition("->")[0].count("(")))
     return str(parameters(member.__call__)).replace("(*args, ", f"({names}, /, *, ")
 

@@ -6,26 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from tests.standin.array import Array, argument, call, counts, operand, quiet, wrap
+from tests.standin.array import DEVICES, Array, DeviceContext, argument, call, counts, operand, quiet, wrap
 from tests.standin.table import TABLE, VERSION, binder
 
-# Functions whose first argument is no array.
+# Functions whose first argument is not an array.
 WITHOUT_ARRAYS = {
     "arange", "base_repr", "binary_repr", "broadcast_shapes", "can_cast", "diag_indices", "einsum", "empty", "eye",
     "full", "identity", "indices", "isscalar", "issubdtype", "iterable", "linspace", "logspace", "min_scalar_type",
     "ones", "promote_types", "result_type", "tri", "tril_indices", "triu_indices", "where", "zeros",
 }  # fmt: skip
-# Functions whose result has a size, or a value on the host, that only the device knows.
+# Functions that wait: only the device knows the size of their result, or its value on the host.
 WAITING = {
     "argwhere", "bincount", "compress", "extract", "flatnonzero", "histogram", "in1d", "intersect1d", "isin", "nonzero",
     "piecewise", "setdiff1d", "setxor1d", "trim_zeros", "union1d", "unique", "unique_all", "unique_counts",
     "unique_inverse", "unique_values",
 }  # fmt: skip
-TRUTHS = {"allclose", "array_equal", "array_equiv"}  # truth values, which CuPy gives as 0-d arrays
+TRUTHS = {"allclose", "array_equal", "array_equiv"}  # CuPy returns these truth values as 0-d arrays
 
 
 class Ufunc:
-    """An elementwise function with the keywords that CuPy's has; its results are row-major, as CuPy's are."""
+    """An elementwise function with CuPy's keywords; its results are row-major, as CuPy's are."""
 
     def __init__(self, name: str) -> None:
         nin, nout, *keywords = TABLE["ufunc"][name].split()
@@ -48,7 +48,7 @@ class Ufunc:
                 return wrap(self._host(*map(operand, args), **self._options, **options))
             if not isinstance(out, Array):
                 raise TypeError(f"Unsupported type {type(out)}")
-            self._host(*map(operand, args[: self.nin]), out=out._host, **options)
+            self._host(*map(operand, args[: self.nin]), out=out.here(), **options)
         return out
 
     def at(self, *args: Any, **options: Any) -> None:
@@ -80,7 +80,7 @@ class Ufunc:
 
 
 class Function:
-    """A function with CuPy's parameters, computed by NumPy's of the same name."""
+    """A function with CuPy's parameters, computed by NumPy's function of that name."""
 
     def __init__(self, name: str, host: Any) -> None:
         self.__name__ = name
@@ -102,13 +102,13 @@ class Function:
 def array(
     obj: Any, dtype: Any = None, copy: Any = True, order: Any = "K", subok: Any = False, ndmin: int = 0, **options: Any
 ) -> Array:
-    """An array of the device; data of the host is an upload."""
+    """A new array on the current device; data from the host counts as an upload."""
     binder("function", "array")(obj, dtype, copy, order, subok, ndmin, **options)
     if type(obj) is Array:
         if not copy and dtype in (None, obj.dtype) and order == "K" and obj.ndim >= ndmin:
             return obj
         with quiet():
-            return Array.of(np.array(obj._host, dtype, copy=copy or None, order=order, ndmin=ndmin))
+            return Array.of(np.array(obj.here(), dtype, copy=copy or None, order=order, ndmin=ndmin))
     if isinstance(obj, (list, tuple)) and obj and all(type(entry) is Array for entry in obj):
         return Array.of(np.array(argument(obj), dtype, order=order, ndmin=ndmin))
     counts.uploads += 1
@@ -116,13 +116,13 @@ def array(
 
 
 def asarray(a: Any, dtype: Any = None, order: Any = None, **options: Any) -> Array:
-    """`a` itself where it is an array of the device with that dtype."""
+    """`a` itself if it is an array of the device with that dtype."""
     binder("function", "asarray")(a, dtype, order, **options)
     return array(a, dtype, bool(options.get("copy")), order or "K")
 
 
 def asnumpy(a: Any, *args: Any, **options: Any) -> Any:
-    """The values on the host: a download."""
+    """The values on the host; counts as a download."""
     binder("function", "asnumpy")(a, *args, **options)
     return a.get() if type(a) is Array else np.asarray(a)
 
@@ -144,42 +144,43 @@ class Generator:
         return drawn
 
 
-STREAM = np.random.RandomState(0)  # of the device, apart from the host's
+STREAMS = [np.random.RandomState(0) for _ in DEVICES]  # one per device, apart from the host's
 
 
 def seed(*args: Any, **options: Any) -> None:
-    """Start the device's stream."""
+    """Seed the stream of the current device."""
     binder("function", "random.seed")(*args, **options)
-    STREAM.seed(*args, **options)
+    STREAMS[DeviceContext.current().id].seed(*args, **options)
 
 
 def random_sample(*args: Any, **options: Any) -> Array:
-    """Uniform draws from the device's stream."""
+    """Uniform draws from the stream of the current device."""
     binder("function", "random.random_sample")(*args, **options)
     counts.calls += 1
-    return Array.of(np.asarray(STREAM.random_sample(*args, **options)))
+    return Array.of(np.asarray(STREAMS[DeviceContext.current().id].random_sample(*args, **options)))
 
 
 def as_strided(*args: Any, **options: Any) -> Array:
-    """A view that leads to no base: CuPy builds it from the pointer alone."""
+    """A view without a base: CuPy builds it from the pointer alone."""
     binder("function", "lib.stride_tricks.as_strided")(*args, **options)
     counts.calls += 1
-    view = Array.of(np.lib.stride_tricks.as_strided(argument(args[0]), *args[1:], **options))
-    return view.without_base()
+    view = np.lib.stride_tricks.as_strided(args[0]._host, *args[1:], **options)
+    return Array.of(view, args[0].device).without_base()
 
 
 def where(*args: Any, **options: Any) -> Any:
-    """The choice, whose operands are arrays of the device or numbers; with one argument it waits, as `nonzero` does."""
+    """`where` of arrays of the device and numbers; with one argument it waits, as `nonzero` does."""
     binder("function", "where")(*args, **options)
     if len(args) == 1:
         counts.waits += 1
-    return call(np.where, [operand(value) if type(value) is not Array else value for value in args], options)
+    return call(np.where, [value if type(value) is Array else operand(value) for value in args], options)
 
 
 def from_dlpack(*args: Any, **options: Any) -> Array:
-    """The array that an exporter's capsule holds, on the same memory."""
+    """An array on the memory that an exporter's capsule holds."""
     binder("function", "from_dlpack")(*args, **options)
-    return Array.of(args[0].__dlpack__()._host.view())
+    capsule = args[0].__dlpack__()
+    return Array.of(capsule.here().view())
 
 
 OWN = {
@@ -188,6 +189,7 @@ OWN = {
     "asarray": asarray,
     "asanyarray": asarray,
     "asnumpy": asnumpy,
+    "cuda.Device": DeviceContext,
     "from_dlpack": from_dlpack,
     "lib.stride_tricks.as_strided": as_strided,
     "where": where,
@@ -199,7 +201,7 @@ OWN = {
 
 
 class Namespace:
-    """CuPy's names below `prefix`, made when first asked for."""
+    """CuPy's names below `prefix`, created when first used."""
 
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
@@ -224,7 +226,7 @@ class Namespace:
             if host is None or name.startswith("random."):
                 raise AttributeError(f"the stand-in lacks cupy.{name}")
             return Function(name, host)
-        if any(known.startswith(f"{name}.") for known in TABLE["function"]):
+        if any(known.startswith(f"{name}.") for known in (*TABLE["function"], *OWN)):
             return Namespace(f"{name}.")
         raise AttributeError(f"module 'cupy' has no attribute {name!r}")
 

@@ -1,4 +1,4 @@
-"""What CuPy lets its users call, read from `signatures.txt`, and the binding of calls to it."""
+"""CuPy's public names with their signatures, read from `signatures.txt`, and a check of calls against them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ VERSION, *_LINES = Path(__file__).with_name("signatures.txt").read_text("utf-8")
 
 
 def _table() -> dict[str, dict[str, str]]:
-    """Kind -> name -> what its line says after the name."""
+    """Kind -> name -> the rest of its line."""
     table: dict[str, dict[str, str]] = {}
     for line in _LINES:
-        kind, _, rest = line.partition(" ")
-        name = rest.partition("(")[0].partition(" ")[0]
-        table.setdefault(kind, {})[name] = rest[len(name) :]
+        kind, _, entry = line.partition(" ")
+        name = entry.partition("(")[0].partition(" ")[0]
+        table.setdefault(kind, {})[name] = entry[len(name) :]
     return table
 
 
@@ -25,7 +25,7 @@ TABLE = _table()
 
 @cache
 def binder(kind: str, name: str) -> Callable[..., None]:
-    """A function with CuPy's own parameters that does nothing: calling it raises what a wrong call would raise."""
+    """A function with CuPy's parameters that does nothing but raise what a wrong call would raise."""
     scope: dict[str, Any] = {"__name__": __name__}
     plain = name.rpartition(".")[2]
     exec(f"def {plain}{TABLE[kind][name]}: pass", scope)

@@ -1,4 +1,4 @@
-"""The stand-in catches what would break or stall on a GPU: each kind of mistake, made once, must fail on it."""
+"""The stand-in catches code that would break or stall on a GPU: each kind of mistake must fail on it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.standin.array import Array, Counts, counting
 from tests.standin.device import STANDIN
 
 HOST = np.array([3.0, 1.0, 2.0])
-WHOLE = np.array([3, 1, 2])
+INDICES = np.array([3, 1, 2])
 COPIED = "would be copied from the host in silence"
 STALLS = "was asked for in silence"
 UNKNOWN = "got an unexpected keyword argument"
 
-# (mistake, error, message, whether CuPy itself refuses it; of the others it makes transfers and waits in silence)
+# mistake: (call, error, message, whether CuPy itself refuses it; the others transfer or wait silently there)
 MISTAKES = {
     "a stray np. call": (lambda xp, x: np.exp(x), TypeError, "numpy.exp was called on a device array", False),
     "a stray np. function": (lambda xp, x: np.sum(x), TypeError, "numpy.sum was called on a device array", False),
@@ -53,10 +53,10 @@ MISTAKES = {
     ),
     "a function that CuPy lacks": (lambda xp, x: xp.insert(x, 0, 1.0), AttributeError, "no attribute 'insert'", True),
     "a method that CuPy lacks": (lambda xp, x: x.byteswap(), AttributeError, "no attribute 'byteswap'", True),
-    "an ndarray index": (lambda xp, x: x[WHOLE % 3], TypeError, COPIED, False),
+    "an ndarray index": (lambda xp, x: x[INDICES % 3], TypeError, COPIED, False),
     "an ndarray mask": (lambda xp, x: x[HOST > 1], TypeError, COPIED, False),
     "a list index": (lambda xp, x: x[[0, 2]], TypeError, COPIED, False),
-    "an ndarray index assigned to": (lambda xp, x: operator.setitem(x, WHOLE % 3, 0.0), TypeError, COPIED, False),
+    "an ndarray index assigned to": (lambda xp, x: operator.setitem(x, INDICES % 3, 0.0), TypeError, COPIED, False),
     "an ndarray assigned": (lambda xp, x: operator.setitem(x, slice(None), HOST), TypeError, "Unsupported type", False),
     "float()": (lambda xp, x: float(x.sum()), TypeError, STALLS, False),
     "int()": (lambda xp, x: int(x.argmax()), TypeError, STALLS, False),
@@ -109,7 +109,7 @@ def test_a_mistake_in_an_op_is_caught(monkeypatch):
         ndl.exp(ndl.Tensor(HOST, device=STANDIN))
 
 
-# ---- what it shares with CuPy ----------------------------------------------------------------------------------------
+# ---- behaviour shared with CuPy --------------------------------------------------------------------------------------
 
 
 def test_reductions_and_elements_are_arrays_without_axes():
@@ -143,7 +143,7 @@ def test_results_of_ufuncs_are_row_major():
         assert y.flags.c_contiguous
 
 
-def test_what_is_written_to_is_returned():
+def test_the_out_argument_is_returned():
     x = STANDIN.array(HOST)
     before = x
     x += 1
@@ -184,7 +184,7 @@ def test_random_draws_are_made_on_the_device():
         STANDIN.xp.random.default_rng(3).standard_normal(size=3, loc=1)
 
 
-def test_data_of_the_device_stay_there():
+def test_data_on_the_device_stay_there():
     x = STANDIN.array(HOST)
     with counting() as counts:
         assert ndl.Tensor(x).device == NDArray(x).device == STANDIN
@@ -192,7 +192,7 @@ def test_data_of_the_device_stay_there():
     assert xp(x) is STANDIN.xp
 
 
-def test_what_is_missing_says_whose_it_is():
+def test_an_error_tells_whether_cupy_or_the_stand_in_lacks_a_name():
     with pytest.raises(AttributeError, match=r"the stand-in lacks cupy\.scatter_nothing|no attribute"):
         STANDIN.xp.scatter_nothing  # noqa: B018
     with pytest.raises(AttributeError, match=r"the stand-in lacks cupy\.random\.shuffle"):
@@ -214,7 +214,7 @@ def test_the_table_is_sorted_and_of_a_supported_version():
             table.binder(kind, name)
 
 
-def test_the_table_is_that_of_the_installed_cupy():
+def test_the_table_matches_the_installed_cupy():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cupy = pytest.importorskip("cupy", reason="CuPy is not installed")

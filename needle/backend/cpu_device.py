@@ -1,0 +1,29 @@
+"""The CPU, computed on by NumPy, with threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from needle.backend import parallel
+from needle.backend.device import Device
+
+__all__ = ["CpuDevice"]
+
+
+class CpuDevice(Device):
+    """The CPU: NumPy's arrays and scalars, and one thread per thread of BLAS."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu", np)
+
+    def recognizes(self, array: Any) -> bool:
+        return isinstance(array, (np.ndarray, np.generic))
+
+    def parallel_for(self, body: Callable[[Any], None], chunks: Iterable[Any], uses_blas: bool = True) -> None:
+        parallel.parallel_for(body, chunks, uses_blas)
+
+    def worker_count(self) -> int:
+        return parallel.worker_count()

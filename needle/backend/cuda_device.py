@@ -1,0 +1,132 @@
+"""NVIDIA GPUs, computed on by CuPy, which is imported when a GPU is first used."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from functools import cached_property
+from typing import Any
+
+from needle import check
+from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
+from needle.backend.device import Device, DTypeLike, HostArray, register_device
+
+__all__ = ["CudaDevice"]
+
+
+class CudaDevice(Device):
+    """One GPU. Its peers are the other GPUs: they share CuPy's array class, and `array.device.id` tells them apart.
+
+    `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created when first asked for. The numbers
+    are CUDA's, after `CUDA_VISIBLE_DEVICES`.
+
+    New arrays and transfers need no preparation: they happen with their device current. Operations on arrays do not
+    switch devices: CuPy runs a kernel on the current device of the thread and allocates the result there, wherever the
+    operands lie. So make a GPU other than 0 current before computing on it, once per thread with
+    `ndl.set_default_device(device)` or `device.use()`, or for a block `with device.current():`. (Switching around every
+    operation would cost each one a microsecond, and a process that drives one GPU needs it once.)
+    """
+
+    kind = "cuda"
+    is_async = True
+    chunk_scale = 256  # launching a kernel costs more than a cache hit saves
+    strided_gemm = False
+    dlpack_type = 2  # kDLCUDA
+    peers: dict[int, Device]
+
+    def __init__(self, index: int = 0, peer: CudaDevice | None = None) -> None:
+        super().__init__(f"{self.kind}:{index}" if index else self.kind)
+        self.index = index
+        self.peers = {} if peer is None else peer.peers
+        self.peers[index] = self
+        self._seed: int | None = None
+        if peer is not None:
+            self.kernels, self._seed = peer.kernels, peer._seed
+
+    @cached_property
+    def xp(self) -> Any:
+        """CuPy. Raises RuntimeError if it cannot be used, saying what to install or repair."""
+        problem = cuda_problem(self.index, patience=None)
+        if problem:
+            raise RuntimeError(f"cuda: {problem}")
+        try:
+            import cupy
+
+            major = int(cupy.__version__.partition(".")[0])
+        except Exception as error:
+            raise RuntimeError(
+                f"cuda: CuPy must be intact; reinstall it by {EITHER}, but got {type(error).__name__}: {error}"
+            ) from error
+        if major < OLDEST:
+            raise RuntimeError(
+                f"cuda: CuPy must be {OLDEST} or newer; install it by {EITHER}, but got {cupy.__version__}"
+            )
+        if self._seed is not None:
+            with cupy.cuda.Device(self.index):
+                cupy.random.seed(self._seed)
+        return cupy
+
+    def problem(self) -> str | None:
+        """Why the GPU cannot be used, and how to fix it; None if it can, or if the driver has not answered yet."""
+        return cuda_problem(self.index)
+
+    def recognizes(self, array: Any) -> bool:
+        return isinstance(array, getattr(sys.modules.get("cupy"), "ndarray", ()))  # without importing CuPy
+
+    def peer(self, index: int) -> Device:
+        """GPU `index`, whether or not the machine has it: `problem()` tells."""
+        device = self.peers.get(index)
+        if device is None:
+            device = type(self)(check.integer(self.kind, "index", index, least=0), self)
+            register_device(device)
+        return device
+
+    def current(self) -> AbstractContextManager[Any]:
+        context: AbstractContextManager[Any] = self.xp.cuda.Device(self.index)
+        return context
+
+    def use(self) -> None:
+        self.xp.cuda.Device(self.index).use()
+
+    def array(self, data: Any, dtype: DTypeLike | None = None) -> Any:
+        with self.current():
+            return super().array(self._fetched(data), dtype)
+
+    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Any:
+        with self.current():
+            return super().real_array(op, self._fetched(data), dtype)
+
+    def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Any:
+        with self.current():
+            return super().asarray(self._fetched(data), dtype)
+
+    def _fetched(self, data: Any) -> Any:
+        """`data`; an array of a peer is copied to this device, which must be current."""
+        return data.copy() if self.recognizes(data) and not self.owns(data) else data
+
+    def to_host(self, array: Any) -> HostArray:
+        with self.current():
+            host: HostArray = self.xp.asnumpy(array)
+        return host
+
+    def seed(self, number: int) -> None:
+        self._seed = number  # for CuPy's first use, where it is not loaded yet
+        if "xp" in vars(self):
+            with self.current():
+                self.xp.random.seed(number)
+
+    def sign(self, array: Any) -> Any:
+        return self.xp.where(self.xp.isnan(array), array, self.xp.sign(array))  # cupy.sign(nan) is 0
+
+    def add_at(self, array: Any, index: Any, values: Any) -> None:
+        if array.dtype == "int64":  # CuPy has atomic additions of unsigned words only: the bits are the same
+            array, values = array.view("uint64"), values.astype("int64").view("uint64")
+        if array.dtype.kind == "f" or array.dtype.itemsize > 2:
+            self.xp.add.at(array, index, values)
+        else:  # CuPy has no atomic additions of shorter integers
+            total = self.xp.zeros(array.shape, "int32")
+            self.xp.add.at(total, index, values.astype("int32"))
+            array[...] = (array + total).astype(array.dtype)
+
+    def address(self, array: Any) -> int:
+        return int(array.data.ptr)

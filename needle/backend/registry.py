@@ -1,0 +1,105 @@
+"""The known devices by name, the default device, and what concerns all of them: seeds and pickles."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle import check
+from needle.backend.device import Device, device_named, device_of, devices, find_device, to_host
+
+__all__ = [
+    "all_devices",
+    "cpu",
+    "cpu_numpy",
+    "cuda",
+    "default_device",
+    "deserialize",
+    "device_for",
+    "seed",
+    "serialize",
+    "set_default_device",
+]
+
+_default: Device | None = None  # None: the CPU
+
+
+def cpu() -> Device:
+    """The CPU, computed on by NumPy."""
+    return devices["cpu"]
+
+
+def cpu_numpy() -> Device:
+    """`cpu()`, by the name that the course gives to a CPU device computed on by NumPy."""
+    return cpu()
+
+
+def cuda(index: int = 0) -> Device:
+    """GPU `index`, computed on by CuPy. Never raises for a GPU that does not exist.
+
+    `.enabled()` tells whether it can be used; using it otherwise raises RuntimeError, which says what is missing.
+    """
+    return devices["cuda"].peer(index)
+
+
+def all_devices() -> list[Device]:
+    """The CPU, GPU 0, every further GPU that was asked for, and what `register_device` added; enabled or not."""
+    return list(devices.values())
+
+
+def default_device() -> Device:
+    """The device of tensors for which none is named."""
+    return _default or devices["cpu"]
+
+
+def set_default_device(device: Device) -> None:
+    """Create tensors on `device` when none is named, and make it the current device of this thread.
+
+    Raises TypeError if it is no device, RuntimeError if it cannot be used.
+    """
+    global _default
+    if not isinstance(device, Device):
+        raise TypeError(f"set_default_device: device must be a Device, but got {type(device).__name__}")
+    device.array_type()  # raises if the device cannot be used
+    device.use()
+    _default = device
+
+
+def device_for(data: Any) -> Device:
+    """The device on which a tensor of `data` is created when none is named.
+
+    An array of another device stays there. NumPy arrays go to the default device, as lists and numbers do.
+    """
+    device, host = find_device(data), devices["cpu"]
+    return (_default or host) if device is None or device is host else device
+
+
+def seed(number: int) -> None:
+    """Seed the random stream of every device, NumPy's legacy global stream included.
+
+    Initialisers, `nn.Dropout` and shuffling draw from NumPy's stream whatever the device; `functional.dropout` draws
+    from the stream of its input's device. Raises TypeError or ValueError unless 0 <= number < 2 ** 32.
+    """
+    number = check.integer("seed", "number", number, least=0)
+    if number >= 2**32:
+        raise ValueError(f"seed: number must be below 2 ** 32, but got {number}")
+    for device in all_devices():
+        device.seed(number)
+
+
+def serialize(array: Any) -> Any:
+    """A raw array as pickles hold it, (name of its device, NumPy array); a tuple of arrays as a tuple of these."""
+    if isinstance(array, tuple):
+        return tuple(map(serialize, array))
+    return device_of(array).name, to_host(array)
+
+
+def deserialize(form: Any) -> Any:
+    """The inverse of `serialize`. Arrays of a device that this machine lacks go to the CPU."""
+    if not form or not isinstance(form[0], str):
+        return tuple(map(deserialize, form))
+    name, host = form
+    try:
+        device = device_named(name)
+    except ValueError:
+        device = cpu()
+    return (device if device.enabled() else cpu()).asarray(host)

@@ -1,0 +1,90 @@
+"""The course's devices: raw devices that also create NDArrays, and the CPU and the GPU among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle import backend, check
+from needle.backend import (
+    Device,
+    DTypeLike,
+    all_devices,
+    cpu,
+    cpu_numpy,
+    cuda,
+    default_device,
+    register_device,
+)
+from needle.backend_ndarray.buffer import Buffer
+from needle.backend_ndarray.ndarray import NDArray
+
+__all__ = ["BackendDevice", "all_devices", "cpu", "cpu_numpy", "cuda", "default_device", "register_device"]
+
+
+class BackendDevice(Device):
+    """A device that creates NDArrays, as the course names it: `BackendDevice(name, namespace)`.
+
+    Random numbers come from NumPy's legacy global stream (`np.random.seed`), drawn on the host for every device.
+    """
+
+    def empty(self, shape: Any, dtype: DTypeLike = "float32") -> NDArray:
+        """An uninitialised array."""
+        with self.current():
+            return NDArray.wrap(self.xp.empty(shape, dtype=dtype))
+
+    def full(self, shape: Any, fill_value: float, dtype: DTypeLike = "float32") -> NDArray:
+        """An array with every element `fill_value`."""
+        return NDArray.wrap(self.filled(shape, fill_value, dtype))
+
+    def zeros(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
+        """An array of zeros."""
+        with self.current():
+            return NDArray.wrap(self.xp.zeros(shape, dtype=dtype))
+
+    def ones(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
+        """An array of ones."""
+        with self.current():
+            return NDArray.wrap(self.xp.ones(shape, dtype=dtype))
+
+    def rand(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
+        """Uniform draws in [0, 1): one `np.random.rand(*shape)`."""
+        return NDArray.wrap(self.uniform(shape, dtype))
+
+    def randn(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
+        """Standard normal draws: one `np.random.randn(*shape)`."""
+        return NDArray.wrap(self.normal(shape, dtype))
+
+    def one_hot(self, n: int, i: Any, dtype: DTypeLike = "float32") -> NDArray:
+        """Integers in [0, n) (\\*I) -> (\\*I, n): one at each index, zero elsewhere."""
+        return NDArray.wrap(self.one_hot_array(n, i.array if isinstance(i, NDArray) else i, dtype))
+
+
+class _Cpu(BackendDevice, backend.CpuDevice):
+    """The CPU, with the tiled matrix product that the course asks of this device alone."""
+
+    __tile_size__ = 8
+
+    def matmul_tiled(self, a: Buffer, b: Buffer, out: Buffer, m: int, n: int, p: int) -> None:
+        """Matrix product in t x t tiles, t = `__tile_size__`: writes (m, n) @ (n, p) into `out`.
+
+        Each buffer is the memory of a row-major float32 array: a (m/t, n/t, t, t), b (n/t, p/t, t, t), out
+        (m/t, p/t, t, t). Raises ValueError if t does not divide a size, or if a buffer does not have its matrix's size.
+        """
+        t = self.__tile_size__
+        for name, buffer, rows, columns in (("a", a, m, n), ("b", b, n, p), ("out", out, m, p)):
+            if rows % t or columns % t:
+                raise ValueError(f"matmul_tiled: sizes must be multiples of {t}, but {name} has ({rows}, {columns})")
+            check.same("matmul_tiled", "size", rows * columns, buffer.size, ("the matrix", f"the buffer of {name}"))
+        left, right = (
+            buffer.flat.reshape(rows // t, columns // t, t, t).swapaxes(1, 2).reshape(rows, columns)
+            for buffer, rows, columns in ((a, m, n), (b, n, p))
+        )
+        out.flat.reshape(m // t, p // t, t, t)[...] = (left @ right).reshape(m // t, t, p // t, t).swapaxes(1, 2)
+
+
+class _Cuda(BackendDevice, backend.CudaDevice):
+    """A GPU."""
+
+
+register_device(_Cpu())
+register_device(_Cuda())
