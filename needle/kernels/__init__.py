@@ -1,5 +1,11 @@
-"""Convolution and pooling on raw arrays; nothing here knows of graphs."""
+"""Kernels on raw arrays of any device: convolution, pooling, matrix products, sums; nothing here knows of graphs.
 
+Functions trust their arguments, which the ops above have checked. A device may replace any of those decorated with
+`overridable`. Files, each of which uses only those before it: window, layout, elementwise, matmul, reduce, rows, pool,
+conv.
+"""
+
+from needle import tuning
 from needle.kernels.conv import (
     conv_algorithm,
     correlate,
@@ -9,10 +15,12 @@ from needle.kernels.conv import (
     fold,
     unfold,
 )
-from needle.kernels.layout import is_turned_by_blocks, turned
+from needle.kernels.elementwise import elementwise
+from needle.kernels.layout import needs_blocked_copy, to_batch_last
 from needle.kernels.matmul import matmul
 from needle.kernels.pool import gather_at_max, locate_max, max_windows, scatter_to_max, spread_windows, sum_windows
-from needle.kernels.rows import SHARED_BYTES, Rows, elementwise, row_products, row_sums, sums
+from needle.kernels.reduce import row_products, row_sums, sums
+from needle.kernels.rows import Rows
 from needle.kernels.window import Size, Window, same_padding
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "locate_max",
     "matmul",
     "max_windows",
+    "needs_blocked_copy",
     "row_products",
     "row_sums",
     "same_padding",
@@ -39,6 +48,10 @@ __all__ = [
     "spread_windows",
     "sum_windows",
     "sums",
+    "to_batch_last",
     "turned",
     "unfold",
 ]
+
+# TODO: former names that ops still use; they go when ops read `tuning` and no longer reorder batches.
+SHARED_BYTES, turned, is_turned_by_blocks = tuning.PARALLEL_ELEMENTWISE_BYTES, to_batch_last, needs_blocked_copy
