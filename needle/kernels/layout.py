@@ -43,16 +43,15 @@ def pad_to_batch_last(x: Array, window: Window, value: float = 0) -> Array:
 
     A view of x where it is batch-last and the window pads nothing.
     """
-    size = x.shape[2:]
-    padded_size = window.padded(size)
+    layout = window.padded_layout(x.shape[2:])
     source = batch_last(x)  # (C, *S, N)
-    if padded_size == size and source.flags.c_contiguous:
+    if not layout.borders and source.flags.c_contiguous:
         return source
     device = device_of(x)
-    padded = device.xp.empty((x.shape[1], *padded_size, x.shape[0]), x.dtype)
-    for border in window.borders(size):  # only the border: filling all of it would write the interior twice
+    padded = device.xp.empty((x.shape[1], *layout.size, x.shape[0]), x.dtype)
+    for border in layout.borders:  # only the border: filling all of it would write the interior twice
         padded[border] = value
-    interior = padded[window.interior(size)]
+    interior = padded[layout.interior]
     if x.size < tuning.BLOCKED_COPY_SIZE:
         interior[...] = source
     else:

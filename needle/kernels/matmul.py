@@ -18,6 +18,8 @@ def matmul(a: Array, b: Array) -> Array:
 
     BLAS could share it too, but its threads keep spinning for a while afterwards and delay those of the next op.
     """
+    if a.ndim == b.ndim == 2 and a.size * b.shape[1] <= tuning.BLAS_ONE_THREAD_VECTOR_MACS:
+        return a @ b  # too small for threads, whatever its shape
     device = device_of(a)
     if device.worker_count() == 1:
         return a @ b

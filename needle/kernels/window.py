@@ -9,15 +9,23 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from needle import check
 
-__all__ = ["Index", "Size", "Window", "axis_slices", "same_padding", "tap_slices"]
+__all__ = ["Index", "PaddedLayout", "Size", "Window", "axis_slices", "same_padding", "tap_slices"]
 
 Size = tuple[int, ...]
 Index = tuple[slice, ...]
 cached = lru_cache(maxsize=4096)
+
+
+class PaddedLayout(NamedTuple):
+    """The sizes of a padded input, and in its array (C, *S, N) the index of the input and those of the padding."""
+
+    size: Size
+    interior: Index
+    borders: tuple[Index, ...]
 
 
 @dataclass(frozen=True)
@@ -38,9 +46,13 @@ class Window:
 
         `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
         """
-        if type(stride) is type(padding) is type(dilation) is type(groups) is int:
-            return _make_from_integers(op, rank, stride, padding, dilation, groups)
-        return _make(op, rank, stride, padding, dilation, groups)
+        is_plain = type(stride) is type(padding) is type(dilation) is type(groups) is int or (
+            type(stride) is type(padding) is type(dilation) is tuple  # as layers pass them
+            and {*map(type, padding)} == {tuple}
+            and {*map(type, itertools.chain(stride, dilation, (groups,), *padding))} == {int}
+        )
+        make = _make_cached if is_plain else _make
+        return make(op, rank, stride, padding, dilation, groups)
 
     @cached
     def extent(self, kernel: Size) -> Size:
@@ -74,16 +86,16 @@ class Window:
         return (slice(None), *parts, slice(None))
 
     @cached
-    def borders(self, size: Size) -> tuple[Index, ...]:
-        """The indices of the padding within a padded (C, *S, N) array, before and after along each axis."""
-        indices: list[Index] = []
+    def padded_layout(self, size: Size) -> PaddedLayout:
+        """The sizes of the padded input, and what is where in it."""
+        borders: list[Index] = []
         for axis, (n, (before, after)) in enumerate(zip(size, self.padding, strict=True), 1):
             lead = (slice(None),) * axis
             if before:
-                indices.append((*lead, slice(0, before)))
+                borders.append((*lead, slice(0, before)))
             if after:
-                indices.append((*lead, slice(before + n, None)))
-        return tuple(indices)
+                borders.append((*lead, slice(before + n, None)))
+        return PaddedLayout(self.padded(size), self.interior(size), tuple(borders))
 
     @cached
     def without_dead_taps(self, size: Size, kernel: Size) -> tuple[Index, Window]:
@@ -127,7 +139,7 @@ def _make(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: 
     )
 
 
-_make_from_integers = cached(_make)  # of plain integers alone: True == 1, but True is no stride
+_make_cached = cached(_make)  # only for options of type int: True == 1, so the cache cannot tell them apart
 
 
 def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:

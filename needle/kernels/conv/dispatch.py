@@ -106,9 +106,9 @@ def _in_float32(correlation: Callable[..., Array], *arguments: Any) -> Array:
 
 
 class Algorithm(NamedTuple):
-    """The passes that an algorithm implements, None for others; and which windows and kernels (O, C/G, *K) it supports."""
+    """The passes that an algorithm implements, and which windows and kernels (O, C/G, *K) it supports."""
 
-    forward: Any = None  # (x, w, window, bias) -> y
+    forward: Any = None  # (x, w, window, bias) -> y; None: not implemented
     backward_data: Any = None  # (y, w, window, size) -> x
     backward_weight: Any = None  # (x, y, window, kernel) -> w
     is_supported: Callable[[Window, Size], bool] = lambda window, w_shape: True

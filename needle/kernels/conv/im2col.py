@@ -24,12 +24,10 @@ __all__ = ["RowChunk", "backward_weight", "columns_for", "forward", "unfold", "w
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
-    device, output = device_of(x), window.output(x.shape[2:], w.shape[2:])
+    device = device_of(x)
+    columns = columns_for(x.shape, w.shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD)
     padded = pad_to_batch_last(x, window)  # (C, *S, N)
-    columns = columns_for(
-        padded.shape, w.shape, output, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD
-    )
-    y = device.xp.empty((w.shape[0], *output, x.shape[0]), x.dtype)  # (O, *P, N)
+    y = device.xp.empty((w.shape[0], *columns.output, x.shape[0]), x.dtype)  # (O, *P, N)
     matrix = columns.kernel_matrix(w)
 
     def compute(rows: RowChunk) -> None:
@@ -46,13 +44,7 @@ def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     padded = pad_to_batch_last(x, window)  # (C, *S, N)
     target = device.xp.ascontiguousarray(batch_last(y))  # (O, *P, N)
     columns = columns_for(
-        padded.shape,
-        w_shape,
-        y.shape[2:],
-        window,
-        x.itemsize,
-        device.strided_gemm,
-        tuning.OVERLAP_MIN_ROW_BACKWARD_WEIGHT,
+        x.shape, w_shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_BACKWARD_WEIGHT
     )
     one_row = y.shape[1] == window.groups  # depthwise: the product has one row per group
 
@@ -91,7 +83,7 @@ def window_view(padded: Array, kernel: Size, output: Size, window: Window) -> Ar
 
 
 class RowChunk(NamedTuple):
-    """A chunk of output rows (of the first spatial axis): the slice, how many, and how many of them share one matmul."""
+    """A chunk of rows along the first output axis: the slice, how many, and how many of them share one matmul."""
 
     part: slice
     height: int
@@ -99,7 +91,7 @@ class RowChunk(NamedTuple):
 
 
 class Columns:
-    """How to build the columns of a padded input (C, *S, N), for a chunk of output rows: matrices (G, B, R, L).
+    """How to build the columns of x (N, C, *S) from its padded (C, *S, N): matrices (G, B, R, L) of some output rows.
 
     Overlapping rows: consecutive kernel rows read the same input row, shifted by one output row. So only the K' inner
     taps (all axes but the first, K = K0·K') of each input row are gathered; the columns of an output row are then a
@@ -115,17 +107,16 @@ class Columns:
 
     def __init__(
         self,
-        shape: Size,
+        x_shape: Size,
         w_shape: Size,
-        output: Size,
         window: Window,
         itemsize: int,
         strided_gemm: bool,
         min_row: int,
     ) -> None:
-        channels, batch = shape[0], shape[-1]
-        out_channels, self.in_per_group, *kernel = w_shape
-        self.groups, self.kernel_size, self.output = window.groups, tuple(kernel), output
+        (batch, channels, *size), (out_channels, self.in_per_group, *kernel) = x_shape, w_shape
+        self.groups, self.kernel_size = window.groups, tuple(kernel)
+        self.output = output = window.output(tuple(size), self.kernel_size)
         self.stride, self.dilation = window.stride[0], window.dilation[0]
         self.row = math.prod(output[1:]) * batch  # elements of an output row
         self.itemsize = itemsize
@@ -143,6 +134,7 @@ class Columns:
         self.row_bytes = channels * gathered_taps * self.row * self.lanes * itemsize
 
         # Strides of the contiguous input, and those of its view by taps and by outputs.
+        shape = (channels, *window.padded(tuple(size)), batch)
         steps = [math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))]
         channel, first, *inner, image = steps
         inner_taps = [step * d for step, d in zip(inner, window.dilation[1:], strict=True)]
