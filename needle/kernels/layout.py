@@ -1,23 +1,31 @@
-"""Memory order: logical (N, C, *S) arrays, physically batch-innermost (C, *S, N).
+"""Memory order: arrays are indexed as (N, C, *S) and lie in memory as (C, *S, N), batch-last.
 
-Every inner loop then runs over long contiguous stretches, and a matrix product over all positions of the whole batch
-is one plain GEMM whose result is already in place. Shape is one thing, strides another: `innermost` and `outermost`
-are views.
+Every inner loop then runs over long contiguous stretches, and a matrix product over all positions of the whole batch is
+one plain GEMM whose result is already in place. `batch_last` and `batch_first` are views: only strides change.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
-from needle.backend import device_of, xp
-from needle.kernels.window import Size, Window
+from needle import tuning
+from needle.backend import Device, device_of
+from needle.kernels.window import Window
+
+__all__ = [
+    "Array",
+    "batch_first",
+    "batch_last",
+    "is_compact",
+    "needs_blocked_copy",
+    "pad_to_batch_last",
+    "to_batch_last",
+]
 
 Array = Any  # a raw array of NumPy or CuPy
-TURNED = 1 << 16  # elements from which on a copy into another order goes by blocks
-STRETCH = 512  # elements of an image in a block
 
 
 def batch_last(x: Array) -> Array:
@@ -30,91 +38,82 @@ def batch_first(x: Array) -> Array:
     return x.transpose((x.ndim - 1, *range(x.ndim - 1)))
 
 
-def padded(x: Array, window: Window, value: float = 0) -> Array:
-    """(N, C, *S) -> (C, *S + padding, N), contiguous; without padding a copy only where x is in another order."""
-    size = x.shape[2:]
-    if window.padded(size) == size and batch_last(x).flags.c_contiguous:
-        return batch_last(x)
-    whole = xp(x).empty((x.shape[1], *window.padded(size), x.shape[0]), x.dtype)
-    for axis, (n, (before, after)) in enumerate(zip(size, window.padding, strict=True), 1):
-        lead = (slice(None),) * axis
-        if before:  # the border alone: to fill all would write the inside twice
-            whole[(*lead, slice(0, before))] = value
-        if after:
-            whole[(*lead, slice(before + n, None))] = value
-    _place(x, whole[inside(size, window)])
-    return whole
+def pad_to_batch_last(x: Array, window: Window, value: float = 0) -> Array:
+    """Pad with `value`: (N, C, *S) -> (C, *S + padding, N), contiguous.
 
-
-def is_turned_by_blocks(x: Array) -> bool:
-    """Whether x (N, C, *S) is row-major, and so big that the way to batch-innermost order goes by blocks."""
-    return x.shape[0] > 1 and x.size >= TURNED and device_of(x).chunk_scale == 1 and bool(x.flags.c_contiguous)
-
-
-def turned(x: Array) -> Array:
-    """(N, C, *S) as a copy in batch-innermost order."""
-    whole = xp(x).empty((*x.shape[1:], x.shape[0]), x.dtype)
-    _place(x, whole)
-    return batch_first(whole)
-
-
-def _place(x: Array, target: Array) -> None:
-    """Copy x (N, C, *S) into (C, *S, N).
-
-    Row-major images go by blocks that lie in the cache, and a little apart, since lines that are a power of two of
-    bytes apart drive each other out: NumPy's own copy, which steps over whole images, takes two to four times as long.
+    A view of x where it is batch-last and the window pads nothing.
     """
-    device, (batch, channels, rows, *rest) = device_of(x), x.shape
-    row = math.prod(rest)
-    if not is_turned_by_blocks(x):
-        source = batch_last(x)
+    layout = window.padded_layout(x.shape[2:])
+    source = batch_last(x)  # (C, *S, N)
+    if not layout.borders and source.flags.c_contiguous:
+        return source
+    device = device_of(x)
+    padded = device.xp.empty((x.shape[1], *layout.size, x.shape[0]), x.dtype)
+    for border in layout.borders:  # only the border: filling all of it would write the interior twice
+        padded[border] = value
+    interior = padded[layout.interior]
+    if x.size < tuning.BLOCKED_COPY_SIZE:
+        interior[...] = source
+    else:
+        _copy(device, x, interior)
+    return padded
 
-        def copy(part: slice) -> None:
-            target[part] = source[part]
 
-        device.parallel_for(copy, device.chunks(channels, target.nbytes // max(1, channels)), uses_blas=False)
+def needs_blocked_copy(x: Array) -> bool:
+    """Whether x (N, C, *S) is row-major, and large enough that copying it to batch-last order should go by blocks."""
+    return bool(
+        x.size >= tuning.BLOCKED_COPY_SIZE and x.shape[0] > 1 and x.flags.c_contiguous and device_of(x).chunk_scale == 1
+    )
+
+
+def to_batch_last(x: Array) -> Array:
+    """A copy of x (N, C, *S) in batch-last memory order, indexed as before."""
+    device = device_of(x)
+    target = device.xp.empty((*x.shape[1:], x.shape[0]), x.dtype)
+    _copy(device, x, target)
+    return batch_first(target)
+
+
+def _copy(device: Device, x: Array, target: Array) -> None:
+    """Copy x (N, C, *S) into `target` (C, *S, N); threads share the channels or the blocks."""
+    if needs_blocked_copy(x):
+        _copy_by_blocks(device, x, target)
         return
+    source, channels = batch_last(x), x.shape[1]
 
-    def turn(piece: tuple[slice, slice]) -> None:
-        part, met = x[(slice(None), *piece)], target[piece]
-        block = xp(x).empty((batch, part.size // batch + 16), x.dtype)[:, : part.size // batch]
-        block[...] = part.reshape(batch, -1)
-        met[...] = block.T.reshape(met.shape)
+    def copy(chunk: slice) -> None:
+        target[chunk] = source[chunk]
 
-    together = max(1, STRETCH // (rows * row)), max(1, min(rows, STRETCH // row))  # channels and rows in a block
-    cuts = [[slice(i, i + n) for i in range(0, m, n)] for m, n in zip((channels, rows), together, strict=True)]
-    device.parallel_for(turn, itertools.product(*cuts), uses_blas=False)
+    device.parallel_for(copy, device.chunks(channels, target.nbytes // max(1, channels)), uses_blas=False)
 
 
-def part_of(array: Array, axis: int, part: slice) -> Array:
-    """A stretch along a negative axis; of an operand that broadcasts along it, all."""
-    if -axis > array.ndim or array.shape[axis] == 1:
-        return array
-    return array[(..., part, *(slice(None),) * (-axis - 1))]
+def _copy_by_blocks(device: Device, x: Array, target: Array) -> None:
+    """Transpose row-major images block by block, each through a scratch block that stays in the cache.
 
-
-def swapped(w: Array, groups: int) -> Array:
-    """(O, C/G, *K) -> (C, O/G, *K): a kernel with its channels exchanged within each group."""
-    w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)
-    return w.reshape(groups * w.shape[1], *w.shape[2:])
-
-
-def inside(size: Size, window: Window) -> tuple[slice, ...]:
-    """The index of what is not padding in a padded (C, *S, N) array."""
-    parts = (slice(before, before + n) for n, (before, _) in zip(size, window.padding, strict=True))
-    return (slice(None), *parts, slice(None))
-
-
-def taps(window: Window, kernel: Size, output: Size, start: int = 0) -> Iterator[tuple[Size, tuple[slice, ...]]]:
-    """For each position of the kernel, the index of the padded elements (C, *S, N) that it meets in each output.
-
-    `start` is the first output row, for an `output` that is a block of rows.
+    The rows of the scratch block are padded so that power-of-two strides do not evict each other from the cache.
     """
-    for position in itertools.product(*map(range, kernel)):
-        corner = [k * d for k, d in zip(position, window.dilation, strict=True)]
-        corner[0] += start * window.stride[0]
-        parts = (
-            slice(c, c + s * (p - 1) + 1, s) if p else slice(0)
-            for c, s, p in zip(corner, window.stride, output, strict=True)
-        )
-        yield position, (slice(None), *parts, slice(None))
+    batch, channels, rows, *others = x.shape
+    row = math.prod(others)
+
+    def transpose(place: tuple[slice, slice]) -> None:
+        source, block_target = x[(slice(None), *place)], target[place]  # (N, c, r, …) and (c, r, …, N)
+        length = source.size // batch
+        block = device.xp.empty((batch, length + tuning.COPY_BLOCK_GAP), x.dtype)[:, :length]
+        block[...] = source.reshape(batch, -1)
+        block_target[...] = block.T.reshape(block_target.shape)
+
+    channel_step = max(1, tuning.COPY_BLOCK_SIZE // (rows * row))
+    row_step = max(1, min(rows, tuning.COPY_BLOCK_SIZE // row))
+    channel_slices = [slice(i, i + channel_step) for i in range(0, channels, channel_step)]
+    row_slices = [slice(i, i + row_step) for i in range(0, rows, row_step)]
+    device.parallel_for(transpose, itertools.product(channel_slices, row_slices), uses_blas=False)
+
+
+def is_compact(order: Sequence[int], shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
+    """Whether the axes of an array lie in memory in this order, without gaps."""
+    step = itemsize
+    for axis in reversed(order):
+        if shape[axis] > 1 and strides[axis] != step:
+            return False
+        step *= shape[axis]
+    return True

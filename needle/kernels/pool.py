@@ -1,7 +1,7 @@
 """Maxima and sums over windows, and their transposes.
 
-A window is a box, so a reduction over it runs along one axis after another: K + K passes instead of K·K. Where it
-matters which element of a window is meant, the passes go over the positions of the kernel in row-major order.
+A window is a box, so a reduction over it runs along one axis after another: K + K passes instead of K·K. Where the
+place of an element in its window matters, the passes go over the taps in row-major order.
 """
 
 from __future__ import annotations
@@ -10,151 +10,164 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from needle.backend import device_of, xp
-from needle.kernels.layout import Array, batch_first, batch_last, inside, is_turned_by_blocks, padded, taps, turned
-from needle.kernels.window import Size, Window
+from needle import tuning
+from needle.backend import device_of, overridable, xp
+from needle.kernels.layout import (
+    Array,
+    batch_first,
+    batch_last,
+    needs_blocked_copy,
+    pad_to_batch_last,
+    to_batch_last,
+)
+from needle.kernels.window import Index, Size, Window, axis_slices, tap_slices
 
-Index = tuple[slice, ...]
-SHARED_IMAGES = 1 << 21  # bytes of images from which on threads share the work: with 8 MiB it takes half the time
+__all__ = ["gather_at_max", "locate_max", "max_windows", "scatter_to_max", "spread_windows", "sum_windows"]
 
 
+@overridable
 def max_windows(x: Array, kernel: Size, window: Window) -> Array:
-    """The largest element of each window, NaN where there is one: (N, C, *S) -> (N, C, *P)."""
+    """The maximum of each window, NaN if it holds one: (N, C, *S) -> (N, C, *P)."""
     lowest = -math.inf if x.dtype.kind == "f" else xp(x).iinfo(x.dtype).min
-    return _reduced(x, xp(x).maximum, kernel, window, lowest)
+    return _window_reduce(x, xp(x).maximum, kernel, window, lowest)
 
 
+@overridable
 def locate_max(x: Array, best: Array, kernel: Size, window: Window) -> Array:
-    """The row-major index in *S of what `best` is made of: (N, C, *S), (N, C, *P) -> (N, C, *P) of int64."""
-    best_shape = batch_last(best).shape
-    index = xp(x).zeros(best_shape, "int64")
+    """The row-major index in *S of each window's maximum `best`: (N, C, *S), (N, C, *P) -> (N, C, *P) of int64."""
+    shape = batch_last(best).shape  # (C, *P, N)
+    index = xp(x).zeros(shape, "int64")
     steps = [math.prod(x.shape[3 + axis :]) for axis in range(len(kernel))]
     for axis, (step, s, (before, _)) in enumerate(zip(steps, window.stride, window.padding, strict=True), 1):
-        start = (xp(x).arange(best_shape[axis]) * s - before) * step
-        index += start.reshape((-1,) + (1,) * (len(best_shape) - 1 - axis))
-    for position, _, hit, _ in _hits(x, best, kernel, window):
-        index += hit * sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
+        start = (xp(x).arange(shape[axis]) * s - before) * step  # (P,): where the windows start along this axis
+        index += start.reshape((-1,) + (1,) * (len(shape) - 1 - axis))
+    for position, _, mask, _ in _max_masks(x, best, kernel, window):
+        index += mask * sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
     return batch_first(index)
 
 
+@overridable
 def scatter_to_max(y: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
-    """Each y added at the first largest element of its window in x: (N, C, *P) -> (N, C, *S)."""
-    size, steps = window.padded(x.shape[2:]), list(zip(window.stride, window.extent(kernel), strict=True))
-    apart = all(s >= e for s, e in steps)  # no two windows share an element: what comes first need not be added
-    sides = zip(window.stride, kernel, best.shape[2:], size, strict=True)
-    covering = all(s == k and s * p == n for s, k, p, n in sides)
-    out = (xp(y).empty if apart and covering else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)
+    """Add each y to the element of x that is its window's maximum: y, best (N, C, *P), x (N, C, *S) -> (N, C, *S)."""
+    size, output = window.padded(x.shape[2:]), best.shape[2:]
+    extent = window.extent(kernel)
+    disjoint = all(s >= e for s, e in zip(window.stride, extent, strict=True))  # then the first pass need not add
+    sides = zip(window.stride, kernel, output, size, strict=True)
+    tiled = disjoint and all(s == k and s * p == n for s, k, p, n in sides)  # then the first passes write everything
+    x_grad = (xp(y).empty if tiled else xp(y).zeros)((y.shape[1], *size, y.shape[0]), y.dtype)  # (C, *S + padding, N)
 
     def scatter(y: Array, x: Array, best: Array, out: Array) -> None:
         y = batch_last(y)
-        for _, met, hit, first in _hits(x, best, kernel, window):
-            if apart and first:
-                _only(hit, y, out[met])
+        for _, index, mask, is_first in _max_masks(x, best, kernel, window):
+            if disjoint and is_first:
+                _masked(mask, y, out[index])
             else:
-                out[met] += _only(hit, y)
+                out[index] += _masked(mask, y)
 
-    _by_channels(scatter, y, x, best, out)
-    return batch_first(out[inside(x.shape[2:], window)])
+    _by_channel_chunks(scatter, y, x, best, x_grad)
+    return batch_first(x_grad[window.interior(x.shape[2:])])
 
 
+@overridable
 def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
-    """The elements of g where x has the first largest element of each window: (N, C, *S) -> (N, C, *P)."""
-    whole = padded(g, window)
+    """The element of g at each window's maximum in x: g, x (N, C, *S), best (N, C, *P) -> (N, C, *P)."""
+    padded = pad_to_batch_last(g, window)
     out = xp(g).zeros((best.shape[1], *best.shape[2:], best.shape[0]), g.dtype)
-    for _, met, hit, _ in _hits(x, best, kernel, window):
-        out += _only(hit, whole[met])
+    for _, index, mask, _ in _max_masks(x, best, kernel, window):
+        out += _masked(mask, padded[index])
     return batch_first(out)
 
 
-def _hits(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
-    """For each kernel position: what it meets, and where the element is there that its window's `best` is made of.
+def _max_masks(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
+    """For each tap: its position, the index of what it reads, and a mask of the windows whose maximum it reads.
 
-    That is the first of equal ones, but the last of several NaNs, as torch has it; never the padding. Where there may
-    be NaN, each position comes a second time for them; the last entry tells whether it is the first time.
+    Each window belongs to one mask: the first of equal elements, the last of several NaNs, as in torch; never padding.
+    If there may be NaN, the taps come a second time for them, in reverse; the last entry is False then.
     """
-    best = batch_last(best)
-    whole = padded(x, window, math.nan)
-    free = xp(x).ones(best.shape, bool)
-    positions = list(taps(window, kernel, best.shape[1:-1]))
-    # Each window has a hit where there is no NaN, so that the last position gets what is left. Where asking waits,
-    # looking for NaN, which equals nothing, is cheaper.
-    nans = device_of(x).is_async or bool(xp(x).isnan(best).any())
-    for position, met in positions if nans else positions[:-1]:
-        hit = whole[met] == best
-        hit &= free
-        free ^= hit
-        yield position, met, hit, True
-    if not nans:
-        yield *positions[-1], free, True
+    best = batch_last(best)  # (C, *P, N)
+    padded = pad_to_batch_last(x, window, math.nan)
+    unclaimed = xp(x).ones(best.shape, bool)
+    taps = tap_slices(window, kernel, best.shape[1:-1])
+    # Without NaN every window has a maximum, so the last tap takes what is unclaimed. On an asynchronous device asking
+    # for NaN would wait; a second round, which finds nothing, is cheaper.
+    may_have_nan = device_of(x).is_async or bool(xp(x).isnan(best).any())
+    for position, index in taps if may_have_nan else taps[:-1]:
+        mask = padded[index] == best
+        mask &= unclaimed
+        unclaimed ^= mask
+        yield position, index, mask, True
+    if not may_have_nan:
+        yield *taps[-1], unclaimed, True
         return
-    whole = padded(x, window)
-    for position, met in reversed(positions):
-        hit = xp(x).isnan(whole[met]) & free
-        free ^= hit
-        yield position, met, hit, False
+    padded = pad_to_batch_last(x, window)
+    for position, index in reversed(taps):
+        mask = xp(x).isnan(padded[index]) & unclaimed
+        unclaimed ^= mask
+        yield position, index, mask, False
 
 
-def _only(hit: Array, x: Array, out: Array | None = None) -> Array:
-    """x where `hit`, elsewhere 0: a product with its bits, as inf * 0 is NaN and `where` takes ten times as long."""
+def _masked(mask: Array, x: Array, out: Array | None = None) -> Array:
+    """x where `mask`, elsewhere 0. It multiplies bits: inf * 0 is NaN, and `where` takes ten times as long."""
     bits = f"i{x.itemsize}"
     if out is None:
-        return (x.view(bits) * hit).view(x.dtype)
-    xp(x).multiply(x.view(bits), hit, out=out.view(bits))
+        return (x.view(bits) * mask).view(x.dtype)
+    xp(x).multiply(x.view(bits), mask, out=out.view(bits))
     return out
 
 
+@overridable
 def sum_windows(x: Array, kernel: Size, window: Window) -> Array:
     """The sum of each window: (N, C, *S) -> (N, C, *P)."""
-    return _reduced(x, xp(x).add, kernel, window)
+    return _window_reduce(x, xp(x).add, kernel, window)
 
 
+@overridable
 def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
-    """The transpose of `sum_windows`: each y added to every element of its window: (N, C, *P) -> (N, C, *S)."""
-    out = batch_last(y)
-    for axis, n in enumerate(window.padded(size), 1):
-        y, out = out, xp(y).zeros((*out.shape[:axis], n, *out.shape[axis + 1 :]), y.dtype)
-        for met in _along(axis, kernel, window, y.shape[axis]):
-            out[met] += y
-    return batch_first(out[inside(size, window)])
+    """The transpose of `sum_windows`, adding each y to every element of its window: (N, C, *P) -> (N, C, *S)."""
+    out = batch_last(y)  # (C, *P, N); each pass makes one axis P an axis S
+    for axis, n in enumerate(window.padded(size)):
+        y, out = out, xp(y).zeros((*out.shape[: 1 + axis], n, *out.shape[2 + axis :]), y.dtype)
+        lead = (slice(None),) * (1 + axis)
+        for part in axis_slices(window, axis, kernel[axis], y.shape[1 + axis]):
+            out[(*lead, part)] += y
+    return batch_first(out[window.interior(size)])
 
 
-def _reduced(x: Array, combine: Any, kernel: Size, window: Window, value: float = 0) -> Array:
-    """All elements of each window combined by a ufunc, `value` in the padding: (N, C, *S) -> (N, C, *P)."""
-    size = x.shape[2:]
-    out = xp(x).empty((x.shape[1], *window.output(size, kernel), x.shape[0]), x.dtype)
+def _window_reduce(x: Array, ufunc: Any, kernel: Size, window: Window, value: float = 0) -> Array:
+    """Combine the elements of each window by a binary ufunc, `value` in the padding: (N, C, *S) -> (N, C, *P)."""
+    output = window.output(x.shape[2:], kernel)
+    out = xp(x).empty((x.shape[1], *output, x.shape[0]), x.dtype)
 
     def reduce(x: Array, out: Array) -> None:
-        reduced = padded(x, window, value)
-        for axis, p in enumerate(out.shape[1:-1], 1):
-            first, *rest = _along(axis, kernel, window, p)
-            whole, reduced = reduced, reduced[first]
-            for i, met in enumerate(rest):  # the last axis is reduced into what is given back, others into new memory
-                into = reduced if i else out if axis == x.ndim - 2 else None
-                reduced = combine(reduced, whole[met], out=into)
-        if reduced is not out:
-            out[...] = reduced
+        result = pad_to_batch_last(x, window, value)  # (C, *S, N); each pass makes one axis S an axis P
+        for axis, p in enumerate(output):
+            lead = (slice(None),) * (1 + axis)
+            first, *others = axis_slices(window, axis, kernel[axis], p)
+            source, result = result, result[(*lead, first)]
+            # The last axis is reduced straight into `out`. Another one needs memory for its first step only.
+            target = out if axis == len(output) - 1 else None
+            for part in others:
+                target = result = ufunc(result, source[(*lead, part)], out=target)
+        if result is not out:
+            out[...] = result
 
-    _by_channels(reduce, x, out)
+    _by_channel_chunks(reduce, x, out)
     return batch_first(out)
 
 
-def _by_channels(work: Callable[..., None], *arrays: Array) -> None:
-    """work(*inputs (N, C, …), out (C, …, N)); threads share stretches of channels from 2 MiB on.
+def _by_channel_chunks(work: Callable[..., None], *arrays: Array) -> None:
+    """Call work(*inputs (N, C, …), out (C, …, N)) on chunks of channels, which threads share, if the images are large.
 
-    Shorter stretches gain nothing: most of the time goes into runs of N elements, wherever they lie.
+    Smaller chunks gain nothing: most of the time goes into runs of N elements, wherever they lie.
     """
     *inputs, out = arrays
     largest, device = max(array.nbytes for array in arrays), device_of(out)
-    if largest < SHARED_IMAGES or device.worker_count() == 1:
+    if largest < tuning.PARALLEL_POOL_BYTES or device.worker_count() == 1:
         work(*arrays)
         return
-    inputs = [turned(array) if is_turned_by_blocks(array) else array for array in inputs]
-    stretches = device.chunks(out.shape[0], largest // out.shape[0])
-    device.parallel_for(lambda part: work(*(array[:, part] for array in inputs), out[part]), stretches, uses_blas=False)
+    inputs = [to_batch_last(array) if needs_blocked_copy(array) else array for array in inputs]
 
+    def compute(chunk: slice) -> None:
+        work(*(array[:, chunk] for array in inputs), out[chunk])
 
-def _along(axis: int, kernel: Size, window: Window, p: int) -> list[Index]:
-    """For each position of the kernel along one axis, the index of the padded elements that it meets in p outputs."""
-    k, s, d = kernel[axis - 1], window.stride[axis - 1], window.dilation[axis - 1]
-    stops = [i * d + s * (p - 1) + 1 if p else 0 for i in range(k)]
-    return [(slice(None),) * axis + (slice(i * d, stop, s),) for i, stop in enumerate(stops)]
+    device.parallel_for(compute, device.chunks(out.shape[0], largest // out.shape[0]), uses_blas=False)

@@ -1,22 +1,38 @@
-"""The window of a convolution or a pooling: how a kernel slides over its input."""
+"""The window of a convolution or a pooling: how a kernel slides over its input.
+
+Everything here is arithmetic on sizes. A network asks for the same sizes in every step, so the results are cached.
+"""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from needle import check
 
+__all__ = ["Index", "PaddedLayout", "Size", "Window", "axis_slices", "same_padding", "tap_slices"]
+
 Size = tuple[int, ...]
+Index = tuple[slice, ...]
+cached = lru_cache(maxsize=4096)
+
+
+class PaddedLayout(NamedTuple):
+    """The sizes of a padded input, and in its array (C, *S, N) the index of the input and those of the padding."""
+
+    size: Size
+    interior: Index
+    borders: tuple[Index, ...]
 
 
 @dataclass(frozen=True)
 class Window:
-    """Stride, padding and dilation for each spatial axis, and groups.
+    """Stride, padding and dilation of each spatial axis, and the number of groups.
 
-    `padding` holds (before, after) for each axis. `dilation` is the step between the elements of a kernel: 1 is dense.
+    `padding` holds a pair (before, after) for each axis. `dilation` is the distance between taps: 1 is dense.
     """
 
     stride: Size
@@ -24,75 +40,117 @@ class Window:
     dilation: Size
     groups: int = 1
 
-    @classmethod
-    def make(cls, op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
-        """A window from what a user gives: for each option one integer, or one for each of `rank` axes.
+    @staticmethod
+    def make(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
+        """A window from user options: each is one integer, or one integer per axis; groups is one integer.
 
-        `padding` may also hold a pair (before, after) for each axis.
+        `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
         """
-        return cls(
-            check.sizes(op, "stride", stride, rank, least=1),
-            _pairs(op, padding, rank),
-            check.sizes(op, "dilation", dilation, rank, least=1),
-            check.integer(op, "groups", groups, least=1),
+        is_plain = type(stride) is type(padding) is type(dilation) is type(groups) is int or (
+            type(stride) is type(padding) is type(dilation) is tuple  # as layers pass them
+            and {*map(type, padding)} == {tuple}
+            and {*map(type, itertools.chain(stride, dilation, (groups,), *padding))} == {int}
         )
+        make = _make_cached if is_plain else _make
+        return make(op, rank, stride, padding, dilation, groups)
 
+    @cached
     def extent(self, kernel: Size) -> Size:
-        """The sizes that a kernel spans with its dilation."""
+        """The sizes that a dilated kernel spans."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
+    @cached
     def padded(self, size: Size) -> Size:
-        """The sizes of the input with its padding."""
+        """The sizes of the padded input."""
         return tuple(n + before + after for n, (before, after) in zip(size, self.padding, strict=True))
 
+    @cached
     def output(self, size: Size, kernel: Size) -> Size:
-        """The sizes of the output: floor((padded - extent) / stride) + 1; below 1 where the kernel does not fit."""
+        """The sizes of the output, floor((padded - extent) / stride) + 1; below 1 where the kernel does not fit."""
         return tuple(
             (n - e) // s + 1 for n, e, s in zip(self.padded(size), self.extent(kernel), self.stride, strict=True)
         )
 
+    @cached
     def input(self, output: Size, kernel: Size) -> Size:
-        """The smallest sizes of an input that give `output`."""
+        """The smallest input sizes that produce `output`."""
         return tuple(
             s * (p - 1) + e - before - after
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
 
-    def without_dead_taps(self, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
-        """The part of a kernel that meets the input anywhere, and the window of that part; the rest meets padding only.
+    @cached
+    def interior(self, size: Size) -> Index:
+        """The index of the input within a padded (C, *S, N) array."""
+        parts = (slice(before, before + n) for n, (before, _) in zip(size, self.padding, strict=True))
+        return (slice(None), *parts, slice(None))
 
-        On the small maps at the end of a network that is much: of 3 x 3 on a single element, the one in the middle.
+    @cached
+    def padded_layout(self, size: Size) -> PaddedLayout:
+        """The sizes of the padded input, and what is where in it."""
+        borders: list[Index] = []
+        for axis, (n, (before, after)) in enumerate(zip(size, self.padding, strict=True), 1):
+            lead = (slice(None),) * axis
+            if before:
+                borders.append((*lead, slice(0, before)))
+            if after:
+                borders.append((*lead, slice(before + n, None)))
+        return PaddedLayout(self.padded(size), self.interior(size), tuple(borders))
+
+    @cached
+    def without_dead_taps(self, size: Size, kernel: Size) -> tuple[Index, Window]:
+        """Drop taps that only ever read padding: the slices of the kernel that remain, and the window for them.
+
+        It matters on the small maps at the end of a network: of 3x3 taps on a single element, one is live.
         """
-        return _without_dead_taps(self, size, kernel)
+        live, pairs = [], []
+        output = self.output(size, kernel)
+        sides = zip(size, output, kernel, self.stride, self.dilation, self.padding, strict=True)
+        for n, p, k, s, d, (before, after) in sides:
+            useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
+            first = min(useful[0] if useful else 0, before // d)
+            dropped = min(k - 1 - useful[-1] if useful else 0, after // d)
+            live.append(slice(first, k - dropped))
+            pairs.append((before - first * d, after - dropped * d))
+        return tuple(live), _window(self.stride, tuple(pairs), self.dilation, self.groups)
 
     def with_ceil_mode(self, size: Size, kernel: Size) -> Window:
-        """This window with padding added after, so that `output` rounds up: what is left over makes a last window.
+        """This window with padding added at the end, so that `output` rounds up instead of down.
 
-        A window counts only if it starts in the input or in the padding before it, as torch's `ceil_mode` has it.
+        The last window counts only if it starts in the input or in the padding before it, as in torch's `ceil_mode`.
         """
         pairs = []
         for n, extent, s, (before, after) in zip(size, self.extent(kernel), self.stride, self.padding, strict=True):
-            last = -((extent - n - before - after) // s) * s  # where the last window starts, rounded up
+            last = -((extent - n - before - after) // s) * s  # the start of the last window, rounded up
             last -= s if last >= n + before else 0
             pairs.append((before, max(after, last + extent - n - before)))
         return replace(self, padding=tuple(pairs))
 
 
-@lru_cache(maxsize=4096)  # a network asks for the same ones in every step
-def _without_dead_taps(window: Window, size: Size, kernel: Size) -> tuple[tuple[slice, ...], Window]:
-    parts, pairs = [], []
-    sides = zip(size, window.output(size, kernel), kernel, window.stride, window.dilation, window.padding, strict=True)
-    for n, p, k, s, d, (before, after) in sides:
-        useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
-        first = min(useful[0] if useful else 0, before // d)
-        cut = min(k - 1 - useful[-1] if useful else 0, after // d)
-        parts.append(slice(first, k - cut))
-        pairs.append((before - first * d, after - cut * d))
-    return tuple(parts), replace(window, padding=tuple(pairs))
+_window = lru_cache(maxsize=4096)(Window)  # equal windows become one object, which caches find without comparing
+
+
+def _make(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
+    return _window(
+        check.sizes(op, "stride", stride, rank, least=1),
+        _padding_pairs(op, padding, rank),
+        check.sizes(op, "dilation", dilation, rank, least=1),
+        check.integer(op, "groups", groups, least=1),
+    )
+
+
+_make_cached = cached(_make)  # only for options of type int: True == 1, so the cache cannot tell them apart
+
+
+def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    """(before, after) for each axis, from one integer, one integer per axis, or one pair per axis."""
+    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
+        return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
+    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
 
 
 def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tuple[tuple[int, int], ...]:
-    """The (before, after) for each axis that give ceil(size / stride) outputs; an odd element goes after."""
+    """The padding (before, after) of each axis for ceil(size / stride) outputs; an odd element goes after."""
     pairs = []
     for n, k, s, d in zip(size, kernel, stride, dilation, strict=True):
         total = max(0, (-(-n // s) - 1) * s + d * (k - 1) + 1 - n)
@@ -100,8 +158,23 @@ def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tupl
     return tuple(pairs)
 
 
-def _pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
-    """One integer, one for each axis, or one pair for each axis, as pairs."""
-    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
-        return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
-    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
+def axis_slices(window: Window, axis: int, taps: int, outputs: int, start: int = 0) -> list[slice]:
+    """For each of the `taps` along one spatial axis, the padded elements that it reads for `outputs` outputs.
+
+    `start` is the first of these outputs.
+    """
+    stride, dilation = window.stride[axis], window.dilation[axis]
+    length = stride * (outputs - 1) + 1 if outputs else 0
+    firsts = range(start * stride, start * stride + taps * dilation, dilation)
+    return [slice(first, first + length, stride) for first in firsts]
+
+
+def tap_slices(window: Window, kernel: Size, output: Size, start: int = 0) -> list[tuple[Size, Index]]:
+    """For each tap, its position in *K and the index of the elements of a padded (C, *S, N) that it reads.
+
+    `start` is the first row, where `output` is a block of output rows.
+    """
+    sides = enumerate(zip(kernel, output, strict=True))
+    slices = [axis_slices(window, axis, k, p, 0 if axis else start) for axis, (k, p) in sides]
+    every = [slice(None)]
+    return list(zip(itertools.product(*map(range, kernel)), itertools.product(every, *slices, every), strict=True))

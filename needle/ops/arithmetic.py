@@ -40,7 +40,7 @@ class EWiseAdd(Elementwise):
     saved_inputs = ()
 
     def compute(self, a: Array, b: Array) -> Array:
-        return a + b if a.nbytes < tuning.SHARED_BYTES else elementwise(xp(a).add, a, b)
+        return a + b if a.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(xp(a).add, a, b)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         a, b = node.inputs
@@ -69,7 +69,7 @@ class EWiseMul(Elementwise):
     """a · b."""
 
     def compute(self, a: Array, b: Array) -> Array:
-        return a * b if a.nbytes < tuning.SHARED_BYTES else elementwise(xp(a).multiply, a, b)
+        return a * b if a.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(xp(a).multiply, a, b)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         a, b = node.inputs

@@ -193,9 +193,9 @@ class ReLU(Elementwise):
     """max(x, 0), whose zeros may have either sign; its derivative at 0 is 0."""
 
     def compute(self, x: Array) -> Array:
-        if x.size < tuning.RELU_BY_MAXIMUM or x.dtype.kind != "f":
+        if x.size < tuning.RELU_MAXIMUM_SIZE or x.dtype.kind != "f":
             return xp(x).maximum(x, 0)
-        return _relu(x) if x.nbytes < tuning.SHARED_BYTES else elementwise(_relu, x)
+        return _relu(x) if x.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(_relu, x)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return RELU_GRAD(out_grad, constant(node.inputs[0]))
@@ -207,7 +207,7 @@ class ReLUGrad(TensorOp):
     saved_inputs = (1,)
 
     def compute(self, y: Array, x: Array) -> Array:
-        return _relu_grad(x, y) if x.nbytes < tuning.SHARED_BYTES else elementwise(_relu_grad, x, y)
+        return _relu_grad(x, y) if x.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(_relu_grad, x, y)
 
     def infer(self, y: Any, x: Any) -> Any:
         return y

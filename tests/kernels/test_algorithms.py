@@ -23,66 +23,40 @@ from needle import kernels
 from needle.backend import parallel
 from needle.kernels.conv import dispatch, im2col, winograd
 from needle.ops.conv import Correlate
-from tests.kernels.test_conv import products_by_torch
+from tests.kernels.oracles import PASSES, pass_by_loops, pass_by_needle, passes_by_torch, result_shape
+from tests.kernels.thresholds import thresholds
 from tests.kernels.windows import any_problems, arrange, orders, problem_of, problems
 from tests.ops.derivatives import by_needle
 
-STAGES = {
-    "forward": ("im2col", "winograd", "taps", "contraction"),
-    "transpose": ("winograd", "phases", "fold", "convolution"),
-    "weight": ("im2col", "winograd", "taps", "convolution"),
+IMPLEMENTED = {
+    "forward": ("im2col", "winograd", "taps", "tensordot"),
+    "backward_data": ("winograd", "polyphase", "col2im", "convolution"),
+    "backward_weight": ("im2col", "winograd", "taps", "convolution"),
 }
-NAMES = tuple(dict.fromkeys(itertools.chain(*STAGES.values())))
-ALL = [pytest.param(stage, name, id=f"{stage} by {name}") for stage, names in STAGES.items() for name in names]
-EACH = pytest.mark.parametrize(("stage", "name"), ALL)
-EXACT = pytest.mark.parametrize(("stage", "name"), [pair for pair in ALL if pair.values[1] != "winograd"])
+NAMES = tuple(dict.fromkeys(itertools.chain(*IMPLEMENTED.values())))
+ALL = [
+    pytest.param(direction, name, id=f"{direction} by {name}")
+    for direction, names in IMPLEMENTED.items()
+    for name in names
+]
+EACH = pytest.mark.parametrize(("direction", "name"), ALL)
+EXACT = pytest.mark.parametrize(("direction", "name"), [pair for pair in ALL if pair.values[1] != "winograd"])
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
-def suited(stage, name, **options):
-    """Problems for an algorithm: for winograd's tiles those that have any, which are few of all."""
-    return problems(tiled=True, **options) if name == "winograd" and stage != "transpose" else any_problems(**options)
+def suited(direction, name, **options):
+    """Problems for an algorithm: those that winograd supports are rare among all, so it gets its own."""
+    return (
+        problems(tiled=True, **options)
+        if name == "winograd" and direction != "backward_data"
+        else any_problems(**options)
+    )
 
 
-def product(stage, problem, x, w, y, bias=None):
-    """That of the three products which a stage is."""
-    if stage == "forward":
-        return kernels.correlate(x, w, problem.window, bias)
-    if stage == "transpose":
-        return kernels.correlate_transpose(y, w, problem.window, problem.size)
-    return kernels.correlate_weight(x, y, problem.window, problem.kernel)
-
-
-def product_by(name, stage, *arguments, **options):
-    """The same by the algorithm of that name."""
+def run_named(name, direction, *arguments, **options):
+    """One pass by the algorithm of that name."""
     with ndl.conv_algorithm(name):
-        return product(stage, *arguments, **options)
-
-
-def shape_of(stage, problem):
-    return {"forward": problem.y_shape, "transpose": problem.x_shape, "weight": problem.w_shape}[stage]
-
-
-def product_by_loops(stage, problem, x, w, y, bias=None):
-    """The same by the definition: over all outputs and kernel elements, whichever element of the input they meet."""
-    window = problem.window
-    per_group, out_per_group = problem.channels // window.groups, problem.out_channels // window.groups
-    found = np.zeros(shape_of(stage, problem))
-    axes = list(zip(window.stride, window.dilation, window.padding, strict=True))
-    for p, k in itertools.product(np.ndindex(problem.output), np.ndindex(problem.kernel)):
-        place = [s * i + d * j - before for i, j, (s, d, (before, _)) in zip(p, k, axes, strict=True)]
-        if not all(0 <= i < n for i, n in zip(place, problem.size, strict=True)):
-            continue  # padding
-        for o, c in np.ndindex(problem.w_shape[:2]):
-            at_x = (slice(None), o // out_per_group * per_group + c, *place)
-            at_w, at_y = (o, c, *k), (slice(None), o, *p)
-            if stage == "forward":
-                found[at_y] += x[at_x] * w[at_w]
-            elif stage == "transpose":
-                found[at_x] += y[at_y] * w[at_w]
-            else:
-                found[at_w] += (x[at_x] * y[at_y]).sum()
-    return found if bias is None else found + bias.reshape(-1, *(1,) * problem.rank)
+        return pass_by_needle(direction, *arguments, **options)
 
 
 # The error of sums of at most a few hundred terms of size 1; half precision rounds once more, in the end.
@@ -96,21 +70,21 @@ PRECISION = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4), "float16": (2**
     dtype=st.sampled_from([*PRECISION]),
     with_bias=st.booleans(),
 )
-def test_each_is_the_loops(device, stage, name, data, orders, dtype, with_bias):
-    problem = data.draw(suited(stage, name, batches=(0, 3)))
+def test_each_is_the_loops(device, direction, name, data, orders, dtype, with_bias):
+    problem = data.draw(suited(direction, name, batches=(0, 3)))
     values = problem.values(dtype=dtype)
     arrays = [arrange(array, order, device) for array, order in zip(values, orders, strict=True)]
-    if with_bias and stage == "forward":
+    if with_bias and direction == "forward":
         arrays.append(device.asarray(np.arange(1, 1 + problem.out_channels).astype(dtype)))
     exact = [np.array(device.to_host(array), "float64") for array in arrays]
     rtol, atol = PRECISION[dtype]
-    found, expected = product_by(name, stage, problem, *arrays), product_by_loops(stage, problem, *exact)
-    assert found.shape == expected.shape
-    assert found.dtype == dtype
-    assert_allclose(device.to_host(found), expected, rtol=rtol, atol=atol)
+    result, expected = run_named(name, direction, problem, *arrays), pass_by_loops(direction, problem, *exact)
+    assert result.shape == expected.shape
+    assert result.dtype == dtype
+    assert_allclose(device.to_host(result), expected, rtol=rtol, atol=atol)
 
 
-# Shapes as in networks: more than one block of columns, and batches that are not a handful.
+# Shapes as in networks: more than one block of columns, and batches of more than a few images.
 REAL = {
     "first layer": problem_of((32, 1, 28, 28), (8, 1, 3, 3), padding=1),
     "3x3": problem_of((16, 16, 15, 9), (24, 16, 3, 3), padding=1),
@@ -127,36 +101,36 @@ REAL = {
 
 @EACH
 @pytest.mark.parametrize("shapes", REAL)
-def test_they_agree_on_shapes_as_in_networks(device, stage, name, shapes):
+def test_they_agree_on_shapes_as_in_networks(device, direction, name, shapes):
     problem = REAL[shapes]
     arrays = problem.values(dtype="float32")
-    expected = reference(stage, problem, *arrays)
-    found = product_by(name, stage, problem, *map(device.asarray, arrays))
-    assert found.dtype == "float32"
+    expected = reference(direction, problem, *arrays)
+    result = run_named(name, direction, problem, *map(device.asarray, arrays))
+    assert result.dtype == "float32"
     atol = 3e-6 if name != "winograd" else 1e-5
-    assert_allclose(device.to_host(found), expected, rtol=0, atol=atol * abs(expected).max())
+    assert_allclose(device.to_host(result), expected, rtol=0, atol=atol * abs(expected).max())
 
 
-def reference(stage, problem, *arrays):
-    """A product in float64 by torch."""
-    return products_by_torch(problem, *(array.astype("float64") for array in arrays))[[*STAGES].index(stage)]
+def reference(direction, problem, *arrays):
+    """One pass in float64 by torch."""
+    return passes_by_torch(problem, *(array.astype("float64") for array in arrays))[[*IMPLEMENTED].index(direction)]
 
 
 @EXACT
 @given(problem=any_problems(), place=st.integers(0, 100))
-def test_an_infinity_reaches_only_what_it_meets(device, stage, name, problem, place):
-    """Padding, what a stride leaves over and what is computed beyond the output's edges do not reach the result.
+def test_an_infinity_reaches_only_what_it_meets(device, direction, name, problem, place):
+    """Padding, elements beyond the last window and surplus outputs do not reach the result.
 
     Winograd's algorithm is the exception: a tile that holds an infinity is NaN.
     """
     arrays = [abs(array) + 1 for array in problem.values()]
-    holder = arrays[2 if stage == "transpose" else 0]
+    holder = arrays[2 if direction == "backward_data" else 0]
     holder.flat[place % holder.size] = np.inf
     with np.errstate(invalid="ignore"):  # BLAS multiplies in vectors, some of whose elements are nobody's
-        found = device.to_host(product_by(name, stage, problem, *map(device.asarray, arrays)))
-    met = product_by_loops(stage, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
-    assert_array_equal(np.isinf(found), met > 0)
-    assert not np.isnan(found).any()
+        result = device.to_host(run_named(name, direction, problem, *map(device.asarray, arrays)))
+    met = pass_by_loops(direction, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
+    assert_array_equal(np.isinf(result), met > 0)
+    assert not np.isnan(result).any()
 
 
 @given(place=st.integers(0, 18), kernel=st.integers(2, 3), value=st.sampled_from([np.inf, -np.inf, np.nan]))
@@ -164,29 +138,29 @@ def test_an_infinity_makes_its_tiles_nan(device, place, kernel, value):
     """Outputs of Winograd's tiles (of 4) that read it are NaN, all others are as without it."""
     problem = problem_of((1, 2, 19), (3, 2, kernel))
     x, w, y = problem.values()
-    expected = product_by_loops("forward", problem, x, w, y)
+    expected = pass_by_loops("forward", problem, x, w, y)
     x[0, 1, place] = value
     with np.errstate(invalid="ignore"):
-        found = device.to_host(product_by("winograd", "forward", problem, *map(device.asarray, (x, w, y))))
+        result = device.to_host(run_named("winograd", "forward", problem, *map(device.asarray, (x, w, y))))
     first = np.arange(problem.output[0]) // 4 * 4
     read = (first <= place) & (place < first + 4 + kernel - 1)
-    assert np.isnan(found[..., read]).all()
-    assert_allclose(found[..., ~read], expected[..., ~read], rtol=1e-10, atol=1e-10)
+    assert np.isnan(result[..., read]).all()
+    assert_allclose(result[..., ~read], expected[..., ~read], rtol=1e-10, atol=1e-10)
 
 
 @EACH
 @given(data=st.data(), orders=st.tuples(*[orders.filter(lambda order: order != "broadcast")] * 3))
-def test_arguments_are_only_read_and_results_have_memory_of_their_own(device, stage, name, data, orders):
-    problem = data.draw(suited(stage, name))
+def test_arguments_are_only_read_and_results_have_memory_of_their_own(device, direction, name, data, orders):
+    problem = data.draw(suited(direction, name))
     arrays = [arrange(array, order, device) for array, order in zip(problem.values(), orders, strict=True)]
-    if stage == "forward":
+    if direction == "forward":
         arrays.append(device.asarray(np.arange(1.0, 1 + problem.out_channels)))
     before = [np.array(device.to_host(array)) for array in arrays]
-    result = product_by(name, stage, problem, *arrays)
+    result = run_named(name, direction, problem, *arrays)
     for array, values in zip(arrays, before, strict=True):
         assert_array_equal(device.to_host(array), values)
     kept = np.array(device.to_host(result))
-    product_by(name, stage, problem, *(array + 1 for array in arrays))
+    run_named(name, direction, problem, *(array + 1 for array in arrays))
     for array in arrays:
         array[...] = 7
     assert_array_equal(device.to_host(result), kept)
@@ -196,39 +170,26 @@ def test_arguments_are_only_read_and_results_have_memory_of_their_own(device, st
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 2)])
 @pytest.mark.parametrize(("channels", "out_channels"), [(0, 4), (4, 0), (0, 0)])
 @EACH
-def test_a_sum_over_no_channels_is_zero(device, stage, name, kernel, channels, out_channels, groups):
+def test_a_sum_over_no_channels_is_zero(device, direction, name, kernel, channels, out_channels, groups):
     problem = problem_of((3, channels, 5, 5), (out_channels, channels, *kernel), groups=groups)
-    found = product_by(name, stage, problem, *map(device.asarray, problem.values()))
-    assert_array_equal(device.to_host(found), np.zeros(shape_of(stage, problem)))
+    result = run_named(name, direction, problem, *map(device.asarray, problem.values()))
+    assert_array_equal(device.to_host(result), np.zeros(result_shape(direction, problem)))
 
 
-@pytest.mark.parametrize("name", STAGES["forward"])
+@pytest.mark.parametrize("name", IMPLEMENTED["forward"])
 def test_a_sum_over_no_channels_is_the_bias(device, name):
     problem = problem_of((3, 0, 5, 5), (2, 0, 3, 3))
     bias = np.array([1.0, 2.0])
-    found = product_by(name, "forward", problem, *map(device.asarray, (*problem.values(), bias)))
-    assert_array_equal(device.to_host(found), np.broadcast_to(bias.reshape(2, 1, 1), problem.y_shape))
+    result = run_named(name, "forward", problem, *map(device.asarray, (*problem.values(), bias)))
+    assert_array_equal(device.to_host(result), np.broadcast_to(bias.reshape(2, 1, 1), problem.y_shape))
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def limits(*, memory=None, **values):
-    """Other values for the limits of the kernels; `memory` is how many bytes a kernel works on at a time."""
-    places = ("needle.kernels.", "needle.backend.device")
-    modules = [module for name, module in sys.modules.items() if name.startswith(places)]
-    values |= dict.fromkeys(("BLOCK_BYTES", "CHUNK_BYTES", "TILE_BYTES"), memory) if memory else {}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            holders = [module for module in modules if hasattr(module, name)]
-            assert len(holders) == 1, f"{name} is kept in {holders}"
-            patch.setattr(holders[0], name, value)
-        im2col.cut.cache_clear()
-        try:
-            yield
-        finally:
-            im2col.cut.cache_clear()
+def memory_limits(size):
+    """Thresholds for kernels that work on `size` bytes at a time."""
+    return dict.fromkeys(("BLOCK_BYTES", "TAPS_ACCUMULATOR_BYTES", "WINOGRAD_TILE_BYTES"), size)
 
 
 @EACH
@@ -237,14 +198,15 @@ def limits(*, memory=None, **values):
     memory=st.sampled_from([1, 100, 300, 1000, 3000]),
     small=st.sampled_from([1, 10, 100, 10**6]),
 )
-def test_pieces_of_any_size_give_the_same(device, stage, name, data, memory, small):
-    """As many bytes at a time, and products of as many multiplications."""
-    problem = data.draw(suited(stage, name, batches=(0, 3)))
+def test_chunks_of_any_size_give_the_same(device, direction, name, data, memory, small):
+    """Kernels that work on so many bytes at a time, in products of so many multiplications."""
+    problem = data.draw(suited(direction, name, batches=(0, 3)))
     arrays = [device.asarray(array) for array in problem.values()]
-    with limits(memory=1 << 40):
-        whole = product_by(name, stage, problem, *arrays)
-    with limits(memory=memory, SMALL_PRODUCT=small, NARROWEST=1, SHARED=1):
-        close(device.to_host(product_by(name, stage, problem, *arrays)), device.to_host(whole))
+    with thresholds(**memory_limits(1 << 40)):
+        undivided = run_named(name, direction, problem, *arrays)
+    limits = {"SMALL_GEMM_MACS": small, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1}
+    with thresholds(**memory_limits(memory), **limits):
+        close(device.to_host(run_named(name, direction, problem, *arrays)), device.to_host(undivided))
 
 
 # ---- derivatives -----------------------------------------------------------------------------------------------------
@@ -268,13 +230,13 @@ PAIRS = tuple(itertools.combinations(NAMES, 2))
 @settings(max_examples=50)
 @given(problem=any_problems(batches=(0, 3)))
 def test_derivatives_agree_to_second_order(device, names, problem):
-    """By default, chosen by shape, and by two names: of what both have, the second one's."""
+    """Chosen by shape, and by two names; where both implement a pass, the second name counts."""
     function = Correlate(problem.window)
-    found = to_second_order(function, problem, device, names)
+    derivatives = to_second_order(function, problem, device, names)
     expected = to_second_order(function, problem, device)
-    for order, references in zip(found, expected, strict=True):
-        for result, wanted in zip(order, references, strict=True):
-            close(result, wanted)
+    for order, references in zip(derivatives, expected, strict=True):
+        for derivative, other in zip(order, references, strict=True):
+            close(derivative, other)
 
 
 # ---- the choice by shape ---------------------------------------------------------------------------------------------
@@ -282,8 +244,8 @@ def test_derivatives_agree_to_second_order(device, names, problem):
 
 @contextmanager
 def recording():
-    """What runs, one within another by " > ": the algorithms, and "rows" where columns have rows that overlap."""
-    ran, within = [], ContextVar("within", default=())  # threads that share work have the context of who shares it
+    """The algorithms that run, nested ones as "outer > inner", and "rows" where im2col overlaps rows."""
+    ran, within = [], ContextVar("within", default=())  # helper threads inherit the context
 
     def recorded(name, function):
         def run(*arguments):
@@ -297,147 +259,151 @@ def recording():
 
         return run
 
-    class Columns(im2col.Columns):
-        def __init__(self, *arguments):
-            super().__init__(*arguments)
-            if self.overlap:
-                ran.append(" > ".join((*within.get(), "rows")))
+    def columns_for(*arguments):
+        columns = im2col.Columns(*arguments)
+        if columns.overlap:
+            ran.append(" > ".join((*within.get(), "rows")))
+        return columns
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(im2col, "Columns", Columns)
+        patch.setattr(im2col, "columns_for", columns_for)
         for name, algorithm in dispatch.ALGORITHMS.items():
-            stages = {stage: getattr(algorithm, stage) for stage in STAGES}
-            stages = {stage: recorded(name, function) for stage, function in stages.items() if function}
-            patch.setitem(dispatch.ALGORITHMS, name, algorithm._replace(**stages))
+            passes = {direction: getattr(algorithm, direction) for direction in PASSES}
+            passes = {direction: recorded(name, function) for direction, function in passes.items() if function}
+            patch.setitem(dispatch.ALGORITHMS, name, algorithm._replace(**passes))
         yield ran
 
 
-# name: a problem, its stage, and what is chosen for it where matrix products read arrays that overlap
+# name: a problem, its pass, and the algorithms chosen for it on a device with `strided_gemm`
+FORWARD, DATA, WEIGHT = PASSES
 CHOSEN = {
-    "rows that overlap": (problem_of((16, 8, 27, 25), (24, 8, 3, 3), padding=1), "forward", "im2col > rows"),
-    "rows, large kernel": (problem_of((8, 3, 33, 30), (16, 3, 7, 5), padding=2), "forward", "im2col > rows"),
-    "rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2, padding=3), "forward", "im2col > rows"),
-    "rows, stride 2 and 3": (problem_of((16, 3, 41, 40), (8, 3, 5, 5), stride=(2, 3)), "forward", "im2col > rows"),
+    "rows that overlap": (problem_of((16, 8, 27, 25), (24, 8, 3, 3), padding=1), FORWARD, "im2col > rows"),
+    "rows, large kernel": (problem_of((8, 3, 33, 30), (16, 3, 7, 5), padding=2), FORWARD, "im2col > rows"),
+    "rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2, padding=3), FORWARD, "im2col > rows"),
+    "rows, stride 2 and 3": (problem_of((16, 3, 41, 40), (8, 3, 5, 5), stride=(2, 3)), FORWARD, "im2col > rows"),
     "rows, dilation": (
-        problem_of((16, 8, 31, 30), (8, 8, 3, 3), padding=4, dilation=(3, 2)), "forward", "im2col > rows",
+        problem_of((16, 8, 31, 30), (8, 8, 3, 3), padding=4, dilation=(3, 2)), FORWARD, "im2col > rows",
     ),
     "rows, dilation beside a stride": (
-        problem_of((16, 8, 31, 30), (8, 8, 3, 3), stride=(1, 2), dilation=(3, 2)), "forward", "im2col > rows",
+        problem_of((16, 8, 31, 30), (8, 8, 3, 3), stride=(1, 2), dilation=(3, 2)), FORWARD, "im2col > rows",
     ),
-    "rows, groups": (problem_of((16, 16, 27, 25), (24, 4, 3, 3), padding=1, groups=4), "forward", "im2col > rows"),
-    "rows, depthwise": (problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), "forward", "im2col > rows"),
-    "rows, 1-d": (problem_of((40, 16, 501), (32, 16, 9), padding=4), "forward", "im2col > rows"),
-    "rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3), padding=1), "forward", "im2col > rows"),
-    "rows, 3-d, stride 2": (problem_of((4, 3, 33, 12, 11), (8, 3, 5, 3, 3), stride=2), "forward", "im2col > rows"),
-    "no rows: small": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), "forward", "im2col"),
-    "no rows: many out-channels": (problem_of((1, 3, 12, 40), (512, 3, 3, 3)), "forward", "im2col"),
+    "rows, groups": (problem_of((16, 16, 27, 25), (24, 4, 3, 3), padding=1, groups=4), FORWARD, "im2col > rows"),
+    "rows, depthwise": (problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), FORWARD, "im2col > rows"),
+    "rows, 1-d": (problem_of((40, 16, 501), (32, 16, 9), padding=4), FORWARD, "im2col > rows"),
+    "rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3), padding=1), FORWARD, "im2col > rows"),
+    "rows, 3-d, stride 2": (problem_of((4, 3, 33, 12, 11), (8, 3, 5, 3, 3), stride=2), FORWARD, "im2col > rows"),
+    "no rows: small": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), FORWARD, "im2col"),
+    "no rows: many out-channels": (problem_of((1, 3, 12, 40), (512, 3, 3, 3)), FORWARD, "im2col"),
     "no rows: stride and dilation": (
-        problem_of((16, 8, 41, 40), (8, 8, 3, 3), stride=2, dilation=2), "forward", "im2col",
+        problem_of((16, 8, 41, 40), (8, 8, 3, 3), stride=2, dilation=2), FORWARD, "im2col",
     ),
-    "no rows: 1x1": (problem_of((16, 8, 27, 25), (24, 8, 1, 1)), "forward", "im2col"),
-    "weight by rows": (problem_of((16, 3, 27, 25), (24, 3, 5, 5), padding=1), "weight", "im2col > rows"),
-    "weight by rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2), "weight", "im2col > rows"),
-    "weight by rows, dilation": (problem_of((16, 3, 31, 30), (8, 3, 3, 3), dilation=3), "weight", "im2col > rows"),
+    "no rows: 1x1": (problem_of((16, 8, 27, 25), (24, 8, 1, 1)), FORWARD, "im2col"),
+    "weight by rows": (problem_of((16, 3, 27, 25), (24, 3, 5, 5), padding=1), WEIGHT, "im2col > rows"),
+    "weight by rows, stride 2": (problem_of((16, 3, 41, 40), (8, 3, 7, 7), stride=2), WEIGHT, "im2col > rows"),
+    "weight by rows, dilation": (problem_of((16, 3, 31, 30), (8, 3, 3, 3), dilation=3), WEIGHT, "im2col > rows"),
     "weight by rows, depthwise": (
-        problem_of((24, 16, 27, 25), (16, 1, 3, 3), stride=(1, 2), groups=16), "weight", "im2col > rows",
+        problem_of((24, 16, 27, 25), (16, 1, 3, 3), stride=(1, 2), groups=16), WEIGHT, "im2col > rows",
     ),
-    "weight by rows, 1-d": (problem_of((300, 3, 101), (32, 3, 9), padding=4), "weight", "im2col > rows"),
-    "weight by rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3)), "weight", "im2col > rows"),
-    "weight by columns": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), "weight", "im2col"),
-    "phases of one": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), padding=1), "transpose", "phases > im2col > rows"),
+    "weight by rows, 1-d": (problem_of((300, 3, 101), (32, 3, 9), padding=4), WEIGHT, "im2col > rows"),
+    "weight by rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3)), WEIGHT, "im2col > rows"),
+    "weight by columns": (problem_of((2, 3, 6, 6), (8, 3, 3, 3), padding=1), WEIGHT, "im2col"),
+    "phases of one": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), padding=1), DATA, "polyphase > im2col > rows"),
     "phases of 4": (
-        problem_of((64, 16, 28, 27), (32, 16, 3, 3), stride=2, padding=1), "transpose", "phases > im2col > rows",
+        problem_of((64, 16, 28, 27), (32, 16, 3, 3), stride=2, padding=1), DATA, "polyphase > im2col > rows",
     ),
-    "phases of 9": (problem_of((64, 16, 40, 42), (32, 16, 5, 5), stride=3), "transpose", "phases > im2col"),
+    "phases of 9": (problem_of((64, 16, 40, 42), (32, 16, 5, 5), stride=3), DATA, "polyphase > im2col"),
     "phases, dilation shares a factor": (
-        problem_of((64, 32, 30, 31), (32, 32, 3, 3), stride=2, padding=2, dilation=2), "transpose", "phases > im2col",
+        problem_of((64, 32, 30, 31), (32, 32, 3, 3), stride=2, padding=2, dilation=2), DATA, "polyphase > im2col",
     ),
     "phases, stride 4 and dilation 6": (
-        problem_of((16, 64, 60, 61), (64, 32, 3, 3), stride=4, padding=6, dilation=6), "transpose", "phases > im2col",
+        problem_of((16, 64, 60, 61), (64, 32, 3, 3), stride=4, padding=6, dilation=6), DATA, "polyphase > im2col",
     ),
     "phases, kernel below the stride": (
-        problem_of((64, 64, 30, 31), (64, 64, 2, 2), stride=3), "transpose", "phases > im2col",
+        problem_of((64, 64, 30, 31), (64, 64, 2, 2), stride=3), DATA, "polyphase > im2col",
     ),
     "phases, unequal": (
-        problem_of((64, 32, 30, 31), (32, 32, 1, 4), stride=(2, 1), padding=(0, 3)), "transpose", "phases > im2col",
+        problem_of((64, 32, 30, 31), (32, 32, 1, 4), stride=(2, 1), padding=(0, 3)), DATA, "polyphase > im2col",
     ),
     "phases, padding beyond the kernel": (
-        problem_of((32, 32, 12, 13), (32, 32, 2, 3), stride=2, padding=(5, 7)), "transpose", "phases > im2col",
+        problem_of((32, 32, 12, 13), (32, 32, 2, 3), stride=2, padding=(5, 7)), DATA, "polyphase > im2col",
     ),
     "phases, groups": (
-        problem_of((64, 32, 28, 27), (64, 8, 3, 3), stride=2, padding=1, groups=4), "transpose", "phases > im2col",
+        problem_of((64, 32, 28, 27), (64, 8, 3, 3), stride=2, padding=1, groups=4), DATA, "polyphase > im2col",
     ),
-    "phases, 1-d": (problem_of((64, 32, 500), (32, 32, 9), stride=2, padding=4), "transpose", "phases > im2col"),
-    "phases, 3-d": (problem_of((8, 16, 12, 13, 11), (32, 16, 3, 3, 3), padding=1), "transpose", "phases > im2col"),
-    "fold: few channels": (problem_of((64, 3, 28, 27), (32, 3, 3, 3), padding=1), "transpose", "fold"),
-    "fold: small phases": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), stride=2), "transpose", "fold"),
-    "tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "forward", "winograd"),
-    "tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), "forward", "winograd"),
-    "tiles, 2x3": (problem_of((16, 64, 17, 18), (64, 64, 2, 3)), "forward", "winograd"),
-    "tiles, 1-d": (problem_of((32, 64, 101), (96, 64, 3), padding=1), "forward", "winograd"),
-    "tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), "forward", "winograd"),
+    "phases, 1-d": (problem_of((64, 32, 500), (32, 32, 9), stride=2, padding=4), DATA, "polyphase > im2col"),
+    "phases, 3-d": (problem_of((8, 16, 12, 13, 11), (32, 16, 3, 3, 3), padding=1), DATA, "polyphase > im2col"),
+    "col2im: few channels": (problem_of((64, 3, 28, 27), (32, 3, 3, 3), padding=1), DATA, "col2im"),
+    "col2im: small phases": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), stride=2), DATA, "col2im"),
+    "tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), FORWARD, "winograd"),
+    "tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), FORWARD, "winograd"),
+    "tiles, 2x3": (problem_of((16, 64, 17, 18), (64, 64, 2, 3)), FORWARD, "winograd"),
+    "tiles, 1-d": (problem_of((32, 64, 101), (96, 64, 3), padding=1), FORWARD, "winograd"),
+    "tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), FORWARD, "winograd"),
     "input gradient by tiles": (
-        problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "transpose", "phases > winograd",
+        problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), DATA, "polyphase > winograd",
     ),
     "input gradient by tiles, 1-d": (
-        problem_of((32, 64, 101), (96, 64, 3), padding=1), "transpose", "phases > winograd",
+        problem_of((32, 64, 101), (96, 64, 3), padding=1), DATA, "polyphase > winograd",
     ),
     "input gradient by tiles of phases": (
-        problem_of((16, 96, 29, 30), (96, 96, 5, 5), stride=2, padding=2), "transpose", "phases > winograd",
+        problem_of((16, 96, 29, 30), (96, 96, 5, 5), stride=2, padding=2), DATA, "polyphase > winograd",
     ),
-    "weight by tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), "weight", "winograd"),
-    "weight by tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), "weight", "winograd"),
-    "weight by tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), "weight", "winograd"),
-    "weight by taps": (problem_of((20, 16, 15, 14), (32, 16, 3, 3), padding=1), "weight", "taps"),
+    "weight by tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), WEIGHT, "winograd"),
+    "weight by tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), WEIGHT, "winograd"),
+    "weight by tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), WEIGHT, "winograd"),
+    "weight by taps": (problem_of((20, 16, 15, 14), (32, 16, 3, 3), padding=1), WEIGHT, "taps"),
     "weight by taps, stride 2 in the rows": (
-        problem_of((20, 16, 17, 14), (32, 16, 3, 3), stride=(2, 1), padding=1), "weight", "taps",
+        problem_of((20, 16, 17, 14), (32, 16, 3, 3), stride=(2, 1), padding=1), WEIGHT, "taps",
     ),
-    "weight by taps, dilation": (problem_of((40, 16, 15, 14), (32, 16, 2, 3), dilation=(2, 3)), "weight", "taps"),
-    "weight by taps, groups": (problem_of((20, 32, 15, 14), (64, 16, 3, 3), padding=1, groups=2), "weight", "taps"),
+    "weight by taps, dilation": (problem_of((40, 16, 15, 14), (32, 16, 2, 3), dilation=(2, 3)), WEIGHT, "taps"),
+    "weight by taps, groups": (problem_of((20, 32, 15, 14), (64, 16, 3, 3), padding=1, groups=2), WEIGHT, "taps"),
     "weight by taps, depthwise": (
-        problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), "weight", "taps",
+        problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), WEIGHT, "taps",
     ),
-    "weight by taps, 1-d": (problem_of((8, 16, 1024), (32, 16, 9), padding=4), "weight", "taps"),
-    "weight by taps, 3-d": (problem_of((40, 16, 9, 8, 7), (16, 16, 3, 3, 3), padding=1), "weight", "taps"),
+    "weight by taps, 1-d": (problem_of((8, 16, 1024), (32, 16, 9), padding=4), WEIGHT, "taps"),
+    "weight by taps, 3-d": (problem_of((40, 16, 9, 8, 7), (16, 16, 3, 3, 3), padding=1), WEIGHT, "taps"),
 }  # fmt: skip
 
 
-def chosen(device, stage, path):
-    """What is chosen for a problem of `CHOSEN` on a device: fewer ways where a product copies what overlaps."""
+def chosen(device, direction, path):
+    """The algorithms for a problem of `CHOSEN` on a device; there are fewer where matmul copies strided operands."""
     if device.strided_gemm:
         return path
     path = path.replace(" > rows", "").replace("> winograd", "> im2col")
-    return path if stage == "transpose" else "im2col"
+    return path if direction == "backward_data" else "im2col"
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_the_way_by_shape_is_reached_and_right(device, name):
-    problem, stage, path = CHOSEN[name]
+    problem, direction, path = CHOSEN[name]
     arrays = problem.values(dtype="float32")
-    if stage == "forward":
+    if direction == "forward":
         arrays += (np.arange(problem.out_channels).astype("float32"),)
-    expected = reference(stage, problem, *arrays[:3])
-    if stage == "forward":
+    expected = reference(direction, problem, *arrays[:3])
+    if direction == "forward":
         expected = expected + arrays[3].reshape(-1, *(1,) * problem.rank)
     with recording() as ran:
-        found = product(stage, problem, *map(device.asarray, arrays))
-    assert chosen(device, stage, path) in ran
-    outermost, _, inner = chosen(device, stage, path).partition(" > ")
+        result = pass_by_needle(direction, problem, *map(device.asarray, arrays))
+    assert chosen(device, direction, path) in ran
+    outermost, _, inner = chosen(device, direction, path).partition(" > ")
     assert {way.split(" > ")[0] for way in ran} == {outermost}
     assert inner or not any("rows" in way for way in ran)
-    assert (found.shape, found.dtype) == (expected.shape, "float32")
+    assert (result.shape, result.dtype) == (expected.shape, "float32")
     atol = 1e-5 if "winograd" in path else 3e-6
-    assert_allclose(device.to_host(found), expected, rtol=0, atol=atol * abs(expected).max())
+    assert_allclose(device.to_host(result), expected, rtol=0, atol=atol * abs(expected).max())
 
 
-EAGER = {  # limits that let small problems take the ways of large ones
-    "SHORTEST": {"forward": 1, "weight": 1}, "REORDERED": 0, "SMALL_PRODUCT": 40, "NARROWEST": 1, "SHARED": 1,
-    "WORTHWHILE": 1, "TRANSFORMATION": 0, "ROW": 1, "FEW": 0, "MANY": 10**6, "LARGE": 1, "memory": 2000,
+EAGER = {  # thresholds that let small problems take the ways of large ones
+    "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
+    "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
+    "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0,
+    "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
+    "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, **memory_limits(2000),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stage", STAGES)
-def test_small_problems_take_every_way(device, stage):
+@pytest.mark.parametrize("direction", PASSES)
+def test_small_problems_take_every_way(device, direction):
     seen = set()
 
     @settings(max_examples=600)
@@ -445,42 +411,42 @@ def test_small_problems_take_every_way(device, stage):
     def run(problem, dtype, orders):
         values = problem.values(dtype=dtype)
         arrays = [arrange(array, order, device) for array, order in zip(values, orders, strict=True)]
-        expected = product_by_loops(stage, problem, *(np.array(device.to_host(array), "float64") for array in arrays))
-        with limits(**EAGER), recording() as ran:
-            found = product(stage, problem, *arrays)
+        expected = pass_by_loops(direction, problem, *(np.array(device.to_host(array), "float64") for array in arrays))
+        with thresholds(**EAGER), recording() as ran:
+            result = pass_by_needle(direction, problem, *arrays)
         seen.update(ran)
         rtol, atol = PRECISION[dtype]
-        assert_allclose(device.to_host(found), expected, rtol=rtol, atol=atol)
+        assert_allclose(device.to_host(result), expected, rtol=rtol, atol=atol)
 
     run()
-    ways = {path for _, of, path in CHOSEN.values() if of == stage}
-    assert seen >= {chosen(device, stage, path) for path in ways}
+    ways = {path for _, of, path in CHOSEN.values() if of == direction}
+    assert seen >= {chosen(device, direction, path) for path in ways}
 
 
 @EACH
-def test_columns_do_not_overlap_where_products_copy_them(stage, name):
-    """A device says so by `strided_gemm`; by name every algorithm runs there too."""
+def test_columns_do_not_overlap_where_products_copy_them(direction, name):
+    """On a device without `strided_gemm`; every algorithm still runs there by name."""
     problem = REAL["first layer"]
     arrays = problem.values()
     with pytest.MonkeyPatch.context() as patch, recording() as ran:
         patch.setattr(ndl.cpu(), "strided_gemm", False)
-        found = product_by(name, stage, problem, *arrays)
+        result = run_named(name, direction, problem, *arrays)
     assert not any("rows" in way for way in ran)
-    close(found, reference(stage, problem, *arrays))
+    close(result, reference(direction, problem, *arrays))
 
 
 # ---- rounding --------------------------------------------------------------------------------------------------------
 
 
-def rounding(name, stage, problem):
+def rounding(name, direction, problem):
     """The root mean square of the errors in float32, over that of the values."""
     arrays = problem.values(dtype="float32")
-    exact = reference(stage, problem, *arrays)
-    error = product_by(name, stage, problem, *arrays) - exact
+    exact = reference(direction, problem, *arrays)
+    error = run_named(name, direction, problem, *arrays) - exact
     return np.sqrt((error**2).mean() / (exact**2).mean())
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("direction", PASSES)
 @pytest.mark.parametrize(
     ("most", "problem"),
     [
@@ -493,22 +459,22 @@ def rounding(name, stage, problem):
     ],
     ids=lambda value: str(getattr(value, "w_shape", value)),
 )
-def test_the_rounding_errors_of_tiles_are_a_small_multiple(stage, most, problem):
-    """Of those of the plain sum: up to 3 times along one axis, 7 along two, 15 along three."""
-    assert rounding("winograd", stage, problem) < most * rounding(
-        "fold" if stage == "transpose" else "im2col", stage, problem
+def test_the_rounding_errors_of_tiles_are_a_small_multiple(direction, most, problem):
+    """At most 3 times the error of the plain sum along one axis, 7 along two, 15 along three."""
+    assert rounding("winograd", direction, problem) < most * rounding(
+        "col2im" if direction == "backward_data" else "im2col", direction, problem
     )
 
 
 def test_the_points_of_tiles_halve_the_rounding_errors(monkeypatch):
-    """Of those at 0, 1, -1, 2, -2, which come first to mind."""
+    """Half the error of the obvious points 0, 1, -1, 2, -2."""
     problem = problem_of((8, 64, 16, 16), (64, 64, 3, 3), padding=1)
-    found = {stage: rounding("winograd", stage, problem) for stage in STAGES}
+    result = {direction: rounding("winograd", direction, problem) for direction in PASSES}
     monkeypatch.setattr(winograd, "POINTS", (0, 1, -1, 2, -2))
     winograd.matrices.cache_clear()
     try:
-        for stage, error in found.items():
-            assert rounding("winograd", stage, problem) > 1.8 * error
+        for direction, error in result.items():
+            assert rounding("winograd", direction, problem) > 1.8 * error
     finally:
         winograd.matrices.cache_clear()
 
@@ -516,8 +482,8 @@ def test_the_points_of_tiles_halve_the_rounding_errors(monkeypatch):
 def test_double_precision_keeps_the_plain_sum():
     problem, _, _ = CHOSEN["tiles"]
     with recording() as ran:
-        for stage in STAGES:
-            product(stage, problem, *problem.values())
+        for direction in PASSES:
+            pass_by_needle(direction, problem, *problem.values())
     assert "winograd" not in str(ran)
 
 
@@ -526,7 +492,7 @@ def test_double_precision_keeps_the_plain_sum():
 
 @pytest.fixture(params=[1, 2, 3])
 def count(request):
-    """BLAS with that number of threads, and convolutions shared out over as many."""
+    """BLAS with that number of threads; needle uses as many."""
     with threadpool_limits(request.param, user_api="blas"):
         if parallel.worker_count() != request.param:
             pytest.skip("no BLAS whose threads can be set")
@@ -534,28 +500,28 @@ def count(request):
 
 
 def assert_the_same_with_threads(compute):
-    """With threads the same to rounding as with one, and the same bits every time."""
-    found = compute()
+    """Threads give the same to rounding as one thread, and the same bits every time."""
+    result = compute()
     with threadpool_limits(1, user_api="blas"):
         alone = compute()
-    assert_allclose(found, alone, rtol=0, atol=1e-5 * abs(alone).max())
+    assert_allclose(result, alone, rtol=0, atol=1e-5 * abs(alone).max())
     for _ in range(3):
-        assert compute().tobytes() == found.tobytes()
+        assert compute().tobytes() == result.tobytes()
 
 
 @EACH
-def test_threads_give_the_same(count, stage, name):
-    with limits(memory=1 << 15, SHARED=1):
+def test_threads_give_the_same(count, direction, name):
+    with thresholds(**memory_limits(1 << 15), PARALLEL_CONV_MACS=1):
         for problem in REAL.values():
             arrays = problem.values(dtype="float32")
-            assert_the_same_with_threads(lambda: product_by(name, stage, problem, *arrays))  # noqa: B023
+            assert_the_same_with_threads(lambda: run_named(name, direction, problem, *arrays))  # noqa: B023
 
 
 @pytest.mark.parametrize("name", CHOSEN)
 def test_threads_give_the_same_by_shape(count, name):
-    problem, stage, _ = CHOSEN[name]
+    problem, direction, _ = CHOSEN[name]
     arrays = problem.values(dtype="float32")
-    assert_the_same_with_threads(lambda: product(stage, problem, *arrays))
+    assert_the_same_with_threads(lambda: pass_by_needle(direction, problem, *arrays))
 
 
 # ---- the choice by name ----------------------------------------------------------------------------------------------
@@ -563,7 +529,7 @@ def test_threads_give_the_same_by_shape(count, name):
 
 @pytest.fixture
 def calls():
-    """The names of the algorithms that have run, in order; not of those that run within another."""
+    """The names of the algorithms that ran, in order, without those that ran within another."""
 
     class Outermost:
         def __init__(self, ran):
@@ -589,27 +555,27 @@ def step(device, *, stride=1, groups=1, kernel=3):
 
 
 def default_step(device, calls, **options):
-    """The names that a step runs by shape."""
+    """The algorithms that a step runs, chosen by shape."""
     calls()
     step(device, **options)
     return calls()
 
 
 def named(name, default):
-    """The names that a step runs by a name, with those by shape for what it has not."""
-    return [name if name in names else other for names, other in zip(STAGES.values(), default, strict=True)]
+    """The algorithms that a step runs by a name; those chosen by shape for passes that it does not implement."""
+    return [name if name in names else other for names, other in zip(IMPLEMENTED.values(), default, strict=True)]
 
 
 def test_every_algorithm_has_its_tests():
-    for stage, names in STAGES.items():
-        assert [name for name, entry in dispatch.ALGORITHMS.items() if getattr(entry, stage)] == [*names]
-    assert tuple(STAGES) == dispatch.STAGES
+    for direction, names in IMPLEMENTED.items():
+        assert [name for name, entry in dispatch.ALGORITHMS.items() if getattr(entry, direction)] == [*names]
+    assert tuple(PASSES) == dispatch.PASSES
 
 
 def test_the_table_of_algorithms_is_that_of_the_names():
     rows = [line.split("|")[1:-1] for line in kernels.conv_algorithm.__doc__.splitlines() if " | " in line][2:]
     listed = {name.strip(): [bool(cell.strip()) for cell in cells] for name, *cells in rows}
-    assert listed == {name: [name in names for names in STAGES.values()] for name in dispatch.ALGORITHMS}
+    assert listed == {name: [name in names for names in IMPLEMENTED.values()] for name in dispatch.ALGORITHMS}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -633,72 +599,56 @@ def test_where_winograd_does_not_fit_the_shapes_choose(device, calls, options):
     assert calls() == default
 
 
-MARKS = {  # a function of the kernels that only this algorithm of its stage calls
-    "forward": {
-        "im2col": ("columns", "correlate"),
-        "winograd": ("winograd", "correlate"),
-        "taps": ("taps", "correlate_by_taps"),
-        "contraction": ("alternatives", "correlate_by_contraction"),
-    },
-    "transpose": {
-        "winograd": ("winograd", "correlate"),
-        "phases": ("phases", "transpose_by_phases"),
-        "fold": ("folding", "transpose_by_fold"),
-        "convolution": ("alternatives", "transpose_by_convolution"),
-    },
-    "weight": {
-        "im2col": ("columns", "correlate_weight"),
-        "winograd": ("winograd", "correlate_weight"),
-        "taps": ("taps", "weight_by_taps"),
-        "convolution": ("alternatives", "weight_by_convolution"),
-    },
-}
+MODULES = {"tensordot": "reference", "convolution": "reference"}  # others have the name of their algorithm
 
 
 @EACH
-def test_a_name_means_what_it_says(device, stage, name):
-    """Of the functions that mark an algorithm exactly the right ones are entered, however they are reached."""
+def test_a_name_means_what_it_says(device, direction, name):
+    """The pass of that algorithm's module is entered, and that of no other."""
+    marks = {other: (MODULES.get(other, other), direction) for other in IMPLEMENTED[direction]}
+    if direction == "backward_data":
+        marks["winograd"] = ("winograd", "forward")  # within polyphase
     entered = set()
 
     def profile(frame, event, argument):
-        entered.add((frame.f_globals["__name__"].rpartition(".")[2], frame.f_code.co_name))
+        entered.add((frame.f_globals.get("__name__", "").rpartition(".")[2], frame.f_code.co_name))
 
     problem = problem_of((2, 3, 5, 5), (4, 3, 3, 3), padding=1)
     arrays = [device.asarray(array) for array in problem.values()]
     sys.setprofile(profile)
     try:
-        product_by(name, stage, problem, *arrays)
+        run_named(name, direction, problem, *arrays)
     finally:
         sys.setprofile(None)
-    found = [other for other, mark in MARKS[stage].items() if mark in entered]
-    assert found == (["winograd", "phases"] if (stage, name) == ("transpose", "winograd") else [name])
+    ran = [other for other, mark in marks.items() if mark in entered]
+    assert ran == (["winograd", "polyphase"] if (direction, name) == ("backward_data", "winograd") else [name])
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_without_a_name_the_shapes_choose_one_for_each_stage(device, calls, groups, stride):
-    found = default_step(device, calls, groups=groups, stride=stride)
-    for name, names in zip(found, STAGES.values(), strict=True):
+def test_without_a_name_the_shapes_choose_one_for_each_pass(device, calls, groups, stride):
+    result = default_step(device, calls, groups=groups, stride=stride)
+    for name, names in zip(result, IMPLEMENTED.values(), strict=True):
         assert name in names
 
 
 def test_names_nest_and_come_back(device, calls):
     default = default_step(device, calls)
-    found = []
-    with ndl.conv_algorithm("contraction"):
+    result = []
+    with ndl.conv_algorithm("tensordot"):
         with ndl.conv_algorithm("taps"), ndl.conv_algorithm("convolution"):
             step(device)
-            found.append(calls())
+            result.append(calls())
         step(device)
-        found.append(calls())
-        with ndl.conv_algorithm("fold"):
+        result.append(calls())
+        with ndl.conv_algorithm("col2im"):
             step(device)
-            found.append(calls())
+            result.append(calls())
     step(device)
-    assert [*found, calls()] == [
+    assert [*result, calls()] == [
         ["taps", "convolution", "convolution"],
-        ["contraction", *default[1:]],
-        ["contraction", "fold", default[2]],
+        ["tensordot", *default[1:]],
+        ["tensordot", "col2im", default[2]],
         default,
     ]
 
@@ -712,14 +662,27 @@ def test_names_come_back_after_an_exception(device, calls, names):
 
 
 def test_a_refused_name_changes_nothing(device, calls):
-    with ndl.conv_algorithm("contraction"):
+    with ndl.conv_algorithm("tensordot"):
         with pytest.raises(ValueError, match="conv_algorithm"), ndl.conv_algorithm("fft"):
             pytest.fail("the block must not run")
         step(device)
-    assert calls()[0] == "contraction"
+    assert calls()[0] == "tensordot"
 
 
-@pytest.mark.parametrize("name", ["fft", "IM2COL", "", None, 3, ["taps"], ("fold", "taps")])
+@pytest.mark.parametrize(
+    ("former", "name"), [("contraction", "tensordot"), ("phases", "polyphase"), ("fold", "col2im")]
+)
+def test_former_names_keep_working(device, calls, former, name):
+    with ndl.conv_algorithm(name):
+        step(device)
+    expected = calls()
+    with ndl.conv_algorithm(former):
+        step(device)
+    assert name in expected
+    assert calls() == expected
+
+
+@pytest.mark.parametrize("name", ["fft", "IM2COL", "", None, 3, ["taps"], ("col2im", "taps")])
 def test_another_name_is_refused(name):
     names = ", ".join(map(repr, dispatch.ALGORITHMS))
     rule = f"conv_algorithm: name must be one of {names}, but got {name!r}"
@@ -729,15 +692,15 @@ def test_another_name_is_refused(name):
 
 def test_a_name_may_decorate_a_function(device, calls):
     default = default_step(device, calls)
-    decorated = ndl.conv_algorithm("contraction")(step)
+    decorated = ndl.conv_algorithm("tensordot")(step)
     for _ in range(2):
         decorated(device)
-        assert calls() == ["contraction", *default[1:]]
+        assert calls() == ["tensordot", *default[1:]]
     assert default_step(device, calls) == default
 
 
 def test_a_name_holds_for_its_thread_only(device, calls):
-    """Neither does a thread see the name of the one that started it, nor the other way round."""
+    """A thread does not see the name set by the one that started it, nor the other way round."""
     begun, done = threading.Event(), threading.Event()
     seen = {}
 
@@ -749,7 +712,7 @@ def test_a_name_holds_for_its_thread_only(device, calls):
             seen["own"] = default_step(device, calls)
 
     default = default_step(device, calls)
-    with ndl.conv_algorithm("contraction"):
+    with ndl.conv_algorithm("tensordot"):
         thread = threading.Thread(target=work)
         thread.start()
         assert begun.wait(10)
@@ -758,16 +721,16 @@ def test_a_name_holds_for_its_thread_only(device, calls):
         thread.join(10)
     assert seen == {
         "inherited": default,
-        "while the other has a name": ["contraction", *default[1:]],
+        "while the other has a name": ["tensordot", *default[1:]],
         "own": ["taps", "convolution", "convolution"],
     }
 
 
 def test_the_name_is_that_of_the_moment_of_the_computation(device, calls):
-    """The forward pass takes what holds when it is called, the backward pass what holds when that one is."""
+    """The forward pass uses the name set when it is called, and so does the backward pass."""
     x = ndl.Tensor(np.random.randn(1, 2, 5), device=device)
     w = ndl.Tensor(np.random.randn(3, 2, 3), device=device)
-    with ndl.conv_algorithm("taps"), ndl.conv_algorithm("fold"):
+    with ndl.conv_algorithm("taps"), ndl.conv_algorithm("col2im"):
         y = ndl.conv1d(x, w)
     with ndl.conv_algorithm("convolution"):
         y.sum().backward()
@@ -776,7 +739,7 @@ def test_the_name_is_that_of_the_moment_of_the_computation(device, calls):
 
 @given(problem=problems(symmetric=True))
 def test_equal_windows_give_equal_results_whatever_their_groups(device, problem):
-    """Depthwise, where the default changes over to another algorithm, against the same with the kernel spread out."""
+    """A depthwise convolution, and the dense one with the same kernel on the diagonal, which takes other algorithms."""
     groups = problem.window.groups
     problem = replace(problem, channels=groups, window=problem.window)
     x, w, y = problem.values()
@@ -785,9 +748,9 @@ def test_equal_windows_give_equal_results_whatever_their_groups(device, problem)
     for o in range(problem.out_channels):
         block[o, o // share] = w[o, 0]
     dense = replace(problem.window, groups=1)
-    found = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
+    result = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
     expected = kernels.correlate(device.asarray(x), device.asarray(block), dense)
-    close(device.to_host(found), device.to_host(expected))
-    found = kernels.correlate_transpose(device.asarray(y), device.asarray(w), problem.window, problem.size)
+    close(device.to_host(result), device.to_host(expected))
+    result = kernels.correlate_transpose(device.asarray(y), device.asarray(w), problem.window, problem.size)
     expected = kernels.correlate_transpose(device.asarray(y), device.asarray(block), dense, problem.size)
-    close(device.to_host(found), device.to_host(expected))
+    close(device.to_host(result), device.to_host(expected))

@@ -1,4 +1,4 @@
-"""The three products of a convolution, held against loops, against torch, and against each other."""
+"""The three passes of a convolution, held against loops, against torch, and against each other."""
 
 from __future__ import annotations
 
@@ -16,70 +16,26 @@ from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import ThreadpoolController
 
 from needle import kernels
-from needle.backend import device as needle_device
 from needle.kernels import Window
 from needle.kernels.conv import dispatch
+from tests.kernels.oracles import passes_by_loops, passes_by_needle, passes_by_torch
+from tests.kernels.thresholds import thresholds
 from tests.kernels.windows import ORDERS, Problem, arrange, is_batch_innermost, orders, problems
 
-TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
-def products(problem, x, w, y):
-    """y, x and w as needle computes each of them from the other two."""
-    window = problem.window
-    return (
-        kernels.correlate(x, w, window),
-        kernels.correlate_transpose(y, w, window, problem.size),
-        kernels.correlate_weight(x, y, window, problem.kernel),
-    )
-
-
-def host_products(problem, x, w, y, device):
-    """The same of host arrays, on a device and back."""
-    found = products(problem, *map(device.asarray, (x, w, y)))
-    return tuple(device.to_host(array) for array in found)
-
-
-def products_by_loops(problem, x, w, y):
-    """The same by the definition: one loop over all triples of elements that meet, of any rank."""
-    window = problem.window
-    out_per_group, per_group = problem.out_channels // window.groups, problem.channels // window.groups
-    found_y, found_x, found_w = np.zeros(problem.y_shape), np.zeros(problem.x_shape), np.zeros(problem.w_shape)
-    for o, c, *k in np.ndindex(problem.w_shape):
-        channel = o // out_per_group * per_group + c
-        for p in np.ndindex(problem.output):
-            place = [
-                i * s + j * d - before
-                for i, j, s, d, (before, _) in zip(p, k, window.stride, window.dilation, window.padding, strict=True)
-            ]
-            if all(0 <= i < n for i, n in zip(place, problem.size, strict=True)):
-                for n in range(problem.batch):
-                    at_y, at_x, at_w = (n, o, *p), (n, channel, *place), (o, c, *k)
-                    found_y[at_y] += x[at_x] * w[at_w]
-                    found_x[at_x] += y[at_y] * w[at_w]
-                    found_w[at_w] += x[at_x] * y[at_y]
-    return found_y, found_x, found_w
-
-
-def products_by_torch(problem, x, w, y):
-    """The same by torch's convolution and its gradients."""
-    window = problem.window
-    x, w = (torch.tensor(array, requires_grad=True) for array in (x, w))
-    pads = [n for pair in reversed(window.padding) for n in pair]
-    found_y = TORCH_CONV[problem.rank - 1](
-        torch.nn.functional.pad(x, pads), w, None, window.stride, 0, window.dilation, window.groups
-    )
-    found_x, found_w = torch.autograd.grad(found_y, (x, w), torch.tensor(y))
-    return found_y.detach().numpy(), found_x.numpy(), found_w.numpy()
+def on_device(problem, x, w, y, device):
+    """The three passes of host arrays, computed on a device and brought back."""
+    return tuple(device.to_host(array) for array in passes_by_needle(problem, *map(device.asarray, (x, w, y))))
 
 
 def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, seed=0):
-    """A Problem from shapes; what torch makes of them tells its output."""
+    """A Problem from shapes; torch says the size of its output."""
     window = Window(stride, padding, dilation, groups)
     before, after = zip(*padding, strict=True)
-    whole = torch.zeros(x[0], x[1], *np.add(x[2:], np.add(before, after)))
-    y = torch.nn.functional.conv2d(whole, torch.zeros(w), None, stride, 0, dilation, groups)
+    padded = torch.zeros(x[0], x[1], *np.add(x[2:], np.add(before, after)))
+    y = torch.nn.functional.conv2d(padded, torch.zeros(w), None, stride, 0, dilation, groups)
     return Problem(window, x[0], x[1], w[0], x[2:], w[2:], tuple(y.shape[2:]), seed)
 
 
@@ -87,11 +43,11 @@ def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1)
 
 
 @given(problems(), orders, orders, orders)
-def test_they_are_the_loops(device, problem, x_order, w_order, y_order):
+def test_each_pass_is_the_loops(device, problem, x_order, w_order, y_order):
     ordered = zip(problem.values(), (x_order, w_order, y_order), strict=True)
     arrays = [arrange(values, order, device) for values, order in ordered]
-    found = products(problem, *arrays)
-    expected = products_by_loops(problem, *(np.array(device.to_host(array)) for array in arrays))
+    found = passes_by_needle(problem, *arrays)
+    expected = passes_by_loops(problem, *(np.array(device.to_host(array)) for array in arrays))
     for result, loops in zip(found, expected, strict=True):
         assert result.shape == loops.shape
         assert result.dtype == "float64"
@@ -99,16 +55,14 @@ def test_they_are_the_loops(device, problem, x_order, w_order, y_order):
 
 
 @given(problems(batches=(0, 9)))
-def test_they_are_those_of_torch(device, problem):
+def test_each_pass_is_that_of_torch(device, problem):
     arrays = problem.values()
-    for result, expected in zip(
-        host_products(problem, *arrays, device), products_by_torch(problem, *arrays), strict=True
-    ):
+    for result, expected in zip(on_device(problem, *arrays, device), passes_by_torch(problem, *arrays), strict=True):
         assert result.shape == expected.shape
         close(result, expected)
 
 
-# Shapes as in real networks, where the columns take more than a core's cache and a batch is not a handful.
+# Shapes as in real networks: columns larger than a core's cache, and batches of more than a few images.
 REAL = {
     "first layer": problem_2d(x=(32, 1, 28, 28), w=(8, 1, 3, 3), padding=((1, 1), (1, 1))),
     "3x3": problem_2d(x=(16, 16, 15, 13), w=(32, 16, 3, 3), padding=((1, 1), (1, 1))),
@@ -137,15 +91,13 @@ REAL = {
 def test_shapes_as_in_networks(device, name):
     problem = REAL[name]
     arrays = problem.values()
-    for result, expected in zip(
-        host_products(problem, *arrays, device), products_by_torch(problem, *arrays), strict=True
-    ):
+    for result, expected in zip(on_device(problem, *arrays, device), passes_by_torch(problem, *arrays), strict=True):
         assert_allclose(result, expected, rtol=1e-10, atol=1e-10 * (1 + abs(expected).max()))
 
 
 @given(problems(batches=(0, 0)))
 def test_an_empty_batch(device, problem):
-    y, x, w = host_products(problem, *problem.values(), device)
+    y, x, w = on_device(problem, *problem.values(), device)
     assert (y.shape, x.shape) == (problem.y_shape, problem.x_shape)
     assert_array_equal(w, np.zeros(problem.w_shape))
 
@@ -157,7 +109,7 @@ def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
     problem = Problem(Window((1, 1), ((0, 0), (0, 0)), (1, 1), 2), 3, channels, out_channels, (5, 5), kernel, output)
     for _ in range(3):  # memory that was used before is not zero
         device.xp.full((4096,), np.nan, "float64")
-    y, x, w = host_products(problem, *problem.values(), device)
+    y, x, w = on_device(problem, *problem.values(), device)
     assert_array_equal(y, np.zeros(problem.y_shape))
     assert_array_equal(x, np.zeros(problem.x_shape))
     assert_array_equal(w, np.zeros(problem.w_shape))
@@ -165,13 +117,13 @@ def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
 
 @given(problems(), st.integers(0, 8))
 def test_an_infinity_reaches_only_what_it_meets(device, problem, place):
-    """Padding and what a stride leaves over are not read, and nothing is multiplied that does not meet."""
+    """Nothing multiplies padding, or elements beyond the last window."""
     x, w, _ = problem.values()
     x, w = abs(x) + 1, abs(w) + 1
     x.flat[place % x.size] = np.inf
     y = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
     ones = np.ones(problem.w_shape)
-    met, _, _ = products_by_loops(problem, np.isinf(x).astype(float), ones, np.zeros(problem.y_shape))
+    met, _, _ = passes_by_loops(problem, np.isinf(x).astype(float), ones, np.zeros(problem.y_shape))
     assert_array_equal(np.isinf(device.to_host(y)), met > 0)
     assert not np.isnan(device.to_host(y)).any()
 
@@ -186,7 +138,7 @@ def inner(a, b):
 @given(problems())
 def test_they_are_one_trilinear_form(device, problem):
     x, w, y = problem.values()
-    found_y, found_x, found_w = host_products(problem, x, w, y, device)
+    found_y, found_x, found_w = on_device(problem, x, w, y, device)
     close(inner(y, found_y), inner(found_x, x))
     close(inner(y, found_y), inner(found_w, w))
 
@@ -197,9 +149,9 @@ def test_each_is_linear_in_both_arguments(device, problem, factor, seed):
     for moved in range(3):  # x, w or y becomes a sum
         mixed = [a + factor * b if i == moved else a for i, (a, b) in enumerate(zip(first, second, strict=True))]
         other = [b if i == moved else a for i, (a, b) in enumerate(zip(first, second, strict=True))]
-        whole, one, two = (host_products(problem, *arrays, device) for arrays in (mixed, first, other))
-        for result in {0: (0, 2), 1: (0, 1), 2: (1, 2)}[moved]:  # the products that read it
-            close(whole[result], one[result] + factor * two[result])
+        both, one, two = (on_device(problem, *arrays, device) for arrays in (mixed, first, other))
+        for result in {0: (0, 2), 1: (0, 1), 2: (1, 2)}[moved]:  # the passes that read it
+            close(both[result], one[result] + factor * two[result])
 
 
 @given(problems(), st.integers(1, 3), st.data())
@@ -217,9 +169,9 @@ def test_a_shifted_input_gives_a_shifted_output(device, problem, steps, data):
 def test_padding_is_zeros_around_the_input(device, problem):
     x, w, y = problem.values()
     window = problem.window
-    whole = np.pad(x, [(0, 0), (0, 0), *window.padding])
-    bare = replace(problem, window=replace(window, padding=((0, 0),) * problem.rank), size=whole.shape[2:])
-    found, expected = host_products(problem, x, w, y, device), host_products(bare, whole, w, y, device)
+    padded = np.pad(x, [(0, 0), (0, 0), *window.padding])
+    bare = replace(problem, window=replace(window, padding=((0, 0),) * problem.rank), size=padded.shape[2:])
+    found, expected = on_device(problem, x, w, y, device), on_device(bare, padded, w, y, device)
     close(found[0], expected[0])
     parts = (slice(before, before + n) for n, (before, _) in zip(problem.size, window.padding, strict=True))
     close(found[1], expected[1][(slice(None), slice(None), *parts)])
@@ -234,7 +186,7 @@ def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
     spread = np.zeros((*w.shape[:2], *extent))
     spread[elements] = w
     dense = replace(problem, window=replace(window, dilation=(1,) * problem.rank), kernel=extent)
-    found, expected = host_products(problem, x, w, y, device), host_products(dense, x, spread, y, device)
+    found, expected = on_device(problem, x, w, y, device), on_device(dense, x, spread, y, device)
     close(found[0], expected[0])
     close(found[1], expected[1])
     close(found[2], expected[2][elements])
@@ -260,8 +212,8 @@ def test_groups_are_separate_convolutions(device, problem):
         out_channels=problem.out_channels // groups,
     )
     parts = zip(np.split(x, groups, 1), np.split(w, groups, 0), np.split(y, groups, 1), strict=True)
-    separate = [host_products(one, *part, device) for part in parts]
-    found = host_products(problem, x, w, y, device)
+    separate = [on_device(one, *part, device) for part in parts]
+    found = on_device(problem, x, w, y, device)
     for result, each, axis in zip(found, zip(*separate, strict=True), (1, 1, 0), strict=True):
         close(result, np.concatenate(each, axis))
 
@@ -270,8 +222,8 @@ def test_groups_are_separate_convolutions(device, problem):
 def test_images_are_separate_convolutions(device, problem):
     x, w, y = problem.values()
     one = replace(problem, batch=1)
-    separate = [host_products(one, x[n : n + 1], w, y[n : n + 1], device) for n in range(problem.batch)]
-    found = host_products(problem, x, w, y, device)
+    separate = [on_device(one, x[n : n + 1], w, y[n : n + 1], device) for n in range(problem.batch)]
+    found = on_device(problem, x, w, y, device)
     close(found[0], np.concatenate([each[0] for each in separate]))
     close(found[1], np.concatenate([each[1] for each in separate]))
     close(found[2], sum(each[2] for each in separate))
@@ -279,9 +231,9 @@ def test_images_are_separate_convolutions(device, problem):
 
 @given(problems())
 def test_exchanged_axes_give_exchanged_results(device, problem):
-    """No axis is special: the window with its axes in reverse order on arrays with their axes in reverse order."""
+    """No axis is special: reversing the axes of the window and of the arrays reverses those of the results."""
     window = problem.window
-    turned = replace(
+    reversed_axes = replace(
         problem,
         window=Window(window.stride[::-1], window.padding[::-1], window.dilation[::-1], window.groups),
         size=problem.size[::-1],
@@ -290,9 +242,9 @@ def test_exchanged_axes_give_exchanged_results(device, problem):
     )
     axes = (0, 1, *range(problem.rank + 1, 1, -1))
     arrays = problem.values()
-    found = host_products(problem, *arrays, device)
+    found = on_device(problem, *arrays, device)
     for result, expected in zip(
-        host_products(turned, *(array.transpose(axes) for array in arrays), device), found, strict=True
+        on_device(reversed_axes, *(array.transpose(axes) for array in arrays), device), found, strict=True
     ):
         close(result.transpose(axes), expected)
 
@@ -303,8 +255,8 @@ def test_exchanged_axes_give_exchanged_results(device, problem):
 @given(problems(), orders)
 def test_single_precision_stays_single(device, problem, order):
     arrays = [arrange(values, order, device) for values in problem.values(dtype="float32")]
-    exact = products_by_torch(problem, *(np.array(device.to_host(array), "float64") for array in arrays))
-    for result, expected in zip(products(problem, *arrays), exact, strict=True):
+    exact = passes_by_torch(problem, *(np.array(device.to_host(array), "float64") for array in arrays))
+    for result, expected in zip(passes_by_needle(problem, *arrays), exact, strict=True):
         assert result.dtype == "float32"
         assert_allclose(device.to_host(result), expected, rtol=1e-5, atol=1e-4)
 
@@ -313,8 +265,8 @@ def test_single_precision_stays_single(device, problem, order):
 def test_single_precision_is_as_exact_as_its_sums_allow(device, name):
     problem = REAL[name]
     arrays = problem.values(dtype="float32")
-    exact = products_by_torch(problem, *(array.astype("float64") for array in arrays))
-    for result, expected in zip(host_products(problem, *arrays, device), exact, strict=True):
+    exact = passes_by_torch(problem, *(array.astype("float64") for array in arrays))
+    for result, expected in zip(on_device(problem, *arrays, device), exact, strict=True):
         assert result.dtype == "float32"
         assert_allclose(result, expected, rtol=0, atol=3e-6 * abs(expected).max())
 
@@ -327,14 +279,14 @@ def test_half_precision_accumulates_in_single(device, kernel):
     """
     problem = problem_2d(x=(8, 256, 12, 12), w=(256, 256, *kernel))
     arrays = [(abs(array) / 32).astype("float16") for array in problem.values()]
-    exact = products_by_torch(problem, *(array.astype("float64") for array in arrays))
-    for result, expected in zip(host_products(problem, *arrays, device), exact, strict=True):
+    exact = passes_by_torch(problem, *(array.astype("float64") for array in arrays))
+    for result, expected in zip(on_device(problem, *arrays, device), exact, strict=True):
         assert result.dtype == "float16"
         assert_allclose(result, expected.astype("float16"), rtol=2**-10)
 
 
 def test_half_precision_keeps_what_is_small_beside_a_large_sum(device):
-    """2048 + 0.5 is 2048 in half precision: sixty-four halves would be lost, one after the other."""
+    """2048 + 0.5 is 2048 in half precision: 64 terms of 0.5 would be lost, one after the other."""
     window = Window((1,), ((0, 0),), (1,))
     line = np.full((1, 1, 65), 0.5, "float16")
     line[..., 0] = 2048
@@ -367,7 +319,7 @@ def test_half_precision_passes_through_sums_beyond_its_range(device):
 @pytest.mark.parametrize("order", ["row-major", "batch-innermost"])
 def test_results_are_batch_innermost(device, name, order):
     problem = REAL[name]
-    y, x, _ = products(problem, *(arrange(array, order, device) for array in problem.values(dtype="float32")))
+    y, x, _ = passes_by_needle(problem, *(arrange(array, order, device) for array in problem.values(dtype="float32")))
     assert y.transpose((*range(1, y.ndim), 0)).flags.c_contiguous
     assert is_batch_innermost(x)
 
@@ -375,11 +327,10 @@ def test_results_are_batch_innermost(device, name, order):
 @given(problems(batches=(0, 3)), st.sampled_from([1, 100, 300, 1000, 3000]))
 def test_blocks_of_any_size_give_the_same(device, problem, size):
     arrays = problem.values()
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(needle_device, "BLOCK_BYTES", 1 << 40)
-        whole = host_products(problem, *arrays, device)
-        monkeypatch.setattr(needle_device, "BLOCK_BYTES", size)
-        for result, expected in zip(host_products(problem, *arrays, device), whole, strict=True):
+    with thresholds(BLOCK_BYTES=1 << 40):
+        undivided = on_device(problem, *arrays, device)
+    with thresholds(BLOCK_BYTES=size):
+        for result, expected in zip(on_device(problem, *arrays, device), undivided, strict=True):
             close(result, expected)
 
 
@@ -387,18 +338,18 @@ def test_blocks_of_any_size_give_the_same(device, problem, size):
 def test_arguments_are_only_read(device, problem, order):
     arrays = [arrange(values, order, device) for values in problem.values()]
     before = [np.array(device.to_host(array)) for array in arrays]
-    products(problem, *arrays)
+    passes_by_needle(problem, *arrays)
     for array, values in zip(arrays, before, strict=True):
         assert_array_equal(device.to_host(array), values)
 
 
 @given(problems(), st.sampled_from(ORDERS[:-1]))
 def test_results_have_memory_of_their_own(device, problem, order):
-    """Neither the arguments nor a later call reach into a result, though kernels may keep memory for their columns."""
+    """Results share no memory with the arguments or with those of a later call."""
     arrays = [arrange(values, order, device) for values in problem.values()]
-    results = products(problem, *arrays)
+    results = passes_by_needle(problem, *arrays)
     before = [np.array(device.to_host(result)) for result in results]
-    products(problem, *(array + 1 for array in arrays))
+    passes_by_needle(problem, *(array + 1 for array in arrays))
     for array in arrays:
         array[...] = 7
     for result, values in zip(results, before, strict=True):
@@ -410,11 +361,11 @@ def test_results_have_memory_of_their_own(device, problem, order):
 
 @pytest.mark.parametrize("name", ["3x3", "dilated", "5x5 of one large image"])
 def test_threads_do_not_meet(device, name):
-    """Convolutions of one shape at a time, which would share what a kernel keeps for its columns."""
+    """Convolutions of one shape run at the same time in two threads."""
     tasks = [(problem, *problem.values()) for problem in (replace(REAL[name], seed=seed) for seed in range(8))]
-    alone = [host_products(*task, device) for task in tasks]
+    alone = [on_device(*task, device) for task in tasks]
     with ThreadPoolExecutor(2) as pool:
-        together = list(pool.map(lambda task: host_products(*task, device), tasks))
+        together = list(pool.map(lambda task: on_device(*task, device), tasks))
     for found, expected in zip(together, alone, strict=True):
         for result, values in zip(found, expected, strict=True):
             close(result, values)
@@ -423,32 +374,32 @@ def test_threads_do_not_meet(device, name):
 @pytest.mark.parametrize("paired", [0, 1 << 40], ids=["one after another", "side by side"])
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("name", ["first layer", "3x3", "7x7 with stride 2", "depthwise"])
-def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired, monkeypatch):
+def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired):
     problem = REAL[name]
     x, w, y = map(device.asarray, problem.values(dtype="float32"))
-    monkeypatch.setattr(dispatch, "PAIRED", paired)
-    with ThreadpoolController().limit(limits=workers, user_api="blas"):
-        found = kernels.correlate_gradients(x, w, y, problem.window)
-    _, *expected = products(problem, x, w, y)
-    for result, reference in zip(found, expected, strict=True):
+    limits = ThreadpoolController().limit(limits=workers, user_api="blas")
+    with thresholds(PARALLEL_GRADIENTS_MAX_MACS=paired), limits:
+        gradients = kernels.correlate_gradients(x, w, y, problem.window)
+    _, *expected = passes_by_needle(problem, x, w, y)
+    for result, reference in zip(gradients, expected, strict=True):
         close(device.to_host(result), device.to_host(reference), rtol=1e-4, atol=1e-3)
 
 
 def test_a_named_algorithm_holds_in_the_threads_that_help(monkeypatch):
-    problem, ran, both = REAL["3x3"], [], Barrier(2)  # neither derivative begins before the other is in a thread
+    problem, ran, both = REAL["3x3"], [], Barrier(2)  # neither gradient begins before the other is in a thread
 
-    def recorded(name, product):
+    def recorded(direction, function):
         def run(*arguments):
-            ran.append(name)
+            ran.append(direction)
             both.wait(timeout=10)
-            return product(*arguments)
+            return function(*arguments)
 
         return run
 
     entry = dispatch.ALGORITHMS["convolution"]
-    ways = {name: recorded(name, getattr(entry, name)) for name in ("transpose", "weight")}
-    monkeypatch.setitem(dispatch.ALGORITHMS, "convolution", entry._replace(**ways))
+    backward = {name: recorded(name, getattr(entry, name)) for name in ("backward_data", "backward_weight")}
+    monkeypatch.setitem(dispatch.ALGORITHMS, "convolution", entry._replace(**backward))
     x, w, y = problem.values(dtype="float32")
     with ThreadpoolController().limit(limits=2, user_api="blas"), kernels.conv_algorithm("convolution"):
         kernels.correlate_gradients(x, w, y, problem.window)
-    assert sorted(ran) == ["transpose", "weight"]
+    assert sorted(ran) == ["backward_data", "backward_weight"]

@@ -1,4 +1,4 @@
-"""Batch-innermost order is kept through a whole training step: no convolution meets an array that it has to turn."""
+"""Batch-last order is kept through a whole training step: only the images are copied to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import kernels, nn
+from needle import kernels, nn, tuning
 from needle.kernels import layout
 from needle.kernels.conv import dispatch
 
@@ -27,19 +27,19 @@ def networks():
 NETWORKS = list(networks())
 
 
-def is_innermost(x):
+def is_batch_last(x):
     return layout.batch_last(x).flags.c_contiguous
 
 
 @pytest.mark.parametrize(("name", "model", "shape"), NETWORKS, ids=[name for name, *_ in NETWORKS])
 @pytest.mark.parametrize("size", [1, 1 << 20], ids=["by blocks", "at once"])
-def test_a_training_step_turns_only_its_images(name, model, shape, size, monkeypatch):
-    """Big ones before the first convolution, which then keeps them for its gradient; small ones in its kernels."""
-    met = []
+def test_a_training_step_copies_only_its_images(name, model, shape, size, monkeypatch):
+    """Large ones before the first convolution, which then keeps them for its gradient; small ones in its kernels."""
+    arguments = []
 
     def recorded(kernel, arrays):
         def call(*args):
-            met.extend((kernel.__name__, x) for x in args[:arrays])
+            arguments.extend((kernel.__name__, x) for x in args[:arrays])
             return kernel(*args)
 
         return call
@@ -48,14 +48,14 @@ def test_a_training_step_turns_only_its_images(name, model, shape, size, monkeyp
         call = recorded(getattr(kernels, kernel), arrays)
         monkeypatch.setattr(kernels, kernel, call)
         monkeypatch.setattr(dispatch, kernel, call)
-    monkeypatch.setattr(layout, "TURNED", size)
+    monkeypatch.setattr(tuning, "BLOCKED_COPY_SIZE", size)
     images = np.random.randn(*shape).astype("float32")
     labels = ndl.Tensor(np.arange(8) % 10, requires_grad=False)
     loss = nn.CrossEntropyLoss()(model(ndl.Tensor(images, requires_grad=False)), labels)
     loss.backward(create_graph=False)
-    assert {kernel for kernel, _ in met} == {"correlate", "correlate_transpose", "correlate_weight"}
-    turned = [(kernel, x.shape) for kernel, x in met if not is_innermost(x)]
-    assert turned == ([] if size == 1 else [("correlate", shape), ("correlate_weight", shape)])
+    assert {kernel for kernel, _ in arguments} == {"correlate", "correlate_transpose", "correlate_weight"}
+    copied = [(kernel, x.shape) for kernel, x in arguments if not is_batch_last(x)]
+    assert copied == ([] if size == 1 else [("correlate", shape), ("correlate_weight", shape)])
 
 
 @pytest.mark.parametrize("pairs", [0, 1])
@@ -63,14 +63,14 @@ def test_a_training_step_turns_only_its_images(name, model, shape, size, monkeyp
     "shape", [(64, 3, 32, 32), (128, 5, 7, 33), (128, 130, 2, 2), (2, 1, 1 << 16), (3, 1, 5), (8, 4, 30, 9, 9)]
 )
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_turning_by_blocks_is_turning(shape, dtype, pairs):
+def test_copying_by_blocks_is_copying(shape, dtype, pairs):
     x = np.random.randn(*shape).astype(dtype)
     rank = len(shape) - 2
     window = kernels.Window((1,) * rank, ((pairs, 2 * pairs),) * rank, (1,) * rank)
-    found = layout.padded(x, window)
+    result = layout.pad_to_batch_last(x, window)
     expected = np.pad(layout.batch_last(x), ((0, 0), *window.padding, (0, 0)))
-    np.testing.assert_array_equal(found, expected)
-    assert found.dtype == dtype
-    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(result, expected)
+    assert result.dtype == dtype
+    assert result.flags.c_contiguous
     inner = np.ascontiguousarray(layout.batch_last(x))
-    assert np.shares_memory(layout.padded(layout.batch_first(inner), window), inner) == (pairs == 0)
+    assert np.shares_memory(layout.pad_to_batch_last(layout.batch_first(inner), window), inner) == (pairs == 0)

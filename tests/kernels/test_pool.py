@@ -1,4 +1,4 @@
-"""Pooling by stretches of channels, which threads share, gives the bits of pooling all at once."""
+"""Pooling by chunks of channels, which threads share, returns the same bits as pooling all at once."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from needle import kernels
-from needle.kernels import Window, pool
+from needle import kernels, tuning
+from needle.backend import cpu
+from needle.kernels import Window
 from needle.kernels.layout import batch_first
 
 ORDERS = {
     "row-major": lambda x: x,
-    "batch innermost": lambda x: batch_first(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
+    "batch-last": lambda x: batch_first(np.ascontiguousarray(np.moveaxis(x, 0, -1))),
 }
 WINDOWS = {
     "2x2": (2, 2, 0),
@@ -39,7 +40,7 @@ def results(x, y, kernel, window):
 @pytest.mark.parametrize("values", ["all", "few", "with NaN"])
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 @pytest.mark.parametrize(("k", "s", "p"), WINDOWS.values(), ids=WINDOWS)
-def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypatch):
+def test_chunks_return_the_same_bits(k, s, p, order, values, threads, monkeypatch):
     draws = np.random.default_rng(0)
     x, y = (draws.standard_normal((5, 7, 6, 8)).astype("float32") for _ in range(2))
     if values != "all":
@@ -47,14 +48,14 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
     if values == "with NaN":
         x[draws.random(x.shape) < 0.1] = np.nan
     kernel, window = (k, k), Window.make("pool", 2, (s, s), p, 1)
-    found = []
+    computed = []
     with ThreadpoolController().limit(limits=threads, user_api="blas"):
         for least in (1 << 40, 0):
-            monkeypatch.setattr(pool, "SHARED_IMAGES", least)
-            found.append(results(order(x), order(y), kernel, window))
-    for array, expected in zip(*found, strict=True):
+            monkeypatch.setattr(tuning, "PARALLEL_POOL_BYTES", least)
+            computed.append(results(order(x), order(y), kernel, window))
+    for array, expected in zip(*computed, strict=True):
         np.testing.assert_array_equal(array, expected, strict=True)
-    best, scattered = found[0][:2]
+    best, scattered = computed[0][:2]
     y = y[:, :, : best.shape[2], : best.shape[3]]
     np.testing.assert_allclose(scattered.sum((2, 3)), y.sum((2, 3)), rtol=1e-4, atol=1e-5)
     assert not np.isnan(scattered).any()
@@ -62,8 +63,7 @@ def test_stretches_give_the_same_bits(k, s, p, order, values, threads, monkeypat
 
 def test_a_big_batch_is_shared(monkeypatch):
     parts = []
-    cpu = type(pool.device_of(np.ones(1)))
-    monkeypatch.setattr(cpu, "parallel_for", lambda self, work, pieces, uses_blas: parts.extend(pieces))
+    monkeypatch.setattr(type(cpu()), "parallel_for", lambda self, work, chunks, uses_blas: parts.extend(chunks))
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         for batch in (64, 8):
             x = batch_first(np.ones((16, 28, 28, batch), "float32"))

@@ -1,4 +1,4 @@
-"""The window: the one formula of output sizes, held against torch and against counting."""
+"""The window: output sizes, held against torch and against counting; the options that it takes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from needle.kernels import Window
+from needle.kernels.window import tap_slices
+from tests.kernels.oracles import TORCH_CONV
 from tests.kernels.windows import problems
 
-TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
 STRIDED = Window((2,), ((1, 1),), (3,))
 
 
@@ -37,19 +38,19 @@ def test_the_output_counts_the_places_where_the_kernel_fits(axis):
 
 @given(problems(symmetric=True))
 def test_the_output_is_the_drawn_one_and_that_of_torch(problem):
-    found = problem.window.output(problem.size, problem.kernel)
+    sizes = problem.window.output(problem.size, problem.kernel)
     x, w = torch.zeros(problem.x_shape), torch.zeros(problem.w_shape)
-    assert found == problem.output == tuple(TORCH_CONV[problem.rank - 1](x, w, **problem.options).shape[2:])
+    assert sizes == problem.output == tuple(TORCH_CONV[problem.rank - 1](x, w, **problem.options).shape[2:])
 
 
 @given(problems())
 def test_the_output_with_different_padding_before_and_after(problem):
     window = problem.window
     assert window.output(problem.size, problem.kernel) == problem.output
-    whole = tuple(n + before + after for n, (before, after) in zip(problem.size, window.padding, strict=True))
-    assert window.padded(problem.size) == whole
+    padded = tuple(n + before + after for n, (before, after) in zip(problem.size, window.padding, strict=True))
+    assert window.padded(problem.size) == padded
     unpadded = dataclasses.replace(window, padding=((0, 0),) * problem.rank)
-    assert unpadded.output(whole, problem.kernel) == problem.output
+    assert unpadded.output(padded, problem.kernel) == problem.output
 
 
 @given(problems())
@@ -62,7 +63,7 @@ def test_input_is_the_smallest_that_gives_the_output(problem):
     assert less == tuple(p - 1 for p in problem.output)
 
 
-def test_sizes_by_hand():
+def test_hand_computed_sizes():
     assert STRIDED.extent((3,)) == (7,)  # elements 0, 3 and 6
     assert STRIDED.padded((8,)) == (10,)
     assert STRIDED.output((8,), (3,)) == (2,)  # at -1 and at 1; at 3 it would need element 9
@@ -136,3 +137,66 @@ def test_make_refuses_zero(option):
 def test_make_refuses_groups(groups, error):
     with pytest.raises(error, match=r"^f: groups must be .*, but got "):
         Window.make("f", 2, 1, 0, 1, groups)
+
+
+def test_make_tells_booleans_from_the_integers_that_it_has_seen():
+    """Windows are cached, and True == 1."""
+    Window.make("f", 2, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
+    Window.make("f", 2, 1, 1, 1, 1)
+    for options in (
+        ((True, 1), ((1, 1), (1, 1)), (1, 1), 1),
+        ((1, 1), ((1, 1), (True, 1)), (1, 1), 1),
+        (1, 1, 1, True),
+    ):
+        with pytest.raises(TypeError, match="must be an integer, but got True"):
+            Window.make("f", 2, *options)
+
+
+# ---- places ----------------------------------------------------------------------------------------------------------
+
+
+@given(problems())
+def test_taps_read_what_the_formula_says(problem):
+    """Tap k of output p reads the padded element stride·p + dilation·k, for all outputs and for a block of rows."""
+    window = problem.window
+    size = window.padded(problem.size)
+    places = np.arange(np.prod(size)).reshape(1, *size, 1)
+    for start in range(problem.output[0]):
+        block = (problem.output[0] - start, *problem.output[1:])
+        taps = tap_slices(window, problem.kernel, block, start)
+        assert [position for position, _ in taps] == [*np.ndindex(problem.kernel)]
+        for position, index in taps:
+            expected = np.ix_(
+                *(
+                    s * (np.arange(p) + (start if axis == 0 else 0)) + d * k
+                    for axis, (s, p, d, k) in enumerate(
+                        zip(window.stride, block, window.dilation, position, strict=True)
+                    )
+                )
+            )
+            np.testing.assert_array_equal(places[index][0, ..., 0], places[0, ..., 0][expected])
+
+
+@given(problems())
+def test_interior_and_borders_cover_the_padded_input(problem):
+    layout = problem.window.padded_layout(problem.size)
+    counts = np.zeros((1, *layout.size, 1), int)
+    counts[layout.interior] += 1
+    assert counts[layout.interior].shape == (1, *problem.size, 1)
+    border = np.zeros_like(counts)
+    for index in layout.borders:
+        border[index] = 1
+    np.testing.assert_array_equal(counts + border, 1)
+
+
+@given(problems())
+def test_dead_taps_read_padding_only(problem):
+    live, window = problem.window.without_dead_taps(problem.size, problem.kernel)
+    kernel = tuple(len(range(k)[part]) for k, part in zip(problem.kernel, live, strict=True))
+    assert window.output(problem.size, kernel) == problem.output
+    padded = np.zeros((1, *problem.window.padded(problem.size), 1))
+    padded[problem.window.interior(problem.size)] = 1
+    dropped = np.ones(problem.kernel, bool)
+    dropped[live] = False
+    for position, index in tap_slices(problem.window, problem.kernel, problem.output):
+        assert not (dropped[position] and padded[index].any())

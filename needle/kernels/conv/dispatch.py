@@ -1,10 +1,13 @@
-"""The three products of one trilinear form: ⟨y, conv(x, w)⟩ is linear in x, in w and in y.
+"""The three passes of a convolution, and which algorithm computes each.
 
-    correlate            x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)
-    correlate_transpose  y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)
-    correlate_weight     x (N, C, *S), y (N, O, *P)   -> w (O, C/G, *K)
+⟨y, conv(x, w)⟩ is linear in x, in w and in y: a trilinear form. Each pass is its derivative in one of them; y is an
+output or, in a backward pass, the gradient of one:
 
-Each has more than one algorithm, chosen by shape, or by name within `conv_algorithm`.
+    correlate            forward          x (N, C, *S), w (O, C/G, *K) -> y (N, O, *P)
+    correlate_transpose  backward_data    y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)
+    correlate_weight     backward_weight  x (N, C, *S), y (N, O, *P)   -> w (O, C/G, *K)
+
+The algorithm is chosen by shape, or by name within `conv_algorithm`.
 """
 
 from __future__ import annotations
@@ -13,167 +16,221 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-from needle import check
-from needle.backend import device_of, xp
+from needle import check, tuning
+from needle.backend import device_of, overridable
 from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, winograd
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
+__all__ = [
+    "ALGORITHMS",
+    "PASSES",
+    "Algorithm",
+    "conv_algorithm",
+    "correlate",
+    "correlate_gradients",
+    "correlate_transpose",
+    "correlate_weight",
+]
 
+
+@overridable
 def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
-    """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
+    """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
     if x.dtype == "float16":
-        return _in_single(correlate, x, w, window, bias)
-    parts, window = window.without_dead_taps(x.shape[2:], w.shape[2:])
-    w = w[(..., *parts)]
-    name = _named("forward", window, w.shape) or ("winograd" if winograd.pays(x, w.shape, window) else "im2col")
-    return _way(name, "forward")(x, w, window, bias)
+        return _in_float32(correlate, x, w, window, bias)
+    requested = _requested.get().get("forward")
+    plan = _plan("forward", requested, x.shape, w.shape, window, x.dtype, device_of(x).strided_gemm)
+    live_w = w[plan.live] if plan.live else w
+    return ALGORITHMS[plan.algorithm].forward(x, live_w, plan.window, bias)
 
 
+@overridable
 def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
+    """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S), with S = `size`."""
     if y.dtype == "float16":
-        return _in_single(correlate_transpose, y, w, window, size)
-    parts, window = window.without_dead_taps(size, w.shape[2:])
-    w = w[(..., *parts)]
-    name = _named("transpose", window, w.shape) or ("phases" if _phases_pay(y, w.shape, window, size) else "fold")
-    return _way(name, "transpose")(y, w, window, size)
+        return _in_float32(correlate_transpose, y, w, window, size)
+    requested = _requested.get().get("backward_data")
+    x_shape = (y.shape[0], w.shape[1] * window.groups, *size)
+    plan = _plan("backward_data", requested, x_shape, w.shape, window, y.dtype, device_of(y).strided_gemm)
+    live_w = w[plan.live] if plan.live else w
+    return ALGORITHMS[plan.algorithm].backward_data(y, live_w, plan.window, size)
 
 
+@overridable
 def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
+    """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K), with K = `kernel`."""
     if x.dtype == "float16":
-        return _in_single(correlate_weight, x, y, window, kernel)
-    parts, window = window.without_dead_taps(x.shape[2:], kernel)
-    useful = tuple(len(range(k)[part]) for part, k in zip(parts, kernel, strict=True))
-    w_shape = (y.shape[1], x.shape[1] // window.groups, *useful)
-    name = _named("weight", window, w_shape)
-    if name is None and winograd.pays(x, w_shape, window):
-        name = "winograd"
-    elif name is None:
-        name = "taps" if _taps_pay(x, y, w_shape, window) else "im2col"
-    w = _way(name, "weight")(x, y, window, useful)
-    if useful == kernel:
-        return w
-    whole = xp(w).zeros((*w.shape[:2], *kernel), w.dtype)
-    whole[(..., *parts)] = w
-    return whole
+        return _in_float32(correlate_weight, x, y, window, kernel)
+    requested = _requested.get().get("backward_weight")
+    w_shape = (y.shape[1], x.shape[1] // window.groups, *kernel)
+    device = device_of(x)
+    plan = _plan("backward_weight", requested, x.shape, w_shape, window, x.dtype, device.strided_gemm)
+    live_w = ALGORITHMS[plan.algorithm].backward_weight(x, y, plan.window, plan.kernel)
+    if not plan.live:
+        return live_w
+    w = device.xp.zeros(w_shape, live_w.dtype)  # dead taps read padding only
+    w[plan.live] = live_w
+    return w
 
 
 def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[Array, Array]:
-    """Both derivatives, in x and in w: side by side where neither is worth sharing, else one after another."""
-    transpose = partial(correlate_transpose, y, w, window, x.shape[2:])
-    weight = partial(correlate_weight, x, y, window, w.shape[2:])
-    if math.prod(w.shape) * y.size // y.shape[1] >= PAIRED:
-        return transpose(), weight()
-    found: dict[Any, Array] = {}
+    """`correlate_transpose` and `correlate_weight`: the gradients (N, C, *S) and (O, C/G, *K) for out_grad y.
 
-    def derive(way: Callable[[], Array]) -> None:
-        found[way] = way()
+    Small ones are computed side by side, one on each of two threads; large ones one after the other, each on all.
+    """
+    backward_data = partial(correlate_transpose, y, w, window, x.shape[2:])
+    backward_weight = partial(correlate_weight, x, y, window, w.shape[2:])
+    macs = math.prod(w.shape) * y.size // y.shape[1]
+    if macs >= tuning.PARALLEL_GRADIENTS_MAX_MACS:
+        return backward_data(), backward_weight()
+    results: dict[Any, Array] = {}
 
-    device_of(x).parallel_for(derive, (transpose, weight))
-    return found[transpose], found[weight]
+    def compute(backward: Callable[[], Array]) -> None:
+        results[backward] = backward()
 
-
-def _named(stage: str, window: Window, w_shape: Size) -> str | None:
-    """The algorithm that `conv_algorithm` names for a stage, if it fits."""
-    name = _choice.get().get(stage)
-    return name if name and ALGORITHMS[name].fits(window, w_shape) else None
+    device_of(x).parallel_for(compute, (backward_data, backward_weight))
+    return results[backward_data], results[backward_weight]
 
 
-def _way(name: str, stage: str) -> Callable[..., Array]:
-    """The product of an algorithm."""
-    way: Callable[..., Array] = getattr(ALGORITHMS[name], stage)
-    return way
+def _in_float32(correlation: Callable[..., Array], *arguments: Any) -> Array:
+    """A pass over float16 arrays, computed in float32 and rounded once at the end."""
+    wide = (argument.astype("float32") if hasattr(argument, "dtype") else argument for argument in arguments)
+    return correlation(*wide).astype("float16")
+
+
+# ---- the choice of an algorithm --------------------------------------------------------------------------------------
 
 
 class Algorithm(NamedTuple):
-    """A way to some of the three products, and whether it is one for a window and a kernel (O, C/G, *K)."""
+    """The passes that an algorithm implements, and which windows and kernels (O, C/G, *K) it supports."""
 
-    forward: Callable[..., Array] | None = None
-    transpose: Callable[..., Array] | None = None
-    weight: Callable[..., Array] | None = None
-    fits: Callable[[Window, Size], bool] = lambda window, w_shape: True
+    forward: Any = None  # (x, w, window, bias) -> y; None: not implemented
+    backward_data: Any = None  # (y, w, window, size) -> x
+    backward_weight: Any = None  # (x, y, window, kernel) -> w
+    is_supported: Callable[[Window, Size], bool] = lambda window, w_shape: True
 
 
-by_phases = partial(polyphase.transpose_by_phases, correlate)
+backward_data_by_polyphase = partial(polyphase.backward_data, correlate)
 ALGORITHMS = {
-    "im2col": Algorithm(im2col.correlate, None, im2col.correlate_weight),
-    "winograd": Algorithm(winograd.correlate, by_phases, winograd.correlate_weight, winograd.fits),
-    "taps": Algorithm(taps.correlate_by_taps, None, taps.weight_by_taps),
-    "contraction": Algorithm(reference.correlate_by_contraction),
-    "phases": Algorithm(None, by_phases),
-    "fold": Algorithm(None, col2im.transpose_by_fold),
-    "convolution": Algorithm(None, reference.transpose_by_convolution, reference.weight_by_convolution),
+    "im2col": Algorithm(im2col.forward, None, im2col.backward_weight),
+    "winograd": Algorithm(
+        winograd.forward, backward_data_by_polyphase, winograd.backward_weight, winograd.is_supported
+    ),
+    "taps": Algorithm(taps.forward, None, taps.backward_weight),
+    "tensordot": Algorithm(reference.forward),
+    "polyphase": Algorithm(None, backward_data_by_polyphase),
+    "col2im": Algorithm(None, col2im.backward_data),
+    "convolution": Algorithm(None, reference.backward_data, reference.backward_weight),
 }
+FORMER_NAMES = {"contraction": "tensordot", "phases": "polyphase", "fold": "col2im"}
+PASSES = ("forward", "backward_data", "backward_weight")
 
-
-_choice: ContextVar[dict[str, str]] = ContextVar("conv_algorithm", default={})  # noqa: B039 (never changed)
-STAGES = ("forward", "transpose", "weight")
-ROW = 256  # elements of an output row, of all images, from which on its products with those of x are worth it
-FEW, MANY = 8, 1024  # channels on one side; channels on both sides, multiplied
-PAIRED = 1 << 26  # multiplications up to which two threads take a derivative each
-LARGE = 1 << 24  # multiplications from which on several phases are worth their calls
+_requested: ContextVar[dict[str, str]] = ContextVar("conv_algorithm", default={})  # pass -> name  # noqa: B039 (frozen)
 
 
 @contextmanager
 def conv_algorithm(name: str) -> Iterator[None]:
-    """Compute convolutions of this thread by the algorithm of that name until the block ends.
+    """Compute the convolutions of this thread by the algorithm `name` until the block ends.
 
     | name | forward | input gradient | weight gradient |
     | :-- | :-- | :-- | :-- |
     | im2col | columns, one matrix product | | columns, one matrix product |
-    | winograd | fewer multiplications, at stride 1 and kernels up to 3 | the same | the same |
-    | taps | a 1x1 product per kernel position | | a 1x1 product per kernel position |
-    | contraction | a view of all windows, a tensor contraction | | |
-    | phases | | convolutions at stride 1 by the forward algorithm | |
-    | fold | | one matrix product, columns added back | |
+    | winograd | fewer multiplications, at stride 1 and kernels up to 3 | polyphase, by winograd | the same |
+    | taps | a 1x1 product per tap | | a 1x1 product per tap |
+    | tensordot | a view of all windows, a tensordot | | |
+    | polyphase | | convolutions at stride 1 by the forward algorithm | |
+    | col2im | | one matrix product, columns added back | |
     | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
 
-    Where a cell is empty, where winograd does not fit, and without a name, the choice is by shape: what was faster in
-    the measurements of docs/convolution.md. All give the same results to rounding; only winograd's is coarser, and near
-    an infinity it makes NaN. Raises ValueError for another name.
+    For an empty cell, for a shape that winograd does not support, and outside such a block, the shapes decide: what was
+    fastest in the measurements of docs/convolution.md. All results are equal to rounding; winograd rounds more coarsely
+    and returns NaN near an infinity. The former names contraction, phases and fold stand for tensordot, polyphase and
+    col2im. Raises ValueError for another name.
     """
+    name = FORMER_NAMES.get(name, name) if isinstance(name, str) else name
     algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
-    named = {stage: name for stage in STAGES if getattr(algorithm, stage) is not None}
-    token = _choice.set(_choice.get() | named)
+    passes = {direction: name for direction in PASSES if getattr(algorithm, direction) is not None}
+    token = _requested.set(_requested.get() | passes)
     try:
         yield
     finally:
-        _choice.reset(token)
+        _requested.reset(token)
 
 
-def _phases_pay(y: Array, w_shape: Size, window: Window, size: Size) -> bool:
-    """Whether the input gradient by phases is faster than by folding: not where most phases meet padding, or are small.
+class Plan(NamedTuple):
+    """How to compute one pass: the algorithm, and the convolution without dead taps."""
 
-    Folding adds K columns back, which takes longer than the product where there are few channels y.
+    algorithm: str
+    live: tuple[Any, ...] | None  # the index of the live taps in a kernel (O, C/G, *K); None: all are
+    kernel: Size  # their sizes
+    window: Window
+
+
+@lru_cache(maxsize=4096)
+def _plan(
+    direction: str,
+    requested: str | None,
+    x_shape: Size,
+    w_shape: Size,
+    window: Window,
+    dtype: Any,
+    strided_gemm: bool,
+) -> Plan:
+    """The plan of a pass for x (N, C, *S) and w (O, C/G, *K); it depends on the thresholds in `tuning`."""
+    live, window = window.without_dead_taps(x_shape[2:], w_shape[2:])
+    kernel = tuple(part.stop - part.start for part in live)
+    live_shape = (*w_shape[:2], *kernel)
+    if requested and ALGORITHMS[requested].is_supported(window, live_shape):
+        algorithm = requested
+    elif direction == "backward_data":
+        algorithm = "polyphase" if _polyphase_is_faster(x_shape, live_shape, window) else "col2im"
+    elif dtype == "float32" and strided_gemm and winograd.is_faster(x_shape, live_shape, window):
+        algorithm = "winograd"  # float64 keeps the plain sum, which is more exact
+    elif direction == "backward_weight" and strided_gemm and _taps_is_faster(x_shape, live_shape, window):
+        algorithm = "taps"
+    else:
+        algorithm = "im2col"
+    return Plan(algorithm, None if live_shape == w_shape else (..., *live), kernel, window)
+
+
+def _polyphase_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
+    """Whether the input gradient by polyphase is faster than by col2im.
+
+    It is not where most phases read padding, or are small. Adding columns back takes longer than their matrix product
+    where y has few channels.
     """
-    products = math.prod(w_shape) * y.shape[0]
-    by_fold = products * math.prod(y.shape[2:])
-    by_phases = products * math.prod(size) // math.prod(window.stride)
-    few = w_shape[1] < FEW and w_shape[0] > window.groups  # BLAS is slow at flat products; depthwise has none
-    return not few and by_phases <= 1.25 * by_fold and (set(window.stride) == {1} or by_fold >= LARGE)
-
-
-def _taps_pay(x: Array, y: Array, w_shape: Size, window: Window) -> bool:
-    """Whether the weight gradient by taps is faster than by columns.
-
-    By a quarter with 16 to 32 channels on each side, by half with one in each group; not where rows are short.
-    """
-    outs, share = w_shape[0] // window.groups, w_shape[1]
+    macs_per_position = math.prod(w_shape) * x_shape[0]
+    col2im_macs = macs_per_position * math.prod(window.output(x_shape[2:], w_shape[2:]))
+    polyphase_macs = macs_per_position * math.prod(x_shape[2:]) // math.prod(window.stride)
+    is_depthwise = w_shape[0] <= window.groups  # one out-channel per group: then there is no flat product
     return (
-        device_of(x).strided_gemm
-        and window.stride[-1] == 1
-        and y.shape[-1] * y.shape[0] >= ROW
-        and math.prod(w_shape[2:]) > 1
-        and (share * outs == 1 < window.groups or (min(share, outs) > FEW and share * outs <= MANY))
+        (w_shape[1] >= tuning.POLYPHASE_MIN_IN_CHANNELS or is_depthwise)
+        and polyphase_macs <= tuning.POLYPHASE_MAX_EXTRA_MACS * col2im_macs
+        and (set(window.stride) == {1} or col2im_macs >= tuning.POLYPHASE_MIN_MACS)
     )
 
 
-def _in_single(product: Callable[..., Array], *arguments: Any) -> Array:
-    """A product of float16 arrays, computed in float32."""
-    wide = (given.astype("float32") if hasattr(given, "dtype") else given for given in arguments)
-    return product(*wide).astype("float16")
+def _taps_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
+    """Whether the weight gradient by taps is faster than by im2col: with 16 to 32 channels on each side, or depthwise.
+
+    It is not where output rows are short.
+    """
+    out_per_group, in_per_group = w_shape[0] // window.groups, w_shape[1]
+    is_depthwise = in_per_group * out_per_group == 1 < window.groups
+    row = window.output(x_shape[2:], w_shape[2:])[-1] * x_shape[0]
+    return (
+        window.stride[-1] == 1
+        and row >= tuning.TAPS_MIN_ROW
+        and math.prod(w_shape[2:]) > 1
+        and (
+            is_depthwise
+            or (
+                min(in_per_group, out_per_group) >= tuning.TAPS_MIN_CHANNELS
+                and in_per_group * out_per_group <= tuning.TAPS_MAX_CHANNEL_PAIRS
+            )
+        )
+    )

@@ -1,7 +1,8 @@
-"""Convolution by columns: im2col and a matrix product.
+"""im2col: convolution as one matrix product with columns, which hold what the kernel reads for each output.
 
-A column holds what the kernel meets for one output. The columns of all outputs are K times the input, so they are built
-for some rows of the output at a time, which stay in cache and which threads share.
+All columns together are K times the input, so they are built for a chunk of output rows at a time, which stays in the
+cache; threads share the chunks.
+
 Source: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document Processing" (2006),
 section 4.
 """
@@ -12,171 +13,199 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from needle.backend import device_of, xp
-from needle.kernels.layout import Array, batch_first, batch_last, padded
+from needle import tuning
+from needle.backend import Device, device_of, overridable, xp
+from needle.kernels.conv.gemm import add_bias, blocked_matmul
+from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
 from needle.kernels.window import Size, Window
 
-SHORTEST = {"forward": 32, "weight": 256}  # elements of an output row from which on rows overlap
-LONG = 256  # elements of an output row that needs no others beside it
-REORDERED = 12  # elements whose copying costs as much as one element of a kernel in another order
-SMALL_PRODUCT = 10**6  # multiplications up to which OpenBLAS multiplies without repacking: up to 1.3 times faster
-NARROWEST = 48  # columns of such a product
-SHARED = 1 << 24  # multiplications from which on threads share a convolution
+__all__ = ["RowChunk", "backward_weight", "columns_for", "forward", "unfold", "window_view"]
 
 
-class OutputRows(NamedTuple):
-    """Rows of an output's first axis: as `part` says, `number` of them, which are `lanes` together for one product."""
+def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
+    device = device_of(x)
+    columns = columns_for(x.shape, w.shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD)
+    padded = pad_to_batch_last(x, window)  # (C, *S, N)
+    y = device.xp.empty((w.shape[0], *columns.output, x.shape[0]), x.dtype)  # (O, *P, N)
+    matrix = columns.kernel_matrix(w)
+
+    def compute(rows: RowChunk) -> None:
+        blocked_matmul(device, matrix, columns.build(padded, rows), columns.output_matrix(y, rows))
+        add_bias(y[:, rows.part], bias)
+
+    device.parallel_for(compute, columns.chunks(device))
+    return batch_first(y)
+
+
+def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
+    """The derivative of ⟨y, forward(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
+    device, w_shape = device_of(x), (y.shape[1], x.shape[1] // window.groups, *kernel)
+    padded = pad_to_batch_last(x, window)  # (C, *S, N)
+    target = device.xp.ascontiguousarray(batch_last(y))  # (O, *P, N)
+    columns = columns_for(
+        x.shape, w_shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_BACKWARD_WEIGHT
+    )
+    one_row = y.shape[1] == window.groups  # depthwise: the product has one row per group
+
+    def term(rows: RowChunk) -> Array:
+        block = columns.build(padded, rows)  # (G, B, R, L)
+        y_block = columns.output_matrix(target, rows)  # (G, B, O/G, L)
+        if one_row:
+            return (y_block @ block.swapaxes(2, 3)).sum(axis=1)  # (G, 1, R)
+        # BLAS multiplies tall by narrow up to twice as fast as flat by wide (32 to 128 channels).
+        return (block @ y_block.swapaxes(2, 3)).swapaxes(2, 3).sum(axis=1)  # (G, O/G, R)
+
+    return columns.kernel(device.parallel_sum(term, columns.chunks(device)))
+
+
+@overridable
+def unfold(x: Array, window: Window, kernel: Size) -> Array:
+    """All columns of x, with positions in row-major order: (N, C, *S) -> (N, C·K, P)."""
+    output = window.output(x.shape[2:], kernel)
+    view = window_view(pad_to_batch_last(x, window), kernel, output, window)  # (C, *K, *P, N)
+    return batch_first(view.reshape(x.shape[1] * math.prod(kernel), math.prod(output), x.shape[0]))
+
+
+def window_view(padded: Array, kernel: Size, output: Size, window: Window) -> Array:
+    """What each tap reads for each output, without a copy: padded (C, *S, N) -> (C, *K, *P, N)."""
+    channel, *space, image = padded.strides
+    return xp(padded).lib.stride_tricks.as_strided(
+        padded,
+        (padded.shape[0], *kernel, *output, padded.shape[-1]),
+        (
+            channel,
+            *(step * d for step, d in zip(space, window.dilation, strict=True)),
+            *(step * s for step, s in zip(space, window.stride, strict=True)),
+            image,
+        ),
+    )
+
+
+class RowChunk(NamedTuple):
+    """A chunk of rows along the first output axis: the slice, how many, and how many of them share one matmul."""
 
     part: slice
-    number: int
+    height: int
     lanes: int
 
 
 class Columns:
-    """The columns of a padded x (C, *S, N), for some rows of the output at a time: matrices (G, B, R, L).
+    """How to build the columns of x (N, C, *S) from its padded (C, *S, N): matrices (G, B, R, L) of some output rows.
 
-    Rows that overlap: for each row of x the outputs of a row meet the same elements, whichever kernel row they belong
-    to. So these are copied once, for the kernel positions on the other axes alone (K' of K0·K'), and the columns of an
-    output row are the K0 copies that begin at it: a view. It takes a third to a half off the time of layers with 1 to
-    32 channels. With a dilation of the first axis short rows go together, as its lanes, and of long ones every so
-    many. B counts output rows, by lanes, R = K0·C/G·K', L = lanes·P'·N.
+    Overlapping rows: consecutive kernel rows read the same input row, shifted by one output row. So only the K' inner
+    taps (all axes but the first, K = K0·K') of each input row are gathered; the columns of an output row are then a
+    strided view of K0 consecutive gathers. B counts output rows, by lanes, R = K0·C/G·K', L = lanes·P'·N. With a
+    dilation of the first axis the rows that it interleaves are lanes of one matmul if they are short; if they are long,
+    a chunk takes every dilation-th row.
 
-    Otherwise every position of the kernel is copied, or none where the columns are x itself: B = 1, R = C/G·K,
-    L = rows·P'·N.
+    Otherwise all taps are gathered, or none where the columns are the input itself: B = 1, R = C/G·K, L = rows·P'·N.
+
+    It depends on shapes alone, so `columns_for` caches it. `min_row` is the shortest output row (elements) for which
+    rows may overlap.
     """
 
-    def __init__(self, x: Array, w_shape: Size, output: Size, window: Window, purpose: str) -> None:
-        outs, self.share, *kernel = w_shape
-        self.x, self.kernel, self.output, self.window = x, tuple(kernel), output, window
-        self.row = math.prod(output[1:]) * x.shape[-1]
-        self.dilation, stride = window.dilation[0], window.stride[0]
-        lanes = self.dilation if self.row < LONG else 1
-        saved = (output[0] - self.dilation) * (kernel[0] - stride) * self.row
+    def __init__(
+        self,
+        x_shape: Size,
+        w_shape: Size,
+        window: Window,
+        itemsize: int,
+        strided_gemm: bool,
+        min_row: int,
+    ) -> None:
+        (batch, channels, *size), (out_channels, self.in_per_group, *kernel) = x_shape, w_shape
+        self.groups, self.kernel_size = window.groups, tuple(kernel)
+        self.output = output = window.output(tuple(size), self.kernel_size)
+        self.stride, self.dilation = window.stride[0], window.dilation[0]
+        self.row = math.prod(output[1:]) * batch  # elements of an output row
+        self.itemsize = itemsize
+        lanes = self.dilation if self.row < tuning.LANES_MAX_ROW else 1
+        saved = (output[0] - self.dilation) * (kernel[0] - self.stride) * self.row
         self.overlap = (
-            device_of(x).strided_gemm
-            and self.row * lanes >= SHORTEST[purpose]
-            and 1 in (stride, self.dilation)
-            and saved > REORDERED * (outs // window.groups) * kernel[0]
+            strided_gemm
+            and self.row * lanes >= min_row
+            and 1 in (self.stride, self.dilation)
+            and saved > tuning.KERNEL_REORDER_COST * (out_channels // self.groups) * kernel[0]
         )
         self.step, self.lanes = (self.dilation, lanes) if self.overlap else (1, 1)
-        self.products = math.prod(w_shape) * output[0] * self.row
+        self.macs = math.prod(w_shape) * output[0] * self.row
+        gathered_taps = math.prod(kernel[1:] if self.overlap else kernel)
+        self.row_bytes = channels * gathered_taps * self.row * self.lanes * itemsize
 
-    def pieces(self) -> list[OutputRows]:
-        """All rows of the output, as pieces for threads."""
-        step, lanes = self.step, self.lanes
-        copied = self.x.shape[0] * math.prod(self.kernel[self.overlap :]) * self.row * lanes * self.x.itemsize
-        found = []
-        for first in range(0, min(step, self.output[0]), lanes):
-            rows = range(first, self.output[0] - lanes + 1, step)
-            for part in device_of(self.x).chunks(len(rows), copied, self.products >= SHARED):
-                chosen = slice(rows[part].start, rows[part].stop, step // lanes)
-                found.append(OutputRows(chosen, (part.stop - part.start) * lanes, lanes))
-        if rest := self.output[0] % lanes:
-            found.append(OutputRows(slice(self.output[0] - rest, None), rest, rest))
-        return found
+        # Strides of the contiguous input, and those of its view by taps and by outputs.
+        shape = (channels, *window.padded(tuple(size)), batch)
+        steps = [math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))]
+        channel, first, *inner, image = steps
+        inner_taps = [step * d for step, d in zip(inner, window.dilation[1:], strict=True)]
+        inner_outputs = [step * s for step, s in zip(inner, window.stride[1:], strict=True)]
+        group = channel * self.in_per_group
+        if self.overlap:  # (G, height, C/G, *K', lanes, *P', N)
+            self.lead_shape: Size = (self.in_per_group, *kernel[1:])
+            self.view_strides: Size = (group, first * self.dilation, channel, *inner_taps, first, *inner_outputs, image)
+            self.rank = self.in_per_group * math.prod(kernel[1:])
+        else:  # (G, C/G, *K, rows, *P', N)
+            self.lead_shape = (self.groups, self.in_per_group, *kernel)
+            outputs = (first * self.stride, *inner_outputs, image)
+            self.view_strides = (group, channel, first * self.dilation, *inner_taps, *outputs)
+            self.rank = self.in_per_group * math.prod(kernel)
+        self.tail_shape: Size = (*output[1:], batch)
 
-    def build(self, rows: OutputRows) -> Array:
-        """The columns (G, B, R, L) of some output rows."""
-        groups, share, stride = self.window.groups, self.share, self.window.stride
-        x, count, length = self.x[:, rows.part.start * stride[0] :], rows.number // rows.lanes, rows.lanes * self.row
-        channel, first, *space, image = x.strides
-        met = [step * d for step, d in zip(space, self.window.dilation[1:], strict=True)]
-        moved = [step * s for step, s in zip(space, stride[1:], strict=True)]
-        as_strided = xp(x).lib.stride_tricks.as_strided
+    def chunks(self, device: Device) -> list[RowChunk]:
+        """All output rows, in chunks for threads."""
+        step, lanes, rows = self.step, self.lanes, self.output[0]
+        parallel = self.macs >= tuning.PARALLEL_CONV_MACS
+        chunks = []
+        for first in range(0, min(step, rows), lanes):
+            starts = range(first, rows - lanes + 1, step)
+            for part in device.chunks(len(starts), self.row_bytes, parallel):
+                chosen = starts[part]
+                chunk = slice(chosen.start, chosen.stop, step // lanes)
+                chunks.append(RowChunk(chunk, len(chosen) * lanes, lanes))
+        if surplus := rows % lanes:
+            chunks.append(RowChunk(slice(rows - surplus, None), surplus, surplus))
+        return chunks
+
+    def build(self, padded: Array, rows: RowChunk) -> Array:
+        """The columns (G, B, R, L) of a chunk of output rows."""
+        as_strided = xp(padded).lib.stride_tricks.as_strided
+        first = padded[:, rows.part.start * self.stride :]
+        count, length = rows.height // rows.lanes, rows.lanes * self.row
         if not self.overlap:
-            view = as_strided(
-                x,
-                (groups, share, *self.kernel, count, *self.output[1:], x.shape[-1]),
-                (channel * share, channel, first * self.dilation, *met, first * stride[0], *moved, image),
-            )
-            return view.reshape(groups, 1, share * math.prod(self.kernel), count * length)
-        height, rank = (count - 1) * stride[0] + self.kernel[0], share * math.prod(self.kernel[1:])
-        copied = as_strided(
-            x,
-            (groups, height, share, *self.kernel[1:], rows.lanes, *self.output[1:], x.shape[-1]),
-            (channel * share, first * self.dilation, channel, *met, first, *moved, image),
-        ).copy()
-        step = length * x.itemsize
+            view = as_strided(first, (*self.lead_shape, count, *self.tail_shape), self.view_strides)
+            return view.reshape(self.groups, 1, self.rank, count * length)  # (G, C/G, *K, rows, *P', N) -> (G, 1, R, L)
+        height = (count - 1) * self.stride + self.kernel_size[0]
+        shape = (self.groups, height, *self.lead_shape, rows.lanes, *self.tail_shape)
+        gathered = as_strided(first, shape, self.view_strides).copy()  # (G, height, C/G, *K', lanes, *P', N)
+        step = length * self.itemsize
         return as_strided(
-            copied,
-            (groups, count, self.kernel[0] * rank, length),
-            (height * rank * step, stride[0] * rank * step, step, x.itemsize),
+            gathered,
+            (self.groups, count, self.kernel_size[0] * self.rank, length),
+            (height * self.rank * step, self.stride * self.rank * step, step, self.itemsize),
         )
 
-    def matrix(self, w: Array) -> Array:
-        """A kernel (O, C/G, *K) as the matrix (G, 1, O/G, R) that multiplies columns."""
-        w = w.swapaxes(1, 2) if self.overlap else w
-        matrix = w.reshape(self.window.groups, 1, w.shape[0] // self.window.groups, math.prod(w.shape[1:]))
+    def kernel_matrix(self, w: Array) -> Array:
+        """The kernel (O, C/G, *K) as the matrix (G, 1, O/G, R) that multiplies columns."""
+        if self.overlap:
+            w = w.swapaxes(1, 2)  # (O, K0, C/G, *K')
+        matrix = w.reshape(self.groups, 1, w.shape[0] // self.groups, math.prod(w.shape[1:]))
         return xp(w).ascontiguousarray(matrix)
 
-    def weight(self, matrix: Array) -> Array:
-        """The kernel (O, C/G, *K) of a matrix (G, O/G, R)."""
-        outs, (first, *others) = math.prod(matrix.shape[:2]), self.kernel
+    def kernel(self, matrix: Array) -> Array:
+        """The kernel (O, C/G, *K) of a matrix (G, O/G, R): the inverse of `kernel_matrix`."""
+        out_channels, (height, *inner) = matrix.shape[0] * matrix.shape[1], self.kernel_size
         if self.overlap:
-            return xp(matrix).ascontiguousarray(matrix.reshape(outs, first, self.share, *others).swapaxes(1, 2))
-        return xp(matrix).ascontiguousarray(matrix).reshape(outs, self.share, first, *others)
+            w = matrix.reshape(out_channels, height, self.in_per_group, *inner).swapaxes(1, 2)
+            return xp(matrix).ascontiguousarray(w)
+        return xp(matrix).ascontiguousarray(matrix).reshape(out_channels, self.in_per_group, height, *inner)
 
-    def target(self, y: Array, rows: OutputRows) -> Array:
-        """Rows of an output (O, *P, N) as a view (G, B, O/G, L)."""
-        groups, count, length = self.window.groups, rows.number // rows.lanes, rows.lanes * self.row
+    def output_matrix(self, y: Array, rows: RowChunk) -> Array:
+        """A chunk of rows of an output (O, *P, N) as a view (G, B, O/G, L)."""
+        count, length = rows.height // rows.lanes, rows.lanes * self.row
         if not self.overlap:
             count, length = 1, count * length
-        return y[:, rows.part].reshape(groups, y.shape[0] // groups, count, length).swapaxes(1, 2)
+        block = y[:, rows.part].reshape(self.groups, y.shape[0] // self.groups, count, length)
+        return block.swapaxes(1, 2)  # (G, O/G, B, L) -> (G, B, O/G, L)
 
 
-def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
-    """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
-    output = window.output(x.shape[2:], w.shape[2:])
-    y = xp(x).empty((w.shape[0], *output, x.shape[0]), x.dtype)
-    columns = Columns(padded(x, window), w.shape, output, window, "forward")
-    matrix = columns.matrix(w)
-
-    def work(rows: OutputRows) -> None:
-        multiply(matrix, columns.build(rows), columns.target(y, rows))
-        add_bias(y[:, rows.part], bias)
-
-    device_of(x).parallel_for(work, columns.pieces())
-    return batch_first(y)
-
-
-def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
-    w_shape = (y.shape[1], x.shape[1] // window.groups, *kernel)
-    columns = Columns(padded(x, window), w_shape, y.shape[2:], window, "weight")
-    source = xp(y).ascontiguousarray(batch_last(y))
-    rows_first = y.shape[1] == window.groups  # depthwise: the product is one row for each group
-
-    def term(rows: OutputRows) -> Array:
-        block, target = columns.build(rows), columns.target(source, rows)
-        # Otherwise columns first: BLAS multiplies a tall matrix by a narrow one up to twice as fast as a flat one by a
-        # wide one (32 to 128 channels).
-        found = target @ block.swapaxes(2, 3) if rows_first else (block @ target.swapaxes(2, 3)).swapaxes(2, 3)
-        return found.sum(axis=1)
-
-    return columns.weight(device_of(x).parallel_sum(term, columns.pieces()))
-
-
-def add_bias(y: Array, bias: Array | None) -> None:
-    """Add a bias (O,), if there is one, to (O, …) in place."""
-    if bias is not None:
-        y += bias.reshape(-1, *(1,) * (y.ndim - 1))
-
-
-def multiply(matrix: Array, columns: Array, out: Array) -> None:
-    """(G, 1, O/G, R), (G, B, R, L) -> out (G, B, O/G, L), on the CPU by stretches of L that make small products."""
-    cuts = cut(math.prod(matrix.shape[2:]), columns.shape[3]) if device_of(matrix).strided_gemm else 1
-    if cuts > 1:
-        columns, out = (
-            array.reshape(*array.shape[:3], cuts, array.shape[3] // cuts).swapaxes(2, 3) for array in (columns, out)
-        )
-        matrix = matrix[:, :, None]
-    xp(matrix).matmul(matrix, columns, out=out)
-
-
-@lru_cache(maxsize=4096)
-def cut(products: int, length: int) -> int:
-    """Into how many equal parts to cut `length` columns of `products` multiplications each, for small products."""
-    most = SMALL_PRODUCT // max(1, products)
-    if not NARROWEST <= most < length:
-        return 1
-    return next((n for n in range(-(-length // most), length // NARROWEST + 1) if length % n == 0), 1)
+columns_for = lru_cache(maxsize=1024)(Columns)  # a network asks for the same shapes in every step

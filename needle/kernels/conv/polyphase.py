@@ -1,8 +1,8 @@
-"""The input gradient of a convolution as convolutions at stride 1, one for each phase of the stride.
+"""The input gradient as convolutions at stride 1, one for each phase of the stride.
 
-Elements of the input that lie a stride apart meet the same elements of the kernel. So each such phase is a convolution
-of y with those alone, from back to front: nothing is spread out with zeros, nothing is added back. At stride 1 it is
-the convolution with the flipped kernel.
+Input elements that lie a stride apart read the same taps. So each such phase of x is a convolution of y with these taps
+alone, in reverse order: no zeros are inserted, nothing is scattered. At stride 1 there is one phase, the convolution
+with the flipped kernel.
 """
 
 from __future__ import annotations
@@ -11,61 +11,82 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from needle.backend import device_of, xp
-from needle.kernels.layout import Array, batch_first, batch_last, swapped
+from needle.backend import device_of
+from needle.kernels.layout import Array, batch_first, batch_last
 from needle.kernels.window import Size, Window
+
+__all__ = ["Phase", "backward_data", "flip_taps", "swap_channels"]
 
 
 class Phase(NamedTuple):
-    """Along each axis: places in x, what of the kernel meets them, and what of y; and the window of these two."""
+    """A phase of x: its places, the taps and the outputs that it reads, and the window of their convolution.
 
-    places: tuple[slice, ...]
-    taps: tuple[slice, ...]
-    outputs: tuple[slice, ...]
+    The indices are those of arrays x (C, *S, N), w (C, O/G, *K) and y (N, O, *P).
+    """
+
+    places: tuple[Any, ...]
+    taps: tuple[Any, ...]
+    outputs: tuple[Any, ...]
     window: Window
+    is_empty: bool  # no tap reads it, or no output: zeros
 
 
-def transpose_by_phases(
+def backward_data(
     correlate: Callable[[Array, Array, Window], Array], y: Array, w: Array, window: Window, size: Size
 ) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in x: (N, O, *P), (O, C/G, *K) -> (N, C, *S), by `correlate` itself."""
-    exchanged = swapped(w, window.groups)
-
-    def derivative(phase: Phase) -> Array | None:
-        kernel = xp(w).flip(exchanged[(..., *phase.taps)], tuple(range(2, w.ndim)))
-        met = y[(..., *phase.outputs)]
-        return None if 0 in (*kernel.shape[2:], *met.shape[2:]) else correlate(met, kernel, phase.window)
-
-    def work(phase: Phase) -> None:
-        found = derivative(phase)
-        x[(slice(None), *phase.places)] = 0 if found is None else batch_last(found)
-
+    """The derivative of ⟨y, correlate(x, w)⟩ in x, by `correlate` itself: (N, O, *P), (O, C/G, *K) -> (N, C, *S)."""
+    w = swap_channels(w, window.groups)  # (C, O/G, *K)
     phases = _phases(window, size, y.shape[2:], w.shape[2:])
-    if len(phases) == 1 and (found := derivative(phases[0])) is not None:
-        return found
-    x = xp(y).empty((exchanged.shape[0], *size, y.shape[0]), y.dtype)
-    device_of(y).parallel_for(work, phases)
+    if len(phases) == 1 and not phases[0].is_empty:
+        return _correlate_phase(correlate, y, w, phases[0])
+    device = device_of(y)
+    x = device.xp.empty((w.shape[0], *size, y.shape[0]), y.dtype)  # (C, *S, N)
+
+    def compute(phase: Phase) -> None:
+        x[phase.places] = 0 if phase.is_empty else batch_last(_correlate_phase(correlate, y, w, phase))
+
+    device.parallel_for(compute, phases)
     return batch_first(x)
+
+
+def _correlate_phase(correlate: Callable[[Array, Array, Window], Array], y: Array, w: Array, phase: Phase) -> Array:
+    """One phase of x: y (N, O, *P), w (C, O/G, *K) -> (N, C, *S')."""
+    return correlate(y[phase.outputs], flip_taps(w[phase.taps]), phase.window)
+
+
+def swap_channels(w: Array, groups: int) -> Array:
+    """(O, C/G, *K) -> (C, O/G, *K): in- and out-channels exchanged within each group."""
+    w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)  # (G, C/G, O/G, *K)
+    return w.reshape(groups * w.shape[1], *w.shape[2:])
+
+
+def flip_taps(w: Array) -> Array:
+    """(O, C/G, *K) with the taps in reverse order along every axis, a view."""
+    return w[(..., *(slice(None, None, -1),) * (w.ndim - 2))]
 
 
 @lru_cache(maxsize=4096)  # a network asks for the same ones in every step
 def _phases(window: Window, size: Size, output: Size, kernel: Size) -> list[Phase]:
-    """The phases of a convolution of sizes `size` with `kernel` to `output`."""
+    """The phases of a convolution of x of sizes `size` with `kernel` to `output`."""
     sides = zip(size, output, kernel, window.stride, window.dilation, window.padding, strict=True)
-    found = []
-    for phase in itertools.product(*(_along(*side) for side in sides)):
+    every = slice(None)
+    phases = []
+    for phase in itertools.product(*(_axis_phases(*side) for side in sides)):
         places, taps, outputs, padding, dilation = zip(*phase, strict=True)
-        found.append(Phase(places, taps, outputs, Window((1,) * len(size), padding, dilation, window.groups)))
-    return found
+        is_empty = any(
+            0 in (len(range(k)[t]), len(range(p)[o])) for t, k, o, p in zip(taps, kernel, outputs, output, strict=True)
+        )
+        phase_window = Window((1,) * len(size), padding, dilation, window.groups)
+        phases.append(Phase((every, *places), (..., *taps), (..., *outputs), phase_window, is_empty))
+    return phases
 
 
-def _along(
+def _axis_phases(
     n: int, p: int, k: int, stride: int, dilation: int, padding: tuple[int, int]
 ) -> Iterator[tuple[slice, slice, slice, tuple[int, int], int]]:
-    """The phases along an axis of `n` elements of x, `p` of y and `k` of the kernel: the parts of a Phase, its padding
-    and dilation.
+    """The phases along an axis of n elements of x, p of y and k taps: places, taps, outputs, padding and dilation.
 
     x[i] = Σ y[q]·w[j] over stride·q + dilation·j = i + before. For i = first + stride·t the solutions are
     j = j0 + step·m and q = b + t - d·m, where step = stride / gcd and d = dilation / gcd.

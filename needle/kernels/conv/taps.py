@@ -1,106 +1,113 @@
-"""Convolution without columns: a 1x1 product for each position of the kernel, which reads the input where it lies."""
+"""Convolution without columns: one 1x1 convolution per tap, which reads the input in place; also known as kn2row.
+
+Source: Vasudevan, Anderson and Gregg, "Parallel Multi Channel Convolution using General Matrix Multiplication" (2017).
+"""
 
 from __future__ import annotations
 
 import math
 
+from needle import tuning
 from needle.backend import device_of, xp
-from needle.kernels.conv.col2im import by_group, product
-from needle.kernels.conv.im2col import add_bias, cut
-from needle.kernels.layout import Array, batch_first, batch_last, padded, taps
-from needle.kernels.window import Size, Window
+from needle.kernels.conv.gemm import add_bias, by_group, grouped_matmul, split_count
+from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
+from needle.kernels.window import Size, Window, tap_slices
 
-CHUNK_BYTES = 1 << 18  # of an accumulator at a time on the CPU: it is read and written once per kernel position
+__all__ = ["backward_weight", "forward"]
 
 
-def correlate_by_taps(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
-    """Cross-correlate, and add a bias (O,), by products accumulated: (N, C, *S), (O, C/G, *K) -> (N, O, *P).
+def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P).
 
-    At stride 1, for an output as wide as the padded input, what a position meets is one stretch of that input, shifted:
-    the product takes it as it lies, without any columns, and the surplus is cut off in the end.
+    At stride 1, computed for outputs as wide as the padded input, each tap reads one contiguous stretch of it, shifted.
+    The product takes that stretch in place, and the surplus outputs are cut off at the end.
     """
-    kernel, whole = w.shape[2:], padded(x, window)
-    output = window.output(x.shape[2:], kernel)
-    matrices = w.reshape(window.groups, w.shape[0] // window.groups, w.shape[1], *kernel)
+    kernel, padded = w.shape[2:], pad_to_batch_last(x, window)  # (C, *S, N)
+    output, groups = window.output(x.shape[2:], kernel), window.groups
+    matrices = w.reshape(groups, w.shape[0] // groups, w.shape[1], *kernel)  # (G, O/G, C/G, *K)
     if set(window.stride) == {1}:
-        y = _shifted_products(whole, matrices, kernel, output, window)
+        y = _forward_by_shifts(padded, matrices, kernel, output, window)
     else:
-        sums = xp(x).zeros((window.groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)
-        for position, met in taps(window, kernel, output):
-            sums += product(matrices[(..., *position)], by_group(whole[met], window))
-        y = sums.reshape(w.shape[0], *output, x.shape[0])
+        total = xp(x).zeros((groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)  # (G, O/G, P·N)
+        for position, index in tap_slices(window, kernel, output):
+            total += grouped_matmul(matrices[(..., *position)], by_group(padded[index], groups))
+        y = total.reshape(w.shape[0], *output, x.shape[0])  # (O, *P, N)
     add_bias(y, bias)
     return batch_first(y)
 
 
-def _shifted_products(whole: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
-    """The convolution at stride 1 of a padded (C, *S, N) with matrices (G, O/G, C/G, *K): (O, *P, N)."""
-    flat = by_group(whole, window)
-    steps = [math.prod(whole.shape[axis + 2 :]) for axis in range(len(kernel))]
+def _forward_by_shifts(padded: Array, matrices: Array, kernel: Size, output: Size, window: Window) -> Array:
+    """Convolve at stride 1: padded (C, *S, N), matrices (G, O/G, C/G, *K) -> (O, *P, N)."""
+    flat = by_group(padded, window.groups)  # (G, C/G, S·N)
+    steps = [math.prod(padded.shape[axis + 2 :]) for axis in range(len(kernel))]
     shifts = {
         position: sum(k * d * step for k, d, step in zip(position, window.dilation, steps, strict=True))
-        for position, _ in taps(window, kernel, output)
+        for position, _ in tap_slices(window, kernel, output)
     }
-    groups, outs = matrices.shape[:2]
-    wide = xp(whole).empty((groups, outs, flat.shape[2]), whole.dtype)
+    groups, out_per_group = matrices.shape[:2]
+    wide = xp(padded).empty((groups, out_per_group, flat.shape[2]), padded.dtype)  # (G, O/G, S·N)
     length = flat.shape[2] - max(shifts.values())
-    chunk = max(1, CHUNK_BYTES * device_of(whole).chunk_scale // max(1, groups * outs * whole.itemsize))
-    for start in range(0, length, chunk):
-        stop = min(start + chunk, length)
+    column_bytes = groups * out_per_group * padded.itemsize
+    step = max(1, tuning.TAPS_ACCUMULATOR_BYTES * device_of(padded).chunk_scale // max(1, column_bytes))
+    for start in range(0, length, step):
+        stop = min(start + step, length)
         block = wide[:, :, start:stop]
         for i, (position, shift) in enumerate(shifts.items()):
-            met = product(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
+            term = grouped_matmul(matrices[(..., *position)], flat[:, :, start + shift : stop + shift])
             if i:
-                block += met
+                block += term
             else:
-                block[...] = met
-    wide = wide.reshape(groups * outs, *whole.shape[1:])
-    return xp(whole).ascontiguousarray(wide[(slice(None), *(slice(n) for n in output))])
+                block[...] = term
+    wide = wide.reshape(groups * out_per_group, *padded.shape[1:])  # (O, *S, N)
+    return xp(padded).ascontiguousarray(wide[(slice(None), *(slice(n) for n in output))])
 
 
-def weight_by_taps(x: Array, y: Array, window: Window, kernel: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K).
+def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
+    """The derivative of ⟨y, forward(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K).
 
-    At stride 1 along the last axis what a position of the kernel meets in a row of the output is a stretch of x: a
-    batch of products takes them as they lie.
+    At stride 1 along the last axis, a tap reads one contiguous stretch of x for each output row: a batch of products
+    takes these stretches in place.
     """
-    whole, y = padded(x, window), xp(y).ascontiguousarray(batch_last(y))
+    padded, y = pad_to_batch_last(x, window), xp(y).ascontiguousarray(batch_last(y))  # (C, *S, N), (O, *P, N)
     if window.stride[-1] == 1:
-        return _products_of_stretches(whole, y, window, kernel)
+        return _backward_weight_by_stretches(padded, y, window, kernel)
     w = xp(x).empty((y.shape[0], x.shape[1] // window.groups, *kernel), x.dtype)
-    target = by_group(y, window)
-    for position, met in taps(window, kernel, y.shape[1:-1]):
-        found = target @ by_group(whole[met], window).swapaxes(1, 2)
-        w[(..., *position)] = found.reshape(w.shape[:2])
+    target = by_group(y, window.groups)  # (G, O/G, P·N)
+    for position, index in tap_slices(window, kernel, y.shape[1:-1]):
+        product = target @ by_group(padded[index], window.groups).swapaxes(1, 2)  # (G, O/G, C/G)
+        w[(..., *position)] = product.reshape(w.shape[:2])
     return w
 
 
-def _products_of_stretches(x: Array, y: Array, window: Window, kernel: Size) -> Array:
-    """The weight gradient of a padded x (C, *S, N) and y (O, *P, N), by stretches short enough for small products."""
-    groups, share, outs, output = window.groups, x.shape[0] // window.groups, y.shape[0] // window.groups, y.shape[1:-1]
-    row, item, rank = output[-1] * x.shape[-1], x.itemsize, len(kernel)
-    cuts = cut(share * outs, row)
-    length, lead = row // cuts, (*output[:-1], cuts)
-    (channel, *space, _), (out, *rows, _) = x.strides, y.strides
-    moved = [step * s for step, s in zip(space[:-1], window.stride, strict=False)]
-    met = [step * d for step, d in zip(space, window.dilation, strict=True)]
-    stretches = xp(x).lib.stride_tricks.as_strided(
-        x,
-        (*lead, groups, *kernel, share, length),
-        (*moved, length * item, channel * share, *met, channel, item),
+def _backward_weight_by_stretches(padded: Array, y: Array, window: Window, kernel: Size) -> Array:
+    """The weight gradient of padded (C, *S, N) and y (O, *P, N), by stretches short enough for small products."""
+    groups, output, rank, item = window.groups, y.shape[1:-1], len(kernel), padded.itemsize
+    in_per_group, out_per_group = padded.shape[0] // groups, y.shape[0] // groups
+    row = output[-1] * padded.shape[-1]  # elements of an output row
+    blocks = split_count(in_per_group * out_per_group, row)
+    length, lead = row // blocks, (*output[:-1], blocks)
+    (channel, *space, _), (out_channel, *rows, _) = padded.strides, y.strides
+    tap_steps = [step * d for step, d in zip(space, window.dilation, strict=True)]
+    output_steps = [step * s for step, s in zip(space[:-1], window.stride, strict=False)]
+    as_strided = xp(padded).lib.stride_tricks.as_strided
+    stretches = as_strided(  # (*P[:-1], blocks, G, *K, C/G, L)
+        padded,
+        (*lead, groups, *kernel, in_per_group, length),
+        (*output_steps, length * item, channel * in_per_group, *tap_steps, channel, item),
     )
-    targets = xp(x).lib.stride_tricks.as_strided(
+    targets = as_strided(  # (*P[:-1], blocks, G, *1, L, O/G)
         y,
-        (*lead, groups, *(1,) * rank, length, outs),
-        (*rows[:-1], length * item, out * outs, *(0,) * rank, item, out),
+        (*lead, groups, *(1,) * rank, length, out_per_group),
+        (*rows[:-1], length * item, out_channel * out_per_group, *(0,) * rank, item, out_channel),
     )
-    axis = max(range(rank), key=lead.__getitem__)
+    axis = max(range(rank), key=lead.__getitem__)  # threads share the longest
 
-    def term(part: slice) -> Array:
-        chosen = (*(slice(None),) * axis, part)
-        return (stretches[chosen] @ targets[chosen]).sum(axis=tuple(range(rank)))
+    def term(chunk: slice) -> Array:
+        index = (*(slice(None),) * axis, chunk)
+        return (stretches[index] @ targets[index]).sum(axis=tuple(range(rank)))  # (G, *K, C/G, O/G)
 
-    size = math.prod(lead) // lead[axis] * y.shape[0] * share * math.prod(kernel) * item
-    w = device_of(x).parallel_sum(term, device_of(x).chunks(lead[axis], size, True))  # (G, *K, C/G, O/G)
-    w = w.transpose((0, rank + 2, rank + 1, *range(1, rank + 1)))
-    return xp(w).ascontiguousarray(w).reshape(y.shape[0], share, *kernel)
+    row_bytes = math.prod(lead) // lead[axis] * y.shape[0] * in_per_group * math.prod(kernel) * item
+    device = device_of(padded)
+    w = device.parallel_sum(term, device.chunks(lead[axis], row_bytes, True))
+    w = w.transpose((0, rank + 2, rank + 1, *range(1, rank + 1)))  # (G, O/G, C/G, *K)
+    return xp(w).ascontiguousarray(w).reshape(y.shape[0], in_per_group, *kernel)

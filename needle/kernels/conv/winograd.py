@@ -1,15 +1,15 @@
-"""Convolution with fewer multiplications: Winograd's minimal filtering, at stride 1.
+"""Winograd's minimal filtering: convolution at stride 1 with fewer multiplications.
 
 Along an axis the r·m products of m outputs with a kernel of size r are a trilinear form ⟨y, conv(x, w)⟩ of rank
-n = m + r - 1: Σ over n of (A y)·(G w)·(B x). So x is cut into tiles of n elements, m outputs each, and the sums over
-channels are n matrix products instead of r·m. Along several axes the matrices are Kronecker products. The form's
-derivatives are made of the same matrices,
+n = m + r - 1: Σ over n of (A y)·(G w)·(B x). So x is cut into tiles of n elements, for m outputs each, and the sums
+over channels become n matrix products instead of r·m. Along several axes the matrices are Kronecker products. The
+derivatives of the form use the same matrices,
 
     y = Aᵀ[(G w)·(B x)]        w = Gᵀ[(A y)·(B x)]
 
-and the one in x is the first, with the kernel flipped. Rounding errors are two to three times those of the plain sum
-along one axis, up to six times along two and fifteen along three. An infinity or NaN in x makes all outputs of its
-tiles NaN, and all of the gradient of w.
+and the derivative in x is the first formula with the kernel flipped. Rounding errors are two to three times those of
+the plain sum along one axis, up to six times along two and fifteen along three. An infinity or NaN in x makes all
+outputs of its tiles NaN, and the whole gradient of w.
 
 Sources: Winograd, "Arithmetic Complexity of Computations" (1980), chapter 5; Lavin and Gray, "Fast Algorithms for
 Convolutional Neural Networks" (2016).
@@ -20,48 +20,102 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from functools import cache, lru_cache, reduce
+from functools import cache, reduce
 from typing import Any
 
 import numpy as np
 
+from needle import tuning
 from needle.backend import device_of, xp
-from needle.kernels.conv.im2col import add_bias, multiply
-from needle.kernels.layout import Array, batch_first, padded
+from needle.kernels.conv.gemm import add_bias, blocked_matmul
+from needle.kernels.layout import Array, batch_first, pad_to_batch_last
 from needle.kernels.matmul import matmul
-from needle.kernels.window import Size, Window
+from needle.kernels.window import Index, Size, Window
 
-OUTPUTS = 4  # of a tile along each axis
+__all__ = ["backward_weight", "forward", "is_faster", "is_supported"]
+
+TILE_OUTPUTS = 4  # m, along each axis
 # Where the polynomials are evaluated, beside infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
-LARGEST = len(POINTS) + 2 - OUTPUTS  # kernel size
-TILE_BYTES = 1 << 20  # of tiles of x that one thread works on at a time
-WORTHWHILE = 1 << 24  # multiplications of the plain sum from which on the calls are worth it
-TRANSFORMATION = 1.7  # time of a multiplication with A or B, in those of the products
+MAX_KERNEL = len(POINTS) + 2 - TILE_OUTPUTS
+
+
+def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """Cross-correlate and add a bias (O,): (N, C, *S), (O, C, *K) -> (N, O, *P)."""
+    tiles, out_channels = Tiles(x, w.shape[2:], window), w.shape[0]
+    weights = matmul(tiles.g, w.reshape(out_channels * w.shape[1], math.prod(w.shape[2:])).T)  # (n, O·C)
+    weights = weights.reshape(tiles.b.shape[0], 1, *w.shape[:2])  # (n, 1, O, C)
+    y = xp(x).empty((out_channels, *tiles.covered, x.shape[0]), x.dtype)  # (O, *T·m·d, N)
+
+    def compute(chunk: Index) -> None:
+        x_tiles = tiles.of_x(chunk)  # (n, C, L)
+        products = xp(x).empty((x_tiles.shape[0], out_channels, x_tiles.shape[2]), x.dtype)  # (n, O, L)
+        blocked_matmul(tiles.device, weights, x_tiles[:, None], products[:, None])
+        target = tiles.outputs(y, chunk)  # (*m, O, *T, N)
+        outputs = tiles.apply(tiles.a.T, products.reshape(x_tiles.shape[0], -1)).reshape(target.shape)
+        add_bias(outputs.swapaxes(0, len(chunk)), bias)
+        target[...] = outputs
+
+    tiles.device.parallel_for(compute, tiles.chunks())
+    return batch_first(y[(slice(None), *(slice(p) for p in tiles.output))])
+
+
+def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
+    """The derivative of ⟨y, forward(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C, *K)."""
+    tiles, channels, out_channels = Tiles(x, kernel, window), x.shape[1], y.shape[1]
+    surplus = tuple((0, n - p) for n, p in zip(tiles.covered, tiles.output, strict=True))
+    source = pad_to_batch_last(y, replace(window, padding=surplus))  # (O, *T·m·d, N)
+
+    def term(chunk: Index) -> Array:
+        return tiles.of_y(source, chunk) @ tiles.of_x(chunk).swapaxes(1, 2)  # (n, O, L), (n, L, C) -> (n, O, C)
+
+    total = tiles.device.parallel_sum(term, tiles.chunks())
+    w = matmul(tiles.g.T, total.reshape(tiles.b.shape[0], out_channels * channels))  # (K, O·C)
+    return xp(w).ascontiguousarray(w.T).reshape(out_channels, channels, *kernel)
+
+
+def is_supported(window: Window, w_shape: Size) -> bool:
+    """Whether a convolution with kernels (O, C, *K) can be tiled: at stride 1, in one group, with small kernels."""
+    return set(window.stride) == {1} and window.groups == 1 and max(w_shape[2:]) <= MAX_KERNEL
+
+
+def is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
+    """Whether tiles are faster than im2col for x (N, C, *S) and kernels (O, C, *K): with many channels, up to twice."""
+    if not is_supported(window, w_shape):
+        return False
+    out_channels, channels, *kernel = w_shape
+    output = window.output(x_shape[2:], tuple(kernel))
+    macs = math.prod(w_shape) * math.prod(output) * x_shape[0]
+    m, n = TILE_OUTPUTS ** len(kernel), math.prod(TILE_OUTPUTS + k - 1 for k in kernel)
+    tiles = math.prod(tile_counts(output, window.dilation)) * math.prod(window.dilation)
+    transforms = tuning.WINOGRAD_TRANSFORM_COST * (n * channels + m * out_channels)
+    cost = n * (channels * out_channels + transforms) * tiles * x_shape[0]
+    return min(kernel) > 1 and macs >= tuning.WINOGRAD_MIN_MACS and cost < tuning.WINOGRAD_MAX_COST * macs
 
 
 class Tiles:
-    """The tiles of a convolution at stride 1 of (N, C, *S) with kernels of sizes K, and the matrices between them.
+    """The tiles of a convolution at stride 1 of x (N, C, *S) with kernels of sizes K, and the matrices A, G and B.
 
-    With a dilation d the outputs d apart belong together; so along each axis there are T·d tiles of OUTPUTS outputs.
+    With a dilation d, the outputs d apart belong together, so there are T·d tiles of TILE_OUTPUTS outputs along each
+    axis. A chunk of tiles is a slice of T for each axis.
     """
 
     def __init__(self, x: Array, kernel: Size, window: Window) -> None:
-        self.kernel, self.dilation = kernel, window.dilation
+        self.device, self.kernel, self.dilation = device_of(x), kernel, window.dilation
         self.output = window.output(x.shape[2:], kernel)
-        self.count = counts(self.output, self.dilation)
-        self.whole = tuple(OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))  # outputs
-        sides = zip(window.padding, self.whole, self.output, strict=True)
+        self.count = tile_counts(self.output, self.dilation)
+        # The outputs that the tiles cover: at least all of them.
+        self.covered = tuple(TILE_OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))
+        sides = zip(window.padding, self.covered, self.output, strict=True)
         pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
-        self.x = padded(x, replace(window, padding=pairs))
-        self.a, self.g, self.b = matrices(kernel, x.dtype, xp(x))
+        self.x = pad_to_batch_last(x, replace(window, padding=pairs))  # (C, *S, N)
+        self.a, self.g, self.b = matrices(kernel, x.dtype, xp(x))  # (n, m), (n, K), (n, n), over all axes
 
-    def pieces(self) -> list[tuple[slice, ...]]:
-        """Stretches of tiles along each axis, as pieces for threads."""
-        tile = self.b.shape[0] * self.x.shape[0] * math.prod(self.dilation) * self.x.shape[-1] * self.x.itemsize
-        device = device_of(self.x)
-        most = max(1, TILE_BYTES * device.chunk_scale // max(1, tile))
-        most = min(most, -(-math.prod(self.count) // device.worker_count()))
+    def chunks(self) -> list[Index]:
+        """All tiles, in chunks for threads."""
+        tile_bytes = self.b.shape[0] * self.x.shape[0] * math.prod(self.dilation) * self.x.shape[-1] * self.x.itemsize
+        most = max(1, tuning.WINOGRAD_TILE_BYTES * self.device.chunk_scale // max(1, tile_bytes))
+        most = min(most, -(-math.prod(self.count) // self.device.worker_count()))
         cuts: list[list[slice]] = []
         for t in reversed(self.count):
             parts = -(-t // most)
@@ -69,128 +123,64 @@ class Tiles:
             most = max(1, most // t)
         return list(itertools.product(*cuts))
 
-    def of_x(self, tiles: tuple[slice, ...]) -> Array:
+    def of_x(self, chunk: Index) -> Array:
         """B x of some tiles: (n, C, L), where L counts tiles and images."""
-        return self._transformed(self.b, self._cut(self.x, tiles, [OUTPUTS + k - 1 for k in self.kernel]))
+        return self._transform(self.b, self._cut(self.x, chunk, [TILE_OUTPUTS + k - 1 for k in self.kernel]))
 
-    def of_y(self, y: Array, tiles: tuple[slice, ...]) -> Array:
-        """A y of some tiles of (O, *whole, N): (n, O, L)."""
-        return self._transformed(self.a, self.outputs(y, tiles))
+    def of_y(self, y: Array, chunk: Index) -> Array:
+        """A y of some tiles of y (O, *covered, N): (n, O, L)."""
+        return self._transform(self.a, self.outputs(y, chunk))
 
-    def outputs(self, y: Array, tiles: tuple[slice, ...]) -> Array:
-        """Some tiles of (O, *whole, N) as a view (*m, O, *T, N) whose axes T hold the dilation too."""
-        return self._cut(y, tiles, [OUTPUTS] * len(tiles))
+    def outputs(self, y: Array, chunk: Index) -> Array:
+        """Some tiles of y (O, *covered, N) as a view (*m, O, T, d, T, d, …, N)."""
+        return self._cut(y, chunk, [TILE_OUTPUTS] * len(chunk))
 
-    def _cut(self, array: Array, tiles: tuple[slice, ...], elements: list[int]) -> Array:
-        """Some tiles of (C, *S, N) as a view (*elements, C, T, d, T, d, …, N)."""
-        starts = (slice(t.start * OUTPUTS * d, None) for t, d in zip(tiles, self.dilation, strict=True))
+    def _cut(self, array: Array, chunk: Index, elements: list[int]) -> Array:
+        """Some tiles of (C, *S, N), each of `elements` along each axis, as a view (*elements, C, T, d, T, d, …, N)."""
+        starts = (slice(t.start * TILE_OUTPUTS * d, None) for t, d in zip(chunk, self.dilation, strict=True))
         array = array[(slice(None), *starts)]
         channel, *space, image = array.strides
-        numbers, steps = [], []
-        for t, d, step in zip(tiles, self.dilation, space, strict=True):
-            numbers += [t.stop - t.start, d]
-            steps += [step * d * OUTPUTS, step]
+        counts, steps = [], []
+        for t, d, step in zip(chunk, self.dilation, space, strict=True):
+            counts += [t.stop - t.start, d]
+            steps += [step * d * TILE_OUTPUTS, step]
         within = [step * d for step, d in zip(space, self.dilation, strict=True)]
         return xp(array).lib.stride_tricks.as_strided(
-            array, (*elements, array.shape[0], *numbers, array.shape[-1]), (*within, channel, *steps, image)
+            array, (*elements, array.shape[0], *counts, array.shape[-1]), (*within, channel, *steps, image)
         )
 
-    def _transformed(self, matrix: Array, tiles: Array) -> Array:
-        """(n, q) by tiles (*q, C, …): (n, C, L)."""
-        channels, *places = tiles.shape[len(self.kernel) :]
-        flat = tiles.reshape(matrix.shape[1], -1)
-        return apply(matrix, flat).reshape(matrix.shape[0], channels, math.prod(places))
+    def _transform(self, matrix: Array, tiles: Array) -> Array:
+        """Transform tiles: matrix (n, q), tiles (*q, C, T, d, …, N) -> (n, C, L)."""
+        channels, *others = tiles.shape[len(self.kernel) :]
+        flat = tiles.reshape(matrix.shape[1], -1)  # (q, C·L)
+        return self.apply(matrix, flat).reshape(matrix.shape[0], channels, math.prod(others))
+
+    def apply(self, matrix: Array, x: Array) -> Array:
+        """(p, q), (q, L) -> (p, L), by blocks of L."""
+        y = self.device.xp.empty((matrix.shape[0], x.shape[1]), x.dtype)
+        blocked_matmul(self.device, matrix[None, None], x[None, None], y[None, None])
+        return y
 
 
-def counts(output: Size, dilation: Size) -> Size:
+def tile_counts(output: Size, dilation: Size) -> Size:
     """T along each axis: how many times `dilation` tiles cover the outputs."""
-    return tuple(-(-p // (OUTPUTS * d)) for p, d in zip(output, dilation, strict=True))
-
-
-def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
-    """Cross-correlate, and add a bias (O,): (N, C, *S), (O, C, *K) -> (N, O, *P)."""
-    tiles, outs = Tiles(x, w.shape[2:], window), w.shape[0]
-    weights = matmul(tiles.g, w.reshape(outs * w.shape[1], math.prod(w.shape[2:])).T)
-    weights = weights.reshape(tiles.b.shape[0], 1, *w.shape[:2])
-    y = xp(x).empty((outs, *tiles.whole, x.shape[0]), x.dtype)
-
-    def work(piece: tuple[slice, ...]) -> None:
-        met = tiles.of_x(piece)
-        products = xp(x).empty((met.shape[0], outs, met.shape[2]), x.dtype)
-        multiply(weights, met[:, None], products[:, None])
-        target = tiles.outputs(y, piece)
-        found = apply(tiles.a.T, products.reshape(met.shape[0], -1)).reshape(target.shape)
-        add_bias(found.swapaxes(0, len(piece)), bias)
-        target[...] = found
-
-    device_of(x).parallel_for(work, tiles.pieces())
-    return batch_first(y[(slice(None), *(slice(p) for p in tiles.output))])
-
-
-def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
-    """The derivative of ⟨y, correlate(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C, *K)."""
-    tiles, channels, outs = Tiles(x, kernel, window), x.shape[1], y.shape[1]
-    beyond = tuple((0, n - p) for n, p in zip(tiles.whole, tiles.output, strict=True))
-    source = padded(y, replace(window, padding=beyond))
-
-    def term(piece: tuple[slice, ...]) -> Array:
-        return tiles.of_y(source, piece) @ tiles.of_x(piece).swapaxes(1, 2)
-
-    total = device_of(x).parallel_sum(term, tiles.pieces())
-    w = matmul(tiles.g.T, total.reshape(tiles.b.shape[0], outs * channels))
-    return xp(w).ascontiguousarray(w.T).reshape(outs, channels, *kernel)
-
-
-def fits(window: Window, w_shape: Size) -> bool:
-    """Whether a convolution with kernels (O, C, *K) has tiles: at stride 1, in one group, with small kernels."""
-    return set(window.stride) == {1} and window.groups == 1 and max(w_shape[2:]) <= LARGEST
-
-
-def pays(x: Array, w_shape: Size, window: Window) -> bool:
-    """Whether tiles are faster than columns for x (N, C, *S) and kernels (O, C, *K): with many channels, up to twice.
-
-    float64 keeps the plain sum, which is more exact. The cost of the transformations is a fit to measurements.
-    """
-    return (
-        x.dtype == "float32"
-        and device_of(x).strided_gemm
-        and fits(window, w_shape)
-        and _saves(x.shape, w_shape, window)
-    )
-
-
-@lru_cache(maxsize=4096)
-def _saves(x_shape: Size, w_shape: Size, window: Window) -> bool:
-    outs, channels, *kernel = w_shape
-    output = window.output(x_shape[2:], tuple(kernel))
-    plain = math.prod(w_shape) * math.prod(output) * x_shape[0]
-    m, n = OUTPUTS ** len(kernel), math.prod(OUTPUTS + k - 1 for k in kernel)
-    tiles = math.prod(counts(output, window.dilation)) * math.prod(window.dilation)
-    cost = n * (channels * outs + TRANSFORMATION * (n * channels + m * outs)) * tiles * x_shape[0]
-    return min(kernel) > 1 and plain >= WORTHWHILE and cost < 0.85 * plain
-
-
-def apply(matrix: Array, x: Array) -> Array:
-    """(p, q), (q, L) -> (p, L), by stretches of L."""
-    y = xp(x).empty((matrix.shape[0], x.shape[1]), x.dtype)
-    multiply(matrix[None, None], x[None, None], y[None, None])
-    return y
+    return tuple(-(-p // (TILE_OUTPUTS * d)) for p, d in zip(output, dilation, strict=True))
 
 
 @cache
 def matrices(kernel: Size, dtype: Any, namespace: Any) -> tuple[Array, Array, Array]:
     """A, G and B for all axes of a kernel, as arrays of a device."""
-    axes = zip(*(transforms(OUTPUTS, k) for k in kernel), strict=True)
-    return tuple(namespace.asarray(reduce(np.kron, along).astype(dtype)) for along in axes)
+    axes = zip(*(transforms(TILE_OUTPUTS, k) for k in kernel), strict=True)
+    return tuple(namespace.asarray(reduce(np.kron, factors).astype(dtype)) for factors in axes)
 
 
 def transforms(m: int, r: int) -> tuple[Any, Any, Any]:
     """A (n, m), G (n, r) and B (n, n) for m outputs of a kernel of size r along one axis, by Toom and Cook."""
     points = POINTS[: m + r - 2]
-    rest = [[q for q in points if q != p] for p in points]
+    others = [[q for q in points if q != p] for p in points]
     a = np.vander([*points, 0.0], m, increasing=True)
     g = np.vander([*points, 0.0], r, increasing=True)
-    g[:-1] /= [[math.prod(p - q for q in others)] for p, others in zip(points, rest, strict=True)]
+    g[:-1] /= [[math.prod(p - q for q in rest)] for p, rest in zip(points, others, strict=True)]
     a[-1], g[-1] = np.eye(m)[-1], np.eye(r)[-1]  # at infinity
-    b = [np.append(np.poly(others)[::-1], 0) for others in rest] + [np.poly(points)[::-1]]
+    b = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(points)[::-1]]
     return a, g, np.array(b)

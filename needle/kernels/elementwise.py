@@ -1,0 +1,49 @@
+"""Elementwise work on large arrays, shared by threads along the outermost axis in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array
+
+__all__ = ["chunk_of", "elementwise"]
+
+
+def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:
+    """work(x, *others), a ufunc of operands that broadcast, with an argument `out`; threads share large results.
+
+    Results with the shape, dtype and memory order of x are computed in chunks of its outermost axis. Callers with
+    results below `tuning.PARALLEL_ELEMENTWISE_BYTES` should call `work` directly.
+    """
+    device = device_of(x)
+    if device.worker_count() == 1 or not _result_is_like(x, others):
+        return work(x, *others)
+    axis = max(range(x.ndim), key=lambda i: (x.shape[i] > 1, x.strides[i])) - x.ndim  # outermost in memory
+    out, length = device.xp.empty_like(x), x.shape[axis]
+
+    def compute(chunk: slice) -> None:
+        work(*(chunk_of(array, axis, chunk) for array in (x, *others)), out=chunk_of(out, axis, chunk))
+
+    device.parallel_for(compute, device.chunks(length, x.nbytes // length, True), uses_blas=False)
+    return out
+
+
+def _result_is_like(x: Array, others: tuple[Array, ...]) -> bool:
+    """Whether elementwise work on the operands returns an array with the shape, dtype and memory order of x."""
+    return all(
+        x.dtype == other.dtype
+        and (
+            x.strides == other.strides
+            if x.shape == other.shape
+            else xp(x).broadcast_shapes(x.shape, other.shape) == x.shape
+        )
+        for other in others
+    )
+
+
+def chunk_of(array: Array, axis: int, chunk: slice) -> Array:
+    """A chunk along an axis counted from the end; all of an operand that broadcasts along it."""
+    if -axis > array.ndim or array.shape[axis] == 1:
+        return array
+    return array[(..., chunk, *(slice(None),) * (-axis - 1))]

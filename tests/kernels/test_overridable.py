@@ -1,0 +1,46 @@
+"""A device may bring kernels of its own for the public kernels of needle."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from needle import kernels
+from needle.backend import cpu
+from needle.kernels import Window
+
+WINDOW = Window((1, 1), ((0, 0), (0, 0)), (1, 1))
+X, W, Y = np.ones((1, 2, 4, 4)), np.ones((3, 2, 2, 2)), np.ones((1, 3, 3, 3))
+BEST, COLUMNS = np.ones((1, 2, 3, 3)), np.ones((1, 8, 9))
+CALLS = {
+    "correlate": (X, W, WINDOW),
+    "correlate_transpose": (Y, W, WINDOW, (4, 4)),
+    "correlate_weight": (X, Y, WINDOW, (2, 2)),
+    "unfold": (X, WINDOW, (2, 2)),
+    "fold": (COLUMNS, WINDOW, (2, 2), (4, 4)),
+    "max_windows": (X, (2, 2), WINDOW),
+    "locate_max": (X, BEST, (2, 2), WINDOW),
+    "scatter_to_max": (BEST, X, BEST, (2, 2), WINDOW),
+    "gather_at_max": (X, X, BEST, (2, 2), WINDOW),
+    "sum_windows": (X, (2, 2), WINDOW),
+    "spread_windows": (BEST, (2, 2), WINDOW, (4, 4)),
+    "matmul": (X, X),
+    "sums": (X, (0, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_device_may_replace_a_kernel(name, monkeypatch):
+    kernel, calls = getattr(kernels, name), []
+    expected = kernel(*CALLS[name])
+    monkeypatch.setitem(cpu().kernels, name, lambda *arguments: calls.append(arguments) or "replaced")
+    assert kernel(*CALLS[name]) == "replaced"
+    assert len(calls) == 1
+    monkeypatch.delitem(cpu().kernels, name)
+    np.testing.assert_array_equal(kernel(*CALLS[name]), expected)
+
+
+def test_both_gradients_are_those_of_the_device(monkeypatch):
+    for name in ("correlate_transpose", "correlate_weight"):
+        monkeypatch.setitem(cpu().kernels, name, lambda *arguments, name=name: name)
+    assert kernels.correlate_gradients(X, W, Y, WINDOW) == ("correlate_transpose", "correlate_weight")

@@ -1,0 +1,38 @@
+"""Sums by BLAS are exact, in every memory order, on one thread and on two."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from threadpoolctl import ThreadpoolController
+
+from needle import kernels, ops
+from tests.kernels.memory_orders import draw, every_order
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    """BLAS, and so needle, with that number of threads."""
+    with ThreadpoolController().limit(limits=request.param, user_api="blas"):
+        yield request.param
+
+
+@pytest.mark.parametrize("length", [100, 700, 5000, 50000])
+def test_sums_of_rows_are_as_exact_as_those_of_numpy(length):
+    a, b = draw(8, length) + 1, draw(8, length, seed=1) + 2
+    exact = a.astype("float64"), a.astype("float64") * b
+    for result, terms in zip((kernels.row_sums(a), kernels.row_products(a, b)), exact, strict=True):
+        np.testing.assert_allclose(result[:, 0], terms.sum(1), rtol=1e-6)
+
+
+@every_order
+@pytest.mark.parametrize("shape", [(2, 3, 2, 2), (64, 5, 8, 8)], ids=str)
+@pytest.mark.parametrize("kept", [(1, None, 1, 1), (None, 1, 1, 1), (None, None, 1, 1), (None, 1, 1), (1, 1, 1, None)])
+def test_sums_over_what_was_broadcast(order, shape, kept, threads):
+    x = order(draw(*shape))
+    lead = len(shape) - len(kept)
+    target = tuple(n or m for n, m in zip(kept, shape[lead:], strict=True))
+    axes = (*range(lead), *(i + lead for i, n in enumerate(kept) if n))
+    result = ops.shape.SumTo(target).compute(x)
+    assert result.shape == target
+    np.testing.assert_allclose(result.ravel(), x.astype("float64").sum(axes).ravel(), rtol=1e-5, atol=1e-4)

@@ -1,0 +1,28 @@
+"""Other values for the thresholds of needle.tuning, during a test."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+
+import pytest
+
+from needle import tuning
+from needle.kernels.conv import dispatch, gemm, im2col
+
+CACHES = (dispatch._plan, gemm.split_count, im2col.columns_for)  # of results that depend on a threshold
+
+
+@contextmanager
+def thresholds(**values):
+    """Other values for constants of `tuning`, until the block ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(tuning, name, value)
+        clear_caches()
+        yield
+    clear_caches()
+
+
+def clear_caches():
+    for cache in CACHES:
+        cache.cache_clear()
