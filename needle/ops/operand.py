@@ -81,3 +81,45 @@ def broadcast_shape(op: str, *shapes: tuple[int, ...]) -> tuple[int, ...]:
             raise ValueError(f"{op}: shapes must broadcast, but got {' and '.join(map(str, shapes))}")
         result.append(size)
     return tuple(result)
+
+
+# ---- indices, ranges, shapes and dtypes of operands ------------------------------------------------------------------
+
+
+def as_indices(op: str, name: str, x: Tensor) -> Tensor:
+    """The values of `x`, of any integer or floating dtype, as an int64 constant.
+
+    Fractions, infinities and NaN are refused on the CPU only: elsewhere reading values would wait for the device.
+    """
+    if x.dtype.kind == "b":
+        raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
+    array = x.array
+    if x.dtype.kind == "f" and x.device == cpu():
+        is_integer = x.device.xp.isfinite(array) & (x.device.xp.floor(array) == array)
+        if not is_integer.all():
+            raise ValueError(f"{op}: {name} must be integers, but got {array[~is_integer].flat[0]}")
+    return Tensor.make_const(array.astype("int64"))
+
+
+def all_in_range(indices: Tensor, size: int) -> bool:
+    """Whether all int64 indices lie in [0, size). Reading them waits for the device."""
+    return not indices.size or bool(indices.array.view("uint64").max() < size)  # as uint64, negative ones are large
+
+
+def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:
+    """Refuse values outside [low, high], and NaN, on the CPU only: elsewhere reading them would wait for the device."""
+    if x.device == cpu() and x.size:
+        least, most = x.array.min(), x.array.max()
+        if not (low <= least and most <= high):
+            raise ValueError(f"{op}: {name} must lie in [{low}, {high}], but got {least} to {most}")
+
+
+def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor that does not broadcast to `shape`, the shape of what the message calls `target`."""
+    if len(x.shape) > len(shape) or broadcast_shape(op, x.shape, shape) != shape:
+        raise ValueError(f"{op}: {name} must broadcast to the {target} {shape}, but got shape {x.shape}")
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16, whose sums lose digits and whose squares overflow from 256 on."""
+    return "float32" if dtype == "float16" else dtype
