@@ -93,3 +93,18 @@ def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) ->
     """Two properties that must agree: `what` of the arguments called `names`."""
     if first != second:
         raise ValueError(f"{op}: {names[0]} and {names[1]} must agree in {what}, but got {first} and {second}")
+
+
+def floats(op: str, **tensors: Any) -> None:
+    """Require the tensors (or arrays with `dtype` and `device`) to have one floating dtype and lie on one device."""
+    values = list(tensors.values())
+    dtype, device = values[0].dtype, values[0].device
+    for value in values[1:]:
+        if value.device != device:
+            places = " and ".join(str(t.device) for t in values)
+            raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {places}")
+    for value in values:
+        if value.dtype != dtype or dtype.kind != "f":
+            rule = "one floating dtype" if len(values) > 1 else "a floating dtype"
+            dtypes = " and ".join(str(t.dtype) for t in values)
+            raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}")
