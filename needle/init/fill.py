@@ -74,7 +74,8 @@ def arange(
     """
     start, stop = (0, start) if stop is None else (start, stop)
     for name, value in ("start", start), ("stop", stop), ("step", step):
-        check.number("arange", name, value, above=-math.inf, below=math.inf)
+        if type(value) is not int and not math.isfinite(check.number("arange", name, value)):
+            raise ValueError(f"arange: {name} must be finite, but got {value}")
     if step == 0:
         raise ValueError(f"arange: step must not be 0, but got {step}")
     if dtype is None:

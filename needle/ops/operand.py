@@ -91,10 +91,11 @@ def as_indices(op: str, name: str, x: Tensor) -> Tensor:
 
     Fractions, infinities and NaN are refused on the CPU only: elsewhere reading values would wait for the device.
     """
-    if x.dtype.kind == "b":
-        raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
     array = x.array
-    if x.dtype.kind == "f" and x.device == cpu():
+    kind = array.dtype.kind
+    if kind == "b":
+        raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
+    if kind == "f" and x.device == cpu():
         is_integer = x.device.xp.isfinite(array) & (x.device.xp.floor(array) == array)
         if not is_integer.all():
             raise ValueError(f"{op}: {name} must be integers, but got {array[~is_integer].flat[0]}")
@@ -103,7 +104,8 @@ def as_indices(op: str, name: str, x: Tensor) -> Tensor:
 
 def all_in_range(indices: Tensor, size: int) -> bool:
     """Whether all int64 indices lie in [0, size). Reading them waits for the device."""
-    return not indices.size or bool(indices.array.view("uint64").max() < size)  # as uint64, negative ones are large
+    array = indices.array.view("uint64")  # negative indices become large ones
+    return not array.size or bool(array.max() < size)
 
 
 def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
+from needle.backend import Device
 from needle.ops.operand import as_indices, check_range, tensor
 
 __all__ = ["embedding", "one_hot"]
@@ -31,8 +34,14 @@ def embedding(x: TensorLike, weight: TensorLike, padding_idx: int | None = None)
     rows = ops.getitem(weight, indices)
     if padding_idx is None:
         return rows
-    is_padding = ops.reshape(ops.equal(indices, padding_idx), (*x.shape, 1))
+    is_padding = ops.getitem(_is_row(weight.shape[0], padding_idx, x.device), indices)  # (*I, 1)
     return ops.where(is_padding, rows.detach(), rows)
+
+
+@lru_cache(maxsize=32)
+def _is_row(n: int, row: int, device: Device) -> Tensor:
+    """Bools (n, 1), true at `row`."""
+    return ops.reshape(ops.equal(init.arange(n, device=device), row), (n, 1))
 
 
 def one_hot(x: TensorLike, num_classes: int = -1) -> Tensor:
@@ -49,6 +58,6 @@ def one_hot(x: TensorLike, num_classes: int = -1) -> Tensor:
     if n == -1:
         if not x.size:
             raise ValueError(f"one_hot: num_classes must be passed for an empty x, but got x of shape {x.shape}")
-        n = max(int(ops.max(indices)) + 1, 1)
+        n = max(int(indices.numpy().max()) + 1, 1)
     check_range("one_hot", "indices", indices, 0, n - 1)
     return ops.one_hot(n, indices, "int64") if n else init.zeros(*x.shape, 0, device=x.device, dtype="int64")

@@ -6,7 +6,7 @@ import math
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
-from needle.ops.operand import check_broadcast, compute_dtype, tensor
+from needle.ops.operand import check_broadcast, tensor
 
 __all__ = ["linear"]
 
@@ -35,10 +35,10 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply one axis, not the first, by a constant matrix: x (N, …, S, …), matrix (S, P) -> (N, …, P, …).
 
-    In batch-last order the axes after S, and N, are the columns of a single matmul. float16 accumulates in float32.
+    The matmul runs in the dtype of the matrix, the result has that of x. In batch-last order the axes after S, and N,
+    are the columns of a single matmul.
     """
-    wide = x.astype(compute_dtype(x.dtype))
-    matrix = matrix.astype(wide.dtype)
+    wide = x.astype(matrix.dtype)
     batch_last = ops.permute(wide, (*range(1, x.ndim), 0))  # (…, S, …, N)
     before, after = batch_last.shape[: axis - 1], batch_last.shape[axis:]
     if math.prod(after) == 1:

@@ -7,10 +7,11 @@ refused.
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
-from needle.backend import cpu
+from needle.backend import Device, cpu
 from needle.ops.cross_entropy import CrossEntropy, class_axis
 from needle.ops.operand import all_in_range, as_indices, broadcast_shape, check_broadcast, check_range, tensor
 
@@ -125,9 +126,10 @@ def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tup
     if classes.device == cpu() and not 0 <= ignore_index < n and all_in_range(classes, n):
         return classes, None
     kept = ops.not_equal(classes, ignore_index)
-    if classes.device == cpu():
+    kept_classes = classes * kept  # 0 where ignored
+    if classes.device == cpu() and not all_in_range(kept_classes, n):
         check_range(op, "targets", ops.getitem(classes, kept), 0, n - 1)
-    return ops.where(kept, classes, 0), kept
+    return kept_classes, kept
 
 
 def _of_indices(
@@ -140,7 +142,8 @@ def _of_indices(
 ) -> Tensor:
     """The loss of log-probabilities at class indices; only those in the mask `kept` count."""
     axis = class_axis(log_p)
-    losses = -ops.getitem(log_p, _index_grid(classes, axis))
+    grid = _index_grid(classes.shape, classes.device)
+    losses = -ops.getitem(log_p, (*grid[:axis], classes, *grid[axis:]))
     weights = None if weight is None else ops.getitem(weight, classes)
     if weights is not None:
         losses = losses * weights
@@ -153,13 +156,13 @@ def _of_indices(
     return _reduce(losses, reduction, weights)
 
 
-def _index_grid(classes: Tensor, axis: int) -> tuple[Tensor, ...]:
-    """The index into (N, C, *S) that picks class classes[n, *s] at each (n, *s)."""
-    grid = [
-        ops.reshape(init.arange(n, device=classes.device), (-1,) + (1,) * (classes.ndim - 1 - i))
-        for i, n in enumerate(classes.shape)
-    ]
-    return (*grid[:axis], classes, *grid[axis:])
+@lru_cache(maxsize=32)
+def _index_grid(shape: tuple[int, ...], device: Device) -> tuple[Tensor, ...]:
+    """The positions along each axis of `shape`, as index tensors that broadcast to it."""
+    rank = len(shape)
+    return tuple(
+        ops.reshape(init.arange(n, device=device), (n,) + (1,) * (rank - 1 - axis)) for axis, n in enumerate(shape)
+    )
 
 
 def _per_class(weight: Tensor, x: Tensor) -> Tensor:

@@ -226,10 +226,14 @@ def vector_norm(x: Tensor, p: float, axes: tuple[int, ...]) -> Tensor:
 
 
 def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int | None = None) -> None:
-    """Move a running statistic towards a batch's. `count` makes a variance over that many values unbiased."""
-    batch = ops.reshape(batch.detach(), running.shape).astype(running.dtype)
-    scale = momentum if count is None else momentum * (count / (count - 1))
-    running.data = running.detach() * (1 - momentum) + batch * scale
+    """Move a running statistic towards a batch's. `count` makes a variance over that many values unbiased.
+
+    A write, not a node of a graph: raw arrays take a third of the time that ops would.
+    """
+    array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
+    scale = share if count is None else share * (count / (count - 1))
+    step = batch.array.reshape(array.shape).astype(array.dtype) * scale
+    running.data = Tensor.make_const(array * (1 - share) + step)
 
 
 # ---- argument rules --------------------------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal, TypeAlias, overload
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, mean, reshape
+from needle.ops.operand import compute_dtype
 from needle.ops.pool import avg_pool, batched, max_pool
 
 __all__ = [
@@ -249,11 +252,17 @@ def _adaptive_avg_pool(op: str, x: TensorLike, rank: int, output_size: OutputSiz
         return unbatched(avg_pool(op, x, rank, _quotients(size, output)))
     for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
         if n != p:
-            start, end = _edges(x, n, p)
-            position = reshape(init.arange(n, device=x.device), (n, 1))
-            covered = greater_equal(position, start) * less(position, end)  # (n, p) bools
-            x = matmul_along(x, covered / (end - start), axis)
+            x = matmul_along(x, _averages(n, p, x.device, compute_dtype(x.dtype)), axis)
     return unbatched(x)
+
+
+@lru_cache(maxsize=16)
+def _averages(n: int, p: int, device: Device, dtype: DTypeLike) -> Tensor:
+    """The matrix (n, p) whose columns average the windows of n elements."""
+    start, end = _edges(n, p, device)
+    position = reshape(init.arange(n, device=device), (n, 1))
+    is_covered = greater_equal(position, start) * less(position, end)
+    return (is_covered / (end - start)).astype(dtype)
 
 
 def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes, return_indices: bool) -> Pooled:
@@ -264,20 +273,28 @@ def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSiz
     if _is_uniform(size, output):
         result = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
         return (unbatched(result[0]), unbatched(result[1])) if return_indices else unbatched(result)
-    kernel: tuple[int, ...] = ()
-    positions = init.zeros(device=x.device, dtype="int64")  # of the gathered elements, row-major in *S
-    for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
-        k = max(_end(n, p, i) - _start(n, p, i) for i in range(p))
-        start, end = (reshape(edge, (p, 1)) for edge in _edges(x, n, p))
-        # Shorter windows repeat their first element: that changes neither the first nor the last of equal elements.
-        gathered = reshape(maximum(start, end - k + init.arange(k, device=x.device)), (-1,))  # (p·k,)
-        x = getitem(x, (slice(None),) * axis + (gathered,))
-        positions = reshape(positions, (*positions.shape, 1)) * n + gathered
-        kernel += (k,)
+    windows = [_side_by_side(n, p, x.device) for n, p in zip(size, output, strict=True)]
+    for axis, (index, _) in enumerate(windows, 2):
+        x = getitem(x, (slice(None),) * axis + (index,))
+    kernel = tuple(k for _, k in windows)
     if not return_indices:
         return unbatched(max_pool(op, x, rank, kernel))
-    best, index = max_pool(op, x, rank, kernel, return_indices=True)
-    return unbatched(best), unbatched(getitem(reshape(positions, (-1,)), index))
+    best, place = max_pool(op, x, rank, kernel, return_indices=True)
+    position = init.zeros(device=x.device, dtype="int64")  # of each gathered element, row-major in *S
+    for n, (index, _) in zip(size, windows, strict=True):
+        position = reshape(position, (*position.shape, 1)) * n + index
+    return unbatched(best), unbatched(getitem(reshape(position, (-1,)), place))
+
+
+@lru_cache(maxsize=32)
+def _side_by_side(n: int, p: int, device: Device) -> tuple[Tensor, int]:
+    """An index (p·k,) that lays p adaptive windows of n elements side by side, and k, the size of the longest.
+
+    Shorter windows repeat their first element, which changes neither the first nor the last of equal elements.
+    """
+    k = max(_end(n, p, i) - _start(n, p, i) for i in range(p))
+    start, end = (reshape(edge, (p, 1)) for edge in _edges(n, p, device))
+    return reshape(maximum(start, end - k + init.arange(k, device=device)), (-1,)), k
 
 
 def _output_size(op: str, x: Tensor, rank: int, output_size: OutputSizes) -> tuple[int, ...]:
@@ -287,10 +304,10 @@ def _output_size(op: str, x: Tensor, rank: int, output_size: OutputSizes) -> tup
     return check.sizes(op, "output_size", output_size, rank, least=1)
 
 
-def _edges(x: Tensor, n: int, p: int) -> tuple[Tensor, Tensor]:
-    """The starts and the ends of p windows that cover n elements, as int64 (p,) on the device of x."""
+def _edges(n: int, p: int, device: Device) -> tuple[Tensor, Tensor]:
+    """The starts and the ends of p windows that cover n elements, as int64 (p,)."""
     start, end = (
-        Tensor([edge(n, p, i) for i in range(p)], device=x.device, dtype="int64", requires_grad=False)
+        Tensor([edge(n, p, i) for i in range(p)], device=device, dtype="int64", requires_grad=False)
         for edge in (_start, _end)
     )
     return start, end

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
 from needle.nn.functional.linear import matmul_along
 from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from needle.ops import abs, broadcast_to, clip, getitem, maximum, minimum, permute, reshape
-from needle.ops.operand import tensor
+from needle.ops.operand import compute_dtype, tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
@@ -104,9 +106,14 @@ def _nearest(x: Tensor, axis: int, p: int, step: float, offset: float) -> Tensor
         return _repeat(x, axis, p // n)
     if n % p == 0 and step == n // p:
         return getitem(x, (*lead, slice(int(offset * step), None, n // p)))
-    position = (init.arange(p, device=x.device, dtype="float64") + offset) * step
-    index = minimum(position.astype("float32").astype("int64"), n - 1)  # float32: torch's rounding
-    return getitem(x, (*lead, index))
+    return getitem(x, (*lead, _nearest_index(n, p, step, offset, x.device)))
+
+
+@lru_cache(maxsize=32)
+def _nearest_index(n: int, p: int, step: float, offset: float, device: Device) -> Tensor:
+    """floor((i + offset)·step), at most n - 1, for i in [0, p)."""
+    position = (init.arange(p, device=device, dtype="float64") + offset) * step
+    return minimum(position.astype("float32").astype("int64"), n - 1)  # float32: torch's rounding
 
 
 def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
@@ -119,17 +126,23 @@ def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
 
 
 def _linear(x: Tensor, axis: int, p: int, step: float, align_corners: bool) -> Tensor:
-    """Along one axis, a matmul with a matrix (n, p) of hat functions of width 2 around the output positions."""
+    """Along one axis, linear interpolation between elements."""
     n = x.shape[axis]
     if p == n:
         return x
-    position = init.arange(p, device=x.device, dtype="float64")
+    return matmul_along(x, _hats(n, p, step, align_corners, x.device, compute_dtype(x.dtype)), axis)
+
+
+@lru_cache(maxsize=16)
+def _hats(n: int, p: int, step: float, align_corners: bool, device: Device, dtype: DTypeLike) -> Tensor:
+    """The matrix (n, p) whose columns interpolate between n elements: hats of width 2 around the output positions."""
+    position = init.arange(p, device=device, dtype="float64")
     if align_corners:
         position = position * ((n - 1) / (p - 1) if p > 1 else 0.0)
     else:
         position = clip((position + 0.5) * step - 0.5, 0, n - 1)
-    element = reshape(init.arange(n, device=x.device, dtype="float64"), (n, 1))
-    return matmul_along(x, maximum(1 - abs(position - element), 0), axis)
+    element = reshape(init.arange(n, device=device, dtype="float64"), (n, 1))
+    return maximum(1 - abs(position - element), 0).astype(dtype)
 
 
 def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:

@@ -114,8 +114,10 @@ ERRORS = [
     ),
     (
         attend(attn_mask=zeros(3, 5, dtype="int64")), TypeError,
-        f"{ATTEND}: query and key and value and attn_mask must have one floating dtype, but got "
-         "float32 and float32 and float32 and int64",
+        (
+            f"{ATTEND}: query and key and value and attn_mask must have one floating dtype, but got "
+            "float32 and float32 and float32 and int64"
+        ),
     ),
     (attend(attn_mask=zeros(2, 2)), ValueError, f"{ATTEND}: shapes must broadcast, but got (2, 2) and (2, 3, 5)"),
     (
