@@ -26,13 +26,16 @@ from tests.nn.functional import (
     test_activation,
     test_conv_errors,
     test_dropout,
+    test_embedding,
     test_linear,
     test_loss,
     test_norm,
     test_pad,
     test_pool,
     test_resampling,
+    test_similarity,
 )
+from tests.nn.functional import test_attention as test_attention_function
 
 SOURCES = Path(ndl.__file__).resolve().parent
 
@@ -198,6 +201,11 @@ ROWS = [
     (lambda: init.zeros(2, -1), ValueError, "zeros: shape must be at least 0, but got -1"),
     (lambda: init.randn((2, 3)), TypeError, "randn: shape must be an integer, but got (2, 3)"),
     (lambda: init.one_hot(0, X), ValueError, "one_hot: n must be at least 1, but got 0"),
+    (lambda: init.arange(1, 2, 0), ValueError, "arange: step must not be 0, but got 0"),
+    (lambda: init.arange("a"), TypeError, "arange: stop must be a number, but got 'a'"),
+    (lambda: init.arange(float("inf")), ValueError, "arange: stop must be finite, but got inf"),
+    (lambda: init.tril(-1, 2), ValueError, "tril: rows must be at least 0, but got -1"),
+    (lambda: init.tril(1, 2, 0.5), TypeError, "tril: diagonal must be an integer, but got 0.5"),
     (lambda: init.xavier_uniform(0, 0), ValueError, "xavier_uniform: fan must be at least 1, but got 0"),
     (lambda: init.xavier_normal(0.5, 2), TypeError, "xavier_normal: fan must be an integer, but got 2.5"),
     (lambda: init.kaiming_normal(0, 2), ValueError, "kaiming_normal: fan must be at least 1, but got 0"),
@@ -625,7 +633,10 @@ def lines_of(error):
 
 def rows_elsewhere():
     """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
-    modules = (test_activation, test_attention, test_linear, test_dropout, test_loss, test_norm, test_recurrent)
+    modules = (
+        test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
+        test_norm, test_recurrent, test_similarity,
+    )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
     for module in (test_pool, test_resampling):

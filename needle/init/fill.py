@@ -1,83 +1,137 @@
-"""Tensors filled with a constant, or with draws from NumPy's legacy global stream."""
+"""Tensors of known values: constants, ranges, triangles, one-hot rows."""
 
 from __future__ import annotations
 
-from needle import backend, check, ops
-from needle.autograd import Tensor
-from needle.backend import cpu, default_device
+import math
+from typing import Any
+
+from needle import check, ops
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike, default_device
 from needle.backend_ndarray import BackendDevice
 from needle.ops.operand import number
 
-
-def rand(*shape, low=0.0, high=1.0, device=None, dtype="float32", requires_grad=False):
-    """Uniform in [low, high): one `np.random.rand(*shape)`, scaled."""
-    low, high = number("rand", low), number("rand", high)
-    array = _device(device).rand(*_shape("rand", shape), dtype=dtype).array
-    array *= high - low
-    array += low
-    return Tensor.make_const(array, requires_grad)
+__all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros", "zeros_like"]
 
 
-def randn(*shape, mean=0.0, std=1.0, device=None, dtype="float32", requires_grad=False):
-    """Normal with `mean` and `std`: one `np.random.randn(*shape)`, scaled."""
-    mean, std = number("randn", mean), number("randn", std)
-    array = _device(device).randn(*_shape("randn", shape), dtype=dtype).array
-    array *= std
-    array += mean
-    return Tensor.make_const(array, requires_grad)
+def constant(
+    *shape: int, c: float = 1.0, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+) -> Tensor:
+    """A tensor of `shape` in which every element is `c`.
 
-
-def randb(*shape, p=0.5, device=None, dtype="bool", requires_grad=False):
-    """True with probability p: where one `np.random.rand(*shape)` is at most p."""
-    p = check.number("randb", "p", p, least=0, most=1)
-    device = _device(device)
-    array = cpu().rand(*_shape("randb", shape), dtype="float64").array <= p  # of which bools are sent, not floats
-    return Tensor.make_const(device.asarray(device.asarray(array), dtype), requires_grad)
-
-
-def constant(*shape, c=1.0, device=None, dtype="float32", requires_grad=False):
-    """Every element c."""
-    shape, c = _shape("constant", shape), number("constant", c)
-    return Tensor.make_const(_device(device).full(shape, c, dtype), requires_grad)
-
-
-def ones(*shape, device=None, dtype="float32", requires_grad=False):
-    """Every element 1."""
-    return constant(*_shape("ones", shape), c=1, device=device, dtype=dtype, requires_grad=requires_grad)
-
-
-def zeros(*shape, device=None, dtype="float32", requires_grad=False):
-    """Every element 0."""
-    return constant(*_shape("zeros", shape), c=0, device=device, dtype=dtype, requires_grad=requires_grad)
-
-
-def ones_like(x, *, device=None, dtype=None, requires_grad=False):
-    """Ones of the shape of x, of its dtype and on its device unless others are named."""
-    return ones(*x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
-
-
-def zeros_like(x, *, device=None, dtype=None, requires_grad=False):
-    """Zeros of the shape of x, of its dtype and on its device unless others are named."""
-    return zeros(*x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
-
-
-def from_dlpack(source):
-    """A constant on the memory of another library's array, which speaks DLPack: nothing is copied.
-
-    What the other library writes later is seen here, but not known to backward.
+    Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
     """
-    return Tensor.make_const(backend.from_dlpack(source))
+    return _filled("constant", shape, number("constant", c), device, dtype, requires_grad)
 
 
-def one_hot(n, i, *, device=None, dtype="float32", requires_grad=False):
-    """(*I) integers in [0, n), of any dtype -> (*I, n): ones at the indices, zeros elsewhere."""
+def ones(
+    *shape: int, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+) -> Tensor:
+    """A tensor of `shape` filled with ones. Errors as in `constant`."""
+    return _filled("ones", shape, 1, device, dtype, requires_grad)
+
+
+def zeros(
+    *shape: int, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+) -> Tensor:
+    """A tensor of `shape` filled with zeros. Errors as in `constant`."""
+    return _filled("zeros", shape, 0, device, dtype, requires_grad)
+
+
+def ones_like(
+    x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Ones of the shape of x; by default also its dtype and device."""
+    return _filled("ones_like", x.shape, 1, device or x.device, dtype or x.dtype, requires_grad)
+
+
+def zeros_like(
+    x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """Zeros of the shape of x; by default also its dtype and device."""
+    return _filled("zeros_like", x.shape, 0, device or x.device, dtype or x.dtype, requires_grad)
+
+
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    *,
+    device: Device | None = None,
+    dtype: DTypeLike | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """The numbers start, start + step, … below `stop`, as one axis; `arange(n)` counts from 0 to n - 1.
+
+    A negative `step` counts down. The dtype is int64 by default, or float32 if one of the numbers is a float.
+
+    Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0 or a number is not finite.
+
+    >>> arange(3)
+    Tensor([0 1 2])
+    >>> arange(1, 2, 0.25)
+    Tensor([1.   1.25 1.5  1.75])
+    """
+    start, stop = (0, start) if stop is None else (start, stop)
+    for name, value in ("start", start), ("stop", stop), ("step", step):
+        if type(value) is not int and not math.isfinite(check.number("arange", name, value)):
+            raise ValueError(f"arange: {name} must be finite, but got {value}")
+    if step == 0:
+        raise ValueError(f"arange: step must not be 0, but got {step}")
+    if dtype is None:
+        dtype = "float32" if any(isinstance(value, float) for value in (start, stop, step)) else "int64"
+    return Tensor.make_const(as_device(device).xp.arange(start, stop, step, dtype=dtype), requires_grad)
+
+
+def tril(
+    rows: int,
+    columns: int,
+    diagonal: int = 0,
+    *,
+    device: Device | None = None,
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
+) -> Tensor:
+    """A lower triangle: (rows, columns), ones where column - row <= `diagonal`, zeros elsewhere.
+
+    With dtype `"bool"` it is a causal mask: query `row` may attend to keys up to `row + diagonal`.
+
+    Raises `TypeError` or `ValueError` if a size is not a non-negative integer or `diagonal` is not an integer.
+
+    >>> tril(2, 3, dtype="int64").numpy().tolist()
+    [[1, 0, 0], [1, 1, 0]]
+    """
+    rows = check.integer("tril", "rows", rows, least=0)
+    columns = check.integer("tril", "columns", columns, least=0)
+    diagonal = check.integer("tril", "diagonal", diagonal)
+    return Tensor.make_const(as_device(device).xp.tri(rows, columns, diagonal, dtype=dtype), requires_grad)
+
+
+def one_hot(
+    n: int, i: TensorLike, *, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+) -> Tensor:
+    """One-hot rows: integers i (*I) in [0, n), of any dtype -> (*I, n), ones at the integers, zeros elsewhere.
+
+    An integer outside [0, n) yields a row of zeros. The result lies on the device of `i` unless `device` is passed.
+
+    Raises `ValueError` if n is below 1.
+    """
     encoded = ops.one_hot(n, i if isinstance(i, Tensor) else Tensor(i, device=device), dtype)
     return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)
 
 
-def _device(device):
+def _filled(
+    op: str, shape: tuple[int, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
+) -> Tensor:
+    """A tensor of `shape` in which every element is `value`."""
+    return Tensor.make_const(as_device(device).xp.full(as_shape(op, shape), value, dtype=dtype), requires_grad)
+
+
+def as_device(device: Device | None) -> Any:
+    """`device`, or the default one."""
     return default_device() if device is None else check.instance("init", "device", device, BackendDevice)
 
 
-def _shape(op, shape):
+def as_shape(op: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The sizes of a new tensor as non-negative integers."""
     return tuple(check.integer(op, "shape", n, least=0) for n in shape)

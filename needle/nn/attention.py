@@ -7,7 +7,7 @@ Layer Normalization in the Transformer Architecture" (2020), figure 1b.
 from __future__ import annotations
 
 from needle import check, init
-from needle.nn.functional.linear import attention_weights
+from needle.nn.functional.attention import attention_weights
 from needle.nn.linear import Dropout, Embedding, Linear
 from needle.nn.module import Module
 from needle.nn.norm import LayerNorm1d

@@ -7,7 +7,6 @@ import math
 from needle import check, init
 from needle.nn import functional
 from needle.nn.functional.dropout import host_dropout
-from needle.nn.functional.linear import row_of
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 
@@ -48,7 +47,9 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = check.integer("Embedding", "num_embeddings", num_embeddings, least=1)
         self.embedding_dim = check.integer("Embedding", "embedding_dim", embedding_dim, least=1)
-        self.padding_idx = None if padding_idx is None else row_of("Embedding", padding_idx, num_embeddings)
+        self.padding_idx = (
+            None if padding_idx is None else check.axis("Embedding", padding_idx, num_embeddings, "padding_idx")
+        )
         self.weight = Parameter(init.randn(num_embeddings, embedding_dim, device=device, dtype=dtype))
         if padding_idx is not None:
             self.weight.cached_data[self.padding_idx] = 0

@@ -6,7 +6,7 @@ import warnings
 
 from needle import check, init
 from needle.nn import functional
-from needle.nn.functional.norm import features, over_batch
+from needle.nn.functional.norm import as_normalized_shape, over_batch
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 from needle.ops.conv import check_floats
@@ -182,7 +182,7 @@ class LayerNorm(Module):
         self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype="float32"
     ):  # fmt: skip
         super().__init__()
-        self.normalized_shape = features("LayerNorm", normalized_shape)
+        self.normalized_shape = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
         self.elementwise_affine = bool(elementwise_affine)
         shape, options = self.normalized_shape, {"device": device, "dtype": dtype}
@@ -237,9 +237,7 @@ class GroupNorm(Module):
         self.num_groups = check.integer("GroupNorm", "num_groups", num_groups, least=1)
         self.num_channels = check.integer("GroupNorm", "num_channels", num_channels, least=1)
         if num_channels % num_groups:
-            raise ValueError(
-                f"GroupNorm: num_groups must divide num_channels, but got {num_groups} and {num_channels}"
-            )
+            raise ValueError(f"GroupNorm: num_groups must divide num_channels, but got {num_groups} and {num_channels}")
         self.eps, self.affine = check.number("GroupNorm", "eps", eps, least=0), bool(affine)
         options = {"device": device, "dtype": dtype}
         self.weight = Parameter(init.ones(num_channels, **options)) if affine else None

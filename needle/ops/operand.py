@@ -130,3 +130,47 @@ def check_fit(op: str, x: Tensor, kernel: Size, window: Window) -> None:
             f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "
             f"and the padded size of x {x.shape} is {window.padded(x.shape[2:])}"
         )
+
+
+# ---- indices, ranges, shapes and dtypes of operands ------------------------------------------------------------------
+
+
+def as_indices(op: str, name: str, x: Tensor) -> Tensor:
+    """The values of `x`, of any integer or floating dtype, as an int64 constant.
+
+    Fractions, infinities and NaN are refused on the CPU only: elsewhere reading values would wait for the device.
+    """
+    array = x.array
+    kind = array.dtype.kind
+    if kind == "b":
+        raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
+    if kind == "f" and x.device == cpu():
+        is_integer = x.device.xp.isfinite(array) & (x.device.xp.floor(array) == array)
+        if not is_integer.all():
+            raise ValueError(f"{op}: {name} must be integers, but got {array[~is_integer].flat[0]}")
+    return Tensor.make_const(array.astype("int64"))
+
+
+def all_in_range(indices: Tensor, size: int) -> bool:
+    """Whether all int64 indices lie in [0, size). Reading them waits for the device."""
+    array = indices.array.view("uint64")  # negative indices become large ones
+    return not array.size or bool(array.max() < size)
+
+
+def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:
+    """Refuse values outside [low, high], and NaN, on the CPU only: elsewhere reading them would wait for the device."""
+    if x.device == cpu() and x.size:
+        least, most = x.array.min(), x.array.max()
+        if not (low <= least and most <= high):
+            raise ValueError(f"{op}: {name} must lie in [{low}, {high}], but got {least} to {most}")
+
+
+def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int, ...]) -> None:
+    """Refuse a tensor that does not broadcast to `shape`, the shape of what the message calls `target`."""
+    if len(x.shape) > len(shape) or broadcast_shape(op, x.shape, shape) != shape:
+        raise ValueError(f"{op}: {name} must broadcast to the {target} {shape}, but got shape {x.shape}")
+
+
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16, whose sums lose digits and whose squares overflow from 256 on."""
+    return "float32" if dtype == "float16" else dtype

@@ -1,105 +1,40 @@
 """Functions of neural networks under torch's names, composed of ops; nothing here defines an op."""
 
-from needle.nn.functional.activation import elu, hardtanh, leaky_relu, log_softmax, relu6, silu, softmax, softplus
-from needle.nn.functional.conv import (
-    conv1d,
-    conv2d,
-    conv3d,
-    conv_transpose1d,
-    conv_transpose2d,
-    conv_transpose3d,
-    fold,
-    same_padding,
-    unfold,
-)
-from needle.nn.functional.dropout import dropout, dropout1d, dropout2d, dropout3d
-from needle.nn.functional.linear import cosine_similarity, embedding, linear, one_hot, scaled_dot_product_attention
-from needle.nn.functional.loss import (
-    binary_cross_entropy,
-    binary_cross_entropy_with_logits,
-    cross_entropy,
-    huber_loss,
-    l1_loss,
-    mse_loss,
-    nll_loss,
-    smooth_l1_loss,
-)
-from needle.nn.functional.norm import batch_norm, group_norm, instance_norm, layer_norm, normalize
-from needle.nn.functional.pad import pad
-from needle.nn.functional.pool import (
-    adaptive_avg_pool1d,
-    adaptive_avg_pool2d,
-    adaptive_avg_pool3d,
-    adaptive_max_pool1d,
-    adaptive_max_pool2d,
-    adaptive_max_pool3d,
-    avg_pool1d,
-    avg_pool2d,
-    avg_pool3d,
-    max_pool1d,
-    max_pool2d,
-    max_pool3d,
-)
-from needle.nn.functional.resampling import interpolate, pixel_shuffle, pixel_unshuffle
-from needle.ops import relu, sigmoid, tanh
+from needle.nn.functional import activation as _activation
+from needle.nn.functional import attention as _attention
+from needle.nn.functional import conv as _conv
+from needle.nn.functional import dropout as _dropout
+from needle.nn.functional import embedding as _embedding
+from needle.nn.functional import linear as _linear
+from needle.nn.functional import loss as _loss
+from needle.nn.functional import norm as _norm
+from needle.nn.functional import pad as _pad
+from needle.nn.functional import pool as _pool
+from needle.nn.functional import resampling as _resampling
+from needle.nn.functional import similarity as _similarity
+from needle.nn.functional.activation import *
+from needle.nn.functional.attention import *
+from needle.nn.functional.conv import *
+from needle.nn.functional.dropout import *  # a function may have the name of its file: on the package it wins
+from needle.nn.functional.embedding import *
+from needle.nn.functional.linear import *
+from needle.nn.functional.loss import *
+from needle.nn.functional.norm import *
+from needle.nn.functional.pad import *
+from needle.nn.functional.pool import *
+from needle.nn.functional.resampling import *
+from needle.nn.functional.similarity import *
 
-__all__ = [
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "batch_norm",
-    "binary_cross_entropy",
-    "binary_cross_entropy_with_logits",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_transpose1d",
-    "conv_transpose2d",
-    "conv_transpose3d",
-    "cosine_similarity",
-    "cross_entropy",
-    "dropout",
-    "dropout1d",
-    "dropout2d",
-    "dropout3d",
-    "elu",
-    "embedding",
-    "fold",
-    "group_norm",
-    "hardtanh",
-    "huber_loss",
-    "instance_norm",
-    "interpolate",
-    "l1_loss",
-    "layer_norm",
-    "leaky_relu",
-    "linear",
-    "log_softmax",
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "mse_loss",
-    "nll_loss",
-    "normalize",
-    "one_hot",
-    "pad",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-    "relu",
-    "relu6",
-    "same_padding",
-    "scaled_dot_product_attention",
-    "sigmoid",
-    "silu",
-    "smooth_l1_loss",
-    "softmax",
-    "softplus",
-    "tanh",
-    "unfold",
-]
+__all__: list[str] = []
+__all__ += _activation.__all__
+__all__ += _attention.__all__
+__all__ += _conv.__all__
+__all__ += _dropout.__all__
+__all__ += _embedding.__all__
+__all__ += _linear.__all__
+__all__ += _loss.__all__
+__all__ += _norm.__all__
+__all__ += _pad.__all__
+__all__ += _pool.__all__
+__all__ += _resampling.__all__
+__all__ += _similarity.__all__

@@ -1,24 +1,43 @@
-"""Activations, under torch's names, with torch's derivatives at their kinks."""
+"""Activations under torch's names, with torch's derivatives at their kinks."""
 
 from __future__ import annotations
 
 import warnings
 
 from needle import check, ops
-from needle.ops import relu, sigmoid
-from needle.ops.conv import check_floats
+from needle.autograd import Tensor, TensorLike
+from needle.backend import DTypeLike
+from needle.ops import relu, sigmoid, tanh
 from needle.ops.operand import tensor
+from needle.ops.reduce import LogSoftmax, Softmax
+
+__all__ = [
+    "elu",
+    "hardtanh",
+    "leaky_relu",
+    "log_softmax",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "softplus",
+    "tanh",
+]
 
 
-def relu6(x):
-    """min(max(x, 0), 6); its derivative at 0 and at 6 is 0."""
+def relu6(x: TensorLike) -> Tensor:
+    """min(max(x, 0), 6) for each element of x (any shape); the derivative at 0 and at 6 is 0.
+
+    Raises `TypeError` unless the dtype of x is floating.
+    """
     return ops.hardtanh(_floats("relu6", x), 0.0, 6.0)
 
 
-def hardtanh(x, min_val=-1.0, max_val=1.0):
-    """x limited to [min_val, max_val]; the derivative at both ends is 0.
+def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+    """x (any shape) limited to [min_val, max_val]; the derivative at both ends is 0.
 
-    Raises ValueError where `min_val` exceeds `max_val`.
+    Raises `ValueError` if `min_val` exceeds `max_val`, `TypeError` unless the dtype of x is floating.
     """
     x = _floats("hardtanh", x)
     low, high = check.number("hardtanh", "min_val", min_val), check.number("hardtanh", "max_val", max_val)
@@ -27,15 +46,22 @@ def hardtanh(x, min_val=-1.0, max_val=1.0):
     return ops.hardtanh(x, low, high)
 
 
-def leaky_relu(x, negative_slope=0.01):
-    """x where it is positive, else negative_slope · x; its derivative at 0 is `negative_slope`."""
+def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+    """x where positive, else negative_slope · x, for x of any shape; the derivative at 0 is `negative_slope`.
+
+    Raises `TypeError` unless the dtype of x is floating.
+
+    Maas, Hannun and Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models" (2013).
+    """
     x = _floats("leaky_relu", x)
     slope = check.number("leaky_relu", "negative_slope", negative_slope)
     return x * (ops.greater(x, 0).astype(x.dtype) + ops.less_equal(x, 0).astype(x.dtype) * slope)
 
 
-def elu(x, alpha=1.0):
-    """x where it is positive, else alpha · (e ** x - 1); its derivative at 0 is `alpha`.
+def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+    """x where positive, else alpha · (e ** x - 1), for x of any shape; the derivative at 0 is `alpha`.
+
+    Raises `TypeError` unless the dtype of x is floating.
 
     Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units" (2016),
     equation 15.
@@ -45,14 +71,23 @@ def elu(x, alpha=1.0):
     return relu(x) + ops.expm1(ops.clip(x, high=0)) * alpha
 
 
-def silu(x):
-    """x · sigmoid(x), also called swish."""
+def silu(x: TensorLike) -> Tensor:
+    """x · sigmoid(x), also called swish, for x of any shape.
+
+    Raises `TypeError` unless the dtype of x is floating.
+
+    Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016); Ramachandran, Zoph and Le, "Searching for Activation
+    Functions" (2017).
+    """
     x = _floats("silu", x)
     return x * sigmoid(x)
 
 
-def softplus(x, beta=1.0, threshold=20.0):
-    """log(1 + e ** (beta · x)) / beta, and x itself where beta · x exceeds `threshold`."""
+def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + e ** (beta · x)) / beta for x of any shape; x itself where beta · x exceeds `threshold`.
+
+    Raises `ValueError` unless `beta` is positive, `TypeError` unless the dtype of x is floating.
+    """
     x = _floats("softplus", x)
     beta = check.number("softplus", "beta", beta, above=0)
     threshold = check.number("softplus", "threshold", threshold)
@@ -61,35 +96,41 @@ def softplus(x, beta=1.0, threshold=20.0):
     return ops.where(ops.greater(scaled, threshold), x, smooth if beta == 1 else smooth / beta)
 
 
-def softmax(x, dim=None, dtype=None):
-    """e ** x / sum(e ** x) along the axis `dim`, without overflow.
+def softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
+    """e ** x / sum(e ** x) along axis `dim` of x (at least 1 axis), without overflow.
 
-    `dtype` is that of the result, and x is cast to it first. Without `dim` the axis is 0 for inputs of 1 or 3 axes and
-    1 for others, with a warning, as torch has it. Raises ValueError where x has no such axis.
+    x is cast to `dtype` first if one is passed; the result has that dtype. Without `dim` the axis is 0 for inputs of 1
+    or 3 axes and 1 otherwise, with a warning, as in torch.
+
+    Raises `ValueError` if x has no such axis, `TypeError` unless the dtype is floating.
     """
-    return _along(ops.softmax, "softmax", x, dim, dtype)
+    x, axis = _along_axis("softmax", x, dim, dtype)
+    return Softmax(axis)(x) if x.size else x
 
 
-def log_softmax(x, dim=None, dtype=None):
-    """x - log(sum(e ** x)) along the axis `dim`, without overflow; options and errors as in `softmax`."""
-    return _along(ops.logsoftmax, "log_softmax", x, dim, dtype)
+def log_softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
+    """x - log(sum(e ** x)) along axis `dim` of x (at least 1 axis), without overflow.
+
+    Options and errors as in `softmax`.
+    """
+    x, axis = _along_axis("log_softmax", x, dim, dtype)
+    return LogSoftmax(axis)(x) if x.size else x
 
 
-def _along(function, op, x, dim, dtype):
-    """`function` of x, cast to `dtype`, along the axis that `dim` names or, without it, torch would choose."""
+def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None) -> tuple[Tensor, int]:
+    """x cast to `dtype`, and the axis `dim`: torch's choice if it is None."""
     x = tensor(op, x)
     if not x.ndim:
         raise ValueError(f"{op}: x must have at least 1 axis, but got shape ()")
     if dim is None:
         dim = 0 if x.ndim in (1, 3) else 1
-        warnings.warn(f"{op}: dim is not given, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
+        warnings.warn(f"{op}: dim was not passed, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
     axis = check.axis(op, dim, x.ndim, "dim")
-    x = _floats(op, x if dtype is None else x.astype(dtype))
-    return function(x, axis) if x.size else x
+    return _floats(op, x if dtype is None else x.astype(dtype)), axis
 
 
-def _floats(op, x):
-    """A tensor of a floating dtype."""
+def _floats(op: str, x: TensorLike) -> Tensor:
+    """x as a tensor of a floating dtype."""
     x = tensor(op, x)
-    check_floats(op, x=x)
+    check.floats(op, x=x)
     return x

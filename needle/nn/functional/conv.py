@@ -1,33 +1,76 @@
-"""Convolution over one, two or three axes, its transpose and its columns, under torch's names.
+"""Convolution over one, two or three axes, its transpose, and its columns (im2col, col2im), under torch's names.
 
-Inputs may lack the batch axis: (C, *S) gives (O, *P).
+Inputs may lack the batch axis: (C, *S) -> (O, *P).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
 
 from needle import check, kernels
+from needle.autograd import Tensor, TensorLike
 from needle.ops.conv import convolve, convolve_transpose, from_columns, to_columns
 from needle.ops.operand import tensor
 from needle.ops.shape import with_batch
 
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "fold",
+    "same_padding",
+    "unfold",
+]
 
-def conv1d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+Sizes: TypeAlias = int | Sequence[int]  # one for all spatial axes, or one per axis
+Padding: TypeAlias = str | Sizes | Sequence[tuple[int, int]]  # also "valid", "same", or (before, after) per axis
+
+
+def conv1d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
     """Cross-correlate x (N, C, L) with weight (O, C/G, K), plus bias (O,): (N, O, P).
 
-    P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Options and errors as in `conv2d`, with one number.
+    P = floor((L + 2·padding - dilation·(K - 1) - 1) / stride) + 1. Options and errors as in `conv2d`, one number each.
     """
     return convolve("conv1d", 1, x, weight, bias, stride, padding, dilation, groups)
 
 
-def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
     """Cross-correlate x (N, C, H, W) with weight (O, C/G, K, K), plus bias (O,): (N, O, P, P).
 
-    Each option is one integer or a pair. P = floor((H + 2·padding - dilation·(K - 1) - 1) / stride) + 1 for each axis.
-    `padding` may also be a pair (before, after) for each axis, "valid" (none) or "same" (P = H, at stride 1 only;
-    `same_padding` gives the padding for P = ceil(H / stride)). Raises ValueError where shapes or options do not fit
-    together, TypeError where dtypes do not.
+    Along each axis P = floor((H + 2·padding - dilation·(K - 1) - 1) / stride) + 1. x may lack N. The options:
+
+    | option | value |
+    |---|---|
+    | `stride`, `dilation` | one integer or a pair, at least 1 |
+    | `padding` | one integer or a pair, or (before, after) for each axis, zeros all |
+    | | `"valid"`: none; `"same"`: P = H, at stride 1 only (at other strides see `same_padding`) |
+    | `groups` | G: channels are split into G groups, each convolved with its own O/G filters |
+
+    All operands share one floating dtype and one device.
+
+    Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
+
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016), section 2.
 
     >>> import needle as ndl
     >>> x, weight = ndl.ones(1, 1, 3, 3), ndl.ones(1, 1, 2, 2)
@@ -37,15 +80,32 @@ def conv2d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     return convolve("conv2d", 2, x, weight, bias, stride, padding, dilation, groups)
 
 
-def conv3d(x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def conv3d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Padding = 0,
+    dilation: Sizes = 1,
+    groups: int = 1,
+) -> Tensor:
     """Cross-correlate x (N, C, D, H, W) with weight (O, C/G, K, K, K), plus bias (O,): (N, O, P, P, P).
 
-    Options and errors as in `conv2d`, with triples.
+    Options and errors as in `conv2d`, with triples for pairs.
     """
     return convolve("conv3d", 3, x, weight, bias, stride, padding, dilation, groups)
 
 
-def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+def conv_transpose1d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | Sequence[tuple[int, int]] = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
     """The transpose of `conv1d` in its input, plus bias (O,): x (N, C, P), weight (C, O/G, K) -> (N, O, L).
 
     L = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. Options and errors as in `conv_transpose2d`.
@@ -55,12 +115,25 @@ def conv_transpose1d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     )
 
 
-def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+def conv_transpose2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | Sequence[tuple[int, int]] = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
     """The transpose of `conv2d` in its input, plus bias (O,): x (N, C, P, P), weight (C, O/G, K, K) -> (N, O, H, W).
 
-    H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1 for each axis. A strided convolution brings
-    several sizes to one P: `output_padding`, below stride or dilation, picks the larger ones. Raises ValueError where
-    shapes or options do not fit together, TypeError where dtypes do not.
+    Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
+    several sizes H to one P; `output_padding`, below stride or dilation, selects among them. The other options are
+    those of `conv2d`, without "valid" and "same". x may lack N.
+
+    Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
+
+    Dumoulin and Visin, "A guide to convolution arithmetic for deep learning" (2016), section 4.
 
     >>> import needle as ndl
     >>> x, weight = ndl.ones(1, 1, 2, 2), ndl.ones(1, 1, 2, 2)
@@ -72,55 +145,78 @@ def conv_transpose2d(x, weight, bias=None, stride=1, padding=0, output_padding=0
     )
 
 
-def conv_transpose3d(x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
+def conv_transpose3d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: Sizes = 1,
+    padding: Sizes | Sequence[tuple[int, int]] = 0,
+    output_padding: Sizes = 0,
+    groups: int = 1,
+    dilation: Sizes = 1,
+) -> Tensor:
     """The transpose of `conv3d`, plus bias (O,): x (N, C, P, P, P), weight (C, O/G, K, K, K) -> (N, O, D, H, W).
 
-    Options and errors as in `conv_transpose2d`, with triples.
+    Options and errors as in `conv_transpose2d`, with triples for pairs.
     """
     return convolve_transpose(
         "conv_transpose3d", 3, x, weight, bias, stride, padding, output_padding, groups, dilation
     )
 
 
-def unfold(x, kernel_size, dilation=1, padding=0, stride=1):
-    """What a kernel meets at each of its positions (im2col): x (N, C, *S) -> (N, C·K, P).
+def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
+    """Extract the patch under each kernel position (im2col): x (N, C, *S) -> (N, C·K, P), or the same without N.
 
-    `kernel_size` has one entry for each spatial axis, of any number; one integer stands for two axes. Rows run over
-    channels and kernel positions, columns over output positions, row-major both. Raises ValueError where the kernel
-    does not fit.
+    `kernel_size` has one entry per spatial axis, of which there may be any number; one integer means two axes. Rows run
+    over channels, then kernel positions; columns over output positions; all row-major.
+
+    Raises `ValueError` if the kernel does not fit into the padded input, `TypeError` unless the dtype of x is floating.
 
     >>> import needle as ndl
     >>> unfold(ndl.Tensor([[[1.0, 2.0, 3.0, 4.0]]]), (3,)).numpy().tolist()
     [[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]]
     """
-    kernel = _axes("unfold", "kernel_size", kernel_size)
+    kernel = _sizes("unfold", "kernel_size", kernel_size)
     x, unbatched = _batched("unfold", len(kernel), tensor("unfold", x))
     columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(columns)
 
 
-def fold(x, output_size, kernel_size, dilation=1, padding=0, stride=1):
-    """The transpose of `unfold`: each column added back in its place (col2im): x (N, C·K, P) -> (N, C, *S).
+def fold(
+    x: TensorLike,
+    output_size: Sizes,
+    kernel_size: Sizes,
+    dilation: Sizes = 1,
+    padding: Sizes = 0,
+    stride: Sizes = 1,
+) -> Tensor:
+    """Add patches back in place (col2im), the transpose of `unfold`: x (N, C·K, P) -> (N, C, *S), or without N.
 
-    `output_size` is S and `kernel_size` K, for any number of spatial axes; one integer stands for two axes. Raises
-    ValueError where x has not the positions of that window.
+    `output_size` is S and `kernel_size` K, for any number of spatial axes; one integer means two axes.
+
+    Raises `ValueError` if x does not have the rows and columns of that window, `TypeError` unless its dtype is
+    floating.
 
     >>> import needle as ndl
     >>> fold(ndl.ones(1, 3, 2), (4,), (3,)).numpy().tolist()
     [[[1.0, 2.0, 2.0, 1.0]]]
     """
-    size, kernel = _axes("fold", "output_size", output_size), _axes("fold", "kernel_size", kernel_size)
+    size, kernel = _sizes("fold", "output_size", output_size), _sizes("fold", "kernel_size", kernel_size)
     check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
     x, unbatched = _batched("fold", 1, tensor("fold", x))
     y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(y)
 
 
-def same_padding(size, kernel_size, stride=1, dilation=1):
-    """The padding with which a convolution of inputs of `size` (*S) gives ceil(S / stride) outputs, as pairs.
+def same_padding(
+    size: Sequence[int], kernel_size: Sizes, stride: Sizes = 1, dilation: Sizes = 1
+) -> tuple[tuple[int, int], ...]:
+    """The padding (before, after) per axis for which a convolution maps sizes *S, `size`, to ceil(S / stride).
 
-    This is what TensorFlow calls "same" for any stride; where the total is odd the larger half goes after. The other
-    options are those of `conv2d`.
+    This is TensorFlow's "SAME" padding, at any stride: if the total is odd, the larger half goes after. Other options
+    as in `conv2d`.
+
+    Raises `ValueError` or `TypeError` unless all numbers are positive integers.
 
     >>> same_padding((5, 6), 3, stride=2)
     ((1, 1), (0, 1))
@@ -134,14 +230,14 @@ def same_padding(size, kernel_size, stride=1, dilation=1):
     )
 
 
-def _batched(op, rank, x):
-    """x with a batch axis, and the function that takes the axis off again where x came without."""
+def _batched(op: str, rank: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """x with a batch axis, and a function that removes that axis again if x had none."""
     if x.ndim not in (rank + 1, rank + 2):
         raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
     return with_batch(x, rank)
 
 
-def _axes(op, name, value):
-    """Sizes of at least 1 for any number of axes; one integer stands for two."""
+def _sizes(op: str, name: str, value: Sizes) -> tuple[int, ...]:
+    """Sizes of at least 1 for any number of axes; one integer means two."""
     rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
     return check.sizes(op, name, value, rank, least=1)

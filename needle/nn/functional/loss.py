@@ -1,33 +1,58 @@
-"""Losses, under torch's names.
+"""Losses under torch's names.
 
-`reduction` is "mean", "sum" or "none". The mean of an empty batch is refused.
+`reduction` is `"mean"`, `"sum"` (both of shape ()) or `"none"` (a loss per element). The mean of an empty batch is
+refused.
 """
 
 from __future__ import annotations
 
 import warnings
+from functools import lru_cache
 
-from needle import check, ops
-from needle.backend import cpu, xp
-from needle.nn.functional.linear import check_broadcast, check_range, integers
-from needle.ops.conv import check_floats
-from needle.ops.cross_entropy import CrossEntropy, class_axis, places
-from needle.ops.operand import broadcast_shape, tensor
+from needle import check, init, ops
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, cpu
+from needle.ops.cross_entropy import CrossEntropy, class_axis
+from needle.ops.operand import all_in_range, as_indices, broadcast_shape, check_broadcast, check_range, tensor
+
+__all__ = [
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "huber_loss",
+    "l1_loss",
+    "mse_loss",
+    "nll_loss",
+    "smooth_l1_loss",
+]
 
 REDUCTIONS = ("none", "mean", "sum")
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
 
-def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
-    """-log softmax(x)[target], weighted by class: logits x (N, C), (N, C, *S) or (C,), and a target of two kinds.
+def cross_entropy(
+    x: TensorLike,
+    target: TensorLike,
+    weight: TensorLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-log softmax(x)[target], weighted by class, of logits x (N, C), (N, C, *S) or (C,).
 
-    Class indices, integers of any dtype: (N,), (N, *S) or (). Those equal to `ignore_index` count for nothing; the
-    mean is that over the others, weighted by `weight` (C,). Or probabilities of each class, of the shape and dtype of
-    x; the mean is that over N and *S. `label_smoothing` moves that share of each target to all classes evenly.
+    `target` holds one of:
 
-    Raises ValueError where shapes or options do not fit together or, on the CPU, where an index is not in [0, C);
-    TypeError where dtypes do not fit.
+    - class indices, integers of any dtype: (N,), (N, *S) or (). Those equal to `ignore_index` add no loss. The mean is
+      taken over the others, weighted by `weight` (C,).
+    - probabilities of each class, of the shape and dtype of x. The mean is taken over N and *S.
+
+    `label_smoothing` spreads that share of each target evenly over all classes.
+
+    Raises `ValueError` if shapes or options do not fit together or, on the CPU, if an index is not in [0, C);
+    `TypeError` if dtypes do not fit.
+
+    Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
 
     >>> import needle as ndl
     >>> cross_entropy(ndl.Tensor([[0.0, 0.0], [2.0, 2.0]]), ndl.Tensor([0, 1])).item()
@@ -38,140 +63,177 @@ def cross_entropy(x, target, weight=None, ignore_index=-100, reduction="mean", l
     target = tensor(op, target)
     smoothing = check.number(op, "label_smoothing", label_smoothing, least=0, most=1)
     ignore_index = check.integer(op, "ignore_index", ignore_index)
+    axis = class_axis(x)
     if target.shape != x.shape:
-        classes, kept = _classes(op, x, target, ignore_index)
+        classes, kept = _class_indices(op, x, target, ignore_index)
         _check_reduction(op, x, reduction)
         if kept is None and weight is None and not smoothing and reduction == "mean":
-            return CrossEntropy()(x, x.make_const(classes))
-        return _of_indices(ops.logsoftmax(x, class_axis(x)), classes, kept, weight, reduction, smoothing)
+            return CrossEntropy()(x, classes)
+        return _of_indices(ops.logsoftmax(x, axis), classes, kept, weight, reduction, smoothing)
     if target.dtype.kind != "f":
         raise TypeError(f"{op}: target of the shape of x must hold probabilities, but got dtype {target.dtype}")
     if ignore_index >= 0:
         raise ValueError(f"{op}: ignore_index must be negative with probabilities as target, but got {ignore_index}")
     _check_reduction(op, x, reduction)
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / x.shape[class_axis(x)]
-    terms = ops.logsoftmax(x, class_axis(x)) * target
-    return _reduced(
-        -ops.summation(terms if weight is None else terms * _per_class(weight, x), class_axis(x)), reduction
-    )
+        target = target * (1 - smoothing) + smoothing / x.shape[axis]
+    terms = ops.logsoftmax(x, axis) * target
+    return _reduce(-ops.summation(terms if weight is None else terms * _per_class(weight, x), axis), reduction)
 
 
-def nll_loss(x, target, weight=None, ignore_index=-100, reduction="mean"):
-    """-x[target], weighted by class: log-probabilities x (N, C), (N, C, *S) or (C,), class indices (N,), (N, *S) or ().
+def nll_loss(
+    x: TensorLike,
+    target: TensorLike,
+    weight: TensorLike | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-x[target], weighted by class, of log-probabilities x (N, C), (N, C, *S) or (C,) and class indices.
 
-    The other arguments and the errors are those of `cross_entropy`.
+    `target` is (N,), (N, *S) or (). Other arguments and errors as in `cross_entropy`.
     """
     op = "nll_loss"
     x, weight = _scores(op, x, weight)
-    classes, kept = _classes(op, x, tensor(op, target), check.integer(op, "ignore_index", ignore_index))
+    ignore_index = check.integer(op, "ignore_index", ignore_index)
+    classes, kept = _class_indices(op, x, tensor(op, target), ignore_index)
     _check_reduction(op, x, reduction)
     return _of_indices(x, classes, kept, weight, reduction)
 
 
-def _scores(op, x, weight):
-    """x with one score for each class, and the weights of the classes, where there are any."""
+def _scores(op: str, x: TensorLike, weight: TensorLike | None) -> tuple[Tensor, Tensor | None]:
+    """x with one score per class, and the weights of the classes, if any."""
     x = tensor(op, x)
     if not x.ndim or not x.shape[class_axis(x)]:
         raise ValueError(f"{op}: x must be (C,), (N, C) or (N, C, *S) with at least 1 class, but got shape {x.shape}")
-    check_floats(op, x=x)
-    if weight is not None:
-        weight = tensor(op, weight)
-        if weight.shape != (x.shape[class_axis(x)],):
-            raise ValueError(f"{op}: weight must hold 1 number for each class of x {x.shape}, but got {weight.shape}")
-        check_floats(op, x=x, weight=weight)
+    if weight is None:
+        check.floats(op, x=x)
+        return x, None
+    weight = tensor(op, weight)
+    if weight.shape != (x.shape[class_axis(x)],):
+        raise ValueError(f"{op}: weight must hold 1 number for each class of x {x.shape}, but got {weight.shape}")
+    check.floats(op, x=x, weight=weight)
     return x, weight
 
 
-def _classes(op, x, target, ignore_index):
-    """The class indices as int64, zeros where ignored, and a mask of those that count: None where all do."""
-    shape = x.shape[: class_axis(x)] + x.shape[class_axis(x) + 1 :]
+def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
+    """The class indices as int64, 0 where ignored, and a mask of those that are not ignored (None: no index is)."""
+    axis = class_axis(x)
+    n, shape = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
     if target.shape != shape:
         also = f" or probabilities {x.shape}" if op == "cross_entropy" else ""
         raise ValueError(f"{op}: target must hold class indices {shape}{also} for x {x.shape}, but got {target.shape}")
-    classes, n = integers(op, "targets", target), x.shape[class_axis(x)]
-    if target.device == cpu():
-        ignored = 0 <= ignore_index < n
-        if not ignored and (not target.size or classes.view("uint64").max() < n):  # negative ones are large then
-            return classes, None
-        check_range(op, "targets", classes[classes != ignore_index], n)
-    kept = xp(classes).asarray(classes != ignore_index)  # NumPy makes of a 0-d comparison what is no array
-    return xp(classes).where(kept, classes, 0), kept
+    classes = as_indices(op, "targets", target)
+    if classes.device == cpu() and not 0 <= ignore_index < n and all_in_range(classes, n):
+        return classes, None
+    kept = ops.not_equal(classes, ignore_index)
+    kept_classes = classes * kept  # 0 where ignored
+    if classes.device == cpu() and not all_in_range(kept_classes, n):
+        check_range(op, "targets", ops.getitem(classes, kept), 0, n - 1)
+    return kept_classes, kept
 
 
-def _of_indices(log_p, classes, kept, weight, reduction, smoothing=0):
-    """The loss of log-probabilities at class indices, of which those count that are `kept`."""
+def _of_indices(
+    log_p: Tensor,
+    classes: Tensor,
+    kept: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    smoothing: float = 0,
+) -> Tensor:
+    """The loss of log-probabilities at class indices; only those in the mask `kept` count."""
     axis = class_axis(log_p)
-    losses = -ops.getitem(log_p, tuple(log_p.make_const(array) for array in places(classes, axis)))
-    weights = None if weight is None else ops.getitem(weight, weight.make_const(classes))
+    grid = _index_grid(classes.shape, classes.device)
+    losses = -ops.getitem(log_p, (*grid[:axis], classes, *grid[axis:]))
+    weights = None if weight is None else ops.getitem(weight, classes)
     if weights is not None:
         losses = losses * weights
     if smoothing:
-        everywhere = ops.summation(log_p if weight is None else log_p * _per_class(weight, log_p), axis)
-        losses = losses * (1 - smoothing) - everywhere * (smoothing / log_p.shape[axis])
+        all_classes = ops.summation(log_p if weight is None else log_p * _per_class(weight, log_p), axis)
+        losses = losses * (1 - smoothing) - all_classes * (smoothing / log_p.shape[axis])
     if kept is not None:
-        kept = log_p.make_const(kept)
         losses = ops.where(kept, losses, 0)
         weights = kept.astype(log_p.dtype) if weights is None else weights * kept
-    return _reduced(losses, reduction, weights)
+    return _reduce(losses, reduction, weights)
 
 
-def _per_class(weight, x):
-    """Weights (C,) in a shape that broadcasts with x."""
+@lru_cache(maxsize=32)
+def _index_grid(shape: tuple[int, ...], device: Device) -> tuple[Tensor, ...]:
+    """The positions along each axis of `shape`, as index tensors that broadcast to it."""
+    rank = len(shape)
+    return tuple(
+        ops.reshape(init.arange(n, device=device), (n,) + (1,) * (rank - 1 - axis)) for axis, n in enumerate(shape)
+    )
+
+
+def _per_class(weight: Tensor, x: Tensor) -> Tensor:
+    """Weights (C,) in a shape that broadcasts to x."""
     return ops.reshape(weight, (-1,) + (1,) * (x.ndim - 1 - class_axis(x)))
 
 
 # ---- distances -------------------------------------------------------------------------------------------------------
 
 
-def mse_loss(x, target, reduction="mean", weight=None):
-    """(x - target)², for operands that broadcast (with a warning where shapes differ).
+def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight: TensorLike | None = None) -> Tensor:
+    """(x - target)², for operands of any shapes that broadcast (with a warning if they differ).
 
-    With `weight`, of the shape of x, the mean is the weighted one. Raises ValueError where shapes or options do not
-    fit together, TypeError where x is of no floating dtype.
+    `weight`, of the shape of x, multiplies the losses; the mean is then divided by the mean weight. A target of
+    integers is cast to the dtype of x.
+
+    Raises `ValueError` if shapes or options do not fit together, `TypeError` unless the dtype of x is floating.
     """
-    x, target, weight = _distant("mse_loss", x, target, weight, reduction)
+    x, target, weight = _operands("mse_loss", x, target, weight, reduction)
     distance = x - target
-    return _weighted(distance * distance, weight, reduction)
+    return _reduce_weighted(distance * distance, weight, reduction)
 
 
-def l1_loss(x, target, reduction="mean", weight=None):
-    """|x - target|, whose derivative at 0 is 0; shapes, `weight` and errors as in `mse_loss`."""
-    x, target, weight = _distant("l1_loss", x, target, weight, reduction)
-    return _weighted(ops.abs(x - target), weight, reduction)
+def l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight: TensorLike | None = None) -> Tensor:
+    """|x - target|, with derivative 0 at 0. Shapes, `weight` and errors as in `mse_loss`."""
+    x, target, weight = _operands("l1_loss", x, target, weight, reduction)
+    return _reduce_weighted(ops.abs(x - target), weight, reduction)
 
 
-def smooth_l1_loss(x, target, reduction="mean", beta=1.0):
-    """d² / (2·beta) where d = |x - target| is below `beta`, else d - beta / 2; `l1_loss` where `beta` is 0.
+def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """d² / (2·beta) where d = |x - target| is below `beta`, else d - beta / 2; `l1_loss` if `beta` is 0.
 
-    Shapes and errors as in `mse_loss`. Girshick, "Fast R-CNN" (2015), equation 3.
+    Shapes and errors as in `mse_loss`.
+
+    Girshick, "Fast R-CNN" (2015), equation 3.
     """
-    x, target, _ = _distant("smooth_l1_loss", x, target, None, reduction)
+    x, target, _ = _operands("smooth_l1_loss", x, target, None, reduction)
     beta = check.number("smooth_l1_loss", "beta", beta, least=0)
-    return _reduced(_huber(x - target, beta) / beta if beta else ops.abs(x - target), reduction)
+    return _reduce(_huber(x - target, beta) / beta if beta else ops.abs(x - target), reduction)
 
 
-def huber_loss(x, target, reduction="mean", delta=1.0, weight=None):
+def huber_loss(
+    x: TensorLike,
+    target: TensorLike,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: TensorLike | None = None,
+) -> Tensor:
     """d² / 2 where d = |x - target| is below `delta`, else delta · (d - delta / 2).
 
-    Shapes and errors as in `mse_loss`, but with `weight` the mean is divided by the count. Huber, "Robust Estimation of
-    a Location Parameter" (1964).
+    Shapes and errors as in `mse_loss`, but the mean of weighted losses is divided by the count.
+
+    Huber, "Robust Estimation of a Location Parameter" (1964).
     """
-    x, target, weight = _distant("huber_loss", x, target, weight, reduction)
+    x, target, weight = _operands("huber_loss", x, target, weight, reduction)
     losses = _huber(x - target, check.number("huber_loss", "delta", delta, above=0))
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    return _reduce(losses if weight is None else losses * weight, reduction)
 
 
-def _huber(distance, delta):
-    """Half the square within ±delta and the tangents outside: c · (d - c / 2) with c = d limited to ±delta."""
-    near = ops.clip(distance, -delta, delta)
-    return near * (distance - near * 0.5)
+def _huber(distance: Tensor, delta: float) -> Tensor:
+    """Half the square within ±delta and its tangents outside: c · (d - c / 2), where c is d limited to ±delta."""
+    clipped = ops.clip(distance, -delta, delta)
+    return clipped * (distance - clipped * 0.5)
 
 
-def _distant(op, x, target, weight, reduction):
-    """The operands of a distance; integers become numbers of the dtype of x."""
+def _operands(
+    op: str, x: TensorLike, target: TensorLike, weight: TensorLike | None, reduction: str
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The operands of a distance as tensors, a target of integers in the dtype of x."""
     x, target = tensor(op, x), tensor(op, target)
-    check_floats(op, x=x)
+    check.floats(op, x=x)
     shape = broadcast_shape(op, x.shape, target.shape)
     if weight is not None:
         weight = tensor(op, weight)
@@ -182,77 +244,89 @@ def _distant(op, x, target, weight, reduction):
     return x, target if target.dtype.kind == "f" else target.astype(x.dtype), weight
 
 
-def _weighted(losses, weight, reduction):
-    return _reduced(losses if weight is None else losses * weight, reduction, weight)
-
-
 # ---- two classes -----------------------------------------------------------------------------------------------------
 
 
-def binary_cross_entropy(x, target, weight=None, reduction="mean"):
+def binary_cross_entropy(
+    x: TensorLike, target: TensorLike, weight: TensorLike | None = None, reduction: str = "mean"
+) -> Tensor:
     """-(target · log x + (1 - target) · log(1 - x)) for probabilities x and target of one shape and dtype.
 
-    Logarithms are at least -100, and their derivatives at most 1e12. `weight` broadcasts to x; the mean is divided by
-    the count. Raises ValueError where shapes or options do not fit together or, on the CPU, where x or target is not
-    in [0, 1]; TypeError where dtypes differ.
+    Logarithms are limited to at least -100, their derivatives to at most 1e12. `weight` broadcasts to x and multiplies
+    the losses; the mean is divided by the count.
+
+    Raises `ValueError` if shapes or options do not fit together or, on the CPU, if x or target is not in [0, 1];
+    `TypeError` if dtypes differ.
     """
     op = "binary_cross_entropy"
-    x, target, weight = _binary(op, x, target, weight, reduction)
-    for name, given in ("x", x), ("target", target):
-        if given.device == cpu() and given.size and not (given.array.min() >= 0 and given.array.max() <= 1):
-            raise ValueError(
-                f"{op}: {name} must lie in [0, 1], but got values from {given.array.min()} to {given.array.max()}"
-            )
+    x, target, weight, _ = _binary_operands(op, x, target, reduction, weight, None)
+    check_range(op, "x", x, 0, 1)
+    check_range(op, "target", target, 0, 1)
     losses = -(target * ops.clamped_log(x) + (1 - target) * ops.clamped_log(1 - x))
-    return _reduced(losses if weight is None else losses * weight, reduction)
+    return _reduce(losses if weight is None else losses * weight, reduction)
 
 
-def binary_cross_entropy_with_logits(x, target, weight=None, reduction="mean", pos_weight=None):
+def binary_cross_entropy_with_logits(
+    x: TensorLike,
+    target: TensorLike,
+    weight: TensorLike | None = None,
+    reduction: str = "mean",
+    pos_weight: TensorLike | None = None,
+) -> Tensor:
     """`binary_cross_entropy` of sigmoid(x), without overflow: (1 - target) · x + log(1 + e ** -x).
 
     `pos_weight` multiplies the loss of the positive part, target · log sigmoid(x). Both weights broadcast to x.
-    Raises ValueError where shapes or options do not fit together, TypeError where dtypes differ.
+
+    Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes differ.
     """
     op = "binary_cross_entropy_with_logits"
-    x, target, weight = _binary(op, x, target, weight, reduction)
-    negative = ops.softplus(-x)
+    x, target, weight, pos_weight = _binary_operands(op, x, target, reduction, weight, pos_weight)
+    positive = ops.softplus(-x)  # -log sigmoid(x)
     if pos_weight is not None:
-        pos_weight = tensor(op, pos_weight)
-        check_floats(op, x=x, pos_weight=pos_weight)
-        check_broadcast(op, "pos_weight", pos_weight, "shape of x", x.shape)
-        negative = negative * ((pos_weight - 1) * target + 1)
-    losses = (1 - target) * x + negative
-    return _reduced(losses if weight is None else losses * weight, reduction)
+        positive = positive * ((pos_weight - 1) * target + 1)
+    losses = (1 - target) * x + positive
+    return _reduce(losses if weight is None else losses * weight, reduction)
 
 
-def _binary(op, x, target, weight, reduction):
-    """Operands of one shape and dtype, and a weight that broadcasts to them."""
+def _binary_operands(
+    op: str,
+    x: TensorLike,
+    target: TensorLike,
+    reduction: str,
+    weight: TensorLike | None,
+    pos_weight: TensorLike | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """x and target of one shape, and weights that broadcast to it, all of one dtype."""
     x, target = tensor(op, x), tensor(op, target)
     check.same(op, "shape", x.shape, target.shape, ("x", "target"))
-    check_floats(op, x=x, target=target)
-    if weight is not None:
-        weight = tensor(op, weight)
-        check_floats(op, x=x, weight=weight)
-        check_broadcast(op, "weight", weight, "shape of x", x.shape)
+    optional = {"weight": weight, "pos_weight": pos_weight}
+    weights = {name: tensor(op, value) for name, value in optional.items() if value is not None}
+    check.floats(op, x=x, target=target, **weights)
+    for name, value in weights.items():
+        check_broadcast(op, name, value, "shape of x", x.shape)
     _check_reduction(op, x, reduction)
-    return x, target, weight
+    return x, target, weights.get("weight"), weights.get("pos_weight")
 
 
 # ---- reduction -------------------------------------------------------------------------------------------------------
 
 
-def _check_reduction(op, x, reduction, shape=None):
-    """Refuse an unknown reduction, and the mean of nothing."""
+def _check_reduction(op: str, x: Tensor, reduction: str, shape: tuple[int, ...] | None = None) -> None:
+    """Refuse an unknown reduction, and the mean of losses of `shape` (by default that of x) if there are none."""
     check.one_of(op, "reduction", reduction, REDUCTIONS)
     if reduction == "mean" and 0 in (x.shape if shape is None else shape):
         raise ValueError(f"{op}: the batch must not be empty, but got x of shape {x.shape}")
 
 
-def _reduced(losses, reduction, weights=None):
-    """The losses, their sum or their mean, which is divided by that of the weights they were multiplied by."""
+def _reduce(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
+    """The losses, their sum, or their mean; `weights`, already multiplied in, divide the mean by their own mean."""
     if reduction == "none":
         return losses
     if reduction == "sum":
         return ops.summation(losses)
-    average = ops.mean(losses)
-    return average if weights is None else average / ops.mean(weights)
+    mean = ops.mean(losses)
+    return mean if weights is None else mean / ops.mean(weights)
+
+
+def _reduce_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    return _reduce(losses if weight is None else losses * weight, reduction, weight)

@@ -1,32 +1,46 @@
-"""Normalisation by statistics of the batch, of groups of channels or of features, under torch's names.
+"""Normalization by statistics of the batch, of channels, of groups of channels or of features, under torch's names.
 
-float16 is computed in float32, as torch does it, for squares of halves overflow from 256 on.
+float16 is computed in float32, as in torch: squares of float16 overflow from 256 on.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from needle import check, ops
-from needle.autograd import Tensor
-from needle.ops.conv import check_floats
-from needle.ops.operand import tensor
+from needle.autograd import Tensor, TensorLike
+from needle.ops.operand import compute_dtype, tensor
+
+__all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 
 
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
-    """Each channel of x (N, C, *S) to mean 0 and variance 1, then times weight (C,) plus bias (C,).
+def batch_norm(
+    x: TensorLike,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalize each channel of x (N, C, *S) to mean 0 and variance 1, then multiply by weight (C,) and add bias (C,).
 
-    In training by the statistics of the batch, and the running ones move: running = (1 - momentum) · running +
-    momentum · batch, with the unbiased variance (divided by the count less 1). Otherwise by `running_mean` (C,) and
-    `running_var` (C,). `momentum` may be a tensor (). Raises ValueError where shapes or options do not fit together, or
-    where a channel has a single value in training; TypeError where dtypes do not fit.
+    In training, uses the statistics of the batch and updates the running ones in place: running = (1 - momentum) ·
+    running + momentum · batch, with the unbiased variance (divided by the count less 1). In evaluation, uses
+    `running_mean` (C,) and `running_var` (C,), which may be None in training only. `momentum` may be a tensor ().
+    Parameters and statistics share the dtype of x; beside a float16 x they may be float32.
+
+    Raises `ValueError` if shapes or options do not fit together, or if a channel has a single value in training;
+    `TypeError` if dtypes or devices do not fit.
 
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
     op = "batch_norm"
-    x = _channels(op, x)
-    check_parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
-    _check_running(op, x, running_mean, running_var, needed=not training, unless="training=True")
+    x = _with_channels(op, x)
+    weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
+    _check_running(op, x, running_mean, running_var, required=not training, option="training=True")
     if not isinstance(momentum, Tensor):
         momentum = check.number(op, "momentum", momentum, least=0, most=1)
     if training:
@@ -37,40 +51,61 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
         eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    y = over_batch(_wide(x), running_mean, running_var, weight, bias, training, momentum, eps)
-    return y.astype(x.dtype)
+    wide = x.astype(compute_dtype(x.dtype))
+    return over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps).astype(x.dtype)
 
 
-def over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased=True):
-    """The arithmetic of `batch_norm` on arguments that were checked; without `unbiased`, `running_var` is biased."""
+def over_batch(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float | Tensor,
+    eps: float,
+    unbiased: bool = True,
+) -> Tensor:
+    """`batch_norm` of checked arguments. Without `unbiased`, `running_var` tracks the biased variance."""
     channels = (1, -1) + (1,) * (x.ndim - 2)
-    if not training:
-        weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
-        scale = (ops.reshape(running_var.detach(), channels) + eps) ** -0.5
-        y = (x - ops.reshape(running_mean.detach(), channels)) * (scale if weight is None else scale * weight)
-        return y if bias is None else y + bias
-    y, average, variance = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
-    if running_mean is not None:
-        _track(running_mean, average, momentum)
-        _track(running_var, variance, momentum, x.size // x.shape[1] if unbiased else None)
-    return y
+    if training:
+        y, batch_mean, batch_var = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
+        if running_mean is not None and running_var is not None:
+            _track(running_mean, batch_mean, momentum)
+            _track(running_var, batch_var, momentum, x.size // x.shape[1] if unbiased else None)
+        return y
+    assert running_mean is not None
+    assert running_var is not None
+    weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
+    scale = (ops.reshape(running_var.detach(), channels) + eps) ** -0.5
+    y = (x - ops.reshape(running_mean.detach(), channels)) * (scale if weight is None else scale * weight)
+    return y if bias is None else y + bias
 
 
 def instance_norm(
-    x, running_mean=None, running_var=None, weight=None, bias=None, use_input_stats=True, momentum=0.1, eps=1e-5
-):
-    """Each channel of each element of x (N, C, *S) to mean 0 and variance 1, then times weight (C,) plus bias (C,).
+    x: TensorLike,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalize each channel of each sample of x (N, C, *S) to mean 0 and variance 1, then scale and shift.
 
-    The running statistics, where given, move towards those of x averaged over N, as in `batch_norm`; without
-    `use_input_stats` they are what x is normalised by. Raises ValueError where shapes or options do not fit together,
-    or where a channel has a single value; TypeError where dtypes do not fit.
+    Weight and bias are (C,). Running statistics (C,), if passed, are updated in place as in `batch_norm`, by the
+    statistics of x averaged over N. Without `use_input_stats`, x is normalized by them instead and they stay.
+
+    Raises `ValueError` if shapes or options do not fit together, or if a channel has a single value; `TypeError` if
+    dtypes or devices do not fit.
 
     Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016), equation 3.
     """
     op = "instance_norm"
-    x = _channels(op, x)
-    check_parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
-    _check_running(op, x, running_mean, running_var, needed=not use_input_stats, unless="use_input_stats=True")
+    x = _with_channels(op, x)
+    weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
+    _check_running(op, x, running_mean, running_var, required=not use_input_stats, option="use_input_stats=True")
     momentum = check.number(op, "momentum", momentum, least=0, most=1)
     eps = check.number(op, "eps", eps, least=0)
     count = math.prod(x.shape[2:])
@@ -78,157 +113,176 @@ def instance_norm(
         raise ValueError(f"{op}: each channel must have more than 1 value, but got x {x.shape}")
     if not x.size:
         return x
+    wide = x.astype(compute_dtype(x.dtype))
     if not use_input_stats:
-        y = over_batch(_wide(x), running_mean, running_var, weight, bias, False, momentum, eps)
-    else:
-        channels = (1, -1) + (1,) * (x.ndim - 2)
-        y, average, variance = ops.standardize(_wide(x), tuple(range(2, x.ndim)), weight, bias, eps, channels)
-        if running_mean is not None:
-            _track(running_mean, ops.mean(average, 0), momentum)
-            _track(running_var, ops.mean(variance, 0), momentum, count)
+        return over_batch(wide, running_mean, running_var, weight, bias, False, momentum, eps).astype(x.dtype)
+    channels = (1, -1) + (1,) * (x.ndim - 2)
+    y, sample_mean, sample_var = ops.standardize(wide, tuple(range(2, x.ndim)), weight, bias, eps, channels)
+    if running_mean is not None and running_var is not None:
+        _track(running_mean, ops.mean(sample_mean, 0), momentum)
+        _track(running_var, ops.mean(sample_var, 0), momentum, count)
     return y.astype(x.dtype)
 
 
-def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
-    """Each of `num_groups` groups of channels of each element of x (N, C, *S) to mean 0 and variance 1.
+def group_norm(
+    x: TensorLike,
+    num_groups: int,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalize each group of channels of each sample of x (N, C, *S) to mean 0 and variance 1, then scale and shift.
 
-    Then times weight (C,) plus bias (C,). Raises ValueError where the groups do not divide the channels, where shapes
-    do not fit together or x holds one value for each group; TypeError where dtypes do not fit.
+    There are `num_groups` groups of C / num_groups channels. Weight and bias are (C,).
+
+    Raises `ValueError` if the groups do not divide the channels, if shapes do not fit together or if x has a single
+    value per group; `TypeError` if dtypes or devices do not fit.
 
     Wu and He, "Group Normalization" (2018), equations 1 to 4.
     """
     op = "group_norm"
-    x = _channels(op, x)
+    x = _with_channels(op, x)
     groups = check.integer(op, "num_groups", num_groups, least=1)
     if x.shape[1] % groups:
         raise ValueError(f"{op}: num_groups must divide the {x.shape[1]} channels of x, but got {groups}")
-    check_parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
+    weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
     eps = check.number(op, "eps", eps, least=0)
     if x.size == groups:
         raise ValueError(f"{op}: x must have more than 1 value per group, but got {x.shape} in {groups} groups")
     if not x.size:
         return x
-    grouped = ops.reshape(_wide(x), (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))
+    wide = x.astype(compute_dtype(x.dtype))
+    grouped = ops.reshape(wide, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))  # (N, G, C/G, *S)
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
     y, _, _ = ops.standardize(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
     return ops.reshape(y, x.shape).astype(x.dtype)
 
 
-def layer_norm(x, normalized_shape, weight=None, bias=None, eps=1e-5):
-    """The last axes of x (…, *normalized_shape) to mean 0 and variance 1, then times weight plus bias of that shape.
+def layer_norm(
+    x: TensorLike,
+    normalized_shape: int | Sequence[int],
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Normalize the last axes of x (…, *normalized_shape) to mean 0 and variance 1, then scale and shift.
 
-    `normalized_shape` may be one integer. Raises ValueError where shapes do not fit together, TypeError where dtypes
-    do not.
+    Weight and bias have the shape `normalized_shape`, which may be one integer.
+
+    Raises `ValueError` if shapes do not fit together, `TypeError` if dtypes or devices do not.
 
     Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
     """
     op = "layer_norm"
     x = tensor(op, x)
-    shape = features(op, normalized_shape)
+    shape = as_normalized_shape(op, normalized_shape)
     if x.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
-    check_parameters(op, x, shape, weight=weight, bias=bias)
+    weight, bias = _parameters(op, x, shape, weight=weight, bias=bias)
     eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    y, _, _ = ops.standardize(_wide(x), tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
+    wide = x.astype(compute_dtype(x.dtype))
+    y, _, _ = ops.standardize(wide, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
     return y.astype(x.dtype)
 
 
-def normalize(x, p=2.0, dim=1, eps=1e-12):
+def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
     """x / max(‖x‖, eps), with the p-norm along the axis or axes `dim`: x of any shape -> the same shape.
 
-    Squares neither overflow nor vanish, and the derivative of the norm at 0 is 0. Raises ValueError where x has no
-    such axis or p is not positive, TypeError where x is of no floating dtype.
+    `p` may be infinite. Powers neither overflow nor vanish; the derivative of the norm at 0 is 0.
+
+    Raises `ValueError` if x has no such axis or p is not positive, `TypeError` unless the dtype of x is floating.
     """
     x = tensor("normalize", x)
-    check_floats("normalize", x=x)
+    check.floats("normalize", x=x)
     p = check.number("normalize", "p", p, above=0)
     axes = check.axes("normalize", dim, x.ndim, "dim")
     eps = check.number("normalize", "eps", eps, least=0)
     if not x.size:
         return x
-    whole = _wide(x)
-    return (whole / ops.clip(length(whole, p, axes), eps)).astype(x.dtype)
+    wide = x.astype(compute_dtype(x.dtype))
+    return (wide / ops.clip(vector_norm(wide, p, axes), eps)).astype(x.dtype)
 
 
-def length(x, p, axes):
-    """The p-norm of x over `axes`, which stay with size 1.
+def vector_norm(x: Tensor, p: float, axes: tuple[int, ...]) -> Tensor:
+    """The p-norm of x over `axes`, which remain with size 1.
 
-    The largest size is taken out, so that no power overflows or vanishes; it is a constant for the graph, for the norm
-    does not depend on it.
+    The largest magnitude is factored out, so that no power overflows or vanishes. It is a constant for the graph, since
+    the norm does not depend on it.
     """
     if p == 1:
         return ops.summation(ops.abs(x), axes, keepdims=True)
     if p == math.inf:
         return ops.max(ops.abs(x), axes, keepdims=True)
-    top = ops.max(ops.abs(x.detach()), axes, keepdims=True)
-    null = ops.equal(top, 0).astype(x.dtype)
-    parts = x / (top + null)
+    largest = ops.max(ops.abs(x.detach()), axes, keepdims=True)
+    is_zero = ops.equal(largest, 0).astype(x.dtype)  # 1 where all elements are 0: avoids 0 / 0 and the root of 0
+    scaled = x / (largest + is_zero)
     if p == 2:
-        return ops.sqrt(ops.summation(parts * parts, axes, keepdims=True) + null) * top
-    some = ops.not_equal(x, 0)
-    powers = ops.where(some, ops.abs(parts), 1) ** p * some
-    return (ops.summation(powers, axes, keepdims=True) + null) ** (1 / p) * top
+        return ops.sqrt(ops.summation(scaled * scaled, axes, keepdims=True) + is_zero) * largest
+    nonzero = ops.not_equal(x, 0)
+    powers = ops.where(nonzero, ops.abs(scaled), 1) ** p * nonzero
+    return (ops.summation(powers, axes, keepdims=True) + is_zero) ** (1 / p) * largest
 
 
-# ---- arithmetic ------------------------------------------------------------------------------------------------------
+def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int | None = None) -> None:
+    """Move a running statistic towards a batch's. `count` makes a variance over that many values unbiased.
+
+    A write, not a node of a graph: raw arrays take a third of the time that ops would.
+    """
+    array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
+    scale = share if count is None else share * (count / (count - 1))
+    step = batch.array.reshape(array.shape).astype(array.dtype) * scale
+    running.data = Tensor.make_const(array * (1 - share) + step)
 
 
-def _track(running, batch, momentum, count=None):
-    """Move a running statistic towards that of a batch, in its own dtype; of `count` values a variance is unbiased."""
-    momentum, array = momentum.array if isinstance(momentum, Tensor) else momentum, running.array
-    share = momentum if count is None else momentum * (count / (count - 1))
-    step = batch.array.reshape(array.shape).astype(array.dtype) * share
-    running.data = Tensor.make_const(array * (1 - momentum) + step)
+# ---- argument rules --------------------------------------------------------------------------------------------------
 
 
-def _wide(x):
-    """x in float32 where it is of float16."""
-    return x.astype("float32") if x.dtype == "float16" else x
-
-
-# ---- rules -----------------------------------------------------------------------------------------------------------
-
-
-def features(op, normalized_shape):
+def as_normalized_shape(op: str, value: int | Sequence[int]) -> tuple[int, ...]:
     """`normalized_shape` as a tuple: one integer or several, each at least 1."""
-    given = normalized_shape if isinstance(normalized_shape, (tuple, list)) else (normalized_shape,)
-    if not given:
-        raise ValueError(f"{op}: normalized_shape must have at least 1 axis, but got {normalized_shape}")
-    return tuple(check.integer(op, "normalized_shape", n, least=1) for n in given)
+    shape = value if isinstance(value, (tuple, list)) else (value,)
+    if not shape:
+        raise ValueError(f"{op}: normalized_shape must have at least 1 axis, but got {value}")
+    return tuple(check.integer(op, "normalized_shape", n, least=1) for n in shape)
 
 
-def check_parameters(op, x, shape, **parameters):
-    """Refuse parameters (None: left out) of another shape or dtype; those of float16 inputs may be of float32."""
-    check_floats(op, x=x)
-    for name, parameter in parameters.items():
-        if parameter is None:
-            continue
-        parameter = tensor(op, parameter)
-        if parameter.shape != shape:
-            raise ValueError(f"{op}: {name} must have shape {shape} for x {x.shape}, but got {parameter.shape}")
-        if not (x.dtype == "float16" and parameter.dtype == "float32"):
-            check_floats(op, **{"x": x, name: parameter})
-
-
-def _check_running(op, x, running_mean, running_var, *, needed, unless):
-    """Refuse one running statistic without the other, none where one is needed, and wrong shapes or dtypes."""
-    missing = [running_mean is None, running_var is None]
-    if any(missing) and (needed or not all(missing)):
-        names = [name for name, none in zip(("running_mean", "running_var"), missing, strict=True) if none]
-        raise ValueError(
-            f"{op}: running_mean and running_var must both be given, or with {unless} neither, but "
-            f"{' and '.join(names)} is None"
-        )
-    for name, running in ("running_mean", running_mean), ("running_var", running_var):
-        if running is not None:
-            check.instance(op, name, running, Tensor)
-    check_parameters(op, x, x.shape[1:2], running_mean=running_mean, running_var=running_var)
-
-
-def _channels(op, x):
+def _with_channels(op: str, x: TensorLike) -> Tensor:
     x = tensor(op, x)
     if x.ndim < 2:
         raise ValueError(f"{op}: x must have at least 2 axes, (N, C, *S), but got shape {x.shape}")
     return x
+
+
+def _parameters(
+    op: str, x: Tensor, shape: tuple[int, ...], **parameters: TensorLike | None
+) -> tuple[Tensor | None, ...]:
+    """The parameters as tensors of `shape` (or None) in the dtype of x; beside a float16 x they may be float32."""
+    check.floats(op, x=x)
+    result = []
+    for name, value in parameters.items():
+        parameter = None if value is None else tensor(op, value)
+        if parameter is not None:
+            if parameter.shape != shape:
+                raise ValueError(f"{op}: {name} must have shape {shape} for x {x.shape}, but got {parameter.shape}")
+            if not (x.dtype == "float16" and parameter.dtype == "float32"):
+                check.floats(op, **{"x": x, name: parameter})
+        result.append(parameter)
+    return tuple(result)
+
+
+def _check_running(
+    op: str, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, *, required: bool, option: str
+) -> None:
+    """Refuse one running statistic without the other, none if `required`, and wrong shapes or dtypes."""
+    running = {"running_mean": running_mean, "running_var": running_var}
+    missing = [name for name, value in running.items() if value is None]
+    if missing and (required or len(missing) < 2):
+        raise ValueError(
+            f"{op}: running_mean and running_var must both be given, or with {option} neither, but "
+            f"{' and '.join(missing)} is None"
+        )
+    for name, value in running.items():
+        if value is not None:
+            check.instance(op, name, value, Tensor)
+    _parameters(op, x, x.shape[1:2], **running)

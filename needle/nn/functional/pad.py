@@ -1,4 +1,4 @@
-"""Padding under torch's names, built of slices, flips, broadcasts and concatenation."""
+"""Padding under torch's names, built from slices, flips, broadcasts and concatenation."""
 
 from __future__ import annotations
 
@@ -6,59 +6,79 @@ import math
 from collections.abc import Sequence
 
 from needle import check, ops
+from needle.autograd import Tensor, TensorLike
 from needle.ops.operand import number, tensor
 
+__all__ = ["pad"]
+
 MODES = ("constant", "reflect", "replicate", "circular")
+Pairs = tuple[tuple[int, int], ...]  # (before, after) for each padded axis
 
 
-def pad(x, pad, mode="constant", value=None):
-    """Elements added before and after the last axes of x: n -> before + n + after; negative numbers cut elements off.
+def pad(x: TensorLike, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Add elements before and after the last axes of x: n -> before + n + after; negative numbers cut elements off.
 
-    `pad` is (before, after) of the last axis, then of the one before it, and so on. What is added: `value`, by default
-    0 ("constant"), the mirror image without its first element ("reflect"), the outermost element ("replicate"), or what
-    lies at the other end ("circular"). The last three modes pad all of *S in (C, *S) or (N, C, *S), up to 3 axes.
+    `pad` is (before, after) of the last axis, then of the axis before it, and so on. The modes:
 
-    Raises ValueError where `pad` does not fit the shape or the mode, TypeError where it is not of integers.
+    | mode | new elements | axes |
+    |---|---|---|
+    | `"constant"` | `value`, 0 by default | any |
+    | `"reflect"` | mirror image without the edge element; at most n - 1 per side | all of *S, up to 3 |
+    | `"replicate"` | the edge element | all of *S, up to 3 |
+    | `"circular"` | the elements from the other end; at most n per side | all of *S, up to 3 |
+
+    In the last three modes x is (C, *S) or (N, C, *S). Any real dtype is allowed.
+
+    Raises `ValueError` if `pad` does not fit the shape or the mode, `TypeError` unless `pad` is a sequence of integers.
+
+    >>> import needle as ndl
+    >>> pad(ndl.Tensor([[1.0, 2.0, 3.0]]), (1, 2), mode="reflect").numpy().tolist()
+    [[2.0, 1.0, 2.0, 3.0, 2.0, 1.0]]
     """
     x = tensor("pad", x)
     check.one_of("pad", "mode", mode, MODES)
     pairs = _pairs(x, pad)
     first = x.ndim - len(pairs)
     if mode == "constant":
-        return ops.pad(x, ((0, 0),) * first + pairs, _fill(x, value))
+        return ops.pad(x, ((0, 0),) * first + pairs, _fill_value(x, value))
     _check_mode(x, pairs, mode, value)
     for axis, (before, after) in enumerate(pairs, first):
-        if mode == "circular":
-            x = _between(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
-        parts = _around(x, axis, mode, max(before, 0), max(after, 0))
+        if mode == "circular":  # elements that are cut off do not reappear at the other end
+            x = _crop(x, axis, before, after)
+        parts = _extended(x, axis, mode, max(before, 0), max(after, 0))
         x = ops.concatenate(parts, axis) if len(parts) > 1 else x
         if mode != "circular":
-            x = _between(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
+            x = _crop(x, axis, before, after)
     return x
 
 
-def _around(x, axis, mode, before, after):
-    """x between what is added to it along one axis; what is empty is left out."""
+def _extended(x: Tensor, axis: int, mode: str, before: int, after: int) -> list[Tensor]:
+    """What `mode` adds before x along an axis, x, and what it adds after; empty parts are left out."""
     n = x.shape[axis]
     if mode == "reflect":
-        head, tail = (ops.flip(_between(x, axis, *ends), axis) for ends in ((1, 1 + before), (n - 1 - after, n - 1)))
+        head = ops.flip(_slice(x, axis, 1, 1 + before), axis)
+        tail = ops.flip(_slice(x, axis, n - 1 - after, n - 1), axis)
     elif mode == "replicate":
-        head, tail = (
-            ops.broadcast_to(_between(x, axis, i, i + 1), (*x.shape[:axis], count, *x.shape[axis + 1 :]))
-            for i, count in ((0, before), (n - 1, after))
-        )
+        lead, trail = x.shape[:axis], x.shape[axis + 1 :]
+        head = ops.broadcast_to(_slice(x, axis, 0, 1), (*lead, before, *trail))
+        tail = ops.broadcast_to(_slice(x, axis, n - 1, n), (*lead, after, *trail))
     else:
-        head, tail = _between(x, axis, n - before, n), _between(x, axis, 0, after)
+        head, tail = _slice(x, axis, n - before, n), _slice(x, axis, 0, after)
     return [part for part, count in ((head, before), (x, 1), (tail, after)) if count]
 
 
-def _between(x, axis, start, stop):
-    """The elements from start to stop along one axis."""
+def _crop(x: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """Cut off -before and -after elements along an axis; positive numbers cut nothing."""
+    return _slice(x, axis, max(-before, 0), x.shape[axis] - max(-after, 0))
+
+
+def _slice(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
+    """The elements from start to stop along an axis."""
     return x if (start, stop) == (0, x.shape[axis]) else ops.getitem(x, (slice(None),) * axis + (slice(start, stop),))
 
 
-def _pairs(x, pad):
-    """(before, after) of each padded axis, the first of them first."""
+def _pairs(x: Tensor, pad: Sequence[int]) -> Pairs:
+    """(before, after) of each padded axis, in the order of the axes."""
     if not isinstance(pad, Sequence) or isinstance(pad, str):
         raise TypeError(f"pad: pad must be a tuple of integers, but got {pad!r}")
     pad = tuple(check.integer("pad", "pad", n) for n in pad)
@@ -67,15 +87,15 @@ def _pairs(x, pad):
     return tuple(zip(pad[::2], pad[1::2], strict=True))[::-1]
 
 
-def _fill(x, value):
-    """The value that "constant" fills in."""
-    value = 0 if value is None else number("pad", value)
-    if x.dtype.kind != "f" and not math.isfinite(value):
-        raise ValueError(f"pad: value must be finite for an x of {x.dtype}, but got {value}")
-    return value
+def _fill_value(x: Tensor, value: float | None) -> float:
+    """The value that mode "constant" fills in."""
+    fill: float = 0 if value is None else number("pad", value)
+    if x.dtype.kind != "f" and not math.isfinite(fill):
+        raise ValueError(f"pad: value must be finite for an x of {x.dtype}, but got {fill}")
+    return fill
 
 
-def _check_mode(x, pairs, mode, value):
+def _check_mode(x: Tensor, pairs: Pairs, mode: str, value: float | None) -> None:
     """Refuse what a mode other than "constant" cannot pad."""
     rank = len(pairs)
     if value:
@@ -88,8 +108,8 @@ def _check_mode(x, pairs, mode, value):
     if mode != "circular" and 0 in x.shape[-rank - 1 :]:
         raise ValueError(f"pad: no axis but N may be 0 in mode {mode!r}, but got x {x.shape}")
     for n, (before, after) in zip(x.shape[-rank:], pairs, strict=True):
-        left = n + min(before, 0) + min(after, 0)
-        most = {"reflect": n - 1, "replicate": math.inf, "circular": left}[mode]
+        cropped = n + min(before, 0) + min(after, 0)
+        most = {"reflect": n - 1, "replicate": math.inf, "circular": cropped}[mode]
         if max(before, after) > most or n + before + after < (mode != "circular"):
             raise ValueError(
                 f"pad: mode {mode!r} must leave an element and add no more than there is to copy, "

@@ -1,32 +1,50 @@
-"""Images of another size, and channels exchanged for positions, under torch's names."""
+"""Resizing images, and exchanging channels for positions, under torch's names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
-from needle import check
+from needle import check, init
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
+from needle.nn.functional.linear import matmul_along
 from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
-from needle.ops import broadcast_to, getitem, permute, reshape
-from needle.ops.conv import check_floats
-from needle.ops.linalg import matmul_along
-from needle.ops.operand import tensor
+from needle.ops import abs, broadcast_to, clip, getitem, maximum, minimum, permute, reshape
+from needle.ops.operand import compute_dtype, tensor
+
+__all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
 LINEAR = ("linear", "bilinear", "trilinear")  # over one, two and three axes
 MODES = ("nearest", "nearest-exact", *LINEAR, "area")
 AREA = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
 
 
-def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=None):
-    """x resampled to other sizes: (N, C, *S) -> (N, C, *P).
+def interpolate(
+    x: TensorLike,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+) -> Tensor:
+    """Resample x to other sizes: (N, C, *S) -> (N, C, *P), over one to three axes *S.
 
-    Either `size` or `scale_factor` is given, one for all axes or one for each; with `scale_factor`, P = floor(scale·S),
-    and output p lies at input p / scale, or else at p·S / P. Elements are squares: "nearest" takes that of the output's
-    upper corner, "nearest-exact" that of its centre, and the linear modes ("linear", "bilinear", "trilinear" for one,
-    two, three axes) interpolate between centres, or, with `align_corners=True`, between the centres of the outermost
-    elements, p·(S - 1) / (P - 1). "area" is adaptive average pooling.
+    Pass either `size` or `scale_factor`, one number for all axes or one per axis. `size` is P, and output p reads at
+    input p·S / P; with `scale_factor`, P = floor(scale·S), and output p reads at input p / scale. The modes, if
+    elements are unit squares:
 
-    Raises ValueError where shapes and options do not fit, TypeError where x is not of floats.
+    | mode | output |
+    |---|---|
+    | `"nearest"` | the element under the output's upper corner |
+    | `"nearest-exact"` | the element under the output's centre |
+    | `"linear"`, `"bilinear"`, `"trilinear"` | linear between the nearest centres, over 1, 2, 3 axes |
+    | `"area"` | adaptive average pooling |
+
+    `align_corners=True`, for the linear modes, places output p at input p·(S - 1) / (P - 1): the centres of the
+    outermost elements coincide.
+
+    Raises `ValueError` if shapes and options do not fit, `TypeError` unless the dtype of x is floating.
     """
     op = "interpolate"
     x = tensor(op, x)
@@ -41,102 +59,126 @@ def interpolate(x, size=None, scale_factor=None, mode="nearest", align_corners=N
     if align_corners is not None and mode not in LINEAR:
         raise ValueError(f"{op}: align_corners must be None in mode {mode!r}, but got {align_corners}")
     align_corners = check.instance(op, "align_corners", align_corners or False, bool)
-    check_floats(op, x=x)
+    check.floats(op, x=x)
     output, scales = _output(op, x.shape[2:], size, scale_factor)
     if mode == "area":
         return AREA[rank - 1](x, output)
     for axis, (n, p, scale) in enumerate(zip(x.shape[2:], output, scales, strict=True), 2):
         step = 1 / scale if scale else n / p
         if mode in LINEAR:
-            x = _linear(x, axis, p, step, align_corners)
+            x = _linear(x, axis, p, step, bool(align_corners))
         else:
             x = _nearest(x, axis, p, step, 0.5 if mode == "nearest-exact" else 0.0)
     return x
 
 
-def _output(op, size, given, factor):
-    """The sizes of the output, and the scale given for each axis, if any."""
-    rank = len(size)
-    if (given is None) == (factor is None):
-        raise ValueError(f"{op}: either size or scale_factor must be given, but got {given} and {factor}")
-    if factor is None:
-        return check.sizes(op, "size", given, rank, least=1), (None,) * rank
-    factors = tuple(factor) if isinstance(factor, Sequence) and not isinstance(factor, str) else (factor,) * rank
+def _output(
+    op: str,
+    input_size: tuple[int, ...],
+    size: int | Sequence[int] | None,
+    scale_factor: float | Sequence[float] | None,
+) -> tuple[tuple[int, ...], tuple[float | None, ...]]:
+    """The sizes of the output, and the scale of each axis (None if sizes were passed)."""
+    rank = len(input_size)
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"{op}: either size or scale_factor must be given, but got {size} and {scale_factor}")
+    if scale_factor is None:
+        return check.sizes(op, "size", size, rank, least=1), (None,) * rank
+    if isinstance(scale_factor, Sequence) and not isinstance(scale_factor, str):
+        factors = tuple(scale_factor)
+    else:
+        factors = (scale_factor,) * rank
     if len(factors) != rank:
         raise ValueError(f"{op}: scale_factor must be one number or {rank}, but got {len(factors)}: {factors}")
-    factors = tuple(check.number(op, "scale_factor", f, least=0) for f in factors)
-    if not all(1 <= n * f < math.inf for n, f in zip(size, factors, strict=True)):
+    scales = tuple(check.number(op, "scale_factor", factor, least=0) for factor in factors)
+    if not all(1 <= n * scale < math.inf for n, scale in zip(input_size, scales, strict=True)):
         raise ValueError(
-            f"{op}: scale_factor must leave at least one element, and be finite, but got {factor} for {size}"
+            f"{op}: scale_factor must leave at least one element, and be finite, but got {scale_factor} for "
+            f"{input_size}"
         )
-    return tuple(int(n * f) for n, f in zip(size, factors, strict=True)), factors
+    return tuple(int(n * scale) for n, scale in zip(input_size, scales, strict=True)), scales
 
 
-def _nearest(x, axis, p, step, centre):
-    """Along one axis the elements at floor((place + centre)·step); the sizes are mostly multiples of each other."""
+def _nearest(x: Tensor, axis: int, p: int, step: float, offset: float) -> Tensor:
+    """Along one axis, the elements at floor((i + offset)·step) for i in [0, p)."""
     n, lead = x.shape[axis], (slice(None),) * axis
     if p % n == 0 and step == n / p:
         return _repeat(x, axis, p // n)
     if n % p == 0 and step == n // p:
-        return getitem(x, (*lead, slice(int(centre * step), None, n // p)))
-    places = (x.device.xp.arange(p) + centre) * step
-    index = x.device.xp.minimum(places.astype("float32").astype("int64"), n - 1)  # float32, as torch rounds
-    return getitem(x, (*lead, x.make_const(index)))
+        return getitem(x, (*lead, slice(int(offset * step), None, n // p)))
+    return getitem(x, (*lead, _nearest_index(n, p, step, offset, x.device)))
 
 
-def _repeat(x, axis, count):
-    """Each element `count` times along one axis, in batch-innermost order."""
-    inner = permute(x, (*range(1, x.ndim), 0))
-    before, after = inner.shape[:axis], inner.shape[axis:]
-    wide = broadcast_to(reshape(inner, (*before, 1, *after)), (*before, count, *after))
-    whole = reshape(wide, (*before[:-1], before[-1] * count, *after))
-    return permute(whole, (x.ndim - 1, *range(x.ndim - 1)))
+@lru_cache(maxsize=32)
+def _nearest_index(n: int, p: int, step: float, offset: float, device: Device) -> Tensor:
+    """floor((i + offset)·step), at most n - 1, for i in [0, p)."""
+    position = (init.arange(p, device=device, dtype="float64") + offset) * step
+    return minimum(position.astype("float32").astype("int64"), n - 1)  # float32: torch's rounding
 
 
-def _linear(x, axis, p, step, align_corners):
-    """Along one axis a product with the matrix whose columns are hats of width 2 around the places of the output."""
+def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
+    """Each element `count` times along one axis, in batch-last order."""
+    batch_last = permute(x, (*range(1, x.ndim), 0))  # (…, S, …, N); S is axis `axis` - 1
+    before, after = batch_last.shape[:axis], batch_last.shape[axis:]
+    repeated = broadcast_to(reshape(batch_last, (*before, 1, *after)), (*before, count, *after))  # (…, S, count, …, N)
+    joined = reshape(repeated, (*before[:-1], before[-1] * count, *after))  # (…, S·count, …, N)
+    return permute(joined, (x.ndim - 1, *range(x.ndim - 1)))
+
+
+def _linear(x: Tensor, axis: int, p: int, step: float, align_corners: bool) -> Tensor:
+    """Along one axis, linear interpolation between elements."""
     n = x.shape[axis]
     if p == n:
         return x
-    places = x.device.xp.arange(p)
+    return matmul_along(x, _hats(n, p, step, align_corners, x.device, compute_dtype(x.dtype)), axis)
+
+
+@lru_cache(maxsize=16)
+def _hats(n: int, p: int, step: float, align_corners: bool, device: Device, dtype: DTypeLike) -> Tensor:
+    """The matrix (n, p) whose columns interpolate between n elements: hats of width 2 around the output positions."""
+    position = init.arange(p, device=device, dtype="float64")
     if align_corners:
-        places = places * ((n - 1) / (p - 1) if p > 1 else 0.0)
+        position = position * ((n - 1) / (p - 1) if p > 1 else 0.0)
     else:
-        places = x.device.xp.clip((places + 0.5) * step - 0.5, 0, n - 1)
-    distance = x.device.xp.abs(places - x.device.xp.arange(n)[:, None])
-    return matmul_along(x, x.device.xp.maximum(1 - distance, 0), axis)
+        position = clip((position + 0.5) * step - 0.5, 0, n - 1)
+    element = reshape(init.arange(n, device=device, dtype="float64"), (n, 1))
+    return maximum(1 - abs(position - element), 0).astype(dtype)
 
 
-def pixel_shuffle(x, upscale_factor):
-    """Channels spread over squares of r × r positions, r = upscale_factor: (…, C·r·r, H, W) -> (…, C, H·r, W·r).
+def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
+    """Move channels into squares of r × r positions, r = upscale_factor: (…, C·r·r, H, W) -> (…, C, H·r, W·r).
+
+    Raises `ValueError` if r·r does not divide the channels or x has fewer than 3 axes. Any real dtype is allowed.
 
     Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural
-    Network" (2016), equation 4. Raises ValueError where r·r does not divide the channels.
+    Network" (2016), equation 4.
     """
     x, r = _image("pixel_shuffle", x), check.integer("pixel_shuffle", "upscale_factor", upscale_factor, least=1)
     *lead, c, h, w = x.shape
     if c % (r * r):
         raise ValueError(f"pixel_shuffle: channels must be a multiple of {r} * {r}, but got x {x.shape}")
     b = len(lead)
-    squares = permute(reshape(x, (*lead, c // (r * r), r, r, h, w)), (*range(b), b, b + 3, b + 1, b + 4, b + 2))
+    squares = reshape(x, (*lead, c // (r * r), r, r, h, w))
+    squares = permute(squares, (*range(b), b, b + 3, b + 1, b + 4, b + 2))  # (…, C, H, r, W, r)
     return reshape(squares, (*lead, c // (r * r), h * r, w * r))
 
 
-def pixel_unshuffle(x, downscale_factor):
+def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
     """The inverse of `pixel_shuffle`, r = downscale_factor: (…, C, H·r, W·r) -> (…, C·r·r, H, W).
 
-    Raises ValueError where r does not divide both sizes.
+    Raises `ValueError` if r does not divide both sizes or x has fewer than 3 axes. Any real dtype is allowed.
     """
     x, r = _image("pixel_unshuffle", x), check.integer("pixel_unshuffle", "downscale_factor", downscale_factor, least=1)
     *lead, c, h, w = x.shape
     if h % r or w % r:
         raise ValueError(f"pixel_unshuffle: both sizes must be multiples of {r}, but got x {x.shape}")
     b = len(lead)
-    squares = permute(reshape(x, (*lead, c, h // r, r, w // r, r)), (*range(b), b, b + 2, b + 4, b + 1, b + 3))
+    squares = reshape(x, (*lead, c, h // r, r, w // r, r))
+    squares = permute(squares, (*range(b), b, b + 2, b + 4, b + 1, b + 3))  # (…, C, r, r, H, W)
     return reshape(squares, (*lead, c * r * r, h // r, w // r))
 
 
-def _image(op, x):
+def _image(op: str, x: TensorLike) -> Tensor:
     x = tensor(op, x)
     if x.ndim < 3:
         raise ValueError(f"{op}: x must have at least 3 axes, (…, C, H, W), but got shape {x.shape}")

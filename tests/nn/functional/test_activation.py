@@ -130,7 +130,7 @@ def test_softplus_beyond_its_threshold_is_the_identity(device):
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_without_dim_warns_and_takes_torchs_axis(name, shape, device):
     x = normal(*shape)
-    with pytest.warns(UserWarning, match=f"^{name}: dim is not given, and axis [01] of {len(shape)} was chosen$"):
+    with pytest.warns(UserWarning, match=f"^{name}: dim was not passed, and axis [01] of {len(shape)} was chosen$"):
         found = getattr(F, name)(ndl.Tensor(x, device=device))
     with pytest.warns(UserWarning, match="Implicit dimension choice"):
         expected = getattr(torch.nn.functional, name)(torch.from_numpy(x))
@@ -184,7 +184,7 @@ def test_signature_of_module_is_that_of_torch(name):
 
 def test_softmax_modules_without_dim(device):
     assert repr(nn.Softmax()) == repr(torch.nn.Softmax()) == "Softmax(dim=None)"
-    with pytest.warns(UserWarning, match="dim is not given"):
+    with pytest.warns(UserWarning, match="dim was not passed"):
         assert_array_equal(nn.Softmax()(ndl.zeros(2, 4, device=device)).numpy(), np.full((2, 4), 0.25))
 
 

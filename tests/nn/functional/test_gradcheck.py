@@ -11,7 +11,7 @@ import pytest
 import needle as ndl
 import needle.nn.functional as F
 from needle import gradcheck
-from tests.nn.functional import test_activation, test_linear, test_loss, test_norm
+from tests.nn.functional import test_activation, test_attention, test_linear, test_loss, test_norm, test_similarity
 from tests.nn.functional.alike import normal
 from tests.ops import table
 
@@ -43,7 +43,9 @@ FUNCTIONS = {
 }
 for title, (name, inputs, names, options) in test_norm.ROWS.items():
     FUNCTIONS[title] = name, inputs, [], names, options
-for title, (name, inputs, constants, options) in test_linear.ROWS.items():
+for title, (name, inputs, constants, options) in (
+    test_linear.ROWS | test_similarity.ROWS | test_attention.ROWS
+).items():
     FUNCTIONS[title] = name, inputs, constants, (), options
 for title, (name, inputs, constants, options) in test_loss.ROWS.items():
     for reduction in ("mean", "sum", "none"):

@@ -1,0 +1,63 @@
+"""Random tensors, drawn from NumPy's legacy global stream (`np.random.seed`) on the host, whatever the device."""
+
+from __future__ import annotations
+
+from needle import check
+from needle.autograd import Tensor
+from needle.backend import Device, DTypeLike, cpu
+from needle.init.fill import as_device, as_shape
+from needle.ops.operand import number
+
+__all__ = ["rand", "randb", "randn"]
+
+
+def rand(
+    *shape: int,
+    low: float = 0.0,
+    high: float = 1.0,
+    device: Device | None = None,
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
+) -> Tensor:
+    """Uniform draws in [low, high) of `shape`: one `np.random.rand(*shape)`, rounded to `dtype`, then scaled.
+
+    Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
+    """
+    low, high = number("rand", low), number("rand", high)
+    array = as_device(device).rand(*as_shape("rand", shape), dtype=dtype).array
+    array *= high - low
+    array += low
+    return Tensor.make_const(array, requires_grad)
+
+
+def randn(
+    *shape: int,
+    mean: float = 0.0,
+    std: float = 1.0,
+    device: Device | None = None,
+    dtype: DTypeLike = "float32",
+    requires_grad: bool = False,
+) -> Tensor:
+    """Normal draws of `shape`: one `np.random.randn(*shape)`, rounded to `dtype`, then times `std` plus `mean`.
+
+    Errors as in `rand`.
+    """
+    mean, std = number("randn", mean), number("randn", std)
+    array = as_device(device).randn(*as_shape("randn", shape), dtype=dtype).array
+    array *= std
+    array += mean
+    return Tensor.make_const(array, requires_grad)
+
+
+def randb(
+    *shape: int, p: float = 0.5, device: Device | None = None, dtype: DTypeLike = "bool", requires_grad: bool = False
+) -> Tensor:
+    """True with probability p, of `shape`: where one `np.random.rand(*shape)` is at most p.
+
+    Raises `ValueError` if p is not in [0, 1]; other errors as in `rand`.
+    """
+    p = check.number("randb", "p", p, least=0, most=1)
+    device = as_device(device)
+    draws = cpu().rand(*as_shape("randb", shape), dtype="float64").array
+    mask = device.asarray(draws <= p)  # compared on the host, so that bools are transferred, not floats
+    return Tensor.make_const(device.asarray(mask, dtype), requires_grad)
