@@ -49,8 +49,8 @@ class Tanh(Module):
 class SiLU(Module):
     """x · sigmoid(x), of any shape; also called swish.
 
-    Elfwing, Uchibe and Doya, "Sigmoid-Weighted Linear Units for Neural Network Function Approximation in Reinforcement
-    Learning" (2018).
+    Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016); Ramachandran, Zoph and Le, "Searching for Activation
+    Functions" (2017).
     """
 
     def forward(self, x: TensorLike) -> Tensor:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
+from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module
 
@@ -42,6 +43,15 @@ ADAPTIVE_MAX_POOLS = (
 )  # fmt: skip
 
 
+def _check_window(
+    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
+) -> None:  # fmt: skip
+    """Refuse sizes that no input fits; the function checks again, with the input."""
+    check.sizes(layer, "kernel_size", kernel_size, rank, least=1)
+    check.sizes(layer, "padding", padding, rank)
+    Window.make(layer, rank, stride, padding, dilation)
+
+
 # ---- max pooling -----------------------------------------------------------------------------------------------------
 
 
@@ -59,8 +69,10 @@ class _MaxPool(Module):
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
         self.dilation = dilation
-        self.return_indices = return_indices
-        self.ceil_mode = ceil_mode
+        name = type(self).__name__
+        _check_window(name, self.rank, kernel_size, self.stride, padding, dilation)
+        self.return_indices: bool = check.instance(name, "return_indices", return_indices, bool)
+        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
 
     def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
         return MAX_POOLS[self.rank - 1](
@@ -110,6 +122,8 @@ class MaxPool3d(_MaxPool):
 class _AvgPool(Module):
     """Average pooling: the options of all ranks."""
 
+    rank: ClassVar[int]
+
     def __init__(
         self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool, count_include_pad: bool
     ) -> None:  # fmt: skip
@@ -117,8 +131,10 @@ class _AvgPool(Module):
         self.kernel_size = kernel_size
         self.stride = kernel_size if stride is None else stride
         self.padding = padding
-        self.ceil_mode = ceil_mode
-        self.count_include_pad = count_include_pad
+        name = type(self).__name__
+        _check_window(name, self.rank, kernel_size, self.stride, padding)
+        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
+        self.count_include_pad: bool = check.instance(name, "count_include_pad", count_include_pad, bool)
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -126,6 +142,8 @@ class _AvgPool(Module):
 
 class AvgPool1d(_AvgPool):
     """The mean of each window: x (N, C, L) -> (N, C, P). Options and errors as in `AvgPool2d`, less the divisor."""
+
+    rank = 1
 
     def __init__(
         self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
@@ -154,6 +172,8 @@ class _AvgPoolWithDivisor(_AvgPool):
         count_include_pad: bool = True, divisor_override: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        if divisor_override is not None:
+            check.integer(type(self).__name__, "divisor_override", divisor_override)
         self.divisor_override = divisor_override
 
 
@@ -165,6 +185,8 @@ class AvgPool2d(_AvgPoolWithDivisor):
     ValueError if the padding exceeds half of the kernel or the window does not fit.
     """
 
+    rank = 2
+
     def forward(self, x: TensorLike) -> Tensor:
         return functional.avg_pool2d(
             x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
@@ -174,6 +196,8 @@ class AvgPool2d(_AvgPoolWithDivisor):
 
 class AvgPool3d(_AvgPoolWithDivisor):
     """The mean of each window: x (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `AvgPool2d`."""
+
+    rank = 3
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.avg_pool3d(
@@ -192,6 +216,10 @@ class _AdaptivePool(Module):
 
     def __init__(self, output_size: OutputSizes) -> None:
         super().__init__()
+        sizes: Any = output_size
+        if isinstance(output_size, Sequence) and self.rank > 1:
+            sizes = tuple(1 if n is None else n for n in output_size)  # None keeps the size of the input
+        check.sizes(type(self).__name__, "output_size", sizes, self.rank, least=1)
         self.output_size = output_size
 
     def extra_repr(self) -> str:
@@ -231,7 +259,7 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 class _AdaptiveMaxPool(_AdaptivePool):
     def __init__(self, output_size: OutputSizes, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices = return_indices
+        self.return_indices: bool = check.instance(type(self).__name__, "return_indices", return_indices, bool)
 
     def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
         return ADAPTIVE_MAX_POOLS[self.rank - 1](x, self.output_size, self.return_indices)

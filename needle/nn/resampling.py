@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn import functional
+from needle.nn.functional.resampling import MODES
 from needle.nn.module import Module
 
 __all__ = ["PixelShuffle", "PixelUnshuffle", "Upsample"]
@@ -26,7 +27,8 @@ class Upsample(Module):
         mode: str = "nearest", align_corners: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.size, self.mode, self.align_corners = size, mode, align_corners
+        self.size, self.align_corners = size, align_corners
+        self.mode: str = check.one_of("Upsample", "mode", mode, MODES)
         if isinstance(scale_factor, tuple):
             scale_factor = tuple(map(float, scale_factor))
         elif scale_factor:

@@ -415,8 +415,8 @@ MISUSES = {
         "ConvTranspose2d: x must have 4 axes, or 3 without a batch, but got shape (4, 4)",
     ),
     "an unfolding kernel that is empty": (
-        *("Unfold", (0,), {}, {"x": T4}),
-        "unfold: kernel_size must be at least 1, but got 0",
+        *("Unfold", (0,), {}, None),
+        "Unfold: kernel_size must be at least 1, but got 0",
     ),
     "another number of columns": (
         *("Fold", ((4, 4), 2), {}, {"x": (1, 8, 8)}),
@@ -430,6 +430,7 @@ TAKEN_BY_TORCH = {
     "no out-channels",
     "an empty kernel",
     "a kernel of too many axes",
+    "an unfolding kernel that is empty",
     "no stride",
     "negative padding",
     "no dilation",
