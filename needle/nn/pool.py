@@ -151,8 +151,8 @@ class AvgPool1d(_AvgPool):
     ) -> None:  # fmt: skip
         stride = kernel_size if stride is None else stride
         super().__init__(
-            check.sizes("AvgPool1d", "kernel_size", kernel_size, 1),
-            check.sizes("AvgPool1d", "stride", stride, 1),
+            check.sizes("AvgPool1d", "kernel_size", kernel_size, 1, least=1),
+            check.sizes("AvgPool1d", "stride", stride, 1, least=1),
             check.sizes("AvgPool1d", "padding", padding, 1),
             ceil_mode,
             count_include_pad,
