@@ -6,7 +6,6 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
-from needle.nn.functional.linear import row_of
 from needle.nn.module import Module, Parameter
 
 __all__ = ["Embedding"]
@@ -34,9 +33,11 @@ class Embedding(Module):
         super().__init__()
         self.num_embeddings = check.integer("Embedding", "num_embeddings", num_embeddings, least=1)
         self.embedding_dim = check.integer("Embedding", "embedding_dim", embedding_dim, least=1)
-        self.padding_idx = None if padding_idx is None else row_of("Embedding", padding_idx, num_embeddings)
-        self.weight: Tensor = Parameter(init.randn(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        self.padding_idx: int | None = None
         if padding_idx is not None:
+            self.padding_idx = check.axis("Embedding", padding_idx, num_embeddings, "padding_idx")
+        self.weight: Tensor = Parameter(init.randn(num_embeddings, embedding_dim, device=device, dtype=dtype))
+        if self.padding_idx is not None:
             self.weight.cached_data[self.padding_idx] = 0
 
     def forward(self, x: TensorLike) -> Tensor:
