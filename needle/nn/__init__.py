@@ -1,188 +1,57 @@
-"""Networks: functions under torch's names in `functional`, and modules that hold their parameters."""
+"""Neural networks: modules, which hold parameters, and in `functional` the functions under torch's names."""
 
-from needle.nn import functional
-from needle.nn.activation import (
-    ELU,
-    Hardtanh,
-    LeakyReLU,
-    LogSoftmax,
-    ReLU,
-    ReLU6,
-    Sigmoid,
-    SiLU,
-    Softmax,
-    Softplus,
-    Tanh,
-)
-from needle.nn.attention import AttentionLayer, MultiHeadAttention, Transformer, TransformerLayer
-from needle.nn.conv import (
-    Conv,
-    Conv1d,
-    Conv2d,
-    Conv3d,
-    ConvTranspose1d,
-    ConvTranspose2d,
-    ConvTranspose3d,
-    Fold,
-    Unfold,
-)
-from needle.nn.linear import (
-    CosineSimilarity,
-    Dropout,
-    Dropout1d,
-    Dropout2d,
-    Dropout3d,
-    Embedding,
-    Flatten,
-    Identity,
-    Linear,
-)
-from needle.nn.loss import (
-    BCELoss,
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    HuberLoss,
-    L1Loss,
-    MSELoss,
-    NLLLoss,
-    SmoothL1Loss,
-    SoftmaxLoss,
-)
-from needle.nn.module import Module, Parameter, Residual, Sequential
-from needle.nn.norm import (
-    BatchNorm1d,
-    BatchNorm2d,
-    BatchNorm3d,
-    GroupNorm,
-    InstanceNorm1d,
-    InstanceNorm2d,
-    InstanceNorm3d,
-    LayerNorm,
-    LayerNorm1d,
-)
-from needle.nn.pad import (
-    CircularPad1d,
-    CircularPad2d,
-    CircularPad3d,
-    ConstantPad1d,
-    ConstantPad2d,
-    ConstantPad3d,
-    ReflectionPad1d,
-    ReflectionPad2d,
-    ReflectionPad3d,
-    ReplicationPad1d,
-    ReplicationPad2d,
-    ReplicationPad3d,
-    ZeroPad1d,
-    ZeroPad2d,
-    ZeroPad3d,
-)
-from needle.nn.pool import (
-    AdaptiveAvgPool1d,
-    AdaptiveAvgPool2d,
-    AdaptiveAvgPool3d,
-    AdaptiveMaxPool1d,
-    AdaptiveMaxPool2d,
-    AdaptiveMaxPool3d,
-    AvgPool1d,
-    AvgPool2d,
-    AvgPool3d,
-    MaxPool1d,
-    MaxPool2d,
-    MaxPool3d,
-)
-from needle.nn.recurrent import LSTM, RNN, LSTMCell, RNNCell
-from needle.nn.resampling import PixelShuffle, PixelUnshuffle, Upsample
+# ruff: noqa: F403 (each file lists its public names in `__all__`)
 
-__all__ = [
-    "ELU",
-    "LSTM",
-    "RNN",
-    "AdaptiveAvgPool1d",
-    "AdaptiveAvgPool2d",
-    "AdaptiveAvgPool3d",
-    "AdaptiveMaxPool1d",
-    "AdaptiveMaxPool2d",
-    "AdaptiveMaxPool3d",
-    "AttentionLayer",
-    "AvgPool1d",
-    "AvgPool2d",
-    "AvgPool3d",
-    "BCELoss",
-    "BCEWithLogitsLoss",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BatchNorm3d",
-    "CircularPad1d",
-    "CircularPad2d",
-    "CircularPad3d",
-    "ConstantPad1d",
-    "ConstantPad2d",
-    "ConstantPad3d",
-    "Conv",
-    "Conv1d",
-    "Conv2d",
-    "Conv3d",
-    "ConvTranspose1d",
-    "ConvTranspose2d",
-    "ConvTranspose3d",
-    "CosineSimilarity",
-    "CrossEntropyLoss",
-    "Dropout",
-    "Dropout1d",
-    "Dropout2d",
-    "Dropout3d",
-    "Embedding",
-    "Flatten",
-    "Fold",
-    "GroupNorm",
-    "Hardtanh",
-    "HuberLoss",
-    "Identity",
-    "InstanceNorm1d",
-    "InstanceNorm2d",
-    "InstanceNorm3d",
-    "L1Loss",
-    "LSTMCell",
-    "LayerNorm",
-    "LayerNorm1d",
-    "LeakyReLU",
-    "Linear",
-    "LogSoftmax",
-    "MSELoss",
-    "MaxPool1d",
-    "MaxPool2d",
-    "MaxPool3d",
-    "Module",
-    "MultiHeadAttention",
-    "NLLLoss",
-    "Parameter",
-    "PixelShuffle",
-    "PixelUnshuffle",
-    "RNNCell",
-    "ReLU",
-    "ReLU6",
-    "ReflectionPad1d",
-    "ReflectionPad2d",
-    "ReflectionPad3d",
-    "ReplicationPad1d",
-    "ReplicationPad2d",
-    "ReplicationPad3d",
-    "Residual",
-    "Sequential",
-    "SiLU",
-    "Sigmoid",
-    "SmoothL1Loss",
-    "Softmax",
-    "SoftmaxLoss",
-    "Softplus",
-    "Tanh",
-    "Transformer",
-    "TransformerLayer",
-    "Unfold",
-    "Upsample",
-    "ZeroPad1d",
-    "ZeroPad2d",
-    "ZeroPad3d",
-    "functional",
-]
+from needle.nn import (
+    activation,
+    attention,
+    container,
+    conv,
+    dropout,
+    embedding,
+    flatten,
+    functional,
+    linear,
+    loss,
+    module,
+    norm,
+    pad,
+    pool,
+    recurrent,
+    resampling,
+    similarity,
+)
+from needle.nn.activation import *
+from needle.nn.attention import *
+from needle.nn.container import *
+from needle.nn.conv import *
+from needle.nn.dropout import *
+from needle.nn.embedding import *
+from needle.nn.flatten import *
+from needle.nn.linear import *
+from needle.nn.loss import *
+from needle.nn.module import *
+from needle.nn.norm import *
+from needle.nn.pad import *
+from needle.nn.pool import *
+from needle.nn.recurrent import *
+from needle.nn.resampling import *
+from needle.nn.similarity import *
+
+__all__ = ["functional"]
+__all__ += activation.__all__
+__all__ += attention.__all__
+__all__ += container.__all__
+__all__ += conv.__all__
+__all__ += dropout.__all__
+__all__ += embedding.__all__
+__all__ += flatten.__all__
+__all__ += linear.__all__
+__all__ += loss.__all__
+__all__ += module.__all__
+__all__ += norm.__all__
+__all__ += pad.__all__
+__all__ += pool.__all__
+__all__ += recurrent.__all__
+__all__ += resampling.__all__
+__all__ += similarity.__all__

@@ -1,43 +1,52 @@
-"""Attention and the Transformer made of it, in the pre-norm form.
+"""Attention and the Transformer, in the pre-norm form.
 
-Vaswani et al., "Attention Is All You Need" (2017); the norms before instead of after each block: Xiong et al., "On
+Shapes: N batch, T steps, H heads, D features per head; x (N, T, features) unless a class says otherwise. Inputs must
+have a floating dtype (TypeError); if x and the parameters differ, results have the wider one.
+
+Vaswani et al., "Attention Is All You Need" (2017); with norms before each block instead of after it: Xiong et al., "On
 Layer Normalization in the Transformer Architecture" (2020), figure 1b.
 """
 
 from __future__ import annotations
 
 from needle import check, init
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
+from needle.nn.dropout import Dropout
+from needle.nn.embedding import Embedding
 from needle.nn.functional.attention import attention_weights
-from needle.nn.linear import Dropout, Embedding, Linear
+from needle.nn.linear import Linear
 from needle.nn.module import Module
 from needle.nn.norm import LayerNorm1d
 from needle.ops import permute, relu, reshape
-from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 
-LEAST = -(2 - 2**-23) * 2.0**127  # of float32
-LEAST_OF_HALVES = -(2.0**15)  # half of the range of float16, so that adding a score does not overflow
+__all__ = ["AttentionLayer", "MultiHeadAttention", "Transformer", "TransformerLayer"]
+
+LOWEST = -(2 - 2**-23) * 2.0**127  # the most negative float32
+LOWEST_HALF = -(2.0**15)  # half of the range of float16, so that adding a score does not overflow
 
 
 class MultiHeadAttention(Module):
     """softmax(q @ kᵀ / sqrt(D) + mask) @ v: q (N, H, T, D), k (N, H, S, D), v (N, H, S, E).
 
-    -> the result (N, H, T, E) and the weights (N, H, T, S), both after dropout, which training applies to the weights.
-    With `causal` the mask adds -3.4e38, the least number of float32 (for float16 -32768), where a query would look
-    ahead: query t at the keys after t + S - T. There are no parameters; `device` and `dtype` are taken as other layers
-    take them, and the arrays are made where q is, in its dtype. Raises ValueError where shapes do not fit, TypeError
-    where dtypes do not.
+    Returns a pair: the result (N, H, T, E), and the weights (N, H, T, S) after dropout, which training applies to them.
+    With `causal`, query t may not look ahead to keys after t + S - T: the mask adds -3.4e38, the most negative float32
+    (-32768 for float16), to their scores. The dtype is that of q. There are no parameters; `device` and `dtype` have no
+    effect, and are accepted as in other layers. Raises ValueError if shapes do not fit, TypeError if dtypes do not.
 
     Vaswani et al., "Attention Is All You Need" (2017), equation 1.
     """
 
-    def __init__(self, *, dropout=0.0, causal=False, device=None, dtype="float32"):
+    def __init__(
+        self, *, dropout: float = 0.0, causal: bool = False, device: Device | None = None, dtype: DTypeLike = "float32"
+    ) -> None:  # fmt: skip
         super().__init__()
         check.number("MultiHeadAttention", "dropout", dropout, least=0, most=1)
         self.causal = bool(causal)
         self.dropout = Dropout(dropout)
 
-    def forward(self, q, k, v):
+    def forward(self, q: TensorLike, k: TensorLike, v: TensorLike) -> tuple[Tensor, Tensor]:
         op = "MultiHeadAttention"
         q, k, v = tensor(op, q), tensor(op, k), tensor(op, v)
         fits = q.ndim == k.ndim == v.ndim == 4 and q.shape[:2] == k.shape[:2] == v.shape[:2]
@@ -46,17 +55,18 @@ class MultiHeadAttention(Module):
                 f"{op}: q (N, H, T, D), k (N, H, S, D) and v (N, H, S, E) are needed, but got {q.shape}, {k.shape} "
                 f"and {v.shape}"
             )
-        check_floats(op, q=q, k=k, v=v)
-        weights = self.dropout(attention_weights(q, k, self.ahead(q, k) if self.causal else None))
+        check.floats(op, q=q, k=k, v=v)
+        mask = self._causal_mask(q, k) if self.causal else None
+        weights = self.dropout(attention_weights(q, k, mask))
         return weights @ v, weights
 
-    def ahead(self, q, k):
-        """What is added to the scores: LEAST strictly above the diagonal that ends with the last key."""
+    def _causal_mask(self, q: Tensor, k: Tensor) -> Tensor:
+        """(T, S), to be added to the scores: LOWEST where a query would look ahead, 0 elsewhere."""
         queries, keys = q.shape[2], k.shape[2]
-        namespace, least = q.device.xp, LEAST if q.dtype.itemsize > 2 else LEAST_OF_HALVES
-        return q.make_const(namespace.triu(namespace.full((queries, keys), least, q.dtype), keys - queries + 1))
+        namespace, lowest = q.device.xp, LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF
+        return q.make_const(namespace.triu(namespace.full((queries, keys), lowest, q.dtype), keys - queries + 1))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"causal={self.causal}"
 
 
@@ -64,91 +74,95 @@ class AttentionLayer(Module):
     """Attention with several heads: q (N, T, q_features), k (N, S, k_features), v (N, S, v_features) -> (N, T, out).
 
     Each of q, k and v is normalised (`prenorm_q`, `prenorm_k`, `prenorm_v`), projected to num_head · dim_head features
-    and split into heads for `MultiHeadAttention`; the heads are joined and projected to out_features. k and v are q
-    where they are None, and k_features, v_features and out_features are q_features.
+    and split into heads for `MultiHeadAttention`; the heads are joined and projected to out_features. k and v default
+    to q; k_features, v_features and out_features default to q_features.
 
     Parameters, in their order: weight and bias of the three norms, then `q_projection`, `k_projection`, `v_projection`
-    and `out_projection`, Linear layers without bias, drawn in this order. Raises ValueError where shapes do not fit,
-    TypeError where dtypes do not.
+    and `out_projection`, Linear layers without bias, drawn in this order. Raises ValueError if shapes do not fit,
+    TypeError if dtypes do not.
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
 
     def __init__(
-        self, q_features, num_head, dim_head, *, k_features=None, v_features=None, out_features=None, dropout=0.0,
-        causal=True, device=None, dtype="float32",
-    ):  # fmt: skip
+        self, q_features: int, num_head: int, dim_head: int, *, k_features: int | None = None,
+        v_features: int | None = None, out_features: int | None = None, dropout: float = 0.0, causal: bool = True,
+        device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
         super().__init__()
-        name, options = "AttentionLayer", {"device": device, "dtype": dtype}
+        name = "AttentionLayer"
         self.q_features = check.integer(name, "q_features", q_features, least=1)
         self.num_head = check.integer(name, "num_head", num_head, least=1)
         self.dim_head = check.integer(name, "dim_head", dim_head, least=1)
-        self.k_features, self.v_features, self.out_features = (
-            self.q_features if features is None else check.integer(name, features_name, features, least=1)
-            for features_name, features in (
-                ("k_features", k_features), ("v_features", v_features), ("out_features", out_features)
-            )
-        )  # fmt: skip
+
+        def features(argument: str, value: int | None) -> int:
+            return self.q_features if value is None else check.integer(name, argument, value, least=1)
+
+        self.k_features = features("k_features", k_features)
+        self.v_features = features("v_features", v_features)
+        self.out_features = features("out_features", out_features)
         check.number(name, "dropout", dropout, least=0, most=1)
         inner = self.num_head * self.dim_head
-        self.prenorm_q = LayerNorm1d(self.q_features, **options)
-        self.prenorm_k = LayerNorm1d(self.k_features, **options)
-        self.prenorm_v = LayerNorm1d(self.v_features, **options)
-        self.q_projection = Linear(self.q_features, inner, bias=False, **options)
-        self.k_projection = Linear(self.k_features, inner, bias=False, **options)
-        self.v_projection = Linear(self.v_features, inner, bias=False, **options)
-        self.attention = MultiHeadAttention(dropout=dropout, causal=causal, **options)
-        self.out_projection = Linear(inner, self.out_features, bias=False, **options)
+        self.prenorm_q = LayerNorm1d(self.q_features, device=device, dtype=dtype)
+        self.prenorm_k = LayerNorm1d(self.k_features, device=device, dtype=dtype)
+        self.prenorm_v = LayerNorm1d(self.v_features, device=device, dtype=dtype)
+        self.q_projection = Linear(self.q_features, inner, bias=False, device=device, dtype=dtype)
+        self.k_projection = Linear(self.k_features, inner, bias=False, device=device, dtype=dtype)
+        self.v_projection = Linear(self.v_features, inner, bias=False, device=device, dtype=dtype)
+        self.attention = MultiHeadAttention(dropout=dropout, causal=causal)
+        self.out_projection = Linear(inner, self.out_features, bias=False, device=device, dtype=dtype)
 
-    def forward(self, q, k=None, v=None):
+    def forward(self, q: TensorLike, k: TensorLike | None = None, v: TensorLike | None = None) -> Tensor:
         op = "AttentionLayer"
         q = tensor(op, q)
         k, v = (q if x is None else tensor(op, x) for x in (k, v))
-        ends = (self.q_features, self.k_features, self.v_features)
+        features = (self.q_features, self.k_features, self.v_features)
         fits = q.ndim == k.ndim == v.ndim == 3 and q.shape[0] == k.shape[0] and k.shape[:2] == v.shape[:2]
-        if not fits or (q.shape[2], k.shape[2], v.shape[2]) != ends or not k.shape[1]:
+        if not fits or (q.shape[2], k.shape[2], v.shape[2]) != features or not k.shape[1]:
             raise ValueError(
-                f"{op}: q (N, T, {ends[0]}), k (N, S, {ends[1]}) and v (N, S, {ends[2]}) are needed, but got "
-                f"{q.shape}, {k.shape} and {v.shape}"
+                f"{op}: q (N, T, {features[0]}), k (N, S, {features[1]}) and v (N, S, {features[2]}) are needed, but "
+                f"got {q.shape}, {k.shape} and {v.shape}"
             )
-        check_floats(op, q=q, k=k, v=v)
-        q = self.split(self.q_projection(self.prenorm_q(q)))
-        k = self.split(self.k_projection(self.prenorm_k(k)))
-        v = self.split(self.v_projection(self.prenorm_v(v)))
-        result, _ = self.attention(q, k, v)
-        n, heads, steps, features = result.shape
-        return self.out_projection(reshape(permute(result, (0, 2, 1, 3)), (n, steps, heads * features)))
+        check.floats(op, q=q, k=k, v=v)
+        q = self._split_heads(self.q_projection(self.prenorm_q(q)))
+        k = self._split_heads(self.k_projection(self.prenorm_k(k)))
+        v = self._split_heads(self.v_projection(self.prenorm_v(v)))
+        heads, _ = self.attention(q, k, v)
+        n, h, t, d = heads.shape
+        return self.out_projection(reshape(permute(heads, (0, 2, 1, 3)), (n, t, h * d)))
 
-    def split(self, x):
-        """The features as heads: (N, T, H·D) -> (N, H, T, D)."""
+    def _split_heads(self, x: Tensor) -> Tensor:
+        """(N, T, H·D) -> (N, H, T, D)."""
         return permute(reshape(x, (*x.shape[:2], self.num_head, self.dim_head)), (0, 2, 1, 3))
 
 
 class TransformerLayer(Module):
     """x + drop(attention(x)), then x + drop(linear2(drop(relu(linear1(norm(x)))))): (N, T, q_features) -> the same.
 
-    Parameters, in their order: those of the `AttentionLayer` (which has a norm of its own), of a LayerNorm1d, and of
-    Linear(q_features, hidden_size) and Linear(hidden_size, q_features), both with bias. Raises ValueError where shapes
-    do not fit, TypeError where dtypes do not.
+    Parameters, in their order: those of the `AttentionLayer` (which has norms of its own), of a LayerNorm1d, and of
+    Linear(q_features, hidden_size) and Linear(hidden_size, q_features), both with bias. Raises ValueError if shapes do
+    not fit, TypeError if dtypes do not.
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3; Xiong et al., "On Layer Normalization in the
     Transformer Architecture" (2020), for the place of the norms.
     """
 
     def __init__(
-        self, q_features, num_head, dim_head, hidden_size, *, dropout=0.0, causal=True, device=None, dtype="float32"
-    ):  # fmt: skip
+        self, q_features: int, num_head: int, dim_head: int, hidden_size: int, *, dropout: float = 0.0,
+        causal: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
         super().__init__()
-        name, options = "TransformerLayer", {"device": device, "dtype": dtype}
-        check.integer(name, "q_features", q_features, least=1)
-        check.integer(name, "hidden_size", hidden_size, least=1)
-        self.attention = AttentionLayer(q_features, num_head, dim_head, dropout=dropout, causal=causal, **options)
-        self.norm = LayerNorm1d(q_features, **options)
-        self.linear1 = Linear(q_features, hidden_size, **options)
-        self.linear2 = Linear(hidden_size, q_features, **options)
+        check.integer("TransformerLayer", "q_features", q_features, least=1)
+        check.integer("TransformerLayer", "hidden_size", hidden_size, least=1)
+        self.attention = AttentionLayer(
+            q_features, num_head, dim_head, dropout=dropout, causal=causal, device=device, dtype=dtype
+        )
+        self.norm = LayerNorm1d(q_features, device=device, dtype=dtype)
+        self.linear1 = Linear(q_features, hidden_size, device=device, dtype=dtype)
+        self.linear2 = Linear(hidden_size, q_features, device=device, dtype=dtype)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.dropout(self.attention(x))
         hidden = self.dropout(relu(self.linear1(self.norm(x))))
         return x + self.dropout(self.linear2(hidden))
@@ -157,39 +171,44 @@ class TransformerLayer(Module):
 class Transformer(Module):
     """Layers of `TransformerLayer` over embedded steps: x (T, N, D) -> (T, N, D); with `batch_first` (N, T, D) both.
 
-    A learned vector for each of the positions 0 to T - 1 is added to x first. The second result is zeros of the shape
-    of x, and a second argument is not read: they stand where recurrent layers have their hidden state.
+    First adds to x a learned vector for each position 0 to T - 1. Returns a pair, as recurrent layers do; its second
+    part stands in for their hidden state and holds zeros of the shape of x. The argument h is ignored.
 
     Parameters, in their order: `embedding` of the positions, (sequence_len, embedding_size), then the `layers`. Raises
-    ValueError where shapes do not fit or there are more than sequence_len steps, TypeError where dtypes do not fit.
+    ValueError if shapes do not fit or x has more than sequence_len steps, TypeError if dtypes do not fit.
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3.
     """
 
     def __init__(
-        self, embedding_size, hidden_size, num_layers, *, num_head=8, dim_head=32, dropout=0.0, causal=True,
-        device=None, dtype="float32", batch_first=False, sequence_len=2048,
-    ):  # fmt: skip
+        self, embedding_size: int, hidden_size: int, num_layers: int, *, num_head: int = 8, dim_head: int = 32,
+        dropout: float = 0.0, causal: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
+        batch_first: bool = False, sequence_len: int = 2048,
+    ) -> None:  # fmt: skip
         super().__init__()
-        name, options = "Transformer", {"device": device, "dtype": dtype}
-        self.embedding_size = check.integer(name, "embedding_size", embedding_size, least=1)
-        self.sequence_len = check.integer(name, "sequence_len", sequence_len, least=1)
+        self.embedding_size = check.integer("Transformer", "embedding_size", embedding_size, least=1)
+        self.sequence_len = check.integer("Transformer", "sequence_len", sequence_len, least=1)
         self.batch_first = bool(batch_first)
-        num_layers = check.integer(name, "num_layers", num_layers, least=1)
-        self.embedding = Embedding(self.sequence_len, self.embedding_size, **options)
-        sizes = (self.embedding_size, num_head, dim_head, hidden_size)
-        self.layers = [TransformerLayer(*sizes, dropout=dropout, causal=causal, **options) for _ in range(num_layers)]
+        num_layers = check.integer("Transformer", "num_layers", num_layers, least=1)
+        self.embedding = Embedding(self.sequence_len, self.embedding_size, device=device, dtype=dtype)
+        self.layers = [
+            TransformerLayer(
+                self.embedding_size, num_head, dim_head, hidden_size, dropout=dropout, causal=causal, device=device,
+                dtype=dtype,
+            )
+            for _ in range(num_layers)
+        ]  # fmt: skip
 
-    def forward(self, x, h=None):
-        x, first = tensor("Transformer", x), "N, T" if self.batch_first else "T, N"
+    def forward(self, x: TensorLike, h: object = None) -> tuple[Tensor, Tensor]:
+        x, axes = tensor("Transformer", x), "N, T" if self.batch_first else "T, N"
         if x.ndim != 3 or x.shape[2] != self.embedding_size:
-            raise ValueError(f"Transformer: x must have shape ({first}, {self.embedding_size}), but got {x.shape}")
-        check_floats("Transformer", x=x)
+            raise ValueError(f"Transformer: x must have shape ({axes}, {self.embedding_size}), but got {x.shape}")
+        check.floats("Transformer", x=x)
         x = x if self.batch_first else permute(x, (1, 0, 2))
         steps = x.shape[1]
         if not 1 <= steps <= self.sequence_len:
             raise ValueError(f"Transformer: x must have 1 to {self.sequence_len} steps, but got {steps}")
-        x = x + self.embedding.weight[:steps]  # the rows of the positions, without a search for them
+        x = x + self.embedding.weight[:steps]  # positions are consecutive rows: a slice, not a look-up
         for layer in self.layers:
             x = layer(x)
         x = x if self.batch_first else permute(x, (1, 0, 2))

@@ -1,33 +1,59 @@
-"""Convolution layers, one body for all ranks."""
+"""Convolution layers: one body for 1, 2 and 3 spatial axes, and one for their transposes.
+
+Shapes: N batch, C in-channels, O out-channels, G groups, *S input size, *K kernel, *P output size.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
 
 from needle import check, init
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
 from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.conv import named_padding
+from needle.ops.operand import window_padding
 from needle.ops.operand import tensor
 
+__all__ = [
+    "Conv",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Fold",
+    "Unfold",
+]
+
+Sizes: TypeAlias = int | Sequence[int]  # one integer for all spatial axes, or one for each
+Padding: TypeAlias = Sizes | Sequence[Sequence[int]] | str  # also a pair (before, after) for each axis, or a name
+
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)  # by rank
+TRANSPOSES = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
 
 class _Conv(Module):
-    """What convolutions share: options, and torch's weight layout and initialisation, over `rank` spatial axes.
+    """Options, weight and bias of a convolution over `rank` spatial axes, in torch's layout and initialisation.
 
-    Weight and bias are drawn uniformly within ± 1 / sqrt(fan in), which is kaiming_uniform with a = sqrt(5).
+    Weight and bias are drawn uniformly within ± 1 / sqrt(fan_in): kaiming_uniform with a = sqrt(5), as in torch.
     """
 
-    rank = 0
-    transposed = False
-    output_padding = ()
-    padding_mode = "zeros"
+    rank: ClassVar[int]
+    transposed: ClassVar[bool] = False
+    output_padding: tuple[int, ...] = ()
+    padding_mode: str = "zeros"
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes, padding: Padding, dilation: Sizes,
+        groups: int, bias: bool, device: Device | None, dtype: DTypeLike,
+    ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
         self.in_channels = check.integer(name, "in_channels", in_channels, least=1)
@@ -35,14 +61,15 @@ class _Conv(Module):
         self.kernel_size = check.sizes(name, "kernel_size", kernel_size, self.rank, least=1)
         pairs = padding
         if isinstance(padding, str) and not self.transposed:
-            pairs = named_padding(name, padding, self.kernel_size, stride, dilation)
+            pairs = window_padding(name, padding, self.kernel_size, stride, dilation)
         window = Window.make(name, self.rank, stride, pairs, dilation, groups)
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
         self.pairs = window.padding
-        symmetric = all(before == after for before, after in self.pairs)
-        self.padding = (
-            padding if isinstance(padding, str) else tuple(b for b, _ in self.pairs) if symmetric else self.pairs
-        )
+        self.padding: Padding = self.pairs
+        if isinstance(padding, str):
+            self.padding = padding
+        elif all(before == after for before, after in self.pairs):
+            self.padding = tuple(before for before, _ in self.pairs)
         if in_channels % self.groups or out_channels % self.groups:
             raise ValueError(
                 f"{name}: groups must divide in_channels and out_channels, but got groups={groups} for "
@@ -51,185 +78,273 @@ class _Conv(Module):
         first, second = (in_channels, out_channels) if self.transposed else (out_channels, in_channels)
         shape = (first, second // self.groups, *self.kernel_size)
         bound = 1 / math.sqrt(init.conv_fans(shape)[0])
-        options = {"low": -bound, "high": bound, "device": device, "dtype": dtype}
-        self.weight = Parameter(init.rand(*shape, **options))
-        self.bias = Parameter(init.rand(out_channels, **options)) if bias else None
+        self.weight: Tensor = Parameter(init.rand(*shape, low=-bound, high=bound, device=device, dtype=dtype))
+        self.bias: Tensor | None = None
+        if bias:
+            self.bias = Parameter(init.rand(out_channels, low=-bound, high=bound, device=device, dtype=dtype))
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        parts += [f"padding={self.padding}"] * (isinstance(self.padding, str) or self.pairs != ((0, 0),) * self.rank)
-        parts += [f"dilation={self.dilation}"] * (set(self.dilation) != {1})
-        parts += [f"output_padding={self.output_padding}"] * any(self.output_padding)
-        parts += [f"groups={self.groups}"] * (self.groups != 1)
-        parts += ["bias=False"] * (self.bias is None)
-        parts += [f"padding_mode={self.padding_mode}"] * (self.padding_mode != "zeros")
+        if isinstance(self.padding, str) or any(map(any, self.pairs)):
+            parts.append(f"padding={self.padding}")
+        if set(self.dilation) != {1}:
+            parts.append(f"dilation={self.dilation}")
+        if any(self.output_padding):
+            parts.append(f"output_padding={self.output_padding}")
+        if self.groups != 1:
+            parts.append(f"groups={self.groups}")
+        if self.bias is None:
+            parts.append("bias=False")
+        if self.padding_mode != "zeros":
+            parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
+
+
+# ---- convolution -----------------------------------------------------------------------------------------------------
 
 
 class _ConvForward(_Conv):
     """Convolution; `padding_mode` fills the padding with zeros, or as `functional.pad` does in its other modes."""
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, bias=True,
-        padding_mode="zeros", device=None, dtype="float32",
-    ):  # fmt: skip
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Padding = 0,
+        dilation: Sizes = 1, groups: int = 1, bias: bool = True, padding_mode: str = "zeros",
+        device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
         check.one_of(type(self).__name__, "padding_mode", padding_mode, PADDING_MODES)
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
-        )
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype)
         self.padding_mode = padding_mode
 
-    def forward(self, x):
-        convolution, padding = getattr(functional, f"conv{self.rank}d"), self.pairs
+    def forward(self, x: TensorLike) -> Tensor:
+        convolution, padding = CONVOLUTIONS[self.rank - 1], self.pairs
         if self.padding_mode != "zeros":
-            flat = tuple(n for pair in reversed(self.pairs) for n in pair)
-            x, padding = functional.pad(x, flat, mode=self.padding_mode), 0
+            amounts = tuple(n for pair in reversed(self.pairs) for n in pair)
+            x, padding = functional.pad(x, amounts, mode=self.padding_mode), ((0, 0),) * self.rank
         return convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
+class Conv1d(_ConvForward):
+    """Cross-correlate x (N, C, L) or (C, L) with `weight`, plus `bias`: (N, O, P) or (O, P).
+
+    `weight` is (O, C/G, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(C/G·K). Options, output size, dtypes and errors as in `Conv2d`, with one number each.
+    """
+
+    rank = 1
+
+
+class Conv2d(_ConvForward):
+    """Cross-correlate x (N, C, H, W) or (C, H, W) with `weight`, plus `bias`: (N, O, P, P) or (O, P, P).
+
+    `weight` is (O, C/G, K, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(C/G·K·K), first the weight, then the bias.
+
+    `kernel_size`, `stride`, `padding` and `dilation` are one integer or a pair. `padding` may also be a pair (before,
+    after) for each axis, "valid" (none), or "same" (P = H, at stride 1 only). `padding_mode` is "zeros", "reflect",
+    "replicate" or "circular". Along each axis P = floor((H + 2·padding - dilation·(K - 1) - 1) / stride) + 1.
+
+    x must have the dtype of `weight`, a floating one (TypeError). Raises ValueError if options or shapes do not fit.
+
+    Dumoulin and Visin, "A Guide to Convolution Arithmetic for Deep Learning" (2016), for the sizes.
+
+    >>> import needle as ndl
+    >>> Conv2d(3, 16, 3, stride=2, padding=1)(ndl.ones(8, 3, 32, 32)).shape
+    (8, 16, 16, 16)
+    """
+
+    rank = 2
+
+
+class Conv3d(_ConvForward):
+    """Cross-correlate x (N, C, D, H, W) or (C, D, H, W) with `weight`, plus `bias`: (N, O, P, P, P) or (O, P, P, P).
+
+    `weight` is (O, C/G, K, K, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(C/G·K·K·K). Options, output size, dtypes and errors as in `Conv2d`, with triples.
+    """
+
+    rank = 3
+
+
+class Conv(Module):
+    """The course's convolution, with padding K // 2 on each side: x (N, C, H, W) -> (N, O, P, P).
+
+    `weight` is (K, K, C, O), drawn by `init.kaiming_uniform` with fan_in = C·K·K, then `bias` (O,) uniformly within
+    ± 1 / sqrt(C·K·K); `bias=False` leaves it None. An odd K at stride 1 keeps the size: P = H. Tuples are accepted for
+    `kernel_size` and `stride`; only the first entry is used. x is cast to the dtype of `weight`. Raises ValueError if
+    sizes are not positive or shapes do not fit.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, bias: bool = True,
+        device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.in_channels = check.integer("Conv", "in_channels", in_channels, least=1)
+        self.out_channels = check.integer("Conv", "out_channels", out_channels, least=1)
+        self.kernel_size = check.integer("Conv", "kernel_size", _first(kernel_size), least=1)
+        self.stride = check.integer("Conv", "stride", _first(stride), least=1)
+        k = self.kernel_size
+        shape = (k, k, self.in_channels, self.out_channels)
+        fan_in, fan_out = self.in_channels * k * k, self.out_channels * k * k
+        self.weight: Tensor = Parameter(init.kaiming_uniform(fan_in, fan_out, shape=shape, device=device, dtype=dtype))
+        self.bias: Tensor | None = None
+        if bias:
+            bound = 1 / math.sqrt(fan_in)
+            self.bias = Parameter(init.rand(self.out_channels, low=-bound, high=bound, device=device, dtype=dtype))
+
+    def forward(self, x: TensorLike) -> Tensor:
+        x = tensor("Conv", x).astype(self.weight.dtype)
+        weight = permute(self.weight, (3, 2, 0, 1))
+        return functional.conv2d(x, weight, self.bias, self.stride, self.kernel_size // 2)
+
+    def extra_repr(self) -> str:
+        bias = "" if self.bias is not None else ", bias=False"
+        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}{bias}"
+
+
+def _first(value: Any) -> Any:
+    """The first entry of a non-empty sequence, or the value itself."""
+    return value[0] if isinstance(value, Sequence) and len(value) else value
+
+
+# ---- transposed convolution ------------------------------------------------------------------------------------------
+
+
 class _ConvTranspose(_Conv):
-    """The size of the output may be asked for: `forward(x, output_size=(H, W))`."""
+    """The transpose of a convolution; `forward` may ask for one of the sizes that the stride leaves open."""
 
     transposed = True
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, output_padding=0, groups=1, bias=True,
-        dilation=1, padding_mode="zeros", device=None, dtype="float32",
-    ):  # fmt: skip
-        check.one_of(type(self).__name__, "padding_mode", padding_mode, ("zeros",))
-        more = check.sizes(type(self).__name__, "output_padding", output_padding, self.rank)
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype
-        )
-        self.output_padding = more
+        self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Padding = 0,
+        output_padding: Sizes = 0, groups: int = 1, bias: bool = True, dilation: Sizes = 1, padding_mode: str = "zeros",
+        device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
+        name = type(self).__name__
+        check.one_of(name, "padding_mode", padding_mode, ("zeros",))
+        extra = check.sizes(name, "output_padding", output_padding, self.rank)
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype)
+        self.output_padding = extra
 
-    def forward(self, x, output_size=None):
-        output_padding = self.output_padding if output_size is None else self._more(x, output_size)
-        transposed = getattr(functional, f"conv_transpose{self.rank}d")
-        return transposed(
+    def forward(self, x: TensorLike, output_size: Sizes | None = None) -> Tensor:
+        output_padding = self.output_padding if output_size is None else self._output_padding(x, output_size)
+        return TRANSPOSES[self.rank - 1](
             x, self.weight, self.bias, self.stride, self.pairs, output_padding, self.groups, self.dilation
         )
 
-    def _more(self, x, output_size):
-        """The output padding that gives `output_size`, the spatial sizes or the whole shape."""
+    def _output_padding(self, x: TensorLike, output_size: Sizes) -> tuple[int, ...]:
+        """The output padding for which the output has `output_size`: spatial sizes, or a full shape."""
         name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
+        x = tensor(name, x)
         if x.ndim not in (self.rank + 1, self.rank + 2):
             raise ValueError(
                 f"{name}: x must have {self.rank + 2} axes, or {self.rank + 1} without a batch, but got shape {x.shape}"
             )
         if isinstance(output_size, Sequence) and len(output_size) == x.ndim:
             output_size = output_size[-self.rank :]
-        wanted = check.sizes(name, "output_size", output_size, self.rank, least=1)
-        least = window.input(x.shape[-self.rank :], self.kernel_size)
-        most = tuple(n + s - 1 for n, s in zip(least, self.stride, strict=True))
-        if any(not low <= n <= high for low, n, high in zip(least, wanted, most, strict=True)):
-            raise ValueError(f"{name}: output_size must lie between {least} and {most}, but got {wanted}")
-        return tuple(n - low for n, low in zip(wanted, least, strict=True))
-
-
-class Conv1d(_ConvForward):
-    """`functional.conv1d` with weight (O, C/G, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K)."""
-
-    rank = 1
-
-
-class Conv2d(_ConvForward):
-    """`functional.conv2d` with weight (O, C/G, K, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K·K)."""
-
-    rank = 2
-
-
-class Conv3d(_ConvForward):
-    """`functional.conv3d` with weight (O, C/G, K, K, K) and bias (O,), drawn uniformly within ± 1 / sqrt(C/G·K·K·K)."""
-
-    rank = 3
-
-
-class Conv(Module):
-    """`functional.conv2d` with "same" padding at stride 1, for odd kernels: (N, C, H, W) -> (N, O, P, P).
-
-    The layer of the course: `weight` (K, K, C, O) is drawn by kaiming_uniform of fan C·K·K, then `bias` (O,) uniformly
-    within ± 1 / sqrt(C·K·K). The padding is K // 2 on each side. Of tuples as `kernel_size` and `stride` the first
-    entry counts. x is brought to the dtype of `weight` first.
-    """
-
-    def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, bias=True, device=None, dtype="float32"
-    ):  # fmt: skip
-        super().__init__()
-        self.in_channels = check.integer("Conv", "in_channels", in_channels, least=1)
-        self.out_channels = check.integer("Conv", "out_channels", out_channels, least=1)
-        self.kernel_size = check.integer("Conv", "kernel_size", _first(kernel_size), least=1)
-        self.stride = check.integer("Conv", "stride", _first(stride), least=1)
-        k, options = self.kernel_size, {"device": device, "dtype": dtype}
-        shape = (k, k, self.in_channels, self.out_channels)
-        fan_in, fan_out = self.in_channels * k * k, self.out_channels * k * k
-        self.weight = Parameter(init.kaiming_uniform(fan_in, fan_out, shape=shape, **options))
-        bound = 1 / math.sqrt(fan_in)
-        self.bias = Parameter(init.rand(self.out_channels, low=-bound, high=bound, **options)) if bias else None
-
-    def forward(self, x):
-        x = tensor("Conv", x).astype(self.weight.dtype)
-        weight = permute(self.weight, (3, 2, 0, 1))
-        return functional.conv2d(x, weight, self.bias, self.stride, self.kernel_size // 2)
-
-    def extra_repr(self):
-        bias = "" if self.bias is not None else ", bias=False"
-        return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}{bias}"
+        size = check.sizes(name, "output_size", output_size, self.rank, least=1)
+        smallest = window.input(x.shape[-self.rank :], self.kernel_size)
+        largest = tuple(n + s - 1 for n, s in zip(smallest, self.stride, strict=True))
+        if any(not low <= n <= high for low, n, high in zip(smallest, size, largest, strict=True)):
+            raise ValueError(f"{name}: output_size must lie between {smallest} and {largest}, but got {size}")
+        return tuple(n - low for n, low in zip(size, smallest, strict=True))
 
 
 class ConvTranspose1d(_ConvTranspose):
-    """`functional.conv_transpose1d` with weight (C, O/G, K) and bias (O,), uniform within ± 1 / sqrt(O/G·K)."""
+    """The transpose of `Conv1d` in its input: x (N, C, P) or (C, P) -> (N, O, L) or (O, L).
+
+    `weight` is (C, O/G, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(O/G·K). Options, output size, dtypes and errors as in `ConvTranspose2d`, with one number each.
+    """
 
     rank = 1
 
 
 class ConvTranspose2d(_ConvTranspose):
-    """`functional.conv_transpose2d` with weight (C, O/G, K, K) and bias (O,), uniform within ± 1 / sqrt(O/G·K·K)."""
+    """The transpose of `Conv2d` in its input: x (N, C, P, P) or (C, P, P) -> (N, O, H, W) or (O, H, W).
+
+    `weight` is (C, O/G, K, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(O/G·K·K), first the weight, then the bias.
+
+    Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
+    several sizes to one P; `output_padding`, below stride or dilation, or `output_size` in the call,
+    `layer(x, output_size=(H, W))`, picks one. `padding` is one integer, a pair, or a pair (before, after) for each
+    axis; `padding_mode` is "zeros" only.
+
+    x must have the dtype of `weight`, a floating one (TypeError). Raises ValueError if options or shapes do not fit.
+
+    Dumoulin and Visin, "A Guide to Convolution Arithmetic for Deep Learning" (2016), for the sizes.
+
+    >>> import needle as ndl
+    >>> up = ConvTranspose2d(4, 2, 3, stride=2, padding=1)
+    >>> up(ndl.ones(1, 4, 8, 8)).shape, up(ndl.ones(1, 4, 8, 8), output_size=16).shape
+    ((1, 2, 15, 15), (1, 2, 16, 16))
+    """
 
     rank = 2
 
 
 class ConvTranspose3d(_ConvTranspose):
-    """`functional.conv_transpose3d` with weight (C, O/G, K, K, K) and bias (O,), within ± 1 / sqrt(O/G·K·K·K)."""
+    """The transpose of `Conv3d` in its input: x (N, C, P, P, P) or (C, P, P, P) -> (N, O, D, H, W) or (O, D, H, W).
+
+    `weight` is (C, O/G, K, K, K) and `bias` (O,), or None with `bias=False`. Both are drawn uniformly within
+    ± 1 / sqrt(O/G·K·K·K). Options, output size, dtypes and errors as in `ConvTranspose2d`, with triples.
+    """
 
     rank = 3
 
 
-def _first(value):
-    """The first entry of a sequence that has one, or the value itself."""
-    return value[0] if isinstance(value, Sequence) and len(value) else value
+# ---- columns ---------------------------------------------------------------------------------------------------------
+
+
+def _rank_of(sizes: Sizes) -> int:
+    """The number of spatial axes that sizes are for; one integer stands for two."""
+    return max(1, len(sizes)) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else 2
 
 
 class _Columns(Module):
-    """Options of the layers around `functional.unfold`; they have no parameters."""
+    """Options of `Unfold` and `Fold`, which have no parameters."""
 
-    def __init__(self, kernel_size, dilation=1, padding=0, stride=1):
+    def __init__(self, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> None:
         super().__init__()
+        name, rank = type(self).__name__, _rank_of(kernel_size)
+        check.sizes(name, "kernel_size", kernel_size, rank, least=1)
+        Window.make(name, rank, stride, padding, dilation)
         self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
-    def extra_repr(self):
-        return (
-            f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
-        )
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, dilation={self.dilation}, padding={self.padding}, stride={self.stride}"
 
 
 class Unfold(_Columns):
-    """`functional.unfold`: (N, C, *S) -> (N, C·K, P)."""
+    """Copy the patch under each kernel position into a column (im2col): x (N, C, *S) -> (N, C·K, P).
 
-    def forward(self, x):
+    K and P are products over the spatial axes. `kernel_size` has one entry for each of them; one integer stands for
+    two axes. Rows run over channels and taps, columns over output positions, both row-major. The result has the dtype
+    of x. Raises ValueError if the kernel does not fit, TypeError if x has no floating dtype.
+    """
+
+    def forward(self, x: TensorLike) -> Tensor:
         return functional.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
 
 
 class Fold(_Columns):
-    """`functional.fold` to `output_size`: (N, C·K, P) -> (N, C, *S)."""
+    """Add each column back in its place (col2im), the transpose of `Unfold`: x (N, C·K, P) -> (N, C, *S).
 
-    def __init__(self, output_size, kernel_size, dilation=1, padding=0, stride=1):
+    `output_size` is *S, one entry for each spatial axis; one integer stands for two axes. The result has the dtype of
+    x. Raises ValueError if x does not have the rows and columns of that window, TypeError if x has no floating dtype.
+    """
+
+    def __init__(
+        self, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
+    ) -> None:  # fmt: skip
         super().__init__(kernel_size, dilation, padding, stride)
+        check.sizes("Fold", "output_size", output_size, _rank_of(output_size), least=1)
+        check.same("Fold", "length", _rank_of(output_size), _rank_of(kernel_size), ("output_size", "kernel_size"))
         self.output_size = output_size
 
-    def forward(self, x):
+    def forward(self, x: TensorLike) -> Tensor:
         return functional.fold(x, self.output_size, self.kernel_size, self.dilation, self.padding, self.stride)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"output_size={self.output_size}, {super().extra_repr()}"

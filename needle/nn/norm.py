@@ -1,77 +1,105 @@
-"""Normalisation: modules that hold the parameters and running statistics of `functional`'s norms."""
+"""Normalisation layers: parameters and running statistics around the functions of `functional.norm`.
+
+Each maps x to a result of the same shape: subtract the mean, divide by sqrt(variance + eps), then multiply by `weight`
+and add `bias`. x must have a floating dtype (TypeError). Parameters start as ones and zeros, without random draws.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from typing import ClassVar
 
 from needle import check, init
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
 from needle.nn import functional
 from needle.nn.functional.norm import as_normalized_shape, over_batch
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
-from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LayerNorm1d",
+]
 
 
 class _ChannelNorm(Module):
-    """What norms over (N, C, *S) hold: weight and bias where `affine`, running statistics where these are tracked."""
+    """State of the norms over (N, C, *S): weight and bias if `affine`, running statistics if they are tracked."""
 
-    ranks = ()  # how many axes inputs may have
-    counts_batches = True  # whether tracking counts batches too, in `num_batches_tracked`
-    features_name = "num_features"
+    ndims: ClassVar[tuple[int, ...]]  # the numbers of axes that inputs may have
+    counts_batches: ClassVar[bool] = True  # whether tracking also counts batches, in `num_batches_tracked`
+    size_name: ClassVar[str] = "num_features"
 
-    def __init__(self, num_features, eps, momentum, affine, track_running_stats, device, dtype, bias):
+    def __init__(
+        self, num_features: int | None, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
+        device: Device | None, dtype: DTypeLike, bias: bool,
+    ) -> None:  # fmt: skip
         super().__init__()
-        name, options = type(self).__name__, {"device": device, "dtype": dtype}
-        self.num_features = check.integer(name, self.features_name, num_features, least=1)
+        name = type(self).__name__
+        self.num_features = check.integer(name, self.size_name, num_features, least=1)
         self.eps = check.number(name, "eps", eps, least=0)
         if momentum is not None or not self.counts_batches:
             momentum = check.number(name, "momentum", momentum, least=0, most=1)
         self.momentum, self.affine, self.track_running_stats = momentum, bool(affine), bool(track_running_stats)
-        self.weight = Parameter(init.ones(num_features, **options)) if affine else None
-        self.bias = Parameter(init.zeros(num_features, **options)) if affine and bias else None
-        self.running_mean = init.zeros(num_features, **options) if track_running_stats else None
-        self.running_var = init.ones(num_features, **options) if track_running_stats else None
-        self.num_batches_tracked = None
-        if track_running_stats and self.counts_batches:
-            self.num_batches_tracked = init.zeros(device=device, dtype="int64")
+        self.weight, self.bias = _affine((self.num_features,), affine, bias, device, dtype)
+        self.running_mean: Tensor | None = None
+        self.running_var: Tensor | None = None
+        self.num_batches_tracked: Tensor | None = None
+        if track_running_stats:
+            self.running_mean = init.zeros(self.num_features, device=device, dtype=dtype)
+            self.running_var = init.ones(self.num_features, device=device, dtype=dtype)
+            if self.counts_batches:
+                self.num_batches_tracked = init.zeros(device=device, dtype="int64")
 
-    def check_input(self, x, axis=1):
-        """Refuse inputs with other axes, or other channels in `axis`."""
-        if x.ndim not in self.ranks or x.shape[axis] != self.num_features:
-            ranks = " or ".join(map(str, self.ranks))
+    def _check_input(self, x: Tensor, axis: int = 1) -> None:
+        """Refuse x if it has other axes, or other channels in `axis`."""
+        if x.ndim not in self.ndims or x.shape[axis] != self.num_features:
+            ndims = " or ".join(map(str, self.ndims))
             raise ValueError(
-                f"{type(self).__name__}: x must have {ranks} axes and {self.num_features} channels, "
+                f"{type(self).__name__}: x must have {ndims} axes and {self.num_features} channels, "
                 f"but got shape {x.shape}"
             )
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
             f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
-# ---- by the batch ----------------------------------------------------------------------------------------------------
+def _affine(
+    shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
+) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of a norm, ones and zeros; None where there is none."""
+    if not affine:
+        return None, None
+    weight = Parameter(init.ones(*shape, device=device, dtype=dtype))
+    return weight, Parameter(init.zeros(*shape, device=device, dtype=dtype)) if bias else None
+
+
+# ---- over the batch --------------------------------------------------------------------------------------------------
 
 
 class _BatchNorm(_ChannelNorm):
-    """Each channel of (N, C, …) to mean 0 and variance 1 over the batch, in evaluation by running statistics.
-
-    The course's contract: the first argument and its attribute are called `dim` (torch's `num_features` is understood
-    too), and variances are biased (divided by the count), in `running_var` too, where torch's is unbiased:
-    running = (1 - momentum) · running + momentum · batch. `affine`, `track_running_stats` and `bias` are torch's.
-
-    Ioffe and Szegedy, "Batch Normalization" (2015), algorithm 1.
-    """
+    """Batch normalisation by the course's contract: biased variances, also in `running_var`."""
 
     counts_batches = False
-    features_name = "dim"
+    size_name = "dim"
 
     def __init__(
-        self, dim=None, eps=1e-5, momentum=0.1, device=None, dtype="float32", *, num_features=None, affine=True,
-        track_running_stats=True, bias=True
-    ):  # fmt: skip
+        self, dim: int | None = None, eps: float = 1e-5, momentum: float = 0.1, device: Device | None = None,
+        dtype: DTypeLike = "float32", *, num_features: int | None = None, affine: bool = True,
+        track_running_stats: bool = True, bias: bool = True,
+    ) -> None:  # fmt: skip
         if dim is not None and num_features is not None:
             name = type(self).__name__
             raise TypeError(f"{name}: dim and num_features are one argument, but got both: {dim} and {num_features}")
@@ -79,120 +107,168 @@ class _BatchNorm(_ChannelNorm):
         super().__init__(dim, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
     @property
-    def dim(self):
+    def dim(self) -> int:
         return self.num_features
 
-    def forward(self, x):
-        self.check_input(x)
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_input(x)
         if not x.size:
             raise ValueError(f"{type(self).__name__}: the batch must not be empty, but got shape {x.shape}")
         training = self.training or not self.track_running_stats
-        statistics = (self.running_mean, self.running_var)
-        return over_batch(x, *statistics, self.weight, self.bias, training, self.momentum, self.eps, unbiased=False)
+        return over_batch(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0,
+            self.eps, unbiased=False,
+        )  # fmt: skip
 
 
 class BatchNorm1d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, …)", "(N, C) or (N, C, L)")
-    ranks = (2, 3)
+    """Normalise each channel of x (N, C) or (N, C, L) over the batch; in evaluation by running statistics.
+
+    The course's contract. The first argument and its attribute are called `dim`, the number C of channels; torch's
+    `num_features` is accepted too. Variances are biased (divided by the count), in `running_var` too, where torch's is
+    unbiased: running = (1 - momentum) · running + momentum · batch.
+
+    `weight` (C,) starts as ones, `bias` (C,) as zeros; the buffers `running_mean` (C,) as zeros, `running_var` (C,) as
+    ones. `affine=False` leaves out weight and bias, `bias=False` the bias, `track_running_stats=False` the buffers, so
+    that evaluation uses the batch too. Raises ValueError if x has other axes or channels, or is empty.
+
+    Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
+    """
+
+    ndims = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    __doc__ = (_BatchNorm.__doc__ or "").replace("(N, C, …)", "(N, C, H, W)")
-    ranks = (4,)
+    """Normalise each channel of x (N, C, H, W) over the batch; in evaluation by running statistics.
+
+    Parameters, buffers, options and errors as in `BatchNorm1d`.
+
+    Ioffe and Szegedy, "Batch Normalization" (2015), section 3.2.
+
+    >>> import needle as ndl
+    >>> norm = BatchNorm2d(3)
+    >>> norm(ndl.ones(4, 3, 8, 8)).shape, [name for name, _ in norm.named_buffers()]
+    ((4, 3, 8, 8), ['running_mean', 'running_var'])
+    """
+
+    ndims = (4,)
 
 
 class BatchNorm3d(_ChannelNorm):
-    """Each channel of (N, C, D, H, W) to mean 0 and variance 1 over the batch, in evaluation by running statistics.
+    """Normalise each channel of x (N, C, D, H, W) over the batch; in evaluation by running statistics.
 
-    Torch's contract, `functional.batch_norm`: unlike that of BatchNorm1d and BatchNorm2d here, `running_var` is
-    unbiased. With `momentum=None` the running statistics are the averages over all batches.
+    Torch's contract: unlike in BatchNorm1d and BatchNorm2d here, `running_var` is unbiased (divided by the count
+    less 1). With `momentum=None` the running statistics are the averages over all batches, which the buffer
+    `num_batches_tracked` (), int64, counts. Parameters, the other buffers and options as in `BatchNorm1d`. Raises
+    ValueError if x has other axes or channels, or a channel has a single value in training.
+
+    Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
 
-    ranks = (5,)
+    ndims = (5,)
 
     def __init__(
-        self, num_features, eps=1e-5, momentum=0.1, affine=True, track_running_stats=True, device=None, dtype="float32",
-        *, bias=True
-    ):  # fmt: skip
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+        track_running_stats: bool = True, device: Device | None = None, dtype: DTypeLike = "float32", *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def forward(self, x):
-        self.check_input(x)
-        momentum = self.momentum or 0.0
-        if self.training and self.track_running_stats:
+    def forward(self, x: Tensor) -> Tensor:
+        self._check_input(x)
+        momentum: float | Tensor = self.momentum or 0.0
+        if self.training and self.running_mean is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.data = self.num_batches_tracked + 1
             if self.momentum is None:
                 momentum = 1 / self.num_batches_tracked.astype(self.running_mean.dtype)
         training = self.training or not self.track_running_stats
-        statistics = (self.running_mean, self.running_var)
-        return functional.batch_norm(x, *statistics, self.weight, self.bias, training, momentum, self.eps)
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
+        )
 
 
-# ---- by the instance -------------------------------------------------------------------------------------------------
+# ---- over each element of the batch ----------------------------------------------------------------------------------
 
 
 class _InstanceNorm(_ChannelNorm):
-    """Each channel of each element of (N, C, …), or of (C, …), to mean 0 and variance 1: `functional.instance_norm`.
-
-    Where running statistics are tracked, evaluation normalises by them.
-    """
+    """Instance normalisation; if running statistics are tracked, evaluation uses them."""
 
     def __init__(
-        self, num_features, eps=1e-5, momentum=0.1, affine=False, track_running_stats=False, device=None,
-        dtype="float32", *, bias=True
-    ):  # fmt: skip
+        self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
+        track_running_stats: bool = False, device: Device | None = None, dtype: DTypeLike = "float32", *,
+        bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def forward(self, x):
-        unbatched = x.ndim == self.ranks[0]
-        channels = x.shape[not unbatched] if x.ndim in self.ranks else None
-        if self.affine or self.track_running_stats or channels is None:
-            self.check_input(x, int(not unbatched))
-        elif channels != self.num_features:
+    def forward(self, x: Tensor) -> Tensor:
+        batched = x.ndim != self.ndims[0]
+        if self.affine or self.track_running_stats or x.ndim not in self.ndims:
+            self._check_input(x, axis=int(batched))
+        elif x.shape[batched] != self.num_features:
             name = type(self).__name__
             warnings.warn(f"{name}: {self.num_features} channels were declared, but got x {x.shape}", stacklevel=3)
-        batch = reshape(x, (1, *x.shape)) if unbatched else x
-        by_input = self.training or not self.track_running_stats
-        options = (self.weight, self.bias, by_input, self.momentum or 0.0, self.eps)
-        return reshape(functional.instance_norm(batch, self.running_mean, self.running_var, *options), x.shape)
+        batch = x if batched else reshape(x, (1, *x.shape))
+        use_input_stats = self.training or not self.track_running_stats
+        y = functional.instance_norm(
+            batch, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats, self.momentum or 0.0,
+            self.eps,
+        )  # fmt: skip
+        return reshape(y, x.shape)
 
 
 class InstanceNorm1d(_InstanceNorm):
-    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "L")
-    ranks = (2, 3)
+    """Normalise each channel of each element of x (N, C, L), or of x (C, L).
+
+    `weight` and `bias` (C,) exist with `affine=True`, `bias=False` leaves out the bias. With `track_running_stats=True`
+    the buffers of `BatchNorm3d` exist, and evaluation normalises by them; `running_var` is unbiased. Raises ValueError
+    if x has other axes, other channels than the parameters or buffers, or a single value per channel; without
+    parameters and buffers other channels are a warning, as in torch.
+
+    Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016), equation 3.
+    """
+
+    ndims = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "H, W")
-    ranks = (3, 4)
+    """Normalise each channel of each element of x (N, C, H, W), or of x (C, H, W); see `InstanceNorm1d`."""
+
+    ndims = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    __doc__ = (_InstanceNorm.__doc__ or "").replace("…", "D, H, W")
-    ranks = (4, 5)
+    """Normalise each channel of each element of x (N, C, D, H, W), or of x (C, D, H, W); see `InstanceNorm1d`."""
+
+    ndims = (4, 5)
 
 
-# ---- by features -----------------------------------------------------------------------------------------------------
+# ---- over features ---------------------------------------------------------------------------------------------------
 
 
 class LayerNorm(Module):
-    """The last axes of (…, *normalized_shape) to mean 0 and variance 1; see `functional.layer_norm`."""
+    """Normalise the last axes of x (…, *normalized_shape) together.
+
+    `normalized_shape` is a tuple of sizes, or one integer. `weight` and `bias` have that shape;
+    `elementwise_affine=False` leaves out both, `bias=False` the bias. They must have the dtype of x (float32 for
+    float16 is accepted, too). Raises ValueError if x does not end in these axes, TypeError if dtypes do not fit.
+
+    Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
+    """
 
     def __init__(
-        self, normalized_shape, eps=1e-5, elementwise_affine=True, bias=True, device=None, dtype="float32"
-    ):  # fmt: skip
+        self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
+        bias: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.normalized_shape = as_normalized_shape("LayerNorm", normalized_shape)
+        self.normalized_shape: tuple[int, ...] = features("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
         self.elementwise_affine = bool(elementwise_affine)
-        shape, options = self.normalized_shape, {"device": device, "dtype": dtype}
-        self.weight = Parameter(init.ones(*shape, **options)) if elementwise_affine else None
-        self.bias = Parameter(init.zeros(*shape, **options)) if elementwise_affine and bias else None
+        self.weight, self.bias = _affine(self.normalized_shape, elementwise_affine, bias, device, dtype)
 
-    def forward(self, x):
+    def forward(self, x: TensorLike) -> Tensor:
         return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, "
             f"bias={self.bias is not None}"
@@ -200,53 +276,59 @@ class LayerNorm(Module):
 
 
 class LayerNorm1d(Module):
-    """The last axis of (…, dim) to mean 0 and variance 1, then times `weight` (dim,) plus `bias` (dim,).
+    """Normalise the last axis of x (…, dim), then multiply by `weight` (dim,) and add `bias` (dim,).
 
-    A name of the course for `LayerNorm` of one axis. The parameters begin as ones and zeros. Where the dtypes of x and
-    of the parameters differ, the wider one is that of the result. See `functional.layer_norm`.
+    The course's `LayerNorm` of one axis. If x and the parameters differ in dtype, the result has the wider one. Raises
+    ValueError if x does not end in an axis of `dim`.
+
+    Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
     """
 
-    def __init__(self, dim, eps=1e-5, device=None, dtype="float32"):
+    def __init__(
+        self, dim: int, eps: float = 1e-5, device: Device | None = None, dtype: DTypeLike = "float32"
+    ) -> None:  # fmt: skip
         super().__init__()
         self.dim = check.integer("LayerNorm1d", "dim", dim, least=1)
         self.eps = check.number("LayerNorm1d", "eps", eps, least=0)
-        self.weight = Parameter(init.ones(self.dim, device=device, dtype=dtype))
-        self.bias = Parameter(init.zeros(self.dim, device=device, dtype=dtype))
+        self.weight: Tensor = Parameter(init.ones(self.dim, device=device, dtype=dtype))
+        self.bias: Tensor = Parameter(init.zeros(self.dim, device=device, dtype=dtype))
 
-    def forward(self, x):
+    def forward(self, x: TensorLike) -> Tensor:
         x = tensor("LayerNorm1d", x)
-        check_floats("LayerNorm1d", x=x)
-        wider = max(x.dtype, self.weight.dtype, self.bias.dtype, key=lambda dtype: dtype.itemsize)
-        x, weight, bias = (value.astype(wider) for value in (x, self.weight, self.bias))
+        check.floats("LayerNorm1d", x=x)
+        widest = max(x.dtype, self.weight.dtype, self.bias.dtype, key=lambda dtype: dtype.itemsize)
+        x, weight, bias = (value.astype(widest) for value in (x, self.weight, self.bias))
         return functional.layer_norm(x, self.dim, weight, bias, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.dim}, eps={self.eps}"
 
 
 class GroupNorm(Module):
-    """Each of `num_groups` groups of channels of each element of (N, C, *S) to mean 0 and variance 1.
+    """Normalise each of `num_groups` groups of channels of each element of x (N, C, *S), C = num_channels.
 
-    See `functional.group_norm`.
+    `weight` and `bias` are (C,); `affine=False` leaves out both, `bias=False` the bias. Raises ValueError if the groups
+    do not divide the channels, x has other channels, or a group has a single value.
+
+    Wu and He, "Group Normalization" (2018), equations 1 to 4.
     """
 
     def __init__(
-        self, num_groups, num_channels, eps=1e-5, affine=True, device=None, dtype="float32", *, bias=True
-    ):  # fmt: skip
+        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device | None = None,
+        dtype: DTypeLike = "float32", *, bias: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.num_groups = check.integer("GroupNorm", "num_groups", num_groups, least=1)
         self.num_channels = check.integer("GroupNorm", "num_channels", num_channels, least=1)
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm: num_groups must divide num_channels, but got {num_groups} and {num_channels}")
         self.eps, self.affine = check.number("GroupNorm", "eps", eps, least=0), bool(affine)
-        options = {"device": device, "dtype": dtype}
-        self.weight = Parameter(init.ones(num_channels, **options)) if affine else None
-        self.bias = Parameter(init.zeros(num_channels, **options)) if affine and bias else None
+        self.weight, self.bias = _affine((num_channels,), affine, bias, device, dtype)
 
-    def forward(self, x):
+    def forward(self, x: TensorLike) -> Tensor:
         return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return (
             f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}, "
             f"bias={self.bias is not None}"

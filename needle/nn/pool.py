@@ -1,146 +1,289 @@
-"""Pooling layers, one body for all ranks."""
+"""Pooling layers: one body for 1, 2 and 3 spatial axes.
+
+Shapes: N batch, C channels, *S input size, *P output size. x may lack the batch axis. Sizes are one integer for all
+spatial axes or one for each. x must have a floating dtype (TypeError), which the result keeps.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeAlias
+
 from needle import check
+from needle.autograd import Tensor, TensorLike
+from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module
 
+__all__ = [
+    "AdaptiveAvgPool1d",
+    "AdaptiveAvgPool2d",
+    "AdaptiveAvgPool3d",
+    "AdaptiveMaxPool1d",
+    "AdaptiveMaxPool2d",
+    "AdaptiveMaxPool3d",
+    "AvgPool1d",
+    "AvgPool2d",
+    "AvgPool3d",
+    "MaxPool1d",
+    "MaxPool2d",
+    "MaxPool3d",
+]
 
-class _Pool(Module):
-    """A pooling function over `rank` axes with its arguments."""
+Sizes: TypeAlias = int | Sequence[int]  # one integer for all spatial axes, or one for each
+OutputSizes: TypeAlias = int | Sequence[int | None]  # None: the size of the input
 
-    function, rank, shown = "", 0, ()
+# By rank.
+MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
+ADAPTIVE_AVG_POOLS = (
+    functional.adaptive_avg_pool1d, functional.adaptive_avg_pool2d, functional.adaptive_avg_pool3d
+)  # fmt: skip
+ADAPTIVE_MAX_POOLS = (
+    functional.adaptive_max_pool1d, functional.adaptive_max_pool2d, functional.adaptive_max_pool3d
+)  # fmt: skip
 
-    def __init__(self, **options):
+
+def _check_window(
+    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
+) -> None:  # fmt: skip
+    """Refuse sizes that no input fits; the function checks again, with the input."""
+    check.sizes(layer, "kernel_size", kernel_size, rank, least=1)
+    check.sizes(layer, "padding", padding, rank)
+    Window.make(layer, rank, stride, padding, dilation)
+
+
+# ---- max pooling -----------------------------------------------------------------------------------------------------
+
+
+class _MaxPool(Module):
+    """Max pooling over `rank` axes."""
+
+    rank: ClassVar[int]
+
+    def __init__(
+        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
+        return_indices: bool = False, ceil_mode: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
-        vars(self).update(options)
-        self._options = tuple(options)
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        self.dilation = dilation
+        name = type(self).__name__
+        _check_window(name, self.rank, kernel_size, self.stride, padding, dilation)
+        self.return_indices: bool = check.instance(name, "return_indices", return_indices, bool)
+        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
 
-    def forward(self, x):
-        function = getattr(functional, f"{self.function}{self.rank}d")
-        return function(x, **{name: getattr(self, name) for name in self._options})
+    def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
+        return MAX_POOLS[self.rank - 1](
+            x, self.kernel_size, self.stride, self.padding, self.dilation, self.ceil_mode, self.return_indices
+        )
 
-    def extra_repr(self):
-        return ", ".join(f"{name}={getattr(self, name)}" for name in self.shown)
-
-
-class _MaxPool(_Pool):
-    function, shown = "max_pool", ("kernel_size", "stride", "padding", "dilation", "ceil_mode")
-
-    def __init__(self, kernel_size, stride=None, padding=0, dilation=1, return_indices=False, ceil_mode=False):
-        super().__init__(
-            kernel_size=kernel_size,
-            stride=kernel_size if stride is None else stride,
-            padding=padding,
-            dilation=dilation,
-            return_indices=return_indices,
-            ceil_mode=ceil_mode,
+    def extra_repr(self) -> str:
+        return (
+            f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+            f"dilation={self.dilation}, ceil_mode={self.ceil_mode}"
         )
 
 
 class MaxPool1d(_MaxPool):
-    """`functional.max_pool1d`."""
+    """The largest element of each window: x (N, C, L) -> (N, C, P). Options and errors as in `MaxPool2d`."""
 
     rank = 1
 
 
 class MaxPool2d(_MaxPool):
-    """`functional.max_pool2d`."""
+    """The largest element of each window: x (N, C, H, W) -> (N, C, P, P); the stride is the kernel size by default.
+
+    Among equal elements the first in row-major order wins; NaN counts as the largest. P is that of `Conv2d`;
+    `ceil_mode` rounds it up. With `return_indices` the result is a pair: the elements, and their positions in H·W as
+    int64. Raises ValueError if the padding exceeds half of the kernel or the window does not fit.
+
+    >>> import needle as ndl
+    >>> MaxPool2d(2)(ndl.Tensor([[[[1.0, 2.0], [4.0, 3.0]]]])).numpy().tolist()
+    [[[[4.0]]]]
+    """
 
     rank = 2
 
 
 class MaxPool3d(_MaxPool):
-    """`functional.max_pool3d`."""
+    """The largest element of each window: x (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `MaxPool2d`.
+
+    Positions are those in D·H·W.
+    """
 
     rank = 3
 
 
-class _AvgPool(_Pool):
-    function, shown = "avg_pool", ("kernel_size", "stride", "padding")
+# ---- average pooling -------------------------------------------------------------------------------------------------
+
+
+class _AvgPool(Module):
+    """Average pooling: the options of all ranks."""
+
+    rank: ClassVar[int]
 
     def __init__(
-        self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
-    ):  # fmt: skip
+        self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool, count_include_pad: bool
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.kernel_size = kernel_size
+        self.stride = kernel_size if stride is None else stride
+        self.padding = padding
+        name = type(self).__name__
+        _check_window(name, self.rank, kernel_size, self.stride, padding)
+        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
+        self.count_include_pad: bool = check.instance(name, "count_include_pad", count_include_pad, bool)
+
+    def extra_repr(self) -> str:
+        return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class AvgPool1d(_AvgPool):
+    """The mean of each window: x (N, C, L) -> (N, C, P). Options and errors as in `AvgPool2d`, less the divisor."""
+
+    rank = 1
+
+    def __init__(
+        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:  # fmt: skip
+        stride = kernel_size if stride is None else stride
         super().__init__(
-            kernel_size=kernel_size,
-            stride=kernel_size if stride is None else stride,
-            padding=padding,
-            ceil_mode=ceil_mode,
-            count_include_pad=count_include_pad,
-            divisor_override=divisor_override,
+            check.sizes("AvgPool1d", "kernel_size", kernel_size, 1, least=1),
+            check.sizes("AvgPool1d", "stride", stride, 1, least=1),
+            check.sizes("AvgPool1d", "padding", padding, 1),
+            ceil_mode,
+            count_include_pad,
+        )
+
+    def forward(self, x: TensorLike) -> Tensor:
+        return functional.avg_pool1d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad
         )
 
 
-class AvgPool1d(_Pool):
-    """`functional.avg_pool1d`."""
+class _AvgPoolWithDivisor(_AvgPool):
+    """Average pooling over 2 or 3 axes; sums may be divided by another number than the window's size."""
 
-    function, rank, shown = _AvgPool.function, 1, _AvgPool.shown
+    def __init__(
+        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True, divisor_override: int | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(kernel_size, stride, padding, ceil_mode, count_include_pad)
+        if divisor_override is not None:
+            check.integer(type(self).__name__, "divisor_override", divisor_override)
+        self.divisor_override = divisor_override
 
-    def __init__(self, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True):
-        sizes = {"kernel_size": kernel_size, "stride": kernel_size if stride is None else stride, "padding": padding}
-        sizes = {name: check.sizes("AvgPool1d", name, value, 1) for name, value in sizes.items()}
-        super().__init__(**sizes, ceil_mode=ceil_mode, count_include_pad=count_include_pad)
 
+class AvgPool2d(_AvgPoolWithDivisor):
+    """The mean of each window: x (N, C, H, W) -> (N, C, P, P); the stride is the kernel size by default.
 
-class AvgPool2d(_AvgPool):
-    """`functional.avg_pool2d`."""
+    Padding counts as zeros, or not at all with `count_include_pad=False`. P is that of `Conv2d`; `ceil_mode` rounds it
+    up, and elements beyond the padding never count. `divisor_override` replaces the window size as the divisor. Raises
+    ValueError if the padding exceeds half of the kernel or the window does not fit.
+    """
 
     rank = 2
 
+    def forward(self, x: TensorLike) -> Tensor:
+        return functional.avg_pool2d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            self.divisor_override,
+        )  # fmt: skip
 
-class AvgPool3d(_AvgPool):
-    """`functional.avg_pool3d`."""
+
+class AvgPool3d(_AvgPoolWithDivisor):
+    """The mean of each window: x (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `AvgPool2d`."""
 
     rank = 3
 
+    def forward(self, x: TensorLike) -> Tensor:
+        return functional.avg_pool3d(
+            x, self.kernel_size, self.stride, self.padding, self.ceil_mode, self.count_include_pad,
+            self.divisor_override,
+        )  # fmt: skip
 
-class _AdaptiveAvgPool(_Pool):
-    function, shown = "adaptive_avg_pool", ("output_size",)
 
-    def __init__(self, output_size):
-        super().__init__(output_size=output_size)
+# ---- adaptive pooling ------------------------------------------------------------------------------------------------
+
+
+class _AdaptivePool(Module):
+    """Pooling to an output size over `rank` axes."""
+
+    rank: ClassVar[int]
+
+    def __init__(self, output_size: OutputSizes) -> None:
+        super().__init__()
+        sizes: Any = output_size
+        if isinstance(output_size, Sequence) and self.rank > 1:
+            sizes = tuple(1 if n is None else n for n in output_size)  # None keeps the size of the input
+        check.sizes(type(self).__name__, "output_size", sizes, self.rank, least=1)
+        self.output_size = output_size
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}"
+
+
+class _AdaptiveAvgPool(_AdaptivePool):
+    def forward(self, x: TensorLike) -> Tensor:
+        return ADAPTIVE_AVG_POOLS[self.rank - 1](x, self.output_size)
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """`functional.adaptive_avg_pool1d`."""
+    """The means of P windows that cover the input: x (N, C, L) -> (N, C, P). See `AdaptiveAvgPool2d`."""
 
     rank = 1
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """`functional.adaptive_avg_pool2d`."""
+    """The means of P·P windows that cover the input: x (N, C, H, W) -> (N, C, P, P), `output_size` = P or a pair.
+
+    Window i along H runs from floor(i·H / P) to ceil((i + 1)·H / P). None in a pair keeps the size of the input. Raises
+    ValueError if `output_size` is not positive or x has other axes.
+    """
 
     rank = 2
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """`functional.adaptive_avg_pool3d`."""
+    """The means of P·P·P windows that cover the input: x (N, C, D, H, W) -> (N, C, P, P, P).
+
+    See `AdaptiveAvgPool2d`.
+    """
 
     rank = 3
 
 
-class _AdaptiveMaxPool(_Pool):
-    function, shown = "adaptive_max_pool", ("output_size",)
+class _AdaptiveMaxPool(_AdaptivePool):
+    def __init__(self, output_size: OutputSizes, return_indices: bool = False) -> None:
+        super().__init__(output_size)
+        self.return_indices: bool = check.instance(type(self).__name__, "return_indices", return_indices, bool)
 
-    def __init__(self, output_size, return_indices=False):
-        super().__init__(output_size=output_size, return_indices=return_indices)
+    def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
+        return ADAPTIVE_MAX_POOLS[self.rank - 1](x, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """`functional.adaptive_max_pool1d`."""
+    """The largest elements of P windows that cover the input: x (N, C, L) -> (N, C, P). See `AdaptiveMaxPool2d`."""
 
     rank = 1
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """`functional.adaptive_max_pool2d`."""
+    """The largest elements of P·P windows that cover the input: x (N, C, H, W) -> (N, C, P, P).
+
+    Windows and `output_size` as in `AdaptiveAvgPool2d`; ties, NaN and `return_indices` as in `MaxPool2d`.
+    """
 
     rank = 2
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """`functional.adaptive_max_pool3d`."""
+    """The largest elements of P·P·P windows that cover the input: x (N, C, D, H, W) -> (N, C, P, P, P).
+
+    See `AdaptiveMaxPool2d`.
+    """
 
     rank = 3

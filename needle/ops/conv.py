@@ -293,5 +293,3 @@ def conv(x: TensorLike, weight: TensorLike, stride: Any = 1, padding: Any = 1) -
     return Permute((0, 2, 3, 1))(convolve("conv", 2, x, weight, None, stride, padding, 1, 1))
 
 
-check_floats = check.floats  # TODO until merged
-named_padding = window_padding  # TODO until merged

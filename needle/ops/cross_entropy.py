@@ -67,4 +67,3 @@ def class_index(classes: Array, axis: int) -> tuple[Array, ...]:
     return (*grid[:axis], classes, *grid[axis:])
 
 
-places = class_index  # TODO until merged

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 import needle as ndl
 from needle import nn, ops
 from needle.nn import functional
+from tests.nn.compare import assert_draws, assert_floats_are, uniform
 from tests.nn.functional.alike import normal, raises
-from tests.nn.test_layers import assert_draws, assert_floats_are, uniform
 from tests.ops.derivatives import assert_like_torch
 
 FLOAT32_MAX = float(np.finfo("float32").max)

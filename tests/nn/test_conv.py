@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import needle as ndl
 from needle import nn
+from tests.nn.functional.alike import raises
 from tests.ops.derivatives import assert_like_torch
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
@@ -71,6 +72,27 @@ OPTIONS = {
 def test_conv_is_that_of_torch(device, name, mode, options):
     layer, twin = pair(name, 4, 6, 3, padding_mode=mode, device=device, **OPTIONS[options])
     assert_as_in_torch(layer, twin, np.random.randn(2, 4, *(7, 6, 5)[-rank_of(name) :]), device)
+
+
+# layer, shape of x, arguments, options
+BY_AXIS = {
+    "1d with options": ("Conv1d", (2, 4, 11), (4, 6, 3), {"stride": 2, "padding": 1, "groups": 2}),
+    "2d with options": (
+        *("Conv2d", (2, 4, 9, 8), (4, 6, (3, 2))),
+        {"stride": (2, 1), "padding": (1, 0), "dilation": (1, 2), "groups": 2, "bias": False},
+    ),
+    "2d by position": ("Conv2d", (2, 4, 9, 8), (4, 6, 3, 2, 1, 2, 2, False), {}),
+    "3d with options": (
+        *("Conv3d", (1, 2, 5, 5, 6), (2, 4, (2, 3, 1))),
+        {"stride": (1, 2, 3), "padding": 1, "groups": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "shape", "sizes", "options"), BY_AXIS.values(), ids=BY_AXIS.keys())
+def test_options_by_axis_and_by_position(name, shape, sizes, options, device):
+    layer, twin = pair(name, *sizes, **options, device=device)
+    assert_as_in_torch(layer, twin, np.random.randn(*shape), device)
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
@@ -244,6 +266,15 @@ def test_the_bound_is_that_of_torch(device, name):
             assert abs(values.mean()) < bound / 3
 
 
+def test_draws_fill_their_bounds_evenly(device):
+    weight = nn.Conv2d(16, 64, 3, device=device).weight.numpy()
+    bound = 1 / math.sqrt(16 * 9)
+    assert np.abs(weight).max() <= bound * (1 + 1e-6)
+    assert weight.max() > 0.99 * bound
+    assert weight.min() < -0.99 * bound
+    assert abs(weight.mean()) < 0.02 * bound
+
+
 @pytest.mark.parametrize("name", [*CONVS, *TRANSPOSES])
 def test_without_a_bias(device, name):
     layer = getattr(nn, name)(6, 8, 3, bias=False, device=device)
@@ -415,8 +446,8 @@ MISUSES = {
         "ConvTranspose2d: x must have 4 axes, or 3 without a batch, but got shape (4, 4)",
     ),
     "an unfolding kernel that is empty": (
-        *("Unfold", (0,), {}, {"x": T4}),
-        "unfold: kernel_size must be at least 1, but got 0",
+        *("Unfold", (0,), {}, None),
+        "Unfold: kernel_size must be at least 1, but got 0",
     ),
     "another number of columns": (
         *("Fold", ((4, 4), 2), {}, {"x": (1, 8, 8)}),
@@ -430,6 +461,7 @@ TAKEN_BY_TORCH = {
     "no out-channels",
     "an empty kernel",
     "a kernel of too many axes",
+    "an unfolding kernel that is empty",
     "no stride",
     "negative padding",
     "no dilation",
@@ -473,3 +505,48 @@ def test_a_layer_that_cannot_be_made_draws_nothing(misuse):
     after = np.random.rand()
     np.random.seed(0)
     assert after == np.random.rand()
+
+
+ERRORS = [
+    (lambda: nn.Conv2d(1, 1, 0), ValueError, "Conv2d: kernel_size must be at least 1, but got 0"),
+    (
+        lambda: nn.Conv3d(1, 1, (1, 2)),
+        ValueError,
+        "Conv3d: kernel_size must be one integer or 3, but got 2: (1, 2)",
+    ),
+    (
+        lambda: nn.Conv2d(1, 1, 3, padding="sane"),
+        ValueError,
+        "Conv2d: padding must be one of 'valid', 'same', but got 'sane'",
+    ),
+    (
+        lambda: nn.Conv2d(4, 6, 3, groups=3),
+        ValueError,
+        "Conv2d: groups must divide in_channels and out_channels, but got groups=3 for 4 and 6",
+    ),
+    (
+        lambda: nn.Conv2d(6, 4, 3, groups=3),
+        ValueError,
+        "Conv2d: groups must divide in_channels and out_channels, but got groups=3 for 6 and 4",
+    ),
+    (
+        lambda: nn.Conv2d(1, 1, 3)(ndl.zeros(5, 5)),
+        ValueError,
+        "conv2d: x must have 4 axes, or 3 without a batch, but got shape (5, 5)",
+    ),
+    (lambda: nn.Conv(0, 3, 1), ValueError, "Conv: in_channels must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 0, 1), ValueError, "Conv: out_channels must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 1, (0, 3)), ValueError, "Conv: kernel_size must be at least 1, but got 0"),
+    (lambda: nn.Conv(1, 1, ()), TypeError, "Conv: kernel_size must be an integer, but got ()"),
+    (lambda: nn.Conv(1, 1, 3, 1.5), TypeError, "Conv: stride must be an integer, but got 1.5"),
+    (
+        lambda: nn.Conv(1, 1, 3)(ndl.zeros(5, 5)),
+        ValueError,
+        "conv2d: x must have 4 axes, or 3 without a batch, but got shape (5, 5)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
+def test_errors(call, error, message):
+    raises(call, error, message)

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import needle as ndl
 from needle import nn, ops
+from tests.nn.compare import assert_draws, assert_floats_are, uniform
 from tests.nn.functional.alike import normal, raises
-from tests.nn.test_layers import assert_draws, assert_floats_are, uniform
 from tests.ops.derivatives import assert_like_torch
 
 IN, HIDDEN = 3, 4

@@ -1,0 +1,119 @@
+"""Layers of needle held against torch's layers, and against the draws and dtypes they must have."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+import needle as ndl
+
+torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
+
+
+def normal(*shape, dtype="float64"):
+    return np.asarray(np.random.standard_normal(shape), dtype)
+
+
+def tensor(array, device, requires_grad=True):
+    return ndl.Tensor(array, device=device, requires_grad=requires_grad)
+
+
+def same_layout(name, array):
+    return array
+
+
+def linear_layout(name, array):
+    """An array of needle's Linear as torch's has it."""
+    return array.T if name == "weight" else array.reshape(-1)
+
+
+def with_random_parameters(layer):
+    """The layer, its parameters far from special values such as one and zero."""
+    layer.load_state_dict({name: normal(*p.shape) for name, p in layer.named_parameters()}, strict=False)
+    return layer
+
+
+def copy_parameters(layer, twin, layout=same_layout):
+    with torch.no_grad():
+        for name, parameter in twin.named_parameters():
+            value = dict(layer.named_parameters())[name].numpy()
+            parameter.copy_(torch.from_numpy(np.ascontiguousarray(layout(name, value))))
+
+
+def assert_as_in_torch(layer, twin, x, device, layout=same_layout):
+    """Values, first and second derivatives by x and all parameters, in float64.
+
+    The result is projected on weights that are leaves themselves, and so are the first derivatives; thus a layer that
+    is linear in x has second derivatives too.
+    """
+    copy_parameters(layer, twin, layout)
+    x, torch_x = tensor(x, device), torch.from_numpy(x).requires_grad_()
+    names, parameters = zip(*layer.named_parameters(), strict=True) if layer.parameters() else ((), ())
+    torch_parameters = [dict(twin.named_parameters())[name] for name in names]
+    assert len(torch_parameters) == len(list(twin.parameters()))
+
+    y, torch_y = layer(x), twin(torch_x)
+    np.testing.assert_allclose(y.numpy(), torch_y.detach().numpy(), rtol=1e-11, atol=1e-12, strict=True)
+
+    weights = normal(*y.shape)
+    leaves = [x, tensor(weights, device), *parameters]
+    torch_leaves = [torch_x, torch.from_numpy(weights).requires_grad_(), *torch_parameters]
+    names = ["x", "weights of the result", *names]
+    (y * leaves[1]).sum().backward()
+    first = [leaf.grad for leaf in leaves]
+    torch_first = torch.autograd.grad((torch_y * torch_leaves[1]).sum(), torch_leaves, create_graph=True)
+    for name, grad, torch_grad in zip(names, first, torch_first, strict=True):
+        expected = layout(name, grad.numpy()) if name in dict(layer.named_parameters()) else grad.numpy()
+        np.testing.assert_allclose(expected, torch_grad.detach().numpy(), rtol=1e-10, atol=1e-11, err_msg=name)
+
+    for leaf in leaves:
+        leaf.grad = None
+    directions = [normal(*leaf.shape) for leaf in leaves]
+    layouts = [layout if i > 1 else same_layout for i in range(len(leaves))]
+    terms = [(g * tensor(u, device, requires_grad=False)).sum() for g, u in zip(first, directions, strict=True)]
+    sum(terms[1:], terms[0]).backward()
+    torch_directions = [
+        torch.from_numpy(np.ascontiguousarray(layout(name, u)))
+        for name, layout, u in zip(names, layouts, directions, strict=True)
+    ]
+    torch_sum = sum((g * u).sum() for g, u in zip(torch_first, torch_directions, strict=True))
+    torch_second = torch.autograd.grad(torch_sum, torch_leaves, allow_unused=True)
+    for name, layout, leaf, torch_grad in zip(names, layouts, leaves, torch_second, strict=True):
+        grad = np.zeros(leaf.shape) if leaf.grad is None else leaf.grad.numpy()
+        expected = np.zeros(()) if torch_grad is None else torch_grad.numpy()
+        np.testing.assert_allclose(layout(name, grad), expected, rtol=1e-9, atol=1e-10, err_msg=f"second, {name}")
+
+
+def assert_draws(make, arrays):
+    """`make()` gives parameters with the values of `arrays()`, and moves the random stream as that does."""
+    np.random.seed(5)
+    expected, next_draw = arrays(), np.random.rand()
+    np.random.seed(5)
+    layer = make()
+    assert np.random.rand() == next_draw
+    named = {name: parameter.numpy() for name, parameter in layer.named_parameters()}
+    assert list(named) == list(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(named[name], value.astype(np.float32), rtol=1e-6, atol=1e-7, strict=True)
+
+
+def uniform(bound, *shape):
+    return np.random.rand(*shape) * 2 * bound - bound
+
+
+def arrays_in(value):
+    """Every array in an object's attributes, through containers and tensors."""
+    if isinstance(value, ndl.Tensor):
+        value = value.array
+    if hasattr(value, "dtype"):
+        yield value
+    elif isinstance(value, (dict, list, tuple)):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from arrays_in(entry)
+
+
+def assert_floats_are(dtype, tensors):
+    """Every value in the graph below `tensors` has that dtype, or holds integers or bools."""
+    for node in ndl.autograd.find_topo_sort(tensors):
+        for array in arrays_in(node.array):
+            assert array.dtype == dtype or array.dtype.kind in "iub", (node.op, array.dtype, array.shape)

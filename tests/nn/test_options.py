@@ -1,0 +1,110 @@
+"""Options that a layer refuses when it is made: what its function refuses, in the same words."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn
+from needle.nn import functional
+from tests.nn.functional.alike import raises
+
+X = ndl.ones(2, 3)
+LINE = ndl.ones(2, 4, 6)
+IMAGE = ndl.ones(1, 4, 6, 6)
+VOLUME = ndl.ones(1, 4, 6, 6, 6)
+PROBABILITY = (-0.1, 1.5, float("nan"), "a", None)
+NUMBER = ("a", None, True)
+WINDOW = {
+    "kernel_size": (0, -1, 1.5, "a", (2,) * 4), "stride": (0, 1.5, (2,) * 4), "padding": (-1, 0.5, (0,) * 4),
+    "ceil_mode": (1, None),
+}  # fmt: skip
+MAX_WINDOW = WINDOW | {"dilation": (0, 1.5, (1,) * 4), "return_indices": (1, None)}
+AVG_WINDOW = WINDOW | {"count_include_pad": (1, None)}
+OUTPUT = {"output_size": (0, 1.5, (1,) * 4, None)}
+COLUMNS = {"kernel_size": (0, 1.5, (), (2, 0)), "stride": (0, (1,) * 4), "padding": (-1,), "dilation": (0, "a")}
+
+# layer, its function, operands, options that are needed, bad values of each option
+SAME_RULES = [
+    ("LeakyReLU", "leaky_relu", (X,), {}, {"negative_slope": NUMBER}),
+    ("ELU", "elu", (X,), {}, {"alpha": NUMBER}),
+    ("Softplus", "softplus", (X,), {}, {"beta": (0, -1, float("nan"), *NUMBER), "threshold": NUMBER}),
+    ("Hardtanh", "hardtanh", (X,), {}, {"min_val": NUMBER, "max_val": NUMBER}),
+    ("Dropout", "dropout", (X,), {}, {"p": PROBABILITY}),
+    ("Dropout1d", "dropout1d", (LINE,), {}, {"p": PROBABILITY}),
+    ("Dropout2d", "dropout2d", (IMAGE,), {}, {"p": PROBABILITY}),
+    ("Dropout3d", "dropout3d", (VOLUME,), {}, {"p": PROBABILITY}),
+    ("CosineSimilarity", "cosine_similarity", (X, X), {}, {"dim": (0.5, "a"), "eps": (-1, *NUMBER)}),
+    ("MSELoss", "mse_loss", (X, X), {}, {"reduction": ("median", None)}),
+    ("L1Loss", "l1_loss", (X, X), {}, {"reduction": ("median", None)}),
+    ("SmoothL1Loss", "smooth_l1_loss", (X, X), {}, {"reduction": ("median",), "beta": (-1, *NUMBER)}),
+    ("HuberLoss", "huber_loss", (X, X), {}, {"reduction": ("median",), "delta": (0, -1, *NUMBER)}),
+    ("BCELoss", "binary_cross_entropy", (X, X), {}, {"reduction": ("median",)}),
+    ("BCEWithLogitsLoss", "binary_cross_entropy_with_logits", (X, X), {}, {"reduction": ("median",)}),
+    (
+        "CrossEntropyLoss", "cross_entropy", (X, X), {},
+        {"reduction": ("median",), "label_smoothing": PROBABILITY, "ignore_index": (0.5, "a")},
+    ),
+    ("NLLLoss", "nll_loss", (X, [0, 1]), {}, {"reduction": ("median",), "ignore_index": (0.5, "a")}),
+    ("MaxPool1d", "max_pool1d", (LINE,), {"kernel_size": 2}, MAX_WINDOW),
+    ("MaxPool2d", "max_pool2d", (IMAGE,), {"kernel_size": 2}, MAX_WINDOW),
+    ("MaxPool3d", "max_pool3d", (VOLUME,), {"kernel_size": 2}, MAX_WINDOW),
+    ("AvgPool1d", "avg_pool1d", (LINE,), {"kernel_size": 2}, AVG_WINDOW),
+    ("AvgPool2d", "avg_pool2d", (IMAGE,), {"kernel_size": 2}, AVG_WINDOW | {"divisor_override": (1.5, "a")}),
+    ("AvgPool3d", "avg_pool3d", (VOLUME,), {"kernel_size": 2}, AVG_WINDOW | {"divisor_override": (1.5, "a")}),
+    ("AdaptiveAvgPool1d", "adaptive_avg_pool1d", (LINE,), {}, OUTPUT),
+    ("AdaptiveAvgPool2d", "adaptive_avg_pool2d", (IMAGE,), {}, OUTPUT),
+    ("AdaptiveAvgPool3d", "adaptive_avg_pool3d", (VOLUME,), {}, OUTPUT),
+    (
+        "AdaptiveMaxPool1d", "adaptive_max_pool1d", (LINE,), {"output_size": 2},
+        OUTPUT | {"output_size": ((None,),), "return_indices": (1, None)},
+    ),
+    ("AdaptiveMaxPool2d", "adaptive_max_pool2d", (IMAGE,), {"output_size": 2}, OUTPUT | {"return_indices": (1, None)}),
+    ("AdaptiveMaxPool3d", "adaptive_max_pool3d", (VOLUME,), {"output_size": 2}, OUTPUT | {"return_indices": (1, None)}),
+    ("Unfold", "unfold", (IMAGE,), {"kernel_size": 2}, COLUMNS),
+    ("Fold", "fold", (X,), {"output_size": 4, "kernel_size": 2}, {"output_size": (0, 1.5, (3,) * 4, ())}),
+    ("Fold", "fold", (ndl.ones(1, 16, 9),), {"output_size": 4, "kernel_size": 2}, COLUMNS),
+    ("PixelShuffle", "pixel_shuffle", (IMAGE,), {}, {"upscale_factor": (0, 1.5)}),
+    ("PixelUnshuffle", "pixel_unshuffle", (IMAGE,), {}, {"downscale_factor": (0, 1.5)}),
+    ("Upsample", "interpolate", (IMAGE,), {"size": 2}, {"mode": ("cubic", None)}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("layer", "function", "operands", "options"),
+    [
+        pytest.param(layer, function, operands, needed | {option: value}, id=f"{layer}({option}={value!r})")
+        for layer, function, operands, needed, bad in SAME_RULES
+        for option, values in bad.items()
+        for value in values
+    ],
+)
+def test_a_layer_refuses_what_its_function_refuses_in_the_same_words(layer, function, operands, options):
+    with pytest.raises((TypeError, ValueError)) as by_function:
+        getattr(functional, function)(*operands, **options)
+    message = str(by_function.value)
+    assert message.startswith(f"{function}: ")
+    raises(
+        lambda: getattr(nn, layer)(**options), type(by_function.value), message.replace(function, layer, 1)
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("value", ["a", None, [1, 2]])
+def test_constant_padding_needs_a_number(value):
+    with pytest.raises(TypeError, match=r"^ConstantPad2d: scalar must be a number, but got "):
+        nn.ConstantPad2d(1, value)
+
+
+@pytest.mark.parametrize(("low", "high"), [(1, 1), (2, 1), (0, float("nan"))])
+def test_hardtanh_needs_an_interval(low, high):
+    """As in torch: the function accepts equal ends, the layer does not."""
+    message = f"Hardtanh: max_val must lie in ({float(low)}, inf], but got {high}"
+    raises(lambda: nn.Hardtanh(low, high), ValueError, message)
+
+
+def test_layers_keep_the_options_that_they_print():
+    """Checking neither turns one integer into a tuple nor fills in a size that is left open."""
+    assert repr(nn.MaxPool2d(np.int64(2))) == repr(nn.MaxPool2d(2))
+    assert nn.MaxPool2d(2).kernel_size == 2
+    assert nn.AdaptiveAvgPool2d((None, 3)).output_size == (None, 3)
