@@ -1,13 +1,16 @@
-"""Derivatives held against differences of the function itself."""
+"""Check derivatives against central differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
-from needle.autograd import Tensor, TensorTuple
+from needle.autograd import Op, Tensor, TensorTuple
+from needle.backend import HostArray
+
+__all__ = ["gradcheck"]
 
 
 def gradcheck(
@@ -15,13 +18,14 @@ def gradcheck(
 ) -> bool:
     """Check the derivatives of `f` at float64 `inputs`, up to second order, against central differences.
 
-    `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on random directions (drawn by a generator
-    of its own), so that one number holds the whole Jacobian: s(x) = ⟨v, f(x)⟩. The directional derivative ⟨u, ∂s/∂x⟩
-    of each input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) to `rtol`, `atol`; for the second order the same is
-    asked of the gradients themselves. Inputs that do not require grad stay constant.
+    `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on a random direction v, so that one number
+    tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each
+    input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`. With `order=2` the gradients
+    themselves are checked in the same way. Inputs of any shape; those that do not require grad stay constant. Directions
+    come from a fixed seed and leave NumPy's global generator untouched.
 
-    Returns True. Raises AssertionError that names op, order, input, index and both values where they disagree, and
-    TypeError where an input is not a float64 tensor.
+    Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
+    input is not a tensor or a differentiable one is not float64, and ValueError if no input requires grad.
 
     >>> import needle as ndl
     >>> gradcheck(lambda x, y: x * ndl.exp(y), ndl.Tensor([0.5, 2.0]), ndl.Tensor([1.0, -1.0]))
@@ -35,52 +39,66 @@ def gradcheck(
     if not any(x.requires_grad for x in inputs):
         raise ValueError("gradcheck: at least one input must require grad, but none does")
     leaves = [Tensor(x, requires_grad=x.requires_grad) for x in inputs]
-    draws = np.random.default_rng(0)
-    project = _Projection(f, draws)
-    _check_order(1, project, leaves, draws, (eps, rtol, atol))
+    rng = np.random.default_rng(0)
+    tolerances = eps, rtol, atol
+    project = _Projection(f, rng)
+    _check_order(1, project, leaves, rng, tolerances)
     if order > 1:
-        directions = [_random_like(x, draws) for x in leaves]
-
-        def slope(*points: Tensor) -> Tensor:
-            grads = _gradients(project, points)
-            terms = [
-                (grad * u).sum()
-                for grad, u, x in zip(grads, directions, points, strict=True)
-                if x.requires_grad and grad is not None
-            ]
-            total: Tensor = sum(terms, Tensor(0.0, device=points[0].device, requires_grad=False))
-            return total
-
-        slope.op = project.op  # type: ignore[attr-defined]
-        _check_order(2, slope, leaves, draws, (eps, rtol, atol))
+        _check_order(2, _Slope(project, leaves, rng), leaves, rng, tolerances)
     return True
 
 
-class _Projection:
-    """The function ⟨v, f(x)⟩ for directions v that are drawn once; `op` is the last op of f."""
+class _ScalarFunction(Protocol):
+    """A function of tensors whose result has one element; `op` is the op to blame for a wrong derivative."""
 
-    def __init__(self, f: Callable[..., Any], draws: np.random.Generator) -> None:
-        self.f, self.draws = f, draws
+    op: Op | None
+
+    def __call__(self, *points: Tensor) -> Tensor: ...
+
+
+class _Projection:
+    """x -> ⟨v, f(x)⟩, a scalar, for directions v drawn at the first call; `op` is the last op of f."""
+
+    def __init__(self, f: Callable[..., Any], rng: np.random.Generator) -> None:
+        self.f, self.rng = f, rng
         self.directions: list[Tensor] = []
-        self.op: Any = None
+        self.op: Op | None = None
 
     def __call__(self, *points: Tensor) -> Tensor:
         out = self.f(*points)
         parts = out.tuple() if isinstance(out, TensorTuple) else (out,)
         self.op = out.op or self.op
         if not self.directions:
-            self.directions = [_random_like(part, self.draws) for part in parts]
+            self.directions = [_random_like(part, self.rng) for part in parts]
         terms: list[Tensor] = [(part * v).sum() for part, v in zip(parts, self.directions, strict=True)]
         return sum(terms[1:], terms[0])
 
 
-def _random_like(x: Tensor, draws: np.random.Generator) -> Tensor:
-    """Draws of the shape of x, between 0.5 and 1.5 in size and of either sign."""
-    values = draws.uniform(0.5, 1.5, x.shape) * draws.choice([-1.0, 1.0], x.shape)
+class _Slope:
+    """x -> ⟨u, ∂s/∂x⟩, a scalar, for a projection s and one direction u per input."""
+
+    def __init__(self, project: _Projection, leaves: list[Tensor], rng: np.random.Generator) -> None:
+        self.project, self.op = project, project.op
+        self.directions = [_random_like(x, rng) for x in leaves]
+
+    def __call__(self, *points: Tensor) -> Tensor:
+        grads = _gradients(self.project, points)
+        terms = [
+            (grad * u).sum()
+            for grad, u, x in zip(grads, self.directions, points, strict=True)
+            if x.requires_grad and grad is not None
+        ]
+        total: Tensor = sum(terms, Tensor(0.0, device=points[0].device, requires_grad=False))
+        return total
+
+
+def _random_like(x: Tensor, rng: np.random.Generator) -> Tensor:
+    """A constant of the shape of x: values between 0.5 and 1.5 with random signs."""
+    values = rng.uniform(0.5, 1.5, x.shape) * rng.choice([-1.0, 1.0], x.shape)
     return Tensor(values, device=x.device, requires_grad=False)
 
 
-def _gradients(function: Callable[..., Tensor], points: tuple[Tensor, ...] | list[Tensor]) -> list[Tensor | None]:
+def _gradients(function: _ScalarFunction, points: Sequence[Tensor]) -> list[Tensor | None]:
     """The gradient of a scalar function in each point that requires one, with a graph."""
     for x in points:
         x.grad = None
@@ -94,27 +112,30 @@ def _gradients(function: Callable[..., Tensor], points: tuple[Tensor, ...] | lis
 
 
 def _check_order(
-    order: int, function: Any, leaves: list[Tensor], draws: np.random.Generator, settings: tuple[float, float, float]
+    order: int,
+    function: _ScalarFunction,
+    leaves: list[Tensor],
+    rng: np.random.Generator,
+    tolerances: tuple[float, float, float],
 ) -> None:
-    """Compare the gradient of a scalar function with its differences, input by input."""
-    eps, rtol, atol = settings
-    grads = _gradients(function, leaves)
-    for i, x in enumerate(leaves):
+    """Compare the gradient of a scalar function with differences, input by input."""
+    eps, rtol, atol = tolerances
+    for i, (x, gradient) in enumerate(zip(leaves, _gradients(function, leaves), strict=True)):
         if not x.requires_grad:
             continue
-        grad = np.zeros(x.shape) if grads[i] is None else grads[i].numpy()  # type: ignore[union-attr]
-        u = _random_like(x, draws).numpy()
+        grad = np.zeros(x.shape) if gradient is None else gradient.numpy()
+        u = _random_like(x, rng).numpy()
         expected = _difference(function, leaves, i, u, eps)
         if not np.isclose((grad * u).sum(), expected, rtol=rtol, atol=atol * max(1, x.size) ** 0.5):
-            index, found, wanted = _worst(function, leaves, i, grad, eps)
+            index, computed, expected = _worst(function, leaves, i, grad, eps)
             raise AssertionError(
                 f"gradcheck: {function.op!r} has a wrong derivative of order {order} in input {i} of shape {x.shape}: "
-                f"at index {index} backward gives {found!r}, but differences give {wanted!r}"
+                f"at index {index} backward gives {computed!r}, but differences give {expected!r}"
             )
 
 
-def _difference(function: Any, leaves: list[Tensor], i: int, u: Any, eps: float) -> float:
-    """The central difference of a scalar function along u in input i."""
+def _difference(function: _ScalarFunction, leaves: list[Tensor], i: int, u: HostArray, eps: float) -> float:
+    """The central difference of a scalar function along direction u in input i."""
     values = []
     for step in (eps, -eps):
         moved = Tensor(leaves[i].numpy() + step * u, device=leaves[i].device)
@@ -122,16 +143,18 @@ def _difference(function: Any, leaves: list[Tensor], i: int, u: Any, eps: float)
     return (values[0] - values[1]) / (2 * eps)
 
 
-def _worst(function: Any, leaves: list[Tensor], i: int, grad: Any, eps: float) -> tuple[tuple[int, ...], float, float]:
-    """The index at which a gradient is furthest from the difference, with both values."""
+def _worst(
+    function: _ScalarFunction, leaves: list[Tensor], i: int, grad: HostArray, eps: float
+) -> tuple[tuple[int, ...], float, float]:
+    """The index at which a gradient is furthest from the difference, the gradient there, and the difference."""
 
     def rows() -> Iterator[tuple[float, tuple[int, ...], float, float]]:
         for index in np.ndindex(grad.shape):
             unit = np.zeros(grad.shape)
             unit[index] = 1
-            wanted = _difference(function, leaves, i, unit, eps)
-            distance = np.nan_to_num(abs(grad[index] - wanted), nan=np.inf)
-            yield float(distance), index, float(grad[index]), wanted
+            expected = _difference(function, leaves, i, unit, eps)
+            distance = np.nan_to_num(abs(grad[index] - expected), nan=np.inf)
+            yield float(distance), index, float(grad[index]), expected
 
-    _, index, found, wanted = max(rows())
-    return index, found, wanted
+    _, index, computed, expected = max(rows())
+    return index, computed, expected

@@ -1,21 +1,23 @@
 """CIFAR-10: 60,000 colour photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
 
-Both forms that https://www.cs.toronto.edu/~kriz/cifar.html describes are read, "python" and "binary". The python form
-is a pickle, and a pickle can run code. This reader knows the few names that such files hold, puts stand-ins in their
-place that only keep what they are given, and refuses every other name: nothing that a file names is imported or run.
+Reads both formats of https://www.cs.toronto.edu/~kriz/cifar.html, "python" and "binary". The python format is a pickle,
+and unpickling can run code. This reader replaces the few names that such files contain by classes that only store their
+arguments, and refuses every other name: nothing that a file names is imported or run.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections.abc import Sequence
-from os import PathLike
 from typing import Any, Self
 
 import numpy as np
 
+from needle.backend import HostArray
 from needle.data.dataset import ImageDataset, Transform
-from needle.data.files import find_file
+from needle.data.files import Path, find_file
+
+__all__ = ["CIFAR10Dataset"]
 
 _CLASSES = 10
 _SHAPE = (3, 32, 32)
@@ -26,22 +28,22 @@ _SOURCE = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
 class CIFAR10Dataset(ImageDataset):
-    """Images (3, 32, 32) of float32 in 0..1 and their uint8 labels, in the order of the files.
+    """CIFAR-10: float32 images (3, 32, 32) in [0, 1] and uint8 labels 0 to 9, in file order.
 
-    `base_folder` holds `data_batch_1` to `data_batch_5` (`train`) and `test_batch`, with `.bin` after the name for the
-    binary form; it may also be the folder in which `cifar-10-batches-py` or `cifar-10-batches-bin` was unpacked.
-    `p` is in the course's signature and has no effect: each transform has a probability of its own.
+    `base_folder` contains `data_batch_1` to `data_batch_5` (for `train`) and `test_batch`, with the suffix `.bin` in the
+    binary format; or it contains the unpacked folder `cifar-10-batches-py` or `cifar-10-batches-bin`. `p` belongs to the
+    course's signature and has no effect: each transform has its own probability.
 
-    Raises FileNotFoundError where a file is missing, and ValueError where one does not hold what it should.
+    Raises FileNotFoundError if a file is missing, and ValueError if a file is not in either format.
     """
 
     def __init__(
         self,
-        base_folder: str | PathLike[str],
+        base_folder: Path,
         train: bool,
         p: float = 0.5,
         transforms: Sequence[Transform] | None = None,
-    ):
+    ) -> None:
         parts = [_read(_find(base_folder, stem)) for stem in (_TRAIN if train else _TEST)]
         pixels = np.concatenate([pixels for pixels, _ in parts])
         labels = np.concatenate([labels for _, labels in parts])
@@ -49,38 +51,38 @@ class CIFAR10Dataset(ImageDataset):
         super().__init__(images, labels, transforms=transforms)
 
     @property
-    def X(self) -> np.ndarray:
+    def X(self) -> HostArray:
         """All images (N, 3, 32, 32), before any transform."""
         return self.arrays[0]
 
     @property
-    def y(self) -> np.ndarray:
+    def y(self) -> HostArray:
         """All labels (N,)."""
         return self.arrays[1]
 
 
-def _find(folder: str | PathLike[str], stem: str) -> str:
-    """The path of one file of the set, in either form."""
+def _find(folder: Path, stem: str) -> str:
+    """The path of one file of the dataset, in either format."""
     names = [stem, f"{stem}.bin", f"cifar-10-batches-py/{stem}", f"cifar-10-batches-bin/{stem}.bin"]
     return find_file("CIFAR10Dataset", folder, names, _SOURCE)
 
 
-def _read(path: str) -> tuple[np.ndarray, np.ndarray]:
-    """Pixels (n, 3072) and labels (n,), both uint8, of one file."""
+def _read(path: str) -> tuple[HostArray, HostArray]:
+    """Pixels (n, 3072) and labels (n,) of one file, both uint8."""
     pixels, labels = _read_binary(path) if path.endswith(".bin") else _read_python(path)
     if not len(pixels):
         raise ValueError(f"CIFAR10Dataset: a file must hold at least one image, but {path} holds none")
-    for place, label in enumerate(labels):
+    for position, label in enumerate(labels):
         if type(label) is not int or not 0 <= label < _CLASSES:
             raise ValueError(
                 f"CIFAR10Dataset: labels must be integers in [0, {_CLASSES - 1}], "
-                f"but label {place} of {path} is {_kind(label)}"
+                f"but label {position} of {path} is {_kind(label)}"
             )
     return pixels, np.array(labels, np.uint8)
 
 
-def _read_binary(path: str) -> tuple[np.ndarray, list[Any]]:
-    """Pixels and labels of a file of records: one byte of label, then the pixels."""
+def _read_binary(path: str) -> tuple[HostArray, list[Any]]:
+    """Pixels and labels of a binary file: records of one label byte and 3072 pixel bytes."""
     content = np.fromfile(path, np.uint8)
     if content.size % (1 + _PIXELS):
         raise ValueError(
@@ -91,8 +93,8 @@ def _read_binary(path: str) -> tuple[np.ndarray, list[Any]]:
     return records[:, 1:], records[:, 0].tolist()
 
 
-def _read_python(path: str) -> tuple[np.ndarray, list[Any]]:
-    """Pixels and labels of a pickled dict with `data` and `labels`, its keys bytes (Python 2's strings) or strings."""
+def _read_python(path: str) -> tuple[HostArray, list[Any]]:
+    """Pixels and labels of a pickled dict with the keys `data` and `labels`, as bytes (Python 2 strings) or strings."""
     try:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
@@ -117,7 +119,7 @@ def _read_python(path: str) -> tuple[np.ndarray, list[Any]]:
 
 
 class _Unpickler(pickle.Unpickler):
-    """An unpickler for which there are no names but those of a NumPy array's parts, and those are stand-ins."""
+    """An unpickler that resolves only the names in a pickled NumPy array, each to a stand-in."""
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -127,12 +129,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 class _StandIn:
-    """What is put for a name: called, it keeps its arguments, and of a state it is given it keeps that."""
+    """Replaces a name in a pickle: stores the arguments of the call, and the state."""
 
     arguments: tuple[Any, ...] = ()
     state: Any = None
 
-    def __init__(self, *arguments: Any):
+    def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
 
     def __setstate__(self, state: Any) -> None:
@@ -140,19 +142,19 @@ class _StandIn:
 
 
 class _Array(_StandIn):
-    """An array: its state is (version, shape, dtype, whether in Fortran's order, bytes)."""
+    """An array; its state is (version, shape, dtype, is Fortran-ordered, bytes)."""
 
 
 class _ArrayType(_StandIn):
-    """The class of arrays, an argument of theirs."""
+    """The class `numpy.ndarray`, an argument of `_Array`."""
 
 
 class _DType(_StandIn):
-    """A dtype: its first argument is its code."""
+    """A dtype; its first argument is its code."""
 
 
 class _Latin1(_StandIn):
-    """The bytes that Python 3 writes as text where the pickle's protocol has no bytes."""
+    """Bytes, which Python 3 writes as latin-1 text in pickle protocols without bytes."""
 
     def __new__(cls, text: str, encoding: str) -> Self:
         if encoding not in ("latin1", b"latin1"):
@@ -169,11 +171,11 @@ _STAND_INS = {
 }
 
 
-def _pixels(path: str, found: Any) -> np.ndarray:
-    """The array (n, 3072) of uint8 that a stand-in was given the parts of."""
-    if not isinstance(found, _Array):
-        raise ValueError(f"CIFAR10Dataset: data must be an array, but {path} holds {_kind(found)}")
-    match found.state:
+def _pixels(path: str, data: Any) -> HostArray:
+    """The uint8 array (n, 3072) described by a stand-in."""
+    if not isinstance(data, _Array):
+        raise ValueError(f"CIFAR10Dataset: data must be an array, but {path} holds {_kind(data)}")
+    match data.state:
         case (_, tuple(shape), _DType(arguments=(str() | bytes() as code, *_)), fortran, bytes(content)):
             dtype = code.decode("latin-1") if isinstance(code, bytes) else code
         case _:
@@ -192,8 +194,8 @@ def _pixels(path: str, found: Any) -> np.ndarray:
     return np.frombuffer(content, np.uint8).reshape(shape)
 
 
-def _kind(found: Any) -> str:
-    """What a pickle holds in a place: an integer, or in a word."""
-    if type(found) is int:
-        return str(found)
-    return "an array" if isinstance(found, _Array) else f"a value of type {type(found).__name__.lstrip('_')}"
+def _kind(value: Any) -> str:
+    """A value of a pickle for an error message: an integer itself, otherwise its type."""
+    if type(value) is int:
+        return str(value)
+    return "an array" if isinstance(value, _Array) else f"a value of type {type(value).__name__.lstrip('_')}"

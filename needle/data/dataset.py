@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
-Transform = Callable[[np.ndarray], np.ndarray]
+from needle.backend import HostArray
+
+__all__ = ["Dataset", "ImageDataset", "NDArrayDataset"]
+
+Transform: TypeAlias = Callable[[HostArray], HostArray]
 
 
 class Dataset:
-    """Numbered items: a subclass says what `dataset[i]` and `len(dataset)` are.
+    """Numbered items: a subclass defines `dataset[i]` and `len(dataset)`.
 
-    An item is one field or a tuple of fields. `transforms` are callables for `apply_transforms`, first to last.
+    An item is one field or a tuple of fields. `apply_transforms` applies `transforms`, callables from array to array,
+    in order.
     """
 
-    def __init__(self, transforms: Sequence[Transform] | None = None):
+    def __init__(self, transforms: Sequence[Transform] | None = None) -> None:
         self.transforms = tuple(transforms or ())
 
     def __getitem__(self, index: Any) -> Any:
@@ -25,32 +30,34 @@ class Dataset:
     def __len__(self) -> int:
         raise NotImplementedError(f"{type(self).__name__}: a dataset must define __len__")
 
-    def apply_transforms(self, x: np.ndarray) -> np.ndarray:
-        """`x` after every transform, in order."""
+    def apply_transforms(self, x: HostArray) -> HostArray:
+        """Apply every transform to `x`, in order."""
         for transform in self.transforms:
             x = transform(x)
         return x
 
-    def take(self, indices: Iterable[int]) -> tuple[np.ndarray, ...]:
-        """The items at B `indices`, stacked field by field: a tuple of arrays (B, ...).
+    def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
+        """The items at B `indices`, stacked field by field: one array (B, ...) per field.
 
-        This is what the loader calls for a batch. A dataset that can fetch many items at once overrides it.
+        The loader calls this for each batch. Override it in a dataset that can fetch many items at once.
+
+        Raises ValueError if items differ in their number of fields, or in the shape of a field.
         """
         items = [self[int(index)] for index in indices]
         rows = [item if isinstance(item, tuple | list) else (item,) for item in items]
         counts = {len(row) for row in rows}
         if len(counts) > 1:
             raise ValueError(f"Dataset.take: items must agree in their number of fields, but got {sorted(counts)}")
-        return tuple(_stacked(number, field) for number, field in enumerate(zip(*rows, strict=True)))
+        return tuple(_stack(position, field) for position, field in enumerate(zip(*rows, strict=True)))
 
 
 class NDArrayDataset(Dataset):
     """Arrays (N, ...) of one length N: `dataset[i]` is the tuple of `array[i]`.
 
-    A slice or an array of indices gives the same items stacked. The transforms apply to the first array's items, one
-    at a time; without transforms a batch is one indexing of each array.
+    A slice or an array of indices returns those items stacked. The transforms apply to the items of the first array,
+    one at a time. Without transforms, a batch is one indexing operation per array. Dtypes are kept.
 
-    Raises ValueError where there is no array, an array without a first axis, or arrays of different lengths.
+    Raises ValueError if there is no array, if an array has no axes, or if lengths differ.
 
     >>> dataset = NDArrayDataset(np.array([[0.5, 1], [2, 3], [4, 5]]), np.array([7, 8, 9]))
     >>> dataset[1:]
@@ -58,7 +65,7 @@ class NDArrayDataset(Dataset):
            [4., 5.]]), array([8, 9]))
     """
 
-    def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None):
+    def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None) -> None:
         super().__init__(transforms)
         self.arrays = tuple(np.asarray(array) for array in arrays)
         shapes = [array.shape for array in self.arrays]
@@ -76,26 +83,26 @@ class NDArrayDataset(Dataset):
         first, *others = (array[index] for array in self.arrays)
         return (self.apply_transforms(first), *others)
 
-    def take(self, indices: Iterable[int]) -> tuple[np.ndarray, ...]:
-        """The items at B `indices`, by one indexing of each array: a tuple of arrays (B, ...)."""
+    def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
+        """The items at B `indices`, one array (B, ...) per field, by one indexing operation each."""
         return self[np.asarray(indices)]
 
 
 class ImageDataset(NDArrayDataset):
-    """Images (N, C, H, W), with the channels before the pixels as a convolution takes them, and their labels (N,).
+    """Images (N, C, H, W), channels first as convolutions take them, and labels (N,).
 
-    The transforms see an image as (H, W, C), the form that `RandomCrop` and `RandomFlipHorizontal` take.
+    The transforms receive an image as (H, W, C), the layout of `RandomCrop` and `RandomFlipHorizontal`.
     """
 
-    def apply_transforms(self, x: np.ndarray) -> np.ndarray:
-        """`x` (C, H, W) after every transform, in order."""
+    def apply_transforms(self, x: HostArray) -> HostArray:
+        """Apply every transform to an image: (C, H, W) -> (C, H, W)."""
         return np.moveaxis(super().apply_transforms(np.moveaxis(x, 0, -1)), -1, 0) if self.transforms else x
 
 
-def _stacked(number: int, field: tuple[Any, ...]) -> np.ndarray:
-    """B values of one field, of one shape S: an array (B, *S)."""
+def _stack(position: int, field: tuple[Any, ...]) -> HostArray:
+    """Stack B values of one field, each of shape S: (B, *S)."""
     values = [np.asarray(value) for value in field]
     shapes = {value.shape for value in values}
     if len(shapes) > 1:
-        raise ValueError(f"Dataset.take: items must agree in shape, but field {number} has shapes {sorted(shapes)}")
+        raise ValueError(f"Dataset.take: items must agree in shape, but field {position} has shapes {sorted(shapes)}")
     return np.stack(values)

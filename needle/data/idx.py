@@ -1,7 +1,7 @@
 """IDX files, the format of MNIST and Fashion-MNIST: the reader, and datasets of images and labels.
 
-The format is described at the foot of http://yann.lecun.com/exdb/mnist/: two zero bytes, a byte for the type of the
-values, a byte for the number of dimensions, each dimension as a big-endian uint32, then the values, big-endian too.
+Format, from http://yann.lecun.com/exdb/mnist/: two zero bytes, one byte for the dtype, one byte for the number of
+dimensions, each dimension as a big-endian uint32, then the values, also big-endian.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
-from os import PathLike
 
 import numpy as np
 
+from needle.backend import HostArray
 from needle.data.dataset import ImageDataset, NDArrayDataset, Transform
-from needle.data.files import find_file
+from needle.data.files import Path, find_file
+
+__all__ = ["IDXDataset", "MNISTDataset", "idx_files", "read_idx"]
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -26,11 +28,14 @@ _SOURCE = (
 )
 
 
-def read_idx(path: str | PathLike[str]) -> np.ndarray:
-    """The array in an IDX file, plain or gzipped (its first bytes tell, not its name), in native byte order.
+def read_idx(path: Path) -> HostArray:
+    """Read an IDX file, plain or gzipped: an array of the header's shape, in native byte order.
 
-    Raises FileNotFoundError where there is no such file, and ValueError where the file is no IDX file or is not of the
-    length that its header tells.
+    The dtype is uint8, int8, int16, int32, float32 or float64. Compression is recognised by the first bytes, not by the
+    file name.
+
+    Raises FileNotFoundError if the file does not exist, and ValueError if it is not an IDX file, is truncated, or has a
+    length other than its header announces.
     """
     with open(path, "rb") as file:
         content = file.read()
@@ -51,10 +56,10 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
             f"read_idx: a header of {ndim} dimensions must have {start} bytes, but {path} has {len(content)}"
         )
     shape = tuple(np.frombuffer(content, ">u4", count=ndim, offset=4).tolist())
-    size, given = math.prod(shape) * dtype.itemsize, len(content) - start
-    if given != size:
+    size, available = math.prod(shape) * dtype.itemsize, len(content) - start
+    if available != size:
         raise ValueError(
-            f"read_idx: data of shape {shape} and type {dtype.name} must have {size} bytes, but {path} has {given}"
+            f"read_idx: data of shape {shape} and type {dtype.name} must have {size} bytes, but {path} has {available}"
         )
     try:
         return np.frombuffer(content, dtype, offset=start).reshape(shape).astype(dtype.newbyteorder("="))
@@ -62,56 +67,56 @@ def read_idx(path: str | PathLike[str]) -> np.ndarray:
         raise ValueError(f"read_idx: NumPy must be able to hold shape {shape} of {path}, but: {error}") from error
 
 
-def idx_files(folder: str | PathLike[str], train: bool) -> tuple[str, str]:
-    """The paths of the images and of the labels in a folder of the four standard files, such as MNIST's.
+def idx_files(folder: Path, train: bool) -> tuple[str, str]:
+    """The paths of the image file and the label file in a folder with the four standard files of MNIST.
 
-    They are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, for the test set `t10k-…`; `.gz` may follow, and
-    the spelling `train-images.idx3-ubyte` is known as well.
+    Names are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, or `t10k-…` for the test set; also with `.gz` at
+    the end, and with a dot before `idx`.
 
-    Raises FileNotFoundError.
+    Raises FileNotFoundError if one of the two is missing.
     """
     part = "train" if train else "t10k"
     return _find(folder, f"{part}-images", "idx3-ubyte"), _find(folder, f"{part}-labels", "idx1-ubyte")
 
 
 class MNISTDataset(NDArrayDataset):
-    """Images (H, W, 1) of float32 in 0..1 and their uint8 labels, from two IDX files; the transforms see the image.
+    """Two IDX files of bytes: float32 images (H, W, 1) in [0, 1], channels last, and uint8 labels.
 
-    Raises FileNotFoundError where a file is missing, and ValueError where one does not hold what it should.
+    The transforms receive the image. Raises FileNotFoundError if a file is missing, and ValueError if one is not an IDX
+    file of the expected shape and dtype or if images and labels differ in number.
     """
 
     def __init__(
         self,
-        image_filename: str | PathLike[str],
-        label_filename: str | PathLike[str],
+        image_filename: Path,
+        label_filename: Path,
         transforms: Sequence[Transform] | None = None,
-    ):
+    ) -> None:
         paths = (os.path.split(path) for path in (image_filename, label_filename))
-        found = [find_file("MNISTDataset", folder, [name], _SOURCE) for folder, name in paths]
-        images, labels = _read_pair("MNISTDataset", *found)
+        files = [find_file("MNISTDataset", folder, [name], _SOURCE) for folder, name in paths]
+        images, labels = _read_pair("MNISTDataset", *files)
         super().__init__(images[..., None], labels, transforms=transforms)
 
 
 class IDXDataset(ImageDataset):
-    """Images (1, H, W) of float32 in 0..1 and their uint8 labels, from a folder that `idx_files` reads."""
+    """A folder with the four files of MNIST or Fashion-MNIST: float32 images (1, H, W) in [0, 1] and uint8 labels.
 
-    def __init__(
-        self, folder: str | PathLike[str], train: bool = True, transforms: Sequence[Transform] | None = None
-    ):
+    `idx_files` lists the file names. Errors as in `MNISTDataset`.
+    """
+
+    def __init__(self, folder: Path, train: bool = True, transforms: Sequence[Transform] | None = None) -> None:
         images, labels = _read_pair("IDXDataset", *idx_files(folder, train))
         super().__init__(images[:, None], labels, transforms=transforms)
 
 
-def _find(folder: str | PathLike[str], stem: str, kind: str) -> str:
-    """The path of the file in `folder` that is called `stem`-`kind` in one of the known spellings."""
+def _find(folder: Path, stem: str, kind: str) -> str:
+    """The path of the file `stem`-`kind` in `folder`, in one of the known spellings."""
     names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
     return find_file("idx_files", folder, names, _SOURCE)
 
 
-def _read_pair(
-    op: str, image_path: str | PathLike[str], label_path: str | PathLike[str]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, H, W) as float32 in 0..1 and labels (N,) as uint8, from two IDX files of bytes."""
+def _read_pair(op: str, image_path: Path, label_path: Path) -> tuple[HostArray, HostArray]:
+    """Two IDX files of bytes as float32 images (N, H, W) in [0, 1] and uint8 labels (N,)."""
     images, labels = read_idx(image_path), read_idx(label_path)
     for name, array, ndim, path in (("images", images, 3, image_path), ("labels", labels, 1, label_path)):
         if array.ndim != ndim or array.dtype != np.uint8:

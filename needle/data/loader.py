@@ -1,4 +1,4 @@
-"""The loader: batches of tensors from a dataset, in order or shuffled, prepared ahead by a thread if asked."""
+"""The loader: batches of tensors from a dataset, in order or shuffled, optionally prepared ahead by a thread."""
 
 from __future__ import annotations
 
@@ -10,27 +10,35 @@ from typing import TypeVar
 
 import numpy as np
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend_ndarray import BackendDevice
+from needle.backend import Device, HostArray, cpu, default_device
 from needle.data.dataset import Dataset
+
+__all__ = ["DataLoader"]
 
 T = TypeVar("T")
 
 
 class DataLoader:
-    """Batches of `dataset`: each a tuple of tensors (B, ...), one per field of an item, that require no gradient.
+    """Batches of `dataset`: tuples of tensors (B, ...), one per field of an item, that require no gradient.
 
-    Every `iter(loader)` starts a new epoch. Floats arrive as float32, integers in the dtype they have. The last batch
-    may be smaller than `batch_size`; `drop_last` leaves it out.
+    Every `iter(loader)` starts a new epoch. Floats become float32, integers keep their dtype. The last batch may be
+    smaller than `batch_size`; `drop_last` omits it.
 
-    Shuffling draws one `np.random.permutation(len(dataset))` per epoch from NumPy's global generator; with a `seed`
-    the loader draws the orders from a generator of its own, the same sequence of orders for the same seed.
+    Shuffling draws one `np.random.permutation(len(dataset))` per epoch from NumPy's global generator. With a `seed` the
+    loader has its own generator, and the same seed produces the same sequence of orders.
 
-    `prefetch` is the number of batches that one background thread prepares ahead. The default is 0, no thread: random
-    transforms draw from NumPy's global generator, and beside a thread the order of those draws and of the model's own
-    (dropout) is a matter of timing. An error in the thread is raised by the `next()` it belongs to; leaving the loop
-    early stops the thread.
+    `prefetch` is the number of batches that a background thread prepares ahead. The default is 0, no thread: random
+    transforms draw from NumPy's global generator, and with a thread the order of these draws and of the model's own
+    (dropout) depends on timing. An error in the thread is raised by the `next()` that asked for its batch. Leaving the
+    loop early stops the thread.
+
+    On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
+    shape stays (B, ...), and `numpy()` returns a row-major copy as always.
+
+    Raises TypeError if `dataset` is not a Dataset, and ValueError if `batch_size` is less than 1 or `prefetch` or `seed`
+    is negative. Errors of the dataset pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -47,8 +55,8 @@ class DataLoader:
         drop_last: bool = False,
         seed: int | None = None,
         prefetch: int = 0,
-        device: BackendDevice | None = None,
-    ):
+        device: Device | None = None,
+    ) -> None:
         self.dataset = check.instance("DataLoader", "dataset", dataset, Dataset)
         self.batch_size = check.integer("DataLoader", "batch_size", batch_size, least=1)
         self.shuffle = shuffle
@@ -61,45 +69,57 @@ class DataLoader:
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole if self.drop_last else whole + bool(rest)
+        full, remainder = divmod(len(self.dataset), self.batch_size)
+        return full if self.drop_last else full + bool(remainder)
 
     def __iter__(self) -> Generator[tuple[Tensor, ...]]:
         count = len(self.dataset)
         order = (self._generator or np.random).permutation(count) if self.shuffle else np.arange(count)
-        chunks = (order[number * self.batch_size : (number + 1) * self.batch_size] for number in range(len(self)))
-        batches = (tuple(map(_float32, self.dataset.take(chunk))) for chunk in chunks)
+        chunks = (order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self)))
+        batches = (tuple(map(_to_float32, self.dataset.take(chunk))) for chunk in chunks)
         return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches)
 
-    def _tensors(self, batches: Generator[tuple[np.ndarray, ...]]) -> Generator[tuple[Tensor, ...]]:
-        """The batches as tensors on the loader's device, made in the reader's thread, where its modes hold."""
+    def _tensors(self, batches: Generator[tuple[HostArray, ...]]) -> Generator[tuple[Tensor, ...]]:
+        """The batches as tensors on the loader's device, made in the reader's thread, whose modes apply to them."""
         with closing(batches):
             for batch in batches:
-                yield tuple(Tensor(field, device=self.device, requires_grad=False) for field in batch)
+                device = self.device or default_device()
+                yield tuple(_to_tensor(field, device) for field in batch)
 
 
-def _float32(array: np.ndarray) -> np.ndarray:
-    """The array, as float32 if it holds floats of any width."""
+def _to_tensor(field: HostArray, device: Device) -> Tensor:
+    """A copy of a field as a constant tensor; large float images on the CPU are copied to batch-last order.
+
+    A convolution would make that copy twice, for its output and for its weight gradient. It is made here and not in the
+    prefetch thread, since shared work keeps BLAS to one thread in the whole process.
+    """
+    if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.is_turned_by_blocks(field):
+        return Tensor.make_const(kernels.turned(field))
+    return Tensor(field, device=device, requires_grad=False)
+
+
+def _to_float32(array: HostArray) -> HostArray:
+    """Convert floats of any width to float32; other arrays are returned as they are."""
     return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
-    """The items of `source`, which one thread fetches up to `depth` ahead of the reader.
+    """The items of `source`, fetched by one thread up to `depth` ahead of the reader.
 
-    The thread starts at the first `next()`. It waits for nothing but a free slot, so that closing this generator
-    (which `break`, an error in the loop and garbage collection do) stops it by handing out one slot more.
+    The thread starts at the first `next()`. It waits only for a free slot, so closing this generator (on `break`, on an
+    error in the loop, or by the garbage collector) stops the thread by releasing one more slot.
     """
-    fetched: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()  # an item in a 1-tuple, an error, or the end
+    fetched: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()  # (item,), an error, or None at the end
     slots = threading.Semaphore(depth)
-    left = threading.Event()
+    closed = threading.Event()
 
     def fetch() -> None:
         try:
-            while slots.acquire() and not left.is_set():
+            while slots.acquire() and not closed.is_set():
                 fetched.put((next(source),))
         except StopIteration:
             fetched.put(None)
-        except BaseException as error:  # whatever it is, the reader is the one to see it
+        except BaseException as error:  # every error is raised in the reader
             fetched.put(error)
 
     thread = threading.Thread(target=fetch, name="needle-prefetch", daemon=True)
@@ -111,7 +131,7 @@ def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
             slots.release()
             yield outcome[0]
     finally:
-        left.set()
+        closed.set()
         slots.release()
-        if thread is not threading.current_thread():  # the garbage collector may run this in any thread
+        if thread is not threading.current_thread():  # the garbage collector may close us in this thread
             thread.join()

@@ -1,19 +1,19 @@
-"""Text as word ids: the Penn Treebank's three text files, and batches of consecutive words for a language model."""
+"""Text as word ids: the text files of the Penn Treebank, and batches of consecutive words for a language model."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
 from itertools import islice
-from os import PathLike
-from typing import Any
 
 import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend_ndarray import BackendDevice
-from needle.data.files import find_file
+from needle.backend import Device, DTypeLike, HostArray
+from needle.data.files import Path, find_file
+
+__all__ = ["Corpus", "Dictionary", "batchify", "get_batch"]
 
 _END_OF_LINE = "<eos>"
 _SOURCE = (
@@ -23,7 +23,7 @@ _SOURCE = (
 
 
 class Dictionary:
-    """Words and their ids 0, 1, 2 …, in the order in which they were added: `word2idx[word]` and `idx2word[id]`.
+    """Words and their ids 0, 1, 2 …, in order of addition: `word2idx[word]` and `idx2word[id]`.
 
     >>> words = Dictionary()
     >>> [words.add_word(word) for word in "to be or not to be".split()]
@@ -40,7 +40,7 @@ class Dictionary:
         return len(self.idx2word)
 
     def add_word(self, word: str) -> int:
-        """The id of `word`, which gets the next free one where it is new."""
+        """The id of `word`; a new word gets the next free id."""
         if word not in self.word2idx:
             self.word2idx[word] = len(self.idx2word)
             self.idx2word.append(word)
@@ -50,22 +50,24 @@ class Dictionary:
 class Corpus:
     """`train.txt` and `test.txt` of `base_dir` as lists of word ids, `train` and `test`; `dictionary` holds the words.
 
-    The files may also be called `ptb.train.txt` and `ptb.test.txt`. A line is its words (what whitespace separates) and
-    `<eos>`. The training text is read first, so that its words have the lower ids. With `max_lines`, so many lines of
-    each file are read.
+    The files may also be named `ptb.train.txt` and `ptb.test.txt`. Each line becomes its words, separated by whitespace,
+    and `<eos>`. The training text is read first, so its words have the lower ids. `max_lines` limits the number of lines
+    read from each file.
 
-    Raises FileNotFoundError where a file is missing, and ValueError where one is not UTF-8.
+    The text is the Penn Treebank (Marcus et al., 1993) as preprocessed by Mikolov et al. (2010).
+
+    Raises FileNotFoundError if a file is missing, ValueError if one is not UTF-8 or `max_lines` is negative.
     """
 
-    def __init__(self, base_dir: str | PathLike[str], max_lines: int | None = None):
+    def __init__(self, base_dir: Path, max_lines: int | None = None) -> None:
         if max_lines is not None:
             max_lines = check.integer("Corpus", "max_lines", max_lines, least=0)
         paths = [find_file("Corpus", base_dir, [name, f"ptb.{name}"], _SOURCE) for name in ("train.txt", "test.txt")]
         self.dictionary = Dictionary()
         self.train, self.test = (self.tokenize(path, max_lines) for path in paths)
 
-    def tokenize(self, path: str | PathLike[str], max_lines: int | None = None) -> list[int]:
-        """The ids of a text file's words, `<eos>` after each line; new words are added to the dictionary."""
+    def tokenize(self, path: Path, max_lines: int | None = None) -> list[int]:
+        """The word ids of a text file, with `<eos>` after each line. Adds new words to the dictionary."""
         try:
             with open(path, encoding="utf-8") as file:
                 lines = islice(file, max_lines)
@@ -75,15 +77,14 @@ class Corpus:
 
 
 def batchify(
-    data: Sequence[int] | np.ndarray, batch_size: int, device: BackendDevice | None = None, dtype: Any = None
-) -> np.ndarray:
-    """Ids (n,) -> (n // B, B) for a batch size of B: column j is the j-th stretch of consecutive ids.
+    data: Sequence[int] | HostArray, batch_size: int, device: Device | None = None, dtype: DTypeLike | None = None
+) -> HostArray:
+    """Split ids (n,) into B columns of consecutive ids, B = `batch_size`: (n // B, B).
 
-    What is left over at the end is dropped. The array is one of the host (a model needs a few rows at a time, which
-    `get_batch` puts on a device), whatever `device` is; its dtype is float32 unless another is given.
+    The n % B last ids are dropped. Returns a host array, float32 by default; `device` has no effect, since `get_batch`
+    moves the few rows that a model needs at a time.
 
-    Raises TypeError where the ids are no integers, and ValueError where there are fewer than columns or where the dtype
-    would round one.
+    Raises TypeError if the ids are not integers, and ValueError if there are fewer than B or if `dtype` would round one.
 
     >>> batchify([0, 1, 2, 3, 4, 5, 6], batch_size=2)
     array([[0., 3.],
@@ -111,14 +112,13 @@ def batchify(
 
 
 def get_batch(
-    batches: np.ndarray, i: int, bptt: int, device: BackendDevice | None = None, dtype: Any = None
+    batches: HostArray, i: int, bptt: int, device: Device | None = None, dtype: DTypeLike | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Inputs (T, B) and targets (T * B,) of T <= `bptt` steps: rows i .. i + T, and row by row the words that follow.
+    """Inputs (T, B), rows i to i + T of `batches` (n, B), and targets (T * B,), the next word of each, row by row.
 
-    T is smaller than `bptt` where the rows (n, B) of `batchify` end. The tensors require no gradient; their dtype is
-    float32 unless another is given.
+    T is `bptt`, or n - 1 - i if fewer rows follow row i. The tensors require no gradient and are float32 by default.
 
-    At the last row, which nothing follows, T is 0. Raises ValueError where `i` is no row.
+    Raises ValueError if `i` is not a row of `batches` or `bptt` is less than 1.
 
     >>> x, y = get_batch(batchify(range(7), batch_size=2), 1, bptt=35)
     >>> x.numpy().tolist(), y.numpy().tolist()

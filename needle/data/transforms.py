@@ -1,33 +1,40 @@
-"""Random transforms of one image, an ndarray H x W x C; they draw from NumPy's global generator (`np.random.seed`)."""
+"""Random transforms of one image, an array (H, W, C); they draw from NumPy's global generator (`np.random.seed`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from needle import check
+from needle.backend import HostArray
+
+__all__ = ["RandomCrop", "RandomFlipHorizontal"]
 
 
 class RandomFlipHorizontal:
-    """Mirror left and right with probability `p`: (H, W, C) -> (H, W, C). Draws one `np.random.rand()` per image."""
+    """Mirror an image left to right with probability `p`: (H, W, C) -> (H, W, C), a view, in the same dtype.
 
-    def __init__(self, p: float = 0.5):
+    Draws one `np.random.rand()` per image. Raises ValueError if `p` is outside of [0, 1] or the image has not 3 axes.
+    """
+
+    def __init__(self, p: float = 0.5) -> None:
         self.p = check.number("RandomFlipHorizontal", "p", p, least=0, most=1)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: HostArray) -> HostArray:
         _check_image("RandomFlipHorizontal", image)
         return image[:, ::-1] if np.random.rand() < self.p else image
 
 
 class RandomCrop:
-    """Shift by up to `padding` pixels along H and W, zeros moving in: (H, W, C) -> (H, W, C).
+    """Shift an image by up to `padding` pixels along H and W and fill with zeros: (H, W, C) -> (H, W, C), same dtype.
 
     Draws one `np.random.randint(low=-padding, high=padding + 1, size=2)` per image: the shift along H, then along W.
+    Raises ValueError if `padding` is negative or the image has not 3 axes.
     """
 
-    def __init__(self, padding: int = 3):
+    def __init__(self, padding: int = 3) -> None:
         self.padding = check.integer("RandomCrop", "padding", padding, least=0)
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
+    def __call__(self, image: HostArray) -> HostArray:
         height, width, channels = _check_image("RandomCrop", image)
         top, left = self.padding + np.random.randint(low=-self.padding, high=self.padding + 1, size=2)
         padded = np.zeros((height + 2 * self.padding, width + 2 * self.padding, channels), image.dtype)
@@ -35,8 +42,8 @@ class RandomCrop:
         return padded[top : top + height, left : left + width]
 
 
-def _check_image(op: str, image: np.ndarray) -> tuple[int, ...]:
-    """The shape of an image, which must be (H, W, C)."""
+def _check_image(op: str, image: HostArray) -> tuple[int, ...]:
+    """Check that an image has 3 axes, and return its shape (H, W, C)."""
     if np.ndim(image) != 3:
         raise ValueError(f"{op}: image must be H x W x C, but got shape {np.shape(image)}")
     return np.shape(image)

@@ -1,5 +1,5 @@
-"""Optimizers: they move parameters against their gradients."""
+"""Optimizers: SGD, Adam and AdamW move parameters against their gradients."""
 
-from needle.optim.optimizer import SGD, Adam, AdamW, Optimizer
-
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+from needle.optim.adam import *
+from needle.optim.optimizer import *
+from needle.optim.sgd import *

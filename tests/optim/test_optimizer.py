@@ -12,7 +12,7 @@ import torch
 from threadpoolctl import ThreadpoolController
 
 import needle as ndl
-from needle import nn, optim
+from needle import nn, optim, tuning
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
 
@@ -536,7 +536,7 @@ def test_a_parameter_that_comes_twice_is_updated_twice(make, device):
 def test_big_parameters_are_updated_by_stretches(make, shapes, monkeypatch):
     results = []
     for stretch, count in (1 << 40, 1), (1 << 16, 1), (1 << 16, 2):
-        monkeypatch.setattr(optim, "STRETCH", stretch)
+        monkeypatch.setattr(tuning, "STEP_CHUNK_ELEMENTS", stretch)
         with ThreadpoolController().limit(limits=count, user_api="blas"):
             results.append(stepped(lambda params: [make(params)], shapes, dtype="float32"))
     assert_same_bits(results[1], results[0])
