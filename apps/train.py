@@ -3,9 +3,9 @@
     python apps/train.py                                            # the digits that come with needle
     python apps/train.py --dataset fashion-mnist --data FOLDER      # the four IDX files, plain or gzipped
 
-Prints one line per epoch: mean loss and accuracy while training, accuracy on the test set, and images per second. With
---out these figures also go to metrics.csv, which apps/plot_run.py draws. The same seed gives the same numbers on the
-same machine.
+Prints one line per epoch: mean loss and accuracy while training, accuracy on the test set, and images per second; with
+--out these figures also go to metrics.csv. The same seed gives the same numbers on the same machine. plot_run.py draws
+such a run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ def load(name: str, folder: Path | None) -> tuple[Dataset, Dataset]:
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
-    options = parse(arguments)
+    _, rows = run(parse(arguments))
+    return rows
+
+
+def run(options: argparse.Namespace) -> tuple[TinyCNN, list[Row]]:
+    """Train as the options say; returns the model and one row of figures per epoch."""
     metrics = Metrics(COLUMNS, LINE)
     with cli.interruptible(metrics.rows, options.epochs):
         with cli.user_errors("train"):
@@ -50,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         test = Images(DataLoader(test_set, 256, prefetch=2, device=device))
         print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {side}x{side}")
         print(f"TinyCNN with {cli.count_parameters(model):,} parameters on {device}", flush=True)
-        return fit(model, train, test, nn.CrossEntropyLoss(), optimizer, metrics, options.epochs)
+        fit(model, train, test, nn.CrossEntropyLoss(), optimizer, metrics, options.epochs)
+    return model, metrics.rows
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
