@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class ResidualBlock(nn.Sequential):
     """relu(x + F(x)), where F has `hidden_dim` hidden features: (N, dim) -> (N, dim)."""
 
     def __init__(
-        self, dim: int, hidden_dim: int, norm: type[nn.Module] = nn.BatchNorm1d, drop_prob: float = 0.1
+        self, dim: int, hidden_dim: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d, drop_prob: float = 0.1
     ) -> None:
         body = nn.Sequential(
             nn.Linear(dim, hidden_dim),
@@ -44,7 +44,7 @@ class MLPResNet(nn.Sequential):
         hidden_dim: int = 100,
         num_blocks: int = 3,
         num_classes: int = 10,
-        norm: type[nn.Module] = nn.BatchNorm1d,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
         drop_prob: float = 0.1,
     ) -> None:
         super().__init__(
@@ -56,7 +56,7 @@ class MLPResNet(nn.Sequential):
 
 
 def epoch(
-    dataloader: Iterable[tuple[ndl.Tensor, ndl.Tensor]], model: nn.Module, opt: ndl.optim.Optimizer | None = None
+    dataloader: Iterable[tuple[ndl.Tensor, ...]], model: nn.Module, opt: ndl.optim.Optimizer | None = None
 ) -> tuple[float, float]:
     """One pass over batches of images, which the model receives flattened: (error rate, mean loss).
 
@@ -70,7 +70,7 @@ def epoch(
 def train_mnist(
     batch_size: int = 100,
     epochs: int = 10,
-    optimizer: type[ndl.optim.Optimizer] = ndl.optim.Adam,
+    optimizer: Callable[..., ndl.optim.Optimizer] = ndl.optim.Adam,
     lr: float = 0.001,
     weight_decay: float = 0.001,
     hidden_dim: int = 100,

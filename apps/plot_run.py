@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -23,7 +24,7 @@ from needle import nn
 from needle.data import DataLoader
 from training import Row
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -47,14 +48,14 @@ def draw_curves(axes: Axes, rows: Sequence[Row], names: tuple[str, str], title: 
         axes.plot(epochs, [row[name] for row in rows], color=color, marker="o", markersize=3.5, label=label)
     axes.set_title(title)
     axes.set_xlabel("epoch")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False)
 
 
 def hardest(model: nn.Module, loader: DataLoader) -> list[tuple[np.ndarray, int, int, float]]:
     """The least certain predictions: (image (H, W), prediction, label, probability of the prediction) of each."""
     model.eval()
-    predictions = []
+    predictions: list[tuple[np.ndarray, int, int, float]] = []
     with ndl.no_grad():
         for images, labels in loader:
             probabilities = ndl.exp(ndl.logsoftmax(model(images))).numpy()
@@ -79,7 +80,7 @@ def draw(rows: Sequence[Row], examples: Sequence[tuple[np.ndarray, int, int, flo
     """The picture of a run, with some images of its test set."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(8, 4.3), layout="constrained")
-        curves, strip = figure.subfigures(2, 1, height_ratios=[3, 1.25], hspace=0.04)
+        curves, strip = figure.subfigures(2, 1, height_ratios=[3, 1.25], hspace=0.04, squeeze=False)[:, 0]
         left, right = curves.subplots(1, 2)
         draw_curves(left, rows, ("loss", "test_loss"), "Loss")
         left.set_yscale("log")
@@ -102,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options, others = parser.parse_known_args(arguments)
     training = train.parse(others)
     model, rows = train.run(training)
-    _, test_set = train.load(training.dataset, training.data)
+    _, test_set = train.load(training.data)
     examples = hardest(model, DataLoader(test_set, 256, device=next(iter(model.parameters())).device))
     options.picture.parent.mkdir(parents=True, exist_ok=True)
     draw(rows, examples).savefig(options.picture, dpi=150, metadata={"Software": None}, pil_kwargs={"optimize": True})

@@ -36,7 +36,7 @@ __all__ = [  # what a star import brings: the course's names
 ]
 
 SEED = 4  # the course's loops seed NumPy's global generator with it
-Batches = Iterable[tuple[ndl.Tensor, ndl.Tensor]]
+Batches = Iterable[tuple[ndl.Tensor, ...]]  # images and labels
 
 
 # ---- a two-layer network ---------------------------------------------------------------------------------------------
@@ -107,10 +107,10 @@ def train_cifar10(
     model: nn.Module,
     dataloader: Batches,
     n_epochs: int = 1,
-    optimizer: type[ndl.optim.Optimizer] = ndl.optim.Adam,
+    optimizer: Callable[..., ndl.optim.Optimizer] = ndl.optim.Adam,
     lr: float = 0.001,
     weight_decay: float = 0.001,
-    loss_fn: type[nn.Module] = nn.SoftmaxLoss,
+    loss_fn: Callable[[], nn.Module] = nn.SoftmaxLoss,
 ) -> tuple[float, float]:
     """Train `model` on batches of images and labels: (accuracy, mean loss) of the last epoch."""
     np.random.seed(SEED)
@@ -119,7 +119,7 @@ def train_cifar10(
 
 
 def evaluate_cifar10(
-    model: nn.Module, dataloader: Batches, loss_fn: type[nn.Module] = nn.SoftmaxLoss
+    model: nn.Module, dataloader: Batches, loss_fn: Callable[[], nn.Module] = nn.SoftmaxLoss
 ) -> tuple[float, float]:
     """(accuracy, mean loss) of `model` on batches of images and labels."""
     return epoch_general_cifar10(dataloader, model, loss_fn())
@@ -148,10 +148,10 @@ def train_ptb(
     data: np.ndarray,
     seq_len: int = 40,
     n_epochs: int = 1,
-    optimizer: type[ndl.optim.Optimizer] = ndl.optim.SGD,
+    optimizer: Callable[..., ndl.optim.Optimizer] = ndl.optim.SGD,
     lr: float = 4.0,
     weight_decay: float = 0.0,
-    loss_fn: type[nn.Module] = nn.SoftmaxLoss,
+    loss_fn: Callable[[], nn.Module] = nn.SoftmaxLoss,
     clip: float | None = None,
     device: Any = None,
     dtype: str = "float32",
@@ -171,7 +171,7 @@ def evaluate_ptb(
     model: nn.Module,
     data: np.ndarray,
     seq_len: int = 40,
-    loss_fn: type[nn.Module] = nn.SoftmaxLoss,
+    loss_fn: Callable[[], nn.Module] = nn.SoftmaxLoss,
     device: Any = None,
     dtype: str = "float32",
 ) -> tuple[float, float]:

@@ -27,9 +27,9 @@ LINE = (
 )
 
 
-def load(name: str, folder: Path | None) -> tuple[Dataset, Dataset]:
-    """The training set and the test set."""
-    if name == "digits":
+def load(folder: Path | None) -> tuple[Dataset, Dataset]:
+    """The training set and the test set: the IDX files of `folder`, or the digits if it is None."""
+    if folder is None:
         return DigitsDataset(train=True), DigitsDataset(train=False)
     return IDXDataset(folder, train=True), IDXDataset(folder, train=False)
 
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> tuple[TinyCNN, list[Row]]:
     with cli.interruptible(metrics.rows, options.epochs):
         with cli.user_errors("train"):
             device = cli.start(options.seed, options.device)
-            train_set, test_set = load(options.dataset, options.data)
+            train_set, test_set = load(options.data)
             side = train_set[0][0].shape[-1]
             model = TinyCNN(side, device=device)
             optimizer = optim.Adam(model.parameters(), lr=options.lr)

@@ -13,6 +13,7 @@ import argparse
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import cli
 import synthetic
@@ -21,6 +22,7 @@ from needle import nn
 from needle.data import CIFAR10Dataset, DataLoader, RandomCrop, RandomFlipHorizontal
 from training import Images, Metrics, Row, fit
 
+Transform = Callable[..., Any]
 RATES = {"adam": 0.001, "adamw": 0.001, "sgd": 0.1}
 COLUMNS = ("epoch", "loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second")
 LINE = (
@@ -29,7 +31,7 @@ LINE = (
 )
 
 
-def load(folder: Path | None, transforms: Sequence[Callable]) -> tuple[CIFAR10Dataset, CIFAR10Dataset, str]:
+def load(folder: Path | None, transforms: Sequence[Transform]) -> tuple[CIFAR10Dataset, CIFAR10Dataset, str]:
     """The training set, the test set and their name: from `folder`, or synthetic data if it is None."""
     if folder is None:
         with tempfile.TemporaryDirectory() as temporary:
@@ -47,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     with cli.interruptible(metrics.rows, options.epochs):
         with cli.user_errors("train_cifar10"):
             device = cli.start(options.seed, options.device)
-            transforms = [RandomFlipHorizontal(), RandomCrop(4)] if options.augment else []
+            transforms: list[Transform] = [RandomFlipHorizontal(), RandomCrop(4)] if options.augment else []
             train_set, test_set, name = load(options.data, transforms)
             model = ResNet9(device=device)
             optimizer = cli.make_optimizer(model, options)

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 Shape = tuple[int, ...]
 
@@ -127,12 +128,12 @@ class Net:
         return replace(self, shape=(self.shape[0], *(n // 8 * 4 for n in self.shape[1:])), batch=min(self.batch, 8))
 
 
-def conv_norm(out: int, kernel: int, stride: int = 1, **options: int) -> tuple[Layer, ...]:
+def conv_norm(out: int, kernel: int, stride: int = 1, **options: Any) -> tuple[Layer, ...]:
     """A convolution that keeps the size (at stride 1), batch norm and ReLU."""
     return conv(out, kernel, stride, padding=kernel // 2, **options), norm, relu
 
 
-MOMENTUM = {"optimizer": "SGD", "options": {"lr": 0.001, "momentum": 0.9}}
+MOMENTUM: dict[str, Any] = {"optimizer": "SGD", "options": {"lr": 0.001, "momentum": 0.9}}
 NETS = {
     "lenet": Net(
         (1, 28, 28), 64,
@@ -184,12 +185,16 @@ class Work:
     """What one run of a row does; times are divided by `per`."""
 
     per = 1
-    products = 0  # multiplications of a matrix product, per run
     runs = 1  # number of runs that the proof compares
+
+    @property
+    def products(self) -> int:
+        """The multiplications of a matrix product, per run; 0 for other work."""
+        return 0
 
     def small(self) -> Work:
         """The same work at a tiny size."""
-        return replace(self, net=self.net.small())
+        return self
 
 
 @dataclass(frozen=True)
@@ -199,12 +204,18 @@ class Training(Work):
     net: Net
     runs = 5
 
+    def small(self) -> Work:
+        return replace(self, net=self.net.small())
+
 
 @dataclass(frozen=True)
 class Inference(Work):
     """Forward under no_grad."""
 
     net: Net
+
+    def small(self) -> Work:
+        return replace(self, net=self.net.small())
 
 
 @dataclass(frozen=True)
@@ -260,9 +271,6 @@ class Chain(Work):
 @dataclass(frozen=True)
 class Import(Work):
     """The import of the library in a fresh process."""
-
-    def small(self) -> Work:
-        return self
 
 
 GRADIENTS = {"conv": ("input gradient", "weight gradient"), "batch_norm": ("gradients",), "relu": ("input gradient",)}

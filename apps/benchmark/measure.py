@@ -101,9 +101,7 @@ def takes_part(name: str, case: str) -> bool:
     return name.startswith("needle") or case in RIVALS[name]
 
 
-def start(
-    cases: Sequence[str], threads: int, options: argparse.Namespace
-) -> tuple[dict[str, Worker | Importer], list[str]]:
+def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     """Start the libraries of some cases: processes by the names that tables give them, and what is not installed."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     pinned = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": path}
@@ -112,7 +110,7 @@ def start(
     if pinned != native:
         libraries = {"needle (pinned)": ("needle", pinned), "needle (native)": ("needle", native)}
     libraries |= {name: (name, native) for name in options.rivals if any(takes_part(name, case) for case in cases)}
-    kind = Importer if cases == ["import"] else Worker
+    kind: Any = Importer if cases == ["import"] else Worker
     started = {name: kind(library, options, environment) for name, (library, environment) in libraries.items()}
     for process in started.values():
         process.start()

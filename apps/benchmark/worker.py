@@ -53,12 +53,12 @@ def training(lib: Library, work: cases.Training) -> Callable[[], float]:
     net = work.net
     model, parameters = lib.network(net.layers, net.shape, weights(net))
     loss_fn, optimizer = lib.loss(net.loss), lib.optimizer(net.optimizer, parameters, net.options)
-    batches = []
+    examples = []
     for seed in range(8):
         x = normal(seed, net.batch, *net.shape)
         target = labels(seed, net.batch) if net.loss == "cross_entropy" else x
-        batches.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
-    batches = itertools.cycle(batches)
+        examples.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
+    batches = itertools.cycle(examples)
 
     def step():
         x, target = next(batches)
@@ -91,7 +91,8 @@ def single(lib: Library, work: cases.LayerWork) -> Callable[[], Any]:
     (layer,), shape, arrays = net.layers, net.shape, weights(net)
     x, out_grad = normal(100, net.batch, *shape), normal(101, net.batch, *layer.output(shape))
     if isinstance(lib, Loops):
-        return lambda: lib.convolve(x, *arrays, layer.padding, out_grad, work.part)
+        weight, bias = arrays
+        return lambda: lib.convolve(x, weight, bias, layer.padding, out_grad, work.part)
     if layer.kind == "cross_entropy":
         loss_fn, target, parameters = lib.loss(layer.kind), lib.tensor(labels(0, net.batch)), []
         x, out_grad, model = lib.tensor(x), lib.tensor(np.float32(1)), lambda x: loss_fn(x, target)
