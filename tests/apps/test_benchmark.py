@@ -35,10 +35,10 @@ def run(out, *arguments, path=(), **variables):
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_times_both_and_writes_what_it_prints(tmp_path):
+def test_it_times_all_libraries_and_writes_the_report_that_it_prints(tmp_path):
     document = tmp_path / "performance.md"
     document.write_text(PLACE, "utf-8")
-    names = ["conv1d", "depthwise", "ops", "overhead", "loops", "growth", "import"]
+    names = ["conv1d", "depthwise", "ops", "overhead", "loops", "growth"]
     text = run(tmp_path / "out", "--cases", *names, "--write", document, "--cpu-time")
     assert "medians of 2 rounds, CPU time" in text
     assert text == (tmp_path / "out" / "benchmark.md").read_text("utf-8")
@@ -73,11 +73,26 @@ def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
         assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", part)
 
 
+def test_an_import_is_timed_in_fresh_processes(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.05)", "utf-8")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name", "utf-8")
+    options, environment = SimpleNamespace(clock="perf_counter"), os.environ | {"PYTHONPATH": str(tmp_path)}
+    importer = measure.Importer("slow", options, environment)
+    importer.start()
+    assert importer.about == "import slow"
+    assert all(0.05 < importer.ask("import", "import", 1, 1) < 5 for _ in range(2))
+    missing = measure.Importer("nothing_of_this_name", options, environment)
+    missing.start()
+    assert missing.about is None
+    with pytest.raises(SystemExit, match=r"^benchmark: import broken fails:\n(.*\n)*ModuleNotFoundError"):
+        measure.Importer("broken", options, environment).start()
+
+
 # ---- the proof -------------------------------------------------------------------------------------------------------
 
 
 class Same:
-    """A rival that computes 1, or something else in the last run."""
+    """A library that computes 1, or something else in the last run."""
 
     def __init__(self, value=1.0):
         self.value = value
@@ -88,7 +103,7 @@ class Same:
 
 @pytest.mark.parametrize("name", ["needle", "torch", "loops"])
 @pytest.mark.parametrize("value", [1.001, float("nan")])
-def test_what_is_not_the_same_work_is_not_timed(name, value):
+def test_different_work_is_not_timed(name, value):
     rivals = {"needle": Same(), "torch": Same(), "loops": Same()}
     measure.prove(rivals, "lenet", "training step", 5)
     with pytest.raises(SystemExit, match=r"lenet, training step of \w+ is off by"):
@@ -96,7 +111,7 @@ def test_what_is_not_the_same_work_is_not_timed(name, value):
 
 
 class Altered(Needle):
-    """needle with a learning rate that is off by a thousandth."""
+    """needle with a learning rate that is 0.1 % too high."""
 
     def optimizer(self, name, parameters, options):
         return super().optimizer(name, parameters, options | {"lr": options["lr"] * 1.001})
@@ -129,7 +144,7 @@ def test_a_gradient_of_another_layer_is_refused():
 
 
 class Recorded:
-    """A rival whose turns take what a list says; `calls` holds who was asked and for how many runs."""
+    """A library whose turns take the listed times; `calls` records each request with its numbers of runs."""
 
     def __init__(self, name, times, calls):
         self.name, self.times, self.calls = name, iter(times), calls
@@ -146,7 +161,7 @@ def test_the_rivals_take_turns_and_warm_up():
     assert calls == [("a", 1, 3), ("b", 1, 3), *[("a", 3, 6), ("b", 3, 6)] * 2]
 
 
-def test_the_time_of_a_turn_is_the_median_of_what_follows_the_warm_up():
+def test_the_time_of_a_turn_is_the_median_after_the_warm_up():
     ticks = iter(np.cumsum([0, 99, 0, 3, 0, 1, 0, 2]))
     calls = []
     assert worker.answer(None, lambda: calls.append(1), lambda: next(ticks), 1, 3) == 2
@@ -158,7 +173,7 @@ def test_a_ratio_is_the_median_over_the_rounds():
     assert report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 2.0, "high": 4.0}}
 
 
-def test_beside_torch_stands_every_needle_beside_the_others_the_native_one():
+def test_torch_is_compared_with_every_needle_and_others_with_the_native_one():
     seconds = {name: [1.0] for name in ("needle (pinned)", "needle (native)", "torch", "mygrad")}
     assert list(report.ratios(seconds)) == [
         "needle (pinned) / torch", "needle (native) / torch", "needle (native) / mygrad"
@@ -177,7 +192,7 @@ def row(case, name, products=0, **seconds):
     return entry | {"ratios": report.ratios(seconds)}
 
 
-def test_the_table_gives_medians_and_the_range_of_the_ratio():
+def test_the_table_has_medians_and_the_range_of_the_ratio():
     rows = [row("lenet", "step", needle=[2e-3, 4e-3, 6e-3], torch=[1e-3, 1e-3, 2e-3]), row("x", "y", needle=[25e-6])]
     assert cells(report.times(rows)) == [
         ["", "needle", "torch", "needle / torch"], [":--", "--:", "--:", "--:"],
@@ -185,7 +200,7 @@ def test_the_table_gives_medians_and_the_range_of_the_ratio():
     ]  # fmt: skip
 
 
-def test_the_share_of_sgemm_is_of_multiplications_in_time():
+def test_the_share_of_sgemm_compares_multiplications_per_second():
     rows = [row("ops", "lenet: conv, forward", 600, needle=[1.0, 2.0, 3.0]), row("ops", "relu, forward", needle=[1.0])]
     rows.append(row("ops", "lenet: conv, weight gradient", 600, needle=[1.0]))
     assert cells(report.shares(rows, 1000))[2:] == [["lenet: conv", "30%, –, 60%"]]
@@ -210,7 +225,7 @@ def test_durations_have_three_digits(seconds, text):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_shapes_and_parameters_are_those_of_torch(name):
+def test_shapes_and_parameters_are_like_torch_s(name):
     net = NETS[name]
     model, parameters = Torch().network(net.layers, net.shape, worker.weights(net))
     before = [layer for layer, _ in steps(net.layers, net.shape)]
@@ -254,7 +269,7 @@ def test_the_course_model_has_its_number_of_parameters():
         (["--cases", "alexnet"], "argument --cases: invalid choice: 'alexnet'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments, message, capsys, monkeypatch):
+def test_impossible_options_are_refused(arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert message in error_of(program, capsys, *arguments)[-1]
 

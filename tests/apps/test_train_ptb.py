@@ -66,7 +66,7 @@ def test_a_folder_is_read_and_the_numbers_are_those_of_the_loops(capsys, tmp_pat
     corpus = Corpus(folder)
     model = LanguageModel(64, 5, 128)
     optimizer, loss_fn = optim.SGD(model.parameters(), lr=4.0), nn.SoftmaxLoss()
-    data = batchify(corpus.train, 4)  # 13 rows: stretches of 5, 5 and 2
+    data = batchify(corpus.train, 4)  # 13 rows: batches of 5, 5 and 2
     losses, h = [], None
     for start in (0, 5, 10):
         x, y = get_batch(data, start, 5)
@@ -81,7 +81,7 @@ def test_a_folder_is_read_and_the_numbers_are_those_of_the_loops(capsys, tmp_pat
     (row,) = rows
     assert len(losses) == 12 * 4
     assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
-    x, y = get_batch(batchify(corpus.test, 4), 0, 12)  # in one stretch: without steps they make no difference
+    x, y = get_batch(batchify(corpus.test, 4), 0, 12)  # one batch: without steps the cuts do not matter
     logits, _ = model(x)
     assert row["test_loss"] == pytest.approx(loss_fn(logits, y).item(), rel=1e-5)
     assert row["test_accuracy"] == np.mean(logits.numpy().argmax(1) == y.numpy())
