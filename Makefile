@@ -24,7 +24,7 @@ lint: .venv/.has-lint ## check style and types
 check: lint test ## style, types and tests: what a change must pass
 
 bench: .venv/.has-bench ## measure speed; ARGS are the benchmark's
-	$(RUN) apps/benchmark.py $(ARGS)
+	$(RUN) -m apps.benchmark $(ARGS)
 
 clean: ## remove .venv, caches, build products and runs/
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist runs *.egg-info

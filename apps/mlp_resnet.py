@@ -1,23 +1,30 @@
-"""The course's residual network of linear maps, and its training on MNIST."""
+"""The course's residual network of linear layers, and its training on MNIST."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 import needle as ndl
 from needle import nn
 
-if __package__:  # imported as apps.mlp_resnet; otherwise the folder apps is on sys.path
-    from apps.simple_ml import SEED, epoch_general_cifar10, last_epoch
-else:
+if __package__:  # imported as apps.mlp_resnet
+    from .simple_ml import SEED, epoch_general_cifar10, last_epoch
+else:  # imported as mlp_resnet, as the course's tests do: this folder is on sys.path
     from simple_ml import SEED, epoch_general_cifar10, last_epoch
 
 __all__ = ["MLPResNet", "ResidualBlock", "epoch", "ndl", "nn", "np", "train_mnist"]
 
 
 class ResidualBlock(nn.Sequential):
-    """relu(x + F(x)), where F goes through `hidden_dim` features: (N, dim) -> (N, dim)."""
+    """relu(x + F(x)), where F has `hidden_dim` hidden features: (N, dim) -> (N, dim)."""
 
-    def __init__(self, dim, hidden_dim, norm=nn.BatchNorm1d, drop_prob=0.1):
-        through = nn.Sequential(
+    def __init__(
+        self, dim: int, hidden_dim: int, norm: Callable[[int], nn.Module] = nn.BatchNorm1d, drop_prob: float = 0.1
+    ) -> None:
+        body = nn.Sequential(
             nn.Linear(dim, hidden_dim),
             norm(hidden_dim),
             nn.ReLU(),
@@ -25,13 +32,21 @@ class ResidualBlock(nn.Sequential):
             nn.Linear(hidden_dim, dim),
             norm(dim),
         )
-        super().__init__(nn.Residual(through), nn.ReLU())
+        super().__init__(nn.Residual(body), nn.ReLU())
 
 
 class MLPResNet(nn.Sequential):
-    """A linear map, `num_blocks` residual blocks and a linear map: (N, dim) -> (N, num_classes)."""
+    """A linear layer, `num_blocks` residual blocks and a linear layer: (N, dim) -> (N, num_classes)."""
 
-    def __init__(self, dim, hidden_dim=100, num_blocks=3, num_classes=10, norm=nn.BatchNorm1d, drop_prob=0.1):
+    def __init__(
+        self,
+        dim: int,
+        hidden_dim: int = 100,
+        num_blocks: int = 3,
+        num_classes: int = 10,
+        norm: Callable[[int], nn.Module] = nn.BatchNorm1d,
+        drop_prob: float = 0.1,
+    ) -> None:
         super().__init__(
             nn.Linear(dim, hidden_dim),
             nn.ReLU(),
@@ -40,28 +55,30 @@ class MLPResNet(nn.Sequential):
         )
 
 
-def epoch(dataloader, model, opt=None):
-    """One pass over a loader of images, which the model sees flat: (error rate, mean loss).
+def epoch(
+    dataloader: Iterable[tuple[ndl.Tensor, ...]], model: nn.Module, opt: ndl.optim.Optimizer | None = None
+) -> tuple[float, float]:
+    """One pass over batches of images, which the model receives flattened: (error rate, mean loss).
 
-    With `opt` in training mode and a step for each batch, without in evaluation mode. NumPy's global generator starts
-    at the same seed, so that a shuffling loader gives the same order in every epoch.
+    With `opt` in training mode and a step per batch, without it in evaluation mode. Seeds NumPy's global generator, so
+    a shuffling loader repeats the same order in every epoch.
     """
     accuracy, loss = epoch_general_cifar10(dataloader, nn.Sequential(nn.Flatten(), model), nn.SoftmaxLoss(), opt)
     return 1 - accuracy, loss
 
 
 def train_mnist(
-    batch_size=100,
-    epochs=10,
-    optimizer=ndl.optim.Adam,
-    lr=0.001,
-    weight_decay=0.001,
-    hidden_dim=100,
-    data_dir="data",
-):
+    batch_size: int = 100,
+    epochs: int = 10,
+    optimizer: Callable[..., ndl.optim.Optimizer] = ndl.optim.Adam,
+    lr: float = 0.001,
+    weight_decay: float = 0.001,
+    hidden_dim: int = 100,
+    data_dir: str | os.PathLike[str] = "data",
+) -> tuple[float, float, float, float]:
     """Train MLPResNet(784, hidden_dim) on MNIST: (train error, train loss, test error, test loss) of the last epoch.
 
-    `optimizer` is a class; `data_dir` holds the four IDX files, gzipped or plain.
+    `data_dir` holds the four IDX files, gzipped or plain.
     """
     np.random.seed(SEED)
     train_set, test_set = (ndl.data.MNISTDataset(*ndl.data.idx_files(data_dir, train=train)) for train in (True, False))

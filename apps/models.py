@@ -1,24 +1,59 @@
-"""The course's models: ResNet9 for images of 32x32 in colour, and language models over words."""
+"""The networks of the apps: a small CNN for digits, the course's ResNet9 for images, and its language models.
+
+The networks of the benchmark are in `benchmark/cases.py`: data from which each library builds its own twin.
+"""
+
+from __future__ import annotations
 
 import numpy as np
 
 import needle as ndl
 from needle import nn
 
-__all__ = ["LanguageModel", "ResNet9", "ndl", "nn", "np"]
+__all__ = ["LanguageModel", "ResNet9", "TinyCNN", "ndl", "nn", "np"]
+
+State = ndl.Tensor | tuple[ndl.Tensor, ndl.Tensor]
+
+
+class TinyCNN(nn.Module):
+    """Three convolutions and a linear layer for square grey images: (N, 1, side, side) -> (N, classes)."""
+
+    def __init__(
+        self, side: int, classes: int = 10, device: ndl.BackendDevice | None = None, dtype: str = "float32"
+    ) -> None:
+        super().__init__()
+        options = {"device": device, "dtype": dtype}
+        self.features = nn.Sequential(
+            nn.Conv2d(1, 16, 3, padding=1, **options),
+            nn.BatchNorm2d(16, **options),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, 3, padding=1, **options),
+            nn.BatchNorm2d(32, **options),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(32, 64, 3, padding=1, **options),
+            nn.BatchNorm2d(64, **options),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+        )
+        self.classify = nn.Linear(64 * (side // 4) ** 2, classes, **options)
+
+    def forward(self, x: ndl.Tensor) -> ndl.Tensor:
+        return self.classify(self.features(x))
 
 
 class ResNet9(nn.Sequential):
-    """Eight convolutions with two residual pairs among them, then two linear maps: (N, 3, 32, 32) -> (N, 10)."""
+    """Eight convolutions, four of them in two residual pairs, and two linear layers: (N, 3, 32, 32) -> (N, 10)."""
 
-    def __init__(self, device=None, dtype="float32"):
+    def __init__(self, device: ndl.BackendDevice | None = None, dtype: str = "float32") -> None:
         options = {"device": device, "dtype": dtype}
 
-        def conv_bn(channels, out_channels, kernel_size, stride):
+        def conv_bn(channels: int, out_channels: int, kernel_size: int, stride: int) -> nn.Module:
             convolution = nn.Conv(channels, out_channels, kernel_size, stride, **options)
             return nn.Sequential(convolution, nn.BatchNorm2d(out_channels, **options), nn.ReLU())
 
-        def pair(channels):
+        def pair(channels: int) -> nn.Module:
             return nn.Residual(nn.Sequential(conv_bn(channels, channels, 3, 1), conv_bn(channels, channels, 3, 1)))
 
         super().__init__(
@@ -36,23 +71,23 @@ class ResNet9(nn.Sequential):
 
 
 class LanguageModel(nn.Module):
-    """An embedding of words, a sequence model, and a linear map: words (T, B) -> logits of the next (T·B, output_size).
+    """An embedding, a sequence model and a linear layer: words (T, B) -> logits of the next word (T·B, output_size).
 
-    `seq_model` is "rnn", "lstm" or "transformer"; the last is for stretches of up to `seq_len` words, and keeps to
-    `embedding_size` where the others go over to `hidden_size`.
+    `seq_model` is "rnn", "lstm" or "transformer". The transformer takes at most `seq_len` words at a time; its features
+    stay `embedding_size` wide, where the recurrent models have `hidden_size`.
     """
 
     def __init__(
         self,
-        embedding_size,
-        output_size,
-        hidden_size,
-        num_layers=1,
-        seq_model="rnn",
-        seq_len=40,
-        device=None,
-        dtype="float32",
-    ):
+        embedding_size: int,
+        output_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        seq_model: str = "rnn",
+        seq_len: int = 40,
+        device: ndl.BackendDevice | None = None,
+        dtype: str = "float32",
+    ) -> None:
         super().__init__()
         if seq_model not in ("rnn", "lstm", "transformer"):
             raise ValueError(
@@ -68,10 +103,10 @@ class LanguageModel(nn.Module):
         features = embedding_size if seq_model == "transformer" else hidden_size
         self.linear = nn.Linear(features, output_size, **options)
 
-    def forward(self, x, h=None):
-        """Words (T, B) and the state, None at first: the logits (T·B, output_size) and the next state.
+    def forward(self, x: ndl.Tensor, h: State | None = None) -> tuple[ndl.Tensor, State]:
+        """Words (T, B) and the state, None at first -> logits (T·B, output_size) and the next state.
 
-        The state is a tensor (L, B, hidden_size), for "lstm" a tuple of two.
+        The state is a tensor (L, B, hidden_size); an LSTM has a tuple of two.
         """
         y, h = self.sequence(self.embedding(x), h)
         length, batch, features = y.shape

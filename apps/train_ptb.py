@@ -1,10 +1,10 @@
 """Train a language model on the Penn Treebank, the course's training of a sequence model.
 
     python apps/train_ptb.py --data FOLDER --model lstm      # train.txt and test.txt
-    python apps/train_ptb.py                                 # a small stand-in, written and read in the same format
+    python apps/train_ptb.py                                 # small synthetic data, written and read in the same format
 
-One line an epoch: mean loss, perplexity (its exponential) and accuracy while training, then on the test text, and words
-per second. The same seed gives the same numbers on the same machine.
+Prints one line per epoch: mean loss, perplexity (its exponential) and accuracy while training, then on the test text,
+and words per second. The same seed gives the same numbers on the same machine.
 """
 
 from __future__ import annotations
@@ -12,129 +12,100 @@ from __future__ import annotations
 import argparse
 import math
 import tempfile
-import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+import cli
+import synthetic
+from models import LanguageModel
 from needle import nn
 from needle.data import Corpus, batchify
+from training import Metrics, Row, Text, fit
 
-if __package__:  # imported as apps.train_ptb; otherwise the folder apps is on sys.path
-    from apps import training
-    from apps.models import LanguageModel
-    from apps.simple_ml import pass_over, word_outputs
-else:
-    import training
-    from models import LanguageModel
-    from simple_ml import pass_over, word_outputs
-
-LR = {"adam": 0.003, "adamw": 0.003, "sgd": 4.0}
+RATES = {"adam": 0.003, "adamw": 0.003, "sgd": 4.0}
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "transformer": "transformer"}
-SUBJECTS = {
-    "the": ["bank", "market", "company"],
-    "many": ["banks", "markets", "companies"],
-}
-VERBS = {
-    "the": ["buys", "sells", "watches"],
-    "many": ["buy", "sell", "watch"],
-}
-OBJECTS = ["shares", "bonds", "goods", "nothing"]
+COLUMNS = (
+    "epoch", "loss", "train_perplexity", "train_accuracy", "test_loss", "test_perplexity", "test_accuracy",
+    "words_per_second",
+)  # fmt: skip
+LINE = (
+    "epoch {epoch:2}: loss {loss:.4f}, train perplexity {train_perplexity:.2f}, train accuracy {train_accuracy:.2%}, "
+    "test loss {test_loss:.4f}, test perplexity {test_perplexity:.2f}, test accuracy {test_accuracy:.2%}, "
+    "{words_per_second:,.0f} words/s"
+)
 
 
-def write_stand_in(folder):
-    """`train.txt` and `test.txt` in the treebank's form: sentences in which the verb goes with the number.
+class TextMetrics(Metrics):
+    """Metrics that add the perplexities of the two losses."""
 
-    There are 2·3·3·4 sentences of 5 words (the end of the line is one), so that no perplexity is below 72^(1/5) = 2.35,
-    but by learning sentences by heart.
-    """
-    draw = np.random.default_rng(0)
-    for name, count in (("train.txt", 600), ("test.txt", 150)):
-        lines = []
-        for number in draw.choice(list(SUBJECTS), count):
-            words = (draw.choice(choices) for choices in (SUBJECTS[number], VERBS[number], OBJECTS))
-            lines.append(f" {number} {' '.join(words)} \n")
-        (Path(folder) / name).write_text("".join(lines), "utf-8")
+    def add(self, figures: Row) -> None:
+        train, test = perplexity(figures["loss"]), perplexity(figures["test_loss"])
+        super().add(figures | {"train_perplexity": train, "test_perplexity": test})
 
 
-def load(folder, max_lines):
-    """The corpus, and what it is: of a folder, or without one of the stand-in."""
-    if folder is None:
-        with tempfile.TemporaryDirectory() as made:
-            write_stand_in(made)
-            corpus, _ = load(made, max_lines)
-            return corpus, "synthetic stand-in for the Penn Treebank (--data FOLDER reads the real one)"
-    return Corpus(folder, max_lines), "Penn Treebank"
-
-
-def perplexity(loss):
-    """exp(loss): among how many equally likely words the model would be as unsure."""
+def perplexity(loss: float) -> float:
+    """exp(loss): the number of equally likely words that leave a model as uncertain."""
     return math.exp(loss) if not loss > 700 else math.inf
 
 
-def main(arguments=None):
-    """Run the script; returns the rows that it measured."""
+def load(folder: Path | None, max_lines: int | None) -> tuple[Corpus, str]:
+    """The corpus and its name: from `folder`, or synthetic data if it is None."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as temporary:
+            synthetic.write_ptb(Path(temporary))
+            corpus, _ = load(Path(temporary), max_lines)
+        return corpus, "synthetic stand-in for the Penn Treebank (--data FOLDER reads the real one)"
+    return Corpus(folder, max_lines), "Penn Treebank"
+
+
+def batches(corpus: Corpus, options: argparse.Namespace, device: object) -> tuple[Text, Text]:
+    """The training and the test text in columns; raises ValueError if a column would have no next word."""
+    least = 2 * options.batch_size
+    for name, ids in (("train.txt", corpus.train), ("test.txt", corpus.test)):
+        if len(ids) < least:
+            raise ValueError(
+                f"--batch-size {options.batch_size} needs at least {least} words in {name}, but there are {len(ids)}"
+            )
+    train, test = (batchify(ids, options.batch_size) for ids in (corpus.train, corpus.test))
+    return Text(train, options.seq_len, device), Text(test, options.seq_len, device)
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Run the script; returns one row of figures per epoch."""
     options = parse(arguments)
-    rows = []
-    with training.interruptible(rows, options.epochs):
-        with training.user_errors("train_ptb"):
-            device = training.start(options.seed, options.device)
+    metrics = TextMetrics(COLUMNS, LINE)
+    with cli.interruptible(metrics.rows, options.epochs):
+        with cli.user_errors("train_ptb"):
+            device = cli.start(options.seed, options.device)
             corpus, name = load(options.data, options.max_lines)
-            for part, ids in (("train.txt", corpus.train), ("test.txt", corpus.test)):
-                if len(ids) < 2 * options.batch_size:
-                    raise ValueError(
-                        f"--batch-size {options.batch_size} needs at least {2 * options.batch_size} words in {part}, "
-                        f"but there are {len(ids)}"
-                    )
-            train_data, test_data = (batchify(part, options.batch_size) for part in (corpus.train, corpus.test))
+            train, test = batches(corpus, options, device)
             words = len(corpus.dictionary)
             sizes = (options.embedding_size, words, options.hidden_size, options.layers, options.model)
             model = LanguageModel(*sizes, seq_len=options.seq_len, device=device)
-            optimizer = training.make_optimizer(model, options)
-        loss_fn = nn.SoftmaxLoss()
-        count = len(corpus.train)
-        print(f"{name}: {count:,} training and {len(corpus.test):,} test words, {words:,} different ones")
-        print(f"{MODELS[options.model]} with {training.size(model):,} parameters on {device}", flush=True)
-        for epoch in range(1, options.epochs + 1):
-            start = time.perf_counter()
-            outputs = word_outputs(train_data, model, options.seq_len, device)
-            outputs = training.progress(outputs, -(-(len(train_data) - 1) // options.seq_len))
-            accuracy, loss = pass_over(outputs, model, loss_fn, optimizer, options.clip)
-            speed = train_data.size / (time.perf_counter() - start)
-            outputs = word_outputs(test_data, model, options.seq_len, device)
-            test_accuracy, test_loss = pass_over(outputs, model, loss_fn)
-            rows.append({
-                "epoch": epoch,
-                "loss": loss,
-                "train_perplexity": perplexity(loss),
-                "train_accuracy": accuracy,
-                "test_loss": test_loss,
-                "test_perplexity": perplexity(test_loss),
-                "test_accuracy": test_accuracy,
-                "words_per_second": speed,
-            })  # fmt: skip
-            print(
-                f"epoch {epoch:2}: loss {loss:.4f}, train perplexity {perplexity(loss):.2f}, "
-                f"train accuracy {accuracy:.2%}, test loss {test_loss:.4f}, "
-                f"test perplexity {perplexity(test_loss):.2f}, test accuracy {test_accuracy:.2%}, {speed:,.0f} words/s",
-                flush=True,
-            )
-    return rows
+            optimizer = cli.make_optimizer(model, options)
+            metrics.write_to(options.out)
+        print(f"{name}: {len(corpus.train):,} training and {len(corpus.test):,} test words, {words:,} different ones")
+        print(f"{MODELS[options.model]} with {cli.count_parameters(model):,} parameters on {device}", flush=True)
+        return fit(model, train, test, nn.SoftmaxLoss(), optimizer, metrics, options.epochs, options.clip)
 
 
-def parse(arguments):
-    """The command line."""
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line, checked."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    training.add_options(parser, "the treebank's train.txt and test.txt", 5, 16, LR, weight_decay=0.0)
+    parser.add_argument("--data", type=Path, help="folder of train.txt and test.txt (default: small synthetic data)")
+    parser.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--model", choices=MODELS, default="lstm", help="default: %(default)s")
     parser.add_argument("--embedding-size", type=int, default=64, help="default: %(default)s")
     parser.add_argument("--hidden-size", type=int, default=128, help="default: %(default)s")
     parser.add_argument("--layers", type=int, default=1, help="default: %(default)s")
-    parser.add_argument("--seq-len", type=int, default=40, help="words that gradients go back (default: %(default)s)")
+    parser.add_argument("--seq-len", type=int, default=40, help="words that gradients flow back (default: %(default)s)")
     parser.add_argument("--max-lines", type=int, help="lines to read of each file (default: all)")
+    cli.add_run_options(parser, batch_size=16)
+    cli.add_optimizer_options(parser, RATES, weight_decay=0.0)
     options = parser.parse_args(arguments)
     sizes = ("embedding_size", "hidden_size", "layers", "seq_len", "max_lines")
-    training.check_options(parser, options, LR, *sizes)
+    cli.check_positive(parser, options, "epochs", "batch_size", *sizes)
+    cli.check_optimizer(parser, options, RATES)
     return options
 
 

@@ -1,25 +1,43 @@
-"""Scripts run as a user runs them, and what they say when they refuse."""
+"""Helpers to run scripts in this process or as programs."""
 
+import gzip
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from needle.data import DigitsDataset
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def popen(command):
+    """Start Python with `command` in the root of the repository; warnings are errors."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, text=True, **pipes)
 
 
 def finish(command):
-    """Run Python with `command` from the root of the repository: its exit status, stdout and stderr."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
-    pipes = {"capture_output": True, "text": True, "check": False}
-    process = subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, env=environment, **pipes)
-    return process.returncode, process.stdout, process.stderr
+    """The exit status, stdout and stderr of Python with `command`."""
+    with popen(command) as process:
+        out, err = process.communicate()
+    return process.returncode, out, err
+
+
+def run(script, capsys, *arguments):
+    """The rows and the lines of a run of `script.main`."""
+    rows = script.main([str(argument) for argument in arguments])
+    output = capsys.readouterr()
+    assert output.err == ""
+    return rows, output.out.splitlines()
 
 
 def error_of(script, capsys, *arguments):
-    """What a script writes when it refuses `arguments`, as lines."""
+    """The lines that a script writes when it refuses `arguments`."""
     with pytest.raises(SystemExit) as caught:
         script.main([str(argument) for argument in arguments])
     assert caught.value.code == 2
@@ -30,3 +48,33 @@ def error_of(script, capsys, *arguments):
 
 def without_speed(rows):
     return [{name: value for name, value in row.items() if not name.endswith("_per_second")} for row in rows]
+
+
+# ---- small data ------------------------------------------------------------------------------------------------------
+
+
+def write_idx(path, array):
+    """Write a uint8 array as an IDX file, gzipped if the name ends in .gz."""
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    content = header + array.tobytes()
+    path.write_bytes(gzip.compress(content, 1) if path.suffix == ".gz" else content)
+
+
+def write_digits(folder, count=96, side=8, end=""):
+    """Write four IDX files like MNIST's: `count` digits for training, half as many for testing."""
+    folder.mkdir(exist_ok=True)
+    digits = DigitsDataset()
+    for part, number in (("train", count), ("t10k", count // 2)):
+        images = np.resize(np.round(digits.arrays[0][:, 0] * 255).astype(np.uint8), (number, 8, 8))
+        images = np.pad(images, ((0, 0), (0, side - 8), (0, side - 8))) if side > 8 else images[:, :side, :side]
+        write_idx(folder / f"{part}-images-idx3-ubyte{end}", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte{end}", np.resize(digits.arrays[1], number))
+    return folder
+
+
+def write_texts(folder):
+    """Write two texts of 55 words each, line ends included, 5 of them different."""
+    folder.mkdir(exist_ok=True)
+    (folder / "train.txt").write_text(" no it was not \n it was \n not no \n" * 5, "utf-8")
+    (folder / "test.txt").write_text(" it was \n no it was not \n was it \n" * 5, "utf-8")
+    return folder

@@ -1,4 +1,4 @@
-"""The benchmark: that it runs, refuses to time what is not the same work, and tells in its tables what it found."""
+"""The benchmark: it runs, times only equal work, and reports what it measured."""
 
 import json
 import os
@@ -13,69 +13,86 @@ import numpy as np
 import pytest
 import torch
 
-from apps import benchmark, benchmark_cases, benchmark_libraries, benchmark_report, benchmark_rival
-from apps.benchmark_cases import CASES, NETS, conv, conv_transpose, linear, pool, steps
+from apps.benchmark import __main__ as program
+from apps.benchmark import cases, measure, report, worker
+from apps.benchmark.cases import CASES, NETS, conv, conv_transpose, linear, pool, steps
+from apps.benchmark.libraries.needle import Needle
+from apps.benchmark.libraries.torch import Torch
 from tests.apps.scripts import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "apps" / "benchmark.py"
 PLACE = "before\n<!-- table: filled by a script -->\nold\n<!-- end -->\nafter\n"
 
 
-def report(out, *arguments, path=(), **variables):
-    """What the script prints, with tiny sizes."""
-    environment = {name: value for name, value in os.environ.items() if name not in benchmark.PINS} | variables
+def run(out, *arguments, path=(), **variables):
+    """The output of the benchmark with tiny sizes."""
+    environment = {name: value for name, value in os.environ.items() if name not in measure.PINS} | variables
     environment["PYTHONPATH"] = os.pathsep.join(map(str, (*path, ROOT)))
-    command = [sys.executable, SCRIPT, "--smoke", "--out", out, *map(str, arguments)]
+    command = [sys.executable, "-m", "apps.benchmark", "--smoke", "--out", out, *map(str, arguments)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 # ---- runs ------------------------------------------------------------------------------------------------------------
 
 
-def test_it_times_both_and_writes_what_it_prints(tmp_path):
+def test_it_times_all_libraries_and_writes_the_report_that_it_prints(tmp_path):
     document = tmp_path / "performance.md"
     document.write_text(PLACE, "utf-8")
-    cases = ["conv1d", "depthwise", "ops", "overhead", "loops", "growth", "import"]
-    text = report(tmp_path / "out", "--cases", *cases, "--write", document, "--cpu-time")
+    names = ["conv1d", "depthwise", "ops", "overhead", "loops", "growth"]
+    text = run(tmp_path / "out", "--cases", *names, "--write", document, "--cpu-time")
     assert "medians of 2 rounds, CPU time" in text
     assert text == (tmp_path / "out" / "benchmark.md").read_text("utf-8")
     assert document.read_text("utf-8") == PLACE.replace("old\n", text)
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
     assert set(record) == {"machine", "clock", "rounds", "smoke", "runs"}
-    (run,) = record["runs"]
-    assert set(run) == {"threads", "rivals", "missing", "rows", "memory"}
-    assert (run["threads"], run["missing"]) == (1, [])
-    for name, about in run["rivals"].items():
+    (one,) = record["runs"]
+    assert set(one) == {"threads", "rivals", "missing", "rows", "memory"}
+    assert (one["threads"], one["missing"]) == (1, [])
+    for name, about in one["rivals"].items():
         assert f"- {name}: {about}\n" in text
-    assert [(row["case"], row["row"]) for row in run["rows"]] == [(case, row) for case in cases for row in CASES[case]]
-    for row in run["rows"]:
+    assert [(row["case"], row["row"]) for row in one["rows"]] == [(case, row) for case in names for row in CASES[case]]
+    for row in one["rows"]:
         assert set(row) == {"case", "row", "products", "seconds", "ratios"}
         assert set(row["seconds"]) == {"needle", "torch", *["loops"] * (row["case"] == "loops")}
         assert all(len(turns) == 2 and min(turns) > 0 for turns in row["seconds"].values())
         assert set(row["ratios"]["needle / torch"]) == {"median", "low", "high"}
         assert row["row"] in text
-    for peaks in run["memory"].values():
+    for peaks in one["memory"].values():
         assert 2**24 < peaks["needle"] < peaks["torch"] < 2**32
-    found = tmp_path / "out" / "benchmark.json"
-    assert benchmark.main(["--read", str(found), "--out", str(tmp_path / "again")]) == text
+    earlier = tmp_path / "out" / "benchmark.json"
+    assert program.main(["--read", str(earlier), "--out", str(tmp_path / "again")]) == text
 
 
 def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')", "utf-8")
     arguments = ("--cases", "autoencoder", "import", "--rivals", "mygrad", "--threads", 1, 2)
-    text = report(tmp_path / "out", *arguments, path=[tmp_path], OPENBLAS_CORETYPE="Haswell")
+    text = run(tmp_path / "out", *arguments, path=[tmp_path], OPENBLAS_CORETYPE="Haswell")
     assert "OPENBLAS_CORETYPE=Haswell" in text
     for part in text.split("### Threads")[1:]:
         assert "- torch: not installed\n" in part
         assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", part)
 
 
+def test_an_import_is_timed_in_fresh_processes(tmp_path):
+    (tmp_path / "slow.py").write_text("import time\ntime.sleep(0.05)", "utf-8")
+    (tmp_path / "broken.py").write_text("import nothing_of_this_name", "utf-8")
+    options, environment = SimpleNamespace(clock="perf_counter"), os.environ | {"PYTHONPATH": str(tmp_path)}
+    importer = measure.Importer("slow", options, environment)
+    importer.start()
+    assert importer.about == "import slow"
+    assert all(0.05 < importer.ask("import", "import", 1, 1) < 5 for _ in range(2))
+    missing = measure.Importer("nothing_of_this_name", options, environment)
+    missing.start()
+    assert missing.about is None
+    with pytest.raises(SystemExit, match=r"^benchmark: import broken fails:\n(.*\n)*ModuleNotFoundError"):
+        measure.Importer("broken", options, environment).start()
+
+
 # ---- the proof -------------------------------------------------------------------------------------------------------
 
 
 class Same:
-    """A rival that computes 1, or something else in the last run."""
+    """A library that computes 1, or something else in the last run."""
 
     def __init__(self, value=1.0):
         self.value = value
@@ -86,15 +103,15 @@ class Same:
 
 @pytest.mark.parametrize("name", ["needle", "torch", "loops"])
 @pytest.mark.parametrize("value", [1.001, float("nan")])
-def test_what_is_not_the_same_work_is_not_timed(name, value):
+def test_different_work_is_not_timed(name, value):
     rivals = {"needle": Same(), "torch": Same(), "loops": Same()}
-    benchmark.prove(rivals, "lenet", "training step", 5)
+    measure.prove(rivals, "lenet", "training step", 5)
     with pytest.raises(SystemExit, match=r"lenet, training step of \w+ is off by"):
-        benchmark.prove(rivals | {name: Same(value)}, "lenet", "training step", 5)
+        measure.prove(rivals | {name: Same(value)}, "lenet", "training step", 5)
 
 
-class Altered(benchmark_libraries.Needle):
-    """needle with a learning rate that is off by a thousandth."""
+class Altered(Needle):
+    """needle with a learning rate that is 0.1 % too high."""
 
     def optimizer(self, name, parameters, options):
         return super().optimizer(name, parameters, options | {"lr": options["lr"] * 1.001})
@@ -103,10 +120,10 @@ class Altered(benchmark_libraries.Needle):
 @pytest.mark.parametrize("name", ["lenet", "resnet9", "autoencoder"])
 def test_the_losses_show_a_small_difference(name):
     net = NETS[name].small()
-    libraries = (benchmark_libraries.Needle, benchmark_libraries.Torch, Altered)
-    work = [benchmark_rival.training(library(), benchmark_cases.Training(net)) for library in libraries]
+    libraries = (Needle, Torch, Altered)
+    work = [worker.training(library(), cases.Training(net)) for library in libraries]
     needle, others, altered = ([step() for _ in range(3)] for step in work)
-    assert needle == pytest.approx(others, rel=benchmark.TOLERANCE)
+    assert needle == pytest.approx(others, rel=measure.TOLERANCE)
     assert needle[0] == altered[0]
     assert needle[-1] != altered[-1]
     assert abs(needle[-1] - needle[0]) > 1e-4 * needle[0]  # the steps move it by more than the tolerance
@@ -116,20 +133,18 @@ def test_a_gradient_of_another_layer_is_refused():
     work = CASES["ops"]["lenet: conv 16→32 3×3 on 14×14, weight gradient"].small()
     other = replace(work, net=replace(work.net, layers=(replace(work.net.layers[0], padding=0),)))
     rivals = {}
-    for name, library, task in (("needle", "Needle", other), ("torch", "Torch", work)):
-        lib = getattr(benchmark_libraries, library)()
-        run = benchmark_rival.single(lib, task)
-        print_of = [benchmark_rival.fingerprint(lib, run())]
-        rivals[name] = SimpleNamespace(ask=lambda *request, answer=print_of: answer)
+    for name, lib, task in (("needle", Needle(), other), ("torch", Torch(), work)):
+        fingerprints = [worker.fingerprint(lib, worker.single(lib, task)())]
+        rivals[name] = SimpleNamespace(ask=lambda *request, answer=fingerprints: answer)
     with pytest.raises(SystemExit, match="needle is off by"):
-        benchmark.prove(rivals, "ops", "weight gradient", 1)
+        measure.prove(rivals, "ops", "weight gradient", 1)
 
 
 # ---- times -----------------------------------------------------------------------------------------------------------
 
 
 class Recorded:
-    """A rival whose turns take what a list says; `calls` holds who was asked and for how many runs."""
+    """A library whose turns take the listed times; `calls` records each request with its numbers of runs."""
 
     def __init__(self, name, times, calls):
         self.name, self.times, self.calls = name, iter(times), calls
@@ -142,25 +157,25 @@ class Recorded:
 def test_the_rivals_take_turns_and_warm_up():
     calls = []
     rivals = {name: Recorded(name, [0.1, 2, 3], calls) for name in ("a", "b")}
-    assert benchmark.measure(rivals, "case", "row", 2, 0.6, 3) == {"a": [2, 3], "b": [2, 3]}
+    assert measure.measure(rivals, "case", "row", 2, 0.6, 3) == {"a": [2, 3], "b": [2, 3]}
     assert calls == [("a", 1, 3), ("b", 1, 3), *[("a", 3, 6), ("b", 3, 6)] * 2]
 
 
-def test_the_time_of_a_turn_is_the_median_of_what_follows_the_warm_up():
+def test_the_time_of_a_turn_is_the_median_after_the_warm_up():
     ticks = iter(np.cumsum([0, 99, 0, 3, 0, 1, 0, 2]))
     calls = []
-    assert benchmark_rival.answer(None, lambda: calls.append(1), lambda: next(ticks), 1, 3) == 2
+    assert worker.answer(None, lambda: calls.append(1), lambda: next(ticks), 1, 3) == 2
     assert len(calls) == 4
 
 
 def test_a_ratio_is_the_median_over_the_rounds():
     seconds = {"needle": [2.0, 4.0, 9.0], "torch": [1.0, 1.0, 3.0]}
-    assert benchmark_report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 2.0, "high": 4.0}}
+    assert report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 2.0, "high": 4.0}}
 
 
-def test_beside_torch_stands_every_needle_beside_the_others_the_native_one():
+def test_torch_is_compared_with_every_needle_and_others_with_the_native_one():
     seconds = {name: [1.0] for name in ("needle (pinned)", "needle (native)", "torch", "mygrad")}
-    assert list(benchmark_report.ratios(seconds)) == [
+    assert list(report.ratios(seconds)) == [
         "needle (pinned) / torch", "needle (native) / torch", "needle (native) / mygrad"
     ]  # fmt: skip
 
@@ -174,28 +189,28 @@ def cells(text):
 
 def row(case, name, products=0, **seconds):
     entry = {"case": case, "row": name, "products": products, "seconds": seconds}
-    return entry | {"ratios": benchmark_report.ratios(seconds)}
+    return entry | {"ratios": report.ratios(seconds)}
 
 
-def test_the_table_gives_medians_and_the_range_of_the_ratio():
+def test_the_table_has_medians_and_the_range_of_the_ratio():
     rows = [row("lenet", "step", needle=[2e-3, 4e-3, 6e-3], torch=[1e-3, 1e-3, 2e-3]), row("x", "y", needle=[25e-6])]
-    assert cells(benchmark_report.times(rows)) == [
+    assert cells(report.times(rows)) == [
         ["", "needle", "torch", "needle / torch"], [":--", "--:", "--:", "--:"],
         ["lenet: step", "4.00 ms", "1.00 ms", "3.00 (2.00 to 4.00)"], ["x: y", "25.0 µs", "–", "–"],
     ]  # fmt: skip
 
 
-def test_the_share_of_sgemm_is_of_multiplications_in_time():
+def test_the_share_of_sgemm_compares_multiplications_per_second():
     rows = [row("ops", "lenet: conv, forward", 600, needle=[1.0, 2.0, 3.0]), row("ops", "relu, forward", needle=[1.0])]
     rows.append(row("ops", "lenet: conv, weight gradient", 600, needle=[1.0]))
-    assert cells(benchmark_report.shares(rows, 1000))[2:] == [["lenet: conv", "30%, –, 60%"]]
+    assert cells(report.shares(rows, 1000))[2:] == [["lenet: conv", "30%, –, 60%"]]
 
 
 def test_memory_and_growth_are_ratios():
     peaks = {"lenet": {"needle": 2**20, "torch": 2**21}}
-    assert cells(benchmark_report.memory(peaks))[-1] == ["lenet", "1 MiB", "2 MiB", "0.50"]
+    assert cells(report.memory(peaks))[-1] == ["lenet", "1 MiB", "2 MiB", "0.50"]
     rows = [row("growth", "as it is", needle=[1.0, 2.0]), row("growth", "batch doubled", needle=[2.0, 6.0])]
-    assert cells(benchmark_report.growth(rows))[-1] == ["batch doubled", "2.50 (2.00 to 3.00)"]
+    assert cells(report.growth(rows))[-1] == ["batch doubled", "2.50 (2.00 to 3.00)"]
 
 
 @pytest.mark.parametrize(
@@ -203,16 +218,16 @@ def test_memory_and_growth_are_ratios():
     [(12.3456, "12.3 s"), (0.0999, "99.9 ms"), (1.5e-6, "1.50 µs"), (2e-9, "2.00 ns"), (123.0, "123 s")],
 )
 def test_durations_have_three_digits(seconds, text):
-    assert benchmark_report.duration(seconds) == text
+    assert report.duration(seconds) == text
 
 
 # ---- cases -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_shapes_and_parameters_are_those_of_torch(name):
+def test_shapes_and_parameters_are_like_torch_s(name):
     net = NETS[name]
-    model, parameters = benchmark_libraries.Torch().network(net.layers, net.shape, benchmark_rival.weights(net))
+    model, parameters = Torch().network(net.layers, net.shape, worker.weights(net))
     before = [layer for layer, _ in steps(net.layers, net.shape)]
     assert len(parameters) == sum(2 for layer in before if layer.kind not in ("relu", "max_pool", "flatten", "average"))
     with torch.no_grad():
@@ -236,7 +251,7 @@ def test_layers_know_their_output_and_their_products(layer, shape, out, products
 
 def test_the_course_model_has_its_number_of_parameters():
     net = NETS["resnet9"]
-    assert sum(array.size for array in benchmark_rival.weights(net)) == 431946
+    assert sum(array.size for array in worker.weights(net)) == 431946
 
 
 # ---- the command line ------------------------------------------------------------------------------------------------
@@ -254,14 +269,14 @@ def test_the_course_model_has_its_number_of_parameters():
         (["--cases", "alexnet"], "argument --cases: invalid choice: 'alexnet'"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(arguments, message, capsys, monkeypatch):
+def test_impossible_options_are_refused(arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
-    assert message in error_of(benchmark, capsys, *arguments)[-1]
+    assert message in error_of(program, capsys, *arguments)[-1]
 
 
 def test_options_have_defaults():
-    options = benchmark.parse([])
+    options = program.parse([])
     assert options.cases == list(CASES)
     assert options.rivals == ["torch", "loops"]
     assert options.effort == (7, 0.1, 3)
-    assert benchmark.parse(["--smoke"]).out != options.out == Path("runs/benchmark")
+    assert program.parse(["--smoke"]).out != options.out == Path("runs/benchmark")

@@ -26,7 +26,7 @@ MODULES = ("simple_ml", "mlp_resnet", "models")
 
 @pytest.fixture(scope="module", params=["apps.", ""], ids=["apps as a package", "apps on the path"])
 def apps(request):
-    """The three modules as the course's tests import them: one of two ways, each with modules of its own."""
+    """The three modules, imported in one of the course's two ways; each way has its own module objects."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(ROOT / "apps")])
         yield {name: importlib.import_module(request.param + name) for name in MODULES}
@@ -118,10 +118,10 @@ def test_signatures_are_the_course_s(apps, name):
     (function,) = {getattr(module, name) for module in apps.values() if hasattr(module, name)}
     parameters = inspect.signature(function).parameters.values()
     required, defaults = SIGNATURES[name]
-    given = {parameter.name: parameter.default for parameter in parameters}
+    actual = {parameter.name: parameter.default for parameter in parameters}
     # epoch_general_… take a loss, not its class
-    given = {name: type(value) if isinstance(value, nn.Module) else value for name, value in given.items()}
-    assert list(given.items()) == [*((name, inspect.Parameter.empty) for name in required.split()), *defaults.items()]
+    actual = {name: type(value) if isinstance(value, nn.Module) else value for name, value in actual.items()}
+    assert list(actual.items()) == [*((name, inspect.Parameter.empty) for name in required.split()), *defaults.items()]
 
 
 STAR_IMPORTS = """
@@ -164,16 +164,16 @@ def test_star_imports_in_both_ways_keep_the_names_of_the_importer():
 
 @pytest.mark.parametrize("name", MODULES)
 def test_star_imports_bring_numpy_needle_and_nn(apps, name):
-    found = {}
-    exec(f"from {apps[name].__name__} import *", found)
-    assert (found["np"], found["ndl"], found["nn"]) == (np, ndl, nn)
+    names = {}
+    exec(f"from {apps[name].__name__} import *", names)
+    assert (names["np"], names["ndl"], names["nn"]) == (np, ndl, nn)
 
 
 # ---- simple_ml: a network of two layers ------------------------------------------------------------------------------
 
 
 def write_mnist(folder, count, side=28):
-    """MNIST's four files with images of bars, which lie the lower, the higher the label is."""
+    """Write MNIST's four files with images of bars; a higher label puts the bar lower."""
     folder.mkdir(exist_ok=True)
     for part in ("train", "t10k"):
         labels = np.random.randint(0, 10, count).astype(np.uint8)
@@ -219,7 +219,7 @@ def test_loss_err(simple_ml, device):
 def test_nn_epoch_steps_through_the_batches_in_order(simple_ml, device, dtype):
     X, y = np.random.randn(50, 5).astype(dtype), np.random.randint(3, size=50).astype(np.uint8)
     W1, W2 = (ndl.Tensor(np.random.randn(*shape).astype(dtype), device=device) for shape in ((5, 10), (10, 3)))
-    given = W1.numpy(), W2.numpy()
+    before = W1.numpy(), W2.numpy()
     twins = [torch_leaf(W1), torch_leaf(W2)]
     step = torch.optim.SGD(twins, lr=0.5)
     for start in (0, 20, 40):  # the last batch has 10
@@ -228,7 +228,7 @@ def test_nn_epoch_steps_through_the_batches_in_order(simple_ml, device, dtype):
         torch.nn.functional.cross_entropy((x @ twins[0]).relu() @ twins[1], target).backward()
         step.step()
     results = simple_ml.nn_epoch(X, y, W1, W2, lr=0.5, batch=20)
-    for result, twin, weights, array in zip(results, twins, (W1, W2), given, strict=True):
+    for result, twin, weights, array in zip(results, twins, (W1, W2), before, strict=True):
         assert (result.dtype, result.device) == (dtype, device)
         np.testing.assert_allclose(result.numpy(), twin.detach().numpy(), atol=1e-5 if dtype == "float32" else 1e-12)
         np.testing.assert_array_equal(weights.numpy(), array)
@@ -238,7 +238,7 @@ def test_nn_epoch_steps_through_the_batches_in_order(simple_ml, device, dtype):
 
 
 class Probe(nn.Sequential):
-    """A model that remembers in which mode and with which graph it was called."""
+    """A model that records its mode and whether gradients are on, at each call."""
 
     def forward(self, x):
         vars(self).setdefault("seen", []).append((self.training, ndl.is_grad_enabled()))
@@ -262,7 +262,7 @@ def image_batches(device):
 
 
 def torch_epoch(twins, batches, optimizer=None):
-    """Accuracy and mean loss of x @ W + b over batches, with steps if there is an optimizer."""
+    """Accuracy and mean loss of x @ W + b over batches, with steps if `optimizer` is given."""
     hits, losses = [], []
     for images, labels in batches:
         x, y = torch.from_numpy(images.numpy().reshape(-1, 12)), torch.from_numpy(labels.numpy()).long()
@@ -305,7 +305,7 @@ def test_a_loss_of_one_s_own_is_used(simple_ml, device):
 
 
 def test_loops_without_a_batch_or_an_epoch(simple_ml, device):
-    with pytest.raises(ValueError, match=r"^pass_over: there must be at least one batch, but there is none$"):
+    with pytest.raises(ValueError, match=r"^pass_over: outputs must yield at least one batch, but yielded none$"):
         simple_ml.evaluate_cifar10(classifier(device), [])
     with pytest.raises(ValueError, match=r"^train_cifar10: the number of epochs must be at least 1, but got 0$"):
         simple_ml.train_cifar10(classifier(device), image_batches(device), n_epochs=0)
@@ -322,7 +322,7 @@ def language_model(models, device, seq_model="rnn", num_layers=1):
 
 
 def text(rows=11, columns=3):
-    """Random word ids as `batchify` gives them."""
+    """Random word ids (rows, columns) from `batchify`."""
     return ndl.data.batchify(np.random.randint(WORDS, size=rows * columns), columns)
 
 
@@ -345,13 +345,13 @@ class TorchLanguageModel(torch.nn.Module):
 
 
 def in_torch_layout(model):
-    """The parameters of a needle language model in the order and layout of torch's: weights as (out, in)."""
+    """The parameters of a needle language model in torch's order and layout: weights as (out, in)."""
     table, *arrays = (parameter.numpy() for parameter in model.parameters())
     return [table, *(np.squeeze(array).T for array in arrays)]
 
 
 def torch_text_epoch(twin, data, seq_len, optimizer=None, clip=None):
-    """Accuracy and mean loss over a text, with its stretches of words cut by hand."""
+    """Accuracy and mean loss over a text, cut into batches of rows by hand."""
     ids, h, hits, losses = torch.from_numpy(data).long(), None, [], []
     for start in range(0, len(ids) - 1, seq_len):
         stop = min(start + seq_len, len(ids) - 1)
@@ -404,7 +404,7 @@ def test_texts_without_an_epoch_or_a_next_word(simple_ml, models, device):
     model = language_model(models, device)
     with pytest.raises(ValueError, match=r"^train_ptb: the number of epochs must be at least 1, but got 0$"):
         simple_ml.train_ptb(model, text(), n_epochs=0, device=device)
-    with pytest.raises(ValueError, match=r"^pass_over: there must be at least one batch, but there is none$"):
+    with pytest.raises(ValueError, match=r"^pass_over: outputs must yield at least one batch, but yielded none$"):
         simple_ml.evaluate_ptb(model, text(rows=1), device=device)
 
 
@@ -437,13 +437,13 @@ def test_parameter_counts_of_the_residual_networks(mlp_resnet):
 
 
 def linear(x, fan_in, fan_out):
-    """x @ W + b with what Linear draws next."""
+    """x @ W + b with the numbers that Linear draws next."""
     weight = (np.random.rand(fan_in, fan_out) * 2 - 1) * np.sqrt(6 / fan_in)
     return x @ weight + (np.random.rand(fan_out) * 2 - 1) * np.sqrt(6 / fan_out)
 
 
 def residual_block(x, dim, hidden_dim):
-    """What ResidualBlock computes in evaluation with what it draws; fresh batch norms only divide by √(1 + eps)."""
+    """ResidualBlock in evaluation with the numbers it draws; fresh batch norms only divide by √(1 + eps)."""
     y = np.maximum(linear(x, dim, hidden_dim) / np.sqrt(1 + 1e-5), 0)
     return np.maximum(x + linear(y, hidden_dim, dim) / np.sqrt(1 + 1e-5), 0)
 

@@ -1,64 +1,67 @@
-"""The Markdown of a record of the benchmark: tables of times and ratios, shares of sgemm, memory and growth."""
+"""The report of a benchmark record in Markdown: tables of times and ratios, shares of sgemm, memory and growth."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
+from typing import Any
 
-if __package__:  # imported as apps.benchmark_report; otherwise the folder apps is on sys.path
-    from apps.benchmark_cases import BASE, GROUPS, RIVALS, SGEMM
-else:
-    from benchmark_cases import BASE, GROUPS, RIVALS, SGEMM
+from .cases import BASE, GROUPS, RIVALS, SGEMM
+
+Ratio = dict[str, float]  # median, low, high
+Row = dict[str, Any]  # an entry of the record: case, row, products, seconds, ratios
 
 PLACE = re.compile(r"(<!-- table.*?-->\n).*?(<!-- end -->)", re.DOTALL)
 NONE = "–"
 
 
-def ratios(seconds):
-    """The ratios of a row: "needle / torch" -> median, low and high of those within the rounds.
+def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
+    """Ratios of a row's times: "needle / torch" -> median, low and high over the rounds.
 
-    Beside torch every needle stands; beside another rival the last one, which has the BLAS kernels of its rivals.
+    torch is compared with every needle; other rivals only with the last one, which uses the same BLAS kernels.
     """
     needles = [name for name in seconds if name.startswith("needle")]
-    found = {}
+    result = {}
     for rival in seconds:
         for needle in needles if rival == "torch" else needles[-1:]:
             if rival not in needles:
-                found[f"{needle} / {rival}"] = spread(seconds[needle], seconds[rival])
-    return found
+                result[f"{needle} / {rival}"] = spread(seconds[needle], seconds[rival])
+    return result
 
 
-def spread(times, others):
+def spread(times: Sequence[float], others: Sequence[float]) -> Ratio:
+    """Median, low and high of the ratios within each round."""
     quotients = [a / b for a, b in zip(times, others, strict=True)]
     return {"median": median(quotients), "low": min(quotients), "high": max(quotients)}
 
 
-def fill(document, text):
-    """The document with the text at its marked place."""
-    return PLACE.sub(lambda found: f"{found[1]}{text}{found[2]}", document)
+def fill(document: str, text: str) -> str:
+    """The document with `text` in its marked place."""
+    return PLACE.sub(lambda place: f"{place[1]}{text}{place[2]}", document)
 
 
 # ---- cells -----------------------------------------------------------------------------------------------------------
 
 
-def duration(seconds):
-    """Three digits and a unit."""
+def duration(seconds: float) -> str:
+    """A time with three digits and a unit."""
     units = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
     unit = next((unit for unit, size in units.items() if seconds >= size), "ns")
     amount = seconds / units[unit]
     return f"{amount:.{max(0, 3 - len(str(int(amount))))}f} {unit}"
 
 
-def number(ratio):
+def number(ratio: float) -> str:
     return f"{ratio:.2f}" if ratio >= 0.1 else f"{ratio:.1g}"
 
 
-def ranged(ratio):
+def ranged(ratio: Ratio) -> str:
     return f"{number(ratio['median'])} ({number(ratio['low'])} to {number(ratio['high'])})"
 
 
-def table(rows):
-    """Rows of cells, the first of them the head, as a Markdown table without empty columns."""
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of cells without its empty columns; the first row is the head."""
     columns = [column for column in zip(*rows, strict=True) if set(column[1:]) != {NONE}]
     columns = [(head, "--:" if i else ":--", *cells) for i, (head, *cells) in enumerate(columns)]
     widths = [max(map(len, column)) for column in columns]
@@ -69,22 +72,23 @@ def table(rows):
 # ---- tables of a run -------------------------------------------------------------------------------------------------
 
 
-def times(rows):
+def times(rows: Sequence[Row]) -> str:
     """Times and ratios of some rows."""
     names = list(dict.fromkeys(name for row in rows for name in row["seconds"]))
     pairs = list(dict.fromkeys(pair for row in rows for pair in row["ratios"]))
-    found = [["", *names, *pairs]]
+    lines = [["", *names, *pairs]]
     for row in rows:
         cells = [duration(median(row["seconds"][name])) if name in row["seconds"] else NONE for name in names]
         cells += [ranged(row["ratios"][pair]) if pair in row["ratios"] else NONE for pair in pairs]
         plain = row["case"] in (row["row"], "ops", "loops")
-        found.append([row["row"] if plain else f"{row['case']}: {row['row']}", *cells])
-    return table(found)
+        lines.append([row["row"] if plain else f"{row['case']}: {row['row']}", *cells])
+    return table(lines)
 
 
-def shares(rows, rate):
-    """How much of the rate of sgemm, in multiplications a second, each convolution reaches in its three products."""
-    names, layers = list(rows[0]["seconds"]), {}
+def shares(rows: Sequence[Row], rate: float) -> str:
+    """The share of sgemm's rate, in multiplications per second, that each convolution reaches in each of its passes."""
+    names = list(rows[0]["seconds"])
+    layers: dict[str, dict[str, dict[str, str]]] = {}
     for row in rows:
         layer, _, part = row["row"].rpartition(", ")
         if "conv" in layer:
@@ -92,41 +96,41 @@ def shares(rows, rate):
             layers.setdefault(layer, {})[part] = reached
     none = dict.fromkeys(names, NONE)
     parts = ("forward", "input gradient", "weight gradient")
-    found = [["forward, input gradient, weight gradient", *names]]
+    lines = [["forward, input gradient, weight gradient", *names]]
     for layer, cells in layers.items():
-        found.append([layer, *(", ".join(cells.get(part, none)[name] for part in parts) for name in names)])
-    return table(found)
+        lines.append([layer, *(", ".join(cells.get(part, none)[name] for part in parts) for name in names)])
+    return table(lines)
 
 
-def memory(peaks):
-    """Peak memory, and that of each needle as a share of torch's."""
+def memory(peaks: Mapping[str, Mapping[str, int]]) -> str:
+    """Peak memory, also as a ratio to torch's."""
     names = list(dict.fromkeys(name for case in peaks.values() for name in case))
     needles = [name for name in names if name.startswith("needle")]
-    found = [["", *names, *(f"{name} / torch" for name in needles)]]
+    lines = [["", *names, *(f"{name} / torch" for name in needles)]]
     for case, peak in peaks.items():
         cells = [f"{peak[name] / 2**20:.0f} MiB" if name in peak else NONE for name in names]
         cells += [number(peak[name] / peak["torch"]) if "torch" in peak else NONE for name in needles]
-        found.append([case, *cells])
-    return table(found)
+        lines.append([case, *cells])
+    return table(lines)
 
 
-def growth(rows):
-    """The times of a grown network as multiples of those before it grew."""
+def growth(rows: Sequence[Row]) -> str:
+    """The times of the grown networks as multiples of the first row's."""
     base, names = rows[0]["seconds"], list(rows[0]["seconds"])
-    found = [[row["row"], *(ranged(spread(row["seconds"][name], base[name])) for name in names)] for row in rows[1:]]
-    return table([["", *names], *found])
+    lines = [[row["row"], *(ranged(spread(row["seconds"][name], base[name])) for name in names)] for row in rows[1:]]
+    return table([["", *names], *lines])
 
 
-def run_parts(run):
-    """The lines about one number of threads."""
+def run_parts(run: Mapping[str, Any]) -> Iterator[str]:
+    """The report on one number of threads."""
     yield f"### Threads: {run['threads']}\n"
     yield from (f"- {name}: {about}" for name, about in run["rivals"].items())
     if any("native" in name for name in run["rivals"]):
-        yield "- pinned: with the variables named above, which choose for OpenBLAS; native: without, as its rivals run"
+        yield "- pinned: with the variables above, which choose OpenBLAS's kernels; native: without, as the rivals run"
     yield from (f"- {name}: not installed" for name in run["missing"])
     for name in run["rivals"]:
         if name in RIVALS and name != "torch":
-            yield f"- {name} has the cases: {', '.join(RIVALS[name])}"
+            yield f"- {name} runs the cases: {', '.join(RIVALS[name])}"
     for group, cases in GROUPS.items():
         if rows := [row for row in run["rows"] if row["case"] in cases]:
             yield f"\n#### {group}\n\n{times(rows)}"
@@ -140,16 +144,16 @@ def run_parts(run):
     grown = [row for row in run["rows"] if row["case"] == "growth"]
     if grown:
         assert grown[0]["row"] == BASE
-        yield f"\n#### Growth: time as a multiple of that of half the size\n\n{growth(grown)}"
+        yield f"\n#### Growth: time as a multiple of the time at half the size\n\n{growth(grown)}"
 
 
-def text(record):
-    """The whole report."""
+def text(record: Mapping[str, Any]) -> str:
+    """The complete report."""
     clock = {"perf_counter": "elapsed time", "process_time": "CPU time"}[record["clock"]]
     lines = [
         f"{record['machine']}.",
-        f"float32; medians of {record['rounds']} rounds, {clock}. Where a ratio is below 1 needle is faster;",
-        "in brackets the range of the ratio over the rounds.",
+        f"float32; medians of {record['rounds']} rounds, {clock}. A ratio below 1 means that needle is faster;",
+        "in brackets: the range of the ratio over the rounds.",
     ]
     if record["smoke"]:
         lines.append("\nTiny sizes and few runs: these times mean nothing.")

@@ -1,11 +1,11 @@
-"""The work of the benchmark, done by one library in a process of its own.
+"""A worker process of the benchmark: the work of one library.
 
-    python apps/benchmark_rival.py needle perf_counter      # library, clock; at last "small" for tiny sizes
+    python -m apps.benchmark.worker needle perf_counter      # library, clock; optionally "small" for tiny sizes
 
-benchmark.py starts this script and talks to it in lines of JSON. The first line on stdout says which library is at work
-(null: it is not installed). Each request [case, row, first, count] on stdin then gets one answer: after `first` runs
-that do not count the median time in seconds of `count` that do, or with count 0 the fingerprints of the `first` runs.
-The request null asks for the largest memory, in bytes, that this process has had.
+measure.py starts this program and talks to it in lines of JSON. The first line on stdout describes the library, or is
+null if it is not installed. Then each request on stdin gets one answer. [case, row, first, count] is answered by the
+median time in seconds of `count` runs after `first` warm-up runs; if count is 0, by the fingerprints of `first` runs.
+null is answered by the peak memory of this process in bytes.
 """
 
 from __future__ import annotations
@@ -15,48 +15,50 @@ import json
 import resource
 import sys
 import time
+from collections.abc import Callable
 from statistics import median
+from typing import Any
 
 import numpy as np
 
-if __package__:  # imported as apps.benchmark_rival; otherwise the folder apps is on sys.path
-    from apps import benchmark_cases as cases
-    from apps.benchmark_libraries import LIBRARIES, Loops
-else:
-    import benchmark_cases as cases
-    from benchmark_libraries import LIBRARIES, Loops
+from . import cases
+from .libraries import load
+from .libraries.loops import Loops
 
+Library = Any  # an adapter
+Tensor = Any  # of its library
 
 # ---- data: the same for every library --------------------------------------------------------------------------------
 
 
-def normal(seed, *shape):
+def normal(seed: int, *shape: int) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape, "float32")
 
 
-def weights(net):
-    """The initial parameters of a network, in its order."""
-    found = [entry for layer, shape in cases.steps(net.layers, net.shape) for entry in layer.parameters(shape)]
-    return [mean + normal(i, *shape) * np.float32(scale) for i, (shape, mean, scale) in enumerate(found)]
+def weights(net: cases.Net) -> list[np.ndarray]:
+    """The initial parameters of a network, in order."""
+    specs = [spec for layer, shape in cases.steps(net.layers, net.shape) for spec in layer.parameters(shape)]
+    return [mean + normal(i, *shape) * np.float32(scale) for i, (shape, mean, scale) in enumerate(specs)]
 
 
-def labels(seed, count):
+def labels(seed: int, count: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 10, count)
 
 
-# ---- work: functions without arguments that return their result ------------------------------------------------------
+# ---- work: each function returns a function without arguments that computes one run ----------------------------------
 
 
-def training(lib, work):
+def training(lib: Library, work: cases.Training) -> Callable[[], float]:
+    """A training step; returns its loss."""
     net = work.net
     model, parameters = lib.network(net.layers, net.shape, weights(net))
     loss_fn, optimizer = lib.loss(net.loss), lib.optimizer(net.optimizer, parameters, net.options)
-    batches = []
+    examples = []
     for seed in range(8):
         x = normal(seed, net.batch, *net.shape)
         target = labels(seed, net.batch) if net.loss == "cross_entropy" else x
-        batches.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
-    batches = itertools.cycle(batches)
+        examples.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
+    batches = itertools.cycle(examples)
 
     def step():
         x, target = next(batches)
@@ -67,7 +69,8 @@ def training(lib, work):
     return step
 
 
-def inference(lib, work):
+def inference(lib: Library, work: cases.Inference) -> Callable[[], Tensor]:
+    """A forward pass without a graph; returns the output."""
     net = work.net
     model, _ = lib.network(net.layers, net.shape, weights(net))
     x = lib.tensor(normal(0, net.batch, *net.shape))
@@ -79,13 +82,17 @@ def inference(lib, work):
     return forward
 
 
-def single(lib, work):
-    """One layer. Its operands come out of layers before, so that each library meets them in its own memory order."""
+def single(lib: Library, work: cases.LayerWork) -> Callable[[], Any]:
+    """One layer; returns its output or gradients.
+
+    The operands are outputs of another layer, so that each library reads them in its own memory order.
+    """
     net = work.net
     (layer,), shape, arrays = net.layers, net.shape, weights(net)
     x, out_grad = normal(100, net.batch, *shape), normal(101, net.batch, *layer.output(shape))
     if isinstance(lib, Loops):
-        return lambda: lib.convolve(x, *arrays, layer.padding, out_grad, work.wanted)
+        weight, bias = arrays
+        return lambda: lib.convolve(x, weight, bias, layer.padding, out_grad, work.part)
     if layer.kind == "cross_entropy":
         loss_fn, target, parameters = lib.loss(layer.kind), lib.tensor(labels(0, net.batch)), []
         x, out_grad, model = lib.tensor(x), lib.tensor(np.float32(1)), lambda x: loss_fn(x, target)
@@ -98,19 +105,19 @@ def single(lib, work):
         with lib.no_grad():
             return model(x)
 
-    if work.wanted == "forward":
+    if work.part == "forward":
         return forward
-    if work.wanted != "weight gradient":
+    if work.part != "weight gradient":
         x = lib.leaf(x)
-    leaves = {"weight gradient": parameters[:1], "input gradient": [x]}.get(work.wanted, [x, *parameters])
+    leaves = {"weight gradient": parameters[:1], "input gradient": [x]}.get(work.part, [x, *parameters])
     for parameter in parameters:
         parameter.requires_grad = any(parameter is leaf for leaf in leaves)
     y = model(x)
     return lambda: lib.gradients(y, leaves, out_grad, True)
 
 
-def settled(lib, array):
-    """The array as a tensor in the memory order that a convolution of this library leaves."""
+def settled(lib: Library, array: np.ndarray) -> Tensor:
+    """The array as a tensor in the memory order of this library's convolution outputs."""
     channels, rank = array.shape[1], array.ndim - 2
     layers = (cases.conv(channels, 1), *[cases.flatten] * (not rank))
     shape = array.shape[1:] if rank else (channels, 1)
@@ -120,8 +127,8 @@ def settled(lib, array):
         return model(lib.tensor(array.reshape(len(array), *shape)))
 
 
-def update(lib, work):
-    """A step of Adam, whose gradients are there."""
+def update(lib: Library, work: cases.Update) -> Callable[[], list[Tensor]]:
+    """A step of Adam with given gradients; returns the parameters."""
     parameters = [lib.leaf(lib.tensor(normal(i, work.side, work.side))) for i in range(16)]
     for i, parameter in enumerate(parameters):
         parameter.grad = lib.tensor(normal(16 + i, work.side, work.side))
@@ -134,12 +141,13 @@ def update(lib, work):
     return step
 
 
-def matrices(lib, work):
+def matrices(lib: Library, work: cases.Product) -> Callable[[], Tensor]:
+    """A matrix product; returns it."""
     return lib.product(normal(0, work.side, work.side), normal(1, work.side, work.side))
 
 
-def chain(lib, work):
-    """relu(x · y + y) - y again and again: values and gradients stay near 1."""
+def chain(lib: Library, work: cases.Chain) -> Callable[[], Any]:
+    """relu(x · y + y) - y, repeated: values and gradients stay near 1. Returns the value or the gradient of x."""
     x, y = lib.leaf(lib.tensor(abs(normal(0, 8)))), lib.tensor(1 + normal(1, 8) / 1000)
     ones = lib.tensor(np.ones(8, "float32"))
 
@@ -152,10 +160,10 @@ def chain(lib, work):
     def backward():
         return lib.gradients(forward(), [x], ones, False)
 
-    return forward if work.wanted == "forward" else backward
+    return forward if work.part == "forward" else backward
 
 
-BUILD = {
+BUILD: dict[type, Callable[[Library, Any], Callable[[], Any]]] = {
     cases.Training: training,
     cases.Inference: inference,
     cases.LayerWork: single,
@@ -168,39 +176,40 @@ BUILD = {
 # ---- answers ---------------------------------------------------------------------------------------------------------
 
 
-def fingerprint(lib, result):
-    """Two sums of a result, by which it is compared between libraries."""
+def fingerprint(lib: Library, result: Any) -> tuple[float, float]:
+    """Two sums over a result, which libraries are compared by."""
     tensors = result if isinstance(result, (list, tuple)) else [result]
     arrays = [x if isinstance(x, (float, np.ndarray)) else lib.array(x) for x in tensors]
     values = np.concatenate([np.ravel(array).astype("float64") for array in arrays])
     return float(np.abs(values).sum()), float(values @ np.cos(np.arange(values.size)))
 
 
-def seconds(run, clock):
-    """The time that one run takes."""
+def seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """The time of one run."""
     start = clock()
     run()
     return clock() - start
 
 
-def answer(lib, run, clock, first, count):
+def answer(lib: Library, run: Callable[[], Any], clock: Callable[[], float], first: int, count: int) -> Any:
+    """The answer to a request; see the module's docstring."""
     if count:
         return median([seconds(run, clock) for _ in range(first + count)][first:])
     return [fingerprint(lib, run()) for _ in range(first)]
 
 
-def peak():
-    """The largest resident memory of this process so far, in bytes (macOS counts bytes, others KiB).
+def peak() -> int:
+    """Peak resident memory of this process in bytes (the system counts bytes on macOS, KiB elsewhere).
 
-    Linux begins with that of the process that started it: benchmark.py stays small, it imports no library.
+    On Linux a process inherits the peak of its parent, so the measuring process stays small: it imports no library.
     """
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(library, clock, size=None):
+def main(library: str, clock: str, size: str | None = None) -> None:
     """Answer requests until stdin ends."""
     try:
-        lib = LIBRARIES[library]()
+        lib = load(library)
     except ModuleNotFoundError as error:
         if library == "needle":
             raise
@@ -208,17 +217,18 @@ def main(library, clock, size=None):
         print("null", flush=True)
         return
     print(json.dumps(lib.about()), flush=True)
-    at, run = None, None
+    current: tuple[str, str] | None = None
+    run: Any = None
     for line in sys.stdin:
         request = json.loads(line)
         if request is None:
             print(peak(), flush=True)
             continue
         case, row, first, count = request
-        if at != (case, row):
-            run = None  # frees what the row before held
+        if current != (case, row):
+            run = None  # frees the tensors of the previous row
             work = cases.CASES[case][row]
-            at, run = (case, row), BUILD[type(work)](lib, work.small() if size else work)
+            current, run = (case, row), BUILD[type(work)](lib, work.small() if size else work)
         print(json.dumps(answer(lib, run, getattr(time, clock), first, count)), flush=True)
 
 

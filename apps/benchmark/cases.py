@@ -1,22 +1,26 @@
 """What the benchmark times, as data: a new network, layer or size is one entry here, and every library builds it.
 
-A network is a tuple of layers, of which only what is new is written: channels and sizes of inputs follow from the shape
-of the data. `CASES` holds rows of work by case and title; `RIVALS` says which cases a library takes part in. Nothing
-but the standard library is imported, so that the process that measures stays small.
+A network is a tuple of layers. A layer states only its own parameters; input channels and sizes follow from the shape
+of the data. `CASES` maps each case to its rows of work by title; `RIVALS` lists the cases that a library runs. Only the
+standard library is imported, so that the measuring process stays small.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
+
+Shape = tuple[int, ...]
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer by its kind: what it makes of an example (C, *S), and its parameters."""
+    """A layer by its kind, applied to one example (C, *S)."""
 
     kind: str
     out: int = 0
@@ -27,15 +31,15 @@ class Layer:
     groups: int = 1
     body: tuple[Layer, ...] = ()
 
-    def output(self, shape):
-        """The shape (O, *P) that it gives for an example (C, *S)."""
+    def output(self, shape: Shape) -> Shape:
+        """The output shape (O, *P) for an example (C, *S)."""
         channels, *sides = shape
-        reach = self.dilation * (self.kernel - 1) + 1
+        extent = self.dilation * (self.kernel - 1) + 1
         match self.kind:
             case "conv" | "max_pool":
-                return (self.out or channels, *((n + 2 * self.padding - reach) // self.stride + 1 for n in sides))
+                return (self.out or channels, *((n + 2 * self.padding - extent) // self.stride + 1 for n in sides))
             case "conv_transpose":
-                return (self.out, *((n - 1) * self.stride - 2 * self.padding + reach for n in sides))
+                return (self.out, *((n - 1) * self.stride - 2 * self.padding + extent for n in sides))
             case "average":
                 return (channels,)
             case "flatten":
@@ -46,8 +50,8 @@ class Layer:
                 return ()
         return tuple(shape)
 
-    def parameters(self, shape):
-        """(shape, mean, standard deviation) of each initial parameter; a linear map's weight is (in, out)."""
+    def parameters(self, shape: Shape) -> list[tuple[Shape, float, float]]:
+        """(shape, mean, standard deviation) of each initial parameter; a linear layer's weight is (in, out)."""
         channels, rank = shape[0], len(shape) - 1
         match self.kind:
             case "conv":
@@ -62,15 +66,15 @@ class Layer:
                 return [((channels,), 1, 0.1), ((channels,), 0, 0.1)]
         return []
 
-    def products(self, shape):
-        """How many multiplications one example needs, where they are what a matrix product does."""
+    def products(self, shape: Shape) -> int:
+        """The number of multiplications for one example; 0 for a layer that is no matrix product."""
         if self.kind not in ("conv", "conv_transpose", "linear"):
             return 0
-        places = self.output(shape) if self.kind == "conv" else shape
-        return math.prod(self.parameters(shape)[0][0]) * math.prod(places[1:])
+        positions = self.output(shape) if self.kind == "conv" else shape
+        return math.prod(self.parameters(shape)[0][0]) * math.prod(positions[1:])
 
-    def title(self, shape):
-        """What it is, in words: "conv 16→32 3×3 on 14×14"."""
+    def title(self, shape: Shape) -> str:
+        """The layer in words: "conv 16→32 3×3 on 14×14"."""
         words = [self.kind.replace("_", "-")]
         if self.out:
             words.append(f"{shape[0]}→{self.out}")
@@ -79,7 +83,8 @@ class Layer:
         words += [f"{name} {getattr(self, name)}" for name in ("stride", "dilation", "groups") if self.sets(name)]
         return " ".join(words) + (f" on {'×'.join(map(str, shape[1:]))}" if shape[1:] else "")
 
-    def sets(self, name):
+    def sets(self, name: str) -> bool:
+        """Whether a parameter differs from its default."""
         return getattr(self, name) != (self.kernel if (self.kind, name) == ("max_pool", "stride") else 1)
 
 
@@ -88,12 +93,13 @@ relu, norm, flatten, average, cross_entropy = map(Layer, ("relu", "batch_norm", 
 pool = Layer("max_pool", kernel=2, stride=2)
 
 
-def residual(*body):
+def residual(*body: Layer) -> Layer:
+    """x + body(x)."""
     return Layer("residual", body=body)
 
 
-def steps(layers, shape):
-    """(layer, shape of an example before it) in order, with the layers inside of residuals in their place."""
+def steps(layers: tuple[Layer, ...], shape: Shape) -> Iterator[tuple[Layer, Shape]]:
+    """Yield (layer, its input shape) in order, with the layers of a residual body in its place."""
     for layer in layers:
         if layer.kind == "residual":
             yield from steps(layer.body, shape)
@@ -107,26 +113,27 @@ def steps(layers, shape):
 
 @dataclass(frozen=True)
 class Net:
-    """Layers on batches of examples (C, *S), and how they are trained; the names of options are torch's."""
+    """Layers for batches of examples (C, *S), and their training; optimizer options have torch's names."""
 
-    shape: tuple[int, ...]
+    shape: Shape
     batch: int
     layers: tuple[Layer, ...]
     optimizer: str = "Adam"
     options: dict[str, float] = field(default_factory=lambda: {"lr": 0.002})
     loss: str = "cross_entropy"
-    inner: bool = False  # the input comes from a layer before: its gradient is computed too
+    inner: bool = False  # the input comes from another layer, so its gradient is computed too
 
-    def small(self):
+    def small(self) -> Net:
         """The same network on few small examples."""
         return replace(self, shape=(self.shape[0], *(n // 8 * 4 for n in self.shape[1:])), batch=min(self.batch, 8))
 
 
-def conv_norm(out, kernel, stride=1, **options):
+def conv_norm(out: int, kernel: int, stride: int = 1, **options: Any) -> tuple[Layer, ...]:
+    """A convolution that keeps the size (at stride 1), batch norm and ReLU."""
     return conv(out, kernel, stride, padding=kernel // 2, **options), norm, relu
 
 
-MOMENTUM = {"optimizer": "SGD", "options": {"lr": 0.001, "momentum": 0.9}}
+MOMENTUM: dict[str, Any] = {"optimizer": "SGD", "options": {"lr": 0.001, "momentum": 0.9}}
 NETS = {
     "lenet": Net(
         (1, 28, 28), 64,
@@ -164,33 +171,41 @@ NETS = {
 }  # fmt: skip
 
 
-def tower(batch=32, side=16, channels=32, depth=3):
-    """A network that can grow in four ways."""
+def tower(batch: int = 32, side: int = 16, channels: int = 32, depth: int = 3) -> Net:
+    """A network that can grow in four directions."""
     layers = (conv(channels, 3, padding=1), relu) * depth
     return Net((channels, side, side), batch, (*layers, average, linear(10)), **MOMENTUM)
 
 
-# ---- work: each of these is one row of a table -----------------------------------------------------------------------
+# ---- work: each instance is one row of a table -----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Work:
-    """What one call of a row does; `small` is the same at a tiny size. Times are divided by `per`."""
+    """What one run of a row does; times are divided by `per`."""
 
     per = 1
-    products = 0  # how many multiplications a matrix product needs for it
-    runs = 1  # how many runs the proof compares
+    runs = 1  # number of runs that the proof compares
 
-    def small(self):
-        return replace(self, net=self.net.small())
+    @property
+    def products(self) -> int:
+        """The multiplications of a matrix product, per run; 0 for other work."""
+        return 0
+
+    def small(self) -> Work:
+        """The same work at a tiny size."""
+        return self
 
 
 @dataclass(frozen=True)
 class Training(Work):
-    """A step: forward, loss, backward, optimizer."""
+    """A training step: forward, loss, backward, optimizer."""
 
     net: Net
     runs = 5
+
+    def small(self) -> Work:
+        return replace(self, net=self.net.small())
 
 
 @dataclass(frozen=True)
@@ -199,19 +214,22 @@ class Inference(Work):
 
     net: Net
 
+    def small(self) -> Work:
+        return replace(self, net=self.net.small())
+
 
 @dataclass(frozen=True)
 class LayerWork(Work):
-    """One layer of a network: "forward", or some of its gradients from a graph that is there."""
+    """One layer of a network: `part` is "forward", or names gradients, computed from a recorded graph."""
 
-    net: Net  # of this layer alone
-    wanted: str
+    net: Net  # this layer alone
+    part: str
 
     @property
-    def products(self):
+    def products(self) -> int:
         return self.net.batch * self.net.layers[0].products(self.net.shape)
 
-    def small(self):
+    def small(self) -> Work:
         return replace(self, net=replace(self.net, batch=2))
 
 
@@ -221,7 +239,7 @@ class Update(Work):
 
     side: int = 256
 
-    def small(self):
+    def small(self) -> Work:
         return Update(16)
 
 
@@ -232,21 +250,21 @@ class Product(Work):
     side: int = 1024
 
     @property
-    def products(self):
+    def products(self) -> int:
         return self.side**3
 
-    def small(self):
+    def small(self) -> Work:
         return Product(64)
 
 
 @dataclass(frozen=True)
 class Chain(Work):
-    """`per` elementwise ops on 8 numbers, one after another; forward records the graph that backward needs."""
+    """A chain of `per` elementwise ops on 8 numbers; `part` is "forward", which records the graph, or "gradients"."""
 
-    wanted: str
+    part: str
     per: int = 1000
 
-    def small(self):
+    def small(self) -> Work:
         return replace(self, per=20)
 
 
@@ -254,36 +272,34 @@ class Chain(Work):
 class Import(Work):
     """The import of the library in a fresh process."""
 
-    def small(self):
-        return self
+
+GRADIENTS = {"conv": ("input gradient", "weight gradient"), "batch_norm": ("gradients",), "relu": ("input gradient",)}
+GRADIENTS |= dict.fromkeys(("conv_transpose", "linear"), GRADIENTS["conv"])
+GRADIENTS |= dict.fromkeys(("max_pool", "cross_entropy"), GRADIENTS["relu"])
 
 
-WANTED = {"conv": ("input gradient", "weight gradient"), "batch_norm": ("gradients",), "relu": ("input gradient",)}
-WANTED |= dict.fromkeys(("conv_transpose", "linear"), WANTED["conv"])
-WANTED |= dict.fromkeys(("max_pool", "cross_entropy"), WANTED["relu"])
+def layer_works(name: str, net: Net, seen: set[object]) -> dict[str, Work]:
+    """The rows of a network's layers: each new convolution, and of every other kind the first layer.
 
-
-def layer_works(name, net, seen):
-    """The rows of the layers of a network, without those in `seen`, which then holds these too.
-
-    Every convolution counts, of other kinds only the first. Where training does not compute the gradient in the input
-    of a network's first layer, neither does its row.
+    `seen` holds what earlier networks contributed and is updated. The first layer of a network has no input gradient
+    in training, so it gets no such row.
     """
-    rows = {}
+    rows: dict[str, Work] = {}
     for i, (layer, shape) in enumerate(steps(net.layers, net.shape)):
         alone = Net(shape, net.batch, (layer,), inner=i > 0 or net.inner)
         key = (layer, shape, net.batch) if "conv" in layer.kind else layer.kind
-        if layer.kind in WANTED and key not in seen:
+        if layer.kind in GRADIENTS and key not in seen:
             seen.add(key)
-            for wanted in ("forward", *WANTED[layer.kind]):
-                if alone.inner or wanted != "input gradient":
-                    rows[f"{name}: {layer.title(shape)}, {wanted}"] = LayerWork(alone, wanted)
+            for part in ("forward", *GRADIENTS[layer.kind]):
+                if alone.inner or part != "input gradient":
+                    rows[f"{name}: {layer.title(shape)}, {part}"] = LayerWork(alone, part)
     return rows
 
 
-def op_works():
+def op_works() -> dict[str, Work]:
     """The rows of single ops."""
-    rows, seen = {SGEMM: Product()}, set()
+    rows: dict[str, Work] = {SGEMM: Product()}
+    seen: set[object] = set()
     for name, net in NETS.items():
         rows |= layer_works(name, net, seen)
     rows |= layer_works("loss", Net((10,), 64, (cross_entropy,), inner=True), seen)
@@ -292,7 +308,7 @@ def op_works():
 
 SGEMM = f"sgemm {Product.side}"
 BASE = "as it is"
-CASES = {name: {"training step": Training(net)} for name, net in NETS.items()}
+CASES: dict[str, dict[str, Work]] = {name: {"training step": Training(net)} for name, net in NETS.items()}
 CASES["inference"] = {
     f"{name}, batch {batch}": Inference(replace(NETS[name], batch=batch))
     for name in ("lenet", "vgg")

@@ -1,0 +1,111 @@
+"""Time needle beside PyTorch and others on the same work: networks, single ops, overhead, memory, growth.
+
+    python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
+    python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
+
+Each library runs in its own process (worker.py) with the number of threads in its environment; each case starts fresh
+processes, unless sizes are tiny. Before a row is timed, all libraries must compute the same: five losses from the same
+weights and batches, or the result of the op. Then they take turns, A B A B (measure.py). A turn is the median time of
+several runs after some warm-up runs. The tables (report.py) show the median over the rounds; for a ratio, computed
+within each round, the median and the range. On a busy machine elapsed time says little: with one thread, --cpu-time
+counts the time that the process had a core.
+
+OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE tie NumPy's OpenBLAS to the kernels or the cache of another CPU. If one of them
+is set, needle is timed both with it, "pinned", and without, "native"; its rivals run without.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from . import report
+from .cases import CASES, RIVALS
+from .measure import machine, run_cases
+
+
+def main(arguments: Sequence[str] | None = None) -> str:
+    """Run the benchmark; returns the text of its report."""
+    options = parse(arguments)
+    if options.read is not None:
+        record = json.loads(options.read.read_text("utf-8"))
+        save(record, options)
+    else:
+        record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
+        record["runs"] = []
+        for threads in options.threads:
+            run: dict[str, Any] = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
+            record["runs"].append(run)
+            for cases in process_groups(options):
+                run_cases(cases, threads, options, run)
+                save(record, options)
+    text = report.text(record)
+    print(text, end="")
+    return text
+
+
+def process_groups(options: argparse.Namespace) -> list[list[str]]:
+    """Groups of cases that share processes: one case each; with tiny sizes all cases but "import"."""
+    if not options.smoke:
+        return [[case] for case in options.cases]
+    together = [case for case in options.cases if case != "import"]
+    return [cases for cases in (together, ["import"]) if cases and cases[0] in options.cases]
+
+
+def save(record: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write the record and its report to --out, and the report into the marked place of --write."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = report.text(record)
+    (options.out / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    (options.out / "benchmark.md").write_text(text, "utf-8")
+    if options.write is not None:
+        options.write.write_text(report.fill(options.write.read_text("utf-8"), text), "utf-8")
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line, checked."""
+    parser = argparse.ArgumentParser(prog="python -m apps.benchmark", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1],
+        help="of BLAS and the rivals; tables for each number (default: 1)",
+    )
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--rivals", default="torch", help="comma-separated, torch always: " + ", ".join(RIVALS))
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each library (default: %(default)s)")
+    parser.add_argument("--turn", type=float, default=0.1, help="seconds per turn (default: %(default)s)")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="measure CPU time, for a busy machine (one thread only)"
+    )
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes and few runs: does it work, not how fast")
+    parser.add_argument("--out", type=Path, help="folder for benchmark.md and benchmark.json (default: in runs/)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="a document with a marked place for the tables")
+    parser.add_argument(
+        "--read", type=Path, metavar="FILE", help="report on an earlier benchmark.json, measure nothing"
+    )
+    options = parser.parse_args(arguments)
+    if min(options.threads) < 1 or options.rounds < 1:
+        parser.error("--threads and --rounds must be at least 1")
+    if options.cpu_time and options.threads != [1]:
+        parser.error("--cpu-time adds up the time of all threads, so it needs --threads 1")
+    options.rivals = list(dict.fromkeys(["torch", *options.rivals.split(","), "loops"]))
+    if unknown := [name for name in options.rivals if name not in RIVALS]:
+        parser.error(f"--rivals must be of {', '.join(RIVALS)}, but got {', '.join(unknown)}")
+    for path in (options.read, options.write):
+        if path is not None and not path.is_file():
+            parser.error(f"there is no file {path}")
+    if options.write is not None and not report.PLACE.search(options.write.read_text("utf-8")):
+        parser.error(f"{options.write} has no place for the tables: <!-- table --> … <!-- end -->")
+    options.clock = "process_time" if options.cpu_time else "perf_counter"
+    options.effort = (2, 0.0, 1) if options.smoke else (options.rounds, options.turn, 3)  # rounds, turn, fewest runs
+    options.out = options.out or Path("runs") / ("smoke" if options.smoke else "benchmark")
+    return options
+
+
+if __name__ == "__main__":
+    main()

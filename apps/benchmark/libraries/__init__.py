@@ -1,0 +1,26 @@
+"""Adapters: how each library of the benchmark does what the cases ask for, in its own public names.
+
+An adapter supports the cases that `cases.RIVALS` lists for it. Loading one imports its library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["load"]
+
+ADAPTERS = {  # name: module, class
+    "needle": ("needle", "Needle"),
+    "torch": ("torch", "Torch"),
+    "torch-compile": ("torch", "CompiledTorch"),
+    "mygrad": ("mygrad", "MyGrad"),
+    "dezero": ("dezero", "DeZero"),
+    "loops": ("loops", "Loops"),
+}
+
+
+def load(name: str) -> Any:
+    """The adapter of a library; raises ModuleNotFoundError if the library is not installed."""
+    module, adapter = ADAPTERS[name]
+    return getattr(import_module(f".{module}", __package__), adapter)()

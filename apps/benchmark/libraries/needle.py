@@ -1,0 +1,46 @@
+"""The adapter of needle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import needle as ndl
+
+from .base import Modules, blas
+
+__all__ = ["Needle"]
+
+
+class Needle(Modules):
+    """needle, with the options that make it compute as torch does."""
+
+    nn = ndl.nn
+    residual = ndl.nn.Residual
+    no_grad = staticmethod(ndl.no_grad)
+    tensor = staticmethod(partial(ndl.Tensor, requires_grad=False))
+
+    def about(self) -> str:
+        return f"needle {ndl.__version__} on {blas()}"
+
+    def assign(self, parameter: ndl.Tensor, array: np.ndarray) -> None:
+        parameter.data = ndl.Tensor(array.reshape(parameter.shape))
+
+    def optimizer(self, name: str, parameters: list[ndl.Tensor], options: dict[str, float]) -> ndl.optim.Optimizer:
+        plain = {"dampening": 0} if name == "SGD" else {}  # torch's momentum
+        return getattr(ndl.optim, name)(parameters, **options, **plain)
+
+    def learn(self, loss: ndl.Tensor, optimizer: ndl.optim.Optimizer) -> None:
+        optimizer.reset_grad()
+        loss.backward(create_graph=False)
+        optimizer.step()
+
+    def gradients(self, y: ndl.Tensor, leaves: Sequence[ndl.Tensor], out_grad: ndl.Tensor, keep: bool) -> list[Any]:
+        y.backward(out_grad, create_graph=False, retain_graph=keep)
+        return [leaf.grad for leaf in leaves]
+
+    def product(self, a: np.ndarray, b: np.ndarray) -> Callable[[], np.ndarray]:
+        return partial(np.matmul, a, b, np.empty_like(a))

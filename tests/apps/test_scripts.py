@@ -1,0 +1,224 @@
+"""What the three training scripts have in common: options, errors, metrics.csv, Ctrl-C, runs as programs."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+import needle as ndl
+import synthetic
+import train
+import train_cifar10
+import train_ptb
+import training
+from tests.apps.scripts import error_of, finish, run, without_speed, write_digits, write_texts
+
+SCRIPTS = [train, train_cifar10, train_ptb]
+COURSE = [train_cifar10, train_ptb]  # these choose an optimizer
+
+
+def name_of(value):
+    return getattr(value, "__name__", None) or (" ".join(value) if isinstance(value, list) else "")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """For each script the arguments of a short run."""
+    folder = tmp_path_factory.mktemp("small")
+    images = folder / "images"
+    images.mkdir()
+    synthetic.write_cifar10(images, per_file=10)
+    return {
+        train: ["--dataset", "mnist", "--data", write_digits(folder / "digits"), "--epochs", "2", "--batch-size", "32"],
+        train_cifar10: ["--data", images, "--epochs", "2", "--batch-size", "25"],
+        train_ptb: ["--data", write_texts(folder / "text"), "--epochs", "2", "--batch-size", "4",
+                    "--hidden-size", "16", "--embedding-size", "8"],
+    }  # fmt: skip
+
+
+# ---- options ---------------------------------------------------------------------------------------------------------
+
+OPTIMIZER = [
+    ["--lr", "0.01"],
+    ["--optimizer", "adamw", "--weight-decay", "0.5"],
+    ["--optimizer", "sgd"],
+    ["--weight-decay", "1"],
+    ["--clip", "0.01", "--optimizer", "sgd"],
+]
+OPTIONS = {
+    train: [["--lr", "0.001"]],
+    train_cifar10: [*OPTIMIZER, ["--augment"]],
+    train_ptb: [
+        *OPTIMIZER,
+        ["--model", "rnn"],
+        ["--model", "transformer"],
+        ["--embedding-size", "9"],
+        ["--hidden-size", "9"],
+        ["--layers", "2"],
+        ["--seq-len", "7"],
+        ["--max-lines", "12"],
+    ],
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_the_same_seed_gives_the_same_numbers_and_every_option_is_used(script, small, capsys):
+    first = without_speed(run(script, capsys, *small[script])[0])
+    np.random.rand(5)
+    assert without_speed(run(script, capsys, *small[script])[0]) == first
+    others = [["--seed", "1"], ["--batch-size", "10"], *OPTIONS[script]]
+    seen = [first, *(without_speed(run(script, capsys, *small[script], *other)[0]) for other in others)]
+    assert len({str(rows) for rows in seen}) == 1 + len(others)
+
+
+SIZES = ["--embedding-size", "--hidden-size", "--layers", "--seq-len", "--max-lines"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        *((script, [name, "0"], f"{name} must be at least 1, but got 0")
+          for script in SCRIPTS for name in ("--epochs", "--batch-size")),
+        *((train_ptb, [name, "0"], f"{name} must be at least 1, but got 0") for name in SIZES),
+        *((script, ["--epochs", "many"], "argument --epochs: invalid int value: 'many'") for script in SCRIPTS),
+        *((script, ["--clip", "0"], "--clip must be greater than 0, but got 0.0") for script in COURSE),
+        *((script, ["--clip", "nan"], "--clip must be greater than 0, but got nan") for script in COURSE),
+        *((train, ["--dataset", name], f"--dataset {name} needs --data, the folder of its four IDX files")
+          for name in ("mnist", "fashion-mnist")),
+        (train, ["--data", "digits"], "--data is for mnist and fashion-mnist; the digits come with needle"),
+    ],
+    ids=name_of,
+)  # fmt: skip
+def test_wrong_usage(script, arguments, message, capsys):
+    lines = error_of(script, capsys, *arguments)
+    assert lines[0].startswith("usage: ")
+    assert lines[-1].endswith(f"error: {message}")
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        *((script, ["--seed", "-1"], "Seed must be between 0 and 2**32 - 1") for script in SCRIPTS),
+        *((script, ["--lr", "-1"], "Adam: lr must lie in [0, inf], but got -1.0") for script in SCRIPTS),
+        (train_ptb, ["--lr", "nan"], "Adam: lr must lie in [0, inf], but got nan"),
+        *((script, ["--weight-decay", "-1", "--optimizer", "sgd"],
+           "SGD: weight_decay must lie in [0, inf], but got -1.0") for script in COURSE),
+    ],
+    ids=name_of,
+)  # fmt: skip
+def test_impossible_values(script, arguments, message, small, capsys):
+    (line,) = error_of(script, capsys, *small[script], *arguments)
+    assert line.startswith(f"{script.__name__}: {message}")
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_a_missing_folder(script, small, tmp_path, capsys):
+    kind = {train: "idx_files", train_cifar10: "CIFAR10Dataset", train_ptb: "Corpus"}[script]
+    arguments = ["--data", tmp_path / "nowhere", "--out", tmp_path / "out"]
+    (line,) = error_of(script, capsys, *small[script], *arguments)
+    assert line.startswith(f"{script.__name__}: {kind}: folder must hold one of ")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_a_missing_gpu_is_one_line_even_if_the_reason_has_several(script, monkeypatch, capsys):
+    class NoGPU(ndl.BackendDevice):
+        def zeros(self, *shape, dtype="float32"):
+            raise RuntimeError("cuda: CuPy cannot be imported;\n\n  install it")
+
+    monkeypatch.setattr(ndl, "cuda", lambda: NoGPU("cuda", np))
+    (line,) = error_of(script, capsys, "--device", "cuda")
+    assert line == f"{script.__name__}: cuda: CuPy cannot be imported; install it"
+
+
+@pytest.mark.skipif(ndl.cuda().enabled(), reason="there is a GPU")
+def test_a_missing_gpu_of_this_machine(capsys):
+    (line,) = error_of(train, capsys, "--device", "cuda")
+    assert line.startswith("train: cuda: CuPy ")
+
+
+# ---- metrics.csv -----------------------------------------------------------------------------------------------------
+
+
+def read_metrics(script, folder):
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [{name: float(value) for name, value in row.items()} for row in reader]
+    assert tuple(reader.fieldnames) == script.COLUMNS
+    return rows
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_metrics_csv_holds_the_rows_and_a_second_run_starts_it_anew(script, small, tmp_path, capsys):
+    folder = tmp_path / "runs" / "first"
+    for epochs in (2, 1):
+        rows, lines = run(script, capsys, *small[script], "--epochs", epochs, "--out", folder)
+        assert [path.name for path in folder.iterdir()] == ["metrics.csv"]
+        assert read_metrics(script, folder) == rows
+        assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
+        assert lines[2:] == [script.LINE.format(**row) for row in rows]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_without_out_nothing_is_written(script, small, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run(script, capsys, *small[script], "--epochs", 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_a_folder_for_metrics_that_is_a_file(script, small, tmp_path, capsys):
+    path = tmp_path / "out"
+    path.write_text("mine")
+    (line,) = error_of(script, capsys, *small[script], "--out", path)
+    assert line.startswith(f"{script.__name__}: ")
+    assert str(path) in line
+    assert path.read_text() == "mine"
+
+
+# ---- errors and signals while training -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_ctrl_c_reports_how_many_epochs_are_complete(script, small, capsys, monkeypatch):
+    def interrupted(*args):
+        passes.append(args)
+        if len(passes) == 3:  # each epoch has two
+            raise KeyboardInterrupt
+        return 0.5, 1.0
+
+    passes = []
+    monkeypatch.setattr(training, "pass_over", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        script.main([*map(str, small[script]), "--epochs", "9"])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "\nstopped after 1 of 9 epochs\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_an_error_in_the_training_itself_keeps_its_traceback(script, small, monkeypatch):
+    def broken(*args):
+        raise ValueError("a mistake in the program")
+
+    monkeypatch.setattr(training, "pass_over", broken)
+    with pytest.raises(ValueError, match="a mistake in the program"):
+        script.main([str(argument) for argument in small[script]])
+
+
+# ---- as programs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_it_runs_from_the_root_of_the_repository(script, small):
+    status, out, err = finish([f"apps/{script.__name__}.py", *small[script], "--epochs", "1"])
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"epoch  1: loss \d.*, [\d,]+ (images|words)/s", out.splitlines()[-1])
+
+
+def test_a_refusal_is_one_line_and_status_2(tmp_path):
+    status, out, err = finish(["apps/train.py", "--dataset", "mnist", "--data", tmp_path])
+    assert (status, out) == (2, "")
+    assert re.fullmatch("train: idx_files: .*\n", err)
