@@ -21,16 +21,16 @@ from needle.backend import cuda_probe
 from needle.backend import device as device_module
 from needle.backend_ndarray import NDArray
 from needle.nn import functional
-from tests.nn import test_attention, test_convs, test_recurrent
+from tests.nn import test_attention, test_conv, test_recurrent
 from tests.nn.functional import (
     test_activation,
-    test_convolution_errors,
+    test_conv_errors,
     test_dropout,
     test_linear,
     test_loss,
     test_norm,
-    test_padding,
-    test_pooling,
+    test_pad,
+    test_pool,
     test_resampling,
 )
 
@@ -621,12 +621,12 @@ def rows_elsewhere():
     modules = (test_activation, test_attention, test_linear, test_dropout, test_loss, test_norm, test_recurrent)
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
-    for module in (test_pooling, test_resampling):
+    for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)
-    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_padding.REFUSED)
-    yield from (partial(test_convolution_errors.call, misuse, functional) for misuse in test_convolution_errors.MISUSES)
-    yield from (partial(test_convs.build, nn, misuse) for misuse in test_convs.MISUSES)
+    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_pad.REFUSED)
+    yield from (partial(test_conv_errors.call, misuse, functional) for misuse in test_conv_errors.MISUSES)
+    yield from (partial(test_conv.build, nn, misuse) for misuse in test_conv.MISUSES)
 
 
 def test_every_raise_has_a_row():
