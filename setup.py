@@ -42,7 +42,7 @@ setup(
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
+        "test": ["pytest>=9", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
     },
     packages=find_packages(include=["needle", "needle.*"]),
     package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},
