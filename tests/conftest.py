@@ -44,7 +44,7 @@ def pytest_generate_tests(metafunc):
 def devices_for(metafunc):
     """The devices that a test runs on."""
     chosen = metafunc.config.getoption("--device")
-    if chosen is None and metafunc.config.getoption("--hypothesis-profile") == "nightly":
+    if chosen is None and settings.get_current_profile_name() == "nightly":
         chosen = "all"
     if chosen is None:
         path = metafunc.definition.path.relative_to(Path(__file__).parent)
@@ -55,6 +55,12 @@ def devices_for(metafunc):
 @pytest.fixture(scope="session")
 def device(request):
     return request.param
+
+
+@pytest.fixture(scope="session")
+def depth():
+    """The number of ops in a deep graph: far more than Python's and C's stacks hold frames."""
+    return {"quick": 2_000, "nightly": 100_000}.get(settings.get_current_profile_name(), 20_000)
 
 
 @pytest.fixture
