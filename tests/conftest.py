@@ -23,7 +23,8 @@ DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), ST
 
 # The floors that run on the stand-in by default: those that compute on raw arrays. On it the floors above run their
 # training steps, in tests/standin/test_steps.py, and the samples named here.
-ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin", "nn/test_layers.py", "test_tensor.py"]
+ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin"]
+ON_STANDIN += ["test_conv_conformance.py", "test_tensor.py", "nn/test_layers.py"]
 
 
 def pytest_addoption(parser):

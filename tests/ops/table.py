@@ -66,7 +66,7 @@ class Row:
         return f"{self.op}-{self.setting}".replace(" ", "")
 
     def values(self) -> list[np.ndarray]:
-        """The inputs on the host. Draws are float64, rounded to multiples of 1/64 so that float16 holds them exactly."""
+        """The inputs on the host. Draws are float64, rounded to multiples of 1/64: exact in float16."""
         draws = self.stream()
         return [
             x if isinstance(x, np.ndarray) else np.asarray(np.round(self.draw(draws, x) * 64) / 64) for x in self.inputs

@@ -97,7 +97,7 @@ def test_float32_stays_float32(row, device):
 
 @each_row(ROWS)
 def test_constants_require_no_grad(row, device):
-    """Results of differentiable ops require a gradient if an input does, other results never, and none under no_grad."""
+    """Results of differentiable ops require a gradient if an input does, others never; under no_grad none does."""
     inputs = [ndl.Tensor.make_const(array, requires_grad=True) for array in inputs_of(row, device)]
     result = row.apply(*inputs)
     assert result.requires_grad is not row.constant or any(result is x for x in inputs)
