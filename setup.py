@@ -43,7 +43,7 @@ setup(
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "lint": ["ruff>=0.12", "mypy>=1.15"],
         "plot": ["matplotlib>=3.8", "tqdm>=4.64"],
-        "test": ["pytest>=8.3", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
+        "test": ["pytest>=9", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
     },
     packages=find_packages(include=["needle", "needle.*"]),
     package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},

@@ -1,4 +1,6 @@
-"""What every test gets: the devices, a fixed random stream, and a guard over needle's global state."""
+"""What every test gets: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,25 +11,62 @@ from needle.backend_ndarray import register_device
 from needle.grad_mode import grad_mode
 from tests.standin.device import STANDIN
 
+# Chosen by pytest --hypothesis-profile=NAME. Nightly also walks deeper graphs and takes all devices for all tests.
+settings.register_profile("quick", max_examples=5, deadline=None, derandomize=True)
 settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
-settings.register_profile("nightly", max_examples=2000, deadline=None)  # pytest --hypothesis-profile=nightly
+settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile("default")
 
-# Every device that the suite runs on.
 register_device(STANDIN)
-DEVICES = [needle.cpu(), STANDIN]
-if needle.cuda().enabled():
-    DEVICES.append(pytest.param(needle.cuda(), marks=pytest.mark.gpu))
+CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
+DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), STANDIN, *CUDA]}
+
+# The floors that run on the stand-in by default: those that compute on raw arrays. On it the floors above run their
+# training steps, in tests/standin/test_steps.py, and the samples named here.
+ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin"]
+ON_STANDIN += ["test_conv_conformance.py", "test_tensor.py", "nn/test_layers.py"]
 
 
-@pytest.fixture(params=DEVICES, ids=str, scope="session")
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device",
+        choices=DEVICES,
+        help="devices of the tests that run on several: cpu, standin, or all; by default the CPU and a GPU, and the "
+        "stand-in for a GPU on the floors that compute on raw arrays",
+    )
+
+
+def pytest_generate_tests(metafunc):
+    own = any("device" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize"))
+    if "device" in metafunc.fixturenames and not own:
+        metafunc.parametrize("device", devices_for(metafunc), indirect=True, ids=str, scope="session")
+
+
+def devices_for(metafunc):
+    """The devices that a test runs on."""
+    chosen = metafunc.config.getoption("--device")
+    if chosen is None and settings.get_current_profile_name() == "nightly":
+        chosen = "all"
+    if chosen is None:
+        path = metafunc.definition.path.relative_to(Path(__file__).parent)
+        chosen = "all" if any(path.is_relative_to(place) for place in ON_STANDIN) else None
+    return [*DEVICES["cpu"], *CUDA] if chosen is None else DEVICES[chosen]
+
+
+@pytest.fixture(scope="session")
 def device(request):
     return request.param
 
 
+@pytest.fixture(scope="session")
+def depth():
+    """The number of ops in a deep graph: far more than Python's and C's stacks hold frames."""
+    return {"quick": 2_000, "nightly": 100_000}.get(settings.get_current_profile_name(), 20_000)
+
+
 @pytest.fixture
 def on_device(device):
-    """Make each device in turn the default one, for tests whose tensors name none."""
+    """Make each device in turn the default one, for tests that name none."""
     before = needle.default_device()
     needle.set_default_device(device)
     yield
@@ -36,10 +75,9 @@ def on_device(device):
 
 @pytest.fixture(autouse=True)
 def random_stream():
-    """Start every test at the same state of NumPy's global stream, and put the former state back after it.
+    """Start every test at the same state of NumPy's global stream, and restore the former state after it.
 
-    Initialisers and dropout draw from that stream, so nearly every test moves it. Failing those would forbid the
-    normal; instead no test can see what another has drawn, whatever their order, and alone or in parallel.
+    Initialisers and dropout draw from that stream. No test sees the draws of another, in whatever order they run.
     """
     before = np.random.get_state()
     needle.seed(0)
@@ -49,7 +87,7 @@ def random_stream():
 
 @pytest.fixture(autouse=True)
 def global_state():
-    """Fail a test that leaves grad mode or the default device other than it found them; put them back for the next."""
+    """Fail a test that changes grad mode or the default device, and restore them for the next one."""
     grad, device = needle.is_grad_enabled(), needle.default_device()
     with grad_mode(grad):
         yield

@@ -20,7 +20,8 @@ from needle.kernels import Window
 from needle.kernels.conv import dispatch
 from tests.kernels.oracles import passes_by_loops, passes_by_needle, passes_by_torch
 from tests.kernels.thresholds import thresholds
-from tests.kernels.windows import ORDERS, Problem, arrange, is_batch_innermost, orders, problems
+from tests.kernels.windows import Problem, arrange, is_batch_innermost, orders, problems
+from tests.profiles import examples
 
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
@@ -42,8 +43,9 @@ def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1)
 # ---- the values ------------------------------------------------------------------------------------------------------
 
 
+@examples(50)
 @given(problems(), orders, orders, orders)
-def test_each_pass_is_the_loops(device, problem, x_order, w_order, y_order):
+def test_the_three_passes_follow_the_definition(device, problem, x_order, w_order, y_order):
     ordered = zip(problem.values(), (x_order, w_order, y_order), strict=True)
     arrays = [arrange(values, order, device) for values, order in ordered]
     found = passes_by_needle(problem, *arrays)
@@ -55,7 +57,7 @@ def test_each_pass_is_the_loops(device, problem, x_order, w_order, y_order):
 
 
 @given(problems(batches=(0, 9)))
-def test_each_pass_is_that_of_torch(device, problem):
+def test_the_three_passes_agree_with_torch(device, problem):
     arrays = problem.values()
     for result, expected in zip(on_device(problem, *arrays, device), passes_by_torch(problem, *arrays), strict=True):
         assert result.shape == expected.shape
@@ -95,6 +97,7 @@ def test_shapes_as_in_networks(device, name):
         assert_allclose(result, expected, rtol=1e-10, atol=1e-10 * (1 + abs(expected).max()))
 
 
+@examples(30)
 @given(problems(batches=(0, 0)))
 def test_an_empty_batch(device, problem):
     y, x, w = on_device(problem, *problem.values(), device)
@@ -115,6 +118,7 @@ def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
     assert_array_equal(w, np.zeros(problem.w_shape))
 
 
+@examples(25)
 @given(problems(), st.integers(0, 8))
 def test_an_infinity_reaches_only_what_it_meets(device, problem, place):
     """Nothing multiplies padding, or elements beyond the last window."""
@@ -135,6 +139,7 @@ def inner(a, b):
     return float((a * b).sum())
 
 
+@examples(30)
 @given(problems())
 def test_they_are_one_trilinear_form(device, problem):
     x, w, y = problem.values()
@@ -143,6 +148,7 @@ def test_they_are_one_trilinear_form(device, problem):
     close(inner(y, found_y), inner(found_w, w))
 
 
+@examples(30)
 @given(problems(), st.floats(-4, 4), st.integers(0, 2**32 - 1))
 def test_each_is_linear_in_both_arguments(device, problem, factor, seed):
     first, second = problem.values(), replace(problem, seed=seed).values()
@@ -154,6 +160,7 @@ def test_each_is_linear_in_both_arguments(device, problem, factor, seed):
             close(both[result], one[result] + factor * two[result])
 
 
+@examples(30)
 @given(problems(), st.integers(1, 3), st.data())
 def test_a_shifted_input_gives_a_shifted_output(device, problem, steps, data):
     axis = data.draw(st.integers(0, problem.rank - 1))
@@ -165,6 +172,7 @@ def test_a_shifted_input_gives_a_shifted_output(device, problem, steps, data):
     close(device.to_host(shifted)[(slice(None),) * (2 + axis) + (slice(steps, None),)], device.to_host(y))
 
 
+@examples(30)
 @given(problems())
 def test_padding_is_zeros_around_the_input(device, problem):
     x, w, y = problem.values()
@@ -178,6 +186,7 @@ def test_padding_is_zeros_around_the_input(device, problem):
     close(found[2], expected[2])
 
 
+@examples(30)
 @given(problems())
 def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
     x, w, y = problem.values()
@@ -192,6 +201,7 @@ def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
     close(found[2], expected[2][elements])
 
 
+@examples(30)
 @given(problems())
 def test_a_stride_takes_every_so_many_outputs(device, problem):
     x, w, _ = problem.values()
@@ -201,6 +211,7 @@ def test_a_stride_takes_every_so_many_outputs(device, problem):
     close(device.to_host(dense)[(..., *(slice(None, None, s) for s in window.stride))], device.to_host(y))
 
 
+@examples(30)
 @given(problems())
 def test_groups_are_separate_convolutions(device, problem):
     x, w, y = problem.values()
@@ -218,6 +229,7 @@ def test_groups_are_separate_convolutions(device, problem):
         close(result, np.concatenate(each, axis))
 
 
+@examples(30)
 @given(problems(batches=(2, 4)))
 def test_images_are_separate_convolutions(device, problem):
     x, w, y = problem.values()
@@ -229,6 +241,7 @@ def test_images_are_separate_convolutions(device, problem):
     close(found[2], sum(each[2] for each in separate))
 
 
+@examples(30)
 @given(problems())
 def test_exchanged_axes_give_exchanged_results(device, problem):
     """No axis is special: reversing the axes of the window and of the arrays reverses those of the results."""
@@ -252,6 +265,7 @@ def test_exchanged_axes_give_exchanged_results(device, problem):
 # ---- dtypes ----------------------------------------------------------------------------------------------------------
 
 
+@examples(30)
 @given(problems(), orders)
 def test_single_precision_stays_single(device, problem, order):
     arrays = [arrange(values, order, device) for values in problem.values(dtype="float32")]
@@ -324,6 +338,7 @@ def test_results_are_batch_innermost(device, name, order):
     assert is_batch_innermost(x)
 
 
+@examples(30)
 @given(problems(batches=(0, 3)), st.sampled_from([1, 100, 300, 1000, 3000]))
 def test_blocks_of_any_size_give_the_same(device, problem, size):
     arrays = problem.values()
@@ -332,31 +347,6 @@ def test_blocks_of_any_size_give_the_same(device, problem, size):
     with thresholds(BLOCK_BYTES=size):
         for result, expected in zip(on_device(problem, *arrays, device), undivided, strict=True):
             close(result, expected)
-
-
-@given(problems(), orders)
-def test_arguments_are_only_read(device, problem, order):
-    arrays = [arrange(values, order, device) for values in problem.values()]
-    before = [np.array(device.to_host(array)) for array in arrays]
-    passes_by_needle(problem, *arrays)
-    for array, values in zip(arrays, before, strict=True):
-        assert_array_equal(device.to_host(array), values)
-
-
-@given(problems(), st.sampled_from(ORDERS[:-1]))
-def test_results_have_memory_of_their_own(device, problem, order):
-    """Results share no memory with the arguments or with those of a later call."""
-    arrays = [arrange(values, order, device) for values in problem.values()]
-    results = passes_by_needle(problem, *arrays)
-    before = [np.array(device.to_host(result)) for result in results]
-    passes_by_needle(problem, *(array + 1 for array in arrays))
-    for array in arrays:
-        array[...] = 7
-    for result, values in zip(results, before, strict=True):
-        assert_array_equal(device.to_host(result), values)
-        result[...] = 9
-    for array in arrays:
-        assert (device.to_host(array) == 7).all()
 
 
 @pytest.mark.parametrize("name", ["3x3", "dilated", "5x5 of one large image"])
@@ -372,7 +362,7 @@ def test_threads_do_not_meet(device, name):
 
 
 @pytest.mark.parametrize("paired", [0, 1 << 40], ids=["one after another", "side by side"])
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", ["first layer", "3x3", "7x7 with stride 2", "depthwise"])
 def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired):
     problem = REAL[name]

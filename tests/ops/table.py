@@ -1,17 +1,21 @@
 """The table of ops: one row for each op and setting, with torch's function of the same meaning.
 
-`run` computes a row with either library by the same lines: results, first and second derivatives.
+`run` computes a row with either library through the same lines: results, first and second derivatives. `each_row` runs
+a test on every row: one case per op, one subtest per row.
 """
 
 from __future__ import annotations
 
+import inspect
 import operator
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import one_hot
 from torch.nn.functional import pad as torch_pad
@@ -22,7 +26,7 @@ from needle.kernels import Window
 from needle.ops.conv import Correlate
 from tests.standin.device import STANDIN
 
-# ---- what a row is ---------------------------------------------------------------------------------------------------
+# ---- rows ------------------------------------------------------------------------------------------------------------
 
 
 def anywhere(draws, shape):
@@ -31,7 +35,7 @@ def anywhere(draws, shape):
 
 
 def positive(draws, shape):
-    """Draws between 0.5 and 2."""
+    """Uniform draws from [0.5, 2)."""
     return draws.uniform(0.5, 2, shape)
 
 
@@ -49,28 +53,28 @@ def few_positive(draws, shape):
 class Row:
     """An op in one setting, and its oracle in torch."""
 
-    op: str  # a name in needle.ops, or that of a method in needle.ops.methods
+    op: str  # a name in needle.ops, or the name of a method in needle.ops.methods
     setting: str
     apply: Callable[..., Any]
     oracle: Callable[..., Any]
-    inputs: tuple[Any, ...]  # shapes of inputs to be drawn, or host arrays: constants
+    inputs: tuple[Any, ...]  # a shape: the input is drawn; a host array: the input is this constant
     draw: Callable[..., Any] = anywhere
-    constant: bool = False  # whether the result is a constant for the graph
-    dtype: str | None = None  # of the result, where it is not that of the inputs
-    order: int = 2  # of the highest derivative that is compared; torch's second ones are NaN at some singular points
+    constant: bool = False  # whether the result is a constant of the graph
+    dtype: str | None = None  # of the result, if it differs from the dtype of the inputs
+    order: int = 2  # the highest derivative to compare; torch's second derivatives are NaN at some singular points
 
     def __str__(self) -> str:
         return f"{self.op}-{self.setting}".replace(" ", "")
 
     def values(self) -> list[np.ndarray]:
-        """The inputs on the host; what is drawn is float64, but exact in float16 as well."""
+        """The inputs on the host. Draws are float64, rounded to multiples of 1/64: exact in float16."""
         draws = self.stream()
         return [
             x if isinstance(x, np.ndarray) else np.asarray(np.round(self.draw(draws, x) * 64) / 64) for x in self.inputs
         ]
 
     def is_drawn(self) -> list[bool]:
-        """For each input, whether it is drawn: those are differentiated."""
+        """For each input, whether it is drawn and therefore differentiated."""
         return [not isinstance(x, np.ndarray) for x in self.inputs]
 
     def stream(self) -> np.random.Generator:
@@ -81,8 +85,32 @@ ROWS: list[Row] = []
 
 
 def row(op: str, setting: Any, apply: Any, oracle: Any, *inputs: Any, **options: Any) -> None:
-    """Add a row; what the loops below bind to a lambda comes as a default argument."""
+    """Add a row. Lambdas in the loops below bind their loop variables as default arguments."""
     ROWS.append(Row(op, str(setting), apply, oracle, inputs, **options))
+
+
+def each_row(rows: Iterable[Row]) -> Callable[[Callable[..., None]], Any]:
+    """Run a test of a `row` on each of these rows: one case per op, with a subtest for each of its rows.
+
+    The test names no fixture that keeps state from one row to the next.
+    """
+    by_op: dict[str, list[Row]] = {}
+    for row in rows:
+        by_op.setdefault(row.op, []).append(row)
+
+    def decorate(test: Callable[..., None]) -> Any:
+        @wraps(test)
+        def run(op: str, subtests: pytest.Subtests, **fixtures: Any) -> None:
+            for row in by_op[op]:
+                with subtests.test(str(row)):
+                    test(row, **fixtures)
+
+        names = ["op", "subtests", *(name for name in inspect.signature(test).parameters if name != "row")]
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        run.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore
+        return pytest.mark.parametrize("op", by_op)(run)
+
+    return decorate
 
 
 # ---- running a row ---------------------------------------------------------------------------------------------------
@@ -109,7 +137,7 @@ def run(row: Row, function: Any, inputs: Any, leaves: Any, direction: Any, gradi
 
 
 def tensors(row: Row, arrays: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
-    """The inputs of a row on raw arrays, sharing their memory, and the leaves among them."""
+    """The inputs of a row as tensors that share the memory of raw arrays, and the leaves among them."""
     inputs = [
         Tensor.make_const(array, requires_grad=drawn and not row.constant)
         for array, drawn in zip(arrays, row.is_drawn(), strict=True)
@@ -118,7 +146,7 @@ def tensors(row: Row, arrays: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def another_than(device: Any) -> Any:
-    """A device of the suite that is not `device`."""
+    """A device of the suite other than `device`."""
     return STANDIN if device == cpu() else cpu()
 
 
@@ -159,6 +187,12 @@ def run_torch(row: Row, values: list[np.ndarray]) -> Results:
     return run(row, row.oracle, inputs, [x for x in inputs if x.requires_grad], direction, gradients)
 
 
+@cache
+def torch_results(row: Row) -> Results:
+    """The row in torch on its own values, computed once for all tests."""
+    return run_torch(row, row.values())
+
+
 def on_host(x: Any) -> np.ndarray:
     """The values of a tensor of either library."""
     return x.numpy(force=True) if isinstance(x, torch.Tensor) else x.numpy()
@@ -167,9 +201,10 @@ def on_host(x: Any) -> np.ndarray:
 def check_close(name: Any, found: Results, expected: Results, tolerance: float) -> None:
     """Require the same shapes, and values that differ by at most `tolerance` of the largest in their array."""
     assert found.keys() == expected.keys()
-    for part, wanted in expected.items():
-        assert len(found[part]) == len(wanted), f"{name}: {len(found[part])} arrays in {part}, not {len(wanted)}"
-        for i, (a, b) in enumerate(zip(found[part], wanted, strict=True)):
+    for part, references in expected.items():
+        count = len(found[part])
+        assert count == len(references), f"{name}: {count} arrays in {part}, not {len(references)}"
+        for i, (a, b) in enumerate(zip(found[part], references, strict=True)):
             a, b = on_host(a), on_host(b)
             assert a.shape == b.shape, f"{name}: {part} {i} has shape {a.shape}, not {b.shape}"
             assert a.dtype.kind == b.dtype.kind, f"{name}: {part} {i} has dtype {a.dtype}, not {b.dtype}"
@@ -183,7 +218,7 @@ ORDERS = ["column-major", "batch-innermost", "flipped", "strided", "repeated"]
 
 
 def laid_out(device: Any, value: np.ndarray, order: str, dtype: Any = None) -> Any:
-    """A raw array of the elements of `value` in row-major or another order; `repeated` has `value[0]` in every row."""
+    """The elements of `value` as a raw array in a memory order; "repeated" has `value[0]` in every row, at stride 0."""
     if value.ndim == 0 or order == "row-major":
         return device.array(value, dtype)
     if order == "column-major":
@@ -198,7 +233,7 @@ def laid_out(device: Any, value: np.ndarray, order: str, dtype: Any = None) -> A
 
 
 def inputs_of(row: Row, device: Any, order: str = "row-major", dtype: str = "float64") -> list[Any]:
-    """The inputs of a row as raw arrays; constants (indices, masks) stay row-major and keep their dtype."""
+    """The inputs of a row as raw arrays. Constants (indices, masks) stay row-major and keep their dtype."""
     return [
         laid_out(device, value, order, dtype) if drawn else device.array(value)
         for value, drawn in zip(row.values(), row.is_drawn(), strict=True)
@@ -206,10 +241,11 @@ def inputs_of(row: Row, device: Any, order: str = "row-major", dtype: str = "flo
 
 
 def check_row(row: Row, device: Any, order: str = "row-major") -> None:
-    """Hold results, first and second derivatives of a row in float64 against torch's."""
+    """Compare results, first and second derivatives of a row in float64 with torch's."""
     arrays = inputs_of(row, device, order)
     values = [np.array(to_host(array)) for array in arrays]
-    check_close(f"{row}, {order}", run_needle(row, arrays, device, "float64"), run_torch(row, values), 1e-11)
+    expected = run_torch(row, values) if order == "repeated" else torch_results(row)
+    check_close(f"{row}, {order}", run_needle(row, arrays, device, "float64"), expected, 1e-11)
     for array, value in zip(arrays, values, strict=True):
         np.testing.assert_array_equal(to_host(array), value, err_msg=f"{row}, {order}: an input was written to")
 
@@ -556,7 +592,7 @@ row("tuple_get_item", "two of split", lambda x: x[0] * ops.split(x)[1] + ops.spl
 row("tuple_get_item", "parts of one split", lambda x: ops.make_tuple(*ops.split(x, 1).tuple()[1:]),
     lambda x: x.unbind(1)[1:], (2, 3))  # fmt: skip
 
-# ---- convolution with a bias, of two windows; tests/ops/test_conv.py has the others ----------------------------------
+# ---- convolution with a bias in two windows; tests/ops/test_conv.py has the others -----------------------------------
 
 LINE, PLANE = Window((2,), ((1, 0),), (1,)), Window((1, 2), ((1, 1), (0, 0)), (2, 1), 2)
 row("Correlate", "bias, 1-d", lambda x, w, b: Correlate(LINE)(x, w, b),

@@ -1,4 +1,7 @@
-"""Convolution as a differentiable op: against torch to second order, and as the laws that make backward convolution."""
+"""Convolution as a differentiable op, and the laws that make its gradients convolutions.
+
+tests/test_conv_conformance.py compares it with torch, together with the kernels, functions and layers.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,10 @@ import needle as ndl
 from needle import kernels
 from needle.kernels.conv import dispatch
 from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight
+from tests.conv_cases import CASES
 from tests.kernels.windows import problems
 from tests.ops.derivatives import assert_like_torch, by_needle
+from tests.profiles import examples
 
 CONV = (ndl.conv1d, ndl.conv2d, ndl.conv3d)
 TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
@@ -27,111 +32,12 @@ def tensors(device, *arrays):
     return tuple(ndl.Tensor(array, device=device) for array in arrays)
 
 
-# ---- against torch ---------------------------------------------------------------------------------------------------
-
-# name: x (N, C, *S), weight (O, C/G, *K), options
-TABLE = {
-    # one axis
-    "1d": ((2, 3, 9), (4, 3, 3), {}),
-    "1d of kernel 1": ((2, 3, 9), (4, 3, 1), {}),
-    "1d of kernel 2, stride 2": ((2, 3, 9), (4, 3, 2), {"stride": 2}),
-    "1d with everything": ((2, 4, 15), (6, 2, 3), {"stride": 2, "padding": 3, "dilation": 2, "groups": 2}),
-    "1d depthwise": ((2, 4, 9), (4, 1, 3), {"padding": 1, "groups": 4}),
-    # two axes
-    "3x3": ((2, 3, 6, 5), (4, 3, 3, 3), {}),
-    "3x3 that keeps the size": ((2, 3, 6, 5), (4, 3, 3, 3), {"padding": 1}),
-    "3x3 that halves an even size": ((2, 3, 6, 8), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
-    "3x3 that halves an odd size": ((2, 3, 7, 5), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
-    "5x5": ((2, 2, 6, 7), (3, 2, 5, 5), {"padding": 2}),
-    "even kernel": ((2, 2, 5, 5), (3, 2, 2, 4), {"padding": 1}),
-    "1x1": ((2, 3, 4, 5), (4, 3, 1, 1), {}),
-    "1x1 with stride": ((2, 3, 5, 5), (4, 3, 1, 1), {"stride": 2}),
-    "1x1 with stride and remainder": ((2, 3, 6, 6), (4, 3, 1, 1), {"stride": 2}),
-    "1x1 with padding": ((2, 3, 4, 4), (4, 3, 1, 1), {"padding": 2}),
-    "1x1 with groups": ((2, 4, 4, 4), (6, 2, 1, 1), {"groups": 2}),
-    "1x1 with dilation": ((2, 3, 4, 4), (4, 3, 1, 1), {"dilation": 3}),
-    "1xK": ((2, 3, 5, 6), (4, 3, 1, 4), {"padding": (0, 2)}),
-    "Kx1": ((2, 3, 6, 5), (4, 3, 4, 1), {"padding": (2, 0)}),
-    "patches": ((2, 3, 8, 8), (5, 3, 4, 4), {"stride": 4}),
-    "patches with remainder": ((2, 3, 11, 10), (5, 3, 4, 4), {"stride": 4}),
-    "stride beyond the kernel": ((2, 3, 12, 13), (4, 3, 2, 2), {"stride": 5}),
-    "stride beyond the input": ((2, 3, 4, 4), (4, 3, 2, 2), {"stride": 9}),
-    "dilation": ((2, 3, 8, 7), (4, 3, 3, 3), {"dilation": 2}),
-    "dilation that keeps the size": ((2, 3, 6, 6), (4, 3, 3, 3), {"padding": 3, "dilation": 3}),
-    "padding beyond the kernel": ((2, 3, 3, 4), (4, 3, 2, 2), {"padding": 4}),
-    "kernel beyond the input": ((2, 3, 2, 2), (4, 3, 5, 5), {"padding": 2}),
-    "kernel of the input's size": ((2, 3, 4, 5), (4, 3, 4, 5), {}),
-    "stride, padding, dilation": ((2, 3, 10, 11), (4, 3, 3, 2), {"stride": 3, "padding": 2, "dilation": 2}),
-    "options by axis": ((2, 3, 9, 11), (4, 3, 3, 2), {"stride": (2, 1), "padding": (0, 3), "dilation": (1, 4)}),
-    "groups": ((2, 6, 5, 5), (4, 3, 3, 3), {"groups": 2}),
-    "as many groups as out-channels": ((2, 6, 5, 5), (3, 2, 3, 3), {"groups": 3}),
-    "depthwise": ((2, 4, 5, 5), (4, 1, 3, 3), {"padding": 1, "groups": 4}),
-    "depthwise with stride": ((2, 4, 6, 6), (4, 1, 3, 3), {"stride": 2, "padding": 1, "groups": 4}),
-    "channel multiplier": ((2, 3, 5, 5), (9, 1, 3, 3), {"padding": 1, "groups": 3}),
-    "everything": (
-        (2, 4, 11, 12),
-        (6, 2, 3, 2),
-        {"stride": (2, 3), "padding": (3, 1), "dilation": (2, 3), "groups": 2},
-    ),
-    "one image": ((1, 3, 6, 6), (4, 3, 3, 3), {"padding": 1}),
-    "one channel": ((3, 1, 6, 6), (4, 1, 3, 3), {"padding": 1}),
-    "one out-channel": ((3, 4, 6, 6), (1, 4, 3, 3), {"padding": 1}),
-    "one element": ((1, 1, 1, 1), (1, 1, 1, 1), {}),
-    "empty batch": ((0, 3, 6, 6), (4, 3, 3, 3), {"stride": 2, "padding": 1}),
-    # three axes
-    "3d": ((2, 2, 4, 5, 4), (3, 2, 3, 3, 3), {}),
-    "3d with padding": ((2, 2, 3, 4, 3), (3, 2, 3, 3, 3), {"padding": 1}),
-    "3d of kernel 1": ((2, 2, 3, 4, 3), (3, 2, 1, 1, 1), {}),
-    "3d patches": ((2, 2, 4, 4, 6), (3, 2, 2, 2, 2), {"stride": 2}),
-    "3d with everything": (
-        (2, 4, 6, 5, 7),
-        (4, 2, 2, 3, 2),
-        {"stride": (2, 1, 3), "padding": (1, 2, 0), "dilation": (3, 1, 2), "groups": 2},
-    ),
-    "3d depthwise": ((1, 3, 4, 4, 4), (6, 1, 3, 3, 3), {"padding": 1, "groups": 3}),
-}
-
-
-@pytest.mark.parametrize("with_bias", [False, True], ids=["", "bias"])
-@pytest.mark.parametrize("name", TABLE)
-def test_like_torch(device, name, with_bias):
-    x, weight, options = TABLE[name]
-    arrays = [np.random.randn(*shape) for shape in (x, weight, weight[:1])[: 2 + with_bias]]
-    rank = len(x) - 2
-    assert_like_torch(partial(CONV[rank - 1], **options), partial(TORCH_CONV[rank - 1], **options), arrays, device)
-
-
-@given(problem=problems(symmetric=True), with_bias=st.booleans())
-def test_like_torch_in_any_window(device, problem, with_bias):
-    x, w, _ = problem.values()
-    bias = [np.arange(1.0, 1 + problem.out_channels)] * with_bias
-    conv, torch_conv = CONV[problem.rank - 1], TORCH_CONV[problem.rank - 1]
-    assert_like_torch(partial(conv, **problem.options), partial(torch_conv, **problem.options), [x, w, *bias], device)
-
-
-@pytest.mark.parametrize("name", ["3x3", "1x1", "1x1 with stride", "everything", "depthwise", "1d", "3d with padding"])
-def test_single_precision_stays_single(device, name):
-    x, weight, options = TABLE[name]
-    arrays = [np.random.randn(*shape).astype("float32") for shape in (x, weight, weight[:1])]
-    conv, torch_conv = (partial(convs[len(x) - 3], **options) for convs in (CONV, TORCH_CONV))
-    assert_like_torch(conv, torch_conv, arrays, device, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name", ["3x3", "1x1", "everything"])
-def test_half_precision_stays_half(device, name):
-    x, weight, options = TABLE[name]
-    arrays = [np.random.randn(*shape).astype("float16") for shape in (x, weight, weight[:1])]
-    y, w, b = tensors(device, *arrays)
-    result = ndl.conv2d(y, w, b, **options)
-    result.backward()
-    assert [t.dtype for t in (result, y.grad, w.grad, b.grad)] == ["float16"] * 4
-    expected = TORCH_CONV[1](*(torch.tensor(array).double() for array in arrays), **options)
-    assert_allclose(result.numpy(), expected.numpy(), rtol=2e-3, atol=5e-3)
+# ---- derivatives and arguments ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["1d with everything", "everything", "channel multiplier", "patches with remainder"])
-def test_by_differences(device, name):
-    x, weight, options = TABLE[name]
+def test_derivatives_pass_gradcheck(device, name):
+    x, weight, options = CASES[name]
     arrays = tensors(device, *(np.random.randn(*shape) for shape in (x, weight, weight[:1])))
     assert ndl.gradcheck(partial(CONV[len(x) - 3], **options), *arrays)
 
@@ -162,6 +68,7 @@ def test_gradients_of_views(device):
 # ---- the triad -------------------------------------------------------------------------------------------------------
 
 
+@examples(30)
 @given(problem=problems(), role=st.sampled_from(["Correlate", "CorrelateTranspose", "CorrelateWeight"]))
 def test_each_op_has_the_other_two_for_gradients(device, problem, role):
     """With padding that differs before and after, which the public functions do not offer."""
@@ -181,6 +88,7 @@ def test_each_op_has_the_other_two_for_gradients(device, problem, role):
         close(found.numpy(), reference.numpy())
 
 
+@examples(30)
 @given(problem=problems())
 def test_the_bias_is_a_third_input(device, problem):
     """To second order against torch, with padding that differs before and after."""
@@ -217,7 +125,7 @@ def test_a_convolution_with_bias_is_one_node(device, rank):
 
 
 @pytest.mark.parametrize("op", ["CorrelateTranspose", "CorrelateWeight"])
-def test_the_other_two_by_differences(device, op):
+def test_the_other_two_pass_gradcheck(device, op):
     window = kernels.Window((2, 1), ((1, 0), (2, 1)), (1, 2), 2)
     x, w = np.random.randn(2, 4, 6, 5), np.random.randn(2, 2, 3, 2)
     y = np.random.randn(2, 2, *window.output(x.shape[2:], w.shape[2:]))
@@ -285,6 +193,7 @@ def assert_same_to_second_order(function, reference, arrays, device):
             close(result, wanted)
 
 
+@examples(30)
 @given(problem=problems())
 def test_the_input_gradient_is_a_convolution(device, problem):
     x, w, y = problem.values()
@@ -299,6 +208,7 @@ def test_the_input_gradient_is_a_convolution(device, problem):
     close(input_gradient_by_convolution(y, w, problem).numpy(), leaf.grad.numpy())
 
 
+@examples(30)
 @given(problem=problems())
 def test_the_weight_gradient_is_a_convolution(device, problem):
     x, w, y = problem.values()

@@ -10,9 +10,9 @@ import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
-from tests.ops.table import ROWS, check_close, inputs_of, run_needle
+from tests.ops.table import ROWS, check_close, each_row, inputs_of, run_needle
 
-DIFFERENTIABLE = pytest.mark.parametrize("row", [row for row in ROWS if not row.constant], ids=str)
+DIFFERENTIABLE = [row for row in ROWS if not row.constant]
 DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
 ARITHMETIC = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge]
@@ -21,28 +21,28 @@ NUMBERS = [2, 0, 2.5, True, np.float64(2.5), np.float32(2.5), np.float16(2.5), n
 
 
 def python_number(number):
-    """What a number counts as: the Python number of the same value."""
+    """The Python number of the same value."""
     return number.item() if isinstance(number, np.generic) else number
 
 
 def check_like_numpy(function, reference, dtype, device):
-    """Hold a function of one tensor against NumPy's on one array, where NumPy defines it."""
+    """Compare a function of one tensor with NumPy's function of one array, where NumPy defines it."""
     values = np.array([0, 1, 3]).astype(dtype)
     with np.errstate(all="ignore"):
         try:
             expected = np.asarray(reference(values))
-        except (TypeError, ValueError):  # needle may know what NumPy does not: a difference of bools
+        except (TypeError, ValueError):  # needle defines more than NumPy, such as a difference of bools
             return
         found = function(ndl.Tensor(values, device=device))
     assert found.dtype == expected.dtype
     np.testing.assert_array_equal(found.numpy(), expected)
 
 
-# ---- numbers of Python and NumPy -------------------------------------------------------------------------------------
+# ---- numbers from Python and NumPy -----------------------------------------------------------------------------------
 
 
 def check_weak(function, reference, dtype, device):
-    """Hold a function of two operands against NumPy's, with each of the numbers at either side."""
+    """Compare a function of two operands with NumPy's, with each of the numbers on either side."""
     for number in NUMBERS:
         weak = python_number(number)
         check_like_numpy(lambda x, n=number: function(x, n), lambda x, n=weak: reference(x, n), dtype, device)
@@ -109,9 +109,9 @@ def test_tensors_promote_each_other_by_numpys_rules(function, left, right, devic
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("row", [row for row in ROWS if not row.constant and row.dtype is None], ids=str)
+@each_row(row for row in DIFFERENTIABLE if row.dtype is None)
 def test_no_op_computes_in_a_wider_dtype(row, dtype, device):
-    """Neither a result nor anything on the way to a gradient is wider than the inputs, so that nothing is cast back."""
+    """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back."""
     results = run_needle(row, inputs_of(row, device, dtype=dtype), device, dtype)
     for value in find_topo_sort([*results["result"], *results["gradient"]]):
         arrays = value.array if isinstance(value, ndl.TensorTuple) else (value.array,)
@@ -119,9 +119,9 @@ def test_no_op_computes_in_a_wider_dtype(row, dtype, device):
             assert array.dtype == dtype or array.dtype.kind in "iub", f"{value.op!r} gives {array.dtype}"
 
 
-@DIFFERENTIABLE
-def test_gradients_come_in_the_dtype_of_the_inputs(row, device):
-    """Also when the incoming one is wider: no op converts, backward does."""
+@each_row(DIFFERENTIABLE)
+def test_gradients_have_the_dtype_of_the_inputs(row, device):
+    """Even if the incoming gradient is wider: backward converts it, ops need not."""
     results = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float64")
     assert {str(x.dtype) for x in results["gradient"]} == {"float32"}
 
@@ -142,7 +142,7 @@ def test_gradients_of_mixed_dtypes(function, left, right, device):
 # ---- float16 ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@each_row(ROWS)
 def test_float16(row, device):
     found = run_needle(row, inputs_of(row, device, dtype="float16"), device, "float16")
     expected = run_needle(row, inputs_of(row, device), device, "float64")
@@ -156,24 +156,25 @@ def test_float16(row, device):
 
 # ---- integers --------------------------------------------------------------------------------------------------------
 
-def is_of_integers(row):
-    """Whether the row means the same for integers: not windows, powers that NumPy refuses, pads that it truncates."""
+
+def takes_integers(row):
+    """Whether integers give the same values: not in windows, negative powers (NumPy refuses them) or padding by 1.5."""
     refused = row.op == "Correlate" or (row.op == "power_scalar" and row.setting.startswith("-"))
     return not refused and row.op != "astype" and not (row.op == "pad" and "1.5" in row.setting)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if not row.constant and is_of_integers(row)], ids=str)
+@each_row(row for row in DIFFERENTIABLE if takes_integers(row))
 def test_integer_leaves_are_differentiable(row, device):
-    """An integer is a number like any other: same results, and gradients that are not rounded."""
+    """Integer inputs give the same results as floats, and gradients that are not rounded."""
     values = [
         np.ceil(np.abs(to_host(array))) + 1 if drawn else to_host(array)
         for array, drawn in zip(inputs_of(row, device), row.is_drawn(), strict=True)
     ]
-    whole = [device.array(value, "int64" if value.dtype.kind == "f" else None) for value in values]
-    found = run_needle(row, whole, device, "float64")
+    integers = [device.array(value, "int64" if value.dtype.kind == "f" else None) for value in values]
+    found = run_needle(row, integers, device, "float64")
     expected = run_needle(row, [device.array(value) for value in values], device, "float64")
-    for part, wanted in expected.items():
-        for a, b in zip(found[part], wanted, strict=True):
+    for part, references in expected.items():
+        for a, b in zip(found[part], references, strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-11, atol=1e-11, err_msg=f"{row}: {part}")
 
 
@@ -186,7 +187,7 @@ def test_an_integer_chain_keeps_its_dtype(device):
 
 
 def test_small_integers_are_not_rounded_on_the_way(device):
-    """NumPy's logarithm of int8 is of float16; a gradient must not be."""
+    """NumPy's logarithm of int8 is float16; a gradient must not lose that much."""
     a = ndl.Tensor([2, 3], dtype="int8", device=device)
     b = ndl.Tensor([1.5, 2.0], device=device)
     (a**b).sum().backward()
@@ -203,7 +204,7 @@ def test_a_cast_from_floats_to_integers_is_a_constant(dtype, device):
     np.testing.assert_array_equal(x.grad.numpy(), y.numpy())
 
 
-def test_a_cast_to_its_own_dtype_is_the_tensor_itself(device):
+def test_a_cast_to_the_same_dtype_returns_the_tensor(device):
     x = ndl.Tensor([1.0], dtype="float32", device=device)
     assert x.astype("float32") is x
     assert x.astype(np.float32) is x
@@ -225,6 +226,6 @@ def test_reductions_have_numpys_dtypes(name, dtype, device):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["equal", "not_equal", "less", "less_equal", "greater", "greater_equal"])
-def test_comparisons_are_of_bools(name, dtype, device):
+def test_comparisons_return_bools(name, dtype, device):
     x = ndl.Tensor(np.array([0, 1]).astype(dtype), device=device)
     assert getattr(ops, name)(x, x).dtype == "bool"

@@ -1,4 +1,4 @@
-"""What ops leave in the graph: nodes, gradients only where they are asked for, and ops that are their parameters."""
+"""What ops leave in the graph: nodes in order, gradients only where required, and ops that equal their parameters."""
 
 import ast
 import inspect
@@ -14,13 +14,11 @@ from needle.autograd import find_topo_sort
 from needle.ops import arithmetic
 from needle.ops.methods import TENSOR_METHODS, TENSOR_TUPLE_METHODS
 from tests.ops.op_classes import all_op_classes
-from tests.ops.table import ROWS, inputs_of, tensors
-
-DIFFERENTIABLE = pytest.mark.parametrize("row", [row for row in ROWS if not row.constant], ids=str)
+from tests.ops.table import ROWS, each_row, inputs_of, tensors
 
 
 def graph_of(row, device):
-    """The nodes of a row that an op has made, inputs first."""
+    """The nodes of a row's graph that are results of ops, inputs first."""
     inputs, _ = tensors(row, inputs_of(row, device))
     return [node for node in find_topo_sort([row.apply(*inputs)]) if node.op is not None]
 
@@ -33,16 +31,16 @@ def ones_like(value):
 
 
 def op_names(*values):
-    """The names of the ops below some tensors, inputs first; leaves are left out."""
+    """The names of the ops below some tensors, inputs first, without leaves."""
     return [type(node.op).__name__ for node in find_topo_sort(values) if node.op is not None]
 
 
 # ---- gradients -------------------------------------------------------------------------------------------------------
 
 
-@DIFFERENTIABLE
+@each_row(row for row in ROWS if not row.constant)
 def test_one_gradient_for_each_input(row, device):
-    """A tensor of the input's shape where the input requires a gradient and takes one, None for the rest."""
+    """A tensor of the input's shape if the input requires a gradient, else None."""
     for node in graph_of(row, device):
         grads = node.op.gradient_as_tuple(ones_like(node), node)
         assert isinstance(grads, tuple)
@@ -63,8 +61,8 @@ def test_a_single_gradient_becomes_a_tuple(device):
     assert [grad.shape for grad in y.op.gradient_as_tuple(ones_like(y), y)] == [(2,)]
 
 
-# The ops that backward runs when only the first input requires a gradient, or only the second. Their shapes are (2, 3)
-# and (3,), of matmul (3, 4).
+# The ops that backward runs if only the first input requires a gradient, and if only the second one does. The inputs
+# have shapes (2, 3) and (3,); matmul's second input has (3, 4).
 WORK = {
     "add": ([], ["SumTo"]),
     "subtract": ([], ["SumTo", "Negate"]),
@@ -92,7 +90,7 @@ APPLY = {
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The names of the ops that compute from now on."""
+    """The names of the ops that run from now on."""
     names = []
 
     def recorder(op_class, compute):
@@ -139,9 +137,9 @@ def test_inputs_that_require_no_grad_get_none_in_every_order(device):
 # ---- an op is its parameters -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
+@each_row(ROWS)
 def test_ops_compare_print_and_can_be_reused(row, device):
-    """Two runs make equal ops; an op applied again gives the same values; neither way leaves a trace on it."""
+    """Two runs make equal ops, and an op applied again returns the same values: it keeps no state."""
     first, second = graph_of(row, device), graph_of(row, device)
     assert [node.op for node in first] == [node.op for node in second]
     for node, twin in zip(first, second, strict=True):
@@ -240,7 +238,7 @@ def test_the_inputs_of_a_difference(device):
 
 
 @pytest.mark.parametrize("function", [operator.add, operator.mul, operator.truediv, operator.pow, operator.matmul])
-def test_the_inputs_of_a_node_stand_in_order(function, device):
+def test_a_node_keeps_its_inputs_in_order(function, device):
     x, y = (ndl.Tensor([[1.0]], device=device) for _ in range(2))
     assert function(x, y).inputs == (x, y)
     array = np.array([[2.0]])
@@ -248,7 +246,7 @@ def test_the_inputs_of_a_node_stand_in_order(function, device):
     assert (left.is_leaf(), left.requires_grad, right) == (True, False, x)
 
 
-def test_a_row_of_inputs_is_one_node(device):
+def test_stack_and_concatenate_make_one_node(device):
     x, y = (ndl.Tensor([1.0], device=device) for _ in range(2))
     assert ops.stack([x, y, x]).inputs == (x, y, x)
     assert ops.concatenate((x, y)).inputs == (x, y)
@@ -265,7 +263,7 @@ def test_in_place_operators_make_new_tensors(device):
 # ---- tuples ----------------------------------------------------------------------------------------------------------
 
 
-def test_picking_from_what_was_just_made_gives_the_input(device):
+def test_picking_from_a_new_tuple_returns_the_input(device):
     x, y = ndl.Tensor([1.0], device=device), ndl.Tensor([2.0, 3.0], device=device)
     pair = ops.make_tuple(x, y)
     assert pair[0] is x
@@ -314,7 +312,7 @@ def declared_methods(class_name):
 
 
 def attached_methods(table):
-    """Method -> the parameters and defaults of the function that is attached."""
+    """Method -> the parameters and defaults of the attached function."""
     methods = {}
     for name, function in table.items():
         parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -330,7 +328,7 @@ def test_declarations_name_the_methods_that_are_attached(class_name, table):
     declared, attached = declared_methods(class_name), attached_methods(table)
     assert declared.keys() == attached.keys()
     for name, (parameters, defaults) in declared.items():
-        if name.startswith("__"):  # an operator passes by position
+        if name.startswith("__"):  # operators pass their operands by position
             parameters, found = len(parameters), len(attached[name][0])
         else:
             found = attached[name][0]

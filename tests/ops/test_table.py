@@ -1,5 +1,6 @@
-"""Every op in every setting against torch: results, first and second derivatives, memory orders, float32."""
+"""Each op in each setting against torch: results, first and second derivatives, memory orders, lazy mode, float32."""
 
+from contextlib import contextmanager
 from functools import cache
 
 import pytest
@@ -9,22 +10,20 @@ from needle import autograd, ops
 from needle.autograd import Op, Tensor, TensorTuple, find_topo_sort
 from needle.lazy import Deferred
 from needle.ops.methods import TENSOR_METHODS
-from tests.ops.table import ORDERS, ROWS, check_close, check_row, inputs_of, run_needle
+from tests.ops.table import ORDERS, ROWS, check_close, check_row, each_row, inputs_of, run_needle
 
-EVERY_ROW = pytest.mark.parametrize("row", ROWS, ids=str)
+# Functions of needle.ops that have no row here.
+ELSEWHERE = {"conv": "convolution has its own tests in tests/ops/test_conv.py"}
 
-# Functions of needle.ops without a row of their own here.
-ELSEWHERE = {"conv": "convolution has tests of its own in tests/ops/test_conv.py"}
-
-# Op classes that compute on windows; they are differentiated in the tests of convolution and pooling.
+# Op classes on windows; the tests of convolution and pooling differentiate them.
 WINDOWED = {"CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
 
-# Indices whose values must be known before the shape of the result is.
+# Indices that decide the shape of the result by their values.
 MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
 MASKED |= {"list of bools", "mask tensor", "a comparison"}
 
-# No graph holds the op, because picking an element of what `make_tuple` has just made gives the very input.
+# No graph holds this op: picking an element of a fresh `make_tuple` returns the input itself.
 ABSENT = {"MakeTensorTuple"}
 
 # What training computes in the place of ops; tests/ops/test_norm.py holds it to them.
@@ -37,46 +36,54 @@ OP_CLASSES = {
 }
 
 
+@contextmanager
+def lazy_mode():
+    """Compute results only when they are read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(autograd, "LAZY_MODE", True)
+        yield
+
+
 def parts_of(value):
     """The tensors of a TensorTuple, or the tensor alone."""
     return value.tuple() if isinstance(value, TensorTuple) else (value,)
 
 
-@EVERY_ROW
+@each_row(ROWS)
 def test_agrees_with_torch(row, device):
     check_row(row, device)
 
 
-@EVERY_ROW
+@each_row(ROWS)
 def test_agrees_with_torch_in_every_memory_order(row, device):
     for order in ORDERS:
         check_row(row, device, order)
 
 
-@EVERY_ROW
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_lazily_it_is_the_same(row, device, dtype, monkeypatch):
-    """LAZY_MODE gives the same bits when they are asked for; before that it knows shape and dtype."""
+@each_row(ROWS)
+def test_lazy_results_have_the_same_bits(row, device, dtype):
+    """A lazy result knows its shape and dtype before it is computed, and computes the bits of eager mode."""
     inputs = [ndl.Tensor.make_const(array) for array in inputs_of(row, device, dtype=dtype)]
     eager = row.apply(*inputs)
-    monkeypatch.setattr(autograd, "LAZY_MODE", True)
-    lazy = row.apply(*inputs)
-    for found, expected in zip(parts_of(lazy), parts_of(eager), strict=True):
-        assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
-        computed = found in inputs or (row.op == "getitem" and row.setting in MASKED)
-        assert isinstance(found, Deferred) is not computed
-        assert found.numpy().tobytes() == expected.numpy().tobytes()
-        assert not isinstance(found, Deferred)
+    with lazy_mode():
+        lazy = row.apply(*inputs)
+        for found, expected in zip(parts_of(lazy), parts_of(eager), strict=True):
+            assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
+            computed = found in inputs or (row.op == "getitem" and row.setting in MASKED)
+            assert isinstance(found, Deferred) is not computed
+            assert found.numpy().tobytes() == expected.numpy().tobytes()
+            assert not isinstance(found, Deferred)
 
 
-@EVERY_ROW
-def test_derivatives_are_the_same_lazily(row, device, monkeypatch):
+@each_row(ROWS)
+def test_lazy_derivatives_have_the_same_bits(row, device):
     eager = run_needle(row, inputs_of(row, device), device, "float64")
-    monkeypatch.setattr(autograd, "LAZY_MODE", True)
-    check_close(row, run_needle(row, inputs_of(row, device), device, "float64"), eager, 0)
+    with lazy_mode():
+        check_close(row, run_needle(row, inputs_of(row, device), device, "float64"), eager, 0)
 
 
-@EVERY_ROW
+@each_row(ROWS)
 def test_float32_stays_float32(row, device):
     found = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float32")
     expected = run_needle(row, inputs_of(row, device, dtype="float64"), device, "float64")
@@ -88,9 +95,9 @@ def test_float32_stays_float32(row, device):
         assert [str(x.dtype) for x in grads] == ["float32"] * count * row.order
 
 
-@EVERY_ROW
+@each_row(ROWS)
 def test_constants_require_no_grad(row, device):
-    """What is differentiable requires a gradient when an input does, the rest never; neither does under no_grad."""
+    """Results of differentiable ops require a gradient if an input does, others never; under no_grad none does."""
     inputs = [ndl.Tensor.make_const(array, requires_grad=True) for array in inputs_of(row, device)]
     result = row.apply(*inputs)
     assert result.requires_grad is not row.constant or any(result is x for x in inputs)
@@ -108,12 +115,12 @@ def test_every_function_has_a_row():
     tested = {row.op for row in ROWS} | ELSEWHERE.keys()
     functions = {name for name in ops.__all__ if not isinstance(getattr(ops, name), type)}
     assert not functions - tested, "these functions of needle.ops have no row"
-    assert not ELSEWHERE.keys() - functions, "these exceptions are no functions of needle.ops"
+    assert not ELSEWHERE.keys() - functions, "these exceptions are not functions of needle.ops"
     assert not ELSEWHERE.keys() & {row.op for row in ROWS}, "these exceptions have a row"
 
 
 def test_every_method_has_a_row():
-    """Methods that are functions of needle.ops are tested as those."""
+    """Methods that are functions of needle.ops are tested under the function's name."""
     tested = {row.op for row in ROWS}
     functions = {getattr(ops, name) for name in ops.__all__}
     assert not {name for name, method in TENSOR_METHODS.items() if method not in functions} - tested
@@ -123,12 +130,12 @@ def test_every_row_is_of_a_function_or_method():
     assert {row.op for row in ROWS} <= {*ops.__all__, *TENSOR_METHODS}
 
 
-# ---- teeth: the checker must see small errors ------------------------------------------------------------------------
+# ---- teeth: the checker must notice small errors ---------------------------------------------------------------------
 
 
 @cache
 def rows_of_op_classes():
-    """Op class -> the rows in whose graph, or whose gradients' graph, it occurs."""
+    """Op class -> the rows whose graph, or whose gradients' graph, contains it."""
     rows = {}
     for row in ROWS:
         results = run_needle(row, inputs_of(row, ndl.cpu()), ndl.cpu(), "float64")
@@ -158,7 +165,7 @@ TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT - IN_PLACE)
 
 
 @pytest.mark.parametrize("name", [name for name in TESTED if OP_CLASSES[name].differentiable])
-def test_a_gradient_scaled_by_a_thousandth_is_seen(name, monkeypatch):
+def test_a_gradient_off_by_a_thousandth_fails(name, monkeypatch):
     op_class = OP_CLASSES[name]
     rows = rows_of_op_classes()[op_class]
     assert not fails(rows[0])
@@ -173,8 +180,8 @@ def test_a_gradient_scaled_by_a_thousandth_is_seen(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["EWiseMul", "EWiseDiv", "Exp", "Log", "Sqrt", "Tanh", "Sigmoid", "MatMul"])
-def test_a_gradient_that_is_a_constant_is_seen(name, monkeypatch):
-    """First derivatives stay right; only the second tell."""
+def test_a_gradient_without_a_graph_fails(name, monkeypatch):
+    """The first derivatives stay right; only the second ones show it."""
     op_class = OP_CLASSES[name]
     rows = rows_of_op_classes()[op_class]
     right = op_class.gradient
@@ -188,7 +195,7 @@ def test_a_gradient_that_is_a_constant_is_seen(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", TESTED)
-def test_a_result_that_is_off_is_seen(name, monkeypatch):
+def test_a_wrong_result_fails(name, monkeypatch):
     op_class = OP_CLASSES[name]
     right = op_class.compute
 

@@ -1,7 +1,7 @@
-"""What a training step costs on a device: no transfer and no waiting, counted on the stand-in.
+"""What a training step costs on a device: no transfer and no synchronisation, counted on the stand-in.
 
-Only the batch comes from the host, before the step. The Dropout layers are the exception: they draw from NumPy's stream
-on the host, whatever the device, and upload what they drew.
+Only the batch is uploaded, before the step. Dropout layers are the exception: on every device they draw from NumPy's
+stream on the host and upload the draws.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from needle.kernels import Window
 from tests.nn.functional.alike import normal
 from tests.nn.functional.test_gradcheck import FUNCTIONS
 from tests.nn.test_layers import LAYERS, OPTIMIZERS
-from tests.ops.table import ROWS, tensors
+from tests.ops.table import ROWS, each_row, tensors
 from tests.standin.array import Counts, counting
 from tests.standin.device import STANDIN
 
 FREE = Counts()
-# As often as the Dropout layers in these run.
+# Layer -> how many Dropout layers run in it.
 UPLOADS = {"Dropout": 1, "AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
-GIVEN = {"list", "array", "ndarray"}  # operands from the host that rows of the table of ops hand over
+ON_HOST = {"list", "array", "ndarray"}  # words in the setting of rows whose operands lie on the host
 
 
 MORE_LAYERS = {
@@ -46,13 +46,13 @@ MORE_LAYERS = {
         lambda **options: First(nn.Transformer(6, 4, 1, num_head=2, dim_head=3, dropout=0.1, **options)),
         (5, 4, 6),
     ),
-    "Dropout(0)": (lambda **options: nn.Dropout(0), (4, 3)),  # draws, but has nothing to send
+    "Dropout(0)": (lambda **options: nn.Dropout(0), (4, 3)),  # draws, but uploads nothing
     "Embedding": (lambda **options: Lookup(nn.Embedding(5, 3, padding_idx=1, **options)), (4, 3)),
 }
 
 
 class First(nn.Module):
-    """The first of what a layer gives, with its second axis in front."""
+    """The first result of a layer, with its first two axes exchanged."""
 
     def __init__(self, layer):
         super().__init__()
@@ -63,7 +63,7 @@ class First(nn.Module):
 
 
 class Lookup(nn.Module):
-    """A table looked up at places that depend on x."""
+    """Rows of a table at indices that depend on x."""
 
     def __init__(self, table):
         super().__init__()
@@ -128,16 +128,16 @@ def test_each_function_and_its_derivatives(title):
 
 
 def indexed_by_arrays(y):
-    """Whether an index in the graph below y holds arrays: uploaded where they came from the host, counted as masks."""
+    """Whether the graph below y indexes by arrays: arrays from the host are uploaded, masks synchronise."""
     return any(isinstance(node.op, ndl.ops.index.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.op != "to"], ids=str)  # which is the way to the host
+@each_row(row for row in ROWS if row.op != "to")  # `to` transfers by definition
 def test_each_op_and_its_derivatives(row):
     inputs, leaves = tensors(row, [STANDIN.asarray(value) for value in row.values()])
     with counting() as counts:
         y = row.apply(*inputs)
-    if not (GIVEN & set(re.findall(r"\w+", row.setting)) or indexed_by_arrays(y)):
+    if not (ON_HOST & set(re.findall(r"\w+", row.setting)) or indexed_by_arrays(y)):
         assert counts == FREE
     if row.constant:
         return
@@ -158,7 +158,7 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
             nn.Conv2d(3, 4, 3, padding=1, device=STANDIN), nn.BatchNorm2d(4, device=STANDIN), nn.ReLU(),
             nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten(), nn.Linear(36, 3, device=STANDIN),
         )  # fmt: skip
-    assert counts == Counts(uploads=4)  # what the initialisers drew: two weights, two biases
+    assert counts == Counts(uploads=4)  # the draws of the initialisers: two weights, two biases
     optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=0.01)
     for _ in range(3):
         with counting() as counts:
@@ -174,18 +174,18 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
     assert counts == Counts(downloads=1)
 
 
-# ---- how much work is handed in --------------------------------------------------------------------------------------
+# ---- the number of calls ---------------------------------------------------------------------------------------------
 
 
 def calls(function, *arguments):
-    """How often a function gives the device work."""
+    """How often a function calls into the device."""
     with counting() as counts:
         function(*arguments)
     return counts.calls
 
 
 def products(rank, size, kernel):
-    """The calls of the three products of a convolution, of unfold and of fold: rank axes of that size and kernel."""
+    """The calls of a convolution's three passes, of unfold and of fold, on `rank` axes of that size and kernel size."""
     window = Window.make("test", rank, 1, 1, 1)
     x = STANDIN.xp.ones((2, 3, *(size,) * rank))
     w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
@@ -200,18 +200,18 @@ def products(rank, size, kernel):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
-def test_a_convolution_has_no_loop_over_places(rank):
-    """What gathers takes the same calls for any size of input and kernel; what folds, for any size of input."""
+def test_a_convolution_does_not_loop_over_positions(rank):
+    """Gathering passes take the same calls for any size of input and kernel, folding ones for any size of input."""
     found = products(rank, 5, 2)
     assert products(rank, 12, 2) == found
     larger = products(rank, 12, 3)
     for name in ("conv", "weight", "unfold"):
         assert larger[name] == found[name] < 30
-    for name in ("transpose", "fold"):  # sum and store for each position of the kernel
+    for name in ("transpose", "fold"):  # add and store for each tap of the kernel
         assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
 
 
-def test_a_loop_over_places_would_be_seen(monkeypatch):
+def test_a_loop_over_positions_would_show(monkeypatch):
     monkeypatch.setattr(needle_device, "BLOCK_BYTES", 1)
     assert products(2, 12, 2)["conv"] > products(2, 5, 2)["conv"]
 
@@ -219,7 +219,7 @@ def test_a_loop_over_places_would_be_seen(monkeypatch):
 # ---- the counters ----------------------------------------------------------------------------------------------------
 
 
-def test_an_upload_a_download_and_waiting_are_counted():
+def test_uploads_downloads_and_synchronisations_are_counted():
     with counting() as counts:
         x = ndl.Tensor([1.0, -2.0, 3.0], device=STANDIN)
     assert counts == Counts(uploads=1)
