@@ -1,0 +1,80 @@
+"""How Sphinx builds these pages: Markdown by MyST, and a reference from the docstrings, which are Markdown as well."""
+
+import inspect
+import re
+from importlib import import_module
+
+from docutils.parsers.rst import directives
+from docutils.utils import new_document
+from myst_parser.parsers.sphinx_ import MystParser
+from sphinx.util.docutils import SphinxDirective
+
+import needle
+
+project = "needle"
+author = "The needle authors"
+copyright = "The needle authors, MIT licence"
+version = release = needle.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_heading_anchors = 3  # links name headings as GitHub does
+exclude_patterns = ["images"]
+suppress_warnings = ["myst.header"]  # a docstring may begin below the first level
+
+html_theme = "furo"
+html_title = f"needle {version}"
+html_copy_source = html_show_sourcelink = False
+pygments_style, pygments_dark_style = "friendly", "native"
+
+autodoc_typehints_format = "short"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+add_module_names = False
+maximum_signature_line_length = 88
+
+
+class Markdown(SphinxDirective):
+    """Its content, read as Markdown."""
+
+    has_content = True
+
+    def run(self):
+        document = new_document(self.state.document["source"], self.state.document.settings)
+        MystParser().parse(fence_examples("\n".join(self.content)), document)
+        return document.children
+
+
+def fence_examples(text):
+    """Put each `>>>` example into a fence: without one, Markdown reads it as a quotation."""
+    return re.sub(r"^>>> .*(?:\n.+)*", lambda example: f"```pycon\n{example[0]}\n```", text, flags=re.MULTILINE)
+
+
+def as_markdown(app, what, name, obj, options, lines):
+    """Put a docstring into a `markdown` directive, between reST that autodoc has written."""
+    if lines:
+        lines[:] = [".. markdown::", "", *("   " + line for line in lines), ""]
+
+
+class Api(SphinxDirective):
+    """The reference of some names of a module: a function, or a class with its constructor, and its `:members:`."""
+
+    has_content = True
+    required_arguments = 1
+    option_spec = {"members": directives.flag}  # noqa: RUF012 (docutils reads it)
+
+    def run(self):
+        module = self.arguments[0]
+        lines = [f".. currentmodule:: {module}", ""]
+        for name in " ".join(self.content).split():
+            kind = "class" if inspect.isclass(getattr(import_module(module), name)) else "function"
+            lines.append(f".. auto{kind}:: {name}")
+            if kind == "class" and "members" in self.options:
+                lines.append("   :members:")
+            lines.append("")
+        return self.parse_text_to_nodes("\n".join(["````{eval-rst}", *lines, "````"]))
+
+
+def setup(app):
+    app.add_directive("markdown", Markdown)
+    app.add_directive("api", Api)
+    app.connect("autodoc-process-docstring", as_markdown)
