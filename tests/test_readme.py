@@ -70,9 +70,3 @@ def test_every_make_command_is_a_target():
     targets = set(re.findall(r"^([a-z]+):.*## ", MAKEFILE, re.MULTILINE))
     named = set(re.findall(r"(?:^|`)(?:\S+=\S+ )?make (\w+)", README + CONTRIBUTING, re.MULTILINE))
     assert {"train", "test", "quick", "lint", "check", "docs", "bench"} <= named <= targets
-
-
-def test_every_file_that_is_named_exists():
-    """In backticks: `apps/train.py`, `needle/check.py`, `ops/base.py` (within needle), `tests/conftest.py`."""
-    for name in re.findall(r"`([\w/]+/[\w.]+\.\w+|[\w/]+/)`", README + CONTRIBUTING):
-        assert (ROOT / name).exists() or (ROOT / "needle" / name).exists(), name
