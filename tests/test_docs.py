@@ -1,7 +1,9 @@
 """docs/: examples run as they stand and print what they say, links lead somewhere, and every public name is listed."""
 
 import doctest
+import os
 import re
+import sys
 from importlib import import_module
 from operator import attrgetter
 from pathlib import Path
@@ -11,6 +13,7 @@ import pytest
 import torch
 
 import needle as ndl
+from needle import tuning
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
@@ -49,6 +52,44 @@ def test_an_example_that_fails_is_reported(text):
     assert not failures("```python\n>>> 1 + 1\n2\n```", "text")
 
 
+# ---- the life of a call ----------------------------------------------------------------------------------------------
+
+
+def calls(run):
+    """(function, file in needle/) of every Python call within needle, in order."""
+    root, found = str(Path(ndl.__file__).parent) + os.sep, []
+
+    def record(frame, event, argument):
+        if event == "call" and frame.f_code.co_filename.startswith(root):
+            found.append((frame.f_code.co_name, frame.f_code.co_filename.removeprefix(root).replace(os.sep, "/")))
+
+    before = sys.getprofile()
+    sys.setprofile(record)
+    try:
+        run()
+    finally:
+        sys.setprofile(before)
+    return found
+
+
+def test_the_life_of_a_call_is_as_told():
+    """Each `function` (`file`) of a numbered step is called, and in the order of the text."""
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    scope = {}
+    sections = re.findall(r"<!-- trace: (.*?) -->\n```python\n(.*?)^```\n(.*?)^## ", text, re.M | re.S)
+    assert len(sections) == 2
+    for expression, example, steps in sections:
+        for line in re.findall(r"^>>> (.*)", example, re.M):
+            if expression not in line:
+                exec(line, scope)
+                continue
+            made = calls(lambda line=line: exec(line, scope))
+        told = re.findall(r"`(\w+)` \(`([\w/]+\.py)`\)", steps)
+        assert len(told) > 7
+        remaining = iter(made)
+        assert not [step for step in told if step not in remaining]
+
+
 # ---- links -----------------------------------------------------------------------------------------------------------
 
 
@@ -82,10 +123,16 @@ def test_dead_links_are_reported(tmp_path):
 
 @pytest.mark.parametrize("path", [path for path in PAPERS if path.stem != "CHANGELOG"], ids=name)
 def test_the_files_that_are_named_exist(path):
-    """In backticks and with their folder, from the root or from needle/: `tests/conftest.py`, `ops/base.py`, `apps/`."""
+    """In backticks and with their folder, seen from the root or from needle/: `tests/conftest.py`, `ops/base.py`."""
     named = re.findall(r"`((?:\w+/)+(?:\w+\.\w+)?)`", path.read_text("utf-8"))
     named = [file for file in named if not file.startswith("runs/")]  # made by the command that the text describes
     assert not [file for file in named if not ((ROOT / file).exists() or (ROOT / "needle" / file).exists())]
+
+
+def test_the_thresholds_that_are_named_exist():
+    named = re.findall(r"`([A-Z][A-Z0-9_]+)`", (ROOT / "docs/kernels.md").read_text("utf-8"))
+    assert len(named) > 10
+    assert not [name for name in {*named} - {"OMP_NUM_THREADS"} if not hasattr(tuning, name)]
 
 
 # ---- the reference and the course ------------------------------------------------------------------------------------
