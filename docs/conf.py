@@ -58,9 +58,13 @@ def fence_examples(text):
 def as_markdown(app, what, name, obj, options, lines):
     """Put a docstring into a `markdown` directive; what autodoc writes around it is reST."""
     if lines:
-        arrow = re.compile(r"(?<= )->(?= )")  # a line could end between its characters
-        text = (line if line.startswith((">>>", "...", "    ")) else arrow.sub("→", line) for line in lines)
+        text = (line if line.startswith((">>>", "...", "    ")) else arrows(line) for line in lines)
         lines[:] = [".. markdown::", "", *("   " + line for line in text), ""]
+
+
+def arrows(line):
+    """Write -> as one character, so that no line ends inside it; code in backticks stays as it is."""
+    return re.sub(r"(`[^`]*`)|(?<= )->(?= )", lambda found: found[1] or "→", line)
 
 
 class Api(SphinxDirective):
