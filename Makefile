@@ -1,7 +1,7 @@
 # `make` lists the targets. Each prepares .venv by itself: a stamp in it, written only after success, says what it holds.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test lint check bench clean
+.PHONY: help train test lint check docs bench clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 RUN := .venv/bin/python
@@ -22,6 +22,10 @@ lint: .venv/.has-lint ## check style and types
 	$(RUN) -m mypy
 
 check: lint test ## style, types and tests: what a change must pass
+
+docs: .venv/.has-docs ## build the documentation into build/docs; warnings are errors
+	$(RUN) -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/docs
+	@echo 'Open build/docs/index.html'
 
 bench: .venv/.has-bench ## measure speed; ARGS are the benchmark's
 	$(RUN) -m apps.benchmark $(ARGS)
