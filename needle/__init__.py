@@ -1,53 +1,52 @@
 """needle: a small automatic-differentiation framework on NumPy and CuPy, made for training small CNNs."""
 
-from needle import autograd, backend_ndarray, backend_numpy, backend_selection, data, init, lazy, nn, ops, optim
-from needle.autograd import Tensor, TensorTuple
-from needle.backend import all_devices, cpu, cpu_numpy, cuda, default_device, seed, set_default_device
-from needle.backend_ndarray import BackendDevice, NDArray
-from needle.backend_selection import Device, array_api
-from needle.grad_mode import is_grad_enabled, no_grad
-from needle.gradcheck import gradcheck
-from needle.init import from_dlpack, ones, ones_like, zeros, zeros_like
-from needle.kernels import conv_algorithm
-from needle.nn.functional import conv1d, conv2d, conv3d
+from types import ModuleType as _Module
+from typing import TYPE_CHECKING
+
+from needle import autograd as autograd
+from needle import backend_ndarray as backend_ndarray
+from needle import backend_numpy as backend_numpy
+from needle import backend_selection as backend_selection
+from needle import data as data
+from needle import init as init
+from needle import lazy as _lazy  # registers the classes of deferred values
+from needle import nn as nn
+from needle import ops as ops
+from needle import optim as optim
+from needle.autograd import Tensor as Tensor
+from needle.autograd import TensorTuple as TensorTuple
+from needle.backend import all_devices as all_devices
+from needle.backend import cpu as cpu
+from needle.backend import cpu_numpy as cpu_numpy
+from needle.backend import cuda as cuda
+from needle.backend import default_device as default_device
+from needle.backend import seed as seed
+from needle.backend import set_default_device as set_default_device
+from needle.backend_ndarray import BackendDevice as BackendDevice
+from needle.backend_ndarray import NDArray as NDArray
+from needle.backend_selection import Device as Device
+from needle.backend_selection import array_api as array_api
+from needle.grad_mode import is_grad_enabled as is_grad_enabled
+from needle.grad_mode import no_grad as no_grad
+from needle.gradcheck import gradcheck as gradcheck
+from needle.init import from_dlpack as from_dlpack
+from needle.init import ones as ones
+from needle.init import ones_like as ones_like
+from needle.init import zeros as zeros
+from needle.init import zeros_like as zeros_like
+from needle.kernels import conv_algorithm as conv_algorithm
+from needle.nn.functional import conv1d as conv1d
+from needle.nn.functional import conv2d as conv2d
+from needle.nn.functional import conv3d as conv3d
 from needle.ops import *
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "BackendDevice",
-    "Device",
-    "NDArray",
-    "Tensor",
-    "TensorTuple",
-    "all_devices",
-    "array_api",
-    "autograd",
-    "backend_ndarray",
-    "backend_numpy",
-    "backend_selection",
-    "conv1d",
-    "conv2d",
-    "conv3d",
-    "conv_algorithm",
-    "cpu",
-    "cpu_numpy",
-    "cuda",
-    "data",
-    "default_device",
-    "from_dlpack",
-    "gradcheck",
-    "init",
-    "is_grad_enabled",
-    "nn",
-    "no_grad",
-    "ones",
-    "ones_like",
-    "ops",
-    "optim",
-    "seed",
-    "set_default_device",
-    "zeros",
-    "zeros_like",
-]
-__all__ += ops.__all__
+if not TYPE_CHECKING:  # type checkers re-export `X as X` and star imports, and cannot read a computed list
+    _PUBLIC_MODULES = {"array_api", "autograd", "backend_ndarray", "backend_numpy", "backend_selection"}
+    _PUBLIC_MODULES |= {"data", "init", "nn", "ops", "optim"}
+    __all__ = sorted(
+        name
+        for name, value in globals().items()
+        if name in _PUBLIC_MODULES or not (name.startswith("_") or name.isupper() or isinstance(value, _Module))
+    )

@@ -25,8 +25,10 @@ from needle.backend import (
 )
 from needle.backend_ndarray import NDArray
 from needle.grad_mode import mode
-from needle.graph import Op, Value, VersionCounter, run, walk
-from needle.graph import find_topo_sort as find_topo_sort  # part of this module's interface
+from needle.graph import Op as Op  # these three are part of this module's interface, too
+from needle.graph import Value as Value
+from needle.graph import VersionCounter, run, walk
+from needle.graph import find_topo_sort as find_topo_sort
 
 TensorLike: TypeAlias = "Tensor | NDArray | HostArray | float | Sequence[Any]"  # what functions accept for a tensor
 

@@ -7,8 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from needle.autograd import Op, Tensor, TensorTuple
+from needle.autograd import Tensor, TensorTuple
 from needle.backend import HostArray
+from needle.graph import Op
 
 __all__ = ["gradcheck"]
 

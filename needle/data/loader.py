@@ -93,8 +93,8 @@ def _to_tensor(field: HostArray, device: Device) -> Tensor:
     A convolution would make that copy twice, for its output and for its weight gradient. It is made here and not in the
     prefetch thread, since shared work keeps BLAS to one thread in the whole process.
     """
-    if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.is_turned_by_blocks(field):
-        return Tensor.make_const(kernels.turned(field))
+    if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.needs_blocked_copy(field):
+        return Tensor.make_const(kernels.to_batch_last(field))
     return Tensor(field, device=device, requires_grad=False)
 
 

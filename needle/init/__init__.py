@@ -4,14 +4,13 @@ Random numbers come from NumPy's legacy global stream (`np.random.seed`) on ever
 are float32 and require no gradient unless asked to.
 """
 
+from typing import TYPE_CHECKING
+
 from needle.init import dlpack, fans, fill, random
 from needle.init.dlpack import *
 from needle.init.fans import *
 from needle.init.fill import *
 from needle.init.random import *
 
-__all__: list[str] = []
-__all__ += dlpack.__all__
-__all__ += fans.__all__
-__all__ += fill.__all__
-__all__ += random.__all__
+if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
+    __all__ = [name for file in (dlpack, fans, fill, random) for name in file.__all__]

@@ -24,7 +24,7 @@ def rand(
     Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
     """
     low, high = number("rand", low), number("rand", high)
-    array = as_device(device).rand(*as_shape("rand", shape), dtype=dtype).array
+    array = as_device(device).uniform(as_shape("rand", shape), dtype)
     array *= high - low
     array += low
     return Tensor.make_const(array, requires_grad)
@@ -43,7 +43,7 @@ def randn(
     Errors as in `rand`.
     """
     mean, std = number("randn", mean), number("randn", std)
-    array = as_device(device).randn(*as_shape("randn", shape), dtype=dtype).array
+    array = as_device(device).normal(as_shape("randn", shape), dtype)
     array *= std
     array += mean
     return Tensor.make_const(array, requires_grad)
@@ -58,6 +58,6 @@ def randb(
     """
     p = check.number("randb", "p", p, least=0, most=1)
     device = as_device(device)
-    draws = cpu().rand(*as_shape("randb", shape), dtype="float64").array
+    draws = cpu().uniform(as_shape("randb", shape), "float64")
     mask = device.asarray(draws <= p)  # compared on the host, so that bools are transferred, not floats
     return Tensor.make_const(device.asarray(mask, dtype), requires_grad)

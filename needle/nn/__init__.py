@@ -1,6 +1,6 @@
 """Neural networks: modules, which hold parameters, and in `functional` the functions under torch's names."""
 
-# ruff: noqa: F403 (each file lists its public names in `__all__`)
+from typing import TYPE_CHECKING
 
 from needle.nn import (
     activation,
@@ -38,20 +38,9 @@ from needle.nn.recurrent import *
 from needle.nn.resampling import *
 from needle.nn.similarity import *
 
-__all__ = ["functional"]
-__all__ += activation.__all__
-__all__ += attention.__all__
-__all__ += container.__all__
-__all__ += conv.__all__
-__all__ += dropout.__all__
-__all__ += embedding.__all__
-__all__ += flatten.__all__
-__all__ += linear.__all__
-__all__ += loss.__all__
-__all__ += module.__all__
-__all__ += norm.__all__
-__all__ += pad.__all__
-__all__ += pool.__all__
-__all__ += recurrent.__all__
-__all__ += resampling.__all__
-__all__ += similarity.__all__
+if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
+    _FILES = (
+        activation, attention, container, conv, dropout, embedding, flatten, linear, loss, module, norm, pad,
+        pool, recurrent, resampling, similarity,
+    )  # fmt: skip
+    __all__ = ["functional", *(name for file in _FILES for name in file.__all__)]

@@ -16,8 +16,7 @@ from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import window_padding
-from needle.ops.operand import tensor
+from needle.ops.operand import tensor, window_padding
 
 __all__ = [
     "Conv",

@@ -260,7 +260,7 @@ class LayerNorm(Module):
         bias: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.normalized_shape: tuple[int, ...] = features("LayerNorm", normalized_shape)
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
         self.elementwise_affine = bool(elementwise_affine)
         self.weight, self.bias = _affine(self.normalized_shape, elementwise_affine, bias, device, dtype)

@@ -4,6 +4,8 @@
 file of their subject, as `needle.ops.shape.Permute`.
 """
 
+from typing import TYPE_CHECKING
+
 from needle.ops import (
     index,
     logic,
@@ -21,10 +23,5 @@ from needle.ops.ops_mathematic import *
 from needle.ops.ops_tuple import *
 from needle.ops.transfer import *
 
-__all__: list[str] = []
-__all__ += index.__all__
-__all__ += logic.__all__
-__all__ += norm.__all__
-__all__ += ops_mathematic.__all__
-__all__ += ops_tuple.__all__
-__all__ += transfer.__all__
+if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
+    __all__ = [name for file in (index, logic, norm, ops_mathematic, ops_tuple, transfer) for name in file.__all__]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from needle import kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.graph import Spec
-from needle.ops.arithmetic import cast
 from needle.ops.base import Array, Gradients, result_dtype
 from needle.ops.operand import broadcast_shape, pair
 from needle.ops.shape import Permute, Reshape, sum_like, swapped_axes
@@ -59,21 +57,3 @@ def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     product = MatMul()(left, right)
     rows, columns = left.shape[-2:-1] * (a.ndim > 1), right.shape[-1:] * (b.ndim > 1)
     return Reshape(product.shape[:-2] + rows + columns)(product)
-
-
-def matmul_along(x: Tensor, matrix: Array, axis: int) -> Tensor:
-    """x times a constant raw matrix along one axis: (N, …, S, …), (S, P) -> (N, …, P, …).
-
-    In batch-last order the axes after S, and N, are one axis of columns. float16 accumulates in float32.
-    """
-    wide = cast(x, "float32") if x.dtype == "float16" else x
-    inner = Permute((*range(1, x.ndim), 0))(wide)  # (…, S, …, N)
-    before, after = inner.shape[: axis - 1], inner.shape[axis:]
-    weights = x.make_const(matrix.astype(wide.dtype))
-    if math.prod(after) == 1:  # (B, S) @ (S, P)
-        product = MatMul()(Reshape((math.prod(before), weights.shape[0]))(inner), weights)
-    else:  # (P, S) @ (B, S, A)
-        flat = Reshape((math.prod(before), weights.shape[0], math.prod(after)))(inner)
-        product = MatMul()(_transposed(weights), flat)
-    product = Reshape((*before, weights.shape[1], *after))(product)
-    return cast(Permute((x.ndim - 1, *range(x.ndim - 1)))(product), x.dtype)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from needle.autograd import Tensor, TensorLike
 from needle.ops import arithmetic, elementwise, joining, linalg, reduce, shape
 from needle.ops.arithmetic import *
-from needle.ops.conv import conv
+from needle.ops.conv import conv as conv
 from needle.ops.elementwise import *
 from needle.ops.joining import *
 from needle.ops.linalg import *
@@ -36,10 +36,6 @@ class Transpose:
         return shape.transpose(x, self.axes)
 
 
-__all__ = ["Conv", "Transpose", "conv"]
-__all__ += arithmetic.__all__
-__all__ += elementwise.__all__
-__all__ += joining.__all__
-__all__ += linalg.__all__
-__all__ += reduce.__all__
-__all__ += shape.__all__
+if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
+    _FILES = (arithmetic, elementwise, joining, linalg, reduce, shape)
+    __all__ = ["Conv", "Transpose", "conv", *(name for file in _FILES for name in file.__all__)]

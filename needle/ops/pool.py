@@ -128,8 +128,8 @@ class SpreadPool(TensorOp):
 def max_pool(
     op: str, x: TensorLike, rank: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
-) -> Any:  # fmt: skip
-    """The largest element of each window over `rank` axes, with its index if asked; see `functional.max_pool2d`."""
+) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    """The largest element of each window over `rank` axes, and its index or None; see `functional.max_pool2d`."""
     check.instance(op, "return_indices", return_indices, bool)
     x, unbatched = batched(op, x, rank)
     kernel, window = _window(op, rank, kernel_size, stride, padding, dilation)
@@ -137,9 +137,7 @@ def max_pool(
         window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
     best = MaxPool(kernel, window)(x)
-    if return_indices:
-        return unbatched(best), unbatched(LocateMax(kernel, window)(x, best))
-    return unbatched(best)
+    return unbatched(best), unbatched(LocateMax(kernel, window)(x, best)) if return_indices else None
 
 
 def avg_pool(

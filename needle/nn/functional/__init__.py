@@ -1,5 +1,7 @@
 """Functions of neural networks under torch's names, composed of ops; nothing here defines an op."""
 
+from typing import TYPE_CHECKING
+
 from needle.nn.functional import activation as _activation
 from needle.nn.functional import attention as _attention
 from needle.nn.functional import conv as _conv
@@ -25,16 +27,9 @@ from needle.nn.functional.pool import *
 from needle.nn.functional.resampling import *
 from needle.nn.functional.similarity import *
 
-__all__: list[str] = []
-__all__ += _activation.__all__
-__all__ += _attention.__all__
-__all__ += _conv.__all__
-__all__ += _dropout.__all__
-__all__ += _embedding.__all__
-__all__ += _linear.__all__
-__all__ += _loss.__all__
-__all__ += _norm.__all__
-__all__ += _pad.__all__
-__all__ += _pool.__all__
-__all__ += _resampling.__all__
-__all__ += _similarity.__all__
+if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
+    _FILES = (
+        _activation, _attention, _conv, _dropout, _embedding, _linear, _loss, _norm, _pad, _pool, _resampling,
+        _similarity,
+    )  # fmt: skip
+    __all__ = [name for file in _FILES for name in file.__all__]

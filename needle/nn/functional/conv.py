@@ -6,7 +6,7 @@ Inputs may lack the batch axis: (C, *S) -> (O, *P).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike

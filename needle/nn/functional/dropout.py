@@ -81,7 +81,7 @@ def _draw_on_device(x: Tensor, shape: tuple[int, ...]) -> Any:
 
 
 def _draw_on_host(x: Tensor, shape: tuple[int, ...]) -> Any:
-    return cpu().rand(*shape, dtype="float64").array
+    return cpu().uniform(shape, "float64")
 
 
 def _drop(

@@ -58,7 +58,10 @@ def max_pool1d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, L) -> (N, C, P). Options and errors as in `max_pool2d`."""
-    return max_pool("max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    best, index = max_pool(
+        "max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+    return best if index is None else (best, index)
 
 
 @overload
@@ -95,7 +98,10 @@ def max_pool2d(
     >>> max_pool2d(ndl.Tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2, return_indices=True)[1].item()
     2
     """
-    return max_pool("max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    best, index = max_pool(
+        "max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+    return best if index is None else (best, index)
 
 
 @overload
@@ -118,7 +124,10 @@ def max_pool3d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `max_pool2d`."""
-    return max_pool("max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
+    best, index = max_pool(
+        "max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices
+    )
+    return best if index is None else (best, index)
 
 
 # fmt: on
@@ -271,15 +280,15 @@ def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSiz
     x, unbatched = batched(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)
     if _is_uniform(size, output):
-        result = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
-        return (unbatched(result[0]), unbatched(result[1])) if return_indices else unbatched(result)
+        best, place = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
+        return unbatched(best) if place is None else (unbatched(best), unbatched(place))
     windows = [_side_by_side(n, p, x.device) for n, p in zip(size, output, strict=True)]
     for axis, (index, _) in enumerate(windows, 2):
         x = getitem(x, (slice(None),) * axis + (index,))
     kernel = tuple(k for _, k in windows)
-    if not return_indices:
-        return unbatched(max_pool(op, x, rank, kernel))
-    best, place = max_pool(op, x, rank, kernel, return_indices=True)
+    best, place = max_pool(op, x, rank, kernel, return_indices=return_indices)
+    if place is None:
+        return unbatched(best)
     position = init.zeros(device=x.device, dtype="int64")  # of each gathered element, row-major in *S
     for n, (index, _) in zip(size, windows, strict=True):
         position = reshape(position, (*position.shape, 1)) * n + index
