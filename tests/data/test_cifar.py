@@ -1,4 +1,4 @@
-"""CIFAR-10: both forms of its files, the dataset made of them, files that are wrong, and pickles that mean harm."""
+"""CIFAR-10: both file formats, the dataset, invalid files, and malicious pickles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 
 
 def images_of(count, seed=0):
-    """Pixels (count, 3072) as the files hold them, and labels."""
+    """Pixels (count, 3072) in the layout of the files, and labels."""
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (count, 3072), np.uint8), random.integers(0, 10, count).tolist()
 
 
 def python2_array(pixels, raw=None, code=b"u1", shape=None, fortran=False):
-    """The opcodes by which Python 2's pickle writes an array in protocol 2."""
+    """The opcodes of an array as Python 2 pickles it in protocol 2."""
     raw = pixels.tobytes() if raw is None else raw
     sizes = b"".join(b"J" + struct.pack("<i", size) for size in (pixels.shape if shape is None else shape))
     return (
@@ -35,7 +35,7 @@ def python2_array(pixels, raw=None, code=b"u1", shape=None, fortran=False):
 
 
 def python2_pickle(array, labels):
-    """A batch as Python 2 pickled it: a dict with byte strings for keys."""
+    """A batch as Python 2 pickles it: a dict with byte strings as keys."""
     numbers = b"".join(b"K" + bytes([label]) for label in labels)
     return b"\x80\x02}(U\x0bbatch_labelU\x0ftesting batch 1U\x06labels](" + numbers + b"eU\x04data" + array + b"u."
 
@@ -178,7 +178,9 @@ def test_a_missing_file_tells_where_and_whence(tmp_path, gone):
 
 def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = f"but there is no such folder as {tmp_path / 'data' / 'cifar'}; CIFAR-10 is at https://www.cs.toronto.edu/"
+    message = (
+        f"but there is no such folder as {tmp_path / 'data' / 'cifar'}; CIFAR-10 is at https://www.cs.toronto.edu/"
+    )
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         CIFAR10Dataset("data/cifar", train=False)
 
@@ -286,7 +288,7 @@ def call(name, argument):
     return f"c{module}\n{function}\n".encode() + b"T" + struct.pack("<i", len(argument)) + argument + b"\x85R"
 
 
-# What makes the file `marker` where Python's own reader reads it, by the name that is refused here.
+# Pickles that create the file `marker` when Python's own unpickler loads them, by the name that needle refuses.
 HARM = {
     "os.system": lambda marker: call("os.system", b"touch " + marker),
     "posix.system": lambda marker: call("posix.system", b"touch " + marker),
