@@ -99,7 +99,7 @@ def _read_python(path: str) -> tuple[HostArray, list[Any]]:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
     except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"CIFAR10Dataset: {path} must be a whole pickle of CIFAR-10, but: {error!r}") from error
+        raise ValueError(f"CIFAR10Dataset: {path} must be a complete pickle of CIFAR-10, but: {error!r}") from error
     if not isinstance(content, dict):
         raise ValueError(f"CIFAR10Dataset: a pickle must hold a dict, but {path} holds {_kind(content)}")
     fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}

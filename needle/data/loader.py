@@ -90,8 +90,8 @@ class DataLoader:
 def _to_tensor(field: HostArray, device: Device) -> Tensor:
     """A copy of a field as a constant tensor; large float images on the CPU are copied to batch-last order.
 
-    A convolution would make that copy twice, for its output and for its weight gradient. It is made here and not in the
-    prefetch thread, since shared work keeps BLAS to one thread in the whole process.
+    A convolution would make that copy twice, for its output and for its weight gradient. It is made in the
+    reader's thread: `parallel_for` limits BLAS to one thread in the whole process, which would slow the model down.
     """
     if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.is_turned_by_blocks(field):
         return Tensor.make_const(kernels.turned(field))

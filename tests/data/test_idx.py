@@ -136,13 +136,13 @@ BROKEN = {
     ),
     "cut gzip": (
         gzip.compress(GOOD)[:-9],
-        "a gzipped file must be whole, but {path} is not: Compressed file ended before",
+        "a gzipped file must be complete, but {path} is not: Compressed file ended before",
     ),
     "wrong gzip checksum": (
         gzip.compress(GOOD)[:-8] + bytes(8),
-        "a gzipped file must be whole, but {path} is not: CRC check failed",
+        "a gzipped file must be complete, but {path} is not: CRC check failed",
     ),
-    "broken gzip": (gzip.compress(GOOD)[:10] + b"\xff" * 20, "a gzipped file must be whole, but {path} is not: Error"),
+    "broken gzip": (gzip.compress(GOOD)[:10] + b"\xff" * 20, "a gzipped file must be complete, but {path} is not: Error"),
 }
 
 
