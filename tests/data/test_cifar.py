@@ -190,7 +190,10 @@ GOOD = python2(PIXELS, LABELS)
 SHAPED = "data must be uint8 of shape (n, 3072), but {path} holds "
 BROKEN = {
     "empty": (b"", "{path} must be a complete pickle of CIFAR-10, but: EOFError"),
-    "cut": (GOOD[:-3000], "{path} must be a complete pickle of CIFAR-10, but: UnpicklingError('pickle data was truncated"),
+    "cut": (
+        GOOD[:-3000],
+        "{path} must be a complete pickle of CIFAR-10, but: UnpicklingError('pickle data was truncated",
+    ),
     "no pickle": (b"\x1f\x8b\x08", "{path} must be a complete pickle of CIFAR-10, but: "),
     "no dict": (pickle.dumps([1], 2), "a pickle must hold a dict, but {path} holds a value of type list"),
     "no data": (

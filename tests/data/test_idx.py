@@ -142,7 +142,10 @@ BROKEN = {
         gzip.compress(GOOD)[:-8] + bytes(8),
         "a gzipped file must be complete, but {path} is not: CRC check failed",
     ),
-    "broken gzip": (gzip.compress(GOOD)[:10] + b"\xff" * 20, "a gzipped file must be complete, but {path} is not: Error"),
+    "broken gzip": (
+        gzip.compress(GOOD)[:10] + b"\xff" * 20,
+        "a gzipped file must be complete, but {path} is not: Error",
+    ),
 }
 
 
