@@ -31,8 +31,8 @@ class CIFAR10Dataset(ImageDataset):
     """CIFAR-10: float32 images (3, 32, 32) in [0, 1] and uint8 labels 0 to 9, in file order.
 
     `base_folder` contains `data_batch_1` to `data_batch_5` (for `train`) and `test_batch`, with the suffix `.bin` in
-    the binary format; or it contains the unpacked folder `cifar-10-batches-py` or `cifar-10-batches-bin`. `p` belongs to
-    the course's signature and has no effect: each transform has its own probability.
+    the binary format; or it contains the unpacked folder `cifar-10-batches-py` or `cifar-10-batches-bin`. `p` is
+    part of the course's signature and has no effect: each transform has its own probability.
 
     Raises FileNotFoundError if a file is missing, and ValueError if a file is not in either format.
     """
