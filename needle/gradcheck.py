@@ -22,8 +22,8 @@ def gradcheck(
     `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on a random direction v, so that one number
     tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each
     input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`. With `order=2` the gradients
-    themselves are checked in the same way. Inputs of any shape; those that do not require grad stay constant. Directions
-    come from a fixed seed and leave NumPy's global generator untouched.
+    themselves are checked in the same way. Inputs of any shape; those that do not require grad stay constant.
+    Directions come from a fixed seed and leave NumPy's global generator untouched.
 
     Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
     input is not a tensor or a differentiable one is not float64, and ValueError if no input requires grad.

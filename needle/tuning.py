@@ -140,8 +140,8 @@ POOLED_ELEMENTS = 1 << 14
 # flat arrays and back saves nothing.
 POOLED_PARAMETERS = 5
 
-# Elements of a parameter that a step updates at a time (times the device's `chunk_scale`): an Adam chunk of float32 reads
-# 5 MB, which stays in cache from one NumPy call of the rule to the next.
+# Elements of a parameter that a step updates at a time (times the device's `chunk_scale`): in float32 a chunk of Adam
+# uses 5 MB, which stays in cache from one NumPy call of the rule to the next.
 STEP_CHUNK_ELEMENTS = 1 << 18
 
 # Elements of all parameters together: minimum for a step to use threads. Waking a thread takes 50 to 100 µs, about what

@@ -1,4 +1,4 @@
-"""The checker of gradients is checked itself: it passes what is right, and finds what is wrong, where and how much."""
+"""gradcheck itself: it accepts right derivatives and reports wrong ones, with the index and both values."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class WrongElement(TensorOp):
 
 
 class WrongSlope(TensorOp):
-    """x ** 3, with the right gradient and a wrong one of that."""
+    """x ** 3, with a right gradient and a wrong second derivative."""
 
     def compute(self, x):
         return x * x * x
@@ -56,7 +56,7 @@ class WrongSlope(TensorOp):
 
 
 class Severed(TensorOp):
-    """x * x, with a gradient that is right and a constant."""
+    """x * x, with a right gradient that is a constant: its graph is cut."""
 
     def compute(self, x):
         return x * x
@@ -80,12 +80,12 @@ class Parts(TensorTupleOp):
 
 
 def draw(*shape):
-    """A tensor away from 0 and of either sign."""
+    """A random tensor with values away from 0 and of both signs."""
     return Tensor(np.random.uniform(0.5, 2, shape) * np.random.choice([-1.0, 1.0], shape))
 
 
 def complaint(function, *inputs, **options):
-    """The parts of the message: op, order, input, shape, index, and both values."""
+    """The fields of the error message: (op, order, input, shape, index), and both values."""
     with pytest.raises(AssertionError) as caught:
         gradcheck(function, *inputs, **options)
     pattern = (
@@ -94,12 +94,12 @@ def complaint(function, *inputs, **options):
     )
     match = re.fullmatch(pattern, str(caught.value))
     assert match, str(caught.value)
-    op, order, place, shape, index, found, wanted = match.groups()
-    where = (op, int(order), int(place), shape, tuple(int(i) for i in re.findall(r"\d+", index)))
-    return where, float(found), float(wanted)
+    op, order, position, shape, index, computed, expected = match.groups()
+    where = (op, int(order), int(position), shape, tuple(int(i) for i in re.findall(r"\d+", index)))
+    return where, float(computed), float(expected)
 
 
-# ---- what is right passes --------------------------------------------------------------------------------------------
+# ---- right derivatives pass ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("order", [1, 2])
@@ -153,7 +153,7 @@ def test_inputs_may_be_results():
     assert x.grad is None
 
 
-# ---- what is wrong is found ------------------------------------------------------------------------------------------
+# ---- wrong derivatives fail ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("factor", [1.001, 0.999, -1.0, 0.0, 2.0])
@@ -252,7 +252,7 @@ def test_constants_are_left_alone():
     assert gradcheck(function, draw(3), constant)
     assert seen == [([1, 2, 3], False, "int64")] * len(seen)
     assert constant.grad is None
-    # What is wrong in a constant is nobody's concern.
+    # Gradients of constants are not checked.
     assert gradcheck(Product(7.0), Tensor(np.ones(3), requires_grad=False), draw(3))
     assert gradcheck(lambda x, y: ops.where(y, x * x, x), draw(3), Tensor([True, False, True], requires_grad=False))
     assert gradcheck(lambda x, y: x * y, draw(3), Tensor(np.ones(3, "float32"), requires_grad=False))

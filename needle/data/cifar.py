@@ -30,9 +30,9 @@ _SOURCE = "CIFAR-10 is at https://www.cs.toronto.edu/~kriz/cifar.html"
 class CIFAR10Dataset(ImageDataset):
     """CIFAR-10: float32 images (3, 32, 32) in [0, 1] and uint8 labels 0 to 9, in file order.
 
-    `base_folder` contains `data_batch_1` to `data_batch_5` (for `train`) and `test_batch`, with the suffix `.bin` in the
-    binary format; or it contains the unpacked folder `cifar-10-batches-py` or `cifar-10-batches-bin`. `p` belongs to the
-    course's signature and has no effect: each transform has its own probability.
+    `base_folder` contains `data_batch_1` to `data_batch_5` (for `train`) and `test_batch`, with the suffix `.bin` in
+    the binary format; or it contains the unpacked folder `cifar-10-batches-py` or `cifar-10-batches-bin`. `p` is
+    part of the course's signature and has no effect: each transform has its own probability.
 
     Raises FileNotFoundError if a file is missing, and ValueError if a file is not in either format.
     """
@@ -99,7 +99,7 @@ def _read_python(path: str) -> tuple[HostArray, list[Any]]:
         with open(path, "rb") as file:
             content = _Unpickler(file, encoding="bytes").load()
     except Exception as error:  # a broken pickle may raise anything
-        raise ValueError(f"CIFAR10Dataset: {path} must be a whole pickle of CIFAR-10, but: {error!r}") from error
+        raise ValueError(f"CIFAR10Dataset: {path} must be a complete pickle of CIFAR-10, but: {error!r}") from error
     if not isinstance(content, dict):
         raise ValueError(f"CIFAR10Dataset: a pickle must hold a dict, but {path} holds {_kind(content)}")
     fields = {key.decode("latin-1") if isinstance(key, bytes) else key: value for key, value in content.items()}

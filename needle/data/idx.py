@@ -43,7 +43,7 @@ def read_idx(path: Path) -> HostArray:
         try:
             content = gzip.decompress(content)
         except (EOFError, OSError, zlib.error) as error:
-            raise ValueError(f"read_idx: a gzipped file must be whole, but {path} is not: {error}") from error
+            raise ValueError(f"read_idx: a gzipped file must be complete, but {path} is not: {error}") from error
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] not in _DTYPES:
         raise ValueError(
             f"read_idx: the magic number must be 00 00, a type in {', '.join(f'{code:02x}' for code in _DTYPES)} and "

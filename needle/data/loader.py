@@ -37,8 +37,8 @@ class DataLoader:
     On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
     shape stays (B, ...), and `numpy()` returns a row-major copy as always.
 
-    Raises TypeError if `dataset` is not a Dataset, and ValueError if `batch_size` is less than 1 or `prefetch` or `seed`
-    is negative. Errors of the dataset pass through.
+    Raises TypeError if `dataset` is not a Dataset, and ValueError if `batch_size` is less than 1 or `prefetch` or
+    `seed` is negative. Errors of the dataset pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -90,8 +90,8 @@ class DataLoader:
 def _to_tensor(field: HostArray, device: Device) -> Tensor:
     """A copy of a field as a constant tensor; large float images on the CPU are copied to batch-last order.
 
-    A convolution would make that copy twice, for its output and for its weight gradient. It is made here and not in the
-    prefetch thread, since shared work keeps BLAS to one thread in the whole process.
+    A convolution would make that copy twice, for its output and for its weight gradient. It is made in the
+    reader's thread: `parallel_for` limits BLAS to one thread in the whole process, which would slow the model down.
     """
     if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.needs_blocked_copy(field):
         return Tensor.make_const(kernels.to_batch_last(field))

@@ -50,9 +50,9 @@ class Dictionary:
 class Corpus:
     """`train.txt` and `test.txt` of `base_dir` as lists of word ids, `train` and `test`; `dictionary` holds the words.
 
-    The files may also be named `ptb.train.txt` and `ptb.test.txt`. Each line becomes its words, separated by whitespace,
-    and `<eos>`. The training text is read first, so its words have the lower ids. `max_lines` limits the number of lines
-    read from each file.
+    The files may also be named `ptb.train.txt` and `ptb.test.txt`. Each line becomes its words, separated by
+    whitespace, and `<eos>`. The training text is read first, so its words have the lower ids. `max_lines` limits the
+    number of lines read from each file.
 
     The text is the Penn Treebank (Marcus et al., 1993) as preprocessed by Mikolov et al. (2010).
 
@@ -84,7 +84,8 @@ def batchify(
     The n % B last ids are dropped. Returns a host array, float32 by default; `device` has no effect, since `get_batch`
     moves the few rows that a model needs at a time.
 
-    Raises TypeError if the ids are not integers, and ValueError if there are fewer than B or if `dtype` would round one.
+    Raises TypeError if the ids are not integers, and ValueError if there are fewer than B or if `dtype` would round
+    one.
 
     >>> batchify([0, 1, 2, 3, 4, 5, 6], batch_size=2)
     array([[0., 3.],

@@ -25,7 +25,7 @@ def zipped_idx(path, array):
 
 @pytest.fixture
 def mnist(tmp_path):
-    """Makes MNISTDataset of seven images, with the arguments as the homeworks pass them."""
+    """Makes an MNISTDataset of seven images, with the arguments that the homeworks pass."""
     paths = (
         zipped_idx(tmp_path / "train-images-idx3-ubyte.gz", IMAGES),
         zipped_idx(tmp_path / "train-labels-idx1-ubyte.gz", LABELS),
@@ -35,7 +35,7 @@ def mnist(tmp_path):
 
 @pytest.fixture
 def cifar(tmp_path):
-    """A folder of batches with two images in each file; the labels tell the file and the place."""
+    """A folder of batches with two images per file; the labels encode file and position."""
     random = np.random.default_rng(2)
     names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
     for number, name in enumerate(names):
@@ -145,11 +145,11 @@ def test_shuffling_draws_one_permutation_at_each_iter():
         np.random.shuffle(order)
         assert epoch == [order[:4].tolist(), order[4:8].tolist(), order[8:].tolist()]
     assert np.random.rand() == after
-    assert epochs[0] == [[2, 8, 4, 9], [1, 6, 7, 3], [0, 5]]  # of seed 0, which NumPy's legacy stream fixes for good
+    assert epochs[0] == [[2, 8, 4, 9], [1, 6, 7, 3], [0, 5]]  # NumPy's legacy stream is the same in every version
 
 
 def test_the_permutation_is_drawn_by_iter_itself():
-    """Before the first batch is asked for, and not by the constructor."""
+    """Drawn by `iter`, before the first batch, and not by the constructor."""
     loader = ndl.data.DataLoader(ndl.data.NDArrayDataset(np.arange(10)), 10, shuffle=True)
     np.random.seed(3)
     epoch = iter(loader)
@@ -231,7 +231,7 @@ def test_mnist_transforms_run_in_order_at_access_one_image_at_a_time(mnist):
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_random_transforms_draw_per_item_in_their_order(mnist, order):
-    """One rand() of the flip, one randint(size=2) of the crop, in the order of the list, item after item."""
+    """One rand() for the flip, one randint(size=2) for the crop, in list order, item after item."""
     transforms = [ndl.data.RandomFlipHorizontal(0.5), ndl.data.RandomCrop(4)][::order]
     loader = ndl.data.DataLoader(mnist(transforms=transforms), batch_size=3, shuffle=True)
     np.random.seed(11)
@@ -370,7 +370,7 @@ def test_get_batch_takes_device_and_dtype_by_position(device):
     assert (x.device, x.dtype) == (device, "float32")
 
 
-# What a missing file is told by
+# Errors for missing files
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,12 @@ def test_get_batch_takes_device_and_dtype_by_position(device):
         ),
         (
             lambda: ndl.data.CIFAR10Dataset("data/cifar-10-batches-py", train=True),
-            ("CIFAR10Dataset", "data_batch_1", "data/cifar-10-batches-py", "https://www.cs.toronto.edu/~kriz/cifar.html"),
+            (
+                "CIFAR10Dataset",
+                "data_batch_1",
+                "data/cifar-10-batches-py",
+                "https://www.cs.toronto.edu/~kriz/cifar.html",
+            ),
         ),
         (
             lambda: ndl.data.Corpus("data/ptb"),

@@ -1,4 +1,4 @@
-"""The course's optimizers against their formulas, written out in NumPy; and what a step leaves alone."""
+"""The course's optimizers against their formulas in NumPy, and what a step must not change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import needle as ndl
 from needle import autograd, nn, optim
 
 SHAPES = [(3, 2), (4,), ()]
-MISSING = {(0, 1), (1, 1), (3, 0), (4, 2)}  # (step, parameter): no gradient there
+MISSING = {(0, 1), (1, 1), (3, 0), (4, 2)}  # (step, parameter) without a gradient
 
 
 def normal(*shape, seed=0):
@@ -66,7 +66,7 @@ ROWS = [
             {},
             {"lr": 0.1, "weight_decay": 0.3},
             {"lr": 0.1, "beta1": 0.5, "beta2": 0.7},
-            {"lr": 0.1, "eps": 0.5},  # outside of the root
+            {"lr": 0.1, "eps": 0.5},  # eps is added outside of the root
         )
     ),
 ]
@@ -94,23 +94,21 @@ def test_steps_follow_the_formula(optimizer, run, defaults, options, device):
             assert parameter.is_leaf()
             assert parameter.requires_grad
             if grad is not None:
-                assert_array_equal(parameter.grad.numpy(), grad)  # as it was
+                assert_array_equal(parameter.grad.numpy(), grad)  # unchanged
 
 
 @pytest.mark.parametrize(("optimizer", "defaults"), [(optim.SGD, SGD_DEFAULTS), (optim.Adam, ADAM_DEFAULTS)])
 def test_arguments(optimizer, defaults, device):
     found = {
-        p.name: p.default
-        for p in inspect.signature(optimizer).parameters.values()
-        if p.kind is p.POSITIONAL_OR_KEYWORD
+        p.name: p.default for p in inspect.signature(optimizer).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
     }
     assert found == {"params": inspect.Parameter.empty, **defaults}
-    assert list(found) == ["params", *defaults]  # by position, too
+    assert list(found) == ["params", *defaults]  # also by position
     assert isinstance(optimizer([nn.Parameter(ndl.ones(2, device=device))]), optim.Optimizer)
 
 
 def test_an_optimizer_of_one_s_own(device):
-    """The base takes parameters alone."""
+    """The base accepts parameters alone."""
 
     class Descent(optim.Optimizer):
         def __init__(self, params, rate):
@@ -132,7 +130,7 @@ def test_an_optimizer_of_one_s_own(device):
 
 @pytest.mark.parametrize("optimizer", [optim.SGD, optim.Adam])
 def test_a_step_leaves_no_graph(optimizer, uncollected, device):
-    """No tensor is made by it that remains, neither of parameters nor of state."""
+    """A step leaves no new tensor alive, neither parameters nor state."""
     model = nn.Sequential(nn.Linear(3, 4, device=device), nn.ReLU(), nn.Linear(4, 2, device=device))
     opt = optimizer(model.parameters(), lr=0.1, weight_decay=0.01)
     parameters = model.parameters()

@@ -1,4 +1,4 @@
-"""CIFAR-10: both forms of its files, the dataset made of them, files that are wrong, and pickles that mean harm."""
+"""CIFAR-10: both file formats, the dataset, invalid files, and malicious pickles."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ TRAIN = [f"data_batch_{number}" for number in range(1, 6)]
 
 
 def images_of(count, seed=0):
-    """Pixels (count, 3072) as the files hold them, and labels."""
+    """Pixels (count, 3072) in the layout of the files, and labels."""
     random = np.random.default_rng(seed)
     return random.integers(0, 256, (count, 3072), np.uint8), random.integers(0, 10, count).tolist()
 
 
 def python2_array(pixels, raw=None, code=b"u1", shape=None, fortran=False):
-    """The opcodes by which Python 2's pickle writes an array in protocol 2."""
+    """The opcodes of an array as Python 2 pickles it in protocol 2."""
     raw = pixels.tobytes() if raw is None else raw
     sizes = b"".join(b"J" + struct.pack("<i", size) for size in (pixels.shape if shape is None else shape))
     return (
@@ -35,7 +35,7 @@ def python2_array(pixels, raw=None, code=b"u1", shape=None, fortran=False):
 
 
 def python2_pickle(array, labels):
-    """A batch as Python 2 pickled it: a dict with byte strings for keys."""
+    """A batch as Python 2 pickles it: a dict with byte strings as keys."""
     numbers = b"".join(b"K" + bytes([label]) for label in labels)
     return b"\x80\x02}(U\x0bbatch_labelU\x0ftesting batch 1U\x06labels](" + numbers + b"eU\x04data" + array + b"u."
 
@@ -178,7 +178,9 @@ def test_a_missing_file_tells_where_and_whence(tmp_path, gone):
 
 def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    message = f"but there is no such folder as {tmp_path / 'data' / 'cifar'}; CIFAR-10 is at https://www.cs.toronto.edu/"
+    message = (
+        f"but there is no such folder as {tmp_path / 'data' / 'cifar'}; CIFAR-10 is at https://www.cs.toronto.edu/"
+    )
     with pytest.raises(FileNotFoundError, match=re.escape(message)):
         CIFAR10Dataset("data/cifar", train=False)
 
@@ -187,9 +189,12 @@ PIXELS, LABELS = images_of(2)
 GOOD = python2(PIXELS, LABELS)
 SHAPED = "data must be uint8 of shape (n, 3072), but {path} holds "
 BROKEN = {
-    "empty": (b"", "{path} must be a whole pickle of CIFAR-10, but: EOFError"),
-    "cut": (GOOD[:-3000], "{path} must be a whole pickle of CIFAR-10, but: UnpicklingError('pickle data was truncated"),
-    "no pickle": (b"\x1f\x8b\x08", "{path} must be a whole pickle of CIFAR-10, but: "),
+    "empty": (b"", "{path} must be a complete pickle of CIFAR-10, but: EOFError"),
+    "cut": (
+        GOOD[:-3000],
+        "{path} must be a complete pickle of CIFAR-10, but: UnpicklingError('pickle data was truncated",
+    ),
+    "no pickle": (b"\x1f\x8b\x08", "{path} must be a complete pickle of CIFAR-10, but: "),
     "no dict": (pickle.dumps([1], 2), "a pickle must hold a dict, but {path} holds a value of type list"),
     "no data": (
         pickle.dumps({"labels": [], "fine_labels": [], 3: 4}, 2),
@@ -286,7 +291,7 @@ def call(name, argument):
     return f"c{module}\n{function}\n".encode() + b"T" + struct.pack("<i", len(argument)) + argument + b"\x85R"
 
 
-# What makes the file `marker` where Python's own reader reads it, by the name that is refused here.
+# Pickles that create the file `marker` when Python's own unpickler loads them, by the name that needle refuses.
 HARM = {
     "os.system": lambda marker: call("os.system", b"touch " + marker),
     "posix.system": lambda marker: call("posix.system", b"touch " + marker),
@@ -316,7 +321,7 @@ def test_a_pickle_that_means_harm_runs_nothing(tmp_path, name, place):
     (tmp_path / "harm_by_import.py").write_text(f"open({str(marker)!r}, 'w').close()\nanything = dict")
     sys.path.insert(0, str(tmp_path))
     try:
-        message = f'{path} must be a whole pickle of CIFAR-10, but: UnpicklingError("{name} is not a name that'
+        message = f'{path} must be a complete pickle of CIFAR-10, but: UnpicklingError("{name} is not a name that'
         with pytest.raises(ValueError, match=re.escape(message)):
             CIFAR10Dataset(tmp_path, train=False)
         assert not marker.exists()
@@ -353,7 +358,7 @@ def test_a_pickle_cannot_change_how_the_next_one_is_read(tmp_path, name):
     found = f"c{module}\n{attribute}\n".encode()
     for state in (b"}X\x07\0\0\0__new__K\x01s", b"N}X\x07\0\0\0__new__K\x01s\x86", b"N}X\x05\0\0\0stateK\x01s\x86"):
         write_test(tmp_path, b"\x80\x02" + found + state + b"b.")
-        with pytest.raises(ValueError, match="must be a whole pickle of CIFAR-10, but: TypeError"):
+        with pytest.raises(ValueError, match="must be a complete pickle of CIFAR-10, but: TypeError"):
             CIFAR10Dataset(tmp_path, train=False)
         write_test(tmp_path, python3(2, str.encode)(PIXELS, LABELS))
         assert CIFAR10Dataset(tmp_path, train=False).y.tolist() == LABELS

@@ -9,7 +9,7 @@ from needle.data import Dataset, NDArrayDataset
 
 
 class Squares(Dataset):
-    """Item i is (i, i²): a dataset that defines items only."""
+    """Item i is (i, i²); defines `__getitem__` and `__len__` only."""
 
     def __getitem__(self, index):
         return self.apply_transforms(np.full((2,), index, np.float32)), index**2
@@ -19,7 +19,7 @@ class Squares(Dataset):
 
 
 class Listed(Dataset):
-    """Items as given."""
+    """The items passed to the constructor."""
 
     def __init__(self, *items):
         super().__init__()
@@ -77,10 +77,10 @@ def test_nested_lists_are_arrays():
 @pytest.mark.parametrize("transforms", [(), [lambda image: image[::-1] * 2]], ids=["plain", "transformed"])
 def test_slices_and_index_arrays_stack_items(images, labels, index, transforms):
     dataset = NDArrayDataset(images, labels, transforms=transforms)
-    chosen_images, chosen_labels = dataset[index]
+    selected_images, selected_labels = dataset[index]
     numbers = np.arange(5)[index]
-    np.testing.assert_array_equal(chosen_images, np.stack([dataset[i][0] for i in numbers]))
-    np.testing.assert_array_equal(chosen_labels, labels[numbers])
+    np.testing.assert_array_equal(selected_images, np.stack([dataset[i][0] for i in numbers]))
+    np.testing.assert_array_equal(selected_labels, labels[numbers])
     for taken, expected in zip(dataset.take(numbers), dataset[index], strict=True):
         np.testing.assert_array_equal(taken, expected)
         assert taken.dtype == expected.dtype

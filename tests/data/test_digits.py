@@ -1,4 +1,4 @@
-"""The digits that come with the package."""
+"""The digits that ship with the package."""
 
 from __future__ import annotations
 

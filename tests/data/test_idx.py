@@ -1,4 +1,4 @@
-"""IDX files: reading, finding them in a folder, the datasets made of them, and every way a file can be wrong."""
+"""IDX files: reading, finding them in a folder, the datasets, and every way a file can be invalid."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def idx_bytes(array):
 
 
 def write_set(folder, images=IMAGES, labels=LABELS, part="train"):
-    """Two plain IDX files of images and of labels under their standard names; their paths."""
+    """Write IDX files of images and labels under their standard names, and return their paths."""
     paths = folder / f"{part}-images-idx3-ubyte", folder / f"{part}-labels-idx1-ubyte"
     for path, array in zip(paths, (images, labels), strict=True):
         path.write_bytes(idx_bytes(array))
@@ -136,13 +136,16 @@ BROKEN = {
     ),
     "cut gzip": (
         gzip.compress(GOOD)[:-9],
-        "a gzipped file must be whole, but {path} is not: Compressed file ended before",
+        "a gzipped file must be complete, but {path} is not: Compressed file ended before",
     ),
     "wrong gzip checksum": (
         gzip.compress(GOOD)[:-8] + bytes(8),
-        "a gzipped file must be whole, but {path} is not: CRC check failed",
+        "a gzipped file must be complete, but {path} is not: CRC check failed",
     ),
-    "broken gzip": (gzip.compress(GOOD)[:10] + b"\xff" * 20, "a gzipped file must be whole, but {path} is not: Error"),
+    "broken gzip": (
+        gzip.compress(GOOD)[:10] + b"\xff" * 20,
+        "a gzipped file must be complete, but {path} is not: Error",
+    ),
 }
 
 
@@ -186,7 +189,7 @@ def test_a_folder_without_a_file_tells_what_was_looked_for(tmp_path, gone, kind)
 @pytest.mark.parametrize("gone", [0, 1])
 @pytest.mark.parametrize("folder", ["here", "nowhere"])
 def test_mnist_without_a_file_tells_where_and_whence(tmp_path, monkeypatch, gone, folder):
-    """The folder is told in full: a wrong working directory is the usual reason."""
+    """The message has the absolute path, since a wrong working directory is the usual reason."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     write_set(tmp_path / "here", part="t10k")[gone].unlink()

@@ -1,4 +1,4 @@
-"""The loader: batches, dtypes, orders and their draws, and the thread that prepares batches ahead."""
+"""The loader: batches, dtypes, memory order, shuffling, and the thread that prepares batches ahead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AHEAD = pytest.mark.parametrize("prefetch", [0, 1, 3])
 
 
 class Numbers(Dataset):
-    """Items 0 .. count-1; item `broken` raises. It keeps the numbers that were asked for and the thread that asked."""
+    """Items 0 .. count-1; item `broken` raises. Records the indices asked for and the threads that asked."""
 
     def __init__(self, count=10, broken=None):
         super().__init__()
@@ -40,7 +40,7 @@ class Numbers(Dataset):
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
-    """Every test ends with the threads it began with."""
+    """Fail a test that leaves a thread running."""
     before = set(threading.enumerate())
     yield
     assert set(threading.enumerate()) == before
@@ -94,7 +94,7 @@ def test_batches_are_tuples_of_tensors_without_gradient():
     [("float64", "float32"), ("float32", "float32"), ("float16", "float32")]
     + [(name, name) for name in ("uint8", "int32", "int64", "bool")],
 )
-def test_floats_arrive_as_float32_and_the_rest_as_it_is(given_dtype, dtype):
+def test_floats_become_float32_and_other_dtypes_stay(given_dtype, dtype):
     array = np.array([0, 1], dtype=given_dtype)
     for dataset in (NDArrayDataset(array), NDArrayDataset(array, transforms=[lambda x: x])):
         (batch,) = next(iter(DataLoader(dataset, 2)))
@@ -118,6 +118,65 @@ def test_a_batch_does_not_share_the_data_of_the_dataset():
     (batch,) = next(iter(DataLoader(NDArrayDataset(array), 3)))
     array[:] = 1
     assert batch.numpy().tolist() == [0, 0, 0]
+
+
+def images_of(*shape, dtype="float32"):
+    return np.random.default_rng(0).uniform(0, 200, shape).astype(dtype)
+
+
+def is_batch_last(tensor):
+    return np.moveaxis(tensor.array, 0, -1).flags.c_contiguous
+
+
+@AHEAD
+@pytest.mark.parametrize("transforms", [None, [lambda x: x[::-1]]], ids=["plain", "transformed"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_large_image_batches_are_stored_batch_last(prefetch, transforms, dtype):
+    dataset = NDArrayDataset(images_of(70, 3, 20, 20, dtype=dtype), np.arange(70), transforms=transforms)
+    batches = list(DataLoader(dataset, 64, prefetch=prefetch))
+    for (images, labels), chunk in zip(batches, (np.arange(64), np.arange(64, 70)), strict=True):
+        assert not images.requires_grad
+        np.testing.assert_array_equal(images.numpy(), dataset.take(chunk)[0].astype("float32"), strict=True)
+        assert images.numpy().flags.c_contiguous
+        assert labels.array.flags.c_contiguous
+    assert is_batch_last(batches[0][0])
+    assert batches[1][0].array.flags.c_contiguous  # small
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        images_of(64, 3, 8, 8),
+        images_of(64, 3, 32, 32, dtype="uint8"),
+        images_of(64, 48, 64),
+        images_of(64, 4096),
+        images_of(1, 3, 256, 256),
+    ],
+    ids=["small", "integers", "three axes", "two axes", "a single image"],
+)
+def test_other_batches_are_row_major(array):
+    (batch,) = next(iter(DataLoader(NDArrayDataset(array), len(array))))
+    assert batch.array.flags.c_contiguous
+    np.testing.assert_array_equal(batch.numpy(), array, strict=True)
+
+
+def test_a_large_batch_does_not_share_the_data_of_the_dataset():
+    class Whole(NDArrayDataset):
+        def take(self, indices):
+            return self.arrays
+
+    dataset = Whole(images_of(64, 3, 20, 20))
+    (batch,) = next(iter(DataLoader(dataset, 64)))
+    assert is_batch_last(batch)
+    assert not np.shares_memory(batch.array, dataset.arrays[0])
+
+
+def test_only_batches_on_the_cpu_are_stored_batch_last(device):
+    images = images_of(64, 3, 20, 20)
+    (batch,) = next(iter(DataLoader(NDArrayDataset(images), 64, device=device)))
+    assert batch.device == device
+    assert bool(batch.array.flags.c_contiguous) == (device != ndl.cpu())
+    np.testing.assert_array_equal(batch.numpy(), images, strict=True)
 
 
 @AHEAD
@@ -254,7 +313,7 @@ def test_closing_stops_the_thread():
     assert list(epoch) == []
 
 
-def test_an_epoch_that_is_never_begun_starts_no_thread():
+def test_an_epoch_that_is_never_started_starts_no_thread():
     before = threading.active_count()
     epoch = iter(DataLoader(Numbers(), prefetch=2))
     assert threading.active_count() == before

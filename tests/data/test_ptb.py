@@ -1,4 +1,4 @@
-"""Text as word ids: the dictionary, the corpus of two files, the table of consecutive ids and its batches."""
+"""Text as word ids: the dictionary, the corpus of two files, and batches of consecutive words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transforms of images: what they return and which draws they take from NumPy's global generator."""
+"""Transforms of images: their results, and their draws from NumPy's global generator."""
 
 from __future__ import annotations
 
