@@ -7,13 +7,13 @@ Every file reads these as `tuning.NAME` when it needs them, so that a test patch
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
 
-# Bytes of scratch memory per chunk on the CPU (times `Device.chunk_scale` elsewhere): about a core's share of the cache.
-# Measured: the networks of the benchmark are equally fast from 256 KiB to 4 MiB. A 3x3 convolution of 32x64x32x32 by
-# im2col takes with its gradients 98 ms at 64 KiB, 86 ms at 2 MiB, 82 ms at 4 MiB and 83 ms at 32 MiB.
+# Bytes of scratch memory per chunk on the CPU (times `Device.chunk_scale` elsewhere): about a core's share of cache.
+# Measured: the networks of the benchmark are equally fast from 256 KiB to 4 MiB. On a processor with more cache a 3x3
+# convolution of 32x64x32x32 by im2col takes, with its gradients, 98 ms at 64 KiB, 86 at 2 MiB, and 83 at 32 MiB.
 BLOCK_BYTES = 1 << 21
 
-# Bytes of all rows from which `Device.chunks` returns at least one chunk per thread. Measured: handing chunks to a second
-# thread costs 20 to 100 µs, and one core copies 4 MiB in 360 µs, so that half of it is worth handing over.
+# Bytes of all rows from which `Device.chunks` returns at least one chunk per thread. Measured: waking a second thread
+# costs 20 to 100 µs, and one core copies 4 MiB in 360 µs, so half of it is worth handing over.
 SPLIT_BYTES = 1 << 22
 
 # Bytes by which glibc grows the heap at a time (M_TOP_PAD): far more than a small array, far less than a machine has.
