@@ -2,8 +2,8 @@
 
 from needle import autograd, backend_ndarray, backend_numpy, backend_selection, data, init, nn, ops, optim
 from needle.autograd import Tensor, TensorTuple
-from needle.backend import all_devices, cpu, cpu_numpy, cuda, default_device, seed, set_default_device
-from needle.backend_ndarray import BackendDevice, NDArray
+from needle.backend import seed, set_default_device
+from needle.backend_ndarray import BackendDevice, NDArray, all_devices, cpu, cpu_numpy, cuda, default_device
 from needle.backend_selection import Device, array_api
 from needle.grad_mode import is_grad_enabled, no_grad
 from needle.gradcheck import gradcheck
