@@ -20,11 +20,11 @@ class CudaDevice(Device):
     `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created when first asked for. The numbers
     are CUDA's, after `CUDA_VISIBLE_DEVICES`.
 
-    New arrays and transfers need no preparation: they happen with their device current. Operations on arrays do not
-    switch devices: CuPy runs a kernel on the current device of the thread and allocates the result there, wherever the
-    operands lie. So make a GPU other than 0 current before computing on it, once per thread with
-    `ndl.set_default_device(device)` or `device.use()`, or for a block `with device.current():`. (Switching around every
-    operation would cost each one a microsecond, and a process that drives one GPU needs it once.)
+    Creating arrays and transfers make their device current while they last. Operations on arrays do not: CuPy runs a
+    kernel on the thread's current device and allocates the result there, wherever the operands lie. So make a GPU other
+    than 0 current before computing on it: once per thread by `ndl.set_default_device(device)` or `device.use()`, or for
+    a block by `with device.current():`. Needle does not switch around every operation, because a process that drives
+    one GPU, the common case, would pay for it and gain nothing.
     """
 
     kind = "cuda"

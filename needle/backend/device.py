@@ -228,15 +228,19 @@ def device_of(array: Array) -> Device:
 
     Raises TypeError for anything that is not an array of a registered device.
     """
-    device = _device_of_type.get(type(array)) or _search(array)
-    if device is None:
-        raise TypeError(f"device: arrays of a known device are needed, but got {type(array).__name__}")
+    try:
+        device = _device_of_type[type(array)]
+    except KeyError:
+        device = _recognizing(array)
     return device if device.peers is None else device.peer(array.device.id)
 
 
 def xp(array: Array) -> Any:
     """The namespace (NumPy, CuPy) that computes on a raw array."""
-    return (_device_of_type.get(type(array)) or device_of(array)).xp
+    try:
+        return _device_of_type[type(array)].xp
+    except KeyError:
+        return _recognizing(array).xp
 
 
 def find_device(data: Any) -> Device | None:
@@ -249,6 +253,14 @@ def to_host(data: Any) -> Any:
     """An array of any device as a NumPy array; anything else (a list, a number) as it is."""
     device = find_device(data)
     return data if device is None else device.to_host(data)
+
+
+def _recognizing(array: Array) -> Device:
+    """The device, or any of its peers, that recognizes an array."""
+    device = _search(array)
+    if device is None:
+        raise TypeError(f"device: arrays of a known device are needed, but got {type(array).__name__}") from None
+    return device
 
 
 def _search(data: Any) -> Device | None:

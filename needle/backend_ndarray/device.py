@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 from needle import backend, check
-from needle.backend import (
-    Device,
-    DTypeLike,
-    all_devices,
-    cpu,
-    cpu_numpy,
-    cuda,
-    default_device,
-    register_device,
-)
+from needle.backend import Device, DTypeLike, register_device
 from needle.backend_ndarray.buffer import Buffer
 from needle.backend_ndarray.ndarray import NDArray
 
@@ -88,3 +80,10 @@ class _Cuda(BackendDevice, backend.CudaDevice):
 
 register_device(_Cpu())
 register_device(_Cuda())
+
+# The functions of `needle.backend`, typed: the devices above create NDArrays.
+cpu = cast("Callable[[], BackendDevice]", backend.cpu)
+cpu_numpy = cast("Callable[[], BackendDevice]", backend.cpu_numpy)
+cuda = cast("Callable[..., BackendDevice]", backend.cuda)
+default_device = cast("Callable[[], BackendDevice]", backend.default_device)
+all_devices = cast("Callable[[], list[BackendDevice]]", backend.all_devices)

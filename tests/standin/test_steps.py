@@ -14,9 +14,8 @@ import pytest
 
 import needle as ndl
 import needle.nn.functional as F
-from needle import kernels, nn, optim
+from needle import kernels, nn, optim, tuning
 from needle.autograd import find_topo_sort
-from needle.backend import device as needle_device
 from needle.kernels import Window
 from tests.nn.functional.alike import normal
 from tests.nn.functional.test_gradcheck import FUNCTIONS
@@ -212,7 +211,7 @@ def test_a_convolution_does_not_loop_over_positions(rank):
 
 
 def test_a_loop_over_positions_would_show(monkeypatch):
-    monkeypatch.setattr(needle_device, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(tuning, "BLOCK_BYTES", 1)
     assert products(2, 12, 2)["conv"] > products(2, 5, 2)["conv"]
 
 
