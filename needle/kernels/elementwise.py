@@ -7,7 +7,7 @@ from collections.abc import Callable
 from needle.backend import device_of, xp
 from needle.kernels.layout import Array
 
-__all__ = ["chunk_of", "elementwise"]
+__all__ = ["elementwise"]
 
 
 def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:

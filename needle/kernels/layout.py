@@ -15,15 +15,7 @@ from needle import tuning
 from needle.backend import Device, device_of
 from needle.kernels.window import Window
 
-__all__ = [
-    "Array",
-    "batch_first",
-    "batch_last",
-    "is_compact",
-    "needs_blocked_copy",
-    "pad_to_batch_last",
-    "to_batch_last",
-]
+__all__ = ["needs_blocked_copy", "to_batch_last"]
 
 Array = Any  # a raw array of NumPy or CuPy
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from needle import check
 
-__all__ = ["Index", "PaddedLayout", "Size", "Window", "axis_slices", "same_padding", "tap_slices"]
+__all__ = ["Size", "Window", "same_padding"]
 
 Size = tuple[int, ...]
 Index = tuple[slice, ...]

@@ -20,25 +20,6 @@ Read the files in this order; each uses only those before it:
 8. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
    algorithm by shape (or by name within `conv_algorithm`), and call it. Choices are cached for each shape.
 
-The mathematics is in docs/convolution.md; thresholds, with the measurements behind them, are in `needle.tuning`.
+`needle.kernels` exports what ops use. The mathematics is in docs/convolution.md; thresholds, with the measurements
+behind them, are in `needle.tuning`.
 """
-
-from needle.kernels.conv.col2im import fold
-from needle.kernels.conv.dispatch import (
-    conv_algorithm,
-    correlate,
-    correlate_gradients,
-    correlate_transpose,
-    correlate_weight,
-)
-from needle.kernels.conv.im2col import unfold
-
-__all__ = [
-    "conv_algorithm",
-    "correlate",
-    "correlate_gradients",
-    "correlate_transpose",
-    "correlate_weight",
-    "fold",
-    "unfold",
-]

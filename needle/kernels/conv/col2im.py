@@ -10,7 +10,7 @@ from needle.kernels.conv.gemm import by_group, grouped_matmul
 from needle.kernels.layout import Array, batch_first, batch_last
 from needle.kernels.window import Size, Window, tap_slices
 
-__all__ = ["backward_data", "fold"]
+__all__ = ["fold"]
 
 
 @overridable

@@ -25,16 +25,7 @@ from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, wino
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window
 
-__all__ = [
-    "ALGORITHMS",
-    "PASSES",
-    "Algorithm",
-    "conv_algorithm",
-    "correlate",
-    "correlate_gradients",
-    "correlate_transpose",
-    "correlate_weight",
-]
+__all__ = ["conv_algorithm", "correlate", "correlate_gradients", "correlate_transpose", "correlate_weight"]
 
 
 @overridable

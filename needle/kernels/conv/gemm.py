@@ -9,8 +9,6 @@ from needle import tuning
 from needle.backend import Device
 from needle.kernels.layout import Array
 
-__all__ = ["add_bias", "blocked_matmul", "by_group", "grouped_matmul", "split_count"]
-
 
 def by_group(array: Array, groups: int) -> Array:
     """(A, …) -> (G, A/G, L): the first axis split into groups, all others flattened."""

@@ -19,7 +19,7 @@ from needle.kernels.conv.gemm import add_bias, blocked_matmul
 from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
 from needle.kernels.window import Size, Window
 
-__all__ = ["RowChunk", "backward_weight", "columns_for", "forward", "unfold", "window_view"]
+__all__ = ["unfold"]
 
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:

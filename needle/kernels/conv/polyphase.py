@@ -17,8 +17,6 @@ from needle.backend import device_of
 from needle.kernels.layout import Array, batch_first, batch_last
 from needle.kernels.window import Size, Window
 
-__all__ = ["Phase", "backward_data", "flip_taps", "swap_channels"]
-
 
 class Phase(NamedTuple):
     """A phase of x: its places, the taps and the outputs that it reads, and the window of their convolution.

@@ -13,8 +13,6 @@ from needle.kernels.conv.polyphase import flip_taps, swap_channels
 from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
 from needle.kernels.window import Size, Window
 
-__all__ = ["backward_data", "backward_weight", "forward"]
-
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P).

@@ -32,8 +32,6 @@ from needle.kernels.layout import Array, batch_first, pad_to_batch_last
 from needle.kernels.matmul import matmul
 from needle.kernels.window import Index, Size, Window
 
-__all__ = ["backward_weight", "forward", "is_faster", "is_supported"]
-
 TILE_OUTPUTS = 4  # m, along each axis
 # Where the polynomials are evaluated, beside infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
