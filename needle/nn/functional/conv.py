@@ -62,9 +62,9 @@ def conv2d(
     | option | value |
     |---|---|
     | `stride`, `dilation` | one integer or a pair, at least 1 |
-    | `padding` | one integer or a pair, or (before, after) for each axis, zeros all |
-    | | `"valid"`: none; `"same"`: P = H, at stride 1 only (at other strides see `same_padding`) |
-    | `groups` | G: channels are split into G groups, each convolved with its own O/G filters |
+    | `padding` | zeros on each side: one integer or a pair, or (before, after) for each axis |
+    | | `"valid"`: none; `"same"`: P = H, at stride 1 only (for other strides see `same_padding`) |
+    | `groups` | G: the channels are split into G groups, each convolved with its own O/G filters |
 
     All operands share one floating dtype and one device.
 

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias, overload
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
+from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, mean, reshape
 from needle.ops.operand import compute_dtype
@@ -29,7 +30,6 @@ __all__ = [
     "max_pool3d",
 ]
 
-Sizes: TypeAlias = int | Sequence[int]  # one for all spatial axes, or one per axis
 OutputSizes: TypeAlias = int | Sequence[int | None]
 Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 
