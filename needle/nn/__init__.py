@@ -1,7 +1,5 @@
 """Neural networks: modules, which hold parameters, and in `functional` the functions under torch's names."""
 
-# ruff: noqa: F403 (each file lists its public names in `__all__`)
-
 from needle.nn import (
     activation,
     attention,

@@ -14,12 +14,11 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn.dropout import Dropout
 from needle.nn.embedding import Embedding
-from needle.nn.functional.linear import attention_weights
+from needle.nn.functional.attention import attention_weights
 from needle.nn.linear import Linear
 from needle.nn.module import Module
 from needle.nn.norm import LayerNorm1d
 from needle.ops import permute, relu, reshape
-from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 
 __all__ = ["AttentionLayer", "MultiHeadAttention", "Transformer", "TransformerLayer"]
@@ -56,7 +55,7 @@ class MultiHeadAttention(Module):
                 f"{op}: q (N, H, T, D), k (N, H, S, D) and v (N, H, S, E) are needed, but got {q.shape}, {k.shape} "
                 f"and {v.shape}"
             )
-        check_floats(op, q=q, k=k, v=v)
+        check.floats(op, q=q, k=k, v=v)
         mask = self._causal_mask(q, k) if self.causal else None
         weights = self.dropout(attention_weights(q, k, mask))
         return weights @ v, weights
@@ -64,8 +63,8 @@ class MultiHeadAttention(Module):
     def _causal_mask(self, q: Tensor, k: Tensor) -> Tensor:
         """(T, S), to be added to the scores: LOWEST where a query would look ahead, 0 elsewhere."""
         queries, keys = q.shape[2], k.shape[2]
-        namespace, lowest = q.device.xp, LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF
-        return q.make_const(namespace.triu(namespace.full((queries, keys), lowest, q.dtype), keys - queries + 1))
+        visible = init.tril(queries, keys, keys - queries, device=q.device, dtype=q.dtype)
+        return (1 - visible) * (LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF)
 
     def extra_repr(self) -> str:
         return f"causal={self.causal}"
@@ -124,7 +123,7 @@ class AttentionLayer(Module):
                 f"{op}: q (N, T, {features[0]}), k (N, S, {features[1]}) and v (N, S, {features[2]}) are needed, but "
                 f"got {q.shape}, {k.shape} and {v.shape}"
             )
-        check_floats(op, q=q, k=k, v=v)
+        check.floats(op, q=q, k=k, v=v)
         q = self._split_heads(self.q_projection(self.prenorm_q(q)))
         k = self._split_heads(self.k_projection(self.prenorm_k(k)))
         v = self._split_heads(self.v_projection(self.prenorm_v(v)))
@@ -204,7 +203,7 @@ class Transformer(Module):
         x, axes = tensor("Transformer", x), "N, T" if self.batch_first else "T, N"
         if x.ndim != 3 or x.shape[2] != self.embedding_size:
             raise ValueError(f"Transformer: x must have shape ({axes}, {self.embedding_size}), but got {x.shape}")
-        check_floats("Transformer", x=x)
+        check.floats("Transformer", x=x)
         x = x if self.batch_first else permute(x, (1, 0, 2))
         steps = x.shape[1]
         if not 1 <= steps <= self.sequence_len:

@@ -14,10 +14,9 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
-from needle.nn.functional.norm import features, over_batch
+from needle.nn.functional.norm import as_normalized_shape, over_batch
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
-from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 
 __all__ = [
@@ -117,8 +116,8 @@ class _BatchNorm(_ChannelNorm):
             raise ValueError(f"{type(self).__name__}: the batch must not be empty, but got shape {x.shape}")
         training = self.training or not self.track_running_stats
         return over_batch(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0,
-            self.eps, unbiased=False,
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0, self.eps,
+            unbiased=False,
         )  # fmt: skip
 
 
@@ -261,7 +260,7 @@ class LayerNorm(Module):
         bias: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
     ) -> None:  # fmt: skip
         super().__init__()
-        self.normalized_shape: tuple[int, ...] = features("LayerNorm", normalized_shape)
+        self.normalized_shape: tuple[int, ...] = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
         self.elementwise_affine = bool(elementwise_affine)
         self.weight, self.bias = _affine(self.normalized_shape, elementwise_affine, bias, device, dtype)
@@ -296,7 +295,7 @@ class LayerNorm1d(Module):
 
     def forward(self, x: TensorLike) -> Tensor:
         x = tensor("LayerNorm1d", x)
-        check_floats("LayerNorm1d", x=x)
+        check.floats("LayerNorm1d", x=x)
         widest = max(x.dtype, self.weight.dtype, self.bias.dtype, key=lambda dtype: dtype.itemsize)
         x, weight, bias = (value.astype(widest) for value in (x, self.weight, self.bias))
         return functional.layer_norm(x, self.dim, weight, bias, self.eps)

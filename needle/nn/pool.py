@@ -7,12 +7,13 @@ spatial axes or one for each. x must have a floating dtype (TypeError), which th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.kernels import Window
 from needle.nn import functional
+from needle.nn.functional.pool import OutputSizes, Sizes
 from needle.nn.module import Module
 
 __all__ = [
@@ -29,9 +30,6 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
 ]
-
-Sizes: TypeAlias = int | Sequence[int]  # one integer for all spatial axes, or one for each
-OutputSizes: TypeAlias = int | Sequence[int | None]  # None: the size of the input
 
 # By rank.
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)

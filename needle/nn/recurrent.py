@@ -19,7 +19,6 @@ from needle.autograd import Tensor, TensorLike, TensorTuple
 from needle.backend import Device, DTypeLike
 from needle.nn.module import Module, Parameter
 from needle.ops import relu, reshape, sigmoid, split, stack, tanh
-from needle.ops.conv import check_floats
 from needle.ops.operand import tensor
 
 __all__ = ["LSTM", "RNN", "LSTMCell", "RNNCell"]
@@ -84,7 +83,7 @@ class _Cell(Module):
         x = tensor(name, x)
         if x.ndim != 2 or x.shape[1] != self.input_size:
             raise ValueError(f"{name}: x must have shape (N, {self.input_size}), but got {x.shape}")
-        check_floats(name, x=x)
+        check.floats(name, x=x)
         return x
 
     def extra_repr(self) -> str:
@@ -184,7 +183,7 @@ class _Recurrent(Module):
             raise ValueError(
                 f"{name}: x must have shape (T, N, {self.input_size}) with at least 1 step, but got {x.shape}"
             )
-        check_floats(name, x=x)
+        check.floats(name, x=x)
         return x, (self.num_layers, x.shape[1], self.hidden_size)
 
     def _over_time(self, cells: Sequence[_Cell], x: Tensor, states: State | None) -> tuple[Tensor, State]:
@@ -279,7 +278,7 @@ def _as_state(op: str, name: str, state: TensorLike, shape: tuple[int, ...]) -> 
     state = tensor(op, state)
     if state.shape != shape:
         raise ValueError(f"{op}: {name} must have shape {shape}, but got {state.shape}")
-    check_floats(op, **{name: state})
+    check.floats(op, **{name: state})
     return state
 
 
