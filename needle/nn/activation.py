@@ -171,7 +171,7 @@ class Softmax(_Softmax):
 class LogSoftmax(_Softmax):
     """x - log(sum(e ** x)) along the axis `dim`, without overflow: any shape -> the same shape.
 
-    The default of `dim`, and the errors, are those of `Softmax`.
+    Default of `dim` and errors as in `Softmax`.
     """
 
     def forward(self, x: TensorLike) -> Tensor:

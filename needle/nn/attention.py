@@ -32,8 +32,9 @@ class MultiHeadAttention(Module):
 
     Returns a pair: the result (N, H, T, E), and the weights (N, H, T, S) after dropout, which training applies to them.
     With `causal`, query t may not look ahead to keys after t + S - T: the mask adds -3.4e38, the most negative float32
-    (-32768 for float16), to their scores. The dtype is that of q. There are no parameters; `device` and `dtype` have no
-    effect, and are accepted as in other layers. Raises ValueError if shapes do not fit, TypeError if dtypes do not.
+    (-32768 for float16), to their scores. The result has the dtype of q. There are no parameters: `device` and `dtype`
+    are accepted, as in other layers, but have no effect. Raises ValueError if shapes do not fit, TypeError if dtypes do
+    not.
 
     Vaswani et al., "Attention Is All You Need" (2017), equation 1.
     """
@@ -63,8 +64,8 @@ class MultiHeadAttention(Module):
     def _causal_mask(self, q: Tensor, k: Tensor) -> Tensor:
         """(T, S), to be added to the scores: LOWEST where a query would look ahead, 0 elsewhere."""
         queries, keys = q.shape[2], k.shape[2]
-        namespace, lowest = q.device.xp, LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF
-        return q.make_const(namespace.triu(namespace.full((queries, keys), lowest, q.dtype), keys - queries + 1))
+        visible = init.tril(queries, keys, keys - queries, device=q.device, dtype=q.dtype)
+        return (1 - visible) * (LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF)
 
     def extra_repr(self) -> str:
         return f"causal={self.causal}"
@@ -139,7 +140,7 @@ class AttentionLayer(Module):
 class TransformerLayer(Module):
     """x + drop(attention(x)), then x + drop(linear2(drop(relu(linear1(norm(x)))))): (N, T, q_features) -> the same.
 
-    Parameters, in their order: those of the `AttentionLayer` (which has norms of its own), of a LayerNorm1d, and of
+    Parameters, in their order: an `AttentionLayer` (which has its own norms), a LayerNorm1d, then
     Linear(q_features, hidden_size) and Linear(hidden_size, q_features), both with bias. Raises ValueError if shapes do
     not fit, TypeError if dtypes do not.
 

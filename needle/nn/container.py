@@ -63,7 +63,7 @@ class Residual(Module):
 
 
 class Identity(Module):
-    """x itself, whatever it is: a placeholder where a network needs no layer."""
+    """x itself, unchanged: a placeholder where a network needs no layer."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.kernels import Window
 from needle.nn import functional
+from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
 from needle.ops.operand import tensor, window_padding
@@ -29,9 +30,6 @@ __all__ = [
     "Fold",
     "Unfold",
 ]
-
-Sizes: TypeAlias = int | Sequence[int]  # one integer for all spatial axes, or one for each
-Padding: TypeAlias = Sizes | Sequence[Sequence[int]] | str  # also a pair (before, after) for each axis, or a name
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)  # by rank

@@ -1,7 +1,7 @@
 """Losses: one layer for each function of `functional.loss`.
 
-`reduction` is "mean", "sum" or "none": the result has shape (), or with "none" that of the single losses. It has the
-dtype of x, which must be floating (TypeError). The mean of an empty batch raises ValueError. Weights are buffers, saved
+`reduction` is "mean", "sum" or "none": the result has shape (), or with "none" one loss per element. It has the dtype
+of x, which must be floating (TypeError). The mean of an empty batch raises ValueError. Weights are buffers, saved
 with the state and moved by `to`.
 """
 

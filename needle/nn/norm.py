@@ -116,8 +116,8 @@ class _BatchNorm(_ChannelNorm):
             raise ValueError(f"{type(self).__name__}: the batch must not be empty, but got shape {x.shape}")
         training = self.training or not self.track_running_stats
         return over_batch(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0,
-            self.eps, unbiased=False,
+            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0, self.eps,
+            unbiased=False,
         )  # fmt: skip
 
 

@@ -7,12 +7,13 @@ spatial axes or one for each. x must have a floating dtype (TypeError), which th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.kernels import Window
 from needle.nn import functional
+from needle.nn.functional.pool import OutputSizes, Sizes
 from needle.nn.module import Module
 
 __all__ = [
@@ -29,9 +30,6 @@ __all__ = [
     "MaxPool2d",
     "MaxPool3d",
 ]
-
-Sizes: TypeAlias = int | Sequence[int]  # one integer for all spatial axes, or one for each
-OutputSizes: TypeAlias = int | Sequence[int | None]  # None: the size of the input
 
 # By rank.
 MAX_POOLS = (functional.max_pool1d, functional.max_pool2d, functional.max_pool3d)
@@ -95,7 +93,7 @@ class MaxPool1d(_MaxPool):
 class MaxPool2d(_MaxPool):
     """The largest element of each window: x (N, C, H, W) -> (N, C, P, P); the stride is the kernel size by default.
 
-    Among equal elements the first in row-major order wins; NaN counts as the largest. P is that of `Conv2d`;
+    Among equal elements the first in row-major order wins; NaN counts as the largest. P is computed as in `Conv2d`;
     `ceil_mode` rounds it up. With `return_indices` the result is a pair: the elements, and their positions in H·W as
     int64. Raises ValueError if the padding exceeds half of the kernel or the window does not fit.
 
@@ -180,9 +178,9 @@ class _AvgPoolWithDivisor(_AvgPool):
 class AvgPool2d(_AvgPoolWithDivisor):
     """The mean of each window: x (N, C, H, W) -> (N, C, P, P); the stride is the kernel size by default.
 
-    Padding counts as zeros, or not at all with `count_include_pad=False`. P is that of `Conv2d`; `ceil_mode` rounds it
-    up, and elements beyond the padding never count. `divisor_override` replaces the window size as the divisor. Raises
-    ValueError if the padding exceeds half of the kernel or the window does not fit.
+    Padding counts as zeros, or not at all with `count_include_pad=False`. P is computed as in `Conv2d`; `ceil_mode`
+    rounds it up, and elements beyond the padding never count. `divisor_override` replaces the window size as the
+    divisor. Raises ValueError if the padding exceeds half of the kernel or the window does not fit.
     """
 
     rank = 2

@@ -211,9 +211,9 @@ class _Recurrent(Module):
 class RNN(_Recurrent):
     """Layers of `RNNCell` over time: x (T, N, in), h0 (L, N, H) -> outputs (T, N, H), h_n (L, N, H).
 
-    The outputs are the hidden states of the last layer; h_n holds those of every layer after the last step. h0 = None
-    stands for zeros. `rnn_cells` lists the L cells: the first reads in features, the others H, and they are drawn in
-    this order. Raises ValueError if shapes do not fit, TypeError if x or h0 has no floating dtype.
+    The outputs are the hidden states of the last layer; h_n holds the hidden states of all layers after the last step.
+    h0 = None stands for zeros. `rnn_cells` lists the L cells: the first reads in features, the others H, and they are
+    drawn in this order. Raises ValueError if shapes do not fit, TypeError if x or h0 has no floating dtype.
 
     Elman, "Finding Structure in Time" (1990).
 
@@ -286,6 +286,6 @@ def _as_pair(op: str, states: Any, names: tuple[str, str], shape: tuple[int, ...
     """Two states, called `names`, as tensors of `shape`."""
     is_sequence = isinstance(states, (tuple, list, TensorTuple))
     if not is_sequence or len(states) != 2:
-        found = len(states) if is_sequence else type(states).__name__
-        raise TypeError(f"{op}: h must be a pair ({', '.join(names)}), but got {found}")
+        actual = len(states) if is_sequence else type(states).__name__
+        raise TypeError(f"{op}: h must be a pair ({', '.join(names)}), but got {actual}")
     return _as_state(op, names[0], states[0], shape), _as_state(op, names[1], states[1], shape)

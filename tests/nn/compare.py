@@ -23,12 +23,12 @@ def same_layout(name, array):
 
 
 def linear_layout(name, array):
-    """An array of needle's Linear as torch's has it."""
+    """A parameter of needle's Linear, or its gradient, in the layout of torch's Linear."""
     return array.T if name == "weight" else array.reshape(-1)
 
 
 def with_random_parameters(layer):
-    """The layer, its parameters far from special values such as one and zero."""
+    """Draw the parameters anew, so that none has a special value such as 0 or 1; returns the layer."""
     layer.load_state_dict({name: normal(*p.shape) for name, p in layer.named_parameters()}, strict=False)
     return layer
 
@@ -41,10 +41,10 @@ def copy_parameters(layer, twin, layout=same_layout):
 
 
 def assert_as_in_torch(layer, twin, x, device, layout=same_layout):
-    """Values, first and second derivatives by x and all parameters, in float64.
+    """Compare values, first and second derivatives by x and all parameters, in float64.
 
-    The result is projected on weights that are leaves themselves, and so are the first derivatives; thus a layer that
-    is linear in x has second derivatives too.
+    The scalar to differentiate is a weighted sum of the result. The weights are leaves too, so that even a layer that
+    is linear in x has second derivatives.
     """
     copy_parameters(layer, twin, layout)
     x, torch_x = tensor(x, device), torch.from_numpy(x).requires_grad_()
@@ -85,7 +85,7 @@ def assert_as_in_torch(layer, twin, x, device, layout=same_layout):
 
 
 def assert_draws(make, arrays):
-    """`make()` gives parameters with the values of `arrays()`, and moves the random stream as that does."""
+    """`make()` returns a layer whose parameters equal `arrays()`; both advance the random stream alike."""
     np.random.seed(5)
     expected, next_draw = arrays(), np.random.rand()
     np.random.seed(5)
@@ -102,7 +102,7 @@ def uniform(bound, *shape):
 
 
 def arrays_in(value):
-    """Every array in an object's attributes, through containers and tensors."""
+    """All arrays in a value, through containers and tensors."""
     if isinstance(value, ndl.Tensor):
         value = value.array
     if hasattr(value, "dtype"):
@@ -113,7 +113,7 @@ def arrays_in(value):
 
 
 def assert_floats_are(dtype, tensors):
-    """Every value in the graph below `tensors` has that dtype, or holds integers or bools."""
+    """All values in the graph of `tensors` have that dtype, or hold integers or bools."""
     for node in ndl.autograd.find_topo_sort(tensors):
         for array in arrays_in(node.array):
             assert array.dtype == dtype or array.dtype.kind in "iub", (node.op, array.dtype, array.shape)

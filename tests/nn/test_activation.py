@@ -24,7 +24,7 @@ ACTIVATIONS = {
 
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation_is_that_of_torch(name, device):
+def test_activation_equals_torch(name, device):
     layer = getattr(nn, name)(**ACTIVATIONS[name])
     assert_as_in_torch(layer, getattr(torch.nn, name)(**ACTIVATIONS[name]), normal(3, 4), device)
     assert layer.parameters() == layer.buffers() == []

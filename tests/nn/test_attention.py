@@ -39,7 +39,7 @@ def attend(q, k, v, causal, drop):
 
 
 class Dropping:
-    """Dropout in torch by draws that were made before, in the order in which the shapes come."""
+    """Dropout in torch with needle's draws: one per call, in the order of the calls."""
 
     def __init__(self, p):
         self.p = p
@@ -70,7 +70,7 @@ def test_multi_head_attention_is_the_formula(queries, keys, causal, p, device):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_multi_head_attention_is_that_of_torch(causal, device):
+def test_multi_head_attention_equals_torch(causal, device):
     def function(*x):
         return nn.MultiHeadAttention(causal=causal)(*x)[0]
 
@@ -81,7 +81,7 @@ def test_multi_head_attention_is_that_of_torch(causal, device):
     assert_like_torch(function, torch_function, [normal(2, 3, 4, 5, seed=i) for i in range(3)], device)
 
 
-def test_probabilities_are_those_after_dropout(device):
+def test_the_weights_are_returned_after_dropout(device):
     q = ndl.Tensor(normal(2, 3, 4, 5), device=device)
     layer = nn.MultiHeadAttention(dropout=0.5)
     np.random.seed(SEED)
@@ -94,8 +94,8 @@ def test_probabilities_are_those_after_dropout(device):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_what_may_look_nowhere_looks_everywhere(dtype, device):
-    """The mask is finite: of 4 queries at 2 keys the first two have no key to look at, and weigh all of them alike."""
+def test_a_query_without_keys_attends_to_all_alike(dtype, device):
+    """The mask is finite: of 4 queries and 2 keys, the first two queries may attend to no key, and weigh all alike."""
     q, k = (ndl.Tensor(normal(1, 1, n, 2).astype(dtype), device=device) for n in (4, 2))
     _, weights = nn.MultiHeadAttention(causal=True)(q, k, k)
     assert weights.dtype == dtype
@@ -104,7 +104,7 @@ def test_what_may_look_nowhere_looks_everywhere(dtype, device):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_the_mask_overflows_with_no_score(dtype, device):
+def test_the_mask_and_a_score_never_overflow(dtype, device):
     """Warnings are errors; each score is -200."""
     q = k = ndl.ones(1, 1, 3, 4, device=device).astype(dtype)
     _, weights = nn.MultiHeadAttention(causal=True)(q * 10, k * -10, k)
@@ -146,7 +146,7 @@ def layer_in_torch(values, x, heads, causal, drop):
 
 
 def check_layer(layer, written, inputs, device, dtype="float64"):
-    """Hold a layer against `written(values, *inputs)`, to second order, by its inputs and all its parameters.
+    """Compare a layer with `written(values, *inputs)`: values, first and second derivatives by inputs and parameters.
 
     The parameters are put in as a state; the stream begins anew at each call.
     """
@@ -206,7 +206,7 @@ def test_missing_keys_and_missing_values_are_the_query(device):
 
 
 def test_attention_layers_are_causal_unless_told_otherwise(device):
-    """Steps that come later change nothing of those before."""
+    """Later steps do not change the results of earlier ones."""
     x = normal(2, 4, 5)
     y = x.copy()
     y[:, 3] += 1
@@ -245,7 +245,7 @@ def test_transformer_adds_positions_and_runs_its_layers(batch_first, device):
     check_layer(layer, written, [normal(3, 2, 4)], device)
 
 
-def test_transformer_gives_zeros_for_a_state_and_reads_none(device):
+def test_transformer_returns_zeros_as_state_and_ignores_its_argument(device):
     layer, x = nn.Transformer(4, 5, 1, device=device), ndl.ones(3, 2, 4, device=device)
     y, h = layer(x)
     assert_array_equal(h.numpy(), np.zeros((3, 2, 4), "float32"), strict=True)

@@ -1,4 +1,4 @@
-"""The layers of convolution: against torch's with the same parameters, their draws, and how they print."""
+"""Convolution layers: against torch with the same parameters; draws, printing, and errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def rank_of(name):
 
 
 def pair(name, *arguments, device=None, **options):
-    """The layer of needle and that of torch, both in float64 and with the parameters of needle's."""
+    """needle's layer and torch's, both in float64 and with needle's parameters."""
     layer = getattr(nn, name)(*arguments, device=device, dtype="float64", **options)
     twin = getattr(torch.nn, name)(*arguments, dtype=torch.float64, **options)
     twin.load_state_dict({key: torch.tensor(value.numpy()) for key, value in layer.state_dict().items()})
@@ -69,7 +69,7 @@ OPTIONS = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", CONVS)
-def test_conv_is_that_of_torch(device, name, mode, options):
+def test_conv_equals_torch(device, name, mode, options):
     layer, twin = pair(name, 4, 6, 3, padding_mode=mode, device=device, **OPTIONS[options])
     assert_as_in_torch(layer, twin, np.random.randn(2, 4, *(7, 6, 5)[-rank_of(name) :]), device)
 
@@ -99,22 +99,22 @@ def test_options_by_axis_and_by_position(name, shape, sizes, options, device):
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("padding", ["same", (0, 3)])
 def test_padding_by_axes_and_odd_padding(device, mode, padding):
-    """Each axis has its own; what is odd of "same" goes after."""
+    """Each axis has its own padding; if the total of "same" is odd, the extra element goes after."""
     layer, twin = pair("Conv2d", 2, 3, (4, 2), padding=padding, padding_mode=mode, device=device)
     assert_as_in_torch(layer, twin, np.random.randn(2, 2, 5, 6), device)
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_by_sides(device, mode):
-    """What torch's layer cannot do: padding before and after, as padding by hand and then convolving."""
+    """Unlike torch, different padding before and after: equal to padding by hand and then convolving."""
     layer = nn.Conv2d(2, 3, 3, padding=((2, 0), (1, 3)), padding_mode=mode, device=device, dtype="float64")
     x = np.random.randn(2, 2, 5, 6)
-    whole = np.pad(
+    padded = np.pad(
         x,
         ((0, 0), (0, 0), (2, 0), (1, 3)),
         {"zeros": "constant", "replicate": "edge", "circular": "wrap"}.get(mode, mode),
     )
-    expected = ndl.conv2d(ndl.Tensor(whole, device=device), layer.weight, layer.bias)
+    expected = ndl.conv2d(ndl.Tensor(padded, device=device), layer.weight, layer.bias)
     assert_allclose(layer(ndl.Tensor(x, device=device)).numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
@@ -145,15 +145,15 @@ TRANSPOSED_OPTIONS = {
 
 @pytest.mark.parametrize("options", TRANSPOSED_OPTIONS)
 @pytest.mark.parametrize("name", TRANSPOSES)
-def test_the_transpose_is_that_of_torch(device, name, options):
+def test_the_transpose_equals_torch(device, name, options):
     layer, twin = pair(name, 4, 6, 3, device=device, **TRANSPOSED_OPTIONS[options])
     assert_as_in_torch(layer, twin, np.random.randn(2, 4, *(4, 3, 2)[-rank_of(name) :]), device)
 
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=["unbatched", "batch"])
 @pytest.mark.parametrize("name", TRANSPOSES)
-def test_every_output_size_is_that_of_torch(device, name, batch):
-    """One in the range, as sizes or as a whole shape, whatever its lead; one beyond it is refused by both."""
+def test_every_output_size_equals_torch(device, name, batch):
+    """Sizes in the range, as sizes or as a full shape with any leading axes; both libraries refuse others."""
     rank = rank_of(name)
     options = {"stride": (3, 2, 1)[-rank:], "padding": (0, 1, 2)[-rank:], "dilation": (1, 2, 3)[-rank:]}
     layer, twin = pair(name, 2, 3, 3, device=device, **options)
@@ -162,7 +162,7 @@ def test_every_output_size_is_that_of_torch(device, name, batch):
     leads = {
         "sizes": (),
         "shape": tuple(shape[: len(batch) + 1]),
-        "a shape whose lead is not read": (7,) * (len(batch) + 1),
+        "a shape whose leading axes are ignored": (7,) * (len(batch) + 1),
     }
     for more in itertools.product(range(-1, 4), repeat=rank):
         size = tuple(n + m for n, m in zip(shape[-rank:], more, strict=True))
@@ -174,12 +174,12 @@ def test_every_output_size_is_that_of_torch(device, name, batch):
                     layer(ndl.Tensor(x, device=device), output_size=(*lead, *size))
             else:
                 assert expected.shape[-rank:] == size
-                found = layer(ndl.Tensor(x, device=device), output_size=(*lead, *size))
-                assert_allclose(found.numpy(), expected, rtol=1e-11, atol=1e-12)
+                y = layer(ndl.Tensor(x, device=device), output_size=(*lead, *size))
+                assert_allclose(y.numpy(), expected, rtol=1e-11, atol=1e-12)
 
 
 def test_output_size_takes_other_forms(device):
-    """A list, another layer's shape, one number for all axes; and it comes before the layer's own output padding."""
+    """A list, another tensor's shape, one number for all axes; it overrides the layer's own output padding."""
     layer = nn.ConvTranspose2d(2, 3, 3, stride=2, output_padding=1, device=device)
     x = ndl.ones(1, 2, 4, 4, device=device)
     assert layer(x).shape == (1, 3, 10, 10)
@@ -190,7 +190,7 @@ def test_output_size_takes_other_forms(device):
 
 
 def test_the_transpose_undoes_the_shape_of_a_convolution(device):
-    """Whatever the stride leaves over: `output_size` brings it back."""
+    """For every remainder of the stride: `output_size` restores the shape."""
     down = nn.Conv2d(2, 4, 3, stride=3, padding=1, device=device)
     up = nn.ConvTranspose2d(4, 2, 3, stride=3, padding=1, device=device)
     for size in itertools.product(range(7, 11), repeat=2):
@@ -205,7 +205,7 @@ def test_the_transpose_undoes_the_shape_of_a_convolution(device):
     "options", [{}, {"dilation": 2, "padding": 1, "stride": 2}, {"padding": (0, 1), "stride": (2, 1)}]
 )
 @pytest.mark.parametrize("kernel", [2, (3, 2), (1, 1)])
-def test_unfold_and_fold_are_those_of_torch(device, kernel, options):
+def test_unfold_and_fold_equal_torch(device, kernel, options):
     x = np.random.randn(2, 3, 6, 5)
     unfold, twin = nn.Unfold(kernel, **options), torch.nn.Unfold(kernel, **options)
     assert unfold.parameters() == []
@@ -228,7 +228,7 @@ def test_unfold_and_fold_of_other_ranks(device):
 
 
 def shape_and_bound(name, options):
-    """Of the weight: (O, C/G, *K), or (C, O/G, *K) of a transpose; the bound is 1 / sqrt(its second size · K)."""
+    """The shape of the weight, (O, C/G, *K), or (C, O/G, *K) of a transpose, and 1 / sqrt(second size · K)."""
     twin = getattr(torch.nn, name)(6, 8, (2, 3, 4)[-rank_of(name) :], **options)
     shape = tuple(twin.weight.shape)
     return shape, 1 / math.sqrt(math.prod(shape[1:]))
@@ -237,7 +237,7 @@ def shape_and_bound(name, options):
 @pytest.mark.parametrize("options", [{}, {"groups": 2}])
 @pytest.mark.parametrize("name", [*CONVS, *TRANSPOSES])
 def test_draws(device, name, options):
-    """First the weight and then the bias, each by one `np.random.rand` of its shape, within the bound."""
+    """The weight, then the bias: one `np.random.rand` of each shape, scaled to the bound."""
     shape, bound = shape_and_bound(name, options)
     layer = getattr(nn, name)(6, 8, (2, 3, 4)[-rank_of(name) :], device=device, **options)
     after = np.random.rand()
@@ -253,8 +253,8 @@ def test_draws(device, name, options):
 
 
 @pytest.mark.parametrize("name", [*CONVS, *TRANSPOSES])
-def test_the_bound_is_that_of_torch(device, name):
-    """Many draws of both come close to the same bound, and none goes beyond it."""
+def test_the_bound_equals_torch(device, name):
+    """In both libraries many draws reach close to the bound, and none exceeds it."""
     kernel = (3, 3, 3)[-rank_of(name) :]
     layer = getattr(nn, name)(8, 64, kernel, device=device)
     twin = getattr(torch.nn, name)(8, 64, kernel)
@@ -300,7 +300,7 @@ def test_dtype(device, name, dtype):
     assert [p.grad.dtype for p in layer.parameters()] == [dtype, dtype]
 
 
-def test_the_input_of_a_first_layer_pays_for_no_gradient(device, monkeypatch):
+def test_no_gradient_is_computed_for_the_input_of_the_first_layer(device, monkeypatch):
     layer = nn.Sequential(nn.Conv2d(1, 2, 3, device=device), nn.ConvTranspose2d(2, 1, 3, device=device))
     ran = []
     for name in ("correlate", "correlate_transpose"):
@@ -365,7 +365,7 @@ def test_padding_by_sides_prints_its_pairs():
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 T4 = (1, 2, 4, 4)  # an input of the layers below
-# layer, arguments, what is asked of it (None: it cannot be made), error
+# layer, arguments, options, arguments of the call (None: construction fails), error
 MISUSES = {
     "no in-channels": ("Conv2d", (0, 2, 3), {}, None, "Conv2d: in_channels must be at least 1, but got 0"),
     "no out-channels": ("Conv1d", (2, 0, 3), {}, None, "Conv1d: out_channels must be at least 1, but got 0"),
@@ -455,8 +455,8 @@ MISUSES = {
     ),
 }
 
-# torch's layers take these when they are made; most fail when they are called.
-TAKEN_BY_TORCH = {
+# torch's layers accept these at construction; most fail when called.
+ACCEPTED_BY_TORCH = {
     "no in-channels",
     "no out-channels",
     "an empty kernel",
@@ -471,10 +471,10 @@ TAKEN_BY_TORCH = {
 
 
 def build(library, misuse):
-    """The layer of a misuse, made by needle's or torch's `nn`, and the function that calls it if it can be made."""
+    """Construct the layer of a misuse from needle's or torch's `nn`, and call it if construction succeeds."""
     name, arguments, options, call, _ = MISUSES[misuse]
     layer = getattr(library, name)(*arguments, **options)
-    assert call is not None, "it can be made"
+    assert call is not None, "construction succeeds"
     ones = torch.ones if library is torch.nn else ndl.ones
     return layer(ones(*call["x"]), **{name: value for name, value in call.items() if name != "x"})
 
@@ -490,8 +490,8 @@ def test_misuse(misuse):
 @pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
 @pytest.mark.parametrize("misuse", MISUSES)
 def test_torch_refuses_it_too(misuse):
-    if misuse in TAKEN_BY_TORCH:
-        with pytest.raises(AssertionError, match="it can be made"):
+    if misuse in ACCEPTED_BY_TORCH:
+        with pytest.raises(AssertionError, match="construction succeeds"):
             build(torch.nn, misuse)
     else:
         with pytest.raises((ValueError, TypeError, RuntimeError, IndexError)):
@@ -499,7 +499,7 @@ def test_torch_refuses_it_too(misuse):
 
 
 @pytest.mark.parametrize("misuse", [misuse for misuse, row in MISUSES.items() if row[3] is None])
-def test_a_layer_that_cannot_be_made_draws_nothing(misuse):
+def test_a_refused_layer_draws_nothing(misuse):
     with pytest.raises((ValueError, TypeError)):
         build(nn, misuse)
     after = np.random.rand()

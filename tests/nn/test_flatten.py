@@ -12,14 +12,14 @@ from tests.nn.compare import assert_as_in_torch, normal, tensor
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 5), (3, 4)], ids=str)
-def test_flatten_and_its_derivatives_are_those_of_torch(shape, device):
+def test_flatten_and_its_derivatives_equal_torch(shape, device):
     layer = nn.Flatten()
     assert_as_in_torch(layer, torch.nn.Flatten(), normal(*shape), device)
     assert layer.parameters() == layer.buffers() == []
 
 
 @pytest.mark.parametrize("axes", [(), (0,), (1, 2), (0, 1), (-2, -1), (2, 2)], ids=str)
-def test_flatten_is_that_of_torch(axes, device):
+def test_axes_equal_torch(axes, device):
     x = normal(2, 3, 4, 5)
     layer, twin = nn.Flatten(*axes), torch.nn.Flatten(*axes)
     np.testing.assert_array_equal(layer(tensor(x, device)).numpy(), twin(torch.from_numpy(x)).numpy(), strict=True)

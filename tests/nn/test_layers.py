@@ -93,8 +93,7 @@ LAYERS = {
     "ZeroPad2d": (lambda **options: nn.ZeroPad2d(1), (4, 3, 6, 6)),
     "ZeroPad3d": (lambda **options: nn.ZeroPad3d(1), (4, 3, 4, 4, 4)),
 }
-# What does not stand between two layers; the tests of the functions, of recurrent layers and of attention run these in
-# float32.
+# Classes that do not map one tensor to one tensor; tests of functions, recurrent layers and attention cover float32.
 APART = {"CosineSimilarity", "Embedding", "Module", "Parameter"} | {
     name for name in nn.__all__ if name.endswith("Loss")
 }

@@ -41,7 +41,7 @@ class Scale(nn.Module):
 
 
 class Nested(nn.Module):
-    """Parameters, buffers and modules in every container, at several depths, among things that are none of these."""
+    """Parameters, buffers and modules in every kind of container, at several depths, beside unrelated attributes."""
 
     def __init__(self):
         super().__init__()
@@ -92,7 +92,7 @@ def assert_same_values(module, expected):
 # ---- what a module holds ---------------------------------------------------------------------------------------------
 
 
-def test_parameters_come_in_order_of_definition_through_all_containers():
+def test_parameters_are_in_order_of_definition_through_all_containers():
     module = Nested()
     named = list(module.named_parameters())
     assert {name: tensor.item() for name, tensor in named} == NESTED_PARAMETERS
@@ -102,14 +102,14 @@ def test_parameters_come_in_order_of_definition_through_all_containers():
     assert isinstance(module.parameters(), list)
 
 
-def test_buffers_come_in_order_of_definition_through_all_containers():
+def test_buffers_are_in_order_of_definition_through_all_containers():
     module = Nested()
     named = list(module.named_buffers())
     assert [(name, tensor.numpy().tolist()) for name, tensor in named] == list(NESTED_BUFFERS.items())
     assert [tensor.numpy().tolist() for tensor in module.buffers()] == list(NESTED_BUFFERS.values())
 
 
-def test_a_shared_parameter_comes_once_under_its_first_name():
+def test_a_shared_parameter_appears_once_under_its_first_name():
     module = nn.Module()
     module.first, module.second = Scale(), Scale()
     module.second.gain = module.first.gain
@@ -143,7 +143,7 @@ def test_a_module_without_anything_holds_nothing():
     assert module.state_dict() == {}
 
 
-def test_what_is_deleted_or_replaced_is_found_no_more():
+def test_deleted_and_replaced_attributes_are_gone():
     module = Scale()
     old = module.gain
     module.gain = parameter(2)
@@ -227,7 +227,7 @@ def test_state_dict_holds_parameters_and_buffers_in_order_of_definition():
     assert set(Nested().state_dict()) == set(NESTED_PARAMETERS) | set(NESTED_BUFFERS)
 
 
-def test_state_dict_gives_copies_without_gradient():
+def test_state_dict_returns_copies_without_gradient():
     module = Scale(2)
     state = module.state_dict()
     assert not any(tensor.requires_grad for tensor in state.values())
@@ -281,7 +281,7 @@ def test_loading_keeps_the_tensors_for_the_optimizer():
     assert module.gain is gain
 
 
-def test_everything_that_is_wrong_comes_in_one_message_and_nothing_is_copied():
+def test_all_problems_are_in_one_message_and_nothing_is_copied():
     net = small_net()
     before = values(net)
     state = {name: value + 1 for name, value in before.items()}
@@ -306,7 +306,7 @@ def test_shapes_are_neither_broadcast_nor_reshaped(shape):
     assert_same_values(net, before)
 
 
-def test_nothing_is_copied_where_a_value_cannot_be():
+def test_nothing_is_copied_if_one_value_cannot_be():
     module = Scale()
     with pytest.raises((TypeError, ValueError)):
         module.load_state_dict({"gain": np.array([3]), "seen": np.array(["a", "b"])})

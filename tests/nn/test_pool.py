@@ -1,4 +1,4 @@
-"""Pooling layers: against torch's, and what they refuse."""
+"""Pooling layers: values and derivatives against torch, and errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.nn.functional.alike import raises
         (lambda nn: nn.AvgPool2d(3, stride=2, padding=1), (1, 2, 7, 7)),
     ],
 )
-def test_pooling_is_that_of_torch(make, shape, device):
+def test_pooling_equals_torch(make, shape, device):
     layer = make(nn)
     assert_as_in_torch(layer, make(torch.nn), normal(*shape), device)
     assert layer.parameters() == layer.buffers() == []

@@ -38,7 +38,7 @@ def cells_of(layer):
 
 
 def flat(result):
-    """The tensors in a result, however nested, as one vector; those of needle or of torch."""
+    """The tensors of a nested result, needle's or torch's, as one vector."""
     if isinstance(result, tuple):
         parts = [flat(part) for part in result]
         return torch.cat(parts) if isinstance(parts[0], torch.Tensor) else ops.concatenate(parts)
@@ -79,15 +79,13 @@ def twins(name, device, stateful):
         arguments = (x, *[tuple(tensors[:2]) if len(states) == 2 else t for t in tensors[: min(len(states), 1)]])
         return flat(torch.func.functional_call(twin, values, arguments))
 
-    parameters = [
-        normal(*getattr(one, name).shape, seed=i, scale=0.6) for i, (one, name, _) in enumerate(slots)
-    ]
+    parameters = [normal(*getattr(one, name).shape, seed=i, scale=0.6) for i, (one, name, _) in enumerate(slots)]
     return function, torch_function, [x, *states, *parameters]
 
 
 @pytest.mark.parametrize("stateful", [True, False], ids=["with states", "without"])
 @pytest.mark.parametrize("name", LAYERS)
-def test_values_and_all_derivatives_are_those_of_torch(name, stateful, device):
+def test_values_and_all_derivatives_equal_torch(name, stateful, device):
     function, torch_function, arrays = twins(name, device, stateful)
     assert_like_torch(function, torch_function, arrays, device, rtol=1e-9, atol=1e-10)
 
@@ -116,12 +114,12 @@ def test_float64_in_a_float32_layer(name, device):
 @pytest.mark.parametrize("name", LAYERS)
 def test_missing_states_are_zeros_and_every_parameter_has_a_gradient(name, device):
     function, _, arrays = twins(name, device, stateful=True)
-    bare, _, rest = twins(name, device, stateful=False)
-    zeros = [0 * array for array in arrays[1 : len(arrays) - len(rest) + 1]]
-    leaves = [ndl.Tensor(array, device=device) for array in rest]
-    y = bare(*leaves)
-    given = function(*(ndl.Tensor(array, device=device) for array in (rest[0], *zeros, *rest[1:])))
-    assert_array_equal(y.numpy(), given.numpy())
+    stateless, _, inputs = twins(name, device, stateful=False)
+    zeros = [0 * array for array in arrays[1 : len(arrays) - len(inputs) + 1]]
+    leaves = [ndl.Tensor(array, device=device) for array in inputs]
+    y = stateless(*leaves)
+    from_zeros = function(*(ndl.Tensor(array, device=device) for array in (inputs[0], *zeros, *inputs[1:])))
+    assert_array_equal(y.numpy(), from_zeros.numpy())
     y.sum().backward()
     assert all(leaf.grad is not None for leaf in leaves)
 
@@ -162,8 +160,8 @@ def test_state_goes_from_one_layer_to_another(device):
     assert one.buffers() == []
 
 
-def test_a_state_of_one_call_goes_into_the_next(device):
-    """Two halves of a sequence, the state handed over, are the whole."""
+def test_the_state_of_one_call_continues_in_the_next(device):
+    """Two halves of a sequence, with the state passed on, equal the full sequence."""
     x = ndl.Tensor(normal(6, 2, IN), device=device)
     for layer in (nn.RNN(IN, HIDDEN, 2, device=device), nn.LSTM(IN, HIDDEN, 2, device=device)):
         y, last = layer(x)
