@@ -166,7 +166,7 @@ def progress(outputs: Outputs, total: int) -> Outputs:
 
 
 class Metrics:
-    """Rows of figures, one per epoch: kept in `rows`, printed as lines, and appended to a CSV file if wanted.
+    """Rows of figures, one per epoch: kept in `rows`, printed as lines, and appended to a CSV file if there is one.
 
     `columns` selects and orders the figures of a row; `line` is a format string with these names.
     """

@@ -102,7 +102,7 @@ def takes_part(name: str, case: str) -> bool:
 
 
 def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-    """Start the libraries of some cases: processes by the names that tables give them, and what is not installed."""
+    """Start the libraries of some cases: their processes by name in the tables, and the names of missing libraries."""
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     pinned = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": path}
     native = {name: value for name, value in pinned.items() if name not in PINS}
