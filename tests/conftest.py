@@ -9,11 +9,12 @@ from hypothesis import settings
 import needle
 from needle.backend_ndarray import register_device
 from needle.grad_mode import grad_mode
+from tests.profiles import DEFAULT
 from tests.standin.device import STANDIN
 
 # Chosen by pytest --hypothesis-profile=NAME. Nightly also walks deeper graphs and takes all devices for all tests.
 settings.register_profile("quick", max_examples=5, deadline=None, derandomize=True)
-settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("default", max_examples=DEFAULT, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile("default")
 

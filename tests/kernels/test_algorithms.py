@@ -91,7 +91,6 @@ PRECISION = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4), "float16": (2**
 
 
 @EACH
-@examples(50)
 @given(
     data=st.data(),
     orders=st.tuples(orders, orders, orders),
@@ -147,7 +146,7 @@ def reference(stage, problem, x, w, y, bias=None):
 
 
 @EXACT
-@examples(25)
+@examples(20)
 @given(problem=any_problems(), place=st.integers(0, 100))
 def test_an_infinity_reaches_only_what_it_meets(device, stage, name, problem, place):
     """Padding, what a stride leaves over and what is computed beyond the output's edges do not reach the result.
@@ -164,7 +163,7 @@ def test_an_infinity_reaches_only_what_it_meets(device, stage, name, problem, pl
     assert not np.isnan(found).any()
 
 
-@examples(25)
+@examples(20)
 @given(place=st.integers(0, 18), kernel=st.integers(2, 3), value=st.sampled_from([np.inf, -np.inf, np.nan]))
 def test_an_infinity_makes_its_tiles_nan(device, place, kernel, value):
     """Outputs of Winograd's tiles (of 4) that read it are NaN, all others are as without it."""
@@ -239,7 +238,7 @@ def limits(*, memory=None, **values):
 
 
 @EACH
-@examples(25)
+@examples(20)
 @given(
     data=st.data(),
     memory=st.sampled_from([1, 100, 300, 1000, 3000]),
@@ -273,7 +272,7 @@ PAIRS = tuple(itertools.combinations(NAMES, 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@examples(25)
+@examples(20)
 @given(problem=any_problems(batches=(0, 3)))
 def test_derivatives_agree_to_second_order(device, name, problem):
     """An algorithm by name against those chosen by shape."""
