@@ -48,7 +48,7 @@ def devices_for(metafunc):
     chosen = metafunc.config.getoption("--device")
     if chosen is None and settings.get_current_profile_name() == "nightly":
         chosen = "all"
-    if chosen is None:
+    if chosen is None and metafunc.definition.get_closest_marker("on_cpu") is None:
         path = metafunc.definition.path.relative_to(Path(__file__).parent)
         chosen = "all" if any(path.is_relative_to(place) for place in ON_STANDIN) else None
     return [*DEVICES["cpu"], *CUDA] if chosen is None else DEVICES[chosen]
