@@ -79,7 +79,7 @@ def test_a_result_has_memory_of_its_own(call):
 
 @pytest.mark.parametrize("function", [init.rand, init.randn, init.randb, init.ones, init.zeros, init.constant])
 @pytest.mark.parametrize("shape", [(), (0,), (2, 0), (1,), (2, 3, 4, 5)])
-def test_results_have_the_shape_and_lie_on_the_device(function, shape, device):
+def test_shapes(function, shape, device):
     x = function(*shape)
     assert x.shape == shape
     assert type(x.array) is device.array_type()
@@ -90,7 +90,7 @@ def test_results_have_the_shape_and_lie_on_the_device(function, shape, device):
 # ---- draws -----------------------------------------------------------------------------------------------------------
 
 
-def test_rand_scales_numpys_uniform_draws():
+def test_rand():
     np.random.seed(5)
     draws = np.random.rand(3, 4)
     np.random.seed(5)
@@ -101,7 +101,7 @@ def test_rand_scales_numpys_uniform_draws():
     assert init.rand(3, 4, dtype="float64").numpy().tolist() == draws.tolist()
 
 
-def test_randn_scales_numpys_normal_draws():
+def test_randn():
     np.random.seed(5)
     draws = np.random.randn(3, 4)
     np.random.seed(5)
@@ -113,7 +113,7 @@ def test_randn_scales_numpys_normal_draws():
 
 
 @pytest.mark.parametrize("p", [0.0, 0.3, 0.5, 1.0])
-def test_randb_compares_numpys_uniform_draws(p):
+def test_randb(p):
     np.random.seed(5)
     draws = np.random.rand(30, 40)
     np.random.seed(5)
