@@ -62,7 +62,7 @@ def test_input_is_the_smallest_that_gives_the_output(problem):
     assert less == tuple(p - 1 for p in problem.output)
 
 
-def test_sizes_match_examples_counted_out():
+def test_sizes_by_hand():
     assert STRIDED.extent((3,)) == (7,)  # elements 0, 3 and 6
     assert STRIDED.padded((8,)) == (10,)
     assert STRIDED.output((8,), (3,)) == (2,)  # at -1 and at 1; at 3 it would need element 9
