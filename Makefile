@@ -13,9 +13,20 @@ help: ## list the targets
 train: .venv/.has-apps ## train on the digits that come with needle; ARGS are the app's
 	$(RUN) apps/train.py $(ARGS)
 
-# One BLAS thread for each worker: more of them than cores wait for each other.
-test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv")
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n auto --maxprocesses 4 $(ARGS)
+# One BLAS thread for each worker: more threads than cores wait for each other.
+.PHONY: quick nightly
+PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
+QUICK := test_architecture.py test_tensor.py test_autograd.py test_conv_conformance.py ops/test_conv.py \
+    ops/test_table.py::test_agrees_with_torch kernels/test_conv.py kernels/test_window.py nn/test_layers.py
+
+quick: .venv/.has-test ## run a sample of the tests in seconds: one file per floor, the CPU, few examples
+	$(PYTEST) -n auto --maxprocesses 2 --hypothesis-profile quick --device cpu $(addprefix tests/,$(QUICK)) $(ARGS)
+
+test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv", ARGS="--device all")
+	$(PYTEST) -n auto --maxprocesses 4 $(ARGS)
+
+nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device and on deeper graphs
+	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly $(ARGS)
 
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .

@@ -9,11 +9,12 @@ from hypothesis import settings
 import needle
 from needle.backend_ndarray import register_device
 from needle.grad_mode import grad_mode
+from tests.profiles import DEFAULT
 from tests.standin.device import STANDIN
 
 # Chosen by pytest --hypothesis-profile=NAME. Nightly also walks deeper graphs and takes all devices for all tests.
 settings.register_profile("quick", max_examples=5, deadline=None, derandomize=True)
-settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("default", max_examples=DEFAULT, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile("default")
 
@@ -47,7 +48,7 @@ def devices_for(metafunc):
     chosen = metafunc.config.getoption("--device")
     if chosen is None and settings.get_current_profile_name() == "nightly":
         chosen = "all"
-    if chosen is None:
+    if chosen is None and metafunc.definition.get_closest_marker("on_cpu") is None:
         path = metafunc.definition.path.relative_to(Path(__file__).parent)
         chosen = "all" if any(path.is_relative_to(place) for place in ON_STANDIN) else None
     return [*DEVICES["cpu"], *CUDA] if chosen is None else DEVICES[chosen]

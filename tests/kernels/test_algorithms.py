@@ -65,7 +65,6 @@ PRECISION = {"float64": (1e-12, 1e-11), "float32": (1e-5, 1e-4), "float16": (2**
 
 
 @EACH
-@examples(50)
 @given(
     data=st.data(),
     orders=st.tuples(orders, orders, orders),
@@ -121,7 +120,7 @@ def reference(direction, problem, x, w, y, bias=None):
 
 
 @EXACT
-@examples(25)
+@examples(20)
 @given(problem=any_problems(), place=st.integers(0, 100))
 def test_an_infinity_reaches_only_what_it_meets(device, direction, name, problem, place):
     """Padding, elements beyond the last window and surplus outputs do not reach the result.
@@ -138,7 +137,7 @@ def test_an_infinity_reaches_only_what_it_meets(device, direction, name, problem
     assert not np.isnan(result).any()
 
 
-@examples(25)
+@examples(20)
 @given(place=st.integers(0, 18), kernel=st.integers(2, 3), value=st.sampled_from([np.inf, -np.inf, np.nan]))
 def test_an_infinity_makes_its_tiles_nan(device, place, kernel, value):
     """Outputs of Winograd's tiles (of 4) that read it are NaN, all others are as without it."""
@@ -200,7 +199,7 @@ def memory_limits(size):
 
 
 @EACH
-@examples(25)
+@examples(20)
 @given(
     data=st.data(),
     memory=st.sampled_from([1, 100, 300, 1000, 3000]),
@@ -235,7 +234,7 @@ PAIRS = tuple(itertools.combinations(NAMES, 2))
 
 
 @pytest.mark.parametrize("name", NAMES)
-@examples(25)
+@examples(20)
 @given(problem=any_problems(batches=(0, 3)))
 def test_derivatives_agree_to_second_order(device, name, problem):
     """An algorithm by name against those chosen by shape."""

@@ -54,12 +54,14 @@ def test_agrees_with_torch(row, device):
     check_row(row, device)
 
 
+@pytest.mark.on_cpu
 @each_row(ROWS)
 def test_agrees_with_torch_in_every_memory_order(row, device):
     for order in ORDERS:
         check_row(row, device, order)
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @each_row(ROWS)
 def test_lazy_results_have_the_same_bits(row, device, dtype):
@@ -76,6 +78,7 @@ def test_lazy_results_have_the_same_bits(row, device, dtype):
             assert not isinstance(found, Deferred)
 
 
+@pytest.mark.on_cpu
 @each_row(ROWS)
 def test_lazy_derivatives_have_the_same_bits(row, device):
     eager = run_needle(row, inputs_of(row, device), device, "float64")

@@ -91,7 +91,7 @@ def test_like_torch_by_any_amount(device, problem):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_by_hand(device, mode):
+def test_each_mode_matches_a_worked_example(device, mode):
     expected = {
         "constant": [0, 0, 1, 2, 3, 0],
         "reflect": [3, 2, 1, 2, 3, 2],

@@ -134,7 +134,7 @@ def test_the_nearest_element_keeps_what_is_not_finite_to_itself(device, size):
     assert_array_equal(y.numpy(), torch.nn.functional.interpolate(torch.tensor(x), size).numpy())
 
 
-def test_by_hand(device):
+def test_interpolate_matches_worked_examples(device):
     x = ndl.Tensor([[[0.0, 10.0]]], device=device)
     assert F.interpolate(x, 4).numpy().tolist() == [[[0, 0, 10, 10]]]
     assert F.interpolate(x, 4, mode="linear").numpy().tolist() == [[[0, 2.5, 7.5, 10]]]
