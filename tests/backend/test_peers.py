@@ -16,7 +16,7 @@ from needle import Tensor
 from needle.backend import cuda_probe, device_of, from_dlpack, overridable, to_host
 from needle.backend.device import device_named, devices
 from needle.backend_ndarray import NDArray
-from tests.standin.array import DeviceContext
+from tests.standin.current import DeviceContext
 from tests.standin.device import PEER, STANDIN
 
 
