@@ -16,7 +16,7 @@ __all__ = ["DTypeLike", "Device", "HostArray", "HostScalar", "device_of", "regis
 HostScalar = np.generic
 HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 DTypeLike: TypeAlias = str | type | np.dtype[Any]
-Array: TypeAlias = Any  # a raw array: NumPy's, CuPy's, or that of another registered library
+Array: TypeAlias = Any  # a raw array of NumPy, CuPy or another registered library
 Index: TypeAlias = Any
 Chunk: TypeAlias = Any
 
@@ -37,7 +37,7 @@ class Device:
     strided_gemm = True  # whether matmul accepts overlapping strided operands without copying
     dlpack_type = 1  # DLPack's code for this memory: kDLCPU
     index = 0  # the number of this device among its peers
-    peers: dict[int, Device] | None = None  # index -> device, if several share a class whose `array.device.id` tells
+    peers: dict[int, Device] | None = None  # index (`array.device.id`) -> device, if several share a class
     xp: Any = None
 
     def __init__(self, name: str, xp: Any = None) -> None:

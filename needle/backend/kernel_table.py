@@ -25,8 +25,8 @@ def kernel({parameters}):
 def overridable(function: Kernel) -> Kernel:
     """Decorate a kernel that devices may replace: `device.kernels[name]`, where it exists, is called instead.
 
-    `name` is the function's name, and the device is that of the first argument, a raw array. The replacement takes the
-    same arguments and returns the same result. `__wrapped__` is the function itself. Takes functions without `*args`
+    `name` is the function's name; the first argument, a raw array, selects the device. The replacement takes the same
+    arguments and returns the same result. `__wrapped__` is the function itself. Takes functions without `*args`
     and `**options`.
 
     >>> import numpy as np

@@ -57,7 +57,7 @@ def _unwrapped(value):
     if isinstance(value, Foreign):
         return value.host
     if isinstance(value, np.ndarray):
-        raise TypeError("an array of the host met one of the other library")
+        raise TypeError("an array of the host was mixed with one of the other library")
     if isinstance(value, dict):
         return {name: _unwrapped(entry) for name, entry in value.items()}
     return type(value)(_unwrapped(entry) for entry in value) if type(value) in (tuple, list) else value

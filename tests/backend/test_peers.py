@@ -16,7 +16,7 @@ from needle import Tensor
 from needle.backend import cuda_probe, device_of, from_dlpack, overridable, to_host
 from needle.backend.device import device_named, devices
 from needle.backend_ndarray import NDArray
-from tests.standin.array import DeviceContext
+from tests.standin.current import DeviceContext
 from tests.standin.device import PEER, STANDIN
 
 
@@ -216,7 +216,7 @@ def test_mixing_peers_is_refused_naming_both(mix, place):
 
 
 def test_a_step_on_each_peer(place):
-    """Everything that a step creates lies on the current device, which here is that of its data."""
+    """Everything that a step creates lies on the current device, where its data lie."""
     x = Tensor(np.ones((2, 3), "float32"), device=place, requires_grad=False)
     layer = ndl.nn.Linear(3, 2, device=place)
     loss = (ndl.relu(layer(x)) ** 2).sum()

@@ -161,15 +161,15 @@ def test_repr(device):
 
 def test_indexing_returns_views(host):
     array = NDArray(host)
-    whole = slice(None)
+    every = slice(None)
     for index, of_numpy in (
         (0, slice(0, 1)),
         (-1, slice(1, 2)),
         ((0, 1), (slice(0, 1), slice(1, 2))),
         (slice(1, None), slice(1, None)),
         ((..., 2), (..., slice(2, 3))),
-        ((..., 1, whole, -4), (slice(1, 2), whole, slice(0, 1))),
-        ((whole, slice(None, None, 2)), (whole, slice(None, None, 2))),
+        ((..., 1, every, -4), (slice(1, 2), every, slice(0, 1))),
+        ((every, slice(None, None, 2)), (every, slice(None, None, 2))),
     ):
         view = array[index]
         assert isinstance(view, NDArray)

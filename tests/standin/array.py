@@ -8,7 +8,6 @@ current one, whose result would land on the current one.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from tests.standin.current import DeviceContext
 from tests.standin.table import TABLE, binder
 
 SCALARS = (bool, int, float, complex, np.generic)
@@ -48,34 +48,6 @@ def counting() -> Iterator[Counts]:
     yield since
     for name, then in before.items():
         setattr(since, name, getattr(counts, name) - then)
-
-
-class DeviceContext:
-    """CuPy's `cuda.Device`: within `with`, or after `use()`, the current device of the thread."""
-
-    _of_thread = threading.local()
-
-    def __init__(self, device: int) -> None:
-        self.id = device
-
-    @classmethod
-    def current(cls) -> DeviceContext:
-        return getattr(cls._of_thread, "device", DEVICES[0])
-
-    def use(self) -> None:
-        DeviceContext._of_thread.device = self
-
-    def __enter__(self) -> DeviceContext:
-        self._before = (*getattr(self, "_before", ()), DeviceContext.current())
-        self.use()
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        *self._before, before = self._before
-        before.use()
-
-
-DEVICES = [DeviceContext(0), DeviceContext(1)]
 
 
 class Array:

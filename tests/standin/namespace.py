@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from tests.standin.array import DEVICES, Array, DeviceContext, argument, call, counts, operand, quiet, wrap
+from tests.standin.array import Array, argument, call, counts, operand, quiet, wrap
+from tests.standin.current import DEVICES, DeviceContext
 from tests.standin.table import TABLE, VERSION, binder
 
 # Functions whose first argument is not an array.
