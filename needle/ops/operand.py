@@ -157,6 +157,13 @@ def all_in_range(indices: Tensor, size: int) -> bool:
     return not array.size or bool(array.max() < size)
 
 
+def without_index(indices: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
+    """The int64 indices with 0 in place of `ignored`, and a mask of the others; computed at once in LAZY_MODE too."""
+    array = indices.array
+    kept = array != ignored
+    return Tensor.make_const(array * kept), Tensor.make_const(kept)
+
+
 def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:
     """Refuse values outside [low, high], and NaN, on the CPU only: elsewhere reading them would wait for the device."""
     if x.device == cpu() and x.size:

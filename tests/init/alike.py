@@ -1,4 +1,4 @@
-"""Draws held against the stream that they come from."""
+"""Comparison of tensors with the draws that they should hold."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import numpy as np
 
 
 def expect(tensor, draws, dtype="float32"):
-    """The tensor holds these values, rounded to its dtype before or after scaling."""
+    """Assert that the tensor holds these values, rounded to its dtype before or after scaling."""
     assert tensor.dtype == dtype
     np.testing.assert_allclose(tensor.numpy(), draws, rtol=2e-6, atol=2e-7)

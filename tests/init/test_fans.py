@@ -79,7 +79,7 @@ def test_fans_of_convolution_weights(shape, fans):
 
 
 def test_a_layer_keeps_the_variance_of_its_input():
-    """The purpose of it all: what fans in with kaiming_uniform comes out of relu with the same mean square."""
+    """The purpose of the fans: layers of kaiming_uniform and relu preserve the mean square."""
     x = init.randn(500, 400, dtype="float64")
     for _ in range(5):
         x = ndl.relu(x @ init.kaiming_uniform(400, 400, dtype="float64"))

@@ -1,4 +1,4 @@
-"""What all functions of init share: options, dtypes, devices, the number of draws."""
+"""Common to all functions of init: options, dtypes, devices, the number of draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random tensors: the values that they hold, in which order, from which stream."""
+"""Random tensors: their values, order and stream."""
 
 from __future__ import annotations
 

@@ -13,7 +13,15 @@ from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, cpu
 from needle.ops.cross_entropy import CrossEntropy, class_axis
-from needle.ops.operand import all_in_range, as_indices, broadcast_shape, check_broadcast, check_range, tensor
+from needle.ops.operand import (
+    all_in_range,
+    as_indices,
+    broadcast_shape,
+    check_broadcast,
+    check_range,
+    tensor,
+    without_index,
+)
 
 __all__ = [
     "binary_cross_entropy",
@@ -125,8 +133,7 @@ def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tup
     classes = as_indices(op, "targets", target)
     if classes.device == cpu() and not 0 <= ignore_index < n and all_in_range(classes, n):
         return classes, None
-    kept = ops.not_equal(classes, ignore_index)
-    kept_classes = classes * kept  # 0 where ignored
+    kept_classes, kept = without_index(classes, ignore_index)
     if classes.device == cpu() and not all_in_range(kept_classes, n):
         check_range(op, "targets", ops.getitem(classes, kept), 0, n - 1)
     return kept_classes, kept

@@ -1,4 +1,4 @@
-"""Functions and modules of needle held against those of the same names in torch."""
+"""Comparison of needle's functions and modules with torch's of the same names."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ import needle.nn.functional as F
 from needle import nn
 from tests.ops.derivatives import assert_like_torch
 
-torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
+torch.set_num_threads(1)  # the arrays are too small for threads
 
-# What torch's arguments are called here, and those that are left out because they make no sense here.
+# torch's argument names and ours, and torch's arguments that needle does not have.
 RENAMED = {"input": "x", "tensor": "x"}
 LEFT_OUT = {"_stacklevel", "inplace", "max_norm", "norm_type", "out", "reduce", "scale_grad_by_freq", "size_average"}
 LEFT_OUT |= {"_freeze", "_weight", "enable_gqa", "max_value", "min_value", "sparse"}
 
 
 def normal(*shape, seed=0, scale=1.0):
-    """Draws of a generator of their own."""
+    """Normal draws from a generator of their own: other tests do not change them."""
     return np.random.default_rng([seed, *shape]).normal(scale=scale, size=shape)
 
 
 def unit(*shape, seed=0):
-    """Draws between 0.05 and 0.95."""
+    """Uniform draws in [0.05, 0.95)."""
     return np.random.default_rng([seed, *shape]).uniform(0.05, 0.95, shape)
 
 
 def both(constant, device):
-    """A host array as a constant of needle and of torch."""
+    """A host array as a constant in needle and in torch."""
     return ndl.Tensor(constant, device=device, requires_grad=False), torch.from_numpy(np.asarray(constant))
 
 
 def check_function(name, arrays, device, constants=(), options=None, *, names=(), rtol=1e-10):
-    """Hold F.name(*arrays, *constants, **options) against torch's: to second order, in float32, and in float16.
+    """Compare F.name(*arrays, *constants, **options) with torch's: to second order, in float32, and in float16.
 
-    Arrays among the options are tensors too; those of floats take the dtype of `arrays`. The last arrays are arguments
+    Arrays among the options become tensors; floats take the dtype of `arrays`. The last arrays are passed as arguments
     called `names`.
     """
     results = {}
@@ -64,10 +64,10 @@ def check_function(name, arrays, device, constants=(), options=None, *, names=()
             x = x[: len(x) - len(names)]
             return getattr(torch.nn.functional, name)(*x, *(theirs for _, theirs in constants), **named)
 
-        given = [array.astype(dtype) for array in arrays]
+        inputs = [array.astype(dtype) for array in arrays]
         if tolerance is not None:
-            assert_like_torch(function, torch_function, given, device, rtol=tolerance, atol=min(1e-5, tolerance))
-        leaves = [ndl.Tensor(array, device=device) for array in given]
+            assert_like_torch(function, torch_function, inputs, device, rtol=tolerance, atol=min(1e-5, tolerance))
+        leaves = [ndl.Tensor(array, device=device) for array in inputs]
         results[dtype] = function(*leaves)
         results[dtype].sum().backward()
         assert all(x.grad.dtype == dtype for x in leaves)
@@ -77,7 +77,7 @@ def check_function(name, arrays, device, constants=(), options=None, *, names=()
 
 @contextmanager
 def default(device):
-    """Make tensors on `device` where none is named."""
+    """Make `device` the default device."""
     before = ndl.default_device()
     ndl.set_default_device(device)
     yield
@@ -89,7 +89,7 @@ def as_dtype(array, dtype):
 
 
 def check_signature(mine, theirs, hidden=None):
-    """The same names in the same order with the same defaults, less what is left out; `hidden`: torch shows none."""
+    """Same names, order and defaults, except LEFT_OUT. `hidden`: the expected signature, if torch exposes none."""
     expected = hidden
     if hidden is None:
         expected = {
@@ -97,17 +97,17 @@ def check_signature(mine, theirs, hidden=None):
             for name, parameter in inspect.signature(theirs).parameters.items()
             if name not in LEFT_OUT
         }
-    found = {name: parameter.default for name, parameter in inspect.signature(mine).parameters.items()}
-    if "dtype" in found and "device" in found:
-        assert found["dtype"] == "float32"
-        found["dtype"] = None
-    assert list(found.items()) == list(expected.items())
+    actual = {name: parameter.default for name, parameter in inspect.signature(mine).parameters.items()}
+    if "dtype" in actual and "device" in actual:
+        assert actual["dtype"] == "float32"
+        actual["dtype"] = None
+    assert list(actual.items()) == list(expected.items())
 
 
 def check_module(make, inputs, device, *, text=None, constants=(), training=True):
-    """Hold a module against torch's, with the same parameters: what it prints, its state and its results.
+    """Compare a module with torch's for the same parameters: its repr, its state and its results.
 
-    `make` builds it from a namespace, nn or torch.nn; `text` is what it prints where torch prints something else.
+    `make` builds it from a namespace, nn or torch.nn. `text` is its repr if that differs from torch's.
     """
     with default(device):
         mine = make(nn).train(training)
@@ -122,16 +122,16 @@ def check_module(make, inputs, device, *, text=None, constants=(), training=True
     theirs.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in state.items()})
     mine.load_state_dict(state)
     pairs = [both(constant, device) for constant in constants]
-    found = mine(*(ndl.Tensor(x.astype("float32"), device=device) for x in inputs), *(c for c, _ in pairs))
-    wanted = theirs(*map(torch.from_numpy, inputs), *(c for _, c in pairs))
-    assert found.dtype == "float32"
-    assert_allclose(found.numpy(), wanted.detach().numpy(), rtol=1e-4, atol=1e-5)
+    actual = mine(*(ndl.Tensor(x.astype("float32"), device=device) for x in inputs), *(c for c, _ in pairs))
+    expected = theirs(*map(torch.from_numpy, inputs), *(c for _, c in pairs))
+    assert actual.dtype == "float32"
+    assert_allclose(actual.numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
     for name, value in theirs.state_dict().items():
         assert_allclose(mine.state_dict()[name].numpy(), value.numpy(), rtol=1e-5, err_msg=name)
 
 
 def raises(call, error, message):
-    """The call raises this error with exactly this message."""
+    """Assert that the call raises this error with exactly this message."""
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message

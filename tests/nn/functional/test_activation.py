@@ -1,4 +1,4 @@
-"""Activations: against torch to second order, at their kinks, far out, as modules, and what they refuse."""
+"""Activations: against torch to second order, at kinks and extremes, as modules, and their errors."""
 
 from __future__ import annotations
 
@@ -131,20 +131,20 @@ def test_softplus_beyond_its_threshold_is_the_identity(device):
 def test_softmax_without_dim_warns_and_takes_torchs_axis(name, shape, device):
     x = normal(*shape)
     with pytest.warns(UserWarning, match=f"^{name}: dim was not passed, and axis [01] of {len(shape)} was chosen$"):
-        found = getattr(F, name)(ndl.Tensor(x, device=device))
+        actual = getattr(F, name)(ndl.Tensor(x, device=device))
     with pytest.warns(UserWarning, match="Implicit dimension choice"):
         expected = getattr(torch.nn.functional, name)(torch.from_numpy(x))
-    assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12)
+    assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
 def test_softmax_in_another_dtype(name, device):
     x = np.array([[0, 1, 5], [2, 2, 2]])
-    found = getattr(F, name)(ndl.Tensor(x, device=device), 1, dtype="float32")
+    actual = getattr(F, name)(ndl.Tensor(x, device=device), 1, dtype="float32")
     assert_allclose(
-        found.numpy(), getattr(torch.nn.functional, name)(torch.from_numpy(x), 1, dtype=torch.float32), rtol=1e-6
+        actual.numpy(), getattr(torch.nn.functional, name)(torch.from_numpy(x), 1, dtype=torch.float32), rtol=1e-6
     )
-    assert found.dtype == "float32"
+    assert actual.dtype == "float32"
 
 
 def test_functions_that_are_ops_are_those_very_ops():

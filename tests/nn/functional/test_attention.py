@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: against torch to second order, at its extremes, and what it refuses."""
+"""Scaled dot-product attention: against torch to second order, at its extremes, and its errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from needle.backend import to_host
 from tests.nn.functional.alike import check_function, check_signature, normal, raises
 
 Q, K, V = normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2)
-SEEN = normal(3, 5, seed=1) > 0
-SEEN[:, 0] = True
-BLIND = SEEN & [[True], [False], [True]]
-SCORES = np.where(SEEN, normal(2, 3, 5), -np.inf)
+MASK = normal(3, 5, seed=1) > 0
+MASK[:, 0] = True
+SOME_ROWS_MASKED = MASK & [[True], [False], [True]]
+SCORES = np.where(MASK, normal(2, 3, 5), -np.inf)
 
 # (function, inputs that are differentiated, constants, options)
 ROWS = {
@@ -27,9 +27,9 @@ ROWS = {
     "attention, causal": ("scaled_dot_product_attention", [Q, K, V], [], {"is_causal": True}),
     "attention, causal, tall": ("scaled_dot_product_attention", [K, Q, V[:, :3]], [], {"is_causal": True}),
     "attention, scale": ("scaled_dot_product_attention", [Q, K, V], [], {"scale": -0.3}),
-    "attention, bools": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": SEEN}),
-    "attention, row of bools": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": SEEN[:1]}),
-    "attention, blind": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": BLIND}),
+    "attention, bools": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": MASK}),
+    "attention, row of bools": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": MASK[:1]}),
+    "attention, all keys masked": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": SOME_ROWS_MASKED}),
     "attention, numbers": ("scaled_dot_product_attention", [Q, K, V, normal(3, 5)], [], {}),
     "attention, infinities": ("scaled_dot_product_attention", [Q, K, V], [], {"attn_mask": SCORES}),
     "attention, broadcast": ("scaled_dot_product_attention", [normal(3, 1, 2, 4), K, V], [], {}),
@@ -50,16 +50,16 @@ def test_signature_is_that_of_torch():
 
 def test_attention_to_large_scores(device):
     q, k, v = (ndl.Tensor(array.astype("float32"), device=device) for array in (1e4 * Q, 1e4 * K, V))
-    found = F.scaled_dot_product_attention(q, k, v)
+    actual = F.scaled_dot_product_attention(q, k, v)
     expected = torch.nn.functional.scaled_dot_product_attention(
         *(torch.from_numpy(array.astype("float32")) for array in (1e4 * Q, 1e4 * K, V))
     )
-    assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5)
-    found.sum().backward()
+    assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-5)
+    actual.sum().backward()
     assert all(np.isfinite(x.grad.numpy()).all() for x in (q, k, v))
 
 
-def test_attention_of_the_blind_is_zero_and_has_zero_derivatives(device):
+def test_a_query_without_keys_yields_zero_and_zero_derivatives(device):
     q, k, v = (ndl.Tensor(array, device=device) for array in (Q, K, V))
     mask = ndl.Tensor(np.zeros((3, 5), bool), device=device)
     y = F.scaled_dot_product_attention(q, k, v, mask)

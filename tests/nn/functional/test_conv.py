@@ -1,4 +1,4 @@
-"""Convolution, its transpose and its columns as functions: against torch, against loops, and by their laws."""
+"""Convolution, its transpose and its columns as functions: against torch, by loops, and by algebraic identities."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TORCH_TRANSPOSED = (
     torch.nn.functional.conv_transpose2d,
     torch.nn.functional.conv_transpose3d,
 )
-torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
+torch.set_num_threads(1)  # the arrays are too small for threads
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -40,20 +40,20 @@ def tensors(device, *arrays):
 
 
 def assert_same_to_second_order(function, reference, arrays, device):
-    """Both functions of needle agree, and so do their first and second derivatives."""
+    """Assert that two functions of needle agree, with their first and second derivatives."""
     draws = np.random.default_rng(1)
     shape = reference(*tensors(device, *arrays)).shape
     v, *us = (draws.standard_normal(s) for s in (shape, *(array.shape for array in arrays)))
-    found, expected = (by_needle(f, arrays, v, us, device) for f in (function, reference))
-    for order, references in zip(found, expected, strict=True):
-        for result, wanted in zip(order, references, strict=True):
-            assert result.shape == wanted.shape
-            close(result, wanted)
+    actual, expected = (by_needle(f, arrays, v, us, device) for f in (function, reference))
+    for order, references in zip(actual, expected, strict=True):
+        for result, desired in zip(order, references, strict=True):
+            assert result.shape == desired.shape
+            close(result, desired)
 
 
 @st.composite
 def transposes(draw, *, symmetric=True):
-    """A Problem read backwards, y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S), and the output padding for that size.
+    """A Problem for the transpose, y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S), and its output padding.
 
     Padding goes as far as one element of the output is left, so also where nothing but output padding is left of it.
     """
@@ -63,7 +63,7 @@ def transposes(draw, *, symmetric=True):
     for _ in range(rank):
         p, k, s, d = draw(sizes), draw(sizes), draw(steps), draw(steps)
         more = draw(st.integers(0, max(s, d) - 1))
-        most = s * (p - 1) + d * (k - 1) + more  # of padding: one element is left
+        most = s * (p - 1) + d * (k - 1) + more  # padding that leaves one element
         before = draw(st.integers(0, most // 2 if symmetric else most))
         after = before if symmetric else draw(st.integers(0, most - before))
         for values, value in zip(
@@ -87,7 +87,7 @@ def transposes(draw, *, symmetric=True):
 
 
 def transposed(problem, extra, functions):
-    """The transposed convolution of a Problem as a function of needle or of torch."""
+    """The transposed convolution of a Problem, by needle or torch."""
     return partial(functions[problem.rank - 1], **problem.options, output_padding=extra)
 
 
@@ -95,12 +95,12 @@ def transposed(problem, extra, functions):
 
 
 def padded_by_torch(problem):
-    """torch's convolution with padding that differs before and after."""
+    """torch's convolution, with different padding before and after."""
     window = problem.window
     flat = [n for pair in reversed(window.padding) for n in pair]
     options = {"stride": window.stride, "dilation": window.dilation, "groups": window.groups}
     conv = TORCH_CONV[problem.rank - 1]
-    return lambda x, *rest: conv(torch.nn.functional.pad(x, flat), *rest, **options)
+    return lambda x, *others: conv(torch.nn.functional.pad(x, flat), *others, **options)
 
 
 @given(problem=problems(batches=(0, 3)), with_bias=st.booleans())
@@ -135,20 +135,20 @@ def test_a_pair_of_numbers_is_one_for_each_axis_and_a_pair_of_pairs_is_before_an
 @given(problem=problems(batches=(0, 3)), name=st.sampled_from(["same", "valid"]))
 def test_named_padding_is_that_of_torch(device, problem, name):
     window = problem.window
-    whole = window.padded(problem.size) if name == "valid" else problem.size
-    x = np.random.default_rng(problem.seed).standard_normal((problem.batch, problem.channels, *whole))
+    size = window.padded(problem.size) if name == "valid" else problem.size
+    x = np.random.default_rng(problem.seed).standard_normal((problem.batch, problem.channels, *size))
     _, w, _ = problem.values()
     stride = window.stride if name == "valid" else 1
     options = {"stride": stride, "padding": name, "dilation": window.dilation, "groups": window.groups}
     rank = problem.rank - 1
     assert_like_torch(partial(CONV[rank], **options), partial(TORCH_CONV[rank], **options), [x, w], device)
     if name == "same":
-        assert CONV[rank](*tensors(device, x, w), **options).shape[2:] == whole
+        assert CONV[rank](*tensors(device, x, w), **options).shape[2:] == size
 
 
 @given(problem=problems(batches=(1, 1)))
 def test_same_padding_is_that_of_tensorflow(device, problem):
-    """ceil(S / stride) outputs, the odd element after; the padding by the formulas in TensorFlow's documentation."""
+    """ceil(S / stride) outputs; padding by TensorFlow's documented formulas, the odd element after."""
     window = problem.window
     pairs = functional.same_padding(problem.size, problem.kernel, window.stride, window.dilation)
     for n, k, s, d, pair in zip(problem.size, problem.kernel, window.stride, window.dilation, pairs, strict=True):
@@ -181,7 +181,7 @@ def test_the_transpose_is_that_of_torch(device, drawn, with_bias):
 
 @given(drawn=transposes(symmetric=False))
 def test_the_transpose_scatters(device, drawn):
-    """Each element of the input, times the kernel, is added at its place in the output."""
+    """By definition: each input element times the kernel is added into the output."""
     problem, extra = drawn
     _, w, y = problem.values()
     window = problem.window
@@ -195,9 +195,9 @@ def test_the_transpose_scatters(device, drawn):
                 channel = o // out_per_group * per_group + c
                 expected[(slice(None), channel, *place)] += y[(slice(None), o, *p)] * w[(o, c, *k)]
     options = problem.options | {"padding": window.padding, "output_padding": extra}
-    found = TRANSPOSED[problem.rank - 1](*tensors(device, y, w), **options)
-    assert found.shape == problem.x_shape
-    close(found.numpy(), expected)
+    actual = TRANSPOSED[problem.rank - 1](*tensors(device, y, w), **options)
+    assert actual.shape == problem.x_shape
+    close(actual.numpy(), expected)
 
 
 @given(drawn=transposes(symmetric=False))
@@ -228,7 +228,7 @@ def test_the_transpose_dilates_flips_and_convolves(device, drawn):
 
 @given(problem=problems(symmetric=True, batches=(0, 3)))
 def test_the_transpose_is_the_gradient_of_the_convolution(device, problem):
-    """Of all sizes that one output has, `output_padding` picks the one that the convolution had read."""
+    """`output_padding` selects the size that the convolution read, among those with the same output."""
     x, w, y = tensors(device, *problem.values())
     CONV[problem.rank - 1](x, w, **problem.options).backward(y)
     window = problem.window
@@ -239,14 +239,14 @@ def test_the_transpose_is_the_gradient_of_the_convolution(device, problem):
         )
     ]
     extra = tuple(n - m for n, m in zip(problem.size, least, strict=True))
-    found = TRANSPOSED[problem.rank - 1](y, w, **problem.options, output_padding=extra)
-    close(found.numpy(), x.grad.numpy())
+    actual = TRANSPOSED[problem.rank - 1](y, w, **problem.options, output_padding=extra)
+    close(actual.numpy(), x.grad.numpy())
 
 
 @pytest.mark.parametrize(
     ("options", "size"),
     [
-        ({"padding": 2, "output_padding": 4, "stride": 5}, 1),  # all that is left is output padding
+        ({"padding": 2, "output_padding": 4, "stride": 5}, 1),  # the output consists of output padding only
         ({"padding": 1, "output_padding": 3, "stride": 4}, 2),
         ({"padding": 1, "output_padding": 2, "stride": 3}, 1),
         ({"padding": ((3, 0),), "output_padding": 4, "stride": 5}, 2),
@@ -266,7 +266,7 @@ def test_where_nothing_but_output_padding_is_left_there_are_zeros(device, option
 
 
 def columns_of(problem, *, sides=False):
-    """The options of unfold and fold, with padding by sides if asked for."""
+    """The options of unfold and fold, with padding per side on request."""
     window = problem.window
     padding = window.padding if sides else problem.options["padding"]
     return {"kernel_size": problem.kernel, "dilation": window.dilation, "padding": padding, "stride": window.stride}
@@ -277,7 +277,7 @@ def columns_shape(problem):
 
 
 def in_two_axes(problem):
-    """The last two axes of a Problem; where there is one, with an axis of size 1 in front."""
+    """The last two spatial axes of a Problem; a single one gets an axis of size 1 in front."""
     window, size, kernel, output = problem.window, problem.size, problem.kernel, problem.output
     lead = (1,) * (2 - problem.rank)
     window = Window(
@@ -305,22 +305,22 @@ def test_unfold_and_fold_are_those_of_torch(device, problem):
 
 @given(problem=problems(batches=(0, 3)))
 def test_unfold_reads_windows(device, problem):
-    """By loops: rows run over channels and kernel elements, columns over outputs, the last axis of each fastest."""
+    """By loops: rows run over channels, then kernel elements; columns over outputs; all row-major."""
     x, _, _ = problem.values()
     window, (batch, rows, positions) = problem.window, columns_shape(problem)
-    whole = np.pad(x, [(0, 0), (0, 0), *window.padding])
+    padded = np.pad(x, [(0, 0), (0, 0), *window.padding])
     expected = np.zeros((batch, rows, positions))
     for row, (c, *k) in enumerate(np.ndindex(problem.channels, *problem.kernel)):
         for column, p in enumerate(np.ndindex(problem.output)):
             place = [s * i + d * j for i, j, s, d in zip(p, k, window.stride, window.dilation, strict=True)]
-            expected[:, row, column] = whole[(slice(None), c, *place)]
+            expected[:, row, column] = padded[(slice(None), c, *place)]
     (x,) = tensors(device, x)
     assert_array_equal(functional.unfold(x, **columns_of(problem, sides=True)).numpy(), expected)
 
 
 @given(problem=problems(batches=(0, 3)))
 def test_fold_is_the_transpose_of_unfold(device, problem):
-    """⟨unfold(x), c⟩ = ⟨x, fold(c)⟩, and fold(unfold(x)) counts how many windows meet an element."""
+    """⟨unfold(x), c⟩ = ⟨x, fold(c)⟩, and fold(unfold(x)) counts the windows over each element."""
     options, (x, _, _) = columns_of(problem, sides=True), problem.values()
     columns = np.random.default_rng(problem.seed).standard_normal(columns_shape(problem))
     x, columns = tensors(device, x, columns)
@@ -354,7 +354,7 @@ def test_each_of_both_is_the_gradient_of_the_other(device, problem):
 
 @given(problem=problems(batches=(0, 3)))
 def test_convolution_is_a_matrix_product_with_the_columns(device, problem):
-    """im2col in the graph, with the derivatives of unfold and matmul."""
+    """Convolution as unfold and matmul in the graph, with their derivatives."""
     window, (x, w, _) = problem.window, problem.values()
     groups = window.groups
 
@@ -379,7 +379,7 @@ def test_one_integer_stands_for_two_axes(device):
 
 # ---- every function of the family ------------------------------------------------------------------------------------
 
-# name: shapes of the arguments, options. The first word of a name is that of the function.
+# name: shapes of the arguments, options. The first word of a name is the function.
 FAMILY = {
     "conv1d": ([(2, 3, 7), (4, 3, 3), (4,)], {"padding": 1}),
     "conv1d of all options": (
@@ -455,7 +455,7 @@ def test_derivatives_pass_gradcheck(device, name):
 
 @pytest.mark.parametrize(("by", "at"), [("conv2d", 0), ("conv_transpose2d", 1)])
 def test_differences_find_a_wrong_derivative(device, monkeypatch, by, at):
-    """A thousandth too much in one kernel is seen."""
+    """An error of 0.1 % in one kernel is detected."""
     exact = kernels.correlate_weight
     monkeypatch.setattr(kernels, "correlate_weight", lambda *arguments: exact(*arguments) * 1.001)
     with pytest.raises(AssertionError, match="wrong derivative of order 1 in input 1"):
@@ -464,17 +464,17 @@ def test_differences_find_a_wrong_derivative(device, monkeypatch, by, at):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_without_a_batch_axis(device, name):
-    x, *rest = family_values(name)
+    x, *others = family_values(name)
     x, torch_function = x[0], family(name, torch.nn.functional)
-    assert_like_torch(family(name), torch_function, [x, *rest], device)
-    whole = family(name)(*tensors(device, x[None], *rest)).numpy()
-    assert_array_equal(family(name)(*tensors(device, x, *rest)).numpy(), whole[0])
+    assert_like_torch(family(name), torch_function, [x, *others], device)
+    batched = family(name)(*tensors(device, x[None], *others)).numpy()
+    assert_array_equal(family(name)(*tensors(device, x, *others)).numpy(), batched[0])
 
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_an_empty_batch(device, name):
-    x, *rest = family_values(name)
-    assert_like_torch(family(name), family(name, torch.nn.functional), [x[:0], *rest], device)
+    x, *others = family_values(name)
+    assert_like_torch(family(name), family(name, torch.nn.functional), [x[:0], *others], device)
 
 
 @pytest.mark.parametrize("name", FAMILY)
@@ -486,26 +486,28 @@ def test_single_precision_stays_single(device, name):
 
 @pytest.mark.parametrize("name", FAMILY)
 def test_half_precision_stays_half(device, name):
-    """Against double precision: results and first derivatives, each rounded once or, with a bias, twice."""
+    """Against float64: results and first derivatives, each rounded once or, with a bias, twice."""
     arrays = [abs(array) / 4 for array in family_values(name, "float16")]
     leaves = tensors(device, *arrays)
     exact = tensors(device, *(array.astype("float64") for array in arrays))
-    found, expected = family(name)(*leaves), family(name)(*exact)
-    found.sum().backward()
+    actual, expected = family(name)(*leaves), family(name)(*exact)
+    actual.sum().backward()
     expected.sum().backward()
-    for result, reference in zip((found, *(x.grad for x in leaves)), (expected, *(x.grad for x in exact)), strict=True):
+    for result, reference in zip(
+        (actual, *(x.grad for x in leaves)), (expected, *(x.grad for x in exact)), strict=True
+    ):
         assert result.dtype == "float16"
         assert_allclose(result.numpy(), reference.numpy(), rtol=2**-9, atol=1e-3)
 
 
 def test_half_precision_accumulates_in_single(device):
-    """2048 + 0.5 is 2048 in half precision: sixty-four halves would be lost, one after the other."""
+    """2048 + 0.5 is 2048 in float16: sums in float16 would lose sixty-four halves, one by one."""
     line = np.full((1, 1, 65), 0.5, "float16")
     line[..., 0] = 2048
     x, ones = tensors(device, line, np.ones((1, 1, 65), "float16"))
     assert functional.conv1d(x, ones).numpy().item() == 2080
     assert functional.conv_transpose1d(x, ones).numpy()[0, 0, 64] == 2080
-    columns = np.full((1, 65, 65), 0.5, "float16")  # element 64 is met by each of the kernel's: at column 64 - k
+    columns = np.full((1, 65, 65), 0.5, "float16")  # each kernel element k reads element 64, at column 64 - k
     columns[0, 0, 64] = 2048
     (columns,) = tensors(device, columns)
     folded = functional.fold(columns, (129,), (65,))
@@ -528,17 +530,17 @@ def test_arrays_and_lists_are_constants(device):
     x, w, bias = family_values("conv2d")
     expected = family("conv2d")(*tensors(device, x, w, bias)).numpy()
     for arguments in ((x, w, bias), (x.tolist(), w.tolist(), bias.tolist())):
-        found = family("conv2d")(*arguments)
-        assert found.op is None
-        close(found.numpy(), expected)
+        actual = family("conv2d")(*arguments)
+        assert actual.op is None
+        close(actual.numpy(), expected)
 
 
-# ---- what is not computed --------------------------------------------------------------------------------------------
+# ---- skipped computations --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often each kernel has run."""
+    """Counts of how often each kernel ran."""
     counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight", "unfold", "fold"), 0)
 
     def counted(name, kernel):
@@ -551,7 +553,7 @@ def calls(monkeypatch):
     for name in counts:
         run = counted(name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, run)
-        if name in ("correlate_transpose", "correlate_weight"):  # by which `correlate_gradients` computes
+        if name in ("correlate_transpose", "correlate_weight"):  # called by `correlate_gradients`
             monkeypatch.setattr(dispatch, name, run)
     return counts
 
@@ -582,7 +584,7 @@ def test_nothing_is_recorded_of_constants_or_without_grad(device, name):
 
 
 def test_the_pieces_of_columns_need_no_values_for_their_gradients(device, calls):
-    """A write into x between both passes does no harm: unfold and fold only move elements."""
+    """Writing into x between forward and backward is allowed: unfold and fold do not read it again."""
     x, columns = tensors(device, *family_values("unfold"), *family_values("fold"))
     unfolded, folded = family("unfold")(x), family("fold")(columns)
     x.data, columns.data = ndl.zeros_like(x), ndl.zeros_like(columns)

@@ -1,4 +1,4 @@
-"""What the functions of convolution refuse, in which words, and that they do so before any work on arrays."""
+"""The errors of the convolution functions, word for word, raised before any work on arrays."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from needle.nn import functional
 
 @dataclass(frozen=True)
 class Misuse:
-    """A call with ones of these shapes (or with what is no shape, as it is), and the error that it must raise.
+    """A call with ones of these shapes (other values are passed as they are), and the error that it must raise.
 
     `torch_takes_it` says why torch does not refuse the same call, where that is so.
     """
@@ -36,7 +36,7 @@ class Misuse:
 
 
 def options_of(op, rank, name):
-    """Misuses of an option that has one integer for each axis, or one for all."""
+    """Misuses of an option that takes one integer per axis, or one for all."""
     least = 0 if "padding" in name else 1
     x, w = (2, 4, *(5,) * rank), (4, 4, *(3,) * rank)
     many = (1,) * (rank + 1)
@@ -136,8 +136,8 @@ def of_convolution(op, rank):
         ("extent too large", w, {"dilation": 3}),
     ):
         d, p = options.get("dilation", 1), options.get("padding", 0)
-        extent, whole = tuple(d * (k - 1) + 1 for k in shape[2:]), tuple(n + 2 * p for n in size)
-        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {whole}"
+        extent, padded = tuple(d * (k - 1) + 1 for k in shape[2:]), tuple(n + 2 * p for n in size)
+        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {padded}"
         yield Misuse(what, op, (x, shape), f"{op}: {rule}", options)
     rule = f"{op}: padding must be one of 'valid', 'same', but got 'full'"
     yield Misuse("another padding by name", op, (x, w), rule, {"padding": "full"})
@@ -180,9 +180,9 @@ def of_transpose(op, rank):
 
 
 def of_unfold():
-    x, given = (2, 3, 5, 5), {"kernel_size": 2}
+    x, arguments = (2, 3, 5, 5), {"kernel_size": 2}
 
-    def misuse(what, x, rule, options=given, **more):
+    def misuse(what, x, rule, options=arguments, **more):
         return Misuse(what, "unfold", (x,), f"unfold: {rule}", options, **more)
 
     for shape in ((5,), (5, 5), (2, 3, 5, 5, 5)):
@@ -190,21 +190,21 @@ def of_unfold():
     for shape in (x, ()):
         rule = f"x must have 3 axes, or 2 without a batch, but got shape {shape}"
         yield misuse(f"kernel of one axis, x of {len(shape)}", shape, rule, {"kernel_size": (2,)})
-    for what, options, extent, whole in (
+    for what, options, extent, padded in (
         ("kernel too large", {"kernel_size": (2, 6)}, (2, 6), (5, 5)),
         ("extent too large", {"kernel_size": 3, "padding": 1, "dilation": 4}, (9, 9), (7, 7)),
     ):
-        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {whole}"
+        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {padded}"
         yield misuse(what, x, rule, options)
     for padding in (0, 1):
         rule = "the sizes of x must be at least 1, but got (2, 3, 0, 5)"
-        yield misuse(f"empty x padded by {padding}", (2, 3, 0, 5), rule, given | {"padding": padding})
+        yield misuse(f"empty x padded by {padding}", (2, 3, 0, 5), rule, arguments | {"padding": padding})
 
 
 def of_fold():
-    x, given = (2, 12, 16), {"output_size": (5, 4), "kernel_size": (2, 1)}
+    x, arguments = (2, 12, 16), {"output_size": (5, 4), "kernel_size": (2, 1)}
 
-    def misuse(what, x, rule, options=given):
+    def misuse(what, x, rule, options=arguments):
         return Misuse(what, "fold", (x,), f"fold: {rule}", options)
 
     for shape in ((12,), (1, 2, 12, 16)):
@@ -223,15 +223,15 @@ def of_fold():
         yield misuse(f"lengths {lengths}", x, rule, {"output_size": size, "kernel_size": kernel})
 
 
-def of_columns(op, x, given):
-    """Misuses of the options of unfold and fold, which have one integer for each axis, or one for two."""
+def of_columns(op, x, arguments):
+    """Misuses of the options of unfold and fold, which take one integer per axis, or one for two."""
     for value in (None, "text"):
         rule = f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}"
-        yield Misuse(f"x {value}", op, (value,), rule, given, TypeError)
+        yield Misuse(f"x {value}", op, (value,), rule, arguments, TypeError)
     for dtype in ("int64", "uint8", "bool"):
         takes = "torch moves bools" if dtype == "bool" else ""
         rule = f"{op}: x must have a floating dtype, but got {dtype}"
-        yield Misuse(f"of {dtype}", op, (x,), rule, given, TypeError, (dtype,), takes)
+        yield Misuse(f"of {dtype}", op, (x,), rule, arguments, TypeError, (dtype,), takes)
     for name in ("kernel_size", "output_size", "stride", "padding", "dilation"):
         if name == "output_size" and op == "unfold":
             continue
@@ -248,7 +248,7 @@ def of_columns(op, x, given):
             ("of no axes", (), ValueError, f"one integer or {1 if required else 2}, but got 0: ()"),
             *[("of three axes", (1, 1, 1), ValueError, "one integer or 2, but got 3: (1, 1, 1)")] * (not required),
         ):
-            yield Misuse(f"{name} {what}", op, (x,), f"{op}: {name} must be {rule}", given | {name: value}, kind)
+            yield Misuse(f"{name} {what}", op, (x,), f"{op}: {name} must be {rule}", arguments | {name: value}, kind)
 
 
 MISUSES = [
@@ -276,7 +276,7 @@ SAME_PADDING = [  # arguments, error
 
 
 def call(misuse, module):
-    """Do what must not be done, by needle or torch."""
+    """Make the wrong call, to needle or torch."""
 
     def argument(value, dtype):
         if not isinstance(value, tuple):
@@ -290,7 +290,7 @@ def call(misuse, module):
 
 @pytest.mark.parametrize("misuse", MISUSES, ids=str)
 def test_misuse(monkeypatch, misuse):
-    """It is refused in these words, and no kernel has run."""
+    """The error has exactly this message, and no kernel ran."""
 
     def run(*arguments):
         pytest.fail("work on arrays was done")

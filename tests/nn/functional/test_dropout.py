@@ -1,4 +1,4 @@
-"""Dropout of elements and of channels: the draws, what is kept, as modules, and what they refuse."""
+"""Dropout of elements and of channels: draws, masks, modules, and their errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROWS = [
 
 
 def draws_of(device):
-    """Uniform draws from the stream of a device: shape -> array on the host."""
+    """Uniform draws from a device's stream: shape -> host array."""
     return lambda shape: to_host(device.xp.random.random_sample(shape))
 
 
@@ -102,10 +102,10 @@ def test_module_is_the_function_in_training_and_the_identity_in_evaluation(name,
     assert repr(layer) == repr(twin).replace(", inplace=False", "")
     x = ndl.Tensor(np.asarray(normal(*shape)), device=device)
     ndl.seed(1)
-    found = layer(x)
+    actual = layer(x)
     ndl.seed(1)
-    host = name == "dropout"  # the course's layer, which draws from NumPy's stream on every device
-    assert_array_equal(found.numpy(), getattr(F, name)(x.to(ndl.cpu()) if host else x, 0.3).numpy())
+    host = name == "dropout"  # the course's layer draws from NumPy's stream on every device
+    assert_array_equal(actual.numpy(), getattr(F, name)(x.to(ndl.cpu()) if host else x, 0.3).numpy())
     assert layer.eval()(x) is x
 
 

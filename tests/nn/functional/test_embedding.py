@@ -1,4 +1,4 @@
-"""Embedding and one-hot rows: against torch to second order, as a module, and what they refuse."""
+"""Embedding and one-hot rows: against torch to second order, as a module, and their errors."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_signature_is_that_of_torch(name, hidden):
 def test_embedding_is_that_of_torch(shape, padding_idx, device):
     table, indices = normal(4, 3), np.random.default_rng(0).integers(0, 4, shape)
     weight, torch_weight = ndl.Tensor(table, device=device), torch.from_numpy(table).requires_grad_()
-    found = F.embedding(ndl.Tensor(indices, device=device), weight, padding_idx)
+    actual = F.embedding(ndl.Tensor(indices, device=device), weight, padding_idx)
     expected = torch.nn.functional.embedding(torch.from_numpy(np.asarray(indices)), torch_weight, padding_idx)
-    assert_array_equal(found.numpy(), expected.detach().numpy())
-    (found * found).sum().backward()
+    assert_array_equal(actual.numpy(), expected.detach().numpy())
+    (actual * actual).sum().backward()
     (torch_first,) = torch.autograd.grad((expected * expected).sum(), torch_weight, create_graph=True)
     assert_allclose(weight.grad.numpy(), torch_first.detach().numpy())
     first = weight.grad
@@ -53,17 +53,17 @@ def test_indices_may_be_of_any_dtype(dtype, device):
     indices = np.array([[3, 0], [1, 1]])
     x = ndl.Tensor(indices.astype(dtype), device=device)
     assert_array_equal(F.embedding(x, ndl.Tensor(normal(4, 3), device=device)).numpy(), normal(4, 3)[indices])
-    found, expected = F.one_hot(x), torch.nn.functional.one_hot(torch.from_numpy(indices))
-    assert_array_equal(found.numpy(), expected.numpy(), strict=True)
+    actual, expected = F.one_hot(x), torch.nn.functional.one_hot(torch.from_numpy(indices))
+    assert_array_equal(actual.numpy(), expected.numpy(), strict=True)
 
 
 @pytest.mark.parametrize("num_classes", [-1, 3, 5])
 @pytest.mark.parametrize("values", [1, [2, 0], [[0], [1]], [[[2]]]])
 def test_one_hot_is_that_of_torch(values, num_classes, device):
-    found = F.one_hot(ndl.Tensor(np.array(values), device=device), num_classes)
+    actual = F.one_hot(ndl.Tensor(np.array(values), device=device), num_classes)
     expected = torch.nn.functional.one_hot(torch.tensor(values), num_classes)
-    assert_array_equal(found.numpy(), expected.numpy(), strict=True)
-    assert not found.requires_grad
+    assert_array_equal(actual.numpy(), expected.numpy(), strict=True)
+    assert not actual.requires_grad
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 4])

@@ -1,6 +1,6 @@
-"""Every table of functions and ops against central differences, to second order: an oracle that owes nothing to torch.
+"""All functions and ops against central differences, to second order: an oracle independent of torch.
 
-The rows are those of the tables beside this file and of the table of ops. What differences cannot judge is named below.
+The rows come from the tables beside this file and from the table of ops. Exceptions are listed below, with reasons.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ for title, (name, inputs, constants, options) in test_loss.ROWS.items():
     for reduction in ("mean", "sum", "none"):
         FUNCTIONS[f"{title}, {reduction}"] = name, inputs, constants, (), {**options, "reduction": reduction}
 
-# The rows of ops that differences cannot judge, by rule: reason and what it holds for.
+# Rows of ops that differences cannot check: reason -> the rows it applies to.
 RULES = {
     "the result is a constant": lambda row: row.constant,
     "drawn from a few numbers, to lie on kinks": lambda row: row.draw in (table.few, table.few_positive),
@@ -59,13 +59,13 @@ RULES = {
 }
 OPS = {str(row): row for row in table.ROWS if not any(holds(row) for holds in RULES.values())}
 
-# Rows with an input on a kink: backward takes one of the slopes there or shares it, differences take their mean.
+# Rows with an input on a kink: backward takes one slope or splits the gradient, differences average the slopes.
 KINKS = {
     **{f"l1 at its kink, {reduction}": "two elements are equal" for reduction in ("mean", "sum", "none")},
     "clip-(-0.5,0.5)": "an element is 0.5",
     "minimum-((2,3),())": "an element equals the scalar",
-    "max-defaults": "the largest element is there twice",
-    "min-0keepdims": "the smallest element of a column is there twice",
+    "max-defaults": "the largest element occurs twice",
+    "min-0keepdims": "the smallest element of a column occurs twice",
 }
 
 
@@ -93,7 +93,7 @@ def test_derivatives_pass_gradcheck(title, device):
 
 
 @pytest.mark.parametrize("title", KINKS)
-def test_what_is_left_out_is_at_a_kink(title, device):
+def test_every_exception_is_at_a_kink(title, device):
     with pytest.raises(AssertionError, match="wrong derivative"):
         check(title, device)
 

@@ -1,4 +1,4 @@
-"""Linear maps: against torch to second order, and what they refuse."""
+"""Linear maps: against torch to second order, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losses: against torch to second order, far out, as modules, what they cost, and what they refuse."""
+"""Losses: against torch to second order, at extremes, as modules, their number of ops, and their errors."""
 
 from __future__ import annotations
 
@@ -93,13 +93,13 @@ def test_signature_is_that_of_torch(name):
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64", "float16", "float32", "float64"])
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_class_indices_may_be_of_any_dtype(name, dtype, device):
-    found = getattr(F, name)(ndl.Tensor(X, device=device), ndl.Tensor(LABELS.astype(dtype), device=device))
+    actual = getattr(F, name)(ndl.Tensor(X, device=device), ndl.Tensor(LABELS.astype(dtype), device=device))
     expected = getattr(torch.nn.functional, name)(torch.from_numpy(X), torch.from_numpy(LABELS))
-    assert_allclose(found.item(), expected.item(), rtol=1e-12)
+    assert_allclose(actual.item(), expected.item(), rtol=1e-12)
 
 
 def test_cross_entropy_of_plain_class_indices_is_one_node():
-    """On the CPU; elsewhere looking whether all indices count would wait, so that there are six."""
+    """One node on the CPU. Elsewhere there are six: checking for ignored indices would wait for the device."""
     loss = F.cross_entropy(ndl.Tensor(X), ndl.Tensor(LABELS, requires_grad=False))
     ops = [type(node.op).__name__ for node in ndl.autograd.find_topo_sort([loss]) if node.op is not None]
     assert ops == ["CrossEntropy"]
@@ -117,12 +117,12 @@ def test_where_all_is_ignored_the_mean_is_nan_as_in_torch(name, device):
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
 def test_a_single_class_may_be_ignored_or_not(name, device):
     for target, expected in (-100, 0), (1, 1):
-        given = [ndl.Tensor(X[0], device=device), ndl.Tensor(target, device=device)]
+        tensors = [ndl.Tensor(X[0], device=device), ndl.Tensor(target, device=device)]
         twin = [torch.from_numpy(X[0]), torch.tensor(target)]
         for options in {"reduction": "sum"}, {"reduction": "none", "ignore_index": 2 if expected else -100}:
-            found = getattr(F, name)(*given, **options)
-            assert_allclose(found.numpy(), getattr(torch.nn.functional, name)(*twin, **options).numpy())
-            assert found.shape == ()
+            actual = getattr(F, name)(*tensors, **options)
+            assert_allclose(actual.numpy(), getattr(torch.nn.functional, name)(*twin, **options).numpy())
+            assert actual.shape == ()
 
 
 def test_what_is_ignored_may_be_infinite(device):
@@ -164,10 +164,10 @@ def test_large_logits_of_classes(size, device):
 def test_shapes_that_differ_broadcast_with_a_warning(name, device):
     x, y = normal(3, 1), normal(4)
     with pytest.warns(UserWarning, match=rf"^{name}: x and target broadcast to \(3, 4\), but got \(3, 1\) and \(4,\)$"):
-        found = getattr(F, name)(ndl.Tensor(x, device=device), ndl.Tensor(y, device=device))
+        actual = getattr(F, name)(ndl.Tensor(x, device=device), ndl.Tensor(y, device=device))
     with pytest.warns(UserWarning, match="target size"):
         expected = getattr(torch.nn.functional, name)(torch.from_numpy(x), torch.from_numpy(y))
-    assert_allclose(found.item(), expected.item(), rtol=1e-12)
+    assert_allclose(actual.item(), expected.item(), rtol=1e-12)
 
 
 @pytest.mark.parametrize(("name", "options"), [("smooth_l1_loss", {"beta": 0.5}), ("huber_loss", {"delta": 0.5})])
@@ -195,7 +195,7 @@ def test_bce_of_certain_probabilities_is_that_of_torch(dtype, device):
     loss.sum().backward()
     torch_loss.sum().backward()
     expected = torch_leaf.grad.numpy()
-    expected[[0, 3]] = [1, -1]  # the limits, which torch's formula (x - target) / (x · (1 - x)) misses at the very ends
+    expected[[0, 3]] = [1, -1]  # the limits; torch's formula (x - target) / (x · (1 - x)) is undefined at 0 and 1
     assert_allclose(leaf.grad.numpy(), expected, rtol=1e-5)
 
 
@@ -220,7 +220,7 @@ def test_large_logits_of_two_classes(dtype, device):
 
 
 def test_derivatives_of_logits_at_zero(device):
-    """log(1 + e ** -x) is smooth at 0, where max(x, 0) and |x|, of which it can be made, have kinks."""
+    """log(1 + e ** -x) is smooth at 0, although max(x, 0) and |x|, often used to compute it, have kinks there."""
     _, (first,), (second, _) = by_needle(
         lambda x: F.binary_cross_entropy_with_logits(x, ndl.Tensor([0.25], device=device), reduction="none"),
         [np.zeros(1)], np.ones(1), [np.ones(1)], device,

@@ -1,4 +1,4 @@
-"""Norms: against torch to second order, their running statistics, far from zero, as modules, and what they refuse."""
+"""Norms: against torch to second order, their running statistics, with large means, as modules, and their errors."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ def test_running_statistics_move_as_in_torch(name, dtype, momentum, device):
         x = (X + step).astype(dtype)
         getattr(F, name)(ndl.Tensor(x, device=device), *mine, momentum=momentum, **options)
         getattr(torch.nn.functional, name)(torch.from_numpy(x), *theirs, momentum=momentum, **options)
-    for found, expected in zip(mine, theirs, strict=True):
-        assert found.dtype == dtype
-        assert found.is_leaf()
-        assert_allclose(found.numpy(), expected.numpy(), rtol=1e-5 if dtype == "float32" else 1e-12)
+    for actual, expected in zip(mine, theirs, strict=True):
+        assert actual.dtype == dtype
+        assert actual.is_leaf()
+        assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-5 if dtype == "float32" else 1e-12)
 
 
 def test_evaluation_leaves_running_statistics_as_they_are_and_gives_them_no_gradient(device):
@@ -99,11 +99,11 @@ def test_evaluation_leaves_running_statistics_as_they_are_and_gives_them_no_grad
     [("batch_norm", {**NONE, "training": True}), ("instance_norm", {}), ("group_norm", {"num_groups": 2})],
 )
 def test_bias_without_weight(name, options, device):
-    """Alone, for torch has no second derivative here."""
+    """First order only: torch has no second derivative here."""
     x, b, torch_x, torch_b = *(ndl.Tensor(a, device=device) for a in (X, B)), torch.tensor(X), torch.tensor(B)
-    found = getattr(F, name)(x, bias=b, **options)
+    actual = getattr(F, name)(x, bias=b, **options)
     expected = getattr(torch.nn.functional, name)(torch_x, bias=torch_b, **options)
-    assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10)
+    assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-10)
 
 
 # ---- extremes --------------------------------------------------------------------------------------------------------
@@ -238,8 +238,8 @@ def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x,
     theirs = getattr(torch.nn, kind)(4, **options, dtype=torch.float64)
     assert repr(mine) == repr(theirs)
     assert mine.dim == mine.num_features == 4
-    found = mine(ndl.Tensor(x, device=device)).numpy()
-    assert_allclose(found, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
+    actual = mine(ndl.Tensor(x, device=device)).numpy()
+    assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
     assert [*mine.state_dict()] == [name for name in theirs.state_dict() if name != "num_batches_tracked"]
     if mine.track_running_stats:
         assert_allclose(mine.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-12)
@@ -249,8 +249,8 @@ def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x,
     theirs.eval()
     if mine.track_running_stats:
         theirs.running_var.copy_(torch.from_numpy(mine.running_var.numpy()))
-    found = mine(ndl.Tensor(x, device=device)).numpy()
-    assert_allclose(found, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
+    actual = mine(ndl.Tensor(x, device=device)).numpy()
+    assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_batch_norm_of_the_course_takes_its_own_arguments_in_their_order(device):
@@ -263,8 +263,8 @@ def test_batch_norm_of_the_course_takes_its_own_arguments_in_their_order(device)
 
 def test_instance_norm_without_parameters_takes_other_channels_with_a_warning(device):
     with pytest.warns(UserWarning, match=r"^InstanceNorm2d: 5 channels were declared, but got x \(3, 4, 2, 3\)$"):
-        found = nn.InstanceNorm2d(5)(ndl.Tensor(X, device=device))
-    assert_array_equal(found.numpy(), F.instance_norm(ndl.Tensor(X, device=device)).numpy())
+        actual = nn.InstanceNorm2d(5)(ndl.Tensor(X, device=device))
+    assert_array_equal(actual.numpy(), F.instance_norm(ndl.Tensor(X, device=device)).numpy())
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

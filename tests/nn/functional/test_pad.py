@@ -1,4 +1,4 @@
-"""Padding in every mode held against torch: results, derivatives to second order, layers and refusals."""
+"""Padding in every mode against torch: results, derivatives to second order, layers and errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def numbered(shape):
 
 
 def pairs(draw, n, mode):
-    """(before, after) that an axis of n elements allows in that mode, as far as torch defines the result."""
+    """(before, after) allowed for an axis of n elements in a mode, where torch defines the result."""
     if mode == "circular":
         before = draw(st.integers(-n, n))
         left = n + before if before < 0 else n
@@ -106,7 +106,7 @@ def test_each_mode_matches_a_worked_example(device, mode):
 def test_dtypes_are_kept(device, mode, dtype):
     x = numbered((2, 3, 4)).astype(dtype)
     y = F.pad(ndl.Tensor(x, device=device, requires_grad=False), (2, 1), mode)
-    expected = torch.nn.functional.pad(torch.tensor(x).double(), (2, 1), mode)  # which refuses to mirror bools
+    expected = torch.nn.functional.pad(torch.tensor(x).double(), (2, 1), mode)  # torch cannot mirror bools
     assert y.dtype == dtype
     assert_array_equal(y.numpy(), expected.numpy())
 
@@ -190,7 +190,7 @@ def test_integers_are_not_filled_with_nan(device):
 
 
 def test_a_circle_is_not_read_beyond_what_is_left_of_it(device):
-    """Where torch reads memory that it has not written."""
+    """torch reads uninitialized memory here."""
     with pytest.raises(ValueError, match=r"add no more than there is to copy, but got pad \(3, -2\) for an axis of 3"):
         F.pad(ndl.Tensor(np.zeros((2, 2, 3)), device=device), (3, -2), "circular")
 

@@ -1,4 +1,4 @@
-"""Pooling of every kind held against torch: results, places, derivatives to second order, layers and refusals."""
+"""Pooling of every kind against torch: results, indices, derivatives to second order, layers and errors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import needle.nn.functional as F
 from tests.kernels.windows import arrange, orders
 from tests.ops.derivatives import assert_like_torch
 
-LARGEST = {1: 4, 2: 3, 3: 2}  # by rank, what sizes may exceed the smallest that fits by
-LEVELS = 3  # different values in inputs that are to tie
+LARGEST = {1: 4, 2: 3, 3: 2}  # by rank: the most that sizes exceed the smallest valid one
+LEVELS = 3  # distinct values in inputs with ties
 
 
 def both(name, *arguments, **options):
-    """The function of that name of needle and that of torch, with the same arguments."""
+    """The functions of that name in needle and torch, with the same arguments."""
     return (
         lambda x: getattr(F, name)(x, *arguments, **options),
         lambda x: getattr(torch.nn.functional, name)(x, *arguments, **options),
@@ -31,7 +31,7 @@ def assert_alike(name, x, device, *arguments, **options):
 
 
 def shuffled(shape, seed=0):
-    """Different values in random order."""
+    """Distinct values in random order."""
     return np.random.default_rng(seed).permutation(int(np.prod(shape))).reshape(shape) / 8
 
 
@@ -76,7 +76,7 @@ def name_of(kind, shape, output):
 
 # ---- against torch, to second order ----------------------------------------------------------------------------------
 
-# Arguments as torch names and orders them.
+# Arguments in torch's names and order.
 MAX_TABLE = {
     "defaults": ((2, 3, 6, 7), 2),
     "stride": ((2, 3, 6, 7), 2, 3),
@@ -175,7 +175,7 @@ def test_adaptive_pools_of_one_image(device, kind, output):
 def test_precision_is_kept(device, name, arguments):
     x = shuffled((2, 3, 7, 8)).astype("float32")
     assert_like_torch(*both(name, *arguments), [x], device, rtol=1e-5, atol=1e-5)
-    half = ndl.Tensor(x.astype("float16") * 1000, device=device)  # sums of averages are beyond half precision
+    half = ndl.Tensor(x.astype("float16") * 1000, device=device)  # the sums of the averages overflow float16
     y = getattr(F, name)(half, *arguments)
     y.backward()
     assert y.dtype == half.grad.dtype == "float16"
@@ -193,7 +193,7 @@ def test_means_of_halves_are_taken_in_single_precision(device):
 
 
 def assert_same_places(name, x, device, *arguments, **options):
-    """Elements, their places and the gradient are torch's, for values that need not differ or be numbers."""
+    """Elements, indices and gradients equal torch's, also with ties and NaN."""
     leaf, torch_leaf = ndl.Tensor(x, device=device), torch.tensor(x, requires_grad=True)
     y, index = getattr(F, name)(leaf, *arguments, **options, return_indices=True)
     expected, torch_index = getattr(torch.nn.functional, name)(torch_leaf, *arguments, **options, return_indices=True)
@@ -208,7 +208,7 @@ def assert_same_places(name, x, device, *arguments, **options):
 
 
 def levels(shape, draws, extremes):
-    """Few different values, some of them extreme."""
+    """Few distinct values, some of them extreme."""
     x = draws.integers(0, LEVELS, shape).astype("float64")
     for value in extremes:
         x[draws.random(shape) < 0.3] = value
@@ -277,15 +277,15 @@ def test_any_memory_order_gives_the_same(device, name, options, order, v_order, 
         y.backward(ndl.Tensor.make_const(rearrange(shuffled(y.shape, 1), v_order)))
         return y.numpy(), x.grad.numpy()
 
-    found = run(lambda values, order: arrange(values, order, device))
+    actual = run(lambda values, order: arrange(values, order, device))
     expected = run(lambda values, order: device.array(device.to_host(arrange(values, order, device))))
-    for result, reference in zip(found, expected, strict=True):
+    for result, reference in zip(actual, expected, strict=True):
         assert_allclose(result, reference, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "adaptive_max_pool2d"])
 def test_results_have_memory_of_their_own(device, name):
-    """Also where the result is the input: in windows of one element."""
+    """Also for windows of one element, where the result equals the input."""
     x = arrange(shuffled((3, 2, 4, 5)), "batch-innermost", device)
     y = getattr(F, name)(ndl.Tensor.make_const(x), (4, 5) if "adaptive" in name else 1)
     expected = np.array(device.to_host(x))
@@ -322,9 +322,9 @@ def test_layers_like_torch(device, name, arguments, options, shape):
     assert repr(layer) == repr(torch_layer)
     assert layer.parameters() == []
     x = shuffled(shape)
-    found, expected = layer(ndl.Tensor(x, device=device)), torch_layer(torch.tensor(x))
-    assert isinstance(found, tuple) == isinstance(expected, tuple)
-    for y, reference in zip(*(t if isinstance(t, tuple) else (t,) for t in (found, expected)), strict=True):
+    actual, expected = layer(ndl.Tensor(x, device=device)), torch_layer(torch.tensor(x))
+    assert isinstance(actual, tuple) == isinstance(expected, tuple)
+    for y, reference in zip(*(t if isinstance(t, tuple) else (t,) for t in (actual, expected)), strict=True):
         assert_allclose(y.numpy(), reference.numpy(), rtol=1e-12)
 
 

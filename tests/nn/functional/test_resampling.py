@@ -1,4 +1,4 @@
-"""Resampling held against torch: results, derivatives to second order, layers and refusals."""
+"""Resampling against torch: results, derivatives to second order, layers and errors."""
 
 from __future__ import annotations
 
@@ -43,10 +43,12 @@ def problems(draw, scaled):
     sizes = st.lists(st.integers(1, {1: 7, 2: 5, 3: 4}[rank]), min_size=rank, max_size=rank)
     size, output = draw(sizes), draw(sizes)
     options = {"mode": LINEAR[rank] if mode == "linear" else mode, "align_corners": align_corners}
-    if scaled:  # floor(n · scale) = p; torch's nearest contradicts itself where p is n or 2·n, but scale is not 1 or 2
+    if scaled:  # floor(n · scale) = p; torch's nearest is inconsistent if p is n or 2·n but scale is not 1 or 2
         exact = [mode == "nearest" and p in (n, 2 * n) for n, p in zip(size, output, strict=True)]
-        rests = [0 if e else draw(st.sampled_from([0.01, 0.25, 0.5, 0.9])) for e in exact]
-        options["scale_factor"] = tuple((p + rest) / n for n, p, rest in zip(size, output, rests, strict=True))
+        fractions = [0 if e else draw(st.sampled_from([0.01, 0.25, 0.5, 0.9])) for e in exact]
+        options["scale_factor"] = tuple(
+            (p + fraction) / n for n, p, fraction in zip(size, output, fractions, strict=True)
+        )
     else:
         options["size"] = output
     return (draw(st.integers(1, 2)), 2, *size), options
@@ -95,7 +97,7 @@ def test_like_torch_by_any_scale(device, problem):
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
 def test_the_nearest_element_is_the_one_that_integers_give(device, mode):
-    """Also in float32, where rounding takes torch to a neighbour: from 2 to 82, say."""
+    """Also in float32, where rounding makes torch read a neighbour, for example from 2 to 82."""
     for n in range(1, 20):
         x = ndl.Tensor(np.arange(n, dtype="float32").reshape(1, 1, n), device=device)
         for p in (*range(1, 40), 82, 94, 110, 122):
@@ -152,9 +154,9 @@ def test_any_memory_order_gives_the_same(device, mode, align_corners, order, v_o
         y.backward(ndl.Tensor.make_const(rearrange(numbered(y.shape), v_order)))
         return y.numpy(), x.grad.numpy()
 
-    found = run(lambda values, order: arrange(values, order, device))
+    actual = run(lambda values, order: arrange(values, order, device))
     expected = run(lambda values, order: device.array(device.to_host(arrange(values, order, device))))
-    for result, reference in zip(found, expected, strict=True):
+    for result, reference in zip(actual, expected, strict=True):
         assert_allclose(result, reference, rtol=1e-12)
 
 
@@ -180,7 +182,7 @@ def test_pixel_shuffle_like_torch_and_back(device, lead, channels, size, r):
 def test_pixel_shuffle_of_nothing_and_back(device, shape):
     y = F.pixel_shuffle(ndl.Tensor(np.zeros(shape), device=device), 2)
     assert y.shape == torch.nn.functional.pixel_shuffle(torch.zeros(shape), 2).shape
-    assert F.pixel_unshuffle(y, 2).shape == shape  # torch's keeps the shape of what is empty
+    assert F.pixel_unshuffle(y, 2).shape == shape  # torch keeps the shape of empty tensors
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------

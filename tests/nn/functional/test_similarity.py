@@ -1,4 +1,4 @@
-"""Cosine similarity: against torch to second order, as a module, at its extremes, and what it refuses."""
+"""Cosine similarity: against torch to second order, as a module, at its extremes, and its errors."""
 
 from __future__ import annotations
 
