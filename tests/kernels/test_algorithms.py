@@ -401,7 +401,7 @@ def test_the_way_by_shape_is_reached_and_right(device, name):
 EAGER = {  # thresholds that let small problems take the ways of large ones
     "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
     "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
-    "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0,
+    "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
     "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, **memory_limits(2000),
 }  # fmt: skip
