@@ -13,7 +13,8 @@ from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.kernels import Window
 from needle.nn import functional
-from needle.nn.functional.pool import OutputSizes, Sizes
+from needle.nn.functional.conv import Sizes
+from needle.nn.functional.pool import OutputSizes
 from needle.nn.module import Module
 
 __all__ = [
