@@ -543,7 +543,7 @@ ROWS = [
      "pad: value must be finite for an x of int64, but got nan"),
     (lambda: nn.Flatten(2, 1)(IMAGE), ValueError,
      "Flatten: start_dim must not come after end_dim, but got 2 and 1 for shape (1, 3, 5, 5)"),
-    (lambda: nn.BatchNorm2d(4, 1e-5, 0.1, False), TypeError, "init: device must be a BackendDevice, but got bool"),
+    (lambda: nn.BatchNorm2d(4, 1e-5, 0.1, False), TypeError, "init: device must be a Device, but got bool"),
     (lambda: nn.ConvTranspose2d(1, 1, 3, padding_mode="reflect"), ValueError,
      "ConvTranspose2d: padding_mode must be one of 'zeros', but got 'reflect'"),
     (lambda: on_two_devices(lambda x, there: functional.linear(x, there)), TypeError,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike, default_device
-from needle.backend_ndarray import BackendDevice
 from needle.ops.operand import number
 
 __all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros", "zeros_like"]
@@ -80,7 +78,9 @@ def arange(
         raise ValueError(f"arange: step must not be 0, but got {step}")
     if dtype is None:
         dtype = "float32" if any(isinstance(value, float) for value in (start, stop, step)) else "int64"
-    return Tensor.make_const(as_device(device).xp.arange(start, stop, step, dtype=dtype), requires_grad)
+    device = as_device(device)
+    with device.current():
+        return Tensor.make_const(device.xp.arange(start, stop, step, dtype=dtype), requires_grad)
 
 
 def tril(
@@ -104,7 +104,9 @@ def tril(
     rows = check.integer("tril", "rows", rows, least=0)
     columns = check.integer("tril", "columns", columns, least=0)
     diagonal = check.integer("tril", "diagonal", diagonal)
-    return Tensor.make_const(as_device(device).xp.tri(rows, columns, diagonal, dtype=dtype), requires_grad)
+    device = as_device(device)
+    with device.current():
+        return Tensor.make_const(device.xp.tri(rows, columns, diagonal, dtype=dtype), requires_grad)
 
 
 def one_hot(
@@ -124,12 +126,15 @@ def _filled(
     op: str, shape: tuple[int, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
 ) -> Tensor:
     """A tensor of `shape` in which every element is `value`."""
-    return Tensor.make_const(as_device(device).xp.full(as_shape(op, shape), value, dtype=dtype), requires_grad)
+    return Tensor.make_const(as_device(device).filled(as_shape(op, shape), value, dtype), requires_grad)
 
 
-def as_device(device: Device | None) -> Any:
+def as_device(device: Device | None) -> Device:
     """`device`, or the default one."""
-    return default_device() if device is None else check.instance("init", "device", device, BackendDevice)
+    if device is None:
+        return default_device()
+    check.instance("init", "device", device, Device)
+    return device
 
 
 def as_shape(op: str, shape: tuple[int, ...]) -> tuple[int, ...]:

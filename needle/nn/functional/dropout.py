@@ -77,7 +77,8 @@ def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) 
 
 
 def _draw_on_device(x: Tensor, shape: tuple[int, ...]) -> Any:
-    return x.device.xp.random.random_sample(shape)
+    with x.device.current():
+        return x.device.xp.random.random_sample(shape)
 
 
 def _draw_on_host(x: Tensor, shape: tuple[int, ...]) -> Any:

@@ -108,7 +108,7 @@ def of_both(op, rank):
     rule = f"{op}: x and weight must have one floating dtype, but got float32 and float64"
     yield Misuse("of two dtypes", op, (x, w), rule, {}, TypeError, ("float32", "float64"))
     for dtype in ("float32", "int64"):
-        rule = f"{op}: x and bias must have one floating dtype, but got float64 and {dtype}"
+        rule = f"{op}: x and weight and bias must have one floating dtype, but got float64 and float64 and {dtype}"
         takes = "torch adds such a bias to a transpose of one or two axes" if transposed and rank < 3 else ""
         dtypes = ("float64", "float64", dtype)
         yield Misuse(f"with a bias of {dtype}", op, (x, w, (4,)), rule, {}, TypeError, dtypes, takes)
@@ -137,14 +137,17 @@ def of_convolution(op, rank):
     ):
         d, p = options.get("dilation", 1), options.get("padding", 0)
         extent, padded = tuple(d * (k - 1) + 1 for k in shape[2:]), tuple(n + 2 * p for n in size)
-        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {padded}"
+        rule = (
+            f"the kernel must fit into the padded input, but its extent is {extent} "
+            f"and the padded size of x {x} is {padded}"
+        )
         yield Misuse(what, op, (x, shape), f"{op}: {rule}", options)
     rule = f"{op}: padding must be one of 'valid', 'same', but got 'full'"
     yield Misuse("another padding by name", op, (x, w), rule, {"padding": "full"})
     for stride in (2, (1,) * (rank - 1) + (3,)):
         rule = (
-            f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding gives the padding '
-            "for ceil(size / stride) outputs"
+            f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding computes the '
+            "padding for ceil(size / stride) outputs"
         )
         yield Misuse(f"same padding with stride {stride}", op, (x, w), rule, {"padding": "same", "stride": stride})
 
@@ -175,7 +178,7 @@ def of_transpose(op, rank):
     small, size = (2, 4, *ones), (3,) * rank
     for p, options in ((2, {}), (3, {"stride": 3, "output_padding": 2})):
         sizes = tuple(n - 2 * p + options.get("output_padding", 0) for n in size)
-        rule = f"{op}: the output must have a size, but x {small} and this window give {sizes}"
+        rule = f"{op}: sizes of the output must be at least 1, but x {small} and this window give {sizes}"
         yield Misuse(f"all cut off by padding {p}", op, (small, w), rule, {"padding": p} | options)
 
 
@@ -194,7 +197,10 @@ def of_unfold():
         ("kernel too large", {"kernel_size": (2, 6)}, (2, 6), (5, 5)),
         ("extent too large", {"kernel_size": 3, "padding": 1, "dilation": 4}, (9, 9), (7, 7)),
     ):
-        rule = f"the kernel must fit into the padded input, but its extent is {extent} and that of x {x} is {padded}"
+        rule = (
+            f"the kernel must fit into the padded input, but its extent is {extent} "
+            f"and the padded size of x {x} is {padded}"
+        )
         yield misuse(what, x, rule, options)
     for padding in (0, 1):
         rule = "the sizes of x must be at least 1, but got (2, 3, 0, 5)"
@@ -215,7 +221,8 @@ def of_fold():
     rule = "x must be (N, C·2, 4 x 4) for output_size (5, 4), but got (1, 13, 16)"
     yield misuse("x of an unbatched shape", (13, 16), rule)
     rule = (
-        "the kernel must fit into the padded output, but its extent is (6, 6) and that of output_size (3, 5) is (5, 7)"
+        "the kernel must fit into the padded output, but its extent is (6, 6) "
+        "and the padded output_size (3, 5) is (5, 7)"
     )
     yield misuse("kernel too large", (2, 36, 1), rule, {"output_size": (3, 5), "kernel_size": 6, "padding": 1})
     for size, kernel, lengths in (((5, 5, 5), 2, "3 and 2"), (5, (2,), "2 and 1")):
