@@ -13,7 +13,7 @@ import needle as ndl
 from needle import kernels, nn
 from needle.kernels import Window
 from needle.nn import functional
-from needle.ops import Correlate
+from needle.ops.conv import Correlate
 from tests.conv_cases import CASES
 from tests.ops.derivatives import by_needle, by_torch
 
