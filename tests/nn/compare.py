@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import needle as ndl
+from needle.optim.flat import Pool, State
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
 
@@ -102,11 +103,13 @@ def uniform(bound, *shape):
 
 
 def arrays_in(value):
-    """All arrays in a value, through containers and tensors."""
+    """All arrays in a value, through containers, tensors and the state of optimizers."""
     if isinstance(value, ndl.Tensor):
         value = value.array
     if hasattr(value, "dtype"):
         yield value
+    elif isinstance(value, (State, Pool)):
+        yield from arrays_in(vars(value))
     elif isinstance(value, (dict, list, tuple)):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from arrays_in(entry)
