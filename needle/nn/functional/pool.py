@@ -8,11 +8,10 @@ from typing import Literal, TypeAlias, overload
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, DTypeLike
+from needle.backend import Device, DTypeLike, compute_dtype
 from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, mean, reshape
-from needle.ops.operand import compute_dtype
 from needle.ops.pool import avg_pool, batched, max_pool
 
 __all__ = [
