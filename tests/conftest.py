@@ -22,10 +22,9 @@ register_device(STANDIN)
 CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
 DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), STANDIN, *CUDA]}
 
-# The floors that run on the stand-in by default: those that compute on raw arrays. On it the floors above run their
-# training steps, in tests/standin/test_steps.py, and the samples named here.
-ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin"]
-ON_STANDIN += ["test_conv_conformance.py", "test_tensor.py", "nn/test_layers.py"]
+# The floors that run on the stand-in by default: those that compute on raw arrays. The floors above run their training
+# steps there, in tests/standin/test_steps.py, and convolution at each level.
+ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin", "test_conv_conformance.py", "test_tensor.py"]
 
 
 def pytest_addoption(parser):

@@ -107,7 +107,7 @@ def each_row(rows: Iterable[Row]) -> Callable[[Callable[..., None]], Any]:
 
         names = ["op", "subtests", *(name for name in inspect.signature(test).parameters if name != "row")]
         kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        run.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])  # type: ignore
+        run.__signature__ = inspect.Signature([inspect.Parameter(name, kind) for name in names])
         return pytest.mark.parametrize("op", by_op)(run)
 
     return decorate

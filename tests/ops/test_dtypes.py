@@ -119,6 +119,7 @@ def test_no_op_computes_in_a_wider_dtype(row, dtype, device):
             assert array.dtype == dtype or array.dtype.kind in "iub", f"{value.op!r} gives {array.dtype}"
 
 
+@pytest.mark.on_cpu
 @each_row(DIFFERENTIABLE)
 def test_gradients_have_the_dtype_of_the_inputs(row, device):
     """Even if the incoming gradient is wider: backward converts it, ops need not."""
@@ -142,8 +143,9 @@ def test_gradients_of_mixed_dtypes(function, left, right, device):
 # ---- float16 ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.on_cpu
 @each_row(ROWS)
-def test_float16(row, device):
+def test_float16_agrees_with_float64(row, device):
     found = run_needle(row, inputs_of(row, device, dtype="float16"), device, "float16")
     expected = run_needle(row, inputs_of(row, device), device, "float64")
     for results in (found, expected):
@@ -163,6 +165,7 @@ def takes_integers(row):
     return not refused and row.op != "astype" and not (row.op == "pad" and "1.5" in row.setting)
 
 
+@pytest.mark.on_cpu
 @each_row(row for row in DIFFERENTIABLE if takes_integers(row))
 def test_integer_leaves_are_differentiable(row, device):
     """Integer inputs give the same results as floats, and gradients that are not rounded."""
