@@ -2,9 +2,9 @@
 
 from hypothesis import settings
 
-DEFAULT = 50
+DEFAULT = 30
 
 
 def examples(count):
-    """Draw `count` examples by default, and in proportion in the other profiles, but at least 3."""
-    return settings(max_examples=max(3, settings.default.max_examples * count // DEFAULT))
+    """Draw `count` examples where a cheap test draws 50, and in proportion in each profile, but at least 3."""
+    return settings(max_examples=max(3, settings.default.max_examples * count // 50))
