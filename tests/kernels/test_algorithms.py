@@ -95,6 +95,7 @@ REAL = {
     "depthwise": problem_of((16, 32, 17, 17), (32, 1, 3, 3), padding=1, groups=32),
     "two per channel": problem_of((16, 32, 17, 17), (64, 1, 3, 3), stride=2, padding=1, groups=32),
     "one line": problem_of((4, 8, 6000), (8, 4, 9), padding=8, dilation=2, groups=2),
+    "3x3, dilated": problem_of((4, 4, 23, 22), (8, 4, 3, 3), padding=1, dilation=2),
     "3-d": problem_of((4, 4, 9, 8, 7), (8, 4, 3, 3, 3), padding=1),
     "patches": problem_of((4, 3, 32, 32), (24, 3, 8, 8), stride=8),
 }
