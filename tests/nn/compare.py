@@ -102,7 +102,7 @@ def uniform(bound, *shape):
 
 
 def arrays_in(value):
-    """All arrays in a value, through containers and tensors."""
+    """All arrays in a value, through containers, tensors and the state of optimizers."""
     if isinstance(value, ndl.Tensor):
         value = value.array
     if hasattr(value, "dtype"):
@@ -110,6 +110,8 @@ def arrays_in(value):
     elif isinstance(value, (dict, list, tuple)):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from arrays_in(entry)
+    elif type(value).__module__.startswith("needle.optim."):
+        yield from arrays_in(vars(value))
 
 
 def assert_floats_are(dtype, tensors):

@@ -10,6 +10,7 @@ from needle import autograd, ops
 from needle.autograd import Op, Tensor, TensorTuple, find_topo_sort
 from needle.lazy import Deferred
 from needle.ops.methods import TENSOR_METHODS
+from tests.ops.op_classes import all_op_classes
 from tests.ops.table import ORDERS, ROWS, check_close, check_row, each_row, inputs_of, run_needle
 
 # Functions of needle.ops that have no row here.
@@ -23,16 +24,15 @@ WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool"
 MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
 MASKED |= {"list of bools", "mask tensor", "a comparison"}
 
-# No graph holds this op: picking an element of a fresh `make_tuple` returns the input itself.
-ABSENT = {"MakeTensorTuple"}
+# No graph of a row holds these: picking an element of a fresh `make_tuple` returns the input itself, and
+# tests/ops/test_compute_gradient.py has the cross-entropy.
+ABSENT = {"CrossEntropy", "MakeTensorTuple"}
 
-# What training computes in the place of ops; tests/ops/test_norm.py holds it to them.
-IN_PLACE = {"LogSoftmaxGradient", "StandardizeGradient"}
-
+# Every op class of needle that computes; base classes do not.
 OP_CLASSES = {
-    name: entry
-    for name, entry in vars(ops).items()
-    if isinstance(entry, type) and issubclass(entry, Op) and name in ops.__all__
+    op_class.__name__: op_class
+    for op_class in all_op_classes()
+    if op_class.__module__.startswith("needle.ops.") and op_class.compute is not Op.compute
 }
 
 
@@ -130,7 +130,7 @@ def test_every_method_has_a_row():
 
 
 def test_every_row_is_of_a_function_or_method():
-    assert {row.op for row in ROWS} <= {*ops.__all__, *TENSOR_METHODS}
+    assert {row.op for row in ROWS} <= {*ops.__all__, *TENSOR_METHODS, *OP_CLASSES}
 
 
 # ---- teeth: the checker must notice small errors ---------------------------------------------------------------------
@@ -164,7 +164,7 @@ def fails(row):
     return False
 
 
-TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT - IN_PLACE)
+TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT)
 
 
 @pytest.mark.parametrize("name", [name for name in TESTED if OP_CLASSES[name].differentiable])
