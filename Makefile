@@ -1,7 +1,7 @@
 # `make` lists the targets. Each prepares .venv by itself: a stamp in it, written only after success, says what it holds.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train test lint check docs bench clean
+.PHONY: help train quick test nightly lint check docs bench clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 RUN := .venv/bin/python
@@ -14,7 +14,6 @@ train: .venv/.has-apps ## train on the digits that come with needle; ARGS are th
 	$(RUN) apps/train.py $(ARGS)
 
 # One BLAS thread for each worker: more threads than cores wait for each other.
-.PHONY: quick nightly
 PYTEST := OMP_NUM_THREADS=1 $(RUN) -m pytest
 QUICK := test_architecture.py test_tensor.py test_autograd.py test_conv_conformance.py ops/test_conv.py \
     ops/test_table.py::test_agrees_with_torch kernels/test_conv.py kernels/test_window.py nn/test_layers.py
@@ -31,6 +30,7 @@ nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device a
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(RUN) -m basedpyright --pythonpath $(RUN)
 
 check: lint test ## style, types and tests: what a change must pass
 

@@ -42,7 +42,7 @@ setup(
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
-        "lint": ["ruff>=0.12", "mypy>=1.15"],
+        "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
         "plot": ["matplotlib>=3.8", "tqdm>=4.64"],
         "test": ["pytest>=9", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
     },

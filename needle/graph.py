@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
-from needle.backend import Device, HostScalar, deserialize, device_of, serialize
+from needle.backend import Device, HostScalar, deserialize, device_of, peer_types, serialize
 from needle.grad_mode import grad_mode
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
@@ -184,14 +184,15 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
     """Compute the raw result of `op`."""
     if len(inputs) == 2:  # the branches do the same; without lists, the two common ones take a third less
         first, second = inputs[0].array, inputs[1].array
-        if type(first) is not type(second):
+        if type(first) is not type(second) or type(first) in peer_types:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(first, second)
     elif len(inputs) == 1:
         array = op.compute(inputs[0].array)
     else:
         arrays = [x.array for x in inputs]
-        if len(set(map(type, arrays))) > 1:
+        types = set(map(type, arrays))
+        if len(types) > 1 or not types.isdisjoint(peer_types):
             check_one_device(type(op).__name__, inputs)
         array = op.compute(*arrays)
     return as_array(array) if isinstance(array, HostScalar) else array

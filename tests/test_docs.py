@@ -155,7 +155,7 @@ def test_no_name_is_documented_twice():
 
 def public(module):
     """The names of a module, except for modules."""
-    return {name for name, value in vars(module).items() if name[0] != "_" and not isinstance(value, ModuleType)}
+    return {name for name in module.__all__ if not isinstance(getattr(module, name), ModuleType)}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -11,7 +11,18 @@ import numpy as np
 
 from needle import tuning
 
-__all__ = ["DTypeLike", "Device", "HostArray", "HostScalar", "device_of", "register_device", "to_host", "xp"]
+__all__ = [
+    "DTypeLike",
+    "Device",
+    "HostArray",
+    "HostScalar",
+    "compute_dtype",
+    "device_of",
+    "peer_types",
+    "register_device",
+    "to_host",
+    "xp",
+]
 
 HostScalar = np.generic
 HostArray: TypeAlias = np.ndarray[Any, np.dtype[Any]]
@@ -210,10 +221,16 @@ class Device:
         return 1
 
 
+def compute_dtype(dtype: Any) -> Any:
+    """The dtype to compute in: float32 for float16, whose sums lose digits and whose squares overflow from 256 on."""
+    return np.dtype("float32") if dtype == "float16" else dtype
+
+
 # ---- the device of an array ------------------------------------------------------------------------------------------
 
 devices: dict[str, Device] = {}  # name -> registered device, in order of registration
 _device_of_type: dict[type, Device] = {}  # cache: array class -> its device, or any of the peers that share the class
+peer_types: set[type] = set()  # the array classes that peers share
 
 
 def register_device(device: Device) -> None:
@@ -268,6 +285,8 @@ def _search(data: Any) -> Device | None:
     for device in reversed(tuple(devices.values())):
         if device.recognizes(data):
             _device_of_type[type(data)] = device
+            if device.peers is not None:
+                peer_types.add(type(data))
             return device
     return None
 

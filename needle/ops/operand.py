@@ -176,8 +176,3 @@ def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int
     """Refuse a tensor that does not broadcast to `shape`, the shape of what the message calls `target`."""
     if len(x.shape) > len(shape) or broadcast_shape(op, x.shape, shape) != shape:
         raise ValueError(f"{op}: {name} must broadcast to the {target} {shape}, but got shape {x.shape}")
-
-
-def compute_dtype(dtype: Any) -> Any:
-    """The dtype to compute in: float32 for float16, whose sums lose digits and whose squares overflow from 256 on."""
-    return "float32" if dtype == "float16" else dtype

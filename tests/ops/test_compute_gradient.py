@@ -1,6 +1,8 @@
-"""Gradients that training computes in place are those that ops compute, which the table holds against torch."""
+"""`compute_gradient`, the fused form of a gradient, equals `gradient`, which the table of ops holds against torch."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -8,7 +10,11 @@ import pytest
 import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
+from needle.kernels import Window
+from needle.ops.conv import Correlate
 from needle.ops.cross_entropy import CrossEntropy
+from needle.ops.norm import Standardize
+from tests.ops.op_classes import all_op_classes
 
 
 def both(function, *arrays, device, dtype="float64"):
@@ -117,3 +123,75 @@ def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
     (gate,) = [node for node in find_topo_sort([x.grad]) if isinstance(node.op, ops.elementwise.ReLUGrad)]
     assert gate.cached_data.strides == inner.cached_data.strides
     assert gate.cached_data.strides[0] == 1
+
+
+# ---- every op that has one -------------------------------------------------------------------------------------------
+
+FUSED = {
+    op_class.__name__: op_class
+    for op_class in all_op_classes()
+    if op_class.__module__.startswith("needle.ops.") and op_class.compute_gradient is not None
+}
+
+WINDOW = Window((2, 1), ((1, 0), (2, 2)), (1, 2), 2)
+CLASSES = np.array([[0, 3], [2, 2], [1, 4]])
+
+# op class -> (op, arrays of its floating inputs, constant inputs); results are weighted, so that no gradient is uniform
+CASES = {
+    "Correlate": (Correlate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
+    "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
+    "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
+    "Standardize": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1)), draw((3, 4, 5), (4,), (4,)), ()),
+}
+
+
+def gradients(name, needed, create_graph, device):
+    """The gradients of a weighted result in the floating inputs, of which only those `needed` require one."""
+    op, arrays, constants = CASES[name]
+    leaves = [ndl.Tensor(x, device=device, requires_grad=need) for x, need in zip(arrays, needed, strict=True)]
+    result = op(*leaves, *(ndl.Tensor(x, device=device, requires_grad=False) for x in constants))
+    y = result[0] if isinstance(result, ndl.TensorTuple) else result
+    weights = np.random.default_rng(5).normal(size=y.shape)
+    y.backward(ndl.Tensor(weights, device=device), create_graph=create_graph)
+    return [x.grad for x in leaves]
+
+
+def each_subset(name):
+    count = len(CASES[name][1])
+    return [needed for needed in itertools.product((True, False), repeat=count) if any(needed)]
+
+
+def test_every_fused_gradient_has_a_case():
+    assert FUSED.keys() == CASES.keys()
+
+
+@pytest.mark.parametrize(("name", "needed"), [(name, needed) for name in CASES for needed in each_subset(name)])
+def test_a_fused_gradient_equals_the_gradient(name, needed, device):
+    """For every choice of inputs that require a gradient: the same values, and none for the others."""
+    exact, fused = (gradients(name, needed, create_graph, device) for create_graph in (True, False))
+    for expected, found, need in zip(exact, fused, needed, strict=True):
+        assert (expected is not None, found is not None) == (need, need)
+        if need:
+            assert (found.shape, found.dtype, found.requires_grad) == (expected.shape, expected.dtype, False)
+            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_backward_without_a_graph_uses_it(name, monkeypatch):
+    """And the comparison has teeth: a fused gradient that is off by a thousandth differs."""
+    op_class, needed = FUSED[name], [True] * len(CASES[name][1])
+    exact, right = gradients(name, needed, True, ndl.cpu()), op_class.compute_gradient
+
+    def wrong(self, *arguments, needed):
+        return tuple(None if x is None else x * 1.001 for x in right(self, *arguments, needed=needed))
+
+    monkeypatch.setattr(op_class, "compute_gradient", wrong)
+    for expected, found in zip(exact, gradients(name, needed, False, ndl.cpu()), strict=True):
+        np.testing.assert_allclose(found.numpy(), expected.numpy() * 1.001, rtol=1e-9, atol=1e-12)
+
+
+def test_a_fused_gradient_of_the_wrong_count_is_an_error(monkeypatch):
+    monkeypatch.setattr(ops.LogSoftmax, "compute_gradient", lambda self, *arrays, needed: (arrays[0], arrays[0]))
+    message = r"backward: gradients must be one for each of 1 inputs, but LogSoftmax\(axis=1\) returned 2"
+    with pytest.raises(ValueError, match=message):
+        ops.logsoftmax(ndl.ones(2, 3, requires_grad=True)).backward(create_graph=False)

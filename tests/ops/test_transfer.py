@@ -42,7 +42,7 @@ def test_lazily_it_knows_where_it_will_be(device, monkeypatch):
 @pytest.mark.parametrize("place", ["cpu", None, 0])
 def test_what_is_no_device_is_refused(place):
     for thing in (Tensor([1.0]), nn.Linear(1, 1)):
-        with pytest.raises(TypeError, match=r"^to: device must be a BackendDevice, but got "):
+        with pytest.raises(TypeError, match=r"^to: device must be a Device, but got "):
             thing.to(place)
 
 

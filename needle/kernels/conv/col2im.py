@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from needle import tuning
-from needle.backend import device_of, overridable, xp
+from needle.backend import compute_dtype, device_of, overridable, xp
 from needle.kernels.conv.gemm import by_group, grouped_matmul
 from needle.kernels.layout import Array, batch_first, batch_last
 from needle.kernels.window import Size, Window, tap_slices
@@ -22,7 +22,7 @@ def fold(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
     batch, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
     output = window.output(size, kernel)
     columns = batch_last(columns).reshape(channels, *kernel, *output, batch)  # (C, *K, *P, N)
-    sum_dtype = "float32" if columns.dtype == "float16" else columns.dtype
+    sum_dtype = compute_dtype(columns.dtype)
     x = xp(columns).zeros((channels, *window.padded(size), batch), sum_dtype)  # (C, *S + padding, N)
     for position, index in tap_slices(window, kernel, output):
         x[index] += columns[(slice(None), *position)]

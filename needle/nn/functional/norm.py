@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
-from needle.ops.operand import compute_dtype, tensor
+from needle.backend import compute_dtype
+from needle.ops.operand import tensor
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 

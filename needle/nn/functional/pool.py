@@ -8,11 +8,10 @@ from typing import Literal, TypeAlias, overload
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, DTypeLike
+from needle.backend import Device, DTypeLike, compute_dtype
 from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, mean, reshape
-from needle.ops.operand import compute_dtype
 from needle.ops.pool import avg_pool, batched, max_pool
 
 __all__ = [
@@ -314,12 +313,10 @@ def _output_size(op: str, x: Tensor, rank: int, output_size: OutputSizes) -> tup
 
 
 def _edges(n: int, p: int, device: Device) -> tuple[Tensor, Tensor]:
-    """The starts and the ends of p windows that cover n elements, as int64 (p,)."""
-    start, end = (
-        Tensor([edge(n, p, i) for i in range(p)], device=device, dtype="int64", requires_grad=False)
-        for edge in (_start, _end)
-    )
-    return start, end
+    """The starts and the ends of p windows that cover n elements, as int64 (p,); made on the device, not sent there."""
+    window = init.arange(p, device=device)
+    start, end = window * n / p, (window * n + (n + p - 1)) / p  # float64, whose quotients round down exactly
+    return start.astype("int64"), end.astype("int64")
 
 
 def _start(n: int, p: int, i: int) -> int:

@@ -8,11 +8,11 @@ from functools import lru_cache
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, DTypeLike
+from needle.backend import Device, DTypeLike, compute_dtype
 from needle.nn.functional.linear import matmul_along
 from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from needle.ops import abs, broadcast_to, clip, getitem, maximum, minimum, permute, reshape
-from needle.ops.operand import compute_dtype, tensor
+from needle.ops.operand import tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
