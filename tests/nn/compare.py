@@ -113,6 +113,8 @@ def arrays_in(value):
     elif isinstance(value, (dict, list, tuple)):
         for entry in value.values() if isinstance(value, dict) else value:
             yield from arrays_in(entry)
+    elif type(value).__module__.startswith("needle.optim."):
+        yield from arrays_in(vars(value))
 
 
 def assert_floats_are(dtype, tensors):
