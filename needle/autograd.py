@@ -23,7 +23,7 @@ from needle.backend import (
     to_dlpack,
     to_host,
 )
-from needle.backend_ndarray import NDArray
+from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode
 from needle.graph import Op as Op  # these three are part of this module's interface, too
 from needle.graph import Value as Value
@@ -82,6 +82,13 @@ class Result(Value):
         self.op, self.inputs, self.requires_grad = None, (), False
         return self
 
+    def fused_gradients(self, out_grad: Any, needed: Sequence[bool]) -> Sequence[Tensor | None]:
+        if LAZY_MODE:
+            return self.deferred.defer_gradients(self, out_grad, needed)  # type: ignore[no-any-return]
+        op: Any = self.op
+        arrays = op.compute_gradient(out_grad.array, self.array, *[x.array for x in self.inputs], needed=needed)
+        return [None if array is None else Tensor.make_leaf(array) for array in arrays]
+
 
 class Tensor(Result):
     """An n-dimensional array that records how it was computed.
@@ -104,6 +111,8 @@ class Tensor(Result):
     """
 
     __slots__ = ()
+    _add: ClassVar[Any]  # accumulates gradients; needle/ops/methods.py sets it to the op ADD, and the next to `cast_to`
+    _cast: ClassVar[Any]
     __array_ufunc__ = None  # `ndarray + tensor` asks the tensor; `np.exp(tensor)` fails loudly
     grad: Tensor | None
 
@@ -155,6 +164,8 @@ class Tensor(Result):
 
     if TYPE_CHECKING:
 
+        @property
+        def device(self) -> BackendDevice: ...
         @property
         def shape(self) -> tuple[int, ...]: ...
         @property
@@ -227,8 +238,8 @@ class Tensor(Result):
                 f"but {op!r} returned {grad.shape}"
             )
         if spec.dtype != mine.dtype and mine.dtype.kind == "f":
-            grad = grad.astype(self.dtype)
-        return grad if partial is None else partial + grad
+            grad = self._cast(grad, mine.dtype)
+        return grad if partial is None else self._add(partial, grad)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> HostArray:
         if self.requires_grad:
@@ -328,7 +339,7 @@ class TensorTuple(Result):
     def accumulate_grad(self, partial: dict[int, Tensor] | None, grad: Any, op: Op) -> dict[int, Tensor]:
         partial = {} if partial is None else partial
         for i, part in grad.items() if isinstance(grad, dict) else enumerate(grad.tuple()):
-            partial[i] = partial[i] + part if i in partial else part
+            partial[i] = Tensor._add(partial[i], part) if i in partial else part
         return partial
 
     def finish_grad(self, partial: dict[int, Tensor]) -> TensorTuple:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import _GeneratorContextManager, contextmanager
 
 
 class _Mode(threading.local):
@@ -31,7 +30,7 @@ def grad_mode(enabled: bool) -> Iterator[None]:
         mode.recording = before
 
 
-def no_grad() -> Any:
+def no_grad() -> _GeneratorContextManager[None]:
     """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`.
 
     >>> import needle as ndl

@@ -13,7 +13,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple, Self
 from weakref import WeakSet
 
-from needle.backend import Device, HostScalar, deserialize, device_of, peer_types, serialize
+from needle.backend import Device, HostScalar, deserialize, device_of, lone_types, serialize
 from needle.grad_mode import grad_mode
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
@@ -136,6 +136,10 @@ class Value:
         """Return `partial`, the gradient gathered so far (None at first), plus one more that `op` returned."""
         raise NotImplementedError(f"{type(self).__name__}: accumulate_grad is not defined")
 
+    def fused_gradients(self, out_grad: Any, needed: Sequence[bool]) -> Sequence[Any]:
+        """The gradients of the inputs as constants, by the `compute_gradient` of the op."""
+        raise NotImplementedError(f"{type(self).__name__}: fused_gradients is not defined")
+
     def finish_grad(self, partial: Any) -> Any:
         """Return the gradient of this value once all its uses have contributed."""
         return partial
@@ -184,7 +188,7 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
     """Compute the raw result of `op`."""
     if len(inputs) == 2:  # the branches do the same; without lists, the two common ones take a third less
         first, second = inputs[0].array, inputs[1].array
-        if type(first) is not type(second) or type(first) in peer_types:
+        if type(first) is not type(second) or type(first) not in lone_types:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(first, second)
     elif len(inputs) == 1:
@@ -192,7 +196,7 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
     else:
         arrays = [x.array for x in inputs]
         types = set(map(type, arrays))
-        if len(types) > 1 or not types.isdisjoint(peer_types):
+        if len(types) > 1 or not types <= lone_types:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(*arrays)
     return as_array(array) if isinstance(array, HostScalar) else array
@@ -249,12 +253,10 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
             if op is None:
                 node.grad = grad
                 continue
-            fused = None if create_graph else op.compute_gradient
-            if fused is None:
+            if create_graph or op.compute_gradient is None:
                 x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)
             else:
-                needed = [x.requires_grad for x in inputs]
-                x_grads = fused(grad.array, node.array, *[x.array for x in inputs], needed=needed)
+                x_grads = node.fused_gradients(grad, [x.requires_grad for x in inputs])
             if len(x_grads) != len(inputs):
                 raise ValueError(
                     f"backward: gradients must be one for each of {len(inputs)} inputs, "
@@ -262,7 +264,6 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
                 )
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)
                 if x.requires_grad and x_grad is not None:
-                    x_grad = x_grad if fused is None else x.make_leaf(x_grad)
                     grads[x] = x.accumulate_grad(grads.get(x), x_grad, op)
             if not retain_graph:
                 node.inputs = ()

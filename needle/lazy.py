@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from needle.autograd import Tensor, TensorTuple
-from needle.backend import Device
+from needle.autograd import Tensor, TensorTuple, TensorTupleOp
 from needle.graph import Op, Spec, Value, check_one_device, run
 
 
@@ -38,6 +37,22 @@ class Identity(Op):
         return spec
 
 
+class FusedGradient(TensorTupleOp):
+    """The gradients that an op's `compute_gradient` returns for the inputs that need one, as a tuple."""
+
+    differentiable = False
+
+    def __init__(self, op: Op, needed: Sequence[bool]) -> None:
+        self.op, self.needed = op, needed
+
+    def compute(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
+        op: Any = self.op
+        return tuple(x for x in op.compute_gradient(out_grad, output, *inputs, needed=self.needed) if x is not None)
+
+    def infer(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
+        return tuple(spec for spec, need in zip(inputs, self.needed, strict=True) if need)
+
+
 class Deferred:
     """Mixin of values that are not computed yet; `eager_class` is the class they turn into."""
 
@@ -55,6 +70,13 @@ class Deferred:
             x.version_counter().add_pending(self)
         return self
 
+    @staticmethod
+    def defer_gradients(node: Value, out_grad: Value, needed: Sequence[bool]) -> list[Any]:
+        """The gradients of the inputs of `node`, to be computed together when one is asked for."""
+        assert node.op is not None
+        grads = iter(FusedGradient(node.op, needed)(out_grad, node, *node.inputs))
+        return [next(grads) if need else None for need in needed]
+
     def __getattr__(self, name: str) -> Any:
         if name != "array":  # Python asks here because the slot is unset until the value is computed
             raise AttributeError(f"{type(self).__name__}: the attribute must be defined, but got {name!r}")
@@ -69,7 +91,7 @@ class Deferred:
         return self.eager_class.make_from_op(Identity(), (self,))
 
     @property
-    def device(self) -> Device:
+    def device(self) -> Any:
         return self.thunk.device
 
     @property

@@ -18,7 +18,7 @@ __all__ = [
     "HostScalar",
     "compute_dtype",
     "device_of",
-    "peer_types",
+    "lone_types",
     "register_device",
     "to_host",
     "xp",
@@ -230,14 +230,14 @@ def compute_dtype(dtype: Any) -> Any:
 
 devices: dict[str, Device] = {}  # name -> registered device, in order of registration
 _device_of_type: dict[type, Device] = {}  # cache: array class -> its device, or any of the peers that share the class
-peer_types: set[type] = set()  # the array classes that peers share
+lone_types: set[type] = set()  # array classes known to belong to one device
 
 
 def register_device(device: Device) -> None:
     """Add a device, or replace the one of that name: its arrays become data of tensors."""
     devices[device.name] = device
-    for array_type in [key for key, cached in _device_of_type.items() if cached == device]:
-        del _device_of_type[array_type]
+    _device_of_type.clear()  # an array class seen before may be this device's
+    lone_types.clear()
 
 
 def device_of(array: Array) -> Device:
@@ -285,8 +285,8 @@ def _search(data: Any) -> Device | None:
     for device in reversed(tuple(devices.values())):
         if device.recognizes(data):
             _device_of_type[type(data)] = device
-            if device.peers is not None:
-                peer_types.add(type(data))
+            if device.peers is None:
+                lone_types.add(type(data))
             return device
     return None
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import ParamSpec, TypeVar
 
 from needle.backend.device import device_of
 
 __all__ = ["overridable"]
 
-Result = TypeVar("Result")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def overridable(function: Callable[..., Result]) -> Callable[..., Result]:
+def overridable(function: Callable[P, R]) -> Callable[P, R]:
     """Decorate a kernel that devices may replace: `device.kernels[name]`, if it exists, is called instead.
 
-    `name` is the function's name; the device is that of the first argument, a raw array. A replacement takes the same
-    arguments by position and returns the same result. `__wrapped__` is the function itself.
+    `name` is the function's name; the first argument, a raw array, tells the device. A replacement takes the same
+    arguments and returns the same result. `__wrapped__` is the function itself.
 
     >>> import numpy as np
     >>> from needle.backend import cpu
@@ -34,9 +35,9 @@ def overridable(function: Callable[..., Result]) -> Callable[..., Result]:
     name = function.__name__
 
     @wraps(function)
-    def kernel(array: Any, *others: Any) -> Result:
-        kernels = device_of(array).kernels
-        chosen: Callable[..., Result] = kernels.get(name, function) if kernels else function
-        return chosen(array, *others)
+    def kernel(*arguments: P.args, **options: P.kwargs) -> R:
+        kernels = device_of(arguments[0]).kernels
+        chosen: Callable[P, R] = kernels.get(name, function) if kernels else function
+        return chosen(*arguments, **options)
 
     return kernel

@@ -173,6 +173,11 @@ class Cast(TensorOp):
 ADD, MULTIPLY, DIVIDE, NEGATE = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
 
 
+def cast_to(x: Tensor, dtype: Any) -> Tensor:
+    """x in a dtype, itself if it has that dtype; for gradients."""
+    return x if x.spec.dtype == dtype else Cast(dtype)(x)
+
+
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 # `make_tensor(ADD, operands)` is `ADD(*operands)` without re-packing the pair: 5 % of an op on few elements.

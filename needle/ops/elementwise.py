@@ -9,7 +9,7 @@ from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
 from needle.kernels import elementwise
-from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, cast
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, cast_to
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
 from needle.ops.operand import constant, number, pair, scalar_like, tensor
@@ -142,7 +142,7 @@ class EWisePow(Elementwise):
         return a**b
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
-        a, b = (cast(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
+        a, b = (cast_to(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
         zero, one = scalar_like(0.0, b), scalar_like(1, b)
         a_grad = b_grad = None
         if a.requires_grad:  # b · a ** (b - 1), and 0 for b = 0 even where a is 0
@@ -216,7 +216,7 @@ class ReLUGrad(TensorOp):
         return RELU_GRAD(out_grad, node.inputs[1]), None
 
 
-class _Larger(Elementwise):
+class _Pairwise(Elementwise):
     """Base of Maximum and Minimum: where a and b are equal, each takes half of the gradient."""
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
@@ -230,14 +230,14 @@ class _Larger(Elementwise):
         )
 
 
-class Maximum(_Larger):
+class Maximum(_Pairwise):
     """The larger of a and b."""
 
     def compute(self, a: Array, b: Array) -> Array:
         return xp(a).maximum(a, b)
 
 
-class Minimum(_Larger):
+class Minimum(_Pairwise):
     """The smaller of a and b."""
 
     def compute(self, a: Array, b: Array) -> Array:

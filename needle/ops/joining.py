@@ -12,6 +12,7 @@ from needle.graph import Spec
 from needle.ops.base import Array, Gradients
 from needle.ops.operand import tensor
 from needle.ops.shape import Pad
+from needle.ops.tuples import pick
 
 __all__ = ["Split", "Stack", "concatenate", "split", "stack"]
 
@@ -35,7 +36,7 @@ class Stack(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         slices = Split(self.axis)(out_grad)
-        return tuple(slices[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
+        return tuple(pick(slices, i) if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class Split(TensorTupleOp):
@@ -55,7 +56,7 @@ class Split(TensorTupleOp):
         return (Spec(x.shape[:axis] + x.shape[axis + 1 :], x.dtype),) * x.shape[axis]
 
     def gradient(self, out_grad: TensorTuple, node: Any) -> Tensor:
-        return Stack(self.axis)(*out_grad.tuple())
+        return Stack(self.axis)(*(pick(out_grad, i) for i in range(len(out_grad))))
 
 
 class Concatenate(TensorOp):

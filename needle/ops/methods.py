@@ -93,6 +93,8 @@ TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {
     "with_zeros": tuples.with_zeros,
 }
 
+Tensor._add, Tensor._cast = arithmetic.ADD, staticmethod(arithmetic.cast_to)
+
 for _class, _methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
     for _name, _method in _methods.items():
         setattr(_class, _name, _method)

@@ -20,6 +20,7 @@ from needle.ops.base import Array, Axes, Gradients
 from needle.ops.operand import tensor
 from needle.ops.reduce import Mean
 from needle.ops.shape import Reshape, SumTo, sum_like
+from needle.ops.tuples import pick
 
 __all__ = ["standardize"]
 
@@ -63,11 +64,9 @@ class Standardize(TensorTupleOp):
             y += affine[-1]
         return y, average, variance
 
-    def broadcast_affine(self, affine: Sequence[Any]) -> tuple[Any, ...]:
-        """Weight and bias, raw or as tensors, in the shape in which they broadcast to x."""
-        if self.form is None:
-            return tuple(affine)
-        return tuple(value.reshape(self.form) for value in affine)
+    def broadcast_affine(self, affine: Sequence[Array]) -> tuple[Array, ...]:
+        """Weight and bias as raw arrays in the shape in which they broadcast to x."""
+        return tuple(affine) if self.form is None else tuple(value.reshape(self.form) for value in affine)
 
     def is_per_row(self, weight: Array, x: Array) -> bool:
         """Whether one entry of a weight scales all elements of x that are normalised together."""
@@ -80,7 +79,9 @@ class Standardize(TensorTupleOp):
 
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
         x, *affine = node.inputs
-        y_grad, affine = out_grad[0], self.broadcast_affine(affine)
+        y_grad = pick(out_grad, 0)
+        if self.form is not None:
+            affine = [Reshape(self.form)(value) for value in affine]
         mean = Mean(self.axes, keepdims=True)
         centred = ADD(x, NEGATE(mean(x)))
         variance = mean(MULTIPLY(centred, centred))
@@ -103,7 +104,7 @@ class Standardize(TensorTupleOp):
     def compute_gradient(
         self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, *affine: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        """All gradients by stretches of rows, in place: a third of the time of `gradient`."""
+        """All gradients in one pass over chunks of rows, in place: a third of the time of `gradient`."""
         (grad, *_), (_, average, variance) = out_grad, output
         values = self.broadcast_affine(affine)
         scale = (variance + self.eps) ** -0.5

@@ -73,8 +73,9 @@ def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Te
 
 
 def scalar_like(value: float, x: Tensor) -> Tensor:
-    """A number as a 0-d constant on the device of x, of its dtype if that can hold it."""
-    return tensor("scalar_like", value, x)
+    """A number as a 0-d constant on the device of x, of its dtype if that can hold it; for gradients."""
+    dtype = "float64" if isinstance(value, float) and x.dtype.kind != "f" else x.dtype
+    return Tensor.make_const(x.device.filled((), value, dtype))
 
 
 def constant(x: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ class MakeTensorTuple(TensorTupleOp):
         return specs
 
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
-        return tuple(out_grad[i] if x.requires_grad else None for i, x in enumerate(node.inputs))
+        return tuple(pick(out_grad, i) if x.requires_grad else None for i, x in enumerate(node.inputs))
 
 
 class TensorTupleGetItem(TensorOp):
@@ -46,6 +46,14 @@ class TensorTupleGetItem(TensorOp):
         return {self.index: out_grad}
 
 
+def pick(x: TensorTuple, index: int) -> Tensor:
+    """One element of a TensorTuple; for a tuple made of tensors, that very input."""
+    if isinstance(x.op, MakeTensorTuple):
+        element: Tensor = x.inputs[index]  # type: ignore[assignment]  # MakeTensorTuple has tensors as inputs
+        return element
+    return TensorTupleGetItem(index)(x)
+
+
 def make_tuple(*tensors: TensorLike) -> TensorTuple:
     """The tensors as one TensorTuple."""
     return MakeTensorTuple()(*(tensor("make_tuple", x) for x in tensors))
@@ -58,11 +66,7 @@ def tuple_get_item(x: TensorTuple, index: int) -> Tensor:
     length = len(check.instance("tuple_get_item", "x", x, TensorTuple))
     if not -length <= index < length:
         raise IndexError(f"tuple_get_item: index must lie in [{-length}, {length - 1}], but got {index}")
-    index %= length
-    if isinstance(x.op, MakeTensorTuple):
-        element: Tensor = x.inputs[index]  # type: ignore[assignment]  # MakeTensorTuple has tensors as inputs
-        return element
-    return TensorTupleGetItem(index)(x)
+    return pick(x, index % length)
 
 
 def fused_add_scalars(x: TensorLike, c0: float, c1: float) -> TensorTuple:

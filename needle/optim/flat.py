@@ -44,7 +44,7 @@ class State:
             pool
             for pool in self.pools
             if pool.views.keys() <= operands.keys()
-            and all(type(operands[i][0]) is type(pool.flat[0]) for i in pool.views)
+            and all(device_of(operands[i][0]) == device_of(pool.flat[0]) for i in pool.views)
         ]
 
     def unpooled(self, operands: Operands, pools: Iterable[Pool]) -> list[Update]:
@@ -57,7 +57,7 @@ class State:
         groups: dict[Any, dict[int, Array]] = {}
         for i, (array, _) in operands.items():
             if array.size < tuning.POOLED_ELEMENTS:
-                groups.setdefault((type(array), array.dtype), {})[i] = array
+                groups.setdefault((device_of(array), array.dtype), {})[i] = array
         pools = [Pool(group, self.count) for group in groups.values() if len(group) >= tuning.POOLED_PARAMETERS]
         for pool in pools:
             for i, (_, _, *arrays) in pool.views.items():
@@ -69,7 +69,7 @@ class State:
         arrays = self.arrays.get(i)
         if arrays is None:
             arrays = self.arrays[i] = tuple(xp(array).zeros_like(array) for _ in range(self.count))
-        elif arrays and type(arrays[0]) is not type(array):  # the parameter has moved to another device
+        elif arrays and device_of(arrays[0]) != device_of(array):  # the parameter has moved to another device
             arrays = self.arrays[i] = tuple(map(device_of(array).array, arrays))
             self.pools = [pool for pool in self.pools or [] if i not in pool.views]
         return arrays

@@ -11,7 +11,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import compute_dtype, xp
+from needle.backend import compute_dtype, lone_types, xp
 from needle.graph import check_one_device
 from needle.optim.flat import Operands, State, for_each_chunk, may_share_memory
 
@@ -72,7 +72,7 @@ class Optimizer:
         for i, parameter in enumerate(self.params):
             if parameter.grad is not None:
                 array, grad = parameter.array, parameter.grad.array
-                if type(array) is not type(grad):
+                if type(array) is not type(grad) or type(array) not in lone_types:
                     check_one_device("step", (parameter, parameter.grad))
                 if grad.shape != array.shape:
                     raise ValueError(

@@ -55,5 +55,3 @@ def test_kernels_of_other_names_change_nothing(monkeypatch):
 def test_the_function_keeps_its_name_text_and_signature():
     assert (scale.__name__, scale.__doc__) == ("scale", "Multiply, then add.")
     assert list(inspect.signature(scale).parameters) == ["x", "factor", "shift"]
-    with pytest.raises(TypeError, match="missing 1 required positional argument"):
-        scale()

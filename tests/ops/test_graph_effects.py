@@ -3,6 +3,8 @@
 import ast
 import inspect
 import operator
+import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -348,3 +350,57 @@ def test_methods_are_the_functions_of_their_names():
     for name, function in TENSOR_METHODS.items():
         if not name.startswith("__"):
             assert function is other_names.get(name, getattr(ops, name, None)), name
+
+
+# ---- functions check, ops trust --------------------------------------------------------------------------------------
+
+SOURCES = str(Path(ndl.__file__).resolve().parent)
+CHECKS = {"check.py": None, "operand.py": {"tensor", "pair", "number", "broadcast_shape", "is_number"}}
+
+
+@contextmanager
+def checks_within_gradients():
+    """The names of checks that run while a gradient runs."""
+    names, depth = [], [0]
+
+    def profile(frame, event, argument):
+        code = frame.f_code
+        if code.co_filename.startswith(SOURCES):
+            if code.co_name in ("gradient", "compute_gradient", "accumulate_grad"):
+                depth[0] += {"call": 1, "return": -1}.get(event, 0)
+            elif event == "call" and depth[0]:
+                checks = CHECKS.get(Path(code.co_filename).name, ())
+                if checks is None or code.co_name in checks:
+                    names.append(code.co_name)
+
+    sys.setprofile(profile)
+    try:
+        yield names
+    finally:
+        sys.setprofile(None)
+
+
+@each_row(row for row in ROWS if not row.constant)
+def test_a_gradient_calls_ops_which_check_nothing(row):
+    for create_graph in (True, False):
+        for _ in range(2):  # the first run fills caches, as of axes
+            inputs, _ = tensors(row, inputs_of(row, ndl.cpu()))
+            result = row.apply(*inputs)
+            parts = result if isinstance(result, (tuple, list, ndl.TensorTuple)) else [result]
+            total = sum((part * part).sum() for part in parts if part.requires_grad)
+            if not isinstance(total, ndl.Tensor):
+                return
+            with checks_within_gradients() as names:
+                total.backward(create_graph=create_graph)
+        assert not names
+
+
+def test_a_check_within_a_gradient_is_seen(monkeypatch):
+    x = ndl.Tensor([1.0])
+    with checks_within_gradients() as names:
+        arithmetic.MULTIPLY.gradient(x, ops.multiply(x, x))
+    assert not names
+    monkeypatch.setattr(arithmetic, "sum_like", lambda grad, y: ops.reshape(grad, y.shape))
+    with checks_within_gradients() as names:
+        arithmetic.MULTIPLY.gradient(x, ops.multiply(x, x))
+    assert "tensor" in names

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from needle import tuning
-from needle.backend import device_of, xp
+from needle.backend import Device, device_of, xp
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
 from needle.kernels.layout import Array, batch_first, pad_to_batch_last
 from needle.kernels.matmul import matmul
@@ -107,7 +107,7 @@ class Tiles:
         sides = zip(window.padding, self.covered, self.output, strict=True)
         pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
         self.x = pad_to_batch_last(x, replace(window, padding=pairs))  # (C, *S, N)
-        self.a, self.g, self.b = matrices(kernel, x.dtype, xp(x))  # (n, m), (n, K), (n, n), over all axes
+        self.a, self.g, self.b = matrices(kernel, x.dtype, self.device)  # (n, m), (n, K), (n, n), over all axes
 
     def chunks(self) -> list[Index]:
         """All tiles, in chunks for threads."""
@@ -166,10 +166,10 @@ def tile_counts(output: Size, dilation: Size) -> Size:
 
 
 @cache
-def matrices(kernel: Size, dtype: Any, namespace: Any) -> tuple[Array, Array, Array]:
+def matrices(kernel: Size, dtype: Any, device: Device) -> tuple[Array, Array, Array]:
     """A, G and B for all axes of a kernel, as arrays of a device."""
     axes = zip(*(transforms(TILE_OUTPUTS, k) for k in kernel), strict=True)
-    return tuple(namespace.asarray(reduce(np.kron, factors).astype(dtype)) for factors in axes)
+    return tuple(device.asarray(reduce(np.kron, factors).astype(dtype)) for factors in axes)
 
 
 def transforms(m: int, r: int) -> tuple[Any, Any, Any]:
