@@ -182,7 +182,7 @@ def as_array(array: Array) -> Array:
 
 def run(op: Op, inputs: Sequence[Value]) -> Array:
     """Compute the raw result of `op`."""
-    if len(inputs) == 2:  # the branches do the same; without lists, the two common ones take a third less
+    if len(inputs) == 2:  # all branches do the same; without lists, the two common ones save a third of the time
         first, second = inputs[0].array, inputs[1].array
         if type(first) is not type(second):
             check_one_device(type(op).__name__, inputs)
@@ -256,7 +256,7 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
                 x_grads = fused(grad.array, node.array, *[x.array for x in inputs], needed=needed)
             if len(x_grads) != len(inputs):
                 raise ValueError(
-                    f"backward: gradients must be one for each of {len(inputs)} inputs, "
+                    f"backward: an op must return one gradient for each of its {len(inputs)} inputs, "
                     f"but {op!r} returned {len(x_grads)}"
                 )
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)

@@ -1,8 +1,8 @@
-"""LAZY_MODE: results of ops are computed when they are first asked for.
+"""LAZY_MODE: ops compute their results when these are first used.
 
-A deferred value holds a thunk: the op and the inputs that it comes from. Asking for its `array` computes it, and it
-becomes a plain value. Its shape and dtype are known before that if its op can infer them (`Op.infer`). A write into
-memory that deferred values read computes them first, so results equal those of eager mode.
+A deferred value holds a thunk: its op and inputs. Reading its `array` computes it and turns it into a plain value. Its
+shape and dtype are known before that if its op can infer them (`Op.infer`). A write into memory that deferred values
+read computes them first, so results equal those of eager mode.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Thunk:
 
 
 class Identity(Op):
-    """The op of a detached value: it is its input."""
+    """The op of a detached value: returns its input."""
 
     differentiable, is_view = False, True
 
@@ -109,7 +109,7 @@ _resolving = threading.RLock()  # several threads may ask for one value at once
 
 
 def _resolve(value: Any, is_done: Callable[[Any], bool], do: Callable[[Any], None]) -> None:
-    """Apply `do` to a deferred value after all that it depends on, without recursion."""
+    """Apply `do` to everything a deferred value depends on, then to the value, without recursion."""
     stack = [value]
     with _resolving:
         while stack:

@@ -291,7 +291,7 @@ ROWS = [
     (lambda: _Half()(leaf(2)).backward(), RuntimeError,
      "backward: gradients must have the shape of their tensor, (2,), but _Half() returned (1,)"),
     (lambda: _Twice()(leaf(2)).backward(), ValueError,
-     "backward: gradients must be one for each of 1 inputs, but _Twice() returned 2"),
+     "backward: an op must return one gradient for each of its 1 inputs, but _Twice() returned 2"),
     (backward_twice, RuntimeError,
      ("backward: the graph must exist, but an earlier backward released the result of Exp(); pass "
       "retain_graph=True to that one")),
@@ -465,13 +465,13 @@ ROWS = [
     (lambda: ops.dilate(X, "a", 1), TypeError, "dilate: axis must be an integer, but got 'a'"),
     (lambda: ops.undilate(X, (0, -2), 1), ValueError, "undilate: axes must differ, but got (0, -2) for 2 dimensions"),
     (lambda: ops.pad(X, 1), TypeError, "pad: pairs must be a Sequence, but got int"),
-    (lambda: ops.pad(X, ((1, 1),)), ValueError, "pad: pairs must be one for each axis of (2, 3), but got 1"),
+    (lambda: ops.pad(X, ((1, 1),)), ValueError, "pad: pairs must hold one pair for each axis of (2, 3), but got 1"),
     (lambda: ops.pad(X, ((1, 1, 1), (0, 0))), ValueError, "pad: pair must be one integer or 2, but got 3: (1, 1, 1)"),
     (lambda: ops.pad(X, ((-1, -2), (0, 0))), ValueError,
-     "pad: negative pairs must leave each axis of (2, 3) a size, but got ((-1, -2), (0, 0))"),
+     "pad: negative pairs must not crop an axis of (2, 3) below 0, but got ((-1, -2), (0, 0))"),
     (lambda: ops.stack(X), TypeError, "stack: tensors must be a list or tuple of tensors, but got Tensor"),
-    (lambda: ops.stack([]), ValueError, "stack: tensors must be at least one, but got none"),
-    (lambda: ops.concatenate(()), ValueError, "concatenate: tensors must be at least one, but got none"),
+    (lambda: ops.stack([]), ValueError, "stack: at least one tensor is needed, but got none"),
+    (lambda: ops.concatenate(()), ValueError, "concatenate: at least one tensor is needed, but got none"),
     (lambda: ops.concatenate([X, ndl.ones(2, 4)]), ValueError,
      "concatenate: the first tensor and another must agree in all sizes but axis 0, but got (3,) and (4,)"),
     (lambda: ops.concatenate([X, ndl.ones(2)], 1), ValueError,
@@ -493,7 +493,8 @@ ROWS = [
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 0, 3)), ValueError,
      "conv2d: kernel sizes must be at least 1, but got (0, 3)"),
     (lambda: ndl.conv1d(ndl.ones(1, 3, 4), ndl.ones(2, 3, 3), dilation=2), ValueError,
-     "conv1d: the kernel must fit into the padded input, but its extent is (5,) and the padded size of x (1, 3, 4) is (4,)"),
+     ("conv1d: the kernel must fit into the padded input, but its extent is (5,) and the padded size of x (1, 3, 4) "
+      "is (4,)")),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3, 3, dtype="float64")), TypeError,
      "conv2d: x and weight must have one floating dtype, but got float32 and float64"),
     (lambda: functional.max_pool2d(Tensor([[[[1]]]]), 1), TypeError,
@@ -503,8 +504,8 @@ ROWS = [
     (lambda: functional.avg_pool2d(IMAGE, 3, padding=(1, 2)), ValueError,
      "avg_pool2d: padding must be at most half of the kernel (3, 3), but got (1, 2)"),
     (lambda: functional.max_pool2d(IMAGE, 6), ValueError,
-     ("max_pool2d: the kernel must fit into the padded input, but its extent is (6, 6) and the padded size of x (1, 3, 5, 5) is "
-      "(5, 5)")),
+     ("max_pool2d: the kernel must fit into the padded input, but its extent is (6, 6) and the padded size of x "
+      "(1, 3, 5, 5) is (5, 5)")),
     # ---- initialisers
     (lambda: init.conv_fans((3, 3)), ValueError, "conv_fans: shape must be (O, C/G, *K), but got (3, 3)"),
     # ---- networks

@@ -1,4 +1,4 @@
-"""Time the convolution algorithms beside each other, for layers of several kinds: the tables of the docs.
+"""Compare the times of the convolution algorithms for several kinds of layers: the tables of the docs.
 
     OMP_NUM_THREADS=1 python -m apps.benchmark.conv_algorithms --cpu-time
 

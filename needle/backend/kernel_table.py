@@ -1,4 +1,4 @@
-"""Kernels that a device brings along: on its arrays they replace needle's own kernels of the same name."""
+"""Kernels of a device: on its arrays they replace needle's kernels of the same name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["overridable"]
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
-# Has the parameters of the function that it wraps: that costs 0.15 µs a call, *args and **options 0.4.
+# Repeats the parameters of the wrapped function: this costs 0.15 µs per call, *args and **options 0.4.
 _WRAPPER = """
 def kernel({parameters}):
     _kernels = _device_of({first}).kernels
@@ -23,11 +23,11 @@ def kernel({parameters}):
 
 
 def overridable(function: Kernel) -> Kernel:
-    """Decorate a kernel that devices may replace: `device.kernels[name]`, where it exists, is called instead.
+    """Decorate a kernel that devices may replace: `device.kernels[name]`, if it exists, is called instead.
 
     `name` is the function's name; the first argument, a raw array, selects the device. The replacement takes the same
-    arguments and returns the same result. `__wrapped__` is the function itself. Takes functions without `*args`
-    and `**options`.
+    arguments and returns the same result. `__wrapped__` is the function itself, which must not take `*args`
+    or `**options`.
 
     >>> import numpy as np
     >>> from needle.backend import cpu

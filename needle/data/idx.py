@@ -34,8 +34,8 @@ def read_idx(path: Path) -> HostArray:
     The dtype is uint8, int8, int16, int32, float32 or float64. Compression is recognised by the first bytes, not by the
     file name.
 
-    Raises FileNotFoundError if the file does not exist, and ValueError if it is not an IDX file, is truncated, or has a
-    length other than its header announces.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it is not an IDX file, is truncated, or is
+    longer than its header says.
     """
     with open(path, "rb") as file:
         content = file.read()

@@ -33,7 +33,7 @@ def batch_first(x: Array) -> Array:
 def pad_to_batch_last(x: Array, window: Window, value: float = 0) -> Array:
     """Pad with `value`: (N, C, *S) -> (C, *S + padding, N), contiguous.
 
-    A view of x where it is batch-last and the window pads nothing.
+    A view of x if it is batch-last and the window pads nothing.
     """
     layout = window.padded_layout(x.shape[2:])
     source = batch_last(x)  # (C, *S, N)

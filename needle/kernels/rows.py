@@ -41,7 +41,7 @@ class Rows:
         return _rows(x.shape, x.strides, x.itemsize, axes)
 
     def view(self, x: Array) -> Array:
-        """The rows (R, M) of an array; a view if its memory order is that of the array these rows were made for."""
+        """The rows (R, M) of an array; a view if its memory order is the one these rows were made for."""
         return x.transpose(self.order).reshape(self.count, self.length)
 
     def unview(self, rows: Array) -> Array:

@@ -87,7 +87,7 @@ class Window:
 
     @cached
     def padded_layout(self, size: Size) -> PaddedLayout:
-        """The sizes of the padded input, and what is where in it."""
+        """The sizes of the padded input, and the index of its interior and of its borders."""
         borders: list[Index] = []
         for axis, (n, (before, after)) in enumerate(zip(size, self.padding, strict=True), 1):
             lead = (slice(None),) * axis
@@ -101,7 +101,7 @@ class Window:
     def without_dead_taps(self, size: Size, kernel: Size) -> tuple[Index, Window]:
         """Drop taps that only ever read padding: the slices of the kernel that remain, and the window for them.
 
-        It matters on the small maps at the end of a network: of 3x3 taps on a single element, one is live.
+        This matters on the small maps at the end of a network: of 3x3 taps on a single element, one is live.
         """
         live, pairs = [], []
         output = self.output(size, kernel)

@@ -1,4 +1,4 @@
-"""Modules that combine other modules, and their neutral element."""
+"""Modules that combine other modules, and the identity."""
 
 from __future__ import annotations
 

@@ -318,7 +318,7 @@ class Unfold(_Columns):
 
     K and P are products over the spatial axes. `kernel_size` has one entry for each of them; one integer stands for
     two axes. Rows run over channels and taps, columns over output positions, both row-major. The result has the dtype
-    of x. Raises ValueError if the kernel does not fit, TypeError if x has no floating dtype.
+    of x. Raises ValueError if the kernel does not fit, TypeError if x is not floating-point.
     """
 
     def forward(self, x: TensorLike) -> Tensor:
@@ -329,7 +329,7 @@ class Fold(_Columns):
     """Add each column back in its place (col2im), the transpose of `Unfold`: x (N, C·K, P) -> (N, C, *S).
 
     `output_size` is *S, one entry for each spatial axis; one integer stands for two axes. The result has the dtype of
-    x. Raises ValueError if x does not have the rows and columns of that window, TypeError if x has no floating dtype.
+    x. Raises ValueError if x does not have the rows and columns of that window, TypeError if x is not floating-point.
     """
 
     def __init__(

@@ -79,7 +79,7 @@ class _ChannelNorm(Module):
 def _affine(
     shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias of a norm, ones and zeros; None where there is none."""
+    """Weight and bias of a norm, ones and zeros; None for one that is left out."""
     if not affine:
         return None, None
     weight = Parameter(init.ones(*shape, device=device, dtype=dtype))
@@ -222,7 +222,7 @@ class InstanceNorm1d(_InstanceNorm):
     `weight` and `bias` (C,) exist with `affine=True`, `bias=False` leaves out the bias. With `track_running_stats=True`
     the buffers of `BatchNorm3d` exist, and evaluation normalises by them; `running_var` is unbiased. Raises ValueError
     if x has other axes, other channels than the parameters or buffers, or a single value per channel; without
-    parameters and buffers other channels are a warning, as in torch.
+    parameters and buffers, other channels only cause a warning, as in torch.
 
     Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016), equation 3.
     """

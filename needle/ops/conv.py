@@ -220,7 +220,7 @@ def convolve_transpose(
     if min(size) < 1:
         raise ValueError(f"{op}: sizes of the output must be at least 1, but x {x.shape} and this window give {size}")
     check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
-    # Output padding takes away from the padding after; what reaches beyond the last window is zeros.
+    # Output padding shortens the padding after; elements beyond the last window are zeros.
     pairs = tuple(
         (min(before, n + before + after), max(0, after - more))
         for n, (before, after), more in zip(least, window.padding, extra, strict=True)

@@ -1,4 +1,4 @@
-"""Elementwise functions. At a kink they have torch's derivative."""
+"""Elementwise functions, with torch's derivatives at their kinks."""
 
 from __future__ import annotations
 

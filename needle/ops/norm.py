@@ -1,4 +1,4 @@
-"""Normalisation: elements brought to mean 0 and variance 1 over some axes, then scaled and shifted.
+"""Normalisation to mean 0 and variance 1 over some axes, then scaling and shifting.
 
 Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also has the gradient.
 """
@@ -103,7 +103,7 @@ class Standardize(TensorTupleOp):
     def compute_gradient(
         self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, *affine: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        """All gradients by stretches of rows, in place: a third of the time of `gradient`."""
+        """All gradients in place, a chunk of rows at a time: a third of the time of `gradient`."""
         (grad, *_), (_, average, variance) = out_grad, output
         values = self.broadcast_affine(affine)
         scale = (variance + self.eps) ** -0.5
@@ -165,7 +165,7 @@ def standardize(
     eps: float = 1e-5,
     form: Size | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x brought to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance over them.
+    """x normalised to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
 
     Weight and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
     statistics are constants. Raises ValueError if `eps` is negative or `axes` hold no element.

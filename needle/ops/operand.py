@@ -78,7 +78,7 @@ def scalar_like(value: float, x: Tensor) -> Tensor:
 
 
 def constant(x: Tensor) -> Tensor:
-    """x for a gradient that does not flow back into x; x itself if no graph is recorded."""
+    """x as a constant, so that no gradient flows back into it; x itself if no graph is recorded."""
     return x.detach() if mode.recording else x
 
 
@@ -179,5 +179,5 @@ def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int
 
 
 def compute_dtype(dtype: Any) -> Any:
-    """The dtype to compute in: float32 for float16, whose sums lose digits and whose squares overflow from 256 on."""
+    """The dtype to compute in: float32 for float16, whose sums lose digits and which overflows at 256²."""
     return "float32" if dtype == "float16" else dtype

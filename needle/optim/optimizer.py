@@ -51,8 +51,7 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ValueError if a gradient does not have the shape of its parameter, and TypeError if it is on another
-        device.
+        Raises ValueError if a gradient does not have its parameter's shape, TypeError if it is on another device.
         """
         operands = self._operands()
         turns = [{i: operands[i]} for i in operands] if self._is_aliased else [operands]

@@ -268,7 +268,7 @@ BROKEN_BINARY = {
     "empty": (b"", "a file must hold at least one image, but {path} holds none"),
     "cut": (
         binary(PIXELS, LABELS)[:-1],
-        "a binary file must be of records of 3073 bytes, but {path} has 6145 bytes, 3072 over",
+        "a binary file must consist of records of 3073 bytes, but {path} has 6145 bytes, 3072 over",
     ),
     "label": (binary(PIXELS, [3, 255]), "labels must be integers in [0, 9], but label 1 of {path} is 255"),
 }

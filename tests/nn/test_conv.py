@@ -391,8 +391,8 @@ MISUSES = {
     "same padding with a stride": (
         *("Conv2d", (2, 2, 3), {"padding": "same", "stride": 2}, None),
         (
-            'Conv2d: padding="same" needs stride 1, but got stride=2; functional.same_padding gives the padding for '
-            "ceil(size / stride) outputs"
+            'Conv2d: padding="same" needs stride 1, but got stride=2; functional.same_padding computes the '
+            "padding for ceil(size / stride) outputs"
         ),
     ),
     "padding by name of a transpose": (

@@ -192,6 +192,6 @@ def test_backward_without_a_graph_uses_it(name, monkeypatch):
 
 def test_a_fused_gradient_of_the_wrong_count_is_an_error(monkeypatch):
     monkeypatch.setattr(ops.LogSoftmax, "compute_gradient", lambda self, *arrays, needed: (arrays[0], arrays[0]))
-    message = r"backward: gradients must be one for each of 1 inputs, but LogSoftmax\(axis=1\) returned 2"
+    message = r"backward: an op must return one gradient for each of its 1 inputs, but LogSoftmax\(axis=1\) returned 2"
     with pytest.raises(ValueError, match=message):
         ops.logsoftmax(ndl.ones(2, 3, requires_grad=True)).backward(create_graph=False)

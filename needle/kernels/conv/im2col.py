@@ -91,7 +91,7 @@ class RowChunk(NamedTuple):
 
 
 class Columns:
-    """How to build the columns of x (N, C, *S) from its padded (C, *S, N): matrices (G, B, R, L) of some output rows.
+    """How to build the columns of x (N, C, *S), padded to (C, *S, N): a matrix (G, B, R, L) for some output rows.
 
     Overlapping rows: consecutive kernel rows read the same input row, shifted by one output row. So only the K' inner
     taps (all axes but the first, K = K0·K') of each input row are gathered; the columns of an output row are then a
@@ -101,8 +101,8 @@ class Columns:
 
     Otherwise all taps are gathered, or none where the columns are the input itself: B = 1, R = C/G·K, L = rows·P'·N.
 
-    It depends on shapes alone, so `columns_for` caches it. `min_row` is the shortest output row (elements) for which
-    rows may overlap.
+    Instances depend on shapes alone, so `columns_for` caches them. `min_row` is the shortest output row (elements) for
+    which rows may overlap.
     """
 
     def __init__(

@@ -14,7 +14,7 @@ __all__ = ["linear"]
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """x @ weightᵀ + bias: x (…, in), weight (out, in), bias (out,) -> (…, out).
 
-    The layout of `weight` is torch's, the transpose of that of `nn.Linear`. A weight (in,) maps to (…,). `bias` may be
+    `weight` has torch's layout, the transpose of `nn.Linear`'s. A weight (in,) maps to (…,). `bias` may be
     of any shape that broadcasts to the result. All operands share one floating dtype.
 
     Raises `ValueError` if shapes do not fit together, `TypeError` if dtypes or devices do not.

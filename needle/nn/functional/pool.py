@@ -1,4 +1,4 @@
-"""Pooling over one, two or three axes, under torch's names. Every function also takes x without its axis N."""
+"""Pooling over one, two or three axes, under torch's names. x may lack the batch axis."""
 
 from __future__ import annotations
 
