@@ -1,4 +1,4 @@
-"""What every test gets: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
+"""Setup of all tests: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ register_device(STANDIN)
 CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
 DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), STANDIN, *CUDA]}
 
-# The floors that run on the stand-in by default: those that compute on raw arrays. The floors above run their training
-# steps there, in tests/standin/test_steps.py, and convolution at each level.
+# The floors that compute on raw arrays run on the stand-in by default. The floors above run their training steps there,
+# in tests/standin/test_steps.py, and convolution at each level.
 ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin", "test_conv_conformance.py", "test_tensor.py"]
 
 
@@ -66,7 +66,7 @@ def depth():
 
 @pytest.fixture
 def on_device(device):
-    """Make each device in turn the default one, for tests that name none."""
+    """Run the test with each device as the default one."""
     before = needle.default_device()
     needle.set_default_device(device)
     yield
@@ -77,7 +77,7 @@ def on_device(device):
 def random_stream():
     """Start every test at the same state of NumPy's global stream, and restore the former state after it.
 
-    Initialisers and dropout draw from that stream. No test sees the draws of another, in whatever order they run.
+    Initialisers and dropout draw from that stream. Tests do not depend on each other's draws, whatever their order.
     """
     before = np.random.get_state()
     needle.seed(0)

@@ -1,6 +1,6 @@
-"""The error table: each message that needle can raise, with the values that bring it about.
+"""The error table: each message that needle can raise, with values that cause it.
 
-The data package has tests of its own. A `raise` that no row reaches fails `test_every_raise_has_a_row`.
+The data package has its own tests. A `raise` that no row reaches fails `test_every_raise_has_a_row`.
 """
 
 import ast
@@ -85,11 +85,11 @@ class _Slope(TensorOp):
 
 
 class _Elsewhere(np.ndarray):
-    """The arrays of a device of which there is nothing but the name."""
+    """The arrays of a device that has nothing but a name."""
 
     @classmethod
     def of_type(cls, kind):
-        """One that DLPack says to lie on a device of that type."""
+        """An array that reports this device type to DLPack."""
         return types.SimpleNamespace(__dlpack__=None, __dlpack_device__=lambda: (kind, 0))
 
 
@@ -114,7 +114,7 @@ class _Failing(TensorOp):
 
 
 def compute_deferred(op):
-    """What `op` gives for X, asked for in LAZY_MODE."""
+    """The result of `op` for X, computed in LAZY_MODE."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autograd, "LAZY_MODE", True)
         return op(X).numpy()
@@ -130,7 +130,7 @@ def max_of(*arrays):
 
 
 def with_backend(name):
-    """The course's module as it is imported with that value of NEEDLE_BACKEND."""
+    """Import the course's module with that value of NEEDLE_BACKEND."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEEDLE_BACKEND", name)
         return runpy.run_path(ndl.backend_selection.__file__)
@@ -142,7 +142,7 @@ def on_two_devices(function):
 
 
 def with_cupy(cupy, function):
-    """What `function` raises on a machine with a GPU, whose `import cupy` gives that module (None: it is missing)."""
+    """Call `function` on a machine with a GPU where `import cupy` returns that module (None: it is missing)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
         patch.setattr(cuda_probe, "_cupy_problem", cuda_probe._cupy_problem.__wrapped__)
@@ -151,7 +151,7 @@ def with_cupy(cupy, function):
 
 
 def mixed_step(use):
-    """`use` of an optimizer of two tensors, the first of which has a gradient on another device."""
+    """Call `use` on an optimizer of two tensors, where the first has a gradient on another device."""
     for there in elsewhere(2):
         first, second = leaf(2), leaf(2)
         first.grad, second.grad = there, ndl.ones(2)
@@ -608,7 +608,7 @@ def test_form_of_message(row):
 def raise_statements():
     """(file, first line) -> the text of every raise statement of needle, without the data package.
 
-    One that hands on an error of the caller's work, `raise error`, has no message of its own.
+    `raise error` re-raises an error of the caller's work and has no message of its own.
     """
     statements = {}
     for path in sorted(SOURCES.rglob("*.py")):
@@ -621,7 +621,7 @@ def raise_statements():
 
 
 def lines_of(error):
-    """(file, line) of the places in needle at which an error, or one that it replaces, was raised."""
+    """(file, line) in needle where an error, or one that it replaces, was raised."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -633,7 +633,7 @@ def lines_of(error):
 
 
 def rows_elsewhere():
-    """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
+    """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
         test_norm, test_recurrent, test_similarity,
@@ -643,7 +643,8 @@ def rows_elsewhere():
     for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)
-    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_pad.REFUSED)
+    for shape, arguments, *_ in test_pad.REFUSED:
+        yield partial(functional.pad, Tensor(np.zeros(shape)), *arguments)
     yield from (partial(test_conv_errors.call, misuse, functional) for misuse in test_conv_errors.MISUSES)
     yield from (partial(test_conv.build, nn, misuse) for misuse in test_conv.MISUSES)
 
@@ -657,7 +658,7 @@ def test_every_raise_has_a_row():
 
 
 def test_a_raise_without_a_row_is_seen(tmp_path, monkeypatch):
-    """The test above has teeth: one more statement anywhere fails it."""
+    """The test above can fail: one more statement anywhere breaks it."""
     (tmp_path / "new.py").write_text('def f():\n    raise ValueError("new: nothing is right, but got 1")\n')
     monkeypatch.setattr(sys.modules[__name__], "SOURCES", tmp_path)
     assert raise_statements() == {("new.py", 2): 'raise ValueError("new: nothing is right, but got 1")'}
@@ -666,7 +667,7 @@ def test_a_raise_without_a_row_is_seen(tmp_path, monkeypatch):
 
 
 def test_errors_come_before_any_work(monkeypatch):
-    """What is refused was not computed first."""
+    """Nothing is computed before a call is refused."""
     for op_class in [entry for entry in vars(ops).values() if isinstance(entry, type) and issubclass(entry, Op)]:
         monkeypatch.setattr(op_class, "compute", autograd.Op.compute)
     for function in (

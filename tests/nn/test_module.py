@@ -1,4 +1,4 @@
-"""Modules: what they hold and in which order, their modes, state, printing, and copies."""
+"""Modules: their contents and order, modes, state, printing, and copies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Scale(nn.Module):
 
 
 class Nested(nn.Module):
-    """Parameters, buffers and modules in every kind of container, at several depths, beside unrelated attributes."""
+    """Parameters, buffers and modules in every kind of container, at several depths, among unrelated attributes."""
 
     def __init__(self):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What ops leave in the graph: nodes in order, gradients only where required, and ops that equal their parameters."""
+"""The graph that ops record: nodes in order, gradients only where required, ops compared by their parameters."""
 
 import ast
 import inspect
@@ -90,7 +90,7 @@ APPLY = {
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The names of the ops that run from now on."""
+    """The names of the ops that run from here on."""
     names = []
 
     def recorder(op_class, compute):
@@ -329,10 +329,10 @@ def test_declarations_name_the_methods_that_are_attached(class_name, table):
     assert declared.keys() == attached.keys()
     for name, (parameters, defaults) in declared.items():
         if name.startswith("__"):  # operators pass their operands by position
-            parameters, found = len(parameters), len(attached[name][0])
+            parameters, actual = len(parameters), len(attached[name][0])
         else:
-            found = attached[name][0]
-        assert (name, parameters, defaults) == (name, found, attached[name][1])
+            actual = attached[name][0]
+        assert (name, parameters, defaults) == (name, actual, attached[name][1])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from tests.standin.device import STANDIN
 FREE = Counts()
 # Layer -> how many Dropout layers run in it.
 UPLOADS = {"Dropout": 1, "AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
-ON_HOST = {"list", "array", "ndarray"}  # words in the setting of rows whose operands lie on the host
+ON_HOST = {"list", "array", "ndarray"}  # words in the setting of rows with operands on the host
 
 
 MORE_LAYERS = {
@@ -177,14 +177,14 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
 
 
 def calls(function, *arguments):
-    """How often a function calls into the device."""
+    """The number of calls that a function makes into the device."""
     with counting() as counts:
         function(*arguments)
     return counts.calls
 
 
 def products(rank, size, kernel):
-    """The calls of a convolution's three passes, of unfold and of fold, on `rank` axes of that size and kernel size."""
+    """The calls of each convolution pass, of unfold and of fold, on `rank` axes of that size and kernel size."""
     window = Window.make("test", rank, 1, 1, 1)
     x = STANDIN.xp.ones((2, 3, *(size,) * rank))
     w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
@@ -200,17 +200,17 @@ def products(rank, size, kernel):
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_convolution_does_not_loop_over_positions(rank):
-    """Gathering passes take the same calls for any size of input and kernel, folding ones for any size of input."""
-    found = products(rank, 5, 2)
-    assert products(rank, 12, 2) == found
+    """Gathering passes make the same calls for any size of input and kernel, folding passes for any size of input."""
+    smaller = products(rank, 5, 2)
+    assert products(rank, 12, 2) == smaller
     larger = products(rank, 12, 3)
     for name in ("conv", "weight", "unfold"):
-        assert larger[name] == found[name] < 30
+        assert larger[name] == smaller[name] < 30
     for name in ("transpose", "fold"):  # add and store for each tap of the kernel
-        assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
+        assert larger[name] - smaller[name] <= 2 * (3**rank - 2**rank)
 
 
-def test_a_loop_over_positions_would_show(monkeypatch):
+def test_a_loop_over_positions_would_be_noticed(monkeypatch):
     monkeypatch.setattr(tuning, "BLOCK_BYTES", 1)
     assert products(2, 12, 2)["conv"] > products(2, 5, 2)["conv"]
 

@@ -1,4 +1,4 @@
-"""Comparison of needle's functions and modules with torch's of the same names."""
+"""Compare needle's functions and modules with torch's of the same names."""
 
 from __future__ import annotations
 

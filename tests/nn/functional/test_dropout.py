@@ -90,7 +90,7 @@ def test_three_axes_are_a_batch_of_lines_for_dropout2d_as_in_torch(device):
 
 
 @pytest.mark.parametrize("name", ["dropout", "dropout1d", "dropout2d", "dropout3d"])
-def test_signatures_are_those_of_torch(name):
+def test_signatures_match_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name))
     check_signature(getattr(nn, name.capitalize()), getattr(torch.nn, name.capitalize()))
 

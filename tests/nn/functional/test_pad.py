@@ -189,7 +189,7 @@ def test_integers_are_not_filled_with_nan(device):
         F.pad(x, (1, 1), value=float("nan"))
 
 
-def test_a_circle_is_not_read_beyond_what_is_left_of_it(device):
+def test_a_circle_is_not_read_beyond_its_cropped_end(device):
     """torch reads uninitialized memory here."""
     with pytest.raises(ValueError, match=r"add no more than there is to copy, but got pad \(3, -2\) for an axis of 3"):
         F.pad(ndl.Tensor(np.zeros((2, 2, 3)), device=device), (3, -2), "circular")

@@ -129,7 +129,7 @@ def test_precision_is_kept(device, mode, align_corners, size):
 
 
 @pytest.mark.parametrize("size", [(3, 7), (8, 10)])
-def test_the_nearest_element_keeps_what_is_not_finite_to_itself(device, size):
+def test_the_nearest_element_does_not_spread_infinities(device, size):
     x = numbered((2, 3, 4, 5))
     x[0, 0, 1, 2], x[1, 2, 3, 4] = -np.inf, np.nan
     y = F.interpolate(ndl.Tensor(x, device=device), size)
