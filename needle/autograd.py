@@ -36,7 +36,7 @@ LAZY_MODE = False  # True: ops compute their results when these are first used (
 
 
 def __getattr__(name: str) -> Any:
-    """TENSOR_COUNTER: the number of values that exist, including those that await Python's cycle collector."""
+    """TENSOR_COUNTER: the number of values that exist, including garbage that awaits Python's cycle collector."""
     if name == "TENSOR_COUNTER":  # counted on demand: tensors pay nothing for it
         return sum(issubclass(type(entry), Value) for entry in gc.get_objects())
     raise AttributeError(f"autograd: the name must be one of this module, but got {name!r}")

@@ -50,7 +50,7 @@ def gradcheck(
 
 
 class _ScalarFunction(Protocol):
-    """A function of tensors whose result has one element; `op` is the op to blame for a wrong derivative."""
+    """A function from tensors to one element; `op` is the op to blame for a wrong derivative."""
 
     op: Op | None
 

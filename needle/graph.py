@@ -81,7 +81,7 @@ class Op:
         raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
 
     def infer(self, *specs: Any) -> Any:
-        """Return the Spec of the result from those of the inputs, or None if only computing can tell."""
+        """Return the Spec of the result from the inputs' Specs, or None if it is unknown before computing."""
         return None
 
     def gradient(self, out_grad: Any, node: Any) -> Any:

@@ -126,7 +126,7 @@ def _is_computed(value: Any) -> bool:
 
 
 def _compute(value: Any) -> None:
-    """Compute a deferred value whose inputs are computed; it becomes an instance of its eager class."""
+    """Compute a deferred value from computed inputs; it becomes an instance of its eager class."""
     try:
         array = run(value.thunk.op, value.thunk.inputs)
     except AttributeError as error:  # Python would take it for a missing attribute of the value
@@ -142,7 +142,7 @@ def _has_spec(value: Any) -> bool:
 
 
 def _infer(value: Any) -> None:
-    """Infer the spec of a value from those of its inputs; compute the value if its op cannot tell."""
+    """Infer the spec of a value from its inputs' specs; compute the value if its op cannot infer it."""
     value.thunk.spec = value.thunk.op.infer(*map(spec_of, value.thunk.inputs))
     if value.thunk.spec is None:
         _resolve(value, _is_computed, _compute)

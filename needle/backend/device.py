@@ -79,7 +79,7 @@ class Device:
         return self.xp is not None and isinstance(array, self.xp.ndarray)
 
     def owns(self, array: Array) -> bool:
-        """Whether a raw array lies on this device."""
+        """Whether a raw array is on this device."""
         return self.recognizes(array) and (self.peers is None or bool(array.device.id == self.index))
 
     def peer(self, index: int) -> Device:
@@ -224,7 +224,7 @@ def register_device(device: Device) -> None:
 
 
 def device_of(array: Array) -> Device:
-    """The device on which a raw array lies.
+    """The device of a raw array.
 
     Raises TypeError for anything that is not an array of a registered device.
     """
@@ -264,7 +264,7 @@ def _recognizing(array: Array) -> Device:
 
 
 def _search(data: Any) -> Device | None:
-    """Find the device that recognizes an array whose class is not cached yet; try the last registered first."""
+    """Find the device that recognizes an array of a class not cached yet; try the last registered first."""
     for device in reversed(tuple(devices.values())):
         if device.recognizes(data):
             _device_of_type[type(data)] = device

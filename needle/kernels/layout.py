@@ -1,7 +1,7 @@
 """Memory order: arrays are indexed as (N, C, *S) and lie in memory as (C, *S, N), batch-last.
 
 Every inner loop then runs over long contiguous stretches, and a matrix product over all positions of the whole batch is
-one plain GEMM whose result is already in place. `batch_last` and `batch_first` are views: only strides change.
+one plain GEMM with its result already in place. `batch_last` and `batch_first` are views: only strides change.
 """
 
 from __future__ import annotations

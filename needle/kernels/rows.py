@@ -34,7 +34,7 @@ class Rows:
     def of(x: Array, axes: tuple[int, ...]) -> Rows | None:
         """The rows of x over `axes` (not negative); None if x is not laid out like that.
 
-        None too for integers and float16, whose sums BLAS cannot compute.
+        Also None for integers and float16, which BLAS cannot sum.
         """
         if x.dtype.kind != "f" or x.dtype.itemsize < 4:
             return None

@@ -21,7 +21,7 @@ cached = lru_cache(maxsize=4096)
 
 
 class PaddedLayout(NamedTuple):
-    """The sizes of a padded input, and in its array (C, *S, N) the index of the input and those of the padding."""
+    """The sizes of a padded input, and the indices of the input and of the padding in its array (C, *S, N)."""
 
     size: Size
     interior: Index

@@ -47,7 +47,7 @@ class Sequential(Module):
 
 
 class Residual(Module):
-    """x + fn(x), for a module `fn` whose result has the shape of x, or broadcasts with it.
+    """x + fn(x), for a module `fn` with a result of the shape of x, or one that broadcasts with it.
 
     He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2016), equation 1. Raises TypeError if `fn`
     is not a Module.

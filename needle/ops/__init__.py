@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from needle.ops import (
     index,
     logic,
-    methods,  # gives tensors their operators and methods
+    methods,  # attaches operators and methods to tensors
     norm,
     ops_logarithmic,  # the course's modules; the next one re-exports arithmetic to shape
     ops_mathematic,

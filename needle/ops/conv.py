@@ -190,8 +190,8 @@ def convolve_transpose(
 ) -> Tensor:  # fmt: skip
     """The transpose of `convolve` in its input: x (N, C, *P) or (C, *P), w (C, O/G, *K), bias (O,) -> (N, O, *S).
 
-    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size from which a convolution
-    with this window produces P, plus `output_padding` at the end. Errors as in `convolve`.
+    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size that a convolution
+    with this window maps to P, plus `output_padding` at the end. Errors as in `convolve`.
     """
     x, w = tensor(op, x), tensor(op, w)
     batched = _has_batch(op, rank, x)

@@ -64,7 +64,7 @@ class Standardize(TensorTupleOp):
         return y, average, variance
 
     def broadcast_affine(self, affine: Sequence[Any]) -> tuple[Any, ...]:
-        """Weight and bias, raw or as tensors, in the shape in which they broadcast to x."""
+        """Weight and bias, raw or as tensors, in a shape that broadcasts to x."""
         if self.form is None:
             return tuple(affine)
         return tuple(value.reshape(self.form) for value in affine)

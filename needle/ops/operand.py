@@ -1,4 +1,4 @@
-"""Operands: what users pass to functions, turned into tensors whose shapes fit.
+"""Operands: convert the arguments that users pass to tensors, and check that their shapes fit.
 
 Functions check, ops trust. Each function coerces its arguments here once; the ops that it calls check nothing.
 """

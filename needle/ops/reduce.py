@@ -140,7 +140,7 @@ class LogSumExp(Reduction):
 
 
 class _AlongAxis(TensorOp):
-    """Base of ops on the lines along one axis whose gradient reads the result."""
+    """Base of ops along one axis; their gradients read the result."""
 
     saved_inputs, saves_output = (), True
 

@@ -213,7 +213,7 @@ def _existing_axes(axes: int | Sequence[int], ndim: int) -> Size:
 
 
 def sum_like(x: Tensor, y: Tensor) -> Tensor:
-    """x summed down to the shape of y: the last step of a gradient whose operand may have been broadcast."""
+    """x summed down to the shape of y: the last step of a gradient if the operand may have been broadcast."""
     return x if x.spec.shape == y.spec.shape else SumTo(y.shape)(x)
 
 

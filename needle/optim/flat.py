@@ -37,7 +37,7 @@ class State:
         return vars(self) | {"pools": []}
 
     def pools_of(self, operands: Operands) -> list[Pool]:
-        """The pools whose parameters all have a gradient and are still on the pool's device."""
+        """The pools in which all parameters have a gradient and are still on the pool's device."""
         if self.pools is None:
             self.pools = self._make_pools(operands)
         return [
@@ -65,7 +65,7 @@ class State:
         return pools
 
     def _arrays_of(self, i: int, array: Array) -> tuple[Array, ...]:
-        """The state of parameter `i`, whose data is `array`, on its device."""
+        """The state of parameter `i` on the device of its data, `array`."""
         arrays = self.arrays.get(i)
         if arrays is None:
             arrays = self.arrays[i] = tuple(xp(array).zeros_like(array) for _ in range(self.count))

@@ -24,7 +24,7 @@ class Optimizer:
     `params` are tensors of floating dtype, of any shapes, on any devices. A subclass defines `_update`, the rule, and
     `state_count`, or a `step` of its own. `lr` may be assigned between steps.
 
-    A parameter whose `.grad` is None is skipped. A parameter that is listed twice is updated twice.
+    A parameter with `.grad` None is skipped. A parameter that is listed twice is updated twice.
 
     Raises TypeError if `params` is not an iterable of tensors of floating dtype, and ValueError if it is empty or if
     `lr` or `weight_decay` is negative.

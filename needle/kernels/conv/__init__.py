@@ -2,8 +2,8 @@
 
 A convolution has a forward pass and two gradients. ⟨y, conv(x, w)⟩ is linear in x, in w and in y, and each pass is its
 derivative in one of them, so the derivative of every pass is made of the other two. Arrays are indexed as x (N, C, *S),
-w (O, C/G, *K), y (N, O, *P), and lie batch-last in memory, (C, *S, N): see `needle.kernels.layout`. Names of passes are
-those of cuDNN and oneDNN: forward, backward_data, backward_weight.
+w (O, C/G, *K), y (N, O, *P), and lie batch-last in memory, (C, *S, N): see `needle.kernels.layout`. Passes have
+cuDNN's and oneDNN's names: forward, backward_data, backward_weight.
 
 Read the files in this order; each uses only those before it:
 

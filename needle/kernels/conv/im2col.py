@@ -133,7 +133,7 @@ class Columns:
         gathered_taps = math.prod(kernel[1:] if self.overlap else kernel)
         self.row_bytes = channels * gathered_taps * self.row * self.lanes * itemsize
 
-        # Strides of the contiguous input, and those of its view by taps and by outputs.
+        # Strides of the contiguous input, and of its view by taps and by outputs.
         shape = (channels, *window.padded(tuple(size)), batch)
         steps = [math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))]
         channel, first, *inner, image = steps

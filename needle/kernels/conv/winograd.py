@@ -7,9 +7,9 @@ derivatives of the form use the same matrices,
 
     y = Aᵀ[(G w)·(B x)]        w = Gᵀ[(A y)·(B x)]
 
-and the derivative in x is the first formula with the kernel flipped. Rounding errors are two to three times those of
-the plain sum along one axis, up to six times along two and fifteen along three. An infinity or NaN in x makes all
-outputs of its tiles NaN, and the whole gradient of w.
+and the derivative in x is the first formula with the kernel flipped. Rounding errors are two to three times as large as
+in the plain sum along one axis, up to six times along two axes and fifteen along three. An infinity or NaN in x makes
+all outputs of its tiles NaN, and the whole gradient of w.
 
 Sources: Winograd, "Arithmetic Complexity of Computations" (1980), chapter 5; Lavin and Gray, "Fast Algorithms for
 Convolutional Neural Networks" (2016).

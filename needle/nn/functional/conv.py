@@ -129,7 +129,7 @@ def conv_transpose2d(
 
     Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
     several sizes H to one P; `output_padding`, below stride or dilation, selects among them. The other options are
-    those of `conv2d`, without "valid" and "same". x may lack N.
+    as in `conv2d`, without "valid" and "same". x may lack N.
 
     Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
 

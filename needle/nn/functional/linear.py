@@ -35,8 +35,8 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply one axis, not the first, by a constant matrix: x (N, …, S, …), matrix (S, P) -> (N, …, P, …).
 
-    The matmul runs in the dtype of the matrix, the result has that of x. In batch-last order the axes after S, and N,
-    are the columns of a single matmul.
+    The matmul runs in the dtype of the matrix; the result has the dtype of x. In batch-last order the axes after S, and
+    N, are the columns of a single matmul.
     """
     wide = x.astype(matrix.dtype)
     batch_last = ops.permute(wide, (*range(1, x.ndim), 0))  # (…, S, …, N)

@@ -124,7 +124,7 @@ def _scores(op: str, x: TensorLike, weight: TensorLike | None) -> tuple[Tensor, 
 
 
 def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
-    """The class indices as int64, 0 where ignored, and a mask of those that are not ignored (None: all count)."""
+    """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored)."""
     axis = class_axis(x)
     n, shape = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
     if target.shape != shape:
@@ -319,7 +319,7 @@ def _binary_operands(
 
 
 def _check_reduction(op: str, x: Tensor, reduction: str, shape: tuple[int, ...] | None = None) -> None:
-    """Refuse an unknown reduction, and the mean of losses of `shape` (by default that of x) if there are none."""
+    """Refuse an unknown reduction, and the mean of no losses: `shape`, by default the shape of x, has no elements."""
     check.one_of(op, "reduction", reduction, REDUCTIONS)
     if reduction == "mean" and 0 in (x.shape if shape is None else shape):
         raise ValueError(f"{op}: the batch must not be empty, but got x of shape {x.shape}")
