@@ -47,7 +47,7 @@ class VersionCounter:
     def compute_pending(self) -> None:
         """Compute the deferred values from the buffer as it is now."""
         for value in list(self.pending or ()):
-            with suppress(Exception):  # an op that fails raises again when its own value is asked for
+            with suppress(Exception):  # an op that fails raises again when its own value is read
                 value.array  # noqa: B018
         self.pending = None
 

@@ -2,7 +2,7 @@
 
 Each constant has its unit, what it decides, and the measurement behind it. The measurements were made on two cores
 of an AMD EPYC (family 25, OpenBLAS 0.3.31); on another machine the best values may differ, but not the results.
-Every file reads these as `tuning.NAME` when it needs them, so that a test patches one place.
+Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ __all__ = ["CudaDevice"]
 class CudaDevice(Device):
     """One GPU. Its peers are the other GPUs: they share CuPy's array class, and `array.device.id` tells them apart.
 
-    `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created when first asked for. The numbers
+    `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created on first use. The numbers
     are CUDA's, after `CUDA_VISIBLE_DEVICES`.
 
     Array creation and transfers make their device current while they run. Operations on arrays do not: CuPy runs a

@@ -41,7 +41,7 @@ def wheels() -> Iterator[tuple[str, str]]:
 def cuda_problem(index: int = 0, patience: float | None = PATIENCE) -> str | None:
     """Why GPU `index` cannot be used, and how to fix it; None if nothing is known to be wrong.
 
-    A thread asks the driver, once per process; this waits for it `patience` seconds at most (None: until it answers).
+    A thread asks the driver, once per process; this call waits at most `patience` seconds (None: until it answers).
     The question initialises CUDA in this process, so processes forked later cannot use the GPU.
     """
     return _cupy_problem() or _probe().problem(index, patience)

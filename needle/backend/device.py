@@ -59,7 +59,7 @@ class Device:
     def __reduce__(self) -> Any:  # copying and unpickling return the registered device of that name
         return device_named, (self.name,)
 
-    # ---- what it is --------------------------------------------------------------------------------------------------
+    # ---- identity ----------------------------------------------------------------------------------------------------
 
     def enabled(self) -> bool:
         """Whether arrays can be made here. Never raises."""

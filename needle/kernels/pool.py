@@ -79,7 +79,7 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
 
 
 def _max_masks(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
-    """For each tap: its position, the index of the elements it reads, and a mask of the windows where it reads the maximum.
+    """For each tap: its position, the index of the elements it reads, and a mask of the windows whose maximum it reads.
 
     Each window belongs to one mask: the first of equal elements, the last of several NaNs, as in torch; never padding.
     If x may hold NaN, the taps follow a second time in reverse, to mark the NaN; the last entry is False then.

@@ -12,7 +12,7 @@ __all__ = ["Identity", "Residual", "Sequential"]
 
 
 class Sequential(Module):
-    """Apply modules one after another: each takes the result of the one before it.
+    """Apply modules one after another: each takes the result of the previous one.
 
     `modules` holds them as a tuple; `len(model)`, `model[i]` and iteration read it. Their parameters are named by
     position: `0.weight`. Without modules the result is x itself. Raises TypeError if an argument is not a Module.

@@ -295,7 +295,7 @@ class ConvTranspose3d(_ConvTranspose):
 
 
 def _rank_of(sizes: Sizes) -> int:
-    """The number of spatial axes that sizes are for; one integer stands for two."""
+    """The number of spatial axes that `sizes` describes; one integer stands for two."""
     return max(1, len(sizes)) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else 2
 
 

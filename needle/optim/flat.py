@@ -1,7 +1,7 @@
 """The memory side of a step: state arrays, small parameters gathered into flat arrays, big ones cut into chunks.
 
 The rule of an optimizer is elementwise, so it may run on any grouping of elements. A NumPy call costs about a
-microsecond however small its array, so the rule runs once for all small parameters; big parameters are updated in
+microsecond even for a tiny array, so the rule runs once for all small parameters; big parameters are updated in
 chunks that stay in cache and that threads share.
 """
 

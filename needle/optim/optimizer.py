@@ -22,7 +22,7 @@ class Optimizer:
     """The base of all optimizers: `params`, `step()`, `reset_grad()`, `clip_grad_norm()`.
 
     `params` are tensors of floating dtype, of any shapes, on any devices. A subclass defines `_update`, the rule, and
-    `state_count`, or a `step` of its own. `lr` may be assigned between steps.
+    `state_count`, or overrides `step`. `lr` may be assigned between steps.
 
     A parameter with `.grad` None is skipped. A parameter that is listed twice is updated twice.
 
