@@ -15,7 +15,7 @@ import needle
 
 project = "needle"
 author = "The needle authors"
-copyright = "The needle authors, MIT licence"
+copyright = "The needle authors, MIT license"
 version = release = needle.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]

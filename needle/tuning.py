@@ -36,7 +36,7 @@ COPY_BLOCK_GAP = 16
 # it saves. From 8 MiB, two threads take half to two thirds of the time of one.
 PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 
-# Array size (bytes) at which threads share a normalisation by rows. Found by trial; no figure was kept.
+# Array size (bytes) at which threads share a normalization by rows. Found by trial; no figure was kept.
 PARALLEL_ROWS_BYTES = 1 << 20
 
 # Minimum row length (elements) for shortening NumPy's ufunc buffer, and the length of that short buffer. NumPy copies
@@ -127,7 +127,7 @@ PARALLEL_POOL_BYTES = 1 << 21
 
 # ---- ops -------------------------------------------------------------------------------------------------------------
 
-# Array size (elements) below which relu uses `maximum`, which starts faster; NumPy's `clip` is vectorised and faster on
+# Array size (elements) below which relu uses `maximum`, which starts faster; NumPy's `clip` is vectorized and faster on
 # many elements (819,200: 75 µs instead of 273).
 RELU_MAXIMUM_SIZE = 2048
 

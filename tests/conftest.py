@@ -77,7 +77,7 @@ def on_device(device):
 def random_stream():
     """Start every test at the same state of NumPy's global stream, and restore the former state after it.
 
-    Initialisers and dropout draw from that stream. Tests do not depend on each other's draws, whatever their order.
+    Initializers and dropout draw from that stream. Tests do not depend on each other's draws, whatever their order.
     """
     before = np.random.get_state()
     needle.seed(0)

@@ -506,7 +506,7 @@ ROWS = [
     (lambda: functional.max_pool2d(IMAGE, 6), ValueError,
      ("max_pool2d: the kernel must fit into the padded input, but its extent is (6, 6) and the padded size of x "
       "(1, 3, 5, 5) is (5, 5)")),
-    # ---- initialisers
+    # ---- initializers
     (lambda: init.conv_fans((3, 3)), ValueError, "conv_fans: shape must be (O, C/G, *K), but got (3, 3)"),
     # ---- networks
     (lambda: nn.Module()(X), NotImplementedError, "Module: forward is not defined"),

@@ -13,7 +13,7 @@ __all__ = ["EITHER", "OLDEST", "cuda_problem", "driver_version", "wheels"]
 
 CUDA_MAJORS = (13, 12)  # versions of CUDA with wheels of CuPy, newest first
 OLDEST = 14  # major version of CuPy that needle supports
-PATIENCE = 0.8  # seconds to wait for a driver; a slower one is still initialising, not broken
+PATIENCE = 0.8  # seconds to wait for a driver; a slower one is still initializing, not broken
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _MEANWHILE = "meanwhile use device=ndl.cpu()"
@@ -42,7 +42,7 @@ def cuda_problem(index: int = 0, patience: float | None = PATIENCE) -> str | Non
     """Why GPU `index` cannot be used, and how to fix it; None if nothing is known to be wrong.
 
     A thread asks the driver, once per process; this call waits at most `patience` seconds (None: until it answers).
-    The question initialises CUDA in this process, so processes forked later cannot use the GPU.
+    The question initializes CUDA in this process, so processes forked later cannot use the GPU.
     """
     return _cupy_problem() or _probe().problem(index, patience)
 
@@ -92,7 +92,7 @@ def _probe() -> _Probe:
 
 
 def driver_version() -> str:
-    """The driver's own description of itself; this does not initialise it."""
+    """The driver's own description of itself; this does not initialize it."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:

@@ -76,7 +76,7 @@ def device_for(data: Any) -> Device:
 def seed(number: int) -> None:
     """Seed the random stream of every device, including NumPy's legacy global stream.
 
-    Initialisers, `nn.Dropout` and shuffling draw from NumPy's stream on every device; `functional.dropout` draws
+    Initializers, `nn.Dropout` and shuffling draw from NumPy's stream on every device; `functional.dropout` draws
     from the stream of its input's device. Raises TypeError or ValueError unless 0 <= number < 2 ** 32.
     """
     number = check.integer("seed", "number", number, least=0)

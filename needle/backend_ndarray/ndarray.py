@@ -110,7 +110,7 @@ class NDArray:
         handle: Buffer | None = None,
         offset: int = 0,
     ) -> NDArray:
-        """An array in the memory `handle`, by default in new, uninitialised float32 memory.
+        """An array in the memory `handle`, by default in new, uninitialized float32 memory.
 
         `strides` and `offset` count elements; strides are row-major by default. Raises ValueError if an element would
         lie outside of the memory.

@@ -1,4 +1,4 @@
-"""CIFAR-10: 60,000 colour photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
+"""CIFAR-10: 60,000 color photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
 
 Reads both formats of https://www.cs.toronto.edu/~kriz/cifar.html, "python" and "binary". The python format is a pickle,
 and unpickling can run code. This reader replaces the few names that such files contain with classes that only store

@@ -1,4 +1,4 @@
-"""Arrays seen as contiguous rows, one for each mean and variance of a normalisation."""
+"""Arrays seen as contiguous rows, one for each mean and variance of a normalization."""
 
 from __future__ import annotations
 

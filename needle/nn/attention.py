@@ -74,7 +74,7 @@ class MultiHeadAttention(Module):
 class AttentionLayer(Module):
     """Attention with several heads: q (N, T, q_features), k (N, S, k_features), v (N, S, v_features) -> (N, T, out).
 
-    Each of q, k and v is normalised (`prenorm_q`, `prenorm_k`, `prenorm_v`), projected to num_head · dim_head features
+    Each of q, k and v is normalized (`prenorm_q`, `prenorm_k`, `prenorm_v`), projected to num_head · dim_head features
     and split into heads for `MultiHeadAttention`; the heads are joined and projected to out_features. k and v default
     to q; k_features, v_features and out_features default to q_features.
 

@@ -37,7 +37,7 @@ TRANSPOSES = (functional.conv_transpose1d, functional.conv_transpose2d, function
 
 
 class _Conv(Module):
-    """Options, weight and bias of a convolution over `rank` spatial axes, in torch's layout and initialisation.
+    """Options, weight and bias of a convolution over `rank` spatial axes, in torch's layout and initialization.
 
     Weight and bias are drawn uniformly within ± 1 / sqrt(fan_in): kaiming_uniform with a = sqrt(5), as in torch.
     """

@@ -1,4 +1,4 @@
-"""Normalisation to mean 0 and variance 1 over some axes, then scaling and shifting.
+"""Normalization to mean 0 and variance 1 over some axes, then scaling and shifting.
 
 Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also has the gradient.
 """
@@ -23,7 +23,7 @@ from needle.ops.shape import Reshape, SumTo, sum_like
 
 __all__ = ["standardize"]
 
-MeanOf: TypeAlias = Callable[..., Array]  # the mean of an array, or of the product of two, over the normalised axes
+MeanOf: TypeAlias = Callable[..., Array]  # the mean of an array, or of the product of two, over the normalized axes
 
 
 class Standardize(TensorTupleOp):
@@ -70,7 +70,7 @@ class Standardize(TensorTupleOp):
         return tuple(value.reshape(self.form) for value in affine)
 
     def is_per_row(self, weight: Array, x: Array) -> bool:
-        """Whether one entry of a weight scales all elements of x that are normalised together."""
+        """Whether one entry of a weight scales all elements of x that are normalized together."""
         lead = x.ndim - weight.ndim
         return all(weight.shape[axis - lead] == 1 for axis in self.axes if axis >= lead)
 
@@ -82,10 +82,10 @@ class Standardize(TensorTupleOp):
         x, *affine = node.inputs
         y_grad, affine = out_grad[0], self.broadcast_affine(affine)
         mean = Mean(self.axes, keepdims=True)
-        centred = ADD(x, NEGATE(mean(x)))
-        variance = mean(MULTIPLY(centred, centred))
+        centered = ADD(x, NEGATE(mean(x)))
+        variance = mean(MULTIPLY(centered, centered))
         scale = PowerScalar(-0.5)(AddScalar(self.eps)(variance))
-        unit = MULTIPLY(centred, scale)
+        unit = MULTIPLY(centered, scale)
         grad = MULTIPLY(y_grad, affine[0]) if self.scaled else y_grad
         # x_grad = (grad - mean(grad) - unit · mean(grad · unit)) · scale
         along = MULTIPLY(unit, mean(MULTIPLY(grad, unit)))
@@ -165,7 +165,7 @@ def standardize(
     eps: float = 1e-5,
     form: Size | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x normalised to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
+    """x normalized to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
 
     Weight and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
     statistics are constants. Raises ValueError if `eps` is negative or `axes` hold no element.

@@ -1,4 +1,4 @@
-"""The behaviour of tensors, graph and counter that the course's homeworks rely on."""
+"""The behavior of tensors, graph and counter that the course's homeworks rely on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The course's initialisers: their draws from NumPy's global stream, and the values that they compute from these."""
+"""The course's initializers: their draws from NumPy's global stream, and the values that they compute from these."""
 
 from __future__ import annotations
 

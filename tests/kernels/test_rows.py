@@ -1,4 +1,4 @@
-"""Arrays as contiguous rows, and batch normalisation on such rows, on one thread and on two."""
+"""Arrays as contiguous rows, and batch normalization on such rows, on one thread and on two."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_float16_and_integers_have_no_rows():
     assert kernels.Rows.of(np.ones((3, 0), "float32"), (1,)) is None
 
 
-# ---- batch normalisation --------------------------------------------------------------------------------------------
+# ---- batch normalization --------------------------------------------------------------------------------------------
 
 
 @every_order

@@ -221,7 +221,7 @@ def test_unfold_and_fold_of_other_ranks(device):
     assert nn.Unfold((1, 2, 3))(ndl.ones(2, 1, 2, 3, 4)).shape == (2, 6, 8)
 
 
-# ---- initialisation --------------------------------------------------------------------------------------------------
+# ---- initialization --------------------------------------------------------------------------------------------------
 
 
 def shape_and_bound(name, options):

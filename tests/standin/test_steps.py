@@ -1,4 +1,4 @@
-"""What a training step costs on a device: no transfer and no synchronisation, counted on the stand-in.
+"""What a training step costs on a device: no transfer and no synchronization, counted on the stand-in.
 
 Only the batch is uploaded, before the step. Dropout layers are the exception: on every device they draw from NumPy's
 stream on the host and upload the draws.
@@ -127,7 +127,7 @@ def test_each_function_and_its_derivatives(title):
 
 
 def indexed_by_arrays(y):
-    """Whether the graph below y indexes by arrays: arrays from the host are uploaded, masks synchronise."""
+    """Whether the graph below y indexes by arrays: arrays from the host are uploaded, masks synchronize."""
     return any(isinstance(node.op, ndl.ops.index.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
 
 
@@ -157,7 +157,7 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
             nn.Conv2d(3, 4, 3, padding=1, device=STANDIN), nn.BatchNorm2d(4, device=STANDIN), nn.ReLU(),
             nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten(), nn.Linear(36, 3, device=STANDIN),
         )  # fmt: skip
-    assert counts == Counts(uploads=4)  # the draws of the initialisers: two weights, two biases
+    assert counts == Counts(uploads=4)  # the draws of the initializers: two weights, two biases
     optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=0.01)
     for _ in range(3):
         with counting() as counts:

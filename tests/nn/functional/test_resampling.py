@@ -97,7 +97,7 @@ def test_like_torch_by_any_scale(device, problem):
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
 def test_the_nearest_element_is_the_one_that_integers_give(device, mode):
-    """Also in float32, where rounding makes torch read a neighbour, for example from 2 to 82."""
+    """Also in float32, where rounding makes torch read a neighbor, for example from 2 to 82."""
     for n in range(1, 20):
         x = ndl.Tensor(np.arange(n, dtype="float32").reshape(1, 1, n), device=device)
         for p in (*range(1, 40), 82, 94, 110, 122):
