@@ -35,7 +35,7 @@ def check(actual, expected, rtol=0):
     [np.ones((2, 3), "float32"), normal(2, 3, dtype="float64"), [[1.0], [2.0]], 3, np.float32(2), np.array(1.5)],
     ids=lambda other: type(other).__name__,
 )
-def test_an_ndarray_of_what_numpy_takes(other):
+def test_an_ndarray_from_anything_that_numpy_converts(other):
     check(nd.NDArray(other), other)
     check(nd.NDArray(nd.NDArray(other)), other)
 

@@ -289,7 +289,7 @@ def test_conv_takes_the_first_entry_of_tuples(device):
     assert layer(ndl.ones(1, 3, 8, 8, device=device)).shape == (1, 4, 4, 4)
 
 
-def test_conv_brings_float64_to_the_dtype_of_its_weight(device):
+def test_conv_casts_float64_to_the_dtype_of_its_weight(device):
     layer, x = nn.Conv(3, 4, 3, device=device), tensor(normal(2, 3, 5, 5, dtype="float64"), device)
     y = layer(x)
     assert y.dtype == "float32"

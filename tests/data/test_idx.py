@@ -201,7 +201,7 @@ def test_the_error_for_a_missing_mnist_file_names_folder_and_source(tmp_path, mo
         MNISTDataset(*(f"{folder}/{name}" for name in names))
 
 
-def test_mnist_reads_files_beside_it(tmp_path, monkeypatch):
+def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path)
     assert len(MNISTDataset("train-images-idx3-ubyte", "train-labels-idx1-ubyte")) == 3

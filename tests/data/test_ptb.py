@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 @given(st.lists(st.text(max_size=2), max_size=20))
-def test_a_dictionary_numbers_words_as_they_come(words):
+def test_a_dictionary_numbers_words_in_order_of_addition(words):
     dictionary = Dictionary()
     ids = [dictionary.add_word(word) for word in words]
     assert dictionary.idx2word == list(dict.fromkeys(words))

@@ -630,7 +630,7 @@ def test_a_named_algorithm_enters_its_own_functions_only(device, direction, name
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_without_a_name_the_shapes_choose_one_for_each_pass(device, calls, groups, stride):
+def test_without_a_name_each_pass_is_chosen_by_shape(device, calls, groups, stride):
     result = default_step(device, calls, groups=groups, stride=stride)
     for name, names in zip(result, IMPLEMENTED.values(), strict=True):
         assert name in names

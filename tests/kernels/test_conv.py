@@ -203,7 +203,7 @@ def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
 
 @examples(30)
 @given(problems())
-def test_a_stride_takes_every_so_many_outputs(device, problem):
+def test_a_stride_keeps_every_nth_output(device, problem):
     x, w, _ = problem.values()
     window = problem.window
     y = kernels.correlate(device.asarray(x), device.asarray(w), window)

@@ -139,7 +139,7 @@ def test_make_refuses_groups(groups, error):
         Window.make("f", 2, 1, 0, 1, groups)
 
 
-def test_make_tells_booleans_from_the_integers_that_it_has_seen():
+def test_make_distinguishes_booleans_from_cached_integers():
     """Windows are cached, and True == 1."""
     Window.make("f", 2, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
     Window.make("f", 2, 1, 1, 1, 1)

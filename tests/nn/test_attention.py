@@ -94,7 +94,7 @@ def test_the_weights_are_returned_after_dropout(device):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_query_without_keys_attends_to_all_alike(dtype, device):
+def test_a_query_without_keys_attends_to_all_equally(dtype, device):
     """The mask is finite: of 4 queries and 2 keys, the first two queries may attend to no key, and weigh all alike."""
     q, k = (ndl.Tensor(normal(1, 1, n, 2).astype(dtype), device=device) for n in (4, 2))
     _, weights = nn.MultiHeadAttention(causal=True)(q, k, k)

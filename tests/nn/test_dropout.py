@@ -45,7 +45,7 @@ def test_dropout_in_evaluation_is_the_identity_and_draws_nothing(device):
 
 
 @pytest.mark.parametrize(("p", "scale"), [(0, 1), (1, 0)])
-def test_dropout_of_nothing_and_of_everything(p, scale, device):
+def test_dropout_with_probability_0_and_1(p, scale, device):
     x = tensor(normal(5, 4), device)
     y = nn.Dropout(p)(x)
     np.testing.assert_array_equal(y.numpy(), x.numpy() * scale)

@@ -24,13 +24,13 @@ def test_a_tensor_moves_and_its_gradient_comes_back(device):
     assert x.grad.numpy().tolist() == [6, 12]
 
 
-def test_a_tensor_that_is_there_is_itself(device):
+def test_moving_to_the_same_device_returns_the_tensor(device):
     x = Tensor([1.0], device=device)
     assert x.to(device) is x
     assert ops.to(x, device) is x
 
 
-def test_lazily_it_knows_where_it_will_be(device, monkeypatch):
+def test_a_lazy_move_knows_its_device(device, monkeypatch):
     monkeypatch.setattr(autograd, "LAZY_MODE", True)
     x = ndl.exp(Tensor([0.0]))
     y = ops.exp(x.to(device))

@@ -147,7 +147,7 @@ def test_softmax_in_another_dtype(name, device):
     assert actual.dtype == "float32"
 
 
-def test_functions_that_are_ops_are_those_very_ops():
+def test_functions_that_are_ops_are_the_same_objects():
     assert (F.relu, F.sigmoid, F.tanh) == (ndl.relu, ndl.sigmoid, ndl.tanh)
 
 

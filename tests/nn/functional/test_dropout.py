@@ -69,7 +69,7 @@ def test_nothing_is_drawn_in_evaluation(name, shape, drawn, device):
 
 @rows
 @pytest.mark.parametrize("p", [0, 1])
-def test_training_draws_where_nothing_is_random_too(name, shape, drawn, p, device):
+def test_training_draws_even_for_probability_0_and_1(name, shape, drawn, p, device):
     x = ndl.Tensor(np.asarray(normal(*shape)), device=device)
     draw = draws_of(device)
     ndl.seed(7)

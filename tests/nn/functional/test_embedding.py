@@ -40,7 +40,7 @@ def test_embedding_matches_torch(shape, padding_idx, device):
 
 
 @pytest.mark.parametrize("padding_idx", [None, 1])
-def test_embedding_of_nothing(padding_idx, device):
+def test_embedding_of_an_empty_tensor(padding_idx, device):
     weight = ndl.Tensor(normal(4, 3), device=device)
     rows = F.embedding(ndl.zeros(2, 0, device=device), weight, padding_idx)
     assert rows.shape == (2, 0, 3)
@@ -67,7 +67,7 @@ def test_one_hot_matches_torch(values, num_classes, device):
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 4])
-def test_one_hot_of_nothing(num_classes, device):
+def test_one_hot_of_an_empty_tensor(num_classes, device):
     assert F.one_hot(ndl.zeros(2, 0, device=device, dtype="int64"), num_classes).shape == (2, 0, num_classes)
 
 

@@ -149,7 +149,7 @@ def test_an_empty_input_stays_empty(norm, device):
             assert NORMS[norm](ndl.zeros(*shape, device=device)).shape == shape
 
 
-def test_batch_norm_of_nothing_in_evaluation(device):
+def test_batch_norm_of_an_empty_batch_in_evaluation(device):
     statistics = ndl.zeros(4, device=device), ndl.ones(4, device=device)
     assert F.batch_norm(ndl.zeros(0, 4, device=device), *statistics).shape == (0, 4)
     assert F.instance_norm(ndl.zeros(0, 4, 5, device=device), *statistics).shape == (0, 4, 5)
@@ -233,7 +233,7 @@ def test_batch_norm_in_3d_tracks_over_many_batches_as_torch_does(make, device):
     [{}, {"affine": False}, {"bias": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.3}],
     ids=str,
 )
-def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x, options, device):
+def test_the_course_batch_norm_matches_torch_except_for_its_biased_variance(kind, x, options, device):
     mine = getattr(nn, kind)(num_features=4, **options, device=device, dtype="float64")
     theirs = getattr(torch.nn, kind)(4, **options, dtype=torch.float64)
     assert repr(mine) == repr(theirs)
@@ -253,7 +253,7 @@ def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x,
     assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
 
 
-def test_batch_norm_of_the_course_takes_its_own_arguments_in_their_order(device):
+def test_the_course_batch_norm_takes_its_arguments_by_position(device):
     layer = nn.BatchNorm1d(4, 0.1, 0.3, device, "float64")
     assert (layer.dim, layer.eps, layer.momentum, layer.weight.device, layer.weight.dtype) == (
         4, 0.1, 0.3, device, "float64",

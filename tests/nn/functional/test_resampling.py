@@ -179,7 +179,7 @@ def test_pixel_shuffle_like_torch_and_back(device, lead, channels, size, r):
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 2, 6), (2, 0, 2, 6), (2, 4, 0, 6)])
-def test_pixel_shuffle_of_nothing_and_back(device, shape):
+def test_pixel_shuffle_of_an_empty_tensor_and_back(device, shape):
     y = F.pixel_shuffle(ndl.Tensor(np.zeros(shape), device=device), 2)
     assert y.shape == torch.nn.functional.pixel_shuffle(torch.zeros(shape), 2).shape
     assert F.pixel_unshuffle(y, 2).shape == shape  # torch keeps the shape of empty tensors
