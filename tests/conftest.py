@@ -60,7 +60,7 @@ def device(request):
 
 @pytest.fixture(scope="session")
 def depth():
-    """The number of ops in a deep graph: far more than Python's and C's stacks hold frames."""
+    """The number of ops in a deep graph: far more than the frames that Python's and C's stacks can hold."""
     return {"quick": 2_000, "nightly": 100_000}.get(settings.get_current_profile_name(), 20_000)
 
 

@@ -470,7 +470,7 @@ for optimizer in (ndl.optim.SGD, ndl.optim.Adam):
 
 
 def test_uncollected_tensors_stay_within_the_bounds_of_the_homework(tmp_path):
-    """After trainings of its size, with Python's collector as it is, in a process that made no other tensors."""
+    """After trainings of the homework's size, with Python's default collector, in a process without other tensors."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", TRAININGS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

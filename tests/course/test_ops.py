@@ -151,7 +151,7 @@ def test_a_power_of_integers(device):
 
 
 def test_the_power_of_zero(device):
-    """x ** 0 is 1 with the gradient 0, whatever x is."""
+    """x ** 0 is 1 with gradient 0 for every x."""
     x = tensor([0.0, -2.0, 3.0], device)
     y = ndl.power_scalar(x, scalar=0)
     y.backward()

@@ -95,7 +95,7 @@ def test_the_weights_are_returned_after_dropout(device):
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_query_without_keys_attends_to_all_equally(dtype, device):
-    """The mask is finite: of 4 queries and 2 keys, the first two queries may attend to no key, and weigh all alike."""
+    """The mask is finite: of 4 queries and 2 keys, the first two may attend to no key, and weigh all keys equally."""
     q, k = (ndl.Tensor(normal(1, 1, n, 2).astype(dtype), device=device) for n in (4, 2))
     _, weights = nn.MultiHeadAttention(causal=True)(q, k, k)
     assert weights.dtype == dtype

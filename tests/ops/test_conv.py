@@ -104,7 +104,7 @@ def test_the_bias_is_a_third_input(device, problem):
 
 
 def test_the_bias_may_change_before_backward(device):
-    """No gradient reads it, as it reads x and the weight."""
+    """No gradient reads the bias, unlike x and the weight."""
     x, w, b = tensors(device, np.random.randn(2, 3, 6), np.random.randn(4, 3, 3), np.random.randn(4))
     y = ndl.conv1d(x, w, b)
     b.cached_data.fill(9)

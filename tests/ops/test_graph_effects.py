@@ -139,7 +139,7 @@ def test_inputs_that_require_no_grad_get_none_in_every_order(device):
 
 @each_row(ROWS)
 def test_ops_compare_print_and_can_be_reused(row, device):
-    """Two runs make equal ops, and an op applied again returns the same values: it keeps no state."""
+    """Two runs create equal ops, and an op applied again returns the same values: it has no state."""
     first, second = graph_of(row, device), graph_of(row, device)
     assert [node.op for node in first] == [node.op for node in second]
     for node, twin in zip(first, second, strict=True):

@@ -51,7 +51,7 @@ def counting() -> Iterator[Counts]:
 
 
 class Array:
-    """An array of a stand-in device. `Array.of(host)` holds a NumPy array, whose memory stands for the device's.
+    """An array of a stand-in device. `Array.of(host)` holds a NumPy array; its memory stands for the device's.
 
     It is on `device`, by default the current one.
     """
