@@ -46,22 +46,22 @@ clean: ## remove .venv, caches, build products and runs/
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.made:
-	@found=; tried=; \
+	@chosen=; tried=; \
 	for python in $(PYTHONS); do \
-	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	    if $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then chosen=$$python; break; fi; \
 	    version=$$($$python -c 'import platform; print(platform.python_version())' 2>/dev/null) || version=missing; \
 	    tried="$$tried $$python ($$version)"; \
 	done; \
-	if [ -z "$$found" ]; then \
+	if [ -z "$$chosen" ]; then \
 	    echo "needle needs Python 3.11 or newer, but looked at:$$tried." >&2; \
 	    echo "Install one, or say where it is: make $(MAKECMDGOALS) PYTHON=/path/to/python" >&2; exit 1; \
 	fi; \
-	if ! $$found -c 'import ensurepip, venv' 2>/dev/null; then \
-	    echo "$$found cannot make a virtual environment: its venv and ensurepip modules are missing." >&2; \
+	if ! $$chosen -c 'import ensurepip, venv' 2>/dev/null; then \
+	    echo "$$chosen cannot make a virtual environment: its venv and ensurepip modules are missing." >&2; \
 	    echo "Install them (on Debian and Ubuntu: apt install python3-venv), or use another Python with PYTHON=…" >&2; exit 1; \
 	fi; \
-	echo "Making .venv with $$found ($$($$found --version))"; \
-	$$found -m venv --clear .venv
+	echo "Making .venv with $$chosen ($$($$chosen --version))"; \
+	$$chosen -m venv --clear .venv
 	@touch $@
 
 .venv/.has-%: .venv/.made setup.py

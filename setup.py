@@ -1,4 +1,4 @@
-"""Everything there is to say about the distribution; `pyproject.toml` holds only the build system and tool settings."""
+"""The metadata of the distribution; `pyproject.toml` holds only the build system and tool settings."""
 
 import re
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-# What tests and benchmarks compare with is pinned: its rounding, its bugs and its speed change with its version.
+# Pinned, because tests and benchmarks compare with it: its rounding, bugs and speed change with its version.
 TORCH = "torch==2.13.0"
 
 
 def version() -> str:
     """`__version__` of `needle/__init__.py`, read without importing the package."""
-    found = re.search(r'^__version__ = "(.+)"$', (ROOT / "needle/__init__.py").read_text("utf-8"), re.MULTILINE)
-    if found is None:
+    match = re.search(r'^__version__ = "(.+)"$', (ROOT / "needle/__init__.py").read_text("utf-8"), re.MULTILINE)
+    if match is None:
         raise RuntimeError('setup: needle/__init__.py must hold a line __version__ = "…", but it has none')
-    return found[1]
+    return match[1]
 
 
 setup(

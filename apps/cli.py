@@ -32,7 +32,7 @@ OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "ad
 
 
 def add_run_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """Add what every training script takes: --batch-size, --seed, --device, --out."""
+    """Add the options of every training script: --batch-size, --seed, --device, --out."""
     parser.add_argument("--batch-size", type=int, default=batch_size, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")

@@ -16,7 +16,7 @@ State = ndl.Tensor | tuple[ndl.Tensor, ndl.Tensor]
 
 
 class TinyCNN(nn.Module):
-    """Three convolutions and a linear layer for square grey images: (N, 1, side, side) -> (N, classes)."""
+    """Three convolutions and a linear layer for square gray images: (N, 1, side, side) -> (N, classes)."""
 
     def __init__(
         self, side: int, classes: int = 10, device: ndl.BackendDevice | None = None, dtype: str = "float32"

@@ -37,7 +37,7 @@ STYLE: dict[Any, Any] = {
     "xtick.color": "#444444",
     "ytick.color": "#444444",
 }
-TRAIN, TEST, WRONG = "#0072b2", "#e69f00", "#c0182b"  # readable with a colour-vision deficiency
+TRAIN, TEST, WRONG = "#0072b2", "#e69f00", "#c0182b"  # readable with a color-vision deficiency
 HARDEST = 12  # images in the picture
 
 

@@ -98,7 +98,7 @@ def epoch_general_cifar10(
     loss_fn: nn.Module = nn.SoftmaxLoss(),  # noqa: B008
     opt: ndl.optim.Optimizer | None = None,
 ) -> tuple[float, float]:
-    """One pass over batches of images and labels, with steps if `opt` is given: (accuracy, mean loss)."""
+    """One pass over batches of images and labels, with steps if there is an `opt`: (accuracy, mean loss)."""
     np.random.seed(SEED)
     return pass_over(model, Images(dataloader).outputs(model), loss_fn, opt)
 
@@ -138,7 +138,7 @@ def epoch_general_ptb(
     device: Any = None,
     dtype: str = "float32",
 ) -> tuple[float, float]:
-    """One pass over word ids (T, B) from `batchify`, with steps if `opt` is given: (accuracy, mean loss)."""
+    """One pass over word ids (T, B) from `batchify`, with steps if there is an `opt`: (accuracy, mean loss)."""
     np.random.seed(SEED)
     return pass_over(model, Text(data, seq_len, device, dtype).outputs(model), loss_fn, opt, clip)
 

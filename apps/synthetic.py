@@ -21,7 +21,7 @@ OBJECTS = ["shares", "bonds", "goods", "nothing"]
 
 
 def write_cifar10(folder: Path, per_file: int = 100) -> None:
-    """Write CIFAR-10's six files with `per_file` images each: one colour pattern per class, shifted and noisy."""
+    """Write CIFAR-10's six files with `per_file` images each: one color pattern per class, shifted and noisy."""
     draw = np.random.default_rng(0)
     patterns = draw.integers(64, 192, (10, 3, 4, 4)).repeat(8, 2).repeat(8, 3)
     for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):

@@ -4,8 +4,8 @@
     python apps/train.py --dataset fashion-mnist --data FOLDER      # the four IDX files, plain or gzipped
 
 Prints one line per epoch: mean loss and accuracy while training, accuracy on the test set, and images per second; with
---out these figures also go to metrics.csv. The same seed gives the same numbers on the same machine. plot_run.py draws
-such a run.
+--out these figures also go to metrics.csv. The same seed reproduces the same numbers on the same machine. plot_run.py
+draws such a run.
 """
 
 from __future__ import annotations

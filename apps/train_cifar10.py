@@ -4,7 +4,7 @@
     python apps/train_cifar10.py                    # small synthetic data, written and read in the same format
 
 Prints one line per epoch: mean loss and accuracy while training, then on the test set, and images per second. The same
-seed gives the same numbers on the same machine.
+seed reproduces the same numbers on the same machine.
 """
 
 from __future__ import annotations

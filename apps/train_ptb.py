@@ -4,7 +4,7 @@
     python apps/train_ptb.py                                 # small synthetic data, written and read in the same format
 
 Prints one line per epoch: mean loss, perplexity (its exponential) and accuracy while training, then on the test text,
-and words per second. The same seed gives the same numbers on the same machine.
+and words per second. The same seed reproduces the same numbers on the same machine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class TextMetrics(Metrics):
 
 
 def perplexity(loss: float) -> float:
-    """exp(loss): the number of equally likely words that leave a model as uncertain."""
+    """exp(loss): the number of equally likely words that would leave a model as uncertain."""
     return math.exp(loss) if not loss > 700 else math.inf
 
 

@@ -100,10 +100,10 @@ def pass_over(
     opt: optim.Optimizer | None = None,
     clip: float | None = None,
 ) -> tuple[float, float]:
-    """Accuracy and mean loss over all targets: in training mode with a step per batch, or without `opt` in evaluation.
+    """Accuracy and mean loss over all targets: in training mode with a step per batch, or in evaluation without `opt`.
 
-    `outputs` must compute each batch lazily, because the steps change the model in between. A batch is measured with
-    its logits from before its step. Evaluation records no graph.
+    `outputs` must compute each batch lazily, because the steps change the model in between. A batch is measured by
+    its logits before its step. Evaluation records no graph.
 
     Raises ValueError if `outputs` is empty.
     """

@@ -15,7 +15,7 @@ import needle
 
 project = "needle"
 author = "The needle authors"
-copyright = "The needle authors, MIT licence"
+copyright = "The needle authors, MIT license"
 version = release = needle.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
@@ -35,7 +35,7 @@ maximum_signature_line_length = 100
 
 
 class Markdown(SphinxDirective):
-    """Its content, read as Markdown; a name in backticks becomes a link where the reference has an entry for it."""
+    """Read the content as Markdown; a name in backticks becomes a link if the reference has an entry for it."""
 
     has_content = True
 
@@ -56,7 +56,7 @@ def fence_examples(text):
 
 
 def as_markdown(app, what, name, obj, options, lines):
-    """Put a docstring into a `markdown` directive; what autodoc writes around it is reST."""
+    """Put a docstring into a `markdown` directive, because autodoc's own text is reST."""
     if lines:
         text = (line if line.startswith((">>>", "...", "    ")) else arrows(line) for line in lines)
         lines[:] = [".. markdown::", "", *("   " + line for line in text), ""]
@@ -64,11 +64,11 @@ def as_markdown(app, what, name, obj, options, lines):
 
 def arrows(line):
     """Write -> as one character, so that no line ends inside it; code in backticks stays as it is."""
-    return re.sub(r"(`[^`]*`)|(?<= )->(?= )", lambda found: found[1] or "→", line)
+    return re.sub(r"(`[^`]*`)|(?<= )->(?= )", lambda match: match[1] or "→", line)
 
 
 class Api(SphinxDirective):
-    """The reference of some names of a module: functions, and classes with the `:members:` named, or with all."""
+    """The reference of some names of a module: functions, and classes with the named `:members:`, or with all."""
 
     has_content = True
     required_arguments = 1

@@ -25,19 +25,19 @@ from needle.backend import (
 )
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode
-from needle.graph import Op as Op  # these three are part of this module's interface, too
+from needle.graph import Op as Op  # `X as X`: re-exported
 from needle.graph import Value as Value
 from needle.graph import VersionCounter, run, walk
 from needle.graph import find_topo_sort as find_topo_sort
 
 TensorLike: TypeAlias = "Tensor | NDArray | HostArray | float | Sequence[Any]"  # what functions accept for a tensor
 
-LAZY_MODE = False  # True: results of ops are computed when they are first asked for (needle.lazy)
+LAZY_MODE = False  # True: ops compute their results when these are first used (needle.lazy)
 
 
 def __getattr__(name: str) -> Any:
-    """TENSOR_COUNTER: the number of values that exist, including those that await Python's cycle collector."""
-    if name == "TENSOR_COUNTER":  # counted on request, so that tensors pay nothing for it
+    """TENSOR_COUNTER: the number of values that exist, including garbage that awaits Python's cycle collector."""
+    if name == "TENSOR_COUNTER":  # counted on demand: tensors pay nothing for it
         return sum(issubclass(type(entry), Value) for entry in gc.get_objects())
     raise AttributeError(f"autograd: the name must be one of this module, but got {name!r}")
 
@@ -206,7 +206,7 @@ class Tensor(Result):
         `retain_graph=True`. By default `retain_graph` equals `create_graph`.
 
         Raises RuntimeError if nothing requires a gradient, if an earlier backward released the graph, or if a value
-        that a gradient needs was changed in place; TypeError or ValueError for an `out_grad` that does not fit.
+        that a gradient needs was changed in place; TypeError or ValueError if `out_grad` does not fit.
         """
         walk(
             self,

@@ -1,4 +1,4 @@
-"""Whether ops record the graph: a switch of its own for each thread."""
+"""Whether ops record the graph: one switch per thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def is_grad_enabled() -> bool:
 
 @contextmanager
 def grad_mode(enabled: bool) -> Iterator[None]:
-    """Record the graph in this thread, or not, until the block ends."""
+    """Switch the recording of the graph in this thread on or off until the block ends."""
     before = mode.recording
     mode.recording = enabled
     try:

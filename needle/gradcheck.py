@@ -22,7 +22,7 @@ def gradcheck(
     `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on a random direction v, so that one number
     tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each
     input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`. With `order=2` the gradients
-    themselves are checked in the same way. Inputs of any shape; those that do not require grad stay constant.
+    themselves are checked in the same way. Inputs may have any shape; those that do not require grad stay constant.
     Directions come from a fixed seed and leave NumPy's global generator untouched.
 
     Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
@@ -50,7 +50,7 @@ def gradcheck(
 
 
 class _ScalarFunction(Protocol):
-    """A function of tensors whose result has one element; `op` is the op to blame for a wrong derivative."""
+    """A function from tensors to one element; `op` is the op to blame for a wrong derivative."""
 
     op: Op | None
 
@@ -100,7 +100,7 @@ def _random_like(x: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def _gradients(function: _ScalarFunction, points: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradient of a scalar function in each point that requires one, with a graph."""
+    """The gradients of a scalar function at the points that require one, with a graph."""
     for x in points:
         x.grad = None
     value = function(*points)

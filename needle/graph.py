@@ -47,7 +47,7 @@ class VersionCounter:
     def compute_pending(self) -> None:
         """Compute the deferred values from the buffer as it is now."""
         for value in list(self.pending or ()):
-            with suppress(Exception):  # an op that fails raises again when its own value is asked for
+            with suppress(Exception):  # an op that fails raises again when its own value is read
                 value.array  # noqa: B018
         self.pending = None
 
@@ -81,7 +81,7 @@ class Op:
         raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
 
     def infer(self, *specs: Any) -> Any:
-        """Return the Spec of the result from those of the inputs, or None if only computing can tell."""
+        """Return the Spec of the result from the inputs' Specs, or None if it is unknown before computing."""
         return None
 
     def gradient(self, out_grad: Any, node: Any) -> Any:
@@ -186,7 +186,7 @@ def as_array(array: Array) -> Array:
 
 def run(op: Op, inputs: Sequence[Value]) -> Array:
     """Compute the raw result of `op`."""
-    if len(inputs) == 2:  # the branches do the same; without lists, the two common ones take a third less
+    if len(inputs) == 2:  # all branches do the same; without lists, the two common ones save a third of the time
         first, second = inputs[0].array, inputs[1].array
         if type(first) is not type(second) or type(first) not in lone_types:
             check_one_device(type(op).__name__, inputs)
@@ -259,7 +259,7 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
                 x_grads = node.fused_gradients(grad, [x.requires_grad for x in inputs])
             if len(x_grads) != len(inputs):
                 raise ValueError(
-                    f"backward: gradients must be one for each of {len(inputs)} inputs, "
+                    f"backward: an op must return one gradient for each of its {len(inputs)} inputs, "
                     f"but {op!r} returned {len(x_grads)}"
                 )
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)

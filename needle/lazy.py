@@ -1,8 +1,8 @@
-"""LAZY_MODE: results of ops are computed when they are first asked for.
+"""LAZY_MODE: ops compute their results when these are first used.
 
-A deferred value holds a thunk: the op and the inputs that it comes from. Asking for its `array` computes it, and it
-becomes a plain value. Its shape and dtype are known before that if its op can infer them (`Op.infer`). A write into
-memory that deferred values read computes them first, so results equal those of eager mode.
+A deferred value holds a thunk: its op and inputs. Reading its `array` computes it and turns it into a plain value. Its
+shape and dtype are known before that if its op can infer them (`Op.infer`). A write into memory that deferred values
+read computes them first, so results equal those of eager mode.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Thunk:
 
 
 class Identity(Op):
-    """The op of a detached value: it is its input."""
+    """The op of a detached value: returns its input."""
 
     differentiable, is_view = False, True
 
@@ -131,7 +131,7 @@ _resolving = threading.RLock()  # several threads may ask for one value at once
 
 
 def _resolve(value: Any, is_done: Callable[[Any], bool], do: Callable[[Any], None]) -> None:
-    """Apply `do` to a deferred value after all that it depends on, without recursion."""
+    """Apply `do` to everything a deferred value depends on, then to the value, without recursion."""
     stack = [value]
     with _resolving:
         while stack:
@@ -148,7 +148,7 @@ def _is_computed(value: Any) -> bool:
 
 
 def _compute(value: Any) -> None:
-    """Compute a deferred value whose inputs are computed; it becomes an instance of its eager class."""
+    """Compute a deferred value from computed inputs; it becomes an instance of its eager class."""
     try:
         array = run(value.thunk.op, value.thunk.inputs)
     except AttributeError as error:  # Python would take it for a missing attribute of the value
@@ -164,7 +164,7 @@ def _has_spec(value: Any) -> bool:
 
 
 def _infer(value: Any) -> None:
-    """Infer the spec of a value from those of its inputs; compute the value if its op cannot tell."""
+    """Infer the spec of a value from its inputs' specs; compute the value if its op cannot infer it."""
     value.thunk.spec = value.thunk.op.infer(*map(spec_of, value.thunk.inputs))
     if value.thunk.spec is None:
         _resolve(value, _is_computed, _compute)

@@ -1,8 +1,8 @@
-"""Thresholds by which needle chooses between ways that give the same result.
+"""Thresholds for choosing between implementations with the same result.
 
 Each constant has its unit, what it decides, and the measurement behind it. The measurements were made on two cores
-of an AMD EPYC (family 25, OpenBLAS 0.3.31); on another machine the best value may differ, the result never does.
-Every file reads these as `tuning.NAME` when it needs them, so that a test patches one place.
+of an AMD EPYC (family 25, OpenBLAS 0.3.31); on another machine the best values may differ, but not the results.
+Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
@@ -12,7 +12,7 @@ Every file reads these as `tuning.NAME` when it needs them, so that a test patch
 # convolution of 32x64x32x32 by im2col takes, with its gradients, 98 ms at 64 KiB, 86 at 2 MiB, and 83 at 32 MiB.
 BLOCK_BYTES = 1 << 21
 
-# Bytes of all rows from which `Device.chunks` returns at least one chunk per thread. Measured: waking a second thread
+# Bytes of all rows at which `Device.chunks` returns at least one chunk per thread. Measured: waking a second thread
 # costs 20 to 100 µs, and one core copies 4 MiB in 360 µs, so half of it is worth handing over.
 SPLIT_BYTES = 1 << 22
 
@@ -36,10 +36,10 @@ COPY_BLOCK_GAP = 16
 # it saves. From 8 MiB, two threads take half to two thirds of the time of one.
 PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 
-# Array size (bytes) at which threads share a normalisation by rows. Found by trial; no figure was kept.
+# Array size (bytes) at which threads share a normalization by rows. Found by trial; no figure was kept.
 PARALLEL_ROWS_BYTES = 1 << 20
 
-# Row length (elements) from which NumPy's ufunc buffer is shortened, and the length of that short buffer. NumPy copies
+# Minimum row length (elements) for shortening NumPy's ufunc buffer, and the length of that short buffer. NumPy copies
 # a broadcast column into its buffer (8192 elements) for each row that is shorter. With rows of 2048 elements the short
 # buffer halves the time of an operation; with rows shorter than the short buffer it costs time.
 SHORT_UFUNC_BUFFER = 512
@@ -49,21 +49,21 @@ SHORT_UFUNC_BUFFER = 512
 # NumPy, 0.11 by BLAS.
 BLAS_SUM_MIN_SIZE = 1 << 14
 
-# Terms in one sum up to which BLAS computes it. NumPy's pairwise sum is more exact on longer rows.
+# Most terms of a sum that BLAS computes. NumPy's pairwise sum is more exact on longer rows.
 BLAS_SUM_MAX_TERMS = 1 << 16
 
-# Multiply-accumulates up to which OpenBLAS itself keeps to one thread: for matrix times matrix, and where one operand
+# Most multiply-accumulates that OpenBLAS computes on one thread by itself: matrix times matrix, and where one operand
 # is a vector. A property of OpenBLAS, not of the machine: such products need no limit on its threads.
 BLAS_ONE_THREAD_MACS = 1 << 18
 BLAS_ONE_THREAD_VECTOR_MACS = 9216
 
-# Multiply-accumulates from which needle's threads share a matrix product: 0.08 ms at 54 GMAC/s, about one hand-over.
+# Multiply-accumulates at which needle's threads share a matrix product: 0.08 ms at 54 GMAC/s, about one hand-over.
 PARALLEL_MATMUL_MACS = 1 << 22
 
 # ---- kernels: convolution --------------------------------------------------------------------------------------------
 
 # im2col gathers overlapping rows only if an output row of the whole batch has at least this many elements. Found by
-# trial on the layers in docs/convolution.md, section 11; no figure was kept.
+# trial on the layers in docs/kernels.md; no figure was kept.
 OVERLAP_MIN_ROW_FORWARD = 32
 OVERLAP_MIN_ROW_BACKWARD_WEIGHT = 256
 
@@ -75,12 +75,12 @@ LANES_MAX_ROW = 256
 # the kernel reordered; they take a third to a half off layers with 1 to 32 channels (LeNet 1->16 5x5: 0.94 ms to 0.48).
 KERNEL_REORDER_COST = 12
 
-# Multiply-accumulates up to which OpenBLAS multiplies without repacking its operands, up to 1.3 times as fast. A matmul
+# Most multiply-accumulates that OpenBLAS computes without repacking its operands, up to 1.3 times as fast. A matmul
 # is cut into products of this size, of no fewer columns than the second number.
 SMALL_GEMM_MACS = 10**6
 SMALL_GEMM_MIN_COLUMNS = 48
 
-# Multiply-accumulates from which threads share a convolution: 0.3 ms at 54 GMAC/s, three to six hand-overs.
+# Multiply-accumulates at which threads share a convolution: 0.3 ms at 54 GMAC/s, three to six hand-overs.
 PARALLEL_CONV_MACS = 1 << 24
 
 # The same for col2im, whose additions take longer than its matmul.
@@ -105,14 +105,14 @@ TAPS_MAX_CHANNEL_PAIRS = 1024
 POLYPHASE_MIN_IN_CHANNELS = 8
 # ... for at most this multiple of the multiply-accumulates of col2im (more where most phases read padding).
 POLYPHASE_MAX_EXTRA_MACS = 1.25
-# ... and, with a stride, from this many multiply-accumulates on: each phase is a convolution with a fixed cost.
+# ... and, with a stride, with at least this many multiply-accumulates: each phase is a convolution with a fixed cost.
 POLYPHASE_MIN_MACS = 1 << 24
 
 # Winograd needs at least this many multiply-accumulates of the plain sum: below, its calls take longer than it saves.
 WINOGRAD_MIN_MACS = 1 << 24
 # ... and an estimated time below this multiple of the time of the plain sum. The estimate counts multiplications; one
 # in a transformation by A or B takes this multiple of one in a matmul, because those products are narrow. Both fit the
-# layers of docs/convolution.md, section 11: 64->64 3x3 takes 4.33 ms by Winograd and 1.80 times that by im2col; 16->32
+# layers of docs/kernels.md: 64->64 3x3 takes 4.33 ms by Winograd and 1.80 times that by im2col; 16->32
 # takes 1.12 times as long by Winograd as by im2col.
 WINOGRAD_MAX_COST = 0.85
 WINOGRAD_TRANSFORM_COST = 1.7
@@ -127,7 +127,7 @@ PARALLEL_POOL_BYTES = 1 << 21
 
 # ---- ops -------------------------------------------------------------------------------------------------------------
 
-# Array size (elements) below which relu uses `maximum`, which starts faster; NumPy's `clip` is vectorised and faster on
+# Array size (elements) below which relu uses `maximum`, which starts faster; NumPy's `clip` is vectorized and faster on
 # many elements (819,200: 75 µs instead of 273).
 RELU_MAXIMUM_SIZE = 2048
 

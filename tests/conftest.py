@@ -1,4 +1,4 @@
-"""What every test gets: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
+"""Setup of all tests: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ register_device(STANDIN)
 CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
 DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), STANDIN, *CUDA]}
 
-# The floors that run on the stand-in by default: those that compute on raw arrays. The floors above run their training
-# steps there, in tests/standin/test_steps.py, and convolution at each level.
+# The floors that compute on raw arrays run on the stand-in by default. The floors above run their training steps there,
+# in tests/standin/test_steps.py, and convolution at each level.
 ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin", "test_conv_conformance.py", "test_tensor.py"]
 
 
@@ -60,13 +60,13 @@ def device(request):
 
 @pytest.fixture(scope="session")
 def depth():
-    """The number of ops in a deep graph: far more than Python's and C's stacks hold frames."""
+    """The number of ops in a deep graph: far more than the frames that Python's and C's stacks can hold."""
     return {"quick": 2_000, "nightly": 100_000}.get(settings.get_current_profile_name(), 20_000)
 
 
 @pytest.fixture
 def on_device(device):
-    """Make each device in turn the default one, for tests that name none."""
+    """Run the test with each device as the default one."""
     before = needle.default_device()
     needle.set_default_device(device)
     yield
@@ -77,7 +77,7 @@ def on_device(device):
 def random_stream():
     """Start every test at the same state of NumPy's global stream, and restore the former state after it.
 
-    Initialisers and dropout draw from that stream. No test sees the draws of another, in whatever order they run.
+    Initializers and dropout draw from that stream. Tests do not depend on each other's draws, whatever their order.
     """
     before = np.random.get_state()
     needle.seed(0)

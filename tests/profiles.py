@@ -1,4 +1,4 @@
-"""How many examples hypothesis draws: DEFAULT, or more and fewer by profile, and fewer where one is expensive."""
+"""The number of examples that hypothesis draws: DEFAULT, changed by profile, and lower for expensive tests."""
 
 from hypothesis import settings
 

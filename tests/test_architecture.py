@@ -1,4 +1,4 @@
-"""The layering of the source, read from its imports: who may import whom, how long files are, what lies at the root."""
+"""The layering of the source, read from its imports: allowed imports, file lengths, entries at the root."""
 
 import ast
 import fnmatch
@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 # The floors of needle and the rows on them, lowest first. A file imports only from rows before its own; an import for
-# type checkers counts like any other. What is not listed is a sibling on the top floor: it may import every row, but no
+# type checkers counts like any other. Unlisted files are siblings on the top floor: they may import every row, but no
 # other sibling.
 FLOORS = [
     ["check", "tuning", "backend", "backend_ndarray", "backend_selection", "backend_numpy"],
@@ -44,7 +44,7 @@ class Source:
         self.imports = list(self._imports(modules))
 
     def _imports(self, modules):
-        """(imported module, line, whether at a call) of every import, wherever it stands."""
+        """(imported module, line, whether at a call) of every import in the file."""
         in_functions = set()
         for outer in ast.walk(self.tree):
             if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
@@ -82,9 +82,9 @@ class Source:
                         bound[alias.asname or alias.name] = full
         for node in ast.walk(self.tree):
             if isinstance(node, ast.Attribute):
-                first, _, rest = ast.unparse(node).partition(".")
+                first, _, attributes = ast.unparse(node).partition(".")
                 if first in bound:
-                    yield f"{bound[first]}.{rest}", node.lineno
+                    yield f"{bound[first]}.{attributes}", node.lineno
 
 
 def module_name(path: Path) -> str:
@@ -136,7 +136,7 @@ def cycles(files: list[Source]):
         for file in files
     }
     size = None
-    while size != len(left):  # take off, until it changes nothing, whatever imports nothing left or is not imported
+    while size != len(left):  # remove files without imports or importers among the rest, until nothing changes
         size = len(left)
         left = {module: needs & left.keys() for module, needs in left.items() if needs & left.keys()}
         left = {module: needs for module, needs in left.items() if any(module in other for other in left.values())}
@@ -177,9 +177,9 @@ def violations(root: Path) -> list[str]:
     ]
 
 
-def test_the_source_keeps_to_its_floors():
-    found = violations(ROOT)
-    assert not found, "\n".join(found)
+def test_imports_respect_the_floors():
+    reports = violations(ROOT)
+    assert not reports, "\n".join(reports)
 
 
 CLEAN = {
@@ -260,7 +260,7 @@ def test_importing_needle_is_silent_and_touches_no_gpu(tmp_path):
 
 
 def test_importing_needle_does_not_read_the_metadata_of_distributions():
-    """That brings half of the standard library along, and is needed only where a GPU is asked for."""
+    """It loads half of the standard library, and is needed only if a GPU is requested."""
     code = "import numpy, sys; before = set(sys.modules); import needle; print(*(set(sys.modules) - before))"
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "needle.nn" in process.stdout.split()

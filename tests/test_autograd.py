@@ -1,4 +1,4 @@
-"""The graph: its order, backward and what it frees, grad mode, writes in place, ops of users, tuples of tensors."""
+"""The graph: its order, backward, released memory, grad mode, in-place writes, custom ops, tuples of tensors."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Cube(TensorOp):
 
 
 class Scaled(TensorOp):
-    """factor * a * b, whose `gradient` works only for the inputs that require one."""
+    """factor * a * b, whose `gradient` computes only required gradients."""
 
     def __init__(self, factor):
         self.factor = factor
@@ -273,7 +273,7 @@ def test_requires_grad_can_be_assigned():
     same(x.grad, [4])
 
 
-def test_what_backward_does_not_reach_keeps_its_grad():
+def test_leaves_that_backward_does_not_reach_keep_their_grad():
     x, y = Tensor([2.0]), Tensor([3.0])
     (x * 2).backward()
     (y * 2).backward()
@@ -287,7 +287,7 @@ def test_inner_nodes_keep_no_gradient():
     assert square.grad is None
 
 
-def test_an_op_may_give_no_gradient():
+def test_an_op_may_return_no_gradient():
     class Ignoring(Scaled):
         def gradient(self, out_grad, node):
             return out_grad, None
@@ -360,7 +360,7 @@ def test_memory_falls_while_backward_runs():
         y.backward(create_graph=False)
     finally:
         gc.enable()
-    # Each gradient finds the nodes before it, its own, and the output, which `y` holds; of the gradients only its own.
+    # During each gradient the nodes before it, its own node and the output (held by `y`) are alive, and one gradient.
     assert alive == [(10, 1)] + [(n, 1) for n in range(10, 1, -1)]
     same(x.grad, [1])
     assert sum(ref() is not None for ref in nodes) == 1
@@ -415,7 +415,7 @@ def test_retain_graph_allows_a_second_backward():
 
 
 @pytest.mark.parametrize("cut", [lambda y: y.detach(), lambda y: y.data, lambda y: y.cached_data, copy.deepcopy])
-def test_what_is_cut_from_the_graph_does_not_keep_it_alive(cut):
+def test_detached_values_do_not_keep_the_graph_alive(cut):
     x = Tensor([2.0])
     inner = x * 3
     y = inner * inner
@@ -504,7 +504,7 @@ def _rows(length):
 @pytest.mark.parametrize("graph", [_chain, _parts, _rows])
 def test_backward_takes_time_linear_in_the_graph(graph):
     def calls(length):
-        """How many Python functions one backward calls."""
+        """The number of Python functions that one backward calls."""
         y = graph(length)
         entered = 0
 
@@ -512,7 +512,7 @@ def test_backward_takes_time_linear_in_the_graph(graph):
             nonlocal entered
             entered += event == "call"
 
-        gc.disable()  # what others have asked to be called at a collection is not backward's
+        gc.disable()  # callbacks of the collector do not belong to backward
         sys.setprofile(profile)
         try:
             y.backward(create_graph=False)
@@ -673,7 +673,7 @@ def stale(name, shape="(2, 2)"):
 
 
 @EVERY_WRITE
-def test_a_write_is_found_where_a_gradient_needs_the_value(x, write):
+def test_a_write_is_noticed_if_a_gradient_needs_the_value(x, write):
     before = x.numpy()
     other = Tensor([[1.0, 1.0], [1.0, 1.0]])
     y = other * x
@@ -687,11 +687,11 @@ def test_a_write_is_found_where_a_gradient_needs_the_value(x, write):
 
 @EVERY_WRITE
 @pytest.mark.parametrize("shaped", [ops.transpose, ops.flip, lambda x: x.reshape((4,)).reshape((2, 2))])
-def test_a_write_is_found_behind_a_view(x, write, shaped):
+def test_a_write_through_a_view_is_noticed(x, write, shaped):
     y = ops.log(shaped(x))
     write(x)
     if write is _write_data:
-        y.backward()  # which gave x other memory
+        y.backward()  # assigning gave x new memory
     else:
         with stale("input 0 of Log()"):
             y.backward()
@@ -714,7 +714,7 @@ def test_a_write_is_found_behind_a_view(x, write, shaped):
         (lambda x: ops.pad(x, ((1, 1), (0, 0))), 1),
     ],
 )
-def test_a_write_does_no_harm_where_no_gradient_needs_the_value(x, write, function, slope):
+def test_a_write_is_harmless_if_no_gradient_needs_the_value(x, write, function, slope):
     y = function(x)
     write(x)
     y.backward()
@@ -722,7 +722,7 @@ def test_a_write_does_no_harm_where_no_gradient_needs_the_value(x, write, functi
 
 
 @pytest.mark.parametrize("index", [0, (slice(None), 1), (..., None), [0, 1], (slice(None), [1, 0])], ids=repr)
-def test_a_write_does_no_harm_behind_an_index(x, index):
+def test_a_write_behind_an_index_is_harmless(x, index):
     y = x[index]
     expected = np.zeros((2, 2))
     expected[tuple(index) if isinstance(index, tuple) else index] = 1
@@ -745,14 +745,14 @@ def test_ops_that_read_their_result_say_so(x, name):
         y.backward()
 
 
-def test_a_result_may_change_where_nobody_reads_it(x):
+def test_a_result_may_change_if_no_gradient_reads_it(x):
     y = x * x
     y.cached_data.fill(0)
     y.backward()
     same(x.grad, 2 * x.numpy())
 
 
-def test_a_write_before_the_op_does_no_harm(x):
+def test_a_write_before_the_op_is_harmless(x):
     x.cached_data.fill(5)
     y = x * x
     Tensor([1.0]).cached_data.fill(3)  # another tensor
@@ -760,7 +760,7 @@ def test_a_write_before_the_op_does_no_harm(x):
     same(x.grad, np.full((2, 2), 10))
 
 
-def test_a_write_is_found_in_a_graph_of_gradients(x):
+def test_a_write_is_noticed_in_a_graph_of_gradients(x):
     (x**3).sum().backward()
     grad = x.grad
     ndl.optim.SGD([x], lr=0.1).step()
@@ -777,7 +777,7 @@ def test_a_stale_graph_leaves_every_grad_as_it_was(x):
     assert isinstance(y.op, ops.EWiseAdd)
 
 
-def test_training_steps_do_no_harm():
+def test_training_steps_are_harmless():
     weight = Tensor([1.0])
     optimizer = ndl.optim.SGD([weight], lr=0.25)
     for expected in (0.5, 0.25, 0.125):
@@ -837,7 +837,7 @@ def test_a_tuple_op_of_a_user_works_to_second_order(x):
     assert ndl.gradcheck(ProductAndQuotient(), x, y)
 
 
-def test_no_gradient_is_asked_for_where_none_is_required(x):
+def test_no_gradient_is_requested_where_none_is_required(x):
     constant = Tensor(np.ones((2, 2)), requires_grad=False)
     y = Scaled(2)(x, constant)
     assert y.op.gradient_as_tuple(Tensor(np.ones((2, 2))), y)[1] is None
@@ -861,7 +861,7 @@ def test_a_gradient_of_a_wrong_shape_is_an_error(leaf, shape):
         y.backward()
 
 
-def test_a_gradient_of_a_wrong_dtype_is_brought_to_that_of_the_input():
+def test_a_gradient_of_another_dtype_is_cast_to_the_dtype_of_the_input():
     class Wide(Cube):
         def gradient(self, out_grad, node):
             return super().gradient(out_grad, node).astype("float64")
@@ -872,7 +872,7 @@ def test_a_gradient_of_a_wrong_dtype_is_brought_to_that_of_the_input():
     same(x.grad, 9 * x.numpy() ** 8)
 
 
-def test_what_an_op_does_not_define_says_so():
+def test_undefined_methods_of_an_op_raise():
     class Half(TensorOp):
         def compute(self, x):
             return x / 2

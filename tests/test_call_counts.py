@@ -1,4 +1,4 @@
-"""The way from a call to its kernel is short: Python calls of needle's functions, counted by `sys.setprofile`."""
+"""The path from a call to its kernel is short: needle's Python calls, counted by `sys.setprofile`."""
 
 import sys
 from pathlib import Path

@@ -22,7 +22,7 @@ NAMES = ("conv1d", "conv2d", "conv3d")
 
 @cache
 def expected(name, with_bias):
-    """The arguments of a row, directions for its derivatives, and what torch computes: result, first, second."""
+    """The arguments of a row, directions for its derivatives, and torch's result, first and second derivatives."""
     x, w, options = CASES[name]
     function = partial(getattr(torch.nn.functional, NAMES[len(x) - 3]), **options)
     draws = np.random.default_rng(len(name))
@@ -85,8 +85,8 @@ def test_each_level_agrees_with_torch(level, with_bias, device, subtests):
     for name in CASES:
         with subtests.test(name):
             arrays, v, us, references = expected(name, with_bias)
-            found = LEVELS[level](name, arrays, v, us, device)
-            for order, results in enumerate(found):
+            actual = LEVELS[level](name, arrays, v, us, device)
+            for order, results in enumerate(actual):
                 for i, (result, reference) in enumerate(zip(results, references[order], strict=True)):
                     assert result.shape == reference.shape
                     assert_allclose(result, reference, rtol=1e-10, atol=1e-10, err_msg=f"order {order}, {i}")

@@ -1,4 +1,4 @@
-"""The same seed gives the same bits: in one thread, and in two, each on its own."""
+"""The same seed reproduces the same bits, with one thread and with two."""
 
 from __future__ import annotations
 

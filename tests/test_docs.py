@@ -1,4 +1,4 @@
-"""docs/: examples run as they stand and print what they say, links lead somewhere, and every public name is listed."""
+"""docs/: examples run and print what they show, links resolve, and every public name is listed."""
 
 import doctest
 import os
@@ -29,7 +29,7 @@ def name(path):
 
 
 def failures(text, name):
-    """What doctest reports about the examples of a text, whose fences are not output."""
+    """Doctest's report on the examples of a text; fences are not part of the output."""
     test = doctest.DocTestParser().get_doctest(re.sub(r"^```.*$", "", text, flags=re.M), {}, name, name, 0)
     report = []
     doctest.DocTestRunner(verbose=False).run(test, out=report.append)
@@ -57,11 +57,11 @@ def test_an_example_that_fails_is_reported(text):
 
 def calls(run):
     """(function, file in needle/) of every Python call within needle, in order."""
-    root, found = str(Path(ndl.__file__).parent) + os.sep, []
+    root, seen = str(Path(ndl.__file__).parent) + os.sep, []
 
     def record(frame, event, argument):
         if event == "call" and frame.f_code.co_filename.startswith(root):
-            found.append((frame.f_code.co_name, frame.f_code.co_filename.removeprefix(root).replace(os.sep, "/")))
+            seen.append((frame.f_code.co_name, frame.f_code.co_filename.removeprefix(root).replace(os.sep, "/")))
 
     before = sys.getprofile()
     sys.setprofile(record)
@@ -69,10 +69,10 @@ def calls(run):
         run()
     finally:
         sys.setprofile(before)
-    return found
+    return seen
 
 
-def test_the_life_of_a_call_is_as_told():
+def test_the_life_of_a_call_is_as_documented():
     """Each `function` (`file`) of a numbered step is called, and in the order of the text."""
     text = (ROOT / "docs/architecture.md").read_text("utf-8")
     scope = {}

@@ -1,6 +1,6 @@
-"""The error table: each message that needle can raise, with the values that bring it about.
+"""The error table: each message that needle can raise, with values that cause it.
 
-The data package has tests of its own. A `raise` that no row reaches fails `test_every_raise_has_a_row`.
+The data package has its own tests. A `raise` that no row reaches fails `test_every_raise_has_a_row`.
 """
 
 import ast
@@ -85,11 +85,11 @@ class _Slope(TensorOp):
 
 
 class _Elsewhere(np.ndarray):
-    """The arrays of a device of which there is nothing but the name."""
+    """The arrays of a device that has nothing but a name."""
 
     @classmethod
     def of_type(cls, kind):
-        """One that DLPack says to lie on a device of that type."""
+        """An array that reports this device type to DLPack."""
         return types.SimpleNamespace(__dlpack__=None, __dlpack_device__=lambda: (kind, 0))
 
 
@@ -114,7 +114,7 @@ class _Failing(TensorOp):
 
 
 def compute_deferred(op):
-    """What `op` gives for X, asked for in LAZY_MODE."""
+    """The result of `op` for X, computed in LAZY_MODE."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autograd, "LAZY_MODE", True)
         return op(X).numpy()
@@ -126,7 +126,7 @@ def tiled(a, b, out, m, n, p):
 
 
 def with_backend(name):
-    """The course's module as it is imported with that value of NEEDLE_BACKEND."""
+    """Import the course's module with that value of NEEDLE_BACKEND."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NEEDLE_BACKEND", name)
         return runpy.run_path(ndl.backend_selection.__file__)
@@ -138,7 +138,7 @@ def on_two_devices(function):
 
 
 def with_cupy(cupy, function):
-    """What `function` raises on a machine with a GPU, whose `import cupy` gives that module (None: it is missing)."""
+    """Call `function` on a machine with a GPU where `import cupy` returns that module (None: it is missing)."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "cupy", cupy)
         patch.setattr(cuda_probe, "_cupy_problem", cuda_probe._cupy_problem.__wrapped__)
@@ -147,7 +147,7 @@ def with_cupy(cupy, function):
 
 
 def mixed_step(use):
-    """`use` of an optimizer of two tensors, the first of which has a gradient on another device."""
+    """Call `use` on an optimizer of two tensors, where the first has a gradient on another device."""
     for there in elsewhere(2):
         first, second = leaf(2), leaf(2)
         first.grad, second.grad = there, ndl.ones(2)
@@ -287,7 +287,7 @@ ROWS = [
     (lambda: _Half()(leaf(2)).backward(), RuntimeError,
      "backward: gradients must have the shape of their tensor, (2,), but _Half() returned (1,)"),
     (lambda: _Twice()(leaf(2)).backward(), ValueError,
-     "backward: gradients must be one for each of 1 inputs, but _Twice() returned 2"),
+     "backward: an op must return one gradient for each of its 1 inputs, but _Twice() returned 2"),
     (backward_twice, RuntimeError,
      ("backward: the graph must exist, but an earlier backward released the result of Exp(); pass "
       "retain_graph=True to that one")),
@@ -459,13 +459,13 @@ ROWS = [
     (lambda: ops.dilate(X, "a", 1), TypeError, "dilate: axis must be an integer, but got 'a'"),
     (lambda: ops.undilate(X, (0, -2), 1), ValueError, "undilate: axes must differ, but got (0, -2) for 2 dimensions"),
     (lambda: ops.pad(X, 1), TypeError, "pad: pairs must be a Sequence, but got int"),
-    (lambda: ops.pad(X, ((1, 1),)), ValueError, "pad: pairs must be one for each axis of (2, 3), but got 1"),
+    (lambda: ops.pad(X, ((1, 1),)), ValueError, "pad: pairs must hold one pair for each axis of (2, 3), but got 1"),
     (lambda: ops.pad(X, ((1, 1, 1), (0, 0))), ValueError, "pad: pair must be one integer or 2, but got 3: (1, 1, 1)"),
     (lambda: ops.pad(X, ((-1, -2), (0, 0))), ValueError,
-     "pad: negative pairs must leave each axis of (2, 3) a size, but got ((-1, -2), (0, 0))"),
+     "pad: negative pairs must not crop an axis of (2, 3) below 0, but got ((-1, -2), (0, 0))"),
     (lambda: ops.stack(X), TypeError, "stack: tensors must be a list or tuple of tensors, but got Tensor"),
-    (lambda: ops.stack([]), ValueError, "stack: tensors must be at least one, but got none"),
-    (lambda: ops.concatenate(()), ValueError, "concatenate: tensors must be at least one, but got none"),
+    (lambda: ops.stack([]), ValueError, "stack: at least one tensor is needed, but got none"),
+    (lambda: ops.concatenate(()), ValueError, "concatenate: at least one tensor is needed, but got none"),
     (lambda: ops.concatenate([X, ndl.ones(2, 4)]), ValueError,
      "concatenate: the first tensor and another must agree in all sizes but axis 0, but got (3,) and (4,)"),
     (lambda: ops.concatenate([X, ndl.ones(2)], 1), ValueError,
@@ -602,7 +602,7 @@ def test_form_of_message(row):
 def raise_statements():
     """(file, first line) -> the text of every raise statement of needle, without the data package.
 
-    One that hands on an error of the caller's work, `raise error`, has no message of its own.
+    `raise error` re-raises an error of the caller's work and has no message of its own.
     """
     statements = {}
     for path in sorted(SOURCES.rglob("*.py")):
@@ -615,7 +615,7 @@ def raise_statements():
 
 
 def lines_of(error):
-    """(file, line) of the places in needle at which an error, or one that it replaces, was raised."""
+    """(file, line) in needle where an error, or one that it replaces, was raised."""
     while error is not None:
         trace = error.__traceback__
         while trace is not None:
@@ -627,7 +627,7 @@ def lines_of(error):
 
 
 def rows_elsewhere():
-    """The rows of the tables that stand beside the tests of functions and layers, each as a call that is refused."""
+    """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
         test_norm, test_recurrent, test_similarity,
@@ -637,7 +637,8 @@ def rows_elsewhere():
     for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)
-    yield from (partial(functional.pad, Tensor(np.zeros(shape)), *rest) for shape, rest, *_ in test_pad.REFUSED)
+    for shape, arguments, *_ in test_pad.REFUSED:
+        yield partial(functional.pad, Tensor(np.zeros(shape)), *arguments)
     yield from (partial(test_conv_errors.call, misuse, functional) for misuse in test_conv_errors.MISUSES)
     yield from (partial(test_conv.build, nn, misuse) for misuse in test_conv.MISUSES)
 
@@ -651,7 +652,7 @@ def test_every_raise_has_a_row():
 
 
 def test_a_raise_without_a_row_is_seen(tmp_path, monkeypatch):
-    """The test above has teeth: one more statement anywhere fails it."""
+    """The test above can fail: one more statement anywhere breaks it."""
     (tmp_path / "new.py").write_text('def f():\n    raise ValueError("new: nothing is right, but got 1")\n')
     monkeypatch.setattr(sys.modules[__name__], "SOURCES", tmp_path)
     assert raise_statements() == {("new.py", 2): 'raise ValueError("new: nothing is right, but got 1")'}
@@ -660,7 +661,7 @@ def test_a_raise_without_a_row_is_seen(tmp_path, monkeypatch):
 
 
 def test_errors_come_before_any_work(monkeypatch):
-    """What is refused was not computed first."""
+    """Nothing is computed before a call is refused."""
     for op_class in [entry for entry in vars(ops).values() if isinstance(entry, type) and issubclass(entry, Op)]:
         monkeypatch.setattr(op_class, "compute", autograd.Op.compute)
     for function in (

@@ -80,7 +80,7 @@ class Parts(TensorTupleOp):
 
 
 def draw(*shape):
-    """A random tensor with values away from 0 and of both signs."""
+    """A random tensor of values away from 0, of both signs."""
     return Tensor(np.random.uniform(0.5, 2, shape) * np.random.choice([-1.0, 1.0], shape))
 
 
@@ -160,10 +160,10 @@ def test_inputs_may_be_results():
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_wrong_factor_is_found(factor, order):
     a, b = draw(3), draw(3)
-    where, found, wanted = complaint(Product(factor), a, b, order=order)
+    where, computed, difference = complaint(Product(factor), a, b, order=order)
     assert where[:4] == (f"Product(factor={factor})", 1, 0, "(3,)")
-    assert found == pytest.approx(factor * wanted, rel=1e-7)
-    weight = abs(wanted / b.numpy()[where[4]])
+    assert computed == pytest.approx(factor * difference, rel=1e-7)
+    weight = abs(difference / b.numpy()[where[4]])
     assert 0.5 <= weight <= 1.5  # of the random projection
 
 
@@ -174,9 +174,9 @@ def test_the_wrong_input_is_named():
 
 @pytest.mark.parametrize("index", [(0, 0), (1, 2), (2, 3)])
 def test_one_wrong_element_is_found_and_named(index):
-    where, found, wanted = complaint(WrongElement(index), draw(3, 4))
+    where, computed, difference = complaint(WrongElement(index), draw(3, 4))
     assert where == (f"WrongElement(index={index})", 1, 0, "(3, 4)", index)
-    assert found == pytest.approx(1.001 * wanted, rel=1e-7)
+    assert computed == pytest.approx(1.001 * difference, rel=1e-7)
 
 
 def test_one_wrong_element_of_many_is_found():
@@ -187,25 +187,25 @@ def test_one_wrong_element_of_many_is_found():
 def test_a_wrong_second_derivative_is_found():
     x = draw(3)
     assert gradcheck(WrongSlope(), x, order=1)
-    where, found, wanted = complaint(WrongSlope(), x)
+    where, computed, difference = complaint(WrongSlope(), x)
     assert where[:4] == ("WrongSlope()", 2, 0, "(3,)")
-    assert found == pytest.approx(1.0005 * wanted, rel=1e-7)  # one of the two equal terms is too large
+    assert computed == pytest.approx(1.0005 * difference, rel=1e-7)  # one of the two equal terms is too large
 
 
 def test_a_gradient_without_a_graph_is_found():
     assert gradcheck(Severed(), draw(3), order=1)
-    where, found, wanted = complaint(Severed(), draw(3))
+    where, computed, difference = complaint(Severed(), draw(3))
     assert where[:4] == ("Severed()", 2, 0, "(3,)")
-    assert found == 0
-    assert abs(wanted) > 0.1
+    assert computed == 0
+    assert abs(difference) > 0.1
 
 
 def test_a_missing_gradient_is_found():
-    where, found, _ = complaint(lambda x: x * x.detach(), draw(3))
+    where, computed, _ = complaint(lambda x: x * x.detach(), draw(3))
     assert where[:3] == ("EWiseMul()", 1, 0)
-    assert found != 0
-    where, found, _ = complaint(lambda x: x.detach() * 2, draw(3))
-    assert found == 0
+    assert computed != 0
+    where, computed, _ = complaint(lambda x: x.detach() * 2, draw(3))
+    assert computed == 0
 
 
 def test_a_wrong_part_of_a_tuple_is_found():
@@ -220,10 +220,10 @@ def test_a_gradient_that_is_not_a_number_is_found():
             wrong[self.index] = np.nan
             return super().gradient(out_grad, node) + Tensor(wrong, requires_grad=False)
 
-    where, found, wanted = complaint(Lost((1, 2)), draw(3, 4))
+    where, computed, difference = complaint(Lost((1, 2)), draw(3, 4))
     assert where[4] == (1, 2)
-    assert np.isnan(found)
-    assert np.isfinite(wanted)
+    assert np.isnan(computed)
+    assert np.isfinite(difference)
 
 
 def test_the_last_op_is_named():

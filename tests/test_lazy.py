@@ -1,4 +1,4 @@
-"""LAZY_MODE: nothing is computed before it is asked for, and what comes out is what eager mode gives."""
+"""LAZY_MODE: nothing is computed before it is read, and results equal those of eager mode."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def lazily(monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """How often each op class has computed."""
+    """The number of times that each op class has computed."""
     counts = Counter()
 
     def counting(op_class, compute):
@@ -44,7 +44,7 @@ def computed(monkeypatch):
 
 
 class Doubled(TensorOp):
-    """An op that cannot tell its spec."""
+    """An op that cannot infer its spec."""
 
     def compute(self, x):
         return x + x
@@ -66,7 +66,7 @@ def loss_of(model, seed=0):
     return nn.CrossEntropyLoss()(model(images), Tensor([0, 1, 2, 0, 1], requires_grad=False))
 
 
-# ---- nothing before it is asked for ----------------------------------------------------------------------------------
+# ---- nothing is computed before it is read ---------------------------------------------------------------------------
 
 
 def test_a_forward_and_a_backward_pass_compute_nothing(lazily, computed):
@@ -142,14 +142,14 @@ def test_the_mode_is_off_by_default_and_may_change_midway(monkeypatch):
     np.testing.assert_allclose(x.grad.numpy(), np.exp([2.0, 4.0]))
 
 
-def test_what_is_wrong_is_refused_at_once(lazily):
+def test_bad_arguments_are_refused_at_once(lazily):
     with pytest.raises(ValueError, match=r"^matmul: the inner sizes"):
         ops.exp(ndl.ones(2, 3)) @ ndl.ones(2, 3)
     with pytest.raises(TypeError, match=r"^where: condition"):
         ops.where(ops.exp(ndl.ones(2)), 1, 2)
 
 
-def test_an_error_in_an_op_comes_when_it_is_computed(lazily):
+def test_an_error_in_an_op_is_raised_when_it_is_computed(lazily):
     y = Tensor([1.0, 2.0], device=ndl.cpu())[Tensor([5], device=ndl.cpu())]  # a GPU reads indices modulo the size
     for _ in range(2):
         with pytest.raises(IndexError):
@@ -174,7 +174,7 @@ def test_training_is_the_same_to_the_bit(make, monkeypatch):
             loss.backward()
             optimizer.step()
             losses.append(loss)
-        values = [loss.numpy() for loss in losses]  # the first was never asked for before
+        values = [loss.numpy() for loss in losses]  # the first was never read before
         states.append([*values, *(value.numpy() for value in model.state_dict().values())])
     for eager, lazy in zip(*states, strict=True):
         assert eager.tobytes() == lazy.tobytes()
@@ -191,7 +191,7 @@ def test_training_is_the_same_to_the_bit(make, monkeypatch):
         lambda x: setattr(x, "data", Tensor([7.0, 7.0])),
     ],
 )
-def test_a_write_comes_after_what_was_asked_for_before_it(write, monkeypatch):
+def test_a_write_comes_after_earlier_deferred_reads(write, monkeypatch):
     results = []
     for mode in (False, True):
         monkeypatch.setattr(autograd, "LAZY_MODE", mode)
@@ -235,7 +235,7 @@ def test_a_value_changed_in_place_is_noticed_by_backward(lazily):
         y.backward()
 
 
-def test_the_graph_is_that_of_eager_mode(lazily):
+def test_the_graph_equals_eager_modes(lazily):
     x, constant = Tensor([2.0]), Tensor([3.0], requires_grad=False)
     y = x * constant
     assert y.op == ops.EWiseMul()
@@ -251,7 +251,7 @@ def test_the_graph_is_that_of_eager_mode(lazily):
     assert y.detach().is_leaf()
     assert not y.detach().requires_grad
     assert y.detach().numpy().tolist() == [6]
-    assert type(y) is Tensor  # as soon as it was asked for
+    assert type(y) is Tensor  # as soon as it was read
 
 
 def test_second_derivatives(lazily):
@@ -293,7 +293,7 @@ def test_a_deep_chain_needs_no_recursion(lazily, depth):
     assert x.grad.item() == 1
 
 
-def test_what_was_computed_holds_no_inputs(lazily):
+def test_computed_values_hold_no_inputs(lazily):
     with ndl.no_grad():
         x = Tensor([1.0])
         y = ops.exp(x)

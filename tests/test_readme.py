@@ -1,4 +1,4 @@
-"""README.md and CONTRIBUTING.md: their Python runs as it stands, and the names and commands that they give exist."""
+"""README.md and CONTRIBUTING.md: their Python runs as it stands, and the names and commands in them exist."""
 
 import re
 from pathlib import Path

@@ -53,7 +53,7 @@ def x():
     ],
     ids=repr,
 )
-def test_the_dtype_of_a_tensor_is_that_of_its_values(values, dtype):
+def test_a_tensor_keeps_the_dtype_of_its_values(values, dtype):
     x = Tensor(values)
     assert x.dtype == dtype
     host = values.numpy() if isinstance(values, (Tensor, ndl.NDArray)) else np.asarray(values, dtype=dtype)
@@ -108,7 +108,7 @@ def test_the_device_is_the_default_or_the_named_one(device):
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "found"),
+    ("values", "dtype", "shown"),
     [
         ("1.5", None, "<U3"),
         ("1.5", "float32", "<U3"),
@@ -127,8 +127,8 @@ def test_the_device_is_the_default_or_the_named_one(device):
     ],
     ids=repr,
 )
-def test_only_real_numbers_make_a_tensor(values, dtype, found):
-    with pytest.raises(TypeError, match=f"^Tensor: elements must be real numbers or bools, but got dtype {found}"):
+def test_only_real_numbers_make_a_tensor(values, dtype, shown):
+    with pytest.raises(TypeError, match=f"^Tensor: elements must be real numbers or bools, but got dtype {shown}"):
         Tensor(values, dtype=dtype)
 
 
@@ -182,7 +182,7 @@ def test_one_element_is_a_number(shape):
 
 @pytest.mark.parametrize("convert", [Tensor.item, float, int, bool])
 @pytest.mark.parametrize("shape", [(2,), (0,), (2, 1)])
-def test_other_sizes_are_no_number(convert, shape):
+def test_tensors_of_other_sizes_do_not_convert_to_a_number(convert, shape):
     message = f"item: the tensor must have one element, but got shape {shape}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         convert(Tensor(np.zeros(shape)))
@@ -217,7 +217,7 @@ def test_repr(x):
 # ---- tensors among NumPy's arrays ------------------------------------------------------------------------------------
 
 
-def test_a_tensor_that_requires_grad_is_no_array():
+def test_a_tensor_that_requires_grad_does_not_become_an_array():
     x = Tensor([1.0, 2.0], device=ndl.cpu())
     message = r"^Tensor: a tensor that requires grad is not an array; call \.detach\(\) or \.numpy\(\) first$"
     for use in (np.array, np.asarray, lambda x: np.concatenate([x, x])):
@@ -311,7 +311,7 @@ def test_a_pickled_tensor_does_not_remember_the_writes_of_its_process(monkeypatc
     same(x.grad, [4])
 
 
-def test_a_leaf_of_a_numpy_scalar_is_an_array_of_no_axes():  # on the host, whatever the default
+def test_a_leaf_of_a_numpy_scalar_is_an_array_of_no_axes():  # on the host, whatever the default device
     x = Tensor.make_const(np.float32(3))
     assert isinstance(x.array, np.ndarray)
     assert (x.shape, x.dtype) == ((), "float32")

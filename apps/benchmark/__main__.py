@@ -1,4 +1,4 @@
-"""Time needle beside PyTorch and others on the same work: networks, single ops, overhead, memory, growth.
+"""Time needle against PyTorch and others on the same work: networks, single ops, overhead, memory, growth.
 
     python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
@@ -7,8 +7,8 @@ Each library runs in its own process (worker.py) with the number of threads in i
 processes, unless sizes are tiny. Before a row is timed, all libraries must compute the same: five losses from the same
 weights and batches, or the result of the op. Then they take turns, A B A B (measure.py). A turn is the median time of
 several runs after some warm-up runs. The tables (report.py) show the median over the rounds; for a ratio, computed
-within each round, the median and the range. On a busy machine elapsed time says little: with one thread, --cpu-time
-counts the time that the process had a core.
+within each round, the median and the range. On a busy machine elapsed time means little: with one thread, --cpu-time
+counts processor time.
 
 OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE tie NumPy's OpenBLAS to the kernels or the cache of another CPU. If one of them
 is set, needle is timed both with it, "pinned", and without, "native"; its rivals run without.

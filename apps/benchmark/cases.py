@@ -67,7 +67,7 @@ class Layer:
         return []
 
     def products(self, shape: Shape) -> int:
-        """The number of multiplications for one example; 0 for a layer that is no matrix product."""
+        """The number of multiplications for one example; 0 for a layer without a matrix product."""
         if self.kind not in ("conv", "conv_transpose", "linear"):
             return 0
         positions = self.output(shape) if self.kind == "conv" else shape
@@ -279,7 +279,7 @@ GRADIENTS |= dict.fromkeys(("max_pool", "cross_entropy"), GRADIENTS["relu"])
 
 
 def layer_works(name: str, net: Net, seen: set[object]) -> dict[str, Work]:
-    """The rows of a network's layers: each new convolution, and of every other kind the first layer.
+    """The rows of a network's layers: each new convolution, and the first layer of every other kind.
 
     `seen` holds what earlier networks contributed and is updated. The first layer of a network has no input gradient
     in training, so it gets no such row.

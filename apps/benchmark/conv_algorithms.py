@@ -1,4 +1,4 @@
-"""Time the convolution algorithms beside each other, for layers of several kinds: the tables of the docs.
+"""Compare the times of the convolution algorithms for several kinds of layers: the tables of the docs.
 
     OMP_NUM_THREADS=1 python -m apps.benchmark.conv_algorithms --cpu-time
 
@@ -73,7 +73,7 @@ def case(name: str, part: str) -> tuple[Callable[[], ndl.Tensor], list[str]]:
 
 
 def by(algorithm: str | None) -> AbstractContextManager[Any]:
-    """The context in which `algorithm` computes; None is the choice by shape."""
+    """A context that selects `algorithm`; None is the choice by shape."""
     return ndl.conv_algorithm(algorithm) if algorithm else nullcontext()
 
 
@@ -88,7 +88,7 @@ def elapsed(algorithm: str | None, function: Callable[[], ndl.Tensor], clock: Ca
 
 
 def chosen(function: Callable[[], ndl.Tensor], names: Sequence[str]) -> str | None:
-    """The first name whose result has the same bits as the choice by shape."""
+    """The first name that computes the same bits as the choice by shape."""
     bits: dict[str | None, bytes] = {}
     for name in (None, *names):
         with ndl.no_grad(), by(name):

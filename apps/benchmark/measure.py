@@ -34,7 +34,7 @@ class Worker:
 
     def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "apps.benchmark.worker", library, options.clock, *["small"] * options.smoke]
-        # In a session of its own the worker does not get our Ctrl-C; it ends when its stdin closes.
+        # In its own session the worker does not receive our Ctrl-C; it ends when its stdin closes.
         self.process = subprocess.Popen(
             command, env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -44,7 +44,7 @@ class Worker:
         self.about = self._answer()
 
     def ask(self, case: str, row: str, first: int, count: int) -> Any:
-        """The median seconds of `count` runs after `first` warm-up runs; for a count of 0 the fingerprints of those."""
+        """The median seconds of `count` runs after `first` warm-up runs; if `count` is 0, the fingerprints of those."""
         return self._request([case, row, first, count])
 
     def peak(self) -> int:

@@ -85,7 +85,7 @@ def inference(lib: Library, work: cases.Inference) -> Callable[[], Tensor]:
 def single(lib: Library, work: cases.LayerWork) -> Callable[[], Any]:
     """One layer; returns its output or gradients.
 
-    The operands are outputs of another layer, so that each library reads them in its own memory order.
+    The operands are outputs of another layer, so each library reads them in its own memory order.
     """
     net = work.net
     (layer,), shape, arrays = net.layers, net.shape, weights(net)
@@ -177,7 +177,7 @@ BUILD: dict[type, Callable[[Library, Any], Callable[[], Any]]] = {
 
 
 def fingerprint(lib: Library, result: Any) -> tuple[float, float]:
-    """Two sums over a result, which libraries are compared by."""
+    """Two sums over a result, by which libraries are compared."""
     tensors = result if isinstance(result, (list, tuple)) else [result]
     arrays = [x if isinstance(x, (float, np.ndarray)) else lib.array(x) for x in tensors]
     values = np.concatenate([np.ravel(array).astype("float64") for array in arrays])

@@ -1,4 +1,4 @@
-"""The CPU, computed on by NumPy, with threads."""
+"""The CPU device: NumPy, with threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["CpuDevice"]
 
 
 class CpuDevice(Device):
-    """The CPU: NumPy's arrays and scalars, and one thread per thread of BLAS."""
+    """The CPU: NumPy's arrays and scalars, and as many threads as BLAS may use."""
 
     def __init__(self) -> None:
         super().__init__("cpu", np)

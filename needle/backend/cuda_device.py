@@ -1,4 +1,4 @@
-"""NVIDIA GPUs, computed on by CuPy, which is imported when a GPU is first used."""
+"""NVIDIA GPUs through CuPy, which is imported when a GPU is first used."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["CudaDevice"]
 class CudaDevice(Device):
     """One GPU. Its peers are the other GPUs: they share CuPy's array class, and `array.device.id` tells them apart.
 
-    `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created when first asked for. The numbers
+    `CudaDevice()` is GPU 0, named `cuda`; `peer(i)` is GPU i, named `cuda:i`, created on first use. The numbers
     are CUDA's, after `CUDA_VISIBLE_DEVICES`.
 
-    Creating arrays and transfers make their device current while they last. Operations on arrays do not: CuPy runs a
+    Array creation and transfers make their device current while they run. Operations on arrays do not: CuPy runs a
     kernel on the thread's current device and allocates the result there, wherever the operands lie. So make a GPU other
     than 0 current before computing on it: once per thread by `ndl.set_default_device(device)` or `device.use()`, or for
     a block by `with device.current():`. Needle does not switch around every operation, because a process that drives
@@ -110,7 +110,7 @@ class CudaDevice(Device):
         return host
 
     def seed(self, number: int) -> None:
-        self._seed = number  # for CuPy's first use, where it is not loaded yet
+        self._seed = number  # applied when CuPy is first used, if it is not loaded yet
         if "xp" in vars(self):
             with self.current():
                 self.xp.random.seed(number)

@@ -1,4 +1,4 @@
-"""Whether CuPy has a GPU to run on, found out within a second and without importing CuPy."""
+"""Find out whether CuPy has a GPU to run on, within a second and without importing CuPy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from importlib import util
 
 __all__ = ["EITHER", "OLDEST", "cuda_problem", "driver_version", "wheels"]
 
-CUDA_MAJORS = (13, 12)  # for which CuPy has wheels, the newest first
+CUDA_MAJORS = (13, 12)  # versions of CUDA with wheels of CuPy, newest first
 OLDEST = 14  # major version of CuPy that needle supports
-PATIENCE = 0.8  # seconds to wait for a driver; a slower one is initialising, and not broken
+PATIENCE = 0.8  # seconds to wait for a driver; a slower one is still initializing, not broken
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _MEANWHILE = "meanwhile use device=ndl.cpu()"
@@ -29,7 +29,7 @@ EITHER = " or ".join(f"{install(major)} (CUDA {major})" for major in reversed(CU
 
 def wheels() -> Iterator[tuple[str, str]]:
     """The installed distributions of CuPy: pairs (name, version)."""
-    from importlib import metadata  # the import takes as long as all of needle's
+    from importlib import metadata  # takes as long to import as all of needle
 
     for name in (*(f"cupy-cuda{major}x" for major in CUDA_MAJORS), "cupy"):
         try:
@@ -41,8 +41,8 @@ def wheels() -> Iterator[tuple[str, str]]:
 def cuda_problem(index: int = 0, patience: float | None = PATIENCE) -> str | None:
     """Why GPU `index` cannot be used, and how to fix it; None if nothing is known to be wrong.
 
-    A thread asks the driver, once per process; this waits for it `patience` seconds at most (None: until it answers).
-    The question initialises CUDA in this process, so processes forked later cannot use the GPU.
+    A thread asks the driver, once per process; this call waits at most `patience` seconds (None: until it answers).
+    The question initializes CUDA in this process, so processes forked later cannot use the GPU.
     """
     return _cupy_problem() or _probe().problem(index, patience)
 
@@ -53,7 +53,7 @@ def _cupy_problem() -> str | None:
     try:
         spec = util.find_spec("cupy")
         installed = spec is not None and spec.origin is not None  # a mere folder named cupy has no origin
-    except ValueError:  # a module that was put into sys.modules by hand
+    except ValueError:  # someone put the module into sys.modules by hand
         installed = True
     if not installed:
         return f"CuPy must be installed, by {EITHER}, but got no module cupy"
@@ -68,7 +68,7 @@ class _Probe:
 
     def __init__(self) -> None:
         self._problem: str | None = None
-        self._count: int | None = None  # of GPUs; None while the driver has not answered
+        self._count: int | None = None  # number of GPUs; None until the driver answers
         self._thread = threading.Thread(target=self._ask, name="needle-cuda", daemon=True)
         self._thread.start()
 
@@ -92,7 +92,7 @@ def _probe() -> _Probe:
 
 
 def driver_version() -> str:
-    """The driver's own description of itself; this does not initialise it."""
+    """The driver's own description of itself; this does not initialize it."""
     try:
         driver = ctypes.CDLL(_LIBRARY)
     except OSError:

@@ -37,14 +37,14 @@ _NO_CONTEXT = nullcontext()
 class Device:
     """A place where arrays live: its name, its array namespace `xp` (NumPy, CuPy), and the transfers to and from it.
 
-    Methods take and return raw arrays. Devices of one name are equal. A subclass overrides what its library does
+    Methods take and return raw arrays. Devices with the same name are equal. A subclass overrides what its library does
     differently from NumPy, and sets the flags below.
 
     `kernels` maps the name of a kernel to the function that computes it on this device (`kernel_table.overridable`).
     """
 
     is_async = False  # True if reading an element synchronizes with queued work
-    chunk_scale = 1  # factor on the size of scratch chunks, compared with the CPU
+    chunk_scale = 1  # size of scratch chunks, as a multiple of the CPU's
     strided_gemm = True  # whether matmul accepts overlapping strided operands without copying
     dlpack_type = 1  # DLPack's code for this memory: kDLCPU
     index = 0  # the number of this device among its peers
@@ -67,10 +67,10 @@ class Device:
         kind, _, index = self.name.partition(":")
         return f"{kind}({index})"
 
-    def __reduce__(self) -> Any:  # a copy, or a loaded pickle, is the registered device of that name
+    def __reduce__(self) -> Any:  # copying and unpickling return the registered device of that name
         return device_named, (self.name,)
 
-    # ---- what it is --------------------------------------------------------------------------------------------------
+    # ---- identity ----------------------------------------------------------------------------------------------------
 
     def enabled(self) -> bool:
         """Whether arrays can be made here. Never raises."""
@@ -90,7 +90,7 @@ class Device:
         return self.xp is not None and isinstance(array, self.xp.ndarray)
 
     def owns(self, array: Array) -> bool:
-        """Whether a raw array lies on this device."""
+        """Whether a raw array is on this device."""
         return self.recognizes(array) and (self.peers is None or bool(array.device.id == self.index))
 
     def peer(self, index: int) -> Device:
@@ -102,7 +102,7 @@ class Device:
         return _NO_CONTEXT
 
     def use(self) -> None:
-        """Make this the current device of the calling thread, where the array library has such a thing."""
+        """Make this the current device of the calling thread, if the array library has a current device."""
 
     # ---- new arrays --------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Device:
         return np.asarray(array)
 
     def add_at(self, array: Array, index: Index, values: Array) -> None:
-        """Add values at an index, in place; where an index repeats, every addition counts."""
+        """Add values at an index, in place; repeated indices accumulate."""
         self.xp.add.at(array, index, values)
 
     def address(self, array: Array) -> int:
@@ -179,17 +179,17 @@ class Device:
     # ---- work in chunks ----------------------------------------------------------------------------------------------
 
     def parallel_for(self, body: Callable[[Chunk], None], chunks: Iterable[Chunk], uses_blas: bool = True) -> None:
-        """Call `body` for each chunk; the CPU does it on several threads, in no fixed order.
+        """Call `body` for each chunk; the CPU uses several threads, in no fixed order.
 
-        `uses_blas`: whether `body` calls BLAS, which is then limited to one thread meanwhile.
+        `uses_blas`: whether `body` calls BLAS, which is limited to one thread meanwhile.
         """
         for chunk in chunks:
             body(chunk)
 
     def parallel_sum(self, term: Callable[[Chunk], Array], chunks: Sequence[Chunk]) -> Array:
-        """The sum of the new arrays `term(chunk)`, of one chunk at least; written into the first of them.
+        """The sum of `term(chunk)` over at least one chunk. Terms must be new arrays: sums are made in place.
 
-        For one number of threads the order of the additions is always the same.
+        The order of the additions depends only on the number of threads.
         """
         count = max(1, min(len(chunks), self.worker_count()))
         partial_sums: list[Any] = [None] * count
@@ -209,7 +209,7 @@ class Device:
     def chunks(self, length: int, row_bytes: int, split: bool | None = None) -> list[slice]:
         """Cut `length` rows of `row_bytes` each into slices of about `tuning.BLOCK_BYTES`, for `parallel_for`.
 
-        `split` asks for one chunk per thread at least; None: if all rows have `tuning.SPLIT_BYTES` together.
+        `split` asks for at least one chunk per thread; None: only if all rows together have `tuning.SPLIT_BYTES`.
         """
         size = max(1, tuning.BLOCK_BYTES * self.chunk_scale // max(1, row_bytes))
         if split or (split is None and length * row_bytes >= tuning.SPLIT_BYTES):
@@ -241,7 +241,7 @@ def register_device(device: Device) -> None:
 
 
 def device_of(array: Array) -> Device:
-    """The device on which a raw array lies.
+    """The device of a raw array.
 
     Raises TypeError for anything that is not an array of a registered device.
     """
@@ -281,7 +281,7 @@ def _recognizing(array: Array) -> Device:
 
 
 def _search(data: Any) -> Device | None:
-    """The device, the last registered first, that recognizes an array whose class is not in the cache yet."""
+    """Find the device that recognizes an array of a class not cached yet; try the last registered first."""
     for device in reversed(tuple(devices.values())):
         if device.recognizes(data):
             _device_of_type[type(data)] = device
@@ -294,7 +294,7 @@ def _search(data: Any) -> Device | None:
 def device_named(name: str) -> Device:
     """The registered device of that name; `kind:index` is created if `kind` has peers.
 
-    Raises ValueError if nothing of that name is registered.
+    Raises ValueError if no such device is registered.
     """
     kind, _, index = name.partition(":")
     device = devices.get(name) or devices.get(kind)

@@ -26,7 +26,7 @@ def to_dlpack(array: Any) -> Any:
 def from_dlpack(source: Any) -> Any:
     """A raw array on the memory of another library's array, on the device where that memory is.
 
-    Raises TypeError if `source` does not implement DLPack, lies elsewhere, or holds no real numbers or bools.
+    Raises TypeError if `source` does not implement DLPack, is on an unknown device, or has an unsupported dtype.
     """
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: source must implement DLPack, but got {type(source).__name__}")

@@ -1,4 +1,4 @@
-"""Kernels that a device brings along: on its arrays they replace needle's own kernels of the same name."""
+"""Kernels of a device: on its arrays they replace needle's kernels of the same name."""
 
 from __future__ import annotations
 

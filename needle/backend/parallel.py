@@ -125,9 +125,9 @@ def _blas_libraries() -> list[Any]:
 
 @contextmanager
 def _blas_on_one_thread() -> Iterator[None]:
-    """Limit BLAS to one thread: ThreadpoolController.limit in half of its time.
+    """Limit BLAS to one thread: like ThreadpoolController.limit, in half the time.
 
-    While another thread is inside of a limit of threadpoolctl this has no effect: BLAS keeps to that limit.
+    This has no effect while another thread holds a threadpoolctl limit: BLAS obeys that one.
     """
     counts = [(library, library.num_threads) for library in _blas_libraries()]
     for library, _ in counts:
@@ -142,7 +142,7 @@ def _blas_on_one_thread() -> Iterator[None]:
 
 
 def worker_count() -> int:
-    """The number of threads of a loop: those that BLAS may use, or 1 if BLAS does not say (Accelerate on macOS)."""
+    """The number of threads of a loop: as many as BLAS may use, or 1 if BLAS does not say (Accelerate on macOS)."""
     libraries = _blas_libraries()
     return _pool.blas_threads or (int(libraries[0].num_threads) if libraries else 1)
 

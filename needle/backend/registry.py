@@ -1,4 +1,4 @@
-"""The known devices by name, the default device, and what concerns all of them: seeds and pickles."""
+"""The known devices by name, the default device, and what all of them share: seeding and pickling."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ _default: Device | None = None  # None: the CPU
 
 
 def cpu() -> Device:
-    """The CPU, computed on by NumPy."""
+    """The CPU device, which uses NumPy."""
     return devices["cpu"]
 
 
 def cpu_numpy() -> Device:
-    """`cpu()`, by the name that the course gives to a CPU device computed on by NumPy."""
+    """`cpu()`, under the course's name for a CPU device that uses NumPy."""
     return cpu()
 
 
 def cuda(index: int = 0) -> Device:
-    """GPU `index`, computed on by CuPy. Never raises for a GPU that does not exist.
+    """GPU `index`, which uses CuPy. Never raises for a GPU that does not exist.
 
-    `.enabled()` tells whether it can be used; using it otherwise raises RuntimeError, which says what is missing.
+    `.enabled()` tells whether it can be used. If not, using it raises RuntimeError, which says what is missing.
     """
     return devices["cuda"].peer(index)
 
 
 def all_devices() -> list[Device]:
-    """The CPU, GPU 0, every further GPU that was asked for, and what `register_device` added; enabled or not."""
+    """The CPU, GPU 0, every other GPU requested so far, and what `register_device` added; enabled or not."""
     return list(devices.values())
 
 
 def default_device() -> Device:
-    """The device of tensors for which none is named."""
+    """The device of new tensors unless another is named."""
     return _default or devices["cpu"]
 
 
 def set_default_device(device: Device) -> None:
-    """Create tensors on `device` when none is named, and make it the current device of this thread.
+    """Create tensors on `device` by default, and make it the current device of this thread.
 
-    Raises TypeError if it is no device, RuntimeError if it cannot be used.
+    Raises TypeError if it is not a device, RuntimeError if it cannot be used.
     """
     global _default
     if not isinstance(device, Device):
@@ -65,7 +65,7 @@ def set_default_device(device: Device) -> None:
 
 
 def device_for(data: Any) -> Device:
-    """The device on which a tensor of `data` is created when none is named.
+    """The device of a new tensor of `data` unless another is named.
 
     An array of another device stays there. NumPy arrays go to the default device, as lists and numbers do.
     """
@@ -74,9 +74,9 @@ def device_for(data: Any) -> Device:
 
 
 def seed(number: int) -> None:
-    """Seed the random stream of every device, NumPy's legacy global stream included.
+    """Seed the random stream of every device, including NumPy's legacy global stream.
 
-    Initialisers, `nn.Dropout` and shuffling draw from NumPy's stream whatever the device; `functional.dropout` draws
+    Initializers, `nn.Dropout` and shuffling draw from NumPy's stream on every device; `functional.dropout` draws
     from the stream of its input's device. Raises TypeError or ValueError unless 0 <= number < 2 ** 32.
     """
     number = check.integer("seed", "number", number, least=0)
@@ -87,7 +87,7 @@ def seed(number: int) -> None:
 
 
 def serialize(array: Any) -> Any:
-    """A raw array as pickles hold it, (name of its device, NumPy array); a tuple of arrays as a tuple of these."""
+    """The pickled form of a raw array, (device name, NumPy array); of a tuple of arrays, a tuple of such pairs."""
     if isinstance(array, tuple):
         return tuple(map(serialize, array))
     return device_of(array).name, to_host(array)

@@ -20,7 +20,7 @@ def array(a: Any, dtype: DTypeLike = "float32", device: Device | None = None) ->
 
 
 def empty(shape: Sequence[int], dtype: DTypeLike = "float32", device: Device | None = None) -> NDArray:
-    """An uninitialised array."""
+    """An uninitialized array."""
     device = device or default_device()
     with device.current():
         return NDArray.wrap(device.xp.empty(tuple(shape), dtype=dtype))

@@ -20,7 +20,7 @@ class BackendDevice(Device):
     """
 
     def empty(self, shape: Any, dtype: DTypeLike = "float32") -> NDArray:
-        """An uninitialised array."""
+        """An uninitialized array."""
         with self.current():
             return NDArray.wrap(self.xp.empty(shape, dtype=dtype))
 

@@ -1,4 +1,4 @@
-"""NDArray: a strided array with its device, the form in which the course's API shows data."""
+"""NDArray: a strided array with its device, as the course's API exposes data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = ["NDArray"]
 
 
 class Owner(Protocol):
-    """The tensor whose memory an NDArray shows: it must know of writes into it."""
+    """The tensor that owns the memory of an NDArray: writes are reported to it."""
 
     def bump_version(self) -> None: ...
     def version_counter(self) -> Any: ...
@@ -110,7 +110,7 @@ class NDArray:
         handle: Buffer | None = None,
         offset: int = 0,
     ) -> NDArray:
-        """An array in the memory `handle`, by default in new, uninitialised float32 memory.
+        """An array in the memory `handle`, by default in new, uninitialized float32 memory.
 
         `strides` and `offset` count elements; strides are row-major by default. Raises ValueError if an element would
         lie outside of the memory.

@@ -1,8 +1,8 @@
-"""CIFAR-10: 60,000 colour photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
+"""CIFAR-10: 60,000 color photographs of 32x32 pixels in ten classes, by A. Krizhevsky, V. Nair and G. Hinton.
 
 Reads both formats of https://www.cs.toronto.edu/~kriz/cifar.html, "python" and "binary". The python format is a pickle,
-and unpickling can run code. This reader replaces the few names that such files contain by classes that only store their
-arguments, and refuses every other name: nothing that a file names is imported or run.
+and unpickling can run code. This reader replaces the few names that such files contain with classes that only store
+their arguments, and refuses every other name: nothing that a file names is imported or run.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _read_binary(path: str) -> tuple[HostArray, list[Any]]:
     content = np.fromfile(path, np.uint8)
     if content.size % (1 + _PIXELS):
         raise ValueError(
-            f"CIFAR10Dataset: a binary file must be of records of {1 + _PIXELS} bytes, "
+            f"CIFAR10Dataset: a binary file must consist of records of {1 + _PIXELS} bytes, "
             f"but {path} has {content.size} bytes, {content.size % (1 + _PIXELS)} over"
         )
     records = content.reshape(-1, 1 + _PIXELS)

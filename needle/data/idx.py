@@ -31,11 +31,11 @@ _SOURCE = (
 def read_idx(path: Path) -> HostArray:
     """Read an IDX file, plain or gzipped: an array of the header's shape, in native byte order.
 
-    The dtype is uint8, int8, int16, int32, float32 or float64. Compression is recognised by the first bytes, not by the
+    The dtype is uint8, int8, int16, int32, float32 or float64. Compression is recognized by the first bytes, not by the
     file name.
 
-    Raises FileNotFoundError if the file does not exist, and ValueError if it is not an IDX file, is truncated, or has a
-    length other than its header announces.
+    Raises FileNotFoundError if the file does not exist, and ValueError if it is not an IDX file, is truncated, or is
+    longer than its header says.
     """
     with open(path, "rb") as file:
         content = file.read()

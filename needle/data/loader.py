@@ -80,7 +80,7 @@ class DataLoader:
         return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches)
 
     def _tensors(self, batches: Generator[tuple[HostArray, ...]]) -> Generator[tuple[Tensor, ...]]:
-        """The batches as tensors on the loader's device, made in the reader's thread, whose modes apply to them."""
+        """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
             for batch in batches:
                 device = self.device or default_device()

@@ -13,7 +13,7 @@ __all__ = ["RandomCrop", "RandomFlipHorizontal"]
 class RandomFlipHorizontal:
     """Mirror an image left to right with probability `p`: (H, W, C) -> (H, W, C), a view, in the same dtype.
 
-    Draws one `np.random.rand()` per image. Raises ValueError if `p` is outside of [0, 1] or the image has not 3 axes.
+    Draws one `np.random.rand()` per image. Raises ValueError if `p` is not in [0, 1] or the image does not have 3 axes.
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -28,7 +28,7 @@ class RandomCrop:
     """Shift an image by up to `padding` pixels along H and W and fill with zeros: (H, W, C) -> (H, W, C), same dtype.
 
     Draws one `np.random.randint(low=-padding, high=padding + 1, size=2)` per image: the shift along H, then along W.
-    Raises ValueError if `padding` is negative or the image has not 3 axes.
+    Raises ValueError if `padding` is negative or the image does not have 3 axes.
     """
 
     def __init__(self, padding: int = 3) -> None:

@@ -13,10 +13,10 @@ __all__ = ["from_dlpack"]
 def from_dlpack(source: Any) -> Tensor:
     """Wrap another library's array, of any shape and real dtype, without copying it.
 
-    `source` implements DLPack (`__dlpack__` and `__dlpack_device__`). The result shares its memory, lies on the same
+    `source` implements DLPack (`__dlpack__` and `__dlpack_device__`). The result shares its memory, is on the same
     device and requires no gradient. The other library's later writes are visible here, but backward does not detect
     them.
 
-    Raises `TypeError` if `source` does not implement DLPack or lies on a device unknown to needle.
+    Raises `TypeError` if `source` does not implement DLPack or is on a device unknown to needle.
     """
     return Tensor.make_const(backend.from_dlpack(source))

@@ -21,7 +21,7 @@ GAINS = {"linear": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "relu": math.sqrt(2)}
 
 
 class InitOptions(TypedDict, total=False):
-    """What every initializer takes besides its own arguments."""
+    """The options that all initializers share."""
 
     device: Device | None
     dtype: DTypeLike

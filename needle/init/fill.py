@@ -15,7 +15,7 @@ __all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros"
 def constant(
     *shape: int, c: float = 1.0, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of `shape` in which every element is `c`.
+    """A tensor of `shape` with every element `c`.
 
     Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
     """
@@ -114,7 +114,7 @@ def one_hot(
 ) -> Tensor:
     """One-hot rows: integers i (*I) in [0, n), of any dtype -> (*I, n), ones at the integers, zeros elsewhere.
 
-    An integer outside [0, n) yields a row of zeros. The result lies on the device of `i` unless `device` is passed.
+    An integer outside [0, n) yields a row of zeros. The result is on the device of `i` unless `device` is passed.
 
     Raises `ValueError` if n is below 1.
     """
@@ -125,7 +125,7 @@ def one_hot(
 def _filled(
     op: str, shape: tuple[int, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
 ) -> Tensor:
-    """A tensor of `shape` in which every element is `value`."""
+    """A tensor of `shape` with every element `value`."""
     return Tensor.make_const(as_device(device).filled(as_shape(op, shape), value, dtype), requires_grad)
 
 

@@ -1,7 +1,7 @@
 """Memory order: arrays are indexed as (N, C, *S) and lie in memory as (C, *S, N), batch-last.
 
 Every inner loop then runs over long contiguous stretches, and a matrix product over all positions of the whole batch is
-one plain GEMM whose result is already in place. `batch_last` and `batch_first` are views: only strides change.
+one plain GEMM with its result already in place. `batch_last` and `batch_first` are views: only strides change.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def batch_first(x: Array) -> Array:
 def pad_to_batch_last(x: Array, window: Window, value: float = 0) -> Array:
     """Pad with `value`: (N, C, *S) -> (C, *S + padding, N), contiguous.
 
-    A view of x where it is batch-last and the window pads nothing.
+    A view of x if it is batch-last and the window pads nothing.
     """
     layout = window.padded_layout(x.shape[2:])
     source = batch_last(x)  # (C, *S, N)

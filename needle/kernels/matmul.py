@@ -16,7 +16,7 @@ __all__ = ["matmul"]
 def matmul(a: Array, b: Array) -> Array:
     """(*B, n, k), (*B, k, m) -> (*B, n, m), by the rules of NumPy's matmul; threads share its longest axis.
 
-    BLAS could share it too, but its threads keep spinning for a while afterwards and delay those of the next op.
+    BLAS could share it too, but its threads keep spinning for a while afterwards and delay the threads of the next op.
     """
     if a.ndim == b.ndim == 2 and a.size * b.shape[1] <= tuning.BLAS_ONE_THREAD_VECTOR_MACS:
         return a @ b  # too small for threads, whatever its shape

@@ -79,10 +79,10 @@ def gather_at_max(g: Array, x: Array, best: Array, kernel: Size, window: Window)
 
 
 def _max_masks(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[tuple[Size, Index, Array, bool]]:
-    """For each tap: its position, the index of what it reads, and a mask of the windows whose maximum it reads.
+    """For each tap: its position, the index of the elements it reads, and a mask of the windows whose maximum it reads.
 
     Each window belongs to one mask: the first of equal elements, the last of several NaNs, as in torch; never padding.
-    If there may be NaN, the taps come a second time for them, in reverse; the last entry is False then.
+    If x may hold NaN, the taps follow a second time in reverse, to mark the NaN; the last entry is False then.
     """
     best = batch_last(best)  # (C, *P, N)
     padded = pad_to_batch_last(x, window, math.nan)

@@ -1,4 +1,4 @@
-"""Arrays seen as contiguous rows, one for each mean and variance of a normalisation."""
+"""Arrays seen as contiguous rows, one for each mean and variance of a normalization."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Rows:
     def of(x: Array, axes: tuple[int, ...]) -> Rows | None:
         """The rows of x over `axes` (not negative); None if x is not laid out like that.
 
-        None too for integers and float16, whose sums BLAS cannot compute.
+        Also None for integers and float16, which BLAS cannot sum.
         """
         if x.dtype.kind != "f" or x.dtype.itemsize < 4:
             return None
         return _rows(x.shape, x.strides, x.itemsize, axes)
 
     def view(self, x: Array) -> Array:
-        """The rows (R, M) of an array; a view if its memory order is that of the array these rows were made for."""
+        """The rows (R, M) of an array; a view if its memory order is the one these rows were made for."""
         return x.transpose(self.order).reshape(self.count, self.length)
 
     def unview(self, rows: Array) -> Array:

@@ -21,7 +21,7 @@ cached = lru_cache(maxsize=4096)
 
 
 class PaddedLayout(NamedTuple):
-    """The sizes of a padded input, and in its array (C, *S, N) the index of the input and those of the padding."""
+    """The sizes of a padded input, and the indices of the input and of the padding in its array (C, *S, N)."""
 
     size: Size
     interior: Index
@@ -87,7 +87,7 @@ class Window:
 
     @cached
     def padded_layout(self, size: Size) -> PaddedLayout:
-        """The sizes of the padded input, and what is where in it."""
+        """The sizes of the padded input, and the index of its interior and of its borders."""
         borders: list[Index] = []
         for axis, (n, (before, after)) in enumerate(zip(size, self.padding, strict=True), 1):
             lead = (slice(None),) * axis
@@ -101,7 +101,7 @@ class Window:
     def without_dead_taps(self, size: Size, kernel: Size) -> tuple[Index, Window]:
         """Drop taps that only ever read padding: the slices of the kernel that remain, and the window for them.
 
-        It matters on the small maps at the end of a network: of 3x3 taps on a single element, one is live.
+        This matters on the small maps at the end of a network: of 3x3 taps on a single element, one is live.
         """
         live, pairs = [], []
         output = self.output(size, kernel)

@@ -1,4 +1,4 @@
-"""Neural networks: modules, which hold parameters, and in `functional` the functions under torch's names."""
+"""Neural networks: modules, which hold parameters, and functions under torch's names in `functional`."""
 
 from typing import TYPE_CHECKING
 

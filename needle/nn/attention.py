@@ -74,11 +74,11 @@ class MultiHeadAttention(Module):
 class AttentionLayer(Module):
     """Attention with several heads: q (N, T, q_features), k (N, S, k_features), v (N, S, v_features) -> (N, T, out).
 
-    Each of q, k and v is normalised (`prenorm_q`, `prenorm_k`, `prenorm_v`), projected to num_head · dim_head features
+    Each of q, k and v is normalized (`prenorm_q`, `prenorm_k`, `prenorm_v`), projected to num_head · dim_head features
     and split into heads for `MultiHeadAttention`; the heads are joined and projected to out_features. k and v default
     to q; k_features, v_features and out_features default to q_features.
 
-    Parameters, in their order: weight and bias of the three norms, then `q_projection`, `k_projection`, `v_projection`
+    Parameters, in order: weight and bias of the three norms, then `q_projection`, `k_projection`, `v_projection`
     and `out_projection`, Linear layers without bias, drawn in this order. Raises ValueError if shapes do not fit,
     TypeError if dtypes do not.
 
@@ -140,7 +140,7 @@ class AttentionLayer(Module):
 class TransformerLayer(Module):
     """x + drop(attention(x)), then x + drop(linear2(drop(relu(linear1(norm(x)))))): (N, T, q_features) -> the same.
 
-    Parameters, in their order: an `AttentionLayer` (which has its own norms), a LayerNorm1d, then
+    Parameters, in order: an `AttentionLayer` (which has its own norms), a LayerNorm1d, then
     Linear(q_features, hidden_size) and Linear(hidden_size, q_features), both with bias. Raises ValueError if shapes do
     not fit, TypeError if dtypes do not.
 
@@ -175,7 +175,7 @@ class Transformer(Module):
     First adds to x a learned vector for each position 0 to T - 1. Returns a pair, as recurrent layers do; its second
     part stands in for their hidden state and holds zeros of the shape of x. The argument h is ignored.
 
-    Parameters, in their order: `embedding` of the positions, (sequence_len, embedding_size), then the `layers`. Raises
+    Parameters, in order: `embedding` of the positions, (sequence_len, embedding_size), then the `layers`. Raises
     ValueError if shapes do not fit or x has more than sequence_len steps, TypeError if dtypes do not fit.
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3.

@@ -1,4 +1,4 @@
-"""Modules that combine other modules, and their neutral element."""
+"""Modules that combine other modules, and the identity."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Identity", "Residual", "Sequential"]
 
 
 class Sequential(Module):
-    """Apply modules one after another: each takes the result of the one before it.
+    """Apply modules one after another: each takes the result of the previous one.
 
     `modules` holds them as a tuple; `len(model)`, `model[i]` and iteration read it. Their parameters are named by
     position: `0.weight`. Without modules the result is x itself. Raises TypeError if an argument is not a Module.
@@ -47,7 +47,7 @@ class Sequential(Module):
 
 
 class Residual(Module):
-    """x + fn(x), for a module `fn` whose result has the shape of x, or broadcasts with it.
+    """x + fn(x), for a module `fn` with a result of the shape of x, or one that broadcasts with it.
 
     He, Zhang, Ren and Sun, "Deep Residual Learning for Image Recognition" (2016), equation 1. Raises TypeError if `fn`
     is not a Module.

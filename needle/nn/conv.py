@@ -37,7 +37,7 @@ TRANSPOSES = (functional.conv_transpose1d, functional.conv_transpose2d, function
 
 
 class _Conv(Module):
-    """Options, weight and bias of a convolution over `rank` spatial axes, in torch's layout and initialisation.
+    """Options, weight and bias of a convolution over `rank` spatial axes, in torch's layout and initialization.
 
     Weight and bias are drawn uniformly within ± 1 / sqrt(fan_in): kaiming_uniform with a = sqrt(5), as in torch.
     """
@@ -295,7 +295,7 @@ class ConvTranspose3d(_ConvTranspose):
 
 
 def _rank_of(sizes: Sizes) -> int:
-    """The number of spatial axes that sizes are for; one integer stands for two."""
+    """The number of spatial axes that `sizes` describes; one integer stands for two."""
     return max(1, len(sizes)) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else 2
 
 
@@ -318,7 +318,7 @@ class Unfold(_Columns):
 
     K and P are products over the spatial axes. `kernel_size` has one entry for each of them; one integer stands for
     two axes. Rows run over channels and taps, columns over output positions, both row-major. The result has the dtype
-    of x. Raises ValueError if the kernel does not fit, TypeError if x has no floating dtype.
+    of x. Raises ValueError if the kernel does not fit, TypeError if x is not floating-point.
     """
 
     def forward(self, x: TensorLike) -> Tensor:
@@ -329,7 +329,7 @@ class Fold(_Columns):
     """Add each column back in its place (col2im), the transpose of `Unfold`: x (N, C·K, P) -> (N, C, *S).
 
     `output_size` is *S, one entry for each spatial axis; one integer stands for two axes. The result has the dtype of
-    x. Raises ValueError if x does not have the rows and columns of that window, TypeError if x has no floating dtype.
+    x. Raises ValueError if x does not have the rows and columns of that window, TypeError if x is not floating-point.
     """
 
     def __init__(

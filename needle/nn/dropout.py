@@ -33,7 +33,7 @@ class Dropout(_Dropout):
 
     In evaluation the result is x itself. Each call in training draws one `np.random.rand(*x.shape)`, on every device
     and even for p = 0, and keeps an element where its draw is at most 1 - p. Raises ValueError if p is not in [0, 1],
-    TypeError if x has no floating dtype.
+    TypeError if x is not floating-point.
 
     Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (2014).
 
@@ -51,7 +51,7 @@ class Dropout1d(_Dropout):
     """In training, zero each channel of x (N, C, L) or (C, L) with probability p and divide the others by 1 - p.
 
     In evaluation the result is x itself. Draws come from the device of x, one number per channel. Raises ValueError if
-    p is not in [0, 1] or x has other axes, TypeError if x has no floating dtype.
+    p is not in [0, 1] or x has other axes, TypeError if x is not floating-point.
 
     Tompson et al., "Efficient Object Localization Using Convolutional Networks" (2015), section 3.2.
     """

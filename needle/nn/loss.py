@@ -150,7 +150,7 @@ class HuberLoss(_Loss):
 
 
 class BCELoss(_Loss):
-    """-(target · log x + (1 - target) · log(1 - x)), elementwise: probabilities x and target of one shape and dtype.
+    """-(target · log x + (1 - target) · log(1 - x)), elementwise: probabilities x and target of equal shape and dtype.
 
     Logarithms are clamped to at least -100. `weight` broadcasts to x. Raises ValueError if shapes differ or, on the
     CPU, if a value is not in [0, 1]; TypeError if dtypes differ.
@@ -165,7 +165,7 @@ class BCELoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """`BCELoss` of sigmoid(x) without overflow, elementwise: logits x and target of one shape and dtype.
+    """`BCELoss` of sigmoid(x) without overflow, elementwise: logits x and target of equal shape and dtype.
 
     `pos_weight` multiplies the loss of the positive part, target · log sigmoid(x). Both weights broadcast to x. Raises
     ValueError if shapes differ, TypeError if dtypes differ.

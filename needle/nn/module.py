@@ -43,7 +43,7 @@ class Module:
 
     Types: a call has the types of the subclass's own `forward`. With `def forward(self, x: Tensor) -> Tensor` a checker
     infers `Tensor` for `model(x)`; a `forward` that returns a tuple, or takes more arguments, needs nothing else.
-    Called through a variable declared as plain `Module`, the result is `Any`, since any `forward` may be behind it.
+    Called through a variable declared as plain `Module`, the result is `Any`, since its `forward` is unknown.
 
     >>> import needle as ndl
     >>> class Scale(Module):
@@ -144,7 +144,7 @@ class Module:
         """Copy values into the parameters and buffers by name.
 
         `state` maps dotted names to tensors or arrays, which are cast to the dtype of their target. With `strict` its
-        names must be exactly those of `state_dict()`; otherwise names on one side only are ignored. Shapes must always
+        names must equal those of `state_dict()`; otherwise names on one side only are ignored. Shapes must always
         agree. Raises ValueError, before any value is copied, with all missing names, unexpected names and wrong shapes;
         TypeError if `state` is not a dict.
         """

@@ -1,4 +1,4 @@
-"""Normalisation layers: parameters and running statistics around the functions of `functional.norm`.
+"""Normalization layers: parameters and running statistics around the functions of `functional.norm`.
 
 Each maps x to a result of the same shape: subtract the mean, divide by sqrt(variance + eps), then multiply by `weight`
 and add `bias`. x must have a floating dtype (TypeError). Parameters start as ones and zeros, without random draws.
@@ -79,7 +79,7 @@ class _ChannelNorm(Module):
 def _affine(
     shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Weight and bias of a norm, ones and zeros; None where there is none."""
+    """Weight and bias of a norm, ones and zeros; None for one that is left out."""
     if not affine:
         return None, None
     weight = Parameter(init.ones(*shape, device=device, dtype=dtype))
@@ -90,7 +90,7 @@ def _affine(
 
 
 class _BatchNorm(_ChannelNorm):
-    """Batch normalisation by the course's contract: biased variances, also in `running_var`."""
+    """Batch normalization by the course's contract: biased variances, also in `running_var`."""
 
     counts_batches = False
     size_name = "dim"
@@ -122,7 +122,7 @@ class _BatchNorm(_ChannelNorm):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Normalise each channel of x (N, C) or (N, C, L) over the batch; in evaluation by running statistics.
+    """Normalize each channel of x (N, C) or (N, C, L) over the batch; in evaluation by running statistics.
 
     The course's contract. The first argument and its attribute are called `dim`, the number C of channels; torch's
     `num_features` is accepted too. Variances are biased (divided by the count), in `running_var` too, where torch's is
@@ -139,7 +139,7 @@ class BatchNorm1d(_BatchNorm):
 
 
 class BatchNorm2d(_BatchNorm):
-    """Normalise each channel of x (N, C, H, W) over the batch; in evaluation by running statistics.
+    """Normalize each channel of x (N, C, H, W) over the batch; in evaluation by running statistics.
 
     Parameters, buffers, options and errors as in `BatchNorm1d`.
 
@@ -155,7 +155,7 @@ class BatchNorm2d(_BatchNorm):
 
 
 class BatchNorm3d(_ChannelNorm):
-    """Normalise each channel of x (N, C, D, H, W) over the batch; in evaluation by running statistics.
+    """Normalize each channel of x (N, C, D, H, W) over the batch; in evaluation by running statistics.
 
     Torch's contract: unlike in BatchNorm1d and BatchNorm2d here, `running_var` is unbiased (divided by the count
     less 1). With `momentum=None` the running statistics are the averages over all batches, which the buffer
@@ -191,7 +191,7 @@ class BatchNorm3d(_ChannelNorm):
 
 
 class _InstanceNorm(_ChannelNorm):
-    """Instance normalisation; if running statistics are tracked, evaluation uses them."""
+    """Instance normalization; if running statistics are tracked, evaluation uses them."""
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = False,
@@ -217,12 +217,12 @@ class _InstanceNorm(_ChannelNorm):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Normalise each channel of each element of x (N, C, L), or of x (C, L).
+    """Normalize each channel of each element of x (N, C, L), or of x (C, L).
 
     `weight` and `bias` (C,) exist with `affine=True`, `bias=False` leaves out the bias. With `track_running_stats=True`
-    the buffers of `BatchNorm3d` exist, and evaluation normalises by them; `running_var` is unbiased. Raises ValueError
+    the buffers of `BatchNorm3d` exist, and evaluation normalizes by them; `running_var` is unbiased. Raises ValueError
     if x has other axes, other channels than the parameters or buffers, or a single value per channel; without
-    parameters and buffers other channels are a warning, as in torch.
+    parameters and buffers, other channels only cause a warning, as in torch.
 
     Ulyanov, Vedaldi and Lempitsky, "Instance Normalization" (2016), equation 3.
     """
@@ -231,13 +231,13 @@ class InstanceNorm1d(_InstanceNorm):
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Normalise each channel of each element of x (N, C, H, W), or of x (C, H, W); see `InstanceNorm1d`."""
+    """Normalize each channel of each element of x (N, C, H, W), or of x (C, H, W); see `InstanceNorm1d`."""
 
     ndims = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Normalise each channel of each element of x (N, C, D, H, W), or of x (C, D, H, W); see `InstanceNorm1d`."""
+    """Normalize each channel of each element of x (N, C, D, H, W), or of x (C, D, H, W); see `InstanceNorm1d`."""
 
     ndims = (4, 5)
 
@@ -246,7 +246,7 @@ class InstanceNorm3d(_InstanceNorm):
 
 
 class LayerNorm(Module):
-    """Normalise the last axes of x (…, *normalized_shape) together.
+    """Normalize the last axes of x (…, *normalized_shape) together.
 
     `normalized_shape` is a tuple of sizes, or one integer. `weight` and `bias` have that shape;
     `elementwise_affine=False` leaves out both, `bias=False` the bias. They must have the dtype of x (float32 for
@@ -276,7 +276,7 @@ class LayerNorm(Module):
 
 
 class LayerNorm1d(Module):
-    """Normalise the last axis of x (…, dim), then multiply by `weight` (dim,) and add `bias` (dim,).
+    """Normalize the last axis of x (…, dim), then multiply by `weight` (dim,) and add `bias` (dim,).
 
     The course's `LayerNorm` of one axis. If x and the parameters differ in dtype, the result has the wider one. Raises
     ValueError if x does not end in an axis of `dim`.
@@ -305,7 +305,7 @@ class LayerNorm1d(Module):
 
 
 class GroupNorm(Module):
-    """Normalise each of `num_groups` groups of channels of each element of x (N, C, *S), C = num_channels.
+    """Normalize each of `num_groups` groups of channels of each element of x (N, C, *S), C = num_channels.
 
     `weight` and `bias` are (C,); `affine=False` leaves out both, `bias=False` the bias. Raises ValueError if the groups
     do not divide the channels, x has other channels, or a group has a single value.

@@ -97,7 +97,7 @@ class RNNCell(_Cell):
     `nonlinearity` is "tanh" or "relu"; h = None stands for zeros.
 
     Parameters, in the order of their draws: W_ih (in, H), W_hh (H, H), and with `bias` bias_ih (H,) and bias_hh (H,),
-    all uniform within ± 1 / sqrt(H). Raises ValueError if shapes do not fit, TypeError if x or h has no floating dtype.
+    all uniform within ± 1 / sqrt(H). Raises ValueError if shapes do not fit, TypeError if x or h is not floating-point.
 
     Elman, "Finding Structure in Time" (1990).
     """
@@ -162,7 +162,7 @@ class LSTMCell(_Cell):
 
 
 class _Recurrent(Module):
-    """Layers of cells over time: the first reads x, each other one the hidden states of the layer before it."""
+    """Layers of cells over time: the first reads x, every other one the hidden states of the layer before it."""
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int) -> None:
         super().__init__()
@@ -213,7 +213,7 @@ class RNN(_Recurrent):
 
     The outputs are the hidden states of the last layer; h_n holds the hidden states of all layers after the last step.
     h0 = None stands for zeros. `rnn_cells` lists the L cells: the first reads in features, the others H, and they are
-    drawn in this order. Raises ValueError if shapes do not fit, TypeError if x or h0 has no floating dtype.
+    drawn in this order. Raises ValueError if shapes do not fit, TypeError if x or h0 is not floating-point.
 
     Elman, "Finding Structure in Time" (1990).
 

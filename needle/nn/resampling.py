@@ -16,10 +16,10 @@ __all__ = ["PixelShuffle", "PixelUnshuffle", "Upsample"]
 class Upsample(Module):
     """Resample x (N, C, *S), over 1 to 3 axes, to the sizes `size` or to floor(scale_factor · S): (N, C, *P).
 
-    Exactly one of `size` and `scale_factor` is given, one number or one per axis. `mode` is "nearest", "nearest-exact",
+    Pass either `size` or `scale_factor`, one number or one per axis. `mode` is "nearest", "nearest-exact",
     "linear", "bilinear" or "trilinear" (for one, two and three axes), or "area"; see `functional.interpolate` for what
     each computes and for `align_corners`. The result has the dtype of x. Raises ValueError if shapes and options do not
-    fit, TypeError if x has no floating dtype.
+    fit, TypeError if x is not floating-point.
     """
 
     def __init__(

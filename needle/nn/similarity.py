@@ -14,7 +14,7 @@ class CosineSimilarity(Module):
     """⟨x1, x2⟩ / (max(‖x1‖, eps) · max(‖x2‖, eps)) along the axis `dim`, for operands that broadcast.
 
     (*S) and (*S) -> *S without the axis `dim`, 1 by default. Raises ValueError if the shapes do not broadcast or have
-    no such axis, TypeError if an operand has no floating dtype.
+    no such axis, TypeError if an operand is not floating-point.
     """
 
     def __init__(self, dim: int = 1, eps: float = 1e-8) -> None:

@@ -1,7 +1,7 @@
 """Every op: its `compute` beside its `gradient`, and the function that checks arguments and applies it.
 
-`__all__` of each file lists its functions and the op classes that the course names; other op classes are found in the
-file of their subject, as `needle.ops.shape.Permute`.
+`__all__` of each file lists its functions and the op classes that the course names; other op classes are in the
+file of their subject, for instance `needle.ops.shape.Permute`.
 """
 
 from typing import TYPE_CHECKING
@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from needle.ops import (
     index,
     logic,
-    methods,  # gives tensors their operators and methods
+    methods,  # attaches operators and methods to tensors
     norm,
-    ops_logarithmic,  # the course's modules; the next one has all of arithmetic to shape
+    ops_logarithmic,  # the course's modules; the next one re-exports arithmetic to shape
     ops_mathematic,
     ops_tuple,
     transfer,

@@ -37,7 +37,7 @@ class Elementwise(TensorOp):
 
 
 class FixedShape(TensorOp):
-    """An op whose result has the dtype of its input and the shape `self.shape`."""
+    """An op with a result of the dtype of its input and of shape `self.shape`."""
 
     shape: Size
 

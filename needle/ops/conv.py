@@ -190,8 +190,8 @@ def convolve_transpose(
 ) -> Tensor:  # fmt: skip
     """The transpose of `convolve` in its input: x (N, C, *P) or (C, *P), w (C, O/G, *K), bias (O,) -> (N, O, *S).
 
-    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size from which a convolution
-    with this window produces P, plus `output_padding` at the end. Errors as in `convolve`.
+    S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size that a convolution
+    with this window maps to P, plus `output_padding` at the end. Errors as in `convolve`.
     """
     x, w = tensor(op, x), tensor(op, w)
     batched = _has_batch(op, rank, x)
@@ -220,7 +220,7 @@ def convolve_transpose(
     if min(size) < 1:
         raise ValueError(f"{op}: sizes of the output must be at least 1, but x {x.shape} and this window give {size}")
     check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
-    # Output padding takes away from the padding after; what reaches beyond the last window is zeros.
+    # Output padding shortens the padding after; elements beyond the last window are zeros.
     pairs = tuple(
         (min(before, n + before + after), max(0, after - more))
         for n, (before, after), more in zip(least, window.padding, extra, strict=True)

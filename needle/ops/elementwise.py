@@ -1,4 +1,4 @@
-"""Elementwise functions. At a kink they have torch's derivative."""
+"""Elementwise functions, with torch's derivatives at their kinks."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def _relu_grad(x: Array, y: Array, out: Array | None = None) -> Array:
 
 
 class ReLU(Elementwise):
-    """max(x, 0), whose zeros may have either sign; its derivative at 0 is 0."""
+    """max(x, 0); zeros may have either sign, and the derivative at 0 is 0."""
 
     def compute(self, x: Array) -> Array:
         if x.size < tuning.RELU_MAXIMUM_SIZE or x.dtype.kind != "f":

@@ -18,7 +18,7 @@ __all__ = ["Split", "Stack", "concatenate", "split", "stack"]
 
 
 class Stack(TensorOp):
-    """Tensors of one shape along a new axis."""
+    """Tensors of the same shape along a new axis."""
 
     saved_inputs = ()
 
@@ -90,7 +90,7 @@ class Concatenate(TensorOp):
 
 
 def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
-    """Tensors of one shape along a new axis: n tensors (\\*S) -> (…, n, …). Raises ValueError if shapes differ."""
+    """Tensors of the same shape along a new axis: n tensors (\\*S) -> (…, n, …). Raises ValueError if shapes differ."""
     tensors = _tensors("stack", tensors)
     for x in tensors:
         check.same("stack", "shape", tensors[0].shape, x.shape, ("the first tensor", "another"))
@@ -119,5 +119,5 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
     if not isinstance(tensors, (list, tuple, TensorTuple)) or isinstance(tensors, Tensor):
         raise TypeError(f"{op}: tensors must be a list or tuple of tensors, but got {type(tensors).__name__}")
     if not len(tensors):
-        raise ValueError(f"{op}: tensors must be at least one, but got none")
+        raise ValueError(f"{op}: at least one tensor is needed, but got none")
     return tuple(tensor(op, x) for x in tensors)

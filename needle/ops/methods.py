@@ -1,6 +1,6 @@
 """The operators and methods of Tensor and TensorTuple, attached from one table.
 
-`autograd` defines Tensor without knowing any op, and the ops are made of tensors. This file gives tensors their ops.
+`autograd` defines Tensor without knowing any op, and ops are built on tensors. This file connects the two.
 """
 
 from __future__ import annotations

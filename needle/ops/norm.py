@@ -1,4 +1,4 @@
-"""Normalisation: elements brought to mean 0 and variance 1 over some axes, then scaled and shifted.
+"""Normalization to mean 0 and variance 1 over some axes, then scaling and shifting.
 
 Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also has the gradient.
 """
@@ -24,7 +24,7 @@ from needle.ops.tuples import pick
 
 __all__ = ["standardize"]
 
-MeanOf: TypeAlias = Callable[..., Array]  # the mean of an array, or of the product of two, over the normalised axes
+MeanOf: TypeAlias = Callable[..., Array]  # the mean of an array, or of the product of two, over the normalized axes
 
 
 class Standardize(TensorTupleOp):
@@ -69,7 +69,7 @@ class Standardize(TensorTupleOp):
         return tuple(affine) if self.form is None else tuple(value.reshape(self.form) for value in affine)
 
     def is_per_row(self, weight: Array, x: Array) -> bool:
-        """Whether one entry of a weight scales all elements of x that are normalised together."""
+        """Whether one entry of a weight scales all elements of x that are normalized together."""
         lead = x.ndim - weight.ndim
         return all(weight.shape[axis - lead] == 1 for axis in self.axes if axis >= lead)
 
@@ -83,10 +83,10 @@ class Standardize(TensorTupleOp):
         if self.form is not None:
             affine = [Reshape(self.form)(value) for value in affine]
         mean = Mean(self.axes, keepdims=True)
-        centred = ADD(x, NEGATE(mean(x)))
-        variance = mean(MULTIPLY(centred, centred))
+        centered = ADD(x, NEGATE(mean(x)))
+        variance = mean(MULTIPLY(centered, centered))
         scale = PowerScalar(-0.5)(AddScalar(self.eps)(variance))
-        unit = MULTIPLY(centred, scale)
+        unit = MULTIPLY(centered, scale)
         grad = MULTIPLY(y_grad, affine[0]) if self.scaled else y_grad
         # x_grad = (grad - mean(grad) - unit · mean(grad · unit)) · scale
         along = MULTIPLY(unit, mean(MULTIPLY(grad, unit)))
@@ -166,7 +166,7 @@ def standardize(
     eps: float = 1e-5,
     form: Size | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x brought to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance over them.
+    """x normalized to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
 
     Weight and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
     statistics are constants. Raises ValueError if `eps` is negative or `axes` hold no element.

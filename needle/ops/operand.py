@@ -1,4 +1,4 @@
-"""Operands: what users pass to functions, turned into tensors whose shapes fit.
+"""Operands: convert the arguments that users pass to tensors, and check that their shapes fit.
 
 Functions check, ops trust. Each function coerces its arguments here once; the ops that it calls check nothing.
 """
@@ -79,7 +79,7 @@ def scalar_like(value: float, x: Tensor) -> Tensor:
 
 
 def constant(x: Tensor) -> Tensor:
-    """x for a gradient that does not flow back into x; x itself if no graph is recorded."""
+    """x as a constant, so that no gradient flows back into it; x itself if no graph is recorded."""
     return x.detach() if mode.recording else x
 
 

@@ -1,4 +1,4 @@
-"""The course's module of mathematical ops, under its names; the ops themselves are in the files beside this one."""
+"""The course's module of mathematical ops, under its names; the ops themselves are in the other files here."""
 
 from __future__ import annotations
 

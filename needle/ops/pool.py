@@ -18,7 +18,7 @@ from needle.ops.shape import with_batch
 
 
 class MaxPool(TensorOp):
-    """The largest element of each window: (N, C, *S) -> (N, C, *P); of tied elements the first takes the gradient."""
+    """The largest element of each window: (N, C, *S) -> (N, C, *P); the first of tied elements takes the gradient."""
 
     saves_output = True
 
@@ -36,7 +36,7 @@ class MaxPool(TensorOp):
 
 
 class LocateMax(TensorOp):
-    """The row-major index in *S of each window's largest element, of tied elements the first. A constant."""
+    """The row-major index in *S of each window's largest element, the first if tied. A constant."""
 
     differentiable = False
 

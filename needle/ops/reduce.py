@@ -140,7 +140,7 @@ class LogSumExp(Reduction):
 
 
 class _AlongAxis(TensorOp):
-    """Base of ops on the lines along one axis whose gradient reads the result."""
+    """Base of ops along one axis; their gradients read the result."""
 
     saved_inputs, saves_output = (), True
 
@@ -183,7 +183,7 @@ class Softmax(_AlongAxis):
 
 
 class ArgMax(TensorOp):
-    """The index of the largest element, of equal ones the first; the result is a constant."""
+    """The index of the largest element, the first if tied; the result is a constant."""
 
     differentiable = False
 
@@ -215,41 +215,41 @@ def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
 
 
 def max(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The largest element over `axes`; tied elements share the gradient evenly. Raises ValueError for no elements."""
+    """The largest element over `axes`; tied elements share the gradient evenly. Raises ValueError for empty axes."""
     x = tensor("max", x)
     return Max(_nonempty("max", x, check.axes("max", axes, x.ndim)), keepdims)(x)
 
 
 def min(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The smallest element over `axes`; tied elements share the gradient evenly. Raises ValueError for no elements."""
+    """The smallest element over `axes`; tied elements share the gradient evenly. Raises ValueError for empty axes."""
     x = tensor("min", x)
     return Min(_nonempty("min", x, check.axes("min", axes, x.ndim)), keepdims)(x)
 
 
 def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) over `axes`, without overflow. Raises ValueError for no elements."""
+    """log(sum(exp(x))) over `axes`, without overflow. Raises ValueError for empty axes."""
     x = tensor("logsumexp", x)
     return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
 
 
 def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """x - logsumexp(x) along `axis`, without overflow. Raises ValueError for no elements."""
+    """x - logsumexp(x) along `axis`, without overflow. Raises ValueError for empty axes."""
     x = tensor("logsoftmax", x)
     (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """e ** x / sum(e ** x) along `axis`, without overflow. Raises ValueError for no elements."""
+    """e ** x / sum(e ** x) along `axis`, without overflow. Raises ValueError for empty axes."""
     x = tensor("softmax", x)
     (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
     return Softmax(axis)(x)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The int64 index of the largest element along `axis`, of equal ones the first. None: in the flattened tensor.
+    """The int64 index of the largest element along `axis`, the first if tied. None: in the flattened tensor.
 
-    Raises ValueError for no elements.
+    Raises ValueError for empty axes.
     """
     x = tensor("argmax", x)
     if axis is None:

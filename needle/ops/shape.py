@@ -213,7 +213,7 @@ def _existing_axes(axes: int | Sequence[int], ndim: int) -> Size:
 
 
 def sum_like(x: Tensor, y: Tensor) -> Tensor:
-    """x summed down to the shape of y: the last step of a gradient whose operand may have been broadcast."""
+    """x summed down to the shape of y: the last step of a gradient if the operand may have been broadcast."""
     return x if x.spec.shape == y.spec.shape else SumTo(y.shape)(x)
 
 
@@ -327,10 +327,10 @@ def pad(x: TensorLike, pairs: Sequence[Sequence[int]], value: float = 0) -> Tens
     check.instance("pad", "pairs", pairs, Sequence)
     widths = tuple((before, after) for before, after in (check.sizes("pad", "pair", p, 2, least=None) for p in pairs))
     if len(widths) != x.ndim:
-        raise ValueError(f"pad: pairs must be one for each axis of {x.shape}, but got {len(widths)}")
+        raise ValueError(f"pad: pairs must hold one pair for each axis of {x.shape}, but got {len(widths)}")
     for n, (before, after) in zip(x.shape, widths, strict=True):
         if n + min(before, 0) + min(after, 0) < 0:
-            raise ValueError(f"pad: negative pairs must leave each axis of {x.shape} a size, but got {widths}")
+            raise ValueError(f"pad: negative pairs must not crop an axis of {x.shape} below 0, but got {widths}")
     return x if all(width == (0, 0) for width in widths) else Pad(widths, value)(x)
 
 

@@ -1,7 +1,7 @@
 """The memory side of a step: state arrays, small parameters gathered into flat arrays, big ones cut into chunks.
 
 The rule of an optimizer is elementwise, so it may run on any grouping of elements. A NumPy call costs about a
-microsecond however small its array, so the rule runs once for all small parameters; big parameters are updated in
+microsecond even for a tiny array, so the rule runs once for all small parameters; big parameters are updated in
 chunks that stay in cache and that threads share.
 """
 
@@ -18,14 +18,14 @@ __all__ = ["Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
 
 Array: TypeAlias = Any
 Operands: TypeAlias = dict[int, tuple[Array, Array]]  # index of a parameter -> the arrays of it and of its gradient
-Update: TypeAlias = tuple[Array, ...]  # arrays of one shape: a parameter, its gradient, its state
+Update: TypeAlias = tuple[Array, ...]  # arrays of the same shape: a parameter, its gradient, its state
 Rule: TypeAlias = Callable[[Array, Array, Sequence[Array], Array], None]  # (parameter, gradient, state, scratch)
 
 
 class State:
     """The state of an optimizer: `count` arrays per parameter, zeros at first, on the device of the parameter.
 
-    Pools are made in the first step. A copied or unpickled state has none: its arrays are no views of flat arrays.
+    Pools are made in the first step. A copied or unpickled state has none: its arrays are not views of flat arrays.
     """
 
     def __init__(self, count: int) -> None:
@@ -37,7 +37,7 @@ class State:
         return vars(self) | {"pools": []}
 
     def pools_of(self, operands: Operands) -> list[Pool]:
-        """The pools whose parameters all have a gradient and are still on the pool's device."""
+        """The pools in which all parameters have a gradient and are still on the pool's device."""
         if self.pools is None:
             self.pools = self._make_pools(operands)
         return [
@@ -48,7 +48,7 @@ class State:
         ]
 
     def unpooled(self, operands: Operands, pools: Iterable[Pool]) -> list[Update]:
-        """The arrays for the rule, of each parameter that is in none of `pools`."""
+        """The arrays for the rule, for each parameter outside `pools`."""
         pooled = {i for pool in pools for i in pool.views}
         return [(*pair, *self._arrays_of(i, pair[0])) for i, pair in operands.items() if i not in pooled]
 
@@ -65,7 +65,7 @@ class State:
         return pools
 
     def _arrays_of(self, i: int, array: Array) -> tuple[Array, ...]:
-        """The state of parameter `i`, whose data is `array`, on its device."""
+        """The state of parameter `i` on the device of its data, `array`."""
         arrays = self.arrays.get(i)
         if arrays is None:
             arrays = self.arrays[i] = tuple(xp(array).zeros_like(array) for _ in range(self.count))
@@ -79,7 +79,7 @@ class Pool:
     """Small parameters of one dtype on one device as flat arrays, so that the rule runs once for all of them.
 
     `flat` are arrays (total size,): parameters, gradients, and each state array. `views` maps the index of a parameter
-    to its part of each, in the parameter's shape. Parameters and gradients are copied in each step, state stays.
+    to its part of each, in the parameter's shape. Each step copies parameters and gradients; the state stays here.
     """
 
     def __init__(self, arrays: dict[int, Array], state_count: int) -> None:
@@ -124,7 +124,7 @@ def for_each_chunk(rule: Rule, updates: Sequence[Update]) -> None:
 
 
 def _split(arrays: Update, size: int) -> list[Update]:
-    """Arrays of one shape in chunks of about `size` elements along the first axis, flattened where all are compact."""
+    """Cut arrays of one shape along the first axis into chunks of about `size` elements; flatten compact ones first."""
     if arrays[0].size <= size:
         return [arrays]
     if all(array.flags.c_contiguous for array in arrays):

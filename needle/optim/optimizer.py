@@ -22,9 +22,9 @@ class Optimizer:
     """The base of all optimizers: `params`, `step()`, `reset_grad()`, `clip_grad_norm()`.
 
     `params` are tensors of floating dtype, of any shapes, on any devices. A subclass defines `_update`, the rule, and
-    `state_count`, or a `step` of its own. `lr` may be assigned between steps.
+    `state_count`, or overrides `step`. `lr` may be assigned between steps.
 
-    A parameter whose `.grad` is None is skipped. A parameter that is listed twice is updated twice.
+    A parameter with `.grad` None is skipped. A parameter that is listed twice is updated twice.
 
     Raises TypeError if `params` is not an iterable of tensors of floating dtype, and ValueError if it is empty or if
     `lr` or `weight_decay` is negative.
@@ -51,8 +51,7 @@ class Optimizer:
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
-        Raises ValueError if a gradient does not have the shape of its parameter, and TypeError if it is on another
-        device.
+        Raises ValueError if a gradient does not have its parameter's shape, TypeError if it is on another device.
         """
         operands = self._operands()
         turns = [{i: operands[i]} for i in operands] if self._is_aliased else [operands]

@@ -144,7 +144,7 @@ def test_a_gradient_of_another_layer_is_refused():
 
 
 class Recorded:
-    """A library whose turns take the listed times; `calls` records each request with its numbers of runs."""
+    """A library with the listed times for its turns; `calls` records each request with its numbers of runs."""
 
     def __init__(self, name, times, calls):
         self.name, self.times, self.calls = name, iter(times), calls

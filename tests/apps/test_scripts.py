@@ -1,4 +1,4 @@
-"""What the three training scripts have in common: options, errors, metrics.csv, Ctrl-C, runs as programs."""
+"""Features that the three training scripts share: options, errors, metrics.csv, Ctrl-C, runs as programs."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def read_metrics(script, folder):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_metrics_csv_holds_the_rows_and_a_second_run_starts_it_anew(script, small, tmp_path, capsys):
+def test_metrics_csv_holds_the_rows_and_a_second_run_overwrites_it(script, small, tmp_path, capsys):
     folder = tmp_path / "runs" / "first"
     for epochs in (2, 1):
         rows, lines = run(script, capsys, *small[script], "--epochs", epochs, "--out", folder)

@@ -232,7 +232,7 @@ def read_metrics(folder):
 
 
 def interrupt(arguments, begin_of_line, seconds):
-    """Send SIGINT `seconds` after a line that starts so; returns the lines of stdout, and stderr."""
+    """Send SIGINT `seconds` after a line with this beginning; returns the lines of stdout, and stderr."""
     with popen(["-c", INTERRUPTIBLE, *arguments]) as process:
         lines = []
         for line in process.stdout:

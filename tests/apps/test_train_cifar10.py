@@ -1,4 +1,4 @@
-"""Training ResNet9: its numbers, its lines, its synthetic data. test_scripts.py has what all scripts share."""
+"""Training ResNet9: its numbers, its lines, its synthetic data. test_scripts.py tests what all scripts share."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_without_a_folder_synthetic_data_are_learned_and_the_first_line_says_so(
     assert rows[-1]["loss"] < rows[0]["loss"]
 
 
-def test_a_folder_is_read_and_the_numbers_are_those_of_the_loops(capsys, folder):
+def test_a_folder_is_read_and_the_numbers_match_plain_loops(capsys, folder):
     rows, lines = run(train_cifar10, capsys, "--data", folder, "--epochs", "1", "--batch-size", "16", "--seed", "3")
     assert lines[0] == "CIFAR-10: 50 training and 10 test images of 3x32x32"
     np.random.seed(3)

@@ -1,4 +1,4 @@
-"""Training language models: numbers, lines, synthetic data, errors. test_scripts.py has what all scripts share."""
+"""Training language models: numbers, lines, synthetic data, errors. test_scripts.py tests what all scripts share."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_without_a_folder_synthetic_data_are_used_and_the_first_line_says_so(cap
         )
 
 
-def test_a_folder_is_read_and_the_numbers_are_those_of_the_loops(capsys, tmp_path):
+def test_a_folder_is_read_and_the_numbers_match_plain_loops(capsys, tmp_path):
     folder = write_texts(tmp_path)
     arguments = ["--batch-size", "4", "--seq-len", "5", "--model", "rnn", "--optimizer", "sgd", "--clip", "0.5"]
     rows, lines = run(train_ptb, capsys, "--data", folder, "--epochs", "1", "--seed", "3", *arguments)

@@ -1,4 +1,4 @@
-"""Kernels that a device brings along are called instead of needle's own, on its arrays alone."""
+"""Kernels of a device are called instead of needle's own, on its arrays only."""
 
 from __future__ import annotations
 

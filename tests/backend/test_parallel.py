@@ -176,7 +176,7 @@ assert blas.num_threads == before
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_threads_of_blas_sleep_through_training():
-    """Awake, they would spin for a while after each product, on the cores that needle's threads need."""
+    """Otherwise they would spin for a while after each matmul, on the cores that needle's threads need."""
     code = """
 import threading, time
 from pathlib import Path
@@ -214,7 +214,7 @@ print(used() - before)
 
 
 def test_worker_count_is_the_same_during_a_loop(count):
-    """So chunks, and the order of sums, do not depend on whether another thread runs a loop."""
+    """So the chunks and the order of sums do not depend on loops in other threads."""
     seen = []
     parallel.parallel_for(lambda chunk: seen.append(parallel.worker_count()), range(3))
     assert seen == [count] * 3

@@ -1,4 +1,4 @@
-"""Devices that share one class of arrays, as `cuda:0` and `cuda:1` do: told apart, refused together, copied between."""
+"""Devices that share one array class, like `cuda:0` and `cuda:1`: distinguished, not mixed, copied between."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.standin.device import PEER, STANDIN
 
 @pytest.fixture(params=[STANDIN, PEER], ids=str)
 def place(request):
-    """Each of the two peers, current in turn."""
+    """Make each of the two peers current, one after the other."""
     with request.param.current():
         yield request.param
 
@@ -216,7 +216,7 @@ def test_mixing_peers_is_refused_naming_both(mix, place):
 
 
 def test_a_step_on_each_peer(place):
-    """Everything that a step creates lies on the current device, where its data lie."""
+    """Everything that a step creates is on the current device, like its data."""
     x = Tensor(np.ones((2, 3), "float32"), device=place, requires_grad=False)
     layer = ndl.nn.Linear(3, 2, device=place)
     loss = (ndl.relu(layer(x)) ** 2).sum()

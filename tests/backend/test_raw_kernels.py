@@ -1,4 +1,4 @@
-"""Every CUDA source in needle compiles to PTX: by NVRTC as CuPy binds it, which needs no GPU."""
+"""Every CUDA source in needle compiles to PTX: by CuPy's binding of NVRTC, which needs no GPU."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def test_an_array_holds_a_copy(other, dtype, device):
     assert again.numpy().tolist() == np.asarray(other).tolist()
 
 
-def test_a_named_device_overrides_that_of_the_data(device):
+def test_a_named_device_overrides_the_device_of_the_data(device):
     assert NDArray([1.0], ndl.cpu()).device == ndl.cpu()
     assert NDArray(NDArray([1.0], ndl.cpu())).device == ndl.cpu()
     assert NDArray(NDArray([1.0], ndl.cpu()), device).device == device

@@ -1,4 +1,4 @@
-"""What the tests of the course's counter of tensors share."""
+"""Shared by the tests of the course's counter of tensors."""
 
 import gc
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture
 def uncollected():
-    """No collection but those that the test asks for, of what it makes itself: all else is frozen meanwhile."""
+    """Collect garbage only on request, and only objects that the test creates: all others are frozen."""
     gc.disable()
     gc.freeze()
     yield

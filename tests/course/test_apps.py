@@ -262,7 +262,7 @@ def image_batches(device):
 
 
 def torch_epoch(twins, batches, optimizer=None):
-    """Accuracy and mean loss of x @ W + b over batches, with steps if `optimizer` is given."""
+    """Accuracy and mean loss of x @ W + b over batches, with steps if there is an `optimizer`."""
     hits, losses = [], []
     for images, labels in batches:
         x, y = torch.from_numpy(images.numpy().reshape(-1, 12)), torch.from_numpy(labels.numpy()).long()
@@ -295,7 +295,7 @@ def test_train_and_evaluate_cifar10(simple_ml, device):
         np.testing.assert_array_equal(parameter.numpy(), array)
 
 
-def test_a_loss_of_one_s_own_is_used(simple_ml, device):
+def test_a_custom_loss_is_used(simple_ml, device):
     class Nine(nn.Module):
         def forward(self, x, target):
             return x.sum() * 0 + 9
@@ -443,7 +443,7 @@ def linear(x, fan_in, fan_out):
 
 
 def residual_block(x, dim, hidden_dim):
-    """ResidualBlock in evaluation with the numbers it draws; fresh batch norms only divide by √(1 + eps)."""
+    """ResidualBlock in evaluation, with the numbers that it draws; fresh batch norms only divide by √(1 + eps)."""
     y = np.maximum(linear(x, dim, hidden_dim) / np.sqrt(1 + 1e-5), 0)
     return np.maximum(x + linear(y, hidden_dim, dim) / np.sqrt(1 + 1e-5), 0)
 

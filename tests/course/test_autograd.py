@@ -1,4 +1,4 @@
-"""The rules of tensors and of their graph that the course's homeworks rely on, and what its counter counts."""
+"""The behavior of tensors, graph and counter that the course's homeworks rely on."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_tensor_copies(device):
     assert x.numpy().tolist() == [0, 0, 0]
 
 
-def test_who_requires_a_gradient(device):
+def test_which_tensors_require_a_gradient(device):
     assert tensor([1.0], device).requires_grad is True
     assert tensor([1.0], device, requires_grad=False).requires_grad is False
     assert ndl.init.ones(2, device=device).requires_grad is False
@@ -135,7 +135,7 @@ def test_tensors_are_compared_by_identity(device):
 def test_methods(device):
     array = normal(2, 3)
     x = tensor(array, device)
-    for found, expected in (
+    for actual, expected in (
         (x.sum(), array.sum()),
         (x.sum(axes=(1,)), array.sum(1)),
         (x.broadcast_to((4, 2, 3)), np.broadcast_to(array, (4, 2, 3))),
@@ -148,8 +148,8 @@ def test_methods(device):
         (2 + x, 2 + array),
         (x**2, array**2),
     ):
-        assert found.shape == expected.shape
-        assert_allclose(found.numpy(), expected, rtol=1e-12)
+        assert actual.shape == expected.shape
+        assert_allclose(actual.numpy(), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("total", [ndl.summation, lambda x: x.sum()])
@@ -335,7 +335,7 @@ def test_backward_overwrites(device):
     assert x.grad.numpy().tolist() == [5, 5]
 
 
-def test_backward_starts_from_ones_or_from_what_is_given(device):
+def test_backward_starts_from_ones_or_from_out_grad(device):
     x = tensor(np.ones((2, 3), "float32"), device)
     y = x * 2
     y.backward()
@@ -422,7 +422,7 @@ def test_the_counter_counts_values(uncollected, device):
 
 
 def train(optimizer, device, steps):
-    """Train with the defaults; how many values there are after each step and a collection."""
+    """Train with the defaults; returns the number of values after each step and a collection."""
     layers = nn.Linear(3, 4, device=device), nn.BatchNorm1d(4, device=device), nn.ReLU(), nn.Linear(4, 2, device=device)
     model = nn.Sequential(*layers)
     opt = optimizer(model.parameters(), lr=0.1, weight_decay=0.01)
@@ -439,7 +439,7 @@ def train(optimizer, device, steps):
 
 @pytest.mark.parametrize("optimizer", [ndl.optim.SGD, ndl.optim.Adam])
 def test_training_leaves_cyclic_garbage_that_is_counted(optimizer, uncollected, device):
-    """The homeworks' memory tests have a lower bound, too: parameter -> grad -> its graph -> parameter is a cycle."""
+    """The homeworks' memory tests have a lower bound too: parameter -> grad -> its graph -> parameter is a cycle."""
     before = count()
     counts = train(optimizer, device, 3)
     assert count() - before >= 20
@@ -469,8 +469,8 @@ for optimizer in (ndl.optim.SGD, ndl.optim.Adam):
 """
 
 
-def test_what_the_collector_leaves_lies_within_the_bounds_of_the_homework(tmp_path):
-    """After trainings of its size, with Python's collector as it is, in a process that made no other tensors."""
+def test_uncollected_tensors_stay_within_the_bounds_of_the_homework(tmp_path):
+    """After trainings of the homework's size, with Python's default collector, in a process without other tensors."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", TRAININGS], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True

@@ -1,4 +1,4 @@
-"""What the course's homeworks rely on in `ndl.data`: signatures, items, batches, and the order of random draws."""
+"""The course's contract for `ndl.data`: signatures, items, batches, and the order of random draws."""
 
 from __future__ import annotations
 
@@ -69,15 +69,15 @@ def ptb(tmp_path):
     ],
 )
 def test_signatures(name, parameters):
-    found = inspect.signature(getattr(ndl.data, name)).parameters.values()
-    positional = [p for p in found if p.kind is p.POSITIONAL_OR_KEYWORD]
+    actual = inspect.signature(getattr(ndl.data, name)).parameters.values()
+    positional = [p for p in actual if p.kind is p.POSITIONAL_OR_KEYWORD]
     assert [(p.name, ... if p.default is p.empty else p.default) for p in positional] == list(parameters.items())
 
 
 # Dataset and NDArrayDataset
 
 
-def test_a_dataset_of_ones_own():
+def test_a_custom_dataset():
     class Halves(ndl.data.Dataset):
         def __getitem__(self, index):
             return self.apply_transforms(np.array([index / 2], np.float32)), index
@@ -395,7 +395,7 @@ def test_get_batch_takes_device_and_dtype_by_position(device):
         ),
     ],
 )
-def test_a_missing_file_is_told_with_its_place_and_its_source(tmp_path, monkeypatch, call, parts):
+def test_the_error_for_a_missing_file_names_its_folder_and_its_source(tmp_path, monkeypatch, call, parts):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as caught:
         call()

@@ -1,4 +1,4 @@
-"""The course's initialisers: which draws they make of NumPy's global stream, and what they make of them."""
+"""The course's initializers: their draws from NumPy's global stream, and the values that they compute from these."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_pinned_sums(device):
     np.random.seed(0)
     weight = init.kaiming_uniform(16 * 9, 8 * 9, shape=(3, 3, 16, 8), device=device)
     assert_allclose(weight.numpy().sum(), -2.5719218, rtol=1e-4)
-    assert abs(weight.numpy()).max() <= math.sqrt(6 / 144)  # the bound is that of fan_in, whatever the shape
+    assert abs(weight.numpy()).max() <= math.sqrt(6 / 144)  # the bound depends on fan_in, not on the shape
 
 
 def test_the_default_device_is_the_cpu():

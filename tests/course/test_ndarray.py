@@ -19,12 +19,12 @@ def normal(*shape, dtype="float32"):
     return np.random.default_rng(shape).normal(size=shape).astype(dtype)
 
 
-def check(found, expected, rtol=0):
+def check(actual, expected, rtol=0):
     """An NDArray of the values, the shape and the dtype of `expected`."""
     expected = np.asarray(expected)
-    assert isinstance(found, nd.NDArray)
-    assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, nd.default_device())
-    assert_allclose(found.numpy(), expected, rtol=rtol)
+    assert isinstance(actual, nd.NDArray)
+    assert (actual.shape, actual.dtype, actual.device) == (expected.shape, expected.dtype, nd.default_device())
+    assert_allclose(actual.numpy(), expected, rtol=rtol)
 
 
 # ---- making ----------------------------------------------------------------------------------------------------------
@@ -35,7 +35,7 @@ def check(found, expected, rtol=0):
     [np.ones((2, 3), "float32"), normal(2, 3, dtype="float64"), [[1.0], [2.0]], 3, np.float32(2), np.array(1.5)],
     ids=lambda other: type(other).__name__,
 )
-def test_an_ndarray_of_what_numpy_takes(other):
+def test_an_ndarray_from_anything_that_numpy_converts(other):
     check(nd.NDArray(other), other)
     check(nd.NDArray(nd.NDArray(other)), other)
 
@@ -59,8 +59,8 @@ def test_a_subclass_may_have_its_own_getitem():
             assert len(index) == len(self.shape)
             return tuple(self.process_slice(s, dim) for dim, s in enumerate(index))
 
-    found = Indices(np.ones((4, 5, 6)))[1:3, :, -2:]
-    assert found == (slice(1, 3, 1), slice(0, 5, 1), slice(4, 6, 1))
+    actual = Indices(np.ones((4, 5, 6)))[1:3, :, -2:]
+    assert actual == (slice(1, 3, 1), slice(0, 5, 1), slice(4, 6, 1))
 
 
 def test_array_is_float32_whatever_it_is_made_of(device):
@@ -72,18 +72,18 @@ def test_array_is_float32_whatever_it_is_made_of(device):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_empty_and_full(dtype, device):
-    for found in (nd.empty((2, 3), dtype, device), device.empty((2, 3), dtype)):
-        assert (found.shape, found.dtype, found.device) == ((2, 3), dtype, device)
-    for found in (nd.full((2, 3), 1.5, dtype, device), device.full((2, 3), 1.5, dtype)):
-        check(found, np.full((2, 3), 1.5, dtype))
+    for actual in (nd.empty((2, 3), dtype, device), device.empty((2, 3), dtype)):
+        assert (actual.shape, actual.dtype, actual.device) == ((2, 3), dtype, device)
+    for actual in (nd.full((2, 3), 1.5, dtype, device), device.full((2, 3), 1.5, dtype)):
+        check(actual, np.full((2, 3), 1.5, dtype))
     check(device.zeros(2, 3, dtype=dtype), np.zeros((2, 3), dtype))
     check(device.ones(2, 3, dtype=dtype), np.ones((2, 3), dtype))
 
 
 def test_new_arrays_are_float32(device):
-    for found in (nd.empty((2,)), nd.full((2,), 1), device.empty((2,)), device.full((2,), 1), device.rand(2),
+    for actual in (nd.empty((2,)), nd.full((2,), 1), device.empty((2,)), device.full((2,), 1), device.rand(2),
                   device.randn(2), device.one_hot(3, np.array([1])), nd.NDArray.make((2,))):  # fmt: skip
-        assert found.dtype == "float32"
+        assert actual.dtype == "float32"
 
 
 @pytest.mark.parametrize("name", ["rand", "randn"])
@@ -106,12 +106,12 @@ def test_one_hot(i, device):
 def test_one_hot_makes_no_identity(device):
     tracemalloc.start()
     try:
-        found = device.one_hot(10_000, np.array([7, 9_999]))
+        actual = device.one_hot(10_000, np.array([7, 9_999]))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 2_000_000  # an identity takes 400 million bytes, the result 80 thousand
-    assert np.argwhere(found.numpy()).tolist() == [[0, 7], [1, 9_999]]
+    assert np.argwhere(actual.numpy()).tolist() == [[0, 7], [1, 9_999]]
 
 
 def test_make():
@@ -172,30 +172,30 @@ def test_views(view, of_numpy, dtype):
     """The strides of NumPy, in elements, and one memory."""
     array = WHOLE.astype(dtype)
     base = nd.NDArray(array)
-    found, expected = view(base), of_numpy(array)
-    check(found, expected)
-    assert isinstance(found.strides, tuple)
-    assert found.strides == tuple(step // array.itemsize for step in expected.strides)
-    assert (found.ndim, found.size) == (expected.ndim, expected.size)
-    assert found._handle.ptr() == base._handle.ptr()
-    assert found._handle.size == 24
-    assert found._offset == (expected.ctypes.data - array.ctypes.data) // array.itemsize
-    compact = found.compact()
+    actual, expected = view(base), of_numpy(array)
+    check(actual, expected)
+    assert isinstance(actual.strides, tuple)
+    assert actual.strides == tuple(step // array.itemsize for step in expected.strides)
+    assert (actual.ndim, actual.size) == (expected.ndim, expected.size)
+    assert actual._handle.ptr() == base._handle.ptr()
+    assert actual._handle.size == 24
+    assert actual._offset == (expected.ctypes.data - array.ctypes.data) // array.itemsize
+    compact = actual.compact()
     assert compact.is_compact()
     check(compact, expected)
     assert compact.strides == tuple(int(np.prod(expected.shape[i + 1 :])) for i in range(expected.ndim))
     if view(base).is_compact():
-        assert compact is found
+        assert compact is actual
     else:
         assert compact._handle.ptr() != base._handle.ptr()
 
 
-def test_the_address_is_that_of_the_buffer():
+def test_ptr_is_the_address_of_the_buffer():
     base = nd.array(WHOLE)
     assert base._handle.ptr() == base.device.address(base.array)
 
 
-def test_what_is_compact():
+def test_which_arrays_are_compact():
     base = nd.array(WHOLE)
     assert base.is_compact()
     assert base.reshape((4, 6)).is_compact()
@@ -215,7 +215,7 @@ def test_as_strided():
     assert view._handle.ptr() == base._handle.ptr()
 
 
-def test_reshape_of_what_is_not_compact_may_copy():
+def test_reshape_of_an_array_that_is_not_compact_may_copy():
     base = nd.array(WHOLE)
     check(base.permute((2, 0, 1)).reshape((8, 3)), WHOLE.transpose(2, 0, 1).reshape(8, 3))
     with pytest.raises(ValueError, match="reshape"):
@@ -223,19 +223,19 @@ def test_reshape_of_what_is_not_compact_may_copy():
 
 
 @pytest.mark.parametrize(
-    "given",
+    "selection",
     [slice(None), slice(1, 3), slice(-2, None), slice(None, -1), slice(0, 4, 2), slice(None, None, 3), slice(-9, 9)],
     ids=str,
 )
 @pytest.mark.parametrize("dim", [0, 1])
-def test_process_slice(given, dim):
+def test_process_slice(selection, dim):
     base = nd.array(np.zeros((4, 5)))
-    found = base.process_slice(given, dim)
-    assert all(type(entry) is int for entry in (found.start, found.stop, found.step))
+    actual = base.process_slice(selection, dim)
+    assert all(type(entry) is int for entry in (actual.start, actual.stop, actual.step))
     size = base.shape[dim]
-    assert 0 <= found.start <= size
-    assert 0 <= found.stop <= size
-    assert list(range(found.start, found.stop, found.step)) == list(range(size))[given]
+    assert 0 <= actual.start <= size
+    assert 0 <= actual.stop <= size
+    assert list(range(actual.start, actual.stop, actual.step)) == list(range(size))[selection]
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
@@ -337,12 +337,12 @@ def test_comparisons(function, dtype):
 
 def test_maximum():
     a, b = normal(2, 3), normal(3, 2).T
-    for found, expected in (
+    for actual, expected in (
         (nd.NDArray(a).maximum(nd.NDArray(b)), np.maximum(a, b)),
         (nd.NDArray(a).maximum(0.25), np.maximum(a, np.float32(0.25))),
         (nd.maximum(nd.NDArray(a), 0), np.maximum(a, 0)),
     ):
-        check(found, expected)
+        check(actual, expected)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -369,9 +369,9 @@ def test_reductions(axis, keepdims, dtype):
 
 @pytest.mark.parametrize("axes", [(0,), (1,), (0, 2), (2, 1), (0, 1, 2)])
 def test_flip(axes):
-    for found in (nd.array(WHOLE).flip(axes), nd.flip(nd.array(WHOLE), axes)):
-        check(found, np.flip(WHOLE, axes))
-        assert found.is_compact()
+    for actual in (nd.array(WHOLE).flip(axes), nd.flip(nd.array(WHOLE), axes)):
+        check(actual, np.flip(WHOLE, axes))
+        assert actual.is_compact()
 
 
 @pytest.mark.parametrize("pairs", [((0, 0),) * 3, ((1, 2), (0, 0), (3, 0)), ((0, 1), (2, 2), (0, 0))])

@@ -1,4 +1,4 @@
-"""The layers of the course's contract: names, arguments, parameters in their order, draws, and what they compute."""
+"""The layers of the course's contract: names, arguments, order of parameters, draws, and results."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ def check_draws(make, draw):
     layer = make()
     assert np.random.rand() == following
     assert shapes(layer) == [array.shape for array in expected]
-    for found, array in zip(values(layer), expected, strict=True):
-        assert found.dtype == "float32"
-        assert_allclose(found, array, rtol=RTOL, atol=1e-7)
+    for actual, array in zip(values(layer), expected, strict=True):
+        assert actual.dtype == "float32"
+        assert_allclose(actual, array, rtol=RTOL, atol=1e-7)
     assert all(isinstance(p, nn.Parameter) and p.requires_grad for p in layer.parameters())
     return layer
 
@@ -289,7 +289,7 @@ def test_conv_takes_the_first_entry_of_tuples(device):
     assert layer(ndl.ones(1, 3, 8, 8, device=device)).shape == (1, 4, 4, 4)
 
 
-def test_conv_brings_float64_to_the_dtype_of_its_weight(device):
+def test_conv_casts_float64_to_the_dtype_of_its_weight(device):
     layer, x = nn.Conv(3, 4, 3, device=device), tensor(normal(2, 3, 5, 5, dtype="float64"), device)
     y = layer(x)
     assert y.dtype == "float32"
@@ -298,8 +298,8 @@ def test_conv_brings_float64_to_the_dtype_of_its_weight(device):
     assert (x.grad.dtype, layer.weight.grad.dtype) == ("float64", "float32")
 
 
-def test_conv_is_a_face_of_conv2d(device):
-    """One node computes both; the rest brings the weight to its layout."""
+def test_conv_is_a_thin_wrapper_of_conv2d(device):
+    """One node computes both; the others rearrange the weight."""
     y = nn.Conv(3, 4, 3, bias=False, device=device)(ndl.ones(1, 3, 5, 5, device=device))
     assert [type(node.op).__name__ for node in ndl.autograd.find_topo_sort([y]) if node.op] == ["Permute", "Correlate"]
 
@@ -344,11 +344,11 @@ def test_parameters_may_be_replaced_by_plain_tensors(device):
             setattr(layer, name, tensor(normal(*new[name]), device))
         parameters = [normal(*shape) for shape in new.values()]
         if columns == 4:
-            found, expected = [layer(tensor(x, device), tensor(h, device))], [np.tanh(gates(parameters, x, h))]
+            actual, expected = [layer(tensor(x, device), tensor(h, device))], [np.tanh(gates(parameters, x, h))]
         else:
-            found = layer(tensor(x, device), (tensor(h, device), tensor(c, device)))
+            actual = layer(tensor(x, device), (tensor(h, device), tensor(c, device)))
             expected = lstm_step(parameters, x, h, c)
-        for y, array in zip(found, expected, strict=True):
+        for y, array in zip(actual, expected, strict=True):
             assert_allclose(y.numpy(), array, rtol=1e-4, atol=1e-6)
 
 
@@ -385,12 +385,12 @@ def test_rnn_with_relu(device):
 def test_lstm_cell(bias, device):
     layer = check_draws(lambda: nn.LSTMCell(3, 4, bias, device), lambda: cell_draws(3, 4, 16, bias))
     x, h, c = normal(2, 3), normal(2, 4), normal(2, 4) + 1
-    for found, expected in (
+    for actual, expected in (
         (layer(tensor(x, device), (tensor(h, device), tensor(c, device))), lstm_step(values(layer), x, h, c)),
         (layer(tensor(x, device)), lstm_step(values(layer), x, 0 * h, 0 * c)),
     ):
-        assert isinstance(found, tuple)
-        for y, array in zip(found, expected, strict=True):
+        assert isinstance(actual, tuple)
+        for y, array in zip(actual, expected, strict=True):
             assert_allclose(y.numpy(), array, rtol=1e-4, atol=1e-6)
 
 
@@ -413,8 +413,8 @@ def test_lstm(stateful, bias, device):
         steps = outputs
         last.append((h, c))
     assert_allclose(y.numpy(), steps, rtol=1e-4, atol=1e-5)
-    for found, expected in zip(state, zip(*last, strict=True), strict=True):
-        assert_allclose(found.numpy(), expected, rtol=1e-4, atol=1e-5)
+    for actual, expected in zip(state, zip(*last, strict=True), strict=True):
+        assert_allclose(actual.numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_embedding(device):
@@ -449,7 +449,7 @@ def attention_layer(projections, q, k, v, heads, causal):
 
 
 def transformer_layer(parameters, x, heads, causal):
-    """The parameters without those of the norms."""
+    """`parameters` omits the norms."""
     *projections, w1, b1, w2, b2 = parameters
     x = x + attention_layer(projections, x, x, x, heads, causal)
     return x + np.maximum(normed(x) @ w1 + b1, 0) @ w2 + b2
@@ -468,7 +468,7 @@ def layer_draws(features, inner, hidden):
 
 
 def without_norms(arrays):
-    """What `layer_draws` gives, less the parameters of the four norms."""
+    """The result of `layer_draws` without the parameters of the four norms."""
     return [*arrays[6:10], *arrays[12:]]
 
 
@@ -544,11 +544,11 @@ def test_transformer(causal, batch_first, device):
         lambda: nn.Transformer(5, 7, 2, **options, device=device),
         lambda: [np.random.randn(8, 5), *layer_draws(5, 6, 7), *layer_draws(5, 6, 7)],
     )
-    positions, *rest = values(layer)
+    positions, *parameters = values(layer)
     x = normal(2, 4, 5)
     expected = x + positions[:4]
     for i in range(2):
-        expected = transformer_layer(without_norms(rest[16 * i : 16 * i + 16]), expected, 2, causal)
+        expected = transformer_layer(without_norms(parameters[16 * i : 16 * i + 16]), expected, 2, causal)
     turn = (lambda a: a) if batch_first else (lambda a: a.swapaxes(0, 1))
     y, h = layer(tensor(turn(x), device))
     assert_allclose(y.numpy(), turn(expected), rtol=1e-3, atol=1e-5)

@@ -25,7 +25,7 @@ def tensor(array, device):
 
 
 def dilated(array, axes, dilation):
-    """`dilation` zeros after every element along the axes that there are."""
+    """`dilation` zeros after every element along the axes that exist."""
     present = [axis for axis in axes if axis < array.ndim]
     result = np.zeros([n * (dilation + 1) if i in present else n for i, n in enumerate(array.shape)])
     result[tuple(slice(None, None, dilation + 1 if i in present else 1) for i in range(array.ndim))] = array
@@ -134,7 +134,7 @@ def test_values_and_gradients(function, oracle, arrays, options, device):
     ],
 )
 def test_arguments(name, arguments):
-    """After the tensor: the names (those of the other tensors are needle's own) and the defaults."""
+    """The names after the first tensor (the course does not fix the names of other tensors), and the defaults."""
     parameters = list(inspect.signature(getattr(ndl, name)).parameters.values())[1 : 1 + len(arguments)]
     for parameter, (expected, default) in zip(parameters, arguments.items(), strict=True):
         assert parameter.name == expected
@@ -151,7 +151,7 @@ def test_a_power_of_integers(device):
 
 
 def test_the_power_of_zero(device):
-    """x ** 0 is 1 with the gradient 0, whatever x is."""
+    """x ** 0 is 1 with gradient 0 for every x."""
     x = tensor([0.0, -2.0, 3.0], device)
     y = ndl.power_scalar(x, scalar=0)
     y.backward()

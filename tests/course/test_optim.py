@@ -99,15 +99,15 @@ def test_steps_follow_the_formula(optimizer, run, defaults, options, device):
 
 @pytest.mark.parametrize(("optimizer", "defaults"), [(optim.SGD, SGD_DEFAULTS), (optim.Adam, ADAM_DEFAULTS)])
 def test_arguments(optimizer, defaults, device):
-    found = {
+    actual = {
         p.name: p.default for p in inspect.signature(optimizer).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
     }
-    assert found == {"params": inspect.Parameter.empty, **defaults}
-    assert list(found) == ["params", *defaults]  # also by position
+    assert actual == {"params": inspect.Parameter.empty, **defaults}
+    assert list(actual) == ["params", *defaults]  # also by position
     assert isinstance(optimizer([nn.Parameter(ndl.ones(2, device=device))]), optim.Optimizer)
 
 
-def test_an_optimizer_of_one_s_own(device):
+def test_a_custom_optimizer(device):
     """The base accepts parameters alone."""
 
     class Descent(optim.Optimizer):

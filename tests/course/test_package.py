@@ -41,7 +41,7 @@ def normal(*shape):
 def run_python(*arguments, cwd, **variables):
     """Run Python with an environment of PYTHONPATH and `variables` alone."""
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **variables}
-    if "SYSTEMROOT" in os.environ:  # without which Windows starts no program
+    if "SYSTEMROOT" in os.environ:  # Windows cannot start programs without it
         environment["SYSTEMROOT"] = os.environ["SYSTEMROOT"]
     return subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=environment, capture_output=True, text=True, timeout=60
@@ -69,10 +69,10 @@ def run_python(*arguments, cwd, **variables):
 )
 def test_modules(path):
     module = importlib.import_module(f"needle.{path}")
-    found = ndl
+    actual = ndl
     for name in path.split("."):
-        found = getattr(found, name)  # reached by attributes, too
-    assert found is module
+        actual = getattr(actual, name)  # reached by attributes, too
+    assert actual is module
 
 
 @pytest.mark.parametrize("name", TOP.split())
@@ -82,9 +82,9 @@ def test_names_at_the_top(name):
 
 @pytest.mark.parametrize(("module", "name"), [(module, name) for module, names in OPS.items() for name in names])
 def test_ops_are_one_object_under_all_names(module, name):
-    found = getattr(ndl, name)
-    assert getattr(ndl.ops, name) is found
-    assert getattr(importlib.import_module(f"needle.ops.{module}"), name) is found
+    actual = getattr(ndl, name)
+    assert getattr(ndl.ops, name) is actual
+    assert getattr(importlib.import_module(f"needle.ops.{module}"), name) is actual
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_names_of_modules(module, names):
     assert [name for name in names.split() if not hasattr(module, name)] == []
 
 
-def test_names_of_the_top_are_those_of_the_modules():
+def test_top_level_names_match_the_modules():
     assert ndl.Tensor is ndl.autograd.Tensor
     assert ndl.NDArray is nd.NDArray is nd.ndarray.NDArray
     assert ndl.Device is nd.BackendDevice
@@ -150,7 +150,7 @@ def test_names_of_the_top_are_those_of_the_modules():
     ],
 )
 def test_op_classes_take_the_course_s_arguments(op, function, shapes, device):
-    """Called with tensors, an op gives the values and the gradients of its function."""
+    """Called with tensors, an op returns the values and the gradients of its function."""
 
     def outcome(f):
         inputs = [ndl.Tensor(np.abs(normal(*shape)) + 0.1, device=device) for shape in shapes]
@@ -158,8 +158,8 @@ def test_op_classes_take_the_course_s_arguments(op, function, shapes, device):
         y.backward()
         return [x.numpy() for x in (y, *(x.grad for x in inputs))]
 
-    for found, expected in zip(outcome(op()), outcome(function), strict=True):
-        assert_array_equal(found, expected, strict=True)
+    for actual, expected in zip(outcome(op()), outcome(function), strict=True):
+        assert_array_equal(actual, expected, strict=True)
 
 
 def test_op_classes_of_tuples(device):
@@ -191,7 +191,7 @@ def test_devices_compare_by_name():
 
 
 @pytest.mark.parametrize(("device", "text"), [(ndl.cpu(), "cpu()"), (ndl.cuda(), "cuda()")])
-def test_devices_are_written_as_the_call_that_gives_them(device, text):
+def test_devices_print_as_the_call_that_returns_them(device, text):
     assert repr(device) == str(device) == text
     assert repr(nd.BackendDevice(device.name, None)) == text
 
@@ -297,7 +297,7 @@ STUDENTS = "raise NotImplementedError('this is the solution of a student')"
 
 
 def test_a_homework_needs_pythonpath_alone(tmp_path):
-    """Its tests run from its own folder, whose own needle and apps come later on the path; GPU variants are skipped."""
+    """Its tests run from its own folder. The folder's needle and apps come later on the path; GPU tests are skipped."""
     for name in ("python/needle/__init__.py", "apps/models.py", "apps/simple_ml.py", "tests/hw/test_training.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(HOMEWORK if name.startswith("tests") else STUDENTS)

@@ -163,7 +163,7 @@ def test_p_has_no_effect(dataset_of):
 
 
 @pytest.mark.parametrize("gone", [0, 4])
-def test_a_missing_file_tells_where_and_whence(tmp_path, gone):
+def test_the_error_for_a_missing_file_names_folder_and_source(tmp_path, gone):
     for name in TRAIN[:gone] + TRAIN[gone + 1 :]:
         (tmp_path / name).write_bytes(python2(*images_of(1)))
     name = TRAIN[gone]
@@ -268,7 +268,7 @@ BROKEN_BINARY = {
     "empty": (b"", "a file must hold at least one image, but {path} holds none"),
     "cut": (
         binary(PIXELS, LABELS)[:-1],
-        "a binary file must be of records of 3073 bytes, but {path} has 6145 bytes, 3072 over",
+        "a binary file must consist of records of 3073 bytes, but {path} has 6145 bytes, 3072 over",
     ),
     "label": (binary(PIXELS, [3, 255]), "labels must be integers in [0, 9], but label 1 of {path} is 255"),
 }
@@ -314,7 +314,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("name", HARM)
-def test_a_pickle_that_means_harm_runs_nothing(tmp_path, name, place):
+def test_a_malicious_pickle_runs_nothing(tmp_path, name, place):
     marker = tmp_path / "harmed"
     content = PLACES[place](HARM[name](str(marker).encode()))
     path = write_test(tmp_path, content)
@@ -344,7 +344,7 @@ def test_a_pickle_that_means_harm_runs_nothing(tmp_path, name, place):
         (b"Psomewhere\n.", "persistent"),
     ],
 )
-def test_other_ways_out_are_closed(tmp_path, content, message):
+def test_other_names_and_calls_are_refused(tmp_path, content, message):
     write_test(tmp_path, content)
     with pytest.raises(ValueError, match=re.escape(message)):
         CIFAR10Dataset(tmp_path, train=False)
@@ -355,9 +355,9 @@ def test_other_ways_out_are_closed(tmp_path, content, message):
 )
 def test_a_pickle_cannot_change_how_the_next_one_is_read(tmp_path, name):
     module, _, attribute = name.rpartition(".")
-    found = f"c{module}\n{attribute}\n".encode()
+    opcode = f"c{module}\n{attribute}\n".encode()
     for state in (b"}X\x07\0\0\0__new__K\x01s", b"N}X\x07\0\0\0__new__K\x01s\x86", b"N}X\x05\0\0\0stateK\x01s\x86"):
-        write_test(tmp_path, b"\x80\x02" + found + state + b"b.")
+        write_test(tmp_path, b"\x80\x02" + opcode + state + b"b.")
         with pytest.raises(ValueError, match="must be a complete pickle of CIFAR-10, but: TypeError"):
             CIFAR10Dataset(tmp_path, train=False)
         write_test(tmp_path, python3(2, str.encode)(PIXELS, LABELS))

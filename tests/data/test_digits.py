@@ -46,7 +46,7 @@ def test_the_split_is_fixed():
     assert digest.hexdigest() == "eb16a5b9fcc31197ecd8be8456b687084ffc10eb4cc2efbd406de3cc793713c8"
 
 
-def test_nearest_neighbour_reads_the_held_out_digits():
+def test_nearest_neighbor_reads_the_held_out_digits():
     (train_images, train_labels), (images, labels) = (DigitsDataset(part).arrays for part in (True, False))
     scores = images.reshape(355, 64) @ train_images.reshape(1442, 64).T - (train_images**2).sum(axis=(1, 2, 3)) / 2
     assert np.mean(train_labels[scores.argmax(axis=1)] == labels) > 0.97

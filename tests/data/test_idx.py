@@ -159,7 +159,7 @@ def test_a_broken_file_is_named_with_both_values(tmp_path, content, message):
     assert str(path) in str(caught.value)
 
 
-def test_a_wrong_magic_tells_the_right_one(tmp_path):
+def test_the_error_for_a_wrong_magic_number_names_the_right_one(tmp_path):
     (tmp_path / "broken").write_bytes(b"PK\3\4")
     message = (
         "read_idx: the magic number must be 00 00, a type in 08, 09, 0b, 0c, 0d, 0e and the number of dimensions, "
@@ -175,7 +175,7 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(("gone", "kind"), [("images", "idx3-ubyte"), ("labels", "idx1-ubyte")])
-def test_a_folder_without_a_file_tells_what_was_looked_for(tmp_path, gone, kind):
+def test_the_error_for_a_missing_file_lists_the_expected_names(tmp_path, gone, kind):
     images, labels = write_set(tmp_path, part="t10k")
     (images if gone == "images" else labels).unlink()
     message = (
@@ -188,20 +188,20 @@ def test_a_folder_without_a_file_tells_what_was_looked_for(tmp_path, gone, kind)
 
 @pytest.mark.parametrize("gone", [0, 1])
 @pytest.mark.parametrize("folder", ["here", "nowhere"])
-def test_mnist_without_a_file_tells_where_and_whence(tmp_path, monkeypatch, gone, folder):
+def test_the_error_for_a_missing_mnist_file_names_folder_and_source(tmp_path, monkeypatch, gone, folder):
     """The message has the absolute path, since a wrong working directory is the usual reason."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     write_set(tmp_path / "here", part="t10k")[gone].unlink()
     names = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
-    found = "there is no such folder as" if folder == "nowhere" else "nothing of that name is in"
+    problem = "there is no such folder as" if folder == "nowhere" else "nothing of that name is in"
     name = names[0 if folder == "nowhere" else gone]
-    message = f"MNISTDataset: folder must hold {name}, but {found} {tmp_path / folder}; {SOURCE}"
+    message = f"MNISTDataset: folder must hold {name}, but {problem} {tmp_path / folder}; {SOURCE}"
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         MNISTDataset(*(f"{folder}/{name}" for name in names))
 
 
-def test_mnist_reads_files_beside_it(tmp_path, monkeypatch):
+def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path)
     assert len(MNISTDataset("train-images-idx3-ubyte", "train-labels-idx1-ubyte")) == 3

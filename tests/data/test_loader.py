@@ -20,7 +20,7 @@ AHEAD = pytest.mark.parametrize("prefetch", [0, 1, 3])
 
 
 class Numbers(Dataset):
-    """Items 0 .. count-1; item `broken` raises. Records the indices asked for and the threads that asked."""
+    """Items 0 .. count-1; item `broken` raises. Records the requested indices and the requesting threads."""
 
     def __init__(self, count=10, broken=None):
         super().__init__()
@@ -234,7 +234,7 @@ def test_without_prefetch_there_is_no_thread_and_nothing_is_read_ahead():
 
 
 @pytest.mark.parametrize("prefetch", [1, 3])
-def test_one_thread_reads_so_many_batches_ahead(prefetch):
+def test_one_thread_reads_at_most_prefetch_batches_ahead(prefetch):
     dataset = Numbers(20)
     epoch = iter(DataLoader(dataset, 2, prefetch=prefetch))
     assert dataset.asked == []

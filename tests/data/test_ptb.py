@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 @given(st.lists(st.text(max_size=2), max_size=20))
-def test_a_dictionary_numbers_words_as_they_come(words):
+def test_a_dictionary_numbers_words_in_order_of_addition(words):
     dictionary = Dictionary()
     ids = [dictionary.add_word(word) for word in words]
     assert dictionary.idx2word == list(dict.fromkeys(words))
@@ -45,7 +45,7 @@ def test_a_corpus_is_its_two_texts_in_ids(folder):
     ("lines", "train", "test", "words"),
     [(0, 0, 0, 0), (1, 4, 3, 6), (2, 5, 5, 6), (np.int64(3), 12, 5, 7), (99, 12, 5, 7)],
 )
-def test_so_many_lines_of_each_file(folder, lines, train, test, words):
+def test_max_lines_limits_each_file(folder, lines, train, test, words):
     corpus = Corpus(str(folder), max_lines=lines)
     assert (len(corpus.train), len(corpus.test), len(corpus.dictionary)) == (train, test, words)
 
@@ -63,7 +63,7 @@ def test_words_beyond_ascii(folder):
 
 
 @pytest.mark.parametrize("gone", ["train.txt", "test.txt"])
-def test_a_missing_file_tells_where_and_whence(folder, gone):
+def test_the_error_for_a_missing_file_names_folder_and_source(folder, gone):
     (folder / gone).unlink()
     message = (
         f"Corpus: folder must hold one of {gone}, ptb.{gone}, but nothing of that name is in {folder}; "
@@ -81,16 +81,16 @@ def test_a_missing_folder_is_named_in_full(tmp_path, monkeypatch):
         Corpus("data/ptb")
 
 
-def test_a_file_that_is_no_text_is_named(folder):
+def test_a_file_that_is_not_text_is_named(folder):
     (folder / "test.txt").write_bytes(b"PK\3\4\xff")
     message = f"Corpus: text must be UTF-8, but {folder / 'test.txt'} is not: 'utf-8' codec can't decode byte 0xff"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
         Corpus(folder)
 
 
-@given(size=st.integers(1, 6), rows=st.integers(1, 7), rest=st.integers(0, 5))
-def test_columns_are_consecutive_stretches(size, rows, rest):
-    ids = list(range(100, 100 + rows * size + min(rest, size - 1)))
+@given(size=st.integers(1, 6), rows=st.integers(1, 7), surplus=st.integers(0, 5))
+def test_columns_are_consecutive_stretches(size, rows, surplus):
+    ids = list(range(100, 100 + rows * size + min(surplus, size - 1)))
     batches = batchify(ids, size, ndl.cpu(), "float32")
     assert type(batches) is np.ndarray
     assert batches.dtype == np.float32
@@ -125,7 +125,7 @@ def test_a_batch_is_rows_and_the_words_that_follow(device, rows, size, bptt, dat
         assert not tensor.requires_grad
 
 
-def test_every_target_of_an_epoch_comes_once(device):
+def test_every_target_of_an_epoch_occurs_once(device):
     batches = batchify(range(23), 2)
     chunks = [get_batch(batches, np.int64(i), 4, device=device) for i in range(0, len(batches) - 1, 4)]
     assert [x.shape for x, _ in chunks] == [(4, 2), (4, 2), (2, 2)]
@@ -143,7 +143,7 @@ def test_a_batch_keeps_no_memory_of_the_table(device):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "int64"])
-def test_a_dtype_may_be_given(device, dtype):
+def test_a_dtype_may_be_passed(device, dtype):
     x, y = get_batch(batchify(range(6), 2, dtype="int64"), 0, 1, device=device, dtype=dtype)
     assert x.dtype == y.dtype == dtype
 

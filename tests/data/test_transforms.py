@@ -57,7 +57,7 @@ def test_crop_pads_three_by_default():
     assert shifts - {0} == set(range(2, 9))
 
 
-def test_the_given_image_stays():
+def test_the_input_image_is_not_modified():
     image = image_of(4, 4)
     for transform in (RandomFlipHorizontal(1), RandomCrop(2)):
         transform(image)

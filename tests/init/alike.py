@@ -1,4 +1,4 @@
-"""Comparison of tensors with the draws that they should hold."""
+"""Compare tensors with the draws that they should hold."""
 
 from __future__ import annotations
 

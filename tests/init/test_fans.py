@@ -52,7 +52,7 @@ def test_normal_deviations(case):
 
 
 @pytest.mark.parametrize("fan", [10, 1000])
-def test_variances_are_those_of_the_papers(fan):
+def test_variances_match_the_papers(fan):
     """Glorot: 2 / (fan_in + fan_out) (eq. 12, 16). He: 2 / fan_in (eq. 10)."""
     size = 200_000 // fan
     for function in (init.xavier_uniform, init.xavier_normal):

@@ -23,7 +23,7 @@ def test_constants():
 
 @pytest.mark.parametrize(("function", "value"), [(init.ones_like, 1), (init.zeros_like, 0)])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
-def test_likes_take_shape_dtype_and_device(function, value, dtype, device):
+def test_ones_like_and_zeros_like_take_shape_dtype_and_device(function, value, dtype, device):
     x = function(Tensor(np.full((2, 3), 5, dtype)))
     assert (x.shape, x.dtype, x.device, x.requires_grad) == ((2, 3), dtype, device, False)
     assert x.numpy().tolist() == np.full((2, 3), value).tolist()
@@ -51,7 +51,7 @@ def test_one_hot(dtype):
         ((1, -1, -0.5), "float32"),
     ],
 )  # fmt: skip
-def test_arange_is_that_of_numpy(numbers, dtype, device):
+def test_arange_matches_numpy(numbers, dtype, device):
     x = init.arange(*numbers)
     assert (x.dtype, x.device, x.requires_grad) == (dtype, device, False)
     np.testing.assert_array_equal(x.numpy(), np.arange(*numbers, dtype=dtype), strict=True)
@@ -66,7 +66,7 @@ def test_arange_takes_options():
 @pytest.mark.parametrize("diagonal", [-4, -1, 0, 1, 2, 5])
 @pytest.mark.parametrize("shape", [(3, 3), (2, 4), (4, 2), (0, 3), (3, 0), (1, 1)], ids=str)
 @pytest.mark.parametrize("dtype", ["bool", "float32", "int64"])
-def test_tril_is_that_of_numpy(shape, diagonal, dtype, device):
+def test_tril_matches_numpy(shape, diagonal, dtype, device):
     x = init.tril(*shape, diagonal, dtype=dtype)
     assert (x.device, x.requires_grad) == (device, False)
     np.testing.assert_array_equal(x.numpy(), np.tril(np.ones(shape, dtype), diagonal), strict=True)

@@ -45,7 +45,7 @@ def test_options(call):
 
 
 @EVERY_CALL
-def test_draws_are_as_many_as_elements_or_none(call):
+def test_each_call_draws_one_number_per_element_or_none(call):
     function, _ = CALLS[call]
     function()
     after = np.random.rand()

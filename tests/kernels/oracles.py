@@ -1,4 +1,4 @@
-"""What the kernels are held against: the three passes of a convolution by loops, and by torch."""
+"""Oracles of the kernels: the three passes of a convolution by loops, and by torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def result_shape(direction, problem):
 
 
 def pass_by_loops(direction, problem, x, w, y, bias=None):
-    """One pass by the definition: over all triples of elements that meet, but for the batch, of any rank."""
+    """One pass by the definition, of any rank: loop over all triples of multiplied elements, a batch at a time."""
     window = problem.window
     in_per_group, out_per_group = problem.channels // window.groups, problem.out_channels // window.groups
     result = np.zeros(result_shape(direction, problem))

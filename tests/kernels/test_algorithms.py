@@ -1,4 +1,4 @@
-"""Every algorithm of the convolution, by name: held against loops, to second order against each other, and chosen."""
+"""Every convolution algorithm by name: against torch, against the others to second order, and the choice by shape."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
 def suited(direction, name, **options):
-    """Problems for an algorithm: those that winograd supports are rare among all, so it gets its own."""
+    """Problems for an algorithm. Few problems suit winograd, so it has problems of its own."""
     return (
         problems(tiled=True, **options)
         if name == "winograd" and direction != "backward_data"
@@ -104,7 +104,7 @@ REAL = {
 @pytest.mark.on_cpu
 @EACH
 @pytest.mark.parametrize("shapes", REAL)
-def test_they_agree_on_shapes_as_in_networks(device, direction, name, shapes):
+def test_algorithms_agree_on_shapes_from_networks(device, direction, name, shapes):
     problem = REAL[shapes]
     arrays = problem.values(dtype="float32")
     expected = reference(direction, problem, *arrays)
@@ -124,7 +124,7 @@ def reference(direction, problem, x, w, y, bias=None):
 @EXACT
 @examples(20)
 @given(problem=any_problems(), place=st.integers(0, 100))
-def test_an_infinity_reaches_only_what_it_meets(device, direction, name, problem, place):
+def test_an_infinity_reaches_only_the_results_that_read_it(device, direction, name, problem, place):
     """Padding, elements beyond the last window and surplus outputs do not reach the result.
 
     Winograd's algorithm is the exception: a tile that holds an infinity is NaN.
@@ -132,17 +132,17 @@ def test_an_infinity_reaches_only_what_it_meets(device, direction, name, problem
     arrays = [abs(array) + 1 for array in problem.values()]
     holder = arrays[2 if direction == "backward_data" else 0]
     holder.flat[place % holder.size] = np.inf
-    with np.errstate(invalid="ignore"):  # BLAS multiplies in vectors, some of whose elements are nobody's
+    with np.errstate(invalid="ignore"):  # BLAS multiplies whole vectors, including unused elements
         result = device.to_host(run_named(name, direction, problem, *map(device.asarray, arrays)))
-    met = pass_by_loops(direction, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
-    assert_array_equal(np.isinf(result), met > 0)
+    read = pass_by_loops(direction, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
+    assert_array_equal(np.isinf(result), read > 0)
     assert not np.isnan(result).any()
 
 
 @examples(20)
 @given(place=st.integers(0, 18), kernel=st.integers(2, 3), value=st.sampled_from([np.inf, -np.inf, np.nan]))
 def test_an_infinity_makes_its_tiles_nan(device, place, kernel, value):
-    """Outputs of Winograd's tiles (of 4) that read it are NaN, all others are as without it."""
+    """Outputs of Winograd's tiles (of 4) that read it are NaN; all others do not change."""
     problem = problem_of((1, 2, 19), (3, 2, kernel))
     x, w, y = problem.values()
     expected = pass_by_loops("forward", problem, x, w, y)
@@ -208,7 +208,7 @@ def memory_limits(size):
     small=st.sampled_from([1, 10, 100, 10**6]),
 )
 def test_chunks_of_any_size_give_the_same(device, direction, name, data, memory, small):
-    """Kernels that work on so many bytes at a time, in products of so many multiplications."""
+    """Varies the bytes that kernels work on at a time, and the size of their products."""
     problem = data.draw(suited(direction, name, batches=(0, 3)))
     arrays = [device.asarray(array) for array in problem.values()]
     with thresholds(**memory_limits(1 << 40)):
@@ -393,7 +393,7 @@ def chosen_reference(name):
 
 
 @pytest.mark.parametrize("name", CHOSEN)
-def test_the_way_by_shape_is_reached_and_right(device, name):
+def test_the_algorithm_chosen_by_shape_is_reached_and_correct(device, name):
     problem, direction, path = CHOSEN[name]
     arrays, expected = chosen_reference(name)
     with recording() as ran:
@@ -407,7 +407,7 @@ def test_the_way_by_shape_is_reached_and_right(device, name):
     assert_allclose(device.to_host(result), expected, rtol=0, atol=atol * abs(expected).max())
 
 
-EAGER = {  # thresholds that let small problems take the ways of large ones
+EAGER = {  # thresholds that send small problems down the paths of large ones
     "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
     "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
     "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
@@ -417,7 +417,7 @@ EAGER = {  # thresholds that let small problems take the ways of large ones
 
 
 @pytest.mark.parametrize("direction", PASSES)
-def test_small_problems_take_every_way(device, direction):
+def test_small_problems_take_every_path(device, direction):
     seen = set()
 
     @examples(100)
@@ -453,7 +453,7 @@ def test_columns_do_not_overlap_where_products_copy_them(direction, name):
 
 
 def rounding(name, direction, problem):
-    """The root mean square of the errors in float32, over that of the values."""
+    """The root mean square of the errors in float32, divided by the root mean square of the values."""
     arrays = problem.values(dtype="float32")
     exact = reference(direction, problem, *arrays)
     error = run_named(name, direction, problem, *arrays) - exact
@@ -576,7 +576,7 @@ def default_step(device, calls, **options):
 
 
 def named(name, default):
-    """The algorithms that a step runs by a name; those chosen by shape for passes that it does not implement."""
+    """The algorithms that a step runs under a name; passes that the name lacks use the choice by shape."""
     return [name if name in names else other for names, other in zip(IMPLEMENTED.values(), default, strict=True)]
 
 
@@ -586,7 +586,7 @@ def test_every_algorithm_has_its_tests():
     assert tuple(PASSES) == dispatch.PASSES
 
 
-def test_the_table_of_algorithms_is_that_of_the_names():
+def test_the_documented_table_lists_every_algorithm():
     rows = [line.split("|")[1:-1] for line in kernels.conv_algorithm.__doc__.splitlines() if " | " in line][2:]
     listed = {name.strip(): [bool(cell.strip()) for cell in cells] for name, *cells in rows}
     assert listed == {name: [name in names for names in IMPLEMENTED.values()] for name in dispatch.ALGORITHMS}
@@ -594,7 +594,7 @@ def test_the_table_of_algorithms_is_that_of_the_names():
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("names", [*itertools.permutations(NAMES, 2)], ids=" and ".join)
-def test_the_named_ones_run_and_no_other(device, calls, names, groups):
+def test_only_the_named_algorithms_run(device, calls, names, groups):
     if groups > 1 and "winograd" in names:
         pytest.skip("winograd has no groups")
     expected = default_step(device, calls, groups=groups)
@@ -606,7 +606,7 @@ def test_the_named_ones_run_and_no_other(device, calls, names, groups):
 
 
 @pytest.mark.parametrize("options", [{"stride": 2}, {"groups": 2}, {"kernel": 4}], ids=str)
-def test_where_winograd_does_not_fit_the_shapes_choose(device, calls, options):
+def test_unsupported_shapes_fall_back_from_winograd(device, calls, options):
     default = default_step(device, calls, **options)
     with ndl.conv_algorithm("winograd"):
         step(device, **options)
@@ -618,7 +618,7 @@ MODULES = {"tensordot": "reference", "convolution": "reference"}  # others have 
 
 @EACH
 def test_a_named_algorithm_enters_its_own_functions_only(device, direction, name):
-    """The pass of that algorithm's module is entered, and that of no other."""
+    """The pass of that algorithm's module is entered, and no other module's."""
     marks = {other: (MODULES.get(other, other), direction) for other in IMPLEMENTED[direction]}
     if direction == "backward_data":
         marks["winograd"] = ("winograd", "forward")  # within polyphase
@@ -640,13 +640,13 @@ def test_a_named_algorithm_enters_its_own_functions_only(device, direction, name
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_without_a_name_the_shapes_choose_one_for_each_pass(device, calls, groups, stride):
+def test_without_a_name_each_pass_is_chosen_by_shape(device, calls, groups, stride):
     result = default_step(device, calls, groups=groups, stride=stride)
     for name, names in zip(result, IMPLEMENTED.values(), strict=True):
         assert name in names
 
 
-def test_names_nest_and_come_back(device, calls):
+def test_names_nest_and_are_restored(device, calls):
     default = default_step(device, calls)
     result = []
     with ndl.conv_algorithm("tensordot"):
@@ -668,7 +668,7 @@ def test_names_nest_and_come_back(device, calls):
 
 
 @pytest.mark.parametrize("names", PAIRS, ids=" and ".join)
-def test_names_come_back_after_an_exception(device, calls, names):
+def test_names_are_restored_after_an_exception(device, calls, names):
     default = default_step(device, calls)
     with pytest.raises(ZeroDivisionError), ndl.conv_algorithm(names[0]), ndl.conv_algorithm(names[1]):
         raise ZeroDivisionError
@@ -740,8 +740,8 @@ def test_a_name_holds_for_its_thread_only(device, calls):
     }
 
 
-def test_the_name_is_that_of_the_moment_of_the_computation(device, calls):
-    """The forward pass uses the name set when it is called, and so does the backward pass."""
+def test_the_name_is_looked_up_when_a_pass_runs(device, calls):
+    """The forward pass and the backward pass each use the name in effect when they run."""
     x = ndl.Tensor(np.random.randn(1, 2, 5), device=device)
     w = ndl.Tensor(np.random.randn(3, 2, 3), device=device)
     with ndl.conv_algorithm("taps"), ndl.conv_algorithm("col2im"):

@@ -1,4 +1,4 @@
-"""The three passes of a convolution, held against loops, against torch, and against each other."""
+"""The three passes of a convolution against loops, against torch, and against each other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def on_device(problem, x, w, y, device):
 
 
 def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1), groups=1, seed=0):
-    """A Problem from shapes; torch says the size of its output."""
+    """A Problem from shapes; torch computes the size of its output."""
     window = Window(stride, padding, dilation, groups)
     before, after = zip(*padding, strict=True)
     padded = torch.zeros(x[0], x[1], *np.add(x[2:], np.add(before, after)))
@@ -48,9 +48,9 @@ def problem_2d(*, x, w, stride=(1, 1), padding=((0, 0), (0, 0)), dilation=(1, 1)
 def test_the_three_passes_follow_the_definition(device, problem, x_order, w_order, y_order):
     ordered = zip(problem.values(), (x_order, w_order, y_order), strict=True)
     arrays = [arrange(values, order, device) for values, order in ordered]
-    found = passes_by_needle(problem, *arrays)
+    actual = passes_by_needle(problem, *arrays)
     expected = passes_by_loops(problem, *(np.array(device.to_host(array)) for array in arrays))
-    for result, loops in zip(found, expected, strict=True):
+    for result, loops in zip(actual, expected, strict=True):
         assert result.shape == loops.shape
         assert result.dtype == "float64"
         close(device.to_host(result), loops)
@@ -120,15 +120,15 @@ def test_a_sum_over_no_channels_is_zero(device, kernel, channels, out_channels):
 
 @examples(25)
 @given(problems(), st.integers(0, 8))
-def test_an_infinity_reaches_only_what_it_meets(device, problem, place):
+def test_an_infinity_reaches_only_the_results_that_read_it(device, problem, place):
     """Nothing multiplies padding, or elements beyond the last window."""
     x, w, _ = problem.values()
     x, w = abs(x) + 1, abs(w) + 1
     x.flat[place % x.size] = np.inf
     y = kernels.correlate(device.asarray(x), device.asarray(w), problem.window)
     ones = np.ones(problem.w_shape)
-    met, _, _ = passes_by_loops(problem, np.isinf(x).astype(float), ones, np.zeros(problem.y_shape))
-    assert_array_equal(np.isinf(device.to_host(y)), met > 0)
+    read, _, _ = passes_by_loops(problem, np.isinf(x).astype(float), ones, np.zeros(problem.y_shape))
+    assert_array_equal(np.isinf(device.to_host(y)), read > 0)
     assert not np.isnan(device.to_host(y)).any()
 
 
@@ -141,7 +141,7 @@ def inner(a, b):
 
 @examples(30)
 @given(problems())
-def test_they_are_one_trilinear_form(device, problem):
+def test_the_passes_are_one_trilinear_form(device, problem):
     x, w, y = problem.values()
     found_y, found_x, found_w = on_device(problem, x, w, y, device)
     close(inner(y, found_y), inner(found_x, x))
@@ -179,11 +179,11 @@ def test_padding_is_zeros_around_the_input(device, problem):
     window = problem.window
     padded = np.pad(x, [(0, 0), (0, 0), *window.padding])
     bare = replace(problem, window=replace(window, padding=((0, 0),) * problem.rank), size=padded.shape[2:])
-    found, expected = on_device(problem, x, w, y, device), on_device(bare, padded, w, y, device)
-    close(found[0], expected[0])
+    actual, expected = on_device(problem, x, w, y, device), on_device(bare, padded, w, y, device)
+    close(actual[0], expected[0])
     parts = (slice(before, before + n) for n, (before, _) in zip(problem.size, window.padding, strict=True))
-    close(found[1], expected[1][(slice(None), slice(None), *parts)])
-    close(found[2], expected[2])
+    close(actual[1], expected[1][(slice(None), slice(None), *parts)])
+    close(actual[2], expected[2])
 
 
 @examples(30)
@@ -195,15 +195,15 @@ def test_a_dilated_kernel_is_one_with_zeros_between(device, problem):
     spread = np.zeros((*w.shape[:2], *extent))
     spread[elements] = w
     dense = replace(problem, window=replace(window, dilation=(1,) * problem.rank), kernel=extent)
-    found, expected = on_device(problem, x, w, y, device), on_device(dense, x, spread, y, device)
-    close(found[0], expected[0])
-    close(found[1], expected[1])
-    close(found[2], expected[2][elements])
+    actual, expected = on_device(problem, x, w, y, device), on_device(dense, x, spread, y, device)
+    close(actual[0], expected[0])
+    close(actual[1], expected[1])
+    close(actual[2], expected[2][elements])
 
 
 @examples(30)
 @given(problems())
-def test_a_stride_takes_every_so_many_outputs(device, problem):
+def test_a_stride_keeps_every_nth_output(device, problem):
     x, w, _ = problem.values()
     window = problem.window
     y = kernels.correlate(device.asarray(x), device.asarray(w), window)
@@ -224,8 +224,8 @@ def test_groups_are_separate_convolutions(device, problem):
     )
     parts = zip(np.split(x, groups, 1), np.split(w, groups, 0), np.split(y, groups, 1), strict=True)
     separate = [on_device(one, *part, device) for part in parts]
-    found = on_device(problem, x, w, y, device)
-    for result, each, axis in zip(found, zip(*separate, strict=True), (1, 1, 0), strict=True):
+    actual = on_device(problem, x, w, y, device)
+    for result, each, axis in zip(actual, zip(*separate, strict=True), (1, 1, 0), strict=True):
         close(result, np.concatenate(each, axis))
 
 
@@ -235,16 +235,16 @@ def test_images_are_separate_convolutions(device, problem):
     x, w, y = problem.values()
     one = replace(problem, batch=1)
     separate = [on_device(one, x[n : n + 1], w, y[n : n + 1], device) for n in range(problem.batch)]
-    found = on_device(problem, x, w, y, device)
-    close(found[0], np.concatenate([each[0] for each in separate]))
-    close(found[1], np.concatenate([each[1] for each in separate]))
-    close(found[2], sum(each[2] for each in separate))
+    actual = on_device(problem, x, w, y, device)
+    close(actual[0], np.concatenate([each[0] for each in separate]))
+    close(actual[1], np.concatenate([each[1] for each in separate]))
+    close(actual[2], sum(each[2] for each in separate))
 
 
 @examples(30)
 @given(problems())
 def test_exchanged_axes_give_exchanged_results(device, problem):
-    """No axis is special: reversing the axes of the window and of the arrays reverses those of the results."""
+    """No axis is special: reversing the axes of the window and of the arrays reverses the axes of the results."""
     window = problem.window
     reversed_axes = replace(
         problem,
@@ -255,9 +255,9 @@ def test_exchanged_axes_give_exchanged_results(device, problem):
     )
     axes = (0, 1, *range(problem.rank + 1, 1, -1))
     arrays = problem.values()
-    found = on_device(problem, *arrays, device)
+    actual = on_device(problem, *arrays, device)
     for result, expected in zip(
-        on_device(reversed_axes, *(array.transpose(axes) for array in arrays), device), found, strict=True
+        on_device(reversed_axes, *(array.transpose(axes) for array in arrays), device), actual, strict=True
     ):
         close(result.transpose(axes), expected)
 
@@ -299,7 +299,7 @@ def test_half_precision_accumulates_in_single(device, kernel):
         assert_allclose(result, expected.astype("float16"), rtol=2**-10)
 
 
-def test_half_precision_keeps_what_is_small_beside_a_large_sum(device):
+def test_half_precision_keeps_small_terms_next_to_a_large_sum(device):
     """2048 + 0.5 is 2048 in half precision: 64 terms of 0.5 would be lost, one after the other."""
     window = Window((1,), ((0, 0),), (1,))
     line = np.full((1, 1, 65), 0.5, "float16")
@@ -350,21 +350,21 @@ def test_blocks_of_any_size_give_the_same(device, problem, size):
 
 
 @pytest.mark.parametrize("name", ["3x3", "dilated", "5x5 of one large image"])
-def test_threads_do_not_meet(device, name):
+def test_concurrent_convolutions_do_not_interfere(device, name):
     """Convolutions of one shape run at the same time in two threads."""
     tasks = [(problem, *problem.values()) for problem in (replace(REAL[name], seed=seed) for seed in range(8))]
     alone = [on_device(*task, device) for task in tasks]
     with ThreadPoolExecutor(2) as pool:
         together = list(pool.map(lambda task: on_device(*task, device), tasks))
-    for found, expected in zip(together, alone, strict=True):
-        for result, values in zip(found, expected, strict=True):
+    for actual, expected in zip(together, alone, strict=True):
+        for result, values in zip(actual, expected, strict=True):
             close(result, values)
 
 
 @pytest.mark.parametrize("paired", [0, 1 << 40], ids=["one after another", "side by side"])
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("name", ["first layer", "3x3", "7x7 with stride 2", "depthwise"])
-def test_both_gradients_at_once_are_those_of_each(device, name, workers, paired):
+def test_both_gradients_at_once_equal_each_alone(device, name, workers, paired):
     problem = REAL[name]
     x, w, y = map(device.asarray, problem.values(dtype="float32"))
     limits = ThreadpoolController().limit(limits=workers, user_api="blas")

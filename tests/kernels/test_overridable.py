@@ -1,4 +1,4 @@
-"""A device may bring kernels of its own for the public kernels of needle."""
+"""A device may replace the public kernels of needle."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_device_may_replace_a_kernel(name, monkeypatch):
     np.testing.assert_array_equal(kernel(*CALLS[name]), expected)
 
 
-def test_both_gradients_are_those_of_the_device(monkeypatch):
+def test_both_gradients_use_the_kernels_of_the_device(monkeypatch):
     for name in ("correlate_transpose", "correlate_weight"):
         monkeypatch.setitem(cpu().kernels, name, lambda *arguments, name=name: name)
     assert kernels.correlate_gradients(X, W, Y, WINDOW) == ("correlate_transpose", "correlate_weight")

@@ -18,7 +18,7 @@ def threads(request):
 
 
 @pytest.mark.parametrize("length", [100, 700, 5000, 50000])
-def test_sums_of_rows_are_as_exact_as_those_of_numpy(length):
+def test_sums_of_rows_are_as_exact_as_numpys(length):
     a, b = draw(8, length) + 1, draw(8, length, seed=1) + 2
     exact = a.astype("float64"), a.astype("float64") * b
     for result, terms in zip((kernels.row_sums(a), kernels.row_products(a, b)), exact, strict=True):

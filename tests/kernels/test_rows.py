@@ -1,4 +1,4 @@
-"""Arrays as contiguous rows, and what batch normalisation computes with them, on one thread and on two."""
+"""Arrays as contiguous rows, and batch normalization on such rows, on one thread and on two."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def threads(request):
         ("strided", (1, 2, 3), None),
     ],
 )
-def test_rows_are_views_where_there_are_any(order, axes, count):
+def test_rows_are_views_if_the_layout_has_rows(order, axes, count):
     x = ORDERS[order](draw(6, 5, 4, 7))
     rows = kernels.Rows.of(x, axes)
     assert (rows is None) == (count is None)
@@ -45,18 +45,18 @@ def test_rows_are_views_where_there_are_any(order, axes, count):
         )
 
 
-def test_halves_and_integers_have_no_rows():
+def test_float16_and_integers_have_no_rows():
     assert kernels.Rows.of(np.ones((3, 4), "float16"), (1,)) is None
     assert kernels.Rows.of(np.ones((3, 4), "int64"), (1,)) is None
     assert kernels.Rows.of(np.ones((3, 0), "float32"), (1,)) is None
 
 
-# ---- batch normalisation --------------------------------------------------------------------------------------------
+# ---- batch normalization --------------------------------------------------------------------------------------------
 
 
 @every_order
 @pytest.mark.parametrize("shape", [(4, 3, 2, 2), (32, 6, 5, 5), (64, 40, 16, 16)], ids=str)
-def test_batch_norm_is_that_of_the_formula(order, shape, threads):
+def test_batch_norm_matches_the_formula(order, shape, threads):
     x, grad = order(draw(*shape) + 3), draw(*shape, seed=1)
     weight, bias = draw(1, shape[1], 1, 1, seed=2), draw(1, shape[1], 1, 1, seed=3)
     op = ops.norm.Standardize((0, 2, 3), 1e-5, True, True)
@@ -85,7 +85,7 @@ def test_batch_norm_gives_the_same_bits_again(threads):
     np.testing.assert_array_equal(first.view("int32"), second.view("int32"))
 
 
-def test_the_buffer_of_numpy_is_as_it_was():
+def test_numpys_buffer_size_is_restored():
     before = np.getbufsize()
     ops.norm.Standardize((1,), 1e-5, False, False).compute(draw(4, 2048))
     assert np.getbufsize() == before

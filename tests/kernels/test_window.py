@@ -1,4 +1,4 @@
-"""The window: output sizes, held against torch and against counting; the options that it takes."""
+"""The window: output sizes against torch and against counting, and its options."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_output_counts_the_places_where_the_kernel_fits(axis):
 
 
 @given(problems(symmetric=True))
-def test_the_output_is_the_drawn_one_and_that_of_torch(problem):
+def test_the_output_size_matches_the_drawn_one_and_torch(problem):
     sizes = problem.window.output(problem.size, problem.kernel)
     x, w = torch.zeros(problem.x_shape), torch.zeros(problem.w_shape)
     assert sizes == problem.output == tuple(TORCH_CONV[problem.rank - 1](x, w, **problem.options).shape[2:])
@@ -139,7 +139,7 @@ def test_make_refuses_groups(groups, error):
         Window.make("f", 2, 1, 0, 1, groups)
 
 
-def test_make_tells_booleans_from_the_integers_that_it_has_seen():
+def test_make_distinguishes_booleans_from_cached_integers():
     """Windows are cached, and True == 1."""
     Window.make("f", 2, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
     Window.make("f", 2, 1, 1, 1, 1)

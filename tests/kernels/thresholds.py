@@ -1,4 +1,4 @@
-"""Other values for the thresholds of needle.tuning, during a test."""
+"""Change thresholds of needle.tuning during a test."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CACHES = (dispatch._plan, gemm.split_count, im2col.columns_for)  # of results th
 
 @contextmanager
 def thresholds(**values):
-    """Other values for constants of `tuning`, until the block ends."""
+    """Change constants of `tuning` until the block ends."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in values.items():
             patch.setattr(tuning, name, value)

@@ -1,7 +1,7 @@
 """Convolutions and poolings drawn by hypothesis, and arrays in every memory order.
 
-The size of the input is derived from all else that is drawn: output, kernel, options, and a remainder that the stride
-leaves over. So nothing is filtered away, and the sizes come from no formula of needle's.
+The input size is derived from the other draws: output, kernel, options, and a remainder that the stride leaves over.
+So no example is discarded, and no formula of needle is used.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Problem:
 
     @property
     def options(self):
-        """What the public functions take; the padding is the same on both sides."""
+        """The options of the public functions; the padding is the same on both sides."""
         window = self.window
         padding = tuple(before for before, _ in window.padding)
         return {"stride": window.stride, "padding": padding, "dilation": window.dilation, "groups": window.groups}
@@ -74,8 +74,8 @@ def problems(draw, *, symmetric=False, batches=(1, 3), tiled=False):
     output, kernel, stride, dilation, padding, size = [], [], [], [], [], []
     for _ in range(rank):
         p, k, s, d = draw(outputs), draw(kernels), draw(strides), draw(dilations)
-        whole = s * (p - 1) + d * (k - 1) + 1 + draw(st.integers(0, s - 1))
-        most = min(whole - 1, 6)  # of padding: at least one element of the input is left
+        padded_size = s * (p - 1) + d * (k - 1) + 1 + draw(st.integers(0, s - 1))
+        most = min(padded_size - 1, 6)  # of padding: at least one element of the input is left
         if symmetric:
             before = after = draw(st.integers(0, most // 2))
         else:
@@ -83,7 +83,7 @@ def problems(draw, *, symmetric=False, batches=(1, 3), tiled=False):
             after = draw(st.integers(0, most - before))
         for values, value in zip(
             (output, kernel, stride, dilation, padding, size),
-            (p, k, s, d, (before, after), whole - before - after),
+            (p, k, s, d, (before, after), padded_size - before - after),
             strict=True,
         ):
             values.append(value)
@@ -124,10 +124,10 @@ def pools(draw):
     output, kernel, stride, padding, size = [], [], [], [], []
     for _ in range(rank):
         p, k, s = draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 5))
-        whole = s * (p - 1) + k + draw(st.integers(0, s - 1))
-        pad = draw(st.integers(0, min(k // 2, (whole - 1) // 2)))
+        padded_size = s * (p - 1) + k + draw(st.integers(0, s - 1))
+        pad = draw(st.integers(0, min(k // 2, (padded_size - 1) // 2)))
         for values, value in zip(
-            (output, kernel, stride, padding, size), (p, k, s, (pad, pad), whole - 2 * pad), strict=True
+            (output, kernel, stride, padding, size), (p, k, s, (pad, pad), padded_size - 2 * pad), strict=True
         ):
             values.append(value)
     channels = draw(st.integers(1, 2))
@@ -163,8 +163,8 @@ def arrange(values, order, device):
         reverse = (slice(None, None, -1),) * ndim
         return device.array(values[reverse])[reverse]
     if order == "sliced":  # every second element of a larger array, whose others must not be read
-        whole = device.xp.full([2 * n + 1 for n in values.shape], np.nan, values.dtype)
-        view = whole[(slice(1, None, 2),) * ndim]
+        larger = device.xp.full([2 * n + 1 for n in values.shape], np.nan, values.dtype)
+        view = larger[(slice(1, None, 2),) * ndim]
         view[...] = device.array(values)
         return view
     assert order == "broadcast"  # strides of 0
@@ -172,7 +172,7 @@ def arrange(values, order, device):
 
 
 def is_batch_innermost(array):
-    """Whether (N, C, *S) lies in memory as (C, *S, N): strides that fall in this order, down to one element.
+    """Whether (N, C, *S) is stored as (C, *S, N): strides decrease in this order, down to one element.
 
     Gaps between the rows are allowed: an input gradient may be the inside of a padded one.
     """

@@ -1,4 +1,4 @@
-"""Layers of needle held against torch's layers, and against the draws and dtypes they must have."""
+"""Compare layers of needle with torch's, and with the draws and dtypes that they must have."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def linear_layout(name, array):
 
 
 def with_random_parameters(layer):
-    """Draw the parameters anew, so that none has a special value such as 0 or 1; returns the layer."""
+    """Redraw the parameters, so that none has a special value such as 0 or 1; returns the layer."""
     layer.load_state_dict({name: normal(*p.shape) for name, p in layer.named_parameters()}, strict=False)
     return layer
 
@@ -44,8 +44,8 @@ def copy_parameters(layer, twin, layout=same_layout):
 def assert_as_in_torch(layer, twin, x, device, layout=same_layout):
     """Compare values, first and second derivatives by x and all parameters, in float64.
 
-    The scalar to differentiate is a weighted sum of the result. The weights are leaves too, so that even a layer that
-    is linear in x has second derivatives.
+    The differentiated scalar is a weighted sum of the result. The weights are leaves too, so even a layer that is
+    linear in x has second derivatives.
     """
     copy_parameters(layer, twin, layout)
     x, torch_x = tensor(x, device), torch.from_numpy(x).requires_grad_()
@@ -86,7 +86,7 @@ def assert_as_in_torch(layer, twin, x, device, layout=same_layout):
 
 
 def assert_draws(make, arrays):
-    """`make()` returns a layer whose parameters equal `arrays()`; both advance the random stream alike."""
+    """`make()` returns a layer whose parameters equal `arrays()`; both advance the random stream equally."""
     np.random.seed(5)
     expected, next_draw = arrays(), np.random.rand()
     np.random.seed(5)

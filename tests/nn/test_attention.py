@@ -1,4 +1,4 @@
-"""Attention and the Transformer: against torch to second order, their draws and parameters, what they refuse."""
+"""Attention and the Transformer: against torch to second order, their draws, parameters and errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def flat(tensors):
 
 
 def attend(q, k, v, causal, drop):
-    """The formula of the contract, in torch; the result and the weights."""
+    """The documented formula, in torch; the result and the weights."""
     scores = q @ k.mT / math.sqrt(q.shape[-1])
     if causal:
         queries, keys = scores.shape[-2:]
@@ -94,8 +94,8 @@ def test_the_weights_are_returned_after_dropout(device):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_a_query_without_keys_attends_to_all_alike(dtype, device):
-    """The mask is finite: of 4 queries and 2 keys, the first two queries may attend to no key, and weigh all alike."""
+def test_a_query_without_keys_attends_to_all_equally(dtype, device):
+    """The mask is finite: of 4 queries and 2 keys, the first two may attend to no key, and weigh all keys equally."""
     q, k = (ndl.Tensor(normal(1, 1, n, 2).astype(dtype), device=device) for n in (4, 2))
     _, weights = nn.MultiHeadAttention(causal=True)(q, k, k)
     assert weights.dtype == dtype
@@ -148,7 +148,7 @@ def layer_in_torch(values, x, heads, causal, drop):
 def check_layer(layer, written, inputs, device, dtype="float64"):
     """Compare a layer with `written(values, *inputs)`: values, first and second derivatives by inputs and parameters.
 
-    The parameters are put in as a state; the stream begins anew at each call.
+    The parameters are loaded as a state; the random stream restarts at each call.
     """
     named = dict(layer.named_parameters())
     arrays = [normal(*p.shape, seed=i, scale=0.7) for i, p in enumerate(named.values())]

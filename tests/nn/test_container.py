@@ -1,4 +1,4 @@
-"""Sequential, Residual and Identity: order, names, indices, what they refuse."""
+"""Sequential, Residual and Identity: order, names, indices, errors."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ OPTIONS = {
     [(name, key) for name in CONVS for key in OPTIONS if name == "Conv2d" or key in ("everything", "same")],
 )
 def test_each_padding_mode_agrees_with_torch(device, name, mode, options):
-    """Conv2d in all windows, the other ranks in two; tests/test_conv_conformance.py has more, padded with zeros."""
+    """Conv2d in all windows, the other ranks in two. tests/test_conv_conformance.py has more, padded with zeros."""
     layer, twin = pair(name, 4, 6, 3, padding_mode=mode, device=device, **OPTIONS[options])
     assert_as_in_torch(layer, twin, np.random.randn(2, 4, *(7, 6, 5)[-rank_of(name) :]), device)
 
@@ -221,7 +221,7 @@ def test_unfold_and_fold_of_other_ranks(device):
     assert nn.Unfold((1, 2, 3))(ndl.ones(2, 1, 2, 3, 4)).shape == (2, 6, 8)
 
 
-# ---- initialisation --------------------------------------------------------------------------------------------------
+# ---- initialization --------------------------------------------------------------------------------------------------
 
 
 def shape_and_bound(name, options):
@@ -307,7 +307,7 @@ def test_no_gradient_is_computed_for_the_input_of_the_first_layer(device, monkey
     assert ran == ["correlate", "correlate_transpose", "correlate"]
 
 
-# ---- how they print --------------------------------------------------------------------------------------------------
+# ---- printing --------------------------------------------------------------------------------------------------------
 
 VALUES = {
     "kernel_size": [3, (2, 3)],

@@ -1,4 +1,4 @@
-"""Dropout: its draws, what it keeps, its two modes, its errors."""
+"""Dropout: its draws, the elements it keeps, its two modes, its errors."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_dropout_keeps_a_draw_that_is_exactly_1_minus_p(monkeypatch, device):
     assert nn.Dropout(0.5)(ndl.ones(3, device=device)).numpy().tolist() == [2, 0, 2]
 
 
-def test_dropout_draws_anew_for_each_batch(device):
+def test_dropout_draws_a_new_mask_for_each_batch(device):
     layer, x = nn.Dropout(0.5), ndl.ones(100, device=device)
     assert layer(x).numpy().tolist() != layer(x).numpy().tolist()
 
@@ -45,7 +45,7 @@ def test_dropout_in_evaluation_is_the_identity_and_draws_nothing(device):
 
 
 @pytest.mark.parametrize(("p", "scale"), [(0, 1), (1, 0)])
-def test_dropout_of_nothing_and_of_everything(p, scale, device):
+def test_dropout_with_probability_0_and_1(p, scale, device):
     x = tensor(normal(5, 4), device)
     y = nn.Dropout(p)(x)
     np.testing.assert_array_equal(y.numpy(), x.numpy() * scale)

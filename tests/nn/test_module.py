@@ -1,4 +1,4 @@
-"""Modules: what they hold and in which order, their modes, state, printing, and copies."""
+"""Modules: their contents and order, modes, state, printing, and copies."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Scale(nn.Module):
 
 
 class Nested(nn.Module):
-    """Parameters, buffers and modules in every kind of container, at several depths, beside unrelated attributes."""
+    """Parameters, buffers and modules in every kind of container, at several depths, among unrelated attributes."""
 
     def __init__(self):
         super().__init__()
@@ -313,7 +313,7 @@ def test_nothing_is_copied_if_one_value_cannot_be():
     assert_same_values(module, {"gain": np.array([1], np.float32), "seen": np.array([1, 1], np.float32)})
 
 
-def test_not_strict_takes_what_fits_by_name():
+def test_not_strict_loads_the_common_names():
     module = Scale()
     module.load_state_dict({"gain": np.array([3]), "unknown": np.zeros(9)}, strict=False)
     assert_same_values(module, {"gain": np.array([3], np.float32), "seen": np.array([1, 1], np.float32)})

@@ -1,4 +1,4 @@
-"""Options that a layer refuses when it is made: what its function refuses, in the same words."""
+"""A layer refuses at construction the options that its function refuses, with the same message."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_hardtanh_needs_an_interval(low, high):
 
 
 def test_layers_keep_the_options_that_they_print():
-    """Checking neither turns one integer into a tuple nor fills in a size that is left open."""
+    """Checking neither turns an integer into a tuple nor fills in a size that is None."""
     assert repr(nn.MaxPool2d(np.int64(2))) == repr(nn.MaxPool2d(2))
     assert nn.MaxPool2d(2).kernel_size == 2
     assert nn.AdaptiveAvgPool2d((None, 3)).output_size == (None, 3)

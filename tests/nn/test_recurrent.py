@@ -1,4 +1,4 @@
-"""Cells and recurrent layers: against torch to second order, their draws, states and dtypes, what they refuse."""
+"""Cells and recurrent layers: against torch to second order, their draws, states, dtypes and errors."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def flat(result):
 def twins(name, device, stateful):
     """A layer and torch's as functions of (x, states, parameters), and arrays for them.
 
-    The parameters of needle's layer are replaced by the tensors that come; torch's have other names and are transposed.
+    The parameters of needle's layer are replaced by the passed tensors; torch's have other names and are transposed.
     """
     kind = name.split(",")[0]
     arguments, torch_arguments = LAYERS[name]

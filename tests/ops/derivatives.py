@@ -1,4 +1,4 @@
-"""A function of needle held against one of torch: its result, its first derivatives, and their derivatives."""
+"""Compare a function of needle with one of torch: its result, its first derivatives, and their derivatives."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import needle as ndl
 
 
 def assert_like_torch(function, torch_function, arrays, device, *, rtol=1e-10, atol=1e-10):
-    """Hold f(*arrays) and its derivatives up to second order against torch's, in the dtype of `arrays`.
+    """Compare f(*arrays) and its derivatives up to second order with torch's, in the dtype of `arrays`.
 
-    With directions v and u drawn at random, the first derivatives are those of ⟨v, f⟩ in every argument, the second
-    ones those of Σ ⟨u, first⟩ in every argument and in v.
+    For random directions v and u, the first derivatives are the gradients of ⟨v, f⟩ in every argument, the second ones
+    the gradients of Σ ⟨u, first⟩ in every argument and in v.
     """
     expected = torch_function(*map(torch.tensor, arrays))
     draws = np.random.default_rng(0)
     v, *us = (draws.standard_normal(a.shape).astype(arrays[0].dtype) for a in (expected.numpy(), *arrays))
-    found = by_needle(function, arrays, v, us, device)
-    wanted = by_torch(torch_function, arrays, v, us)
-    for order, first, second in zip(("result", "first", "second"), found, wanted, strict=True):
+    results = by_needle(function, arrays, v, us, device)
+    torch_results = by_torch(torch_function, arrays, v, us)
+    for order, first, second in zip(("result", "first", "second"), results, torch_results, strict=True):
         for i, (result, reference) in enumerate(zip(first, second, strict=True)):
             assert result.shape == reference.shape, f"{order} {i}"
             assert result.dtype == reference.dtype, f"{order} {i}"
@@ -42,7 +42,7 @@ def by_needle(function, arrays, v, us, device):
 
 
 def by_torch(function, arrays, v, us):
-    """The same by torch."""
+    """The same, computed by torch."""
     leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
     v = torch.tensor(v, requires_grad=True)
     y = function(*leaves)

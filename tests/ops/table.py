@@ -1,6 +1,6 @@
-"""The table of ops: one row for each op and setting, with torch's function of the same meaning.
+"""The table of ops: one row for each op and setting, with the equivalent torch function.
 
-`run` computes a row with either library through the same lines: results, first and second derivatives. `each_row` runs
+`run` computes a row with either library by the same code: results, first and second derivatives. `each_row` runs
 a test on every row: one case per op, one subtest per row.
 """
 
@@ -119,7 +119,7 @@ Results = dict[str, list[Any]]
 
 
 def run(row: Row, function: Any, inputs: Any, leaves: Any, direction: Any, gradients: Any) -> Results:
-    """The results f(x); the gradients of s(x, v) = ⟨v, f(x)⟩ in x; those of ⟨u, ∂s/∂x⟩ in x and v.
+    """The results f(x); the gradients of s(x, v) = ⟨v, f(x)⟩ in x; the gradients of ⟨u, ∂s/∂x⟩ in x and v.
 
     `direction(shape, leaf)` makes the u (constants) and the v (leaves); `gradients(value, leaves)` differentiates.
     """
@@ -198,13 +198,13 @@ def on_host(x: Any) -> np.ndarray:
     return x.numpy(force=True) if isinstance(x, torch.Tensor) else x.numpy()
 
 
-def check_close(name: Any, found: Results, expected: Results, tolerance: float) -> None:
+def check_close(name: Any, actual: Results, expected: Results, tolerance: float) -> None:
     """Require the same shapes, and values that differ by at most `tolerance` of the largest in their array."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for part, references in expected.items():
-        count = len(found[part])
+        count = len(actual[part])
         assert count == len(references), f"{name}: {count} arrays in {part}, not {len(references)}"
-        for i, (a, b) in enumerate(zip(found[part], references, strict=True)):
+        for i, (a, b) in enumerate(zip(actual[part], references, strict=True)):
             a, b = on_host(a), on_host(b)
             assert a.shape == b.shape, f"{name}: {part} {i} has shape {a.shape}, not {b.shape}"
             assert a.dtype.kind == b.dtype.kind, f"{name}: {part} {i} has dtype {a.dtype}, not {b.dtype}"

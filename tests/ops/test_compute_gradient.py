@@ -1,4 +1,4 @@
-"""`compute_gradient`, the fused form of a gradient, equals `gradient`, which the table of ops holds against torch."""
+"""`compute_gradient`, the fused form of a gradient, equals `gradient`, which the table of ops compares with torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.ops.op_classes import all_op_classes
 
 
 def both(function, *arrays, device, dtype="float64"):
-    """The gradients of the leaves, by ops and in place, for a result that is weighted."""
+    """The gradients of the leaves of a weighted result, by ops and in place."""
     results = []
     for create_graph in (True, False):
         leaves = [ndl.Tensor(array, device=device, dtype=dtype) for array in arrays]
@@ -40,34 +40,34 @@ def draw(*shapes):
 def test_standardize(axes, affine, dtype, tolerance, device):
     arrays = draw((4, 3, 5), affine, affine)
     by_ops, in_place = both(lambda x, w, b: ops.standardize(x, axes, w, b)[0], *arrays, device=device, dtype=dtype)
-    for expected, found in zip(by_ops, in_place, strict=True):
-        assert found.dtype == expected.dtype == dtype
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=tolerance, atol=tolerance)
+    for expected, actual in zip(by_ops, in_place, strict=True):
+        assert actual.dtype == expected.dtype == dtype
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=tolerance, atol=tolerance)
         assert expected.requires_grad
-        assert not found.requires_grad
+        assert not actual.requires_grad
 
 
 def test_standardize_rows_shorter_than_the_buffer_of_ufuncs(device):
     arrays = draw((3, 700), (3, 1), (3, 1))
     by_ops, in_place = both(lambda x, w, b: ops.standardize(x, 1, w, b)[0], *arrays, device=device)
-    for expected, found in zip(by_ops, in_place, strict=True):
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
+    for expected, actual in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("given", ["", "w", "b"])
-def test_standardize_without_weight_or_bias(given, device):
+@pytest.mark.parametrize("parameter", ["", "w", "b"])
+def test_standardize_without_weight_or_bias(parameter, device):
     x, w, b = draw((4, 3), (3,), (3,))
-    named = {"w": {"weight": w}, "b": {"bias": b}, "": {}}[given]
+    named = {"w": {"weight": w}, "b": {"bias": b}, "": {}}[parameter]
 
     def function(x, *affine):
         return ops.standardize(x, 0, **dict(zip(named, affine, strict=True)))[0]
 
     by_ops, in_place = both(function, x, *named.values(), device=device)
-    for expected, found in zip(by_ops, in_place, strict=True):
-        np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
+    for expected, actual in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
 
 
-def test_the_statistics_are_those_of_numpy_and_constants(device):
+def test_the_statistics_match_numpy_and_are_constants(device):
     (array,) = draw((4, 3, 5))
     y, average, variance = ops.standardize(ndl.Tensor(array, device=device), (0, 2))
     np.testing.assert_allclose(average.numpy(), array.mean((0, 2), keepdims=True))
@@ -86,15 +86,15 @@ def test_logsoftmax(axis, device):
 @pytest.mark.parametrize("shape", [(5,), (4, 5), (4, 5, 3), (2, 5, 3, 4)], ids=str)
 @pytest.mark.parametrize("order", ["row-major", "batch innermost"])
 def test_cross_entropy(shape, order, device):
-    """The gradient in place is that by ops, the loss that of the formula, for logits of any size."""
+    """The gradient in place equals the gradient by ops, the loss equals the formula, for logits of any size."""
     (array,) = draw(shape)
     array *= 1000
     axis = min(len(shape) - 1, 1)
     classes = np.random.default_rng(3).integers(0, 5, shape[:axis] + shape[axis + 1 :])
     if order == "batch innermost":
         array = np.moveaxis(np.ascontiguousarray(np.moveaxis(array, 0, -1)), -1, 0)
-    given = ndl.Tensor(classes, device=device, requires_grad=False)
-    by_ops, in_place = both(lambda x: CrossEntropy()(x, given), array, device=device)
+    targets = ndl.Tensor(classes, device=device, requires_grad=False)
+    by_ops, in_place = both(lambda x: CrossEntropy()(x, targets), array, device=device)
     np.testing.assert_allclose(in_place[0].numpy(), by_ops[0].numpy(), rtol=1e-12, atol=1e-12)
     assert by_ops[0].requires_grad
     assert not in_place[0].requires_grad
@@ -102,8 +102,8 @@ def test_cross_entropy(shape, order, device):
     log_p = shifted - np.log(np.exp(shifted).sum(axis, keepdims=True))
     picked = np.take_along_axis(log_p, np.expand_dims(classes, axis), axis)
     x = ndl.Tensor.make_const(device.asarray(array))
-    np.testing.assert_allclose(CrossEntropy()(x, given).item(), -picked.mean())
-    assert ndl.gradcheck(lambda x: CrossEntropy()(x, given), ndl.Tensor(array / 1000, device=device))
+    np.testing.assert_allclose(CrossEntropy()(x, targets).item(), -picked.mean())
+    assert ndl.gradcheck(lambda x: CrossEntropy()(x, targets), ndl.Tensor(array / 1000, device=device))
 
 
 @pytest.mark.parametrize("create_graph", [True, False])
@@ -117,7 +117,7 @@ def test_a_frozen_input_gets_no_gradient(create_graph, device):
 
 def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
     x = ndl.Tensor(np.random.randn(2, 3, 4, 5).astype("float32"))
-    inner = ndl.permute(x, (3, 0, 1, 2)) * 1  # its first axis lies innermost
+    inner = ndl.permute(x, (3, 0, 1, 2)) * 1  # its first axis is innermost in memory
     y = ops.relu(inner)
     y.backward(ndl.Tensor(np.ones(y.shape, "float32")))
     (gate,) = [node for node in find_topo_sort([x.grad]) if isinstance(node.op, ops.elementwise.ReLUGrad)]
@@ -146,7 +146,7 @@ CASES = {
 
 
 def gradients(name, needed, create_graph, device):
-    """The gradients of a weighted result in the floating inputs, of which only those `needed` require one."""
+    """The gradients of a weighted result in the floating inputs; only the `needed` inputs require one."""
     op, arrays, constants = CASES[name]
     leaves = [ndl.Tensor(x, device=device, requires_grad=need) for x, need in zip(arrays, needed, strict=True)]
     result = op(*leaves, *(ndl.Tensor(x, device=device, requires_grad=False) for x in constants))
@@ -169,16 +169,16 @@ def test_every_fused_gradient_has_a_case():
 def test_a_fused_gradient_equals_the_gradient(name, needed, device):
     """For every choice of inputs that require a gradient: the same values, and none for the others."""
     exact, fused = (gradients(name, needed, create_graph, device) for create_graph in (True, False))
-    for expected, found, need in zip(exact, fused, needed, strict=True):
-        assert (expected is not None, found is not None) == (need, need)
+    for expected, actual, need in zip(exact, fused, needed, strict=True):
+        assert (expected is not None, actual is not None) == (need, need)
         if need:
-            assert (found.shape, found.dtype, found.requires_grad) == (expected.shape, expected.dtype, False)
-            np.testing.assert_allclose(found.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
+            assert (actual.shape, actual.dtype, actual.requires_grad) == (expected.shape, expected.dtype, False)
+            np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_backward_without_a_graph_uses_it(name, monkeypatch):
-    """And the comparison has teeth: a fused gradient that is off by a thousandth differs."""
+    """And the comparison can fail: a fused gradient that is off by a thousandth differs."""
     op_class, needed = FUSED[name], [True] * len(CASES[name][1])
     exact, right = gradients(name, needed, True, ndl.cpu()), op_class.compute_gradient
 
@@ -186,12 +186,12 @@ def test_backward_without_a_graph_uses_it(name, monkeypatch):
         return tuple(None if x is None else x * 1.001 for x in right(self, *arguments, needed=needed))
 
     monkeypatch.setattr(op_class, "compute_gradient", wrong)
-    for expected, found in zip(exact, gradients(name, needed, False, ndl.cpu()), strict=True):
-        np.testing.assert_allclose(found.numpy(), expected.numpy() * 1.001, rtol=1e-9, atol=1e-12)
+    for expected, actual in zip(exact, gradients(name, needed, False, ndl.cpu()), strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy() * 1.001, rtol=1e-9, atol=1e-12)
 
 
-def test_a_fused_gradient_of_the_wrong_count_is_an_error(monkeypatch):
+def test_a_wrong_number_of_fused_gradients_is_an_error(monkeypatch):
     monkeypatch.setattr(ops.LogSoftmax, "compute_gradient", lambda self, *arrays, needed: (arrays[0], arrays[0]))
-    message = r"backward: gradients must be one for each of 1 inputs, but LogSoftmax\(axis=1\) returned 2"
+    message = r"backward: an op must return one gradient for each of its 1 inputs, but LogSoftmax\(axis=1\) returned 2"
     with pytest.raises(ValueError, match=message):
         ops.logsoftmax(ndl.ones(2, 3, requires_grad=True)).backward(create_graph=False)

@@ -84,8 +84,8 @@ def test_each_op_has_the_other_two_for_gradients(device, problem, role):
     first, second = tensors(device, *arguments)
     op(first, second).backward(ndl.Tensor(out_grad, device=device))
     expected = gradients(*tensors(device, *arguments, out_grad))
-    for found, reference in zip((first.grad, second.grad), expected, strict=True):
-        close(found.numpy(), reference.numpy())
+    for actual, reference in zip((first.grad, second.grad), expected, strict=True):
+        close(actual.numpy(), reference.numpy())
 
 
 @examples(30)
@@ -103,8 +103,8 @@ def test_the_bias_is_a_third_input(device, problem):
     assert_like_torch(Correlate(window), by_torch, [*problem.values()[:2], bias], device)
 
 
-def test_the_bias_may_change_before_its_gradient_is_asked_for(device):
-    """No gradient reads it, as it reads x and the weight."""
+def test_the_bias_may_change_before_backward(device):
+    """No gradient reads the bias, unlike x and the weight."""
     x, w, b = tensors(device, np.random.randn(2, 3, 6), np.random.randn(4, 3, 3), np.random.randn(4))
     y = ndl.conv1d(x, w, b)
     b.cached_data.fill(9)
@@ -156,7 +156,7 @@ def input_gradient_by_convolution(out_grad, w, problem):
     for axis, s, (before, _), d in zip(axes, window.stride, window.padding, window.dilation, strict=True):
         out_grad = ndl.dilate(out_grad, axis, s - 1)
         reach = d * (w.shape[axis] - 1)
-        first = reach - before  # negative: the first outputs met nothing but padding
+        first = reach - before  # negative: the first outputs read only padding
         pairs.append((first, problem.size[axis - 2] + reach - out_grad.shape[axis] - first))
     swapped = ndl.reshape(w, (groups, -1, per_group, *w.shape[2:]))
     swapped = ndl.permute(swapped, (0, 2, 1, *range(3, 3 + rank)))
@@ -166,7 +166,7 @@ def input_gradient_by_convolution(out_grad, w, problem):
 
 
 def weight_gradient_by_convolution(x, out_grad, problem):
-    """The convolution of the pair with batch and channels exchanged, stride and dilation exchanged, cut to the kernel.
+    """The convolution of both, with batch and channels exchanged and stride and dilation exchanged, cut to the kernel.
 
     With groups the images of all groups stand side by side as channels: (N, G·C, *S) -> (C, G·N, *S).
     """
@@ -178,7 +178,7 @@ def weight_gradient_by_convolution(x, out_grad, problem):
     kernel = ndl.permute(out_grad, (1, 0, *range(2, 2 + rank)))
     options = {"stride": window.dilation, "dilation": window.stride, "groups": groups}
     w = ndl.permute(CONV[rank - 1](images, kernel, **options), (1, 0, *range(2, 2 + rank)))
-    surplus = [(0, k - n) for k, n in zip(problem.kernel, w.shape[2:], strict=True)]  # what the stride left over
+    surplus = [(0, k - n) for k, n in zip(problem.kernel, w.shape[2:], strict=True)]  # elements left over
     return ndl.pad(w, [(0, 0), (0, 0), *surplus])
 
 
@@ -187,10 +187,10 @@ def assert_same_to_second_order(function, reference, arrays, device):
     draws = np.random.default_rng(1)
     shape = reference(*tensors(device, *arrays)).shape
     v, *us = (draws.standard_normal(s) for s in (shape, *(a.shape for a in arrays)))
-    found, expected = (by_needle(f, arrays, v, us, device) for f in (function, reference))
-    for order, references in zip(found, expected, strict=True):
-        for result, wanted in zip(order, references, strict=True):
-            close(result, wanted)
+    actual, expected = (by_needle(f, arrays, v, us, device) for f in (function, reference))
+    for order, references in zip(actual, expected, strict=True):
+        for result, expected_result in zip(order, references, strict=True):
+            close(result, expected_result)
 
 
 @examples(30)
@@ -258,12 +258,12 @@ def test_conv_takes_stride_and_padding_in_this_order(device):
     assert ndl.conv(x, weight).shape == (1, 7, 7, 2)
 
 
-# ---- what is not computed --------------------------------------------------------------------------------------------
+# ---- skipped computations --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """How often each of the three kernels has run."""
+    """The number of runs of each of the three kernels."""
     counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight"), 0)
 
     def counted(name, kernel):
@@ -276,7 +276,7 @@ def calls(monkeypatch):
     for name in counts:
         run = counted(name, getattr(kernels, name))
         monkeypatch.setattr(kernels, name, run)
-        if name in ("correlate_transpose", "correlate_weight"):  # by which `correlate_gradients` computes
+        if name in ("correlate_transpose", "correlate_weight"):  # called by `correlate_gradients`
             monkeypatch.setattr(dispatch, name, run)
     return counts
 
@@ -306,7 +306,7 @@ def test_only_gradients_that_are_required_are_computed(device, calls, needed, tr
     assert [x.grad is not None for x in tensors] == list(needed.values())
 
 
-def test_the_second_order_computes_only_what_is_required(device, calls):
+def test_the_second_order_computes_only_required_gradients(device, calls):
     x, w, _ = leaves(device, x=False, w=True, b=False)
     ndl.conv2d(x, w).backward(ndl.ones(2, 4, 4, 4, device=device, dtype="float64"))
     assert not w.grad.requires_grad  # the derivative in w does not depend on w
@@ -319,7 +319,7 @@ def test_the_second_order_computes_only_what_is_required(device, calls):
     assert out_grad.grad.shape == (2, 4, 4, 4)
 
 
-def test_nothing_is_recorded_of_constants_or_without_grad(device, calls):
+def test_nothing_is_recorded_for_constants_or_under_no_grad(device, calls):
     constants = leaves(device, x=False, w=False, b=False)
     assert ndl.conv2d(*constants).op is None
     with ndl.no_grad():

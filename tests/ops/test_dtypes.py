@@ -34,9 +34,9 @@ def check_like_numpy(function, reference, dtype, device):
             expected = np.asarray(reference(values))
         except (TypeError, ValueError):  # needle defines more than NumPy, such as a difference of bools
             return
-        found = function(ndl.Tensor(values, device=device))
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found.numpy(), expected)
+        actual = function(ndl.Tensor(values, device=device))
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual.numpy(), expected)
 
 
 # ---- numbers from Python and NumPy -----------------------------------------------------------------------------------
@@ -106,9 +106,9 @@ def check_promotion(function, left, right, device):
             with pytest.raises(TypeError):
                 function(ndl.Tensor(a, device=device), ndl.Tensor(b, device=device))
             return
-        found = function(ndl.Tensor(a, device=device), ndl.Tensor(b, device=device))
-    assert found.dtype == expected.dtype
-    np.testing.assert_array_equal(found.numpy(), expected)
+        actual = function(ndl.Tensor(a, device=device), ndl.Tensor(b, device=device))
+    assert actual.dtype == expected.dtype
+    np.testing.assert_array_equal(actual.numpy(), expected)
 
 
 # ---- nothing widens --------------------------------------------------------------------------------------------------
@@ -152,14 +152,14 @@ def test_gradients_of_mixed_dtypes(function, left, right, device):
 @pytest.mark.on_cpu
 @each_row(ROWS)
 def test_float16_agrees_with_float64(row, device):
-    found = run_needle(row, inputs_of(row, device, dtype="float16"), device, "float16")
+    actual = run_needle(row, inputs_of(row, device, dtype="float16"), device, "float16")
     expected = run_needle(row, inputs_of(row, device), device, "float64")
-    for results in (found, expected):
+    for results in (actual, expected):
         results.pop("second", None)
-    check_close(row, found, expected, 1e-2)
-    assert {str(x.dtype) for x in found.get("gradient", ())} <= {"float16"}
+    check_close(row, actual, expected, 1e-2)
+    assert {str(x.dtype) for x in actual.get("gradient", ())} <= {"float16"}
     if not row.constant:
-        assert {str(x.dtype) for x in found["result"]} == {row.dtype or "float16"}
+        assert {str(x.dtype) for x in actual["result"]} == {row.dtype or "float16"}
 
 
 # ---- integers --------------------------------------------------------------------------------------------------------
@@ -180,10 +180,10 @@ def test_integer_leaves_are_differentiable(row, device):
         for array, drawn in zip(inputs_of(row, device), row.is_drawn(), strict=True)
     ]
     integers = [device.array(value, "int64" if value.dtype.kind == "f" else None) for value in values]
-    found = run_needle(row, integers, device, "float64")
+    actual = run_needle(row, integers, device, "float64")
     expected = run_needle(row, [device.array(value) for value in values], device, "float64")
     for part, references in expected.items():
-        for a, b in zip(found[part], references, strict=True):
+        for a, b in zip(actual[part], references, strict=True):
             np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-11, atol=1e-11, err_msg=f"{row}: {part}")
 
 
@@ -227,10 +227,10 @@ def test_a_cast_to_the_same_dtype_returns_the_tensor(device):
 def test_reductions_have_numpys_dtypes(name, dtype, device):
     values = np.array([[1, 0, 3], [2, 5, 4]]).astype(dtype)
     for axis in (None, 0):
-        found = getattr(ndl.Tensor(values, device=device), name)(axis)
+        actual = getattr(ndl.Tensor(values, device=device), name)(axis)
         expected = np.asarray(getattr(values, name)(axis))
-        assert found.dtype == expected.dtype
-        np.testing.assert_array_equal(found.numpy(), expected)
+        assert actual.dtype == expected.dtype
+        np.testing.assert_array_equal(actual.numpy(), expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,4 +1,4 @@
-"""What ops leave in the graph: nodes in order, gradients only where required, and ops that equal their parameters."""
+"""The graph that ops record: nodes in order, gradients only where required, ops compared by their parameters."""
 
 import ast
 import inspect
@@ -92,7 +92,7 @@ APPLY = {
 
 @pytest.fixture
 def computed(monkeypatch):
-    """The names of the ops that run from now on."""
+    """The names of the ops that run from here on."""
     names = []
 
     def recorder(op_class, compute):
@@ -141,7 +141,7 @@ def test_inputs_that_require_no_grad_get_none_in_every_order(device):
 
 @each_row(ROWS)
 def test_ops_compare_print_and_can_be_reused(row, device):
-    """Two runs make equal ops, and an op applied again returns the same values: it keeps no state."""
+    """Two runs create equal ops, and an op applied again returns the same values: it has no state."""
     first, second = graph_of(row, device), graph_of(row, device)
     assert [node.op for node in first] == [node.op for node in second]
     for node, twin in zip(first, second, strict=True):
@@ -331,10 +331,10 @@ def test_declarations_name_the_methods_that_are_attached(class_name, table):
     assert declared.keys() == attached.keys()
     for name, (parameters, defaults) in declared.items():
         if name.startswith("__"):  # operators pass their operands by position
-            parameters, found = len(parameters), len(attached[name][0])
+            parameters, actual = len(parameters), len(attached[name][0])
         else:
-            found = attached[name][0]
-        assert (name, parameters, defaults) == (name, found, attached[name][1])
+            actual = attached[name][0]
+        assert (name, parameters, defaults) == (name, actual, attached[name][1])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Points that the table does not reach: large and small arguments, infinities, places without a derivative."""
+"""Points that the table does not cover: large and small arguments, infinities, points without a derivative."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def test_nothing_overflows(dtype, device):
 
 
 def test_softmax_is_as_exact_as_its_dtype(device):
-    """The exponential of logsoftmax is not: it rounds large logarithms."""
+    """exp(logsoftmax) is not: it rounds large logarithms."""
     x = np.asarray(30 * np.random.standard_normal((200, 31)), "float32")
     exact = np.exp(x.astype("float64") - x.max(1, keepdims=True))
     exact /= exact.sum(1, keepdims=True)
@@ -64,7 +64,7 @@ def test_logsumexp_of_infinities(device):
 
 
 def test_powers_of_zero(device):
-    """x ** 0 is 1 with derivative 0; the derivatives of x ** 1 and x ** 2 at 0 are 1 and 0, of any order finite."""
+    """x ** 0 is 1 with derivative 0; x ** 1 and x ** 2 have derivatives 1 and 0 at 0, finite for any order."""
     for exponent, (value, first, second) in {0: (1, 0, 0), 1: (0, 1, 0), 2: (0, 0, 2), 3: (0, 0, 0)}.items():
         constant = ndl.Tensor(float(exponent), device=device, requires_grad=False)
         for power in (exponent, float(exponent), constant):
@@ -115,8 +115,8 @@ def test_kinks_have_torchs_derivatives(device):
         assert slope.tolist() == [expected]
 
 
-def test_relu_of_many_elements_is_that_of_few(device):
-    """It is computed in another way, of which infinities and NaN must not tell."""
+def test_relu_of_many_elements_equals_relu_of_few(device):
+    """Many elements are computed by another function; infinities and NaN must not differ."""
     few = np.array([-np.inf, -1.5, 0.0, 2.5, np.inf, np.nan], "float32")
     y, slope = derivative(ops.relu, few, device, "float32")
     many, slopes = derivative(ops.relu, np.tile(few, 1000), device, "float32")
@@ -126,7 +126,7 @@ def test_relu_of_many_elements_is_that_of_few(device):
 
 
 def test_a_gradient_with_zero_weight_hides_nothing(device):
-    """Where `where` chooses the other branch, an infinite slope of the chosen-against one is not looked at."""
+    """If `where` chooses one branch, an infinite slope of the other has no effect."""
     x = ndl.Tensor([0.0, 4.0], device=device)
     safe = ops.where(x > 0, x, 1)
     ops.where(x > 0, ops.sqrt(safe), 0).sum().backward()

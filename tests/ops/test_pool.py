@@ -1,4 +1,4 @@
-"""Pooling: against torch to second order, where maxima tie or are not finite, and as pairs of transposes."""
+"""Pooling: against torch to second order, with ties and infinities, and as pairs of transposes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
 def functions(kind, rank, *arguments):
-    """The pooling of needle and that of torch."""
+    """The pooling functions of needle and of torch."""
     name = f"{kind}_pool{rank}d"
 
     def pool(x):
@@ -109,11 +109,11 @@ def test_half_precision_stays_half(device, kind):
     assert_allclose(y.numpy(), single.numpy(), rtol=2e-3, atol=2e-3)
 
 
-def test_the_mean_of_halves_is_taken_in_single_precision(device):
+def test_the_mean_of_float16_is_computed_in_float32(device):
     x = abs(np.random.randn(2, 3, 16, 16)).astype("float16")
     y = F.avg_pool2d(ndl.Tensor(x, device=device), 16)
     assert_allclose(y.numpy(), x.astype("float64").mean((2, 3), keepdims=True), rtol=2**-10)
-    x = ndl.Tensor(np.full((1, 1, 16, 16), 300, "float16"), device=device)  # whose sum is beyond half precision
+    x = ndl.Tensor(np.full((1, 1, 16, 16), 300, "float16"), device=device)  # their sum overflows float16
     y = F.avg_pool2d(x, 16)
     y.backward()
     assert y.dtype == x.grad.dtype == "float16"
@@ -134,8 +134,8 @@ def test_derivatives_pass_gradcheck(device, kind, name):
 
 
 @given(problem=pools(), levels=st.integers(1, 3))
-def test_of_equal_elements_the_first_takes_the_gradient(device, problem, levels):
-    """As in torch, on inputs of so few different values that nearly every window holds its maximum more than once."""
+def test_the_first_of_equal_elements_takes_the_gradient(device, problem, levels):
+    """As in torch, on inputs of few distinct values: nearly every window holds its maximum more than once."""
     x = np.random.default_rng(problem.seed).integers(-1, levels - 1, problem.x_shape).astype("float64")
     assert_like_torch(*functions("max", problem.rank, *arguments_of(problem)), [x], device)
 
@@ -148,7 +148,7 @@ def test_the_first_of_equal_elements_by_hand(device):
 
 @given(problem=pools(), share=st.sampled_from([0.5, 0.9, 1.0]))
 def test_minus_infinity_is_a_value_like_others(device, problem, share):
-    """Where a window holds nothing else, its first element takes the gradient, and padding never does."""
+    """If a window holds nothing else, its first element takes the gradient; padding never does."""
     draws = np.random.default_rng(problem.seed)
     x = np.where(draws.random(problem.x_shape) < share, -np.inf, draws.standard_normal(problem.x_shape))
     leaf, v = ndl.Tensor(x, device=device), draws.standard_normal(problem.y_shape)
@@ -164,7 +164,7 @@ def test_minus_infinity_is_a_value_like_others(device, problem, share):
 
 @KINDS
 @given(problem=pools(), value=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 63))
-def test_what_is_not_finite_reaches_the_windows_that_hold_it(device, kind, problem, value, place):
+def test_infinities_and_nan_reach_the_windows_that_hold_them(device, kind, problem, value, place):
     x, _, _ = problem.values()
     x.flat[place % x.size] = value
     pool, torch_pool = functions(kind, problem.rank, *arguments_of(problem))
@@ -179,7 +179,7 @@ def test_an_infinite_gradient_goes_to_the_maximum_alone(device, value):
 
 
 def test_the_second_derivative_of_an_infinite_gradient(device):
-    """The derivative of the gradient in `out_grad` reads the direction at the maximum alone."""
+    """The derivative of the gradient in `out_grad` reads only the direction at the maximum."""
     x = ndl.Tensor([[[0.0, 3.0, 1.0]]], device=device)
     out_grad = ndl.Tensor([[[1.0]]], device=device)
     F.max_pool1d(x, 3).backward(out_grad)
@@ -231,7 +231,7 @@ def test_spread_and_sum_are_transposes(device, problem, x_order, y_order):
 
 @pytest.mark.parametrize("name", ["ScatterToMax", "GatherAtMax", "SumPool", "SpreadPool"])
 def test_each_by_differences(device, name):
-    """The squares of its results, whose gradient depends on the gradient that comes in."""
+    """Checks squared results, so that the gradient depends on the incoming gradient."""
     window, kernel = kernels.Window((2, 1), ((1, 1), (0, 1)), (1, 1)), (3, 2)
     x = ndl.Tensor(np.random.randn(2, 2, 5, 4), device=device, requires_grad=False)
     best = ndl.ops.pool.MaxPool(kernel, window)(x)
@@ -257,9 +257,9 @@ def test_any_memory_order_gives_the_same(device, problem, order):
     best = arrange(device.to_host(kernels.max_windows(plain, kernel, window)), order, device)
     if order != "broadcast":  # which changes the maxima
         y = arrange(problem.values()[2], order, device)
-        found = kernels.scatter_to_max(y, x, best, kernel, window)
+        actual = kernels.scatter_to_max(y, x, best, kernel, window)
         expected = kernels.scatter_to_max(device.array(y), plain, device.array(best), kernel, window)
-        close(device.to_host(found), device.to_host(expected))
+        close(device.to_host(actual), device.to_host(expected))
 
 
 @pytest.mark.parametrize("order", ["row-major", "batch-innermost"])

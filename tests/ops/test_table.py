@@ -71,12 +71,12 @@ def test_lazy_results_have_the_same_bits(row, device, dtype):
     eager = row.apply(*inputs)
     with lazy_mode():
         lazy = row.apply(*inputs)
-        for found, expected in zip(parts_of(lazy), parts_of(eager), strict=True):
-            assert (found.shape, found.dtype, found.device) == (expected.shape, expected.dtype, expected.device)
-            computed = found in inputs or (row.op == "getitem" and row.setting in MASKED)
-            assert isinstance(found, Deferred) is not computed
-            assert found.numpy().tobytes() == expected.numpy().tobytes()
-            assert not isinstance(found, Deferred)
+        for actual, expected in zip(parts_of(lazy), parts_of(eager), strict=True):
+            assert (actual.shape, actual.dtype, actual.device) == (expected.shape, expected.dtype, expected.device)
+            computed = actual in inputs or (row.op == "getitem" and row.setting in MASKED)
+            assert isinstance(actual, Deferred) is not computed
+            assert actual.numpy().tobytes() == expected.numpy().tobytes()
+            assert not isinstance(actual, Deferred)
 
 
 @pytest.mark.on_cpu
@@ -89,13 +89,13 @@ def test_lazy_derivatives_have_the_same_bits(row, device):
 
 @each_row(ROWS)
 def test_float32_stays_float32(row, device):
-    found = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float32")
+    actual = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float32")
     expected = run_needle(row, inputs_of(row, device, dtype="float64"), device, "float64")
-    check_close(row, found, expected, 2e-5)
+    check_close(row, actual, expected, 2e-5)
     if not row.constant:
-        assert {str(x.dtype) for x in found["result"]} == {row.dtype or "float32"}
+        assert {str(x.dtype) for x in actual["result"]} == {row.dtype or "float32"}
         count = sum(row.is_drawn())
-        grads = found["gradient"] + found.get("second", [])[:count]
+        grads = actual["gradient"] + actual.get("second", [])[:count]
         assert [str(x.dtype) for x in grads] == ["float32"] * count * row.order
 
 

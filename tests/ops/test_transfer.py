@@ -1,4 +1,4 @@
-"""Tensors and modules on the way from one device to another; what lies apart is refused by name."""
+"""Moving tensors and modules between devices; ops on mixed devices are refused and name both."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def test_a_tensor_moves_and_its_gradient_comes_back(device):
     assert x.grad.numpy().tolist() == [6, 12]
 
 
-def test_a_tensor_that_is_there_is_itself(device):
+def test_moving_to_the_same_device_returns_the_tensor(device):
     x = Tensor([1.0], device=device)
     assert x.to(device) is x
     assert ops.to(x, device) is x
 
 
-def test_lazily_it_knows_where_it_will_be(device, monkeypatch):
+def test_a_lazy_move_knows_its_device(device, monkeypatch):
     monkeypatch.setattr(autograd, "LAZY_MODE", True)
     x = ndl.exp(Tensor([0.0]))
     y = ops.exp(x.to(device))
@@ -40,7 +40,7 @@ def test_lazily_it_knows_where_it_will_be(device, monkeypatch):
 
 
 @pytest.mark.parametrize("place", ["cpu", None, 0])
-def test_what_is_no_device_is_refused(place):
+def test_anything_but_a_device_is_refused(place):
     for thing in (Tensor([1.0]), nn.Linear(1, 1)):
         with pytest.raises(TypeError, match=r"^to: device must be a Device, but got "):
             thing.to(place)
@@ -70,7 +70,7 @@ def test_a_module_moves_with_its_buffers_and_gradients(device):
 
 
 @pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.1, momentum=0.9), lambda p: optim.Adam(p, 0.1)])
-def test_training_goes_on_after_a_move(device, make):
+def test_training_continues_after_a_move(device, make):
     states = []
     for moves in (False, True):
         np.random.seed(0)
@@ -98,7 +98,7 @@ def test_a_state_of_one_device_loads_on_another(device):
         np.testing.assert_array_equal(mine.numpy(), yours.numpy())
 
 
-def test_what_was_pickled_on_a_device_loads_where_there_is_none(device, monkeypatch):
+def test_a_pickle_from_a_device_loads_without_that_device(device, monkeypatch):
     x = Tensor([[1.0, 2.0]], device=device, requires_grad=False)
     stored = pickle.dumps((x, ops.split(x)))
     if device != ndl.cpu():
@@ -154,7 +154,7 @@ def test_a_seed_gives_the_same_draws_again(device):
     assert nn.functional.dropout(x, 0.5).numpy().tobytes() != drawn()[0].tobytes()
 
 
-def test_who_draws_where(device):
+def test_which_stream_each_dropout_draws_from(device):
     x = ndl.ones(4, 5, device=device)
     ndl.seed(3)
     expected = np.random.rand(4, 5) <= 0.7
@@ -167,6 +167,6 @@ def test_who_draws_where(device):
 
 
 @pytest.mark.parametrize("number", [-1, 2**32, 1.5, None])
-def test_what_is_no_seed_is_refused(number):
+def test_invalid_seeds_are_refused(number):
     with pytest.raises((ValueError, TypeError), match=r"^seed: number must be "):
         ndl.seed(number)

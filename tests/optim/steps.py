@@ -1,4 +1,4 @@
-"""Helpers for the tests of optimizers: parameters with gradients, every optimizer, a network beside its torch twin."""
+"""Helpers for the tests of optimizers: parameters with gradients, every optimizer, a network and its torch twin."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def assert_formula(make, formula, device):
 
 
 def state_arrays(optimizer, device):
-    """Every array that an optimizer keeps, found in its attributes and those of its state."""
+    """Every array in the attributes of an optimizer and of its state."""
 
     def walk(value):
         if isinstance(value, device.array_type()):
@@ -151,7 +151,7 @@ def state_arrays(optimizer, device):
 
 
 def alone(make, shapes, change=lambda step, params: None, steps=4, **options):
-    """Parameters after some steps, each with its own optimizer: nothing is pooled."""
+    """Parameters after some steps, each with an optimizer of its own, so nothing is pooled."""
     return stepped(lambda params: [make([parameter]) for parameter in params], shapes, change, steps, **options)
 
 

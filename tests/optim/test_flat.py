@@ -86,7 +86,7 @@ def test_the_state_of_a_parameter_that_moved_while_another_was_absent_is_not_los
 
 @every_optimizer
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
-def test_a_copy_goes_on_as_the_original(make, copied):
+def test_a_copy_continues_like_the_original(make, copied):
     params = parameters_with_gradients(*MANY)
     optimizer = make(params)
     optimizer.step()
@@ -156,7 +156,7 @@ def test_a_step_makes_no_temporaries_of_the_size_of_the_parameter(make):
 
 @pytest.mark.parametrize("many", [0, 6])
 def test_parameters_on_one_memory_are_updated_in_turns(device, many):
-    """A tensor and a view of it: each takes its step, with and without other small parameters."""
+    """A tensor and a view of it: each is updated, with and without other small parameters."""
     base = ndl.Tensor(np.zeros((2, 3)), device=device)
     parameters = [base, ndl.Tensor.make_const(base.array.reshape(-1), requires_grad=True)]
     parameters += [ndl.Tensor(np.zeros(2), device=device) for _ in range(many)]
@@ -168,7 +168,7 @@ def test_parameters_on_one_memory_are_updated_in_turns(device, many):
     assert all((parameter.numpy() == -1).all() for parameter in parameters[2:])
 
 
-def test_arrays_share_memory_where_their_addresses_overlap(device):
+def test_arrays_share_memory_if_their_addresses_overlap(device):
     base = device.xp.zeros((6, 4), "float32")
     apart = [base[:2], base[2:3], base[3:], device.xp.zeros(3, "float32"), base[:0]]
     assert not may_share_memory(apart)

@@ -1,4 +1,4 @@
-"""The base of optimizers: what a step does to arrays and gradients, clipping, and errors."""
+"""The base of optimizers: effects of a step on arrays and gradients, clipping, and errors."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_learning_rate_of_zero_moves_nothing(make, device):
 
 
 @every_optimizer
-def test_new_data_in_a_parameter_is_what_the_next_step_changes(make, device):
+def test_the_next_step_updates_the_new_data_of_a_parameter(make, device):
     (parameter,) = parameters_with_gradients((3,), device=device)
     optimizer = make([parameter])
     optimizer.step()

@@ -1,7 +1,7 @@
 """The arrays of the stand-in device: NumPy's inside, CuPy's outside.
 
 An array here is not a NumPy array, and never becomes one implicitly. It refuses what CuPy refuses (host arrays as
-operands, `np.asarray`), and what CuPy does silently at a price: waiting for the device in `float(x)` or `if x`, copying
+operands, `np.asarray`), and operations with hidden costs: waiting for the device in `float(x)` or `if x`, copying
 the host's data in `x[np.array([1])]`, moving work in `np.exp(x)`, and computing on an array of another device than the
 current one, whose result would land on the current one.
 """
@@ -27,9 +27,9 @@ quiet = partial(np.errstate, all="ignore")  # a GPU raises no floating-point war
 
 @dataclass
 class Counts:
-    """How often the host sent data, fetched data, and waited for the device to know a size or a value.
+    """How often the host sent data, fetched data, and waited for a size or a value from the device.
 
-    `calls` counts how often it was given work: one kernel, or several.
+    `calls` counts how often the device was given work: one kernel, or several.
     """
 
     uploads: int = 0
@@ -43,7 +43,7 @@ counts = Counts()
 
 @contextmanager
 def counting() -> Iterator[Counts]:
-    """What the block adds to the counts; complete when it ends."""
+    """Counts within the block, complete when it ends."""
     before, since = dict(vars(counts)), Counts()
     yield since
     for name, then in before.items():
@@ -51,9 +51,9 @@ def counting() -> Iterator[Counts]:
 
 
 class Array:
-    """An array of a stand-in device. `Array.of(host)` holds a NumPy array, whose memory plays the device's.
+    """An array of a stand-in device. `Array.of(host)` holds a NumPy array; its memory stands for the device's.
 
-    It lies on `device`, by default the current one.
+    It is on `device`, by default the current one.
     """
 
     __slots__ = ("__weakref__", "_host", "_rootless", "device")
@@ -86,7 +86,7 @@ class Array:
         return Array.of(host, self.device)
 
     def without_base(self) -> Array:
-        """This array, without the base that would tell whose view it is."""
+        """This array without its base, which would identify the owner of the memory."""
         self._rootless = True
         return self
 
@@ -280,7 +280,7 @@ def operand(value: Any) -> Any:
 
 
 def argument(value: Any) -> Any:
-    """An argument for NumPy: an operand, a sequence of operands, or other than data (an axis, a dtype, a name)."""
+    """An argument for NumPy: an operand, a sequence of operands, or not data at all (an axis, a dtype, a name)."""
     kind = type(value)
     if kind is Array:
         return value.here()

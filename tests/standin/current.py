@@ -1,4 +1,4 @@
-"""The current device of a thread, as CuPy has it."""
+"""The current device of a thread, as in CuPy."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def lines(cupy: Any) -> Iterator[str]:
                 if member.__module__.partition(".")[0] == "numpy" and not prefix:
                     yield f"scalar {name}"
             elif callable(member):
-                if hasattr(member, "_signature"):  # a generalised ufunc: matmul
+                if hasattr(member, "_signature"):  # a generalized ufunc: matmul
                     yield f"function {prefix}{name}{operands(member)}"
                 elif (signature := parameters(member)) is not None:
                     yield f"function {prefix}{name}{signature}"
@@ -101,7 +101,7 @@ def lines(cupy: Any) -> Iterator[str]:
 
 
 def operands(member: Any) -> str:
-    """The parameters of a generalised ufunc: its `*args` are operands only, `out` is a keyword."""
+    """The parameters of a generalized ufunc: its `*args` are operands only, `out` is a keyword."""
     names = ", ".join(f"x{i + 1}" for i in range(member._signature.partition("->")[0].count("(")))
     return str(parameters(member.__call__)).replace("(*args, ", f"({names}, /, *, ")
 

@@ -1,4 +1,4 @@
-"""The stand-in's `xp`: CuPy's names, bound to CuPy's signatures and computed by NumPy."""
+"""The stand-in's `xp`: CuPy's names with CuPy's signatures, computed by NumPy."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ TABLE = _table()
 
 @cache
 def binder(kind: str, name: str) -> Callable[..., None]:
-    """A function with CuPy's parameters that does nothing but raise what a wrong call would raise."""
+    """A function with CuPy's parameters that only raises the errors of wrong calls."""
     scope: dict[str, Any] = {"__name__": __name__}
     plain = name.rpartition(".")[2]
     exec(f"def {plain}{TABLE[kind][name]}: pass", scope)

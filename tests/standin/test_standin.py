@@ -109,7 +109,7 @@ def test_a_mistake_in_an_op_is_caught(monkeypatch):
         ndl.exp(ndl.Tensor(HOST, device=STANDIN))
 
 
-# ---- behaviour shared with CuPy --------------------------------------------------------------------------------------
+# ---- behavior shared with CuPy ---------------------------------------------------------------------------------------
 
 
 def test_reductions_and_elements_are_arrays_without_axes():

@@ -1,4 +1,4 @@
-"""What a training step costs on a device: no transfer and no synchronisation, counted on the stand-in.
+"""What a training step costs on a device: no transfer and no synchronization, counted on the stand-in.
 
 Only the batch is uploaded, before the step. Dropout layers are the exception: on every device they draw from NumPy's
 stream on the host and upload the draws.
@@ -27,7 +27,7 @@ from tests.standin.device import STANDIN
 FREE = Counts()
 # Layer -> how many Dropout layers run in it.
 UPLOADS = {"Dropout": 1, "AttentionLayer": 1, "Sequential": 1, "Transformer": 4, "TransformerLayer": 4}
-ON_HOST = {"list", "array", "ndarray"}  # words in the setting of rows whose operands lie on the host
+ON_HOST = {"list", "array", "ndarray"}  # words in the setting of rows with operands on the host
 
 
 MORE_LAYERS = {
@@ -127,7 +127,7 @@ def test_each_function_and_its_derivatives(title):
 
 
 def indexed_by_arrays(y):
-    """Whether the graph below y indexes by arrays: arrays from the host are uploaded, masks synchronise."""
+    """Whether the graph below y indexes by arrays: arrays from the host are uploaded, masks synchronize."""
     return any(isinstance(node.op, ndl.ops.index.GetItem) and len(node.inputs) > 1 for node in find_topo_sort([y]))
 
 
@@ -157,7 +157,7 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
             nn.Conv2d(3, 4, 3, padding=1, device=STANDIN), nn.BatchNorm2d(4, device=STANDIN), nn.ReLU(),
             nn.MaxPool2d(2), nn.Dropout(0.2), nn.Flatten(), nn.Linear(36, 3, device=STANDIN),
         )  # fmt: skip
-    assert counts == Counts(uploads=4)  # the draws of the initialisers: two weights, two biases
+    assert counts == Counts(uploads=4)  # the draws of the initializers: two weights, two biases
     optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=0.01)
     for _ in range(3):
         with counting() as counts:
@@ -177,14 +177,14 @@ def test_training_a_network_sends_its_batches_and_nothing_else():
 
 
 def calls(function, *arguments):
-    """How often a function calls into the device."""
+    """The number of calls that a function makes into the device."""
     with counting() as counts:
         function(*arguments)
     return counts.calls
 
 
 def products(rank, size, kernel):
-    """The calls of a convolution's three passes, of unfold and of fold, on `rank` axes of that size and kernel size."""
+    """The calls of each convolution pass, of unfold and of fold, on `rank` axes of that size and kernel size."""
     window = Window.make("test", rank, 1, 1, 1)
     x = STANDIN.xp.ones((2, 3, *(size,) * rank))
     w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
@@ -200,17 +200,17 @@ def products(rank, size, kernel):
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
 def test_a_convolution_does_not_loop_over_positions(rank):
-    """Gathering passes take the same calls for any size of input and kernel, folding ones for any size of input."""
-    found = products(rank, 5, 2)
-    assert products(rank, 12, 2) == found
+    """Gathering passes make the same calls for any size of input and kernel, folding passes for any size of input."""
+    smaller = products(rank, 5, 2)
+    assert products(rank, 12, 2) == smaller
     larger = products(rank, 12, 3)
     for name in ("conv", "weight", "unfold"):
-        assert larger[name] == found[name] < 30
+        assert larger[name] == smaller[name] < 30
     for name in ("transpose", "fold"):  # add and store for each tap of the kernel
-        assert larger[name] - found[name] <= 2 * (3**rank - 2**rank)
+        assert larger[name] - smaller[name] <= 2 * (3**rank - 2**rank)
 
 
-def test_a_loop_over_positions_would_show(monkeypatch):
+def test_a_loop_over_positions_would_be_noticed(monkeypatch):
     monkeypatch.setattr(tuning, "BLOCK_BYTES", 1)
     assert products(2, 12, 2)["conv"] > products(2, 5, 2)["conv"]
 

@@ -1,4 +1,4 @@
-"""Adapters: how each library of the benchmark does what the cases ask for, in its own public names.
+"""Adapters: how each library of the benchmark runs the cases, through its public names.
 
 An adapter supports the cases that `cases.RIVALS` lists for it. Loading one imports its library.
 """

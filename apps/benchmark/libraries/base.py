@@ -1,4 +1,4 @@
-"""What adapters share: networks of modules, networks of functions, and the name of NumPy's BLAS."""
+"""Shared by adapters: networks of modules, networks of functions, and the name of NumPy's BLAS."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ class Modules:
 
 
 class Functions:
-    """An adapter of a library without such modules: it has a method for each kind of layer."""
+    """An adapter of a library without such modules: a method for each kind of layer."""
 
     parameter: Callable[[np.ndarray], Tensor]
 

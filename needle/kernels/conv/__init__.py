@@ -2,8 +2,8 @@
 
 A convolution has a forward pass and two gradients. ⟨y, conv(x, w)⟩ is linear in x, in w and in y, and each pass is its
 derivative in one of them, so the derivative of every pass is made of the other two. Arrays are indexed as x (N, C, *S),
-w (O, C/G, *K), y (N, O, *P), and lie batch-last in memory, (C, *S, N): see `needle.kernels.layout`. Names of passes are
-those of cuDNN and oneDNN: forward, backward_data, backward_weight.
+w (O, C/G, *K), y (N, O, *P), and lie batch-last in memory, (C, *S, N): see `needle.kernels.layout`. Passes have
+cuDNN's and oneDNN's names: forward, backward_data, backward_weight.
 
 Read the files in this order; each uses only those before it:
 
@@ -16,7 +16,7 @@ Read the files in this order; each uses only those before it:
 4. `taps`: no columns, forward and backward_weight. One 1x1 convolution for each position of the kernel.
 5. `polyphase`: backward_data as forward convolutions at stride 1, one for each phase of the stride.
 6. `winograd`: forward and backward_weight with fewer multiplications, at stride 1 and kernels up to 3.
-7. `reference`: the shortest forms, a tensordot and two convolutions. The tests hold the others against them.
+7. `reference`: the shortest forms, a tensordot and two convolutions. The tests compare the others with them.
 8. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
    algorithm by shape (or by name within `conv_algorithm`), and call it. Choices are cached for each shape.
 

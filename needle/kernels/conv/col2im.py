@@ -1,4 +1,4 @@
-"""col2im: add columns back to the places they were read from, and the input gradient by one matrix product and that."""
+"""col2im: add columns back to the places they were read from; after one matrix product, that is the input gradient."""
 
 from __future__ import annotations
 

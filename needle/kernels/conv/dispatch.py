@@ -137,8 +137,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
     | col2im | | one matrix product, columns added back | |
     | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
 
-    For an empty cell, for a shape that winograd does not support, and outside such a block, the shapes decide: what was
-    fastest in the measurements of docs/convolution.md. All results are equal to rounding; winograd rounds more coarsely
+    If a cell is empty or winograd does not support a shape, and outside such a block, needle chooses by shape: the
+    fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more coarsely
     and returns NaN near an infinity. The former names contraction, phases and fold stand for tensordot, polyphase and
     col2im. Raises ValueError for another name.
     """
@@ -191,7 +191,7 @@ def _plan(
 def _polyphase_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
     """Whether the input gradient by polyphase is faster than by col2im.
 
-    It is not where most phases read padding, or are small. Adding columns back takes longer than their matrix product
+    It is slower where most phases read padding or are small. Adding columns back takes longer than their matrix product
     where y has few channels.
     """
     macs_per_position = math.prod(w_shape) * x_shape[0]
@@ -208,7 +208,7 @@ def _polyphase_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
 def _taps_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
     """Whether the weight gradient by taps is faster than by im2col: with 16 to 32 channels on each side, or depthwise.
 
-    It is not where output rows are short.
+    It is slower where output rows are short.
     """
     out_per_group, in_per_group = w_shape[0] // window.groups, w_shape[1]
     is_depthwise = in_per_group * out_per_group == 1 < window.groups

@@ -91,7 +91,7 @@ class RowChunk(NamedTuple):
 
 
 class Columns:
-    """How to build the columns of x (N, C, *S) from its padded (C, *S, N): matrices (G, B, R, L) of some output rows.
+    """How to build the columns of x (N, C, *S), padded to (C, *S, N): a matrix (G, B, R, L) for some output rows.
 
     Overlapping rows: consecutive kernel rows read the same input row, shifted by one output row. So only the K' inner
     taps (all axes but the first, K = K0·K') of each input row are gathered; the columns of an output row are then a
@@ -101,8 +101,8 @@ class Columns:
 
     Otherwise all taps are gathered, or none where the columns are the input itself: B = 1, R = C/G·K, L = rows·P'·N.
 
-    It depends on shapes alone, so `columns_for` caches it. `min_row` is the shortest output row (elements) for which
-    rows may overlap.
+    Instances depend on shapes alone, so `columns_for` caches them. `min_row` is the shortest output row (elements) for
+    which rows may overlap.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Columns:
         gathered_taps = math.prod(kernel[1:] if self.overlap else kernel)
         self.row_bytes = channels * gathered_taps * self.row * self.lanes * itemsize
 
-        # Strides of the contiguous input, and those of its view by taps and by outputs.
+        # Strides of the contiguous input, and of its view by taps and by outputs.
         shape = (channels, *window.padded(tuple(size)), batch)
         steps = [math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))]
         channel, first, *inner, image = steps

@@ -21,7 +21,7 @@ from needle.kernels.window import Size, Window
 class Phase(NamedTuple):
     """A phase of x: its places, the taps and the outputs that it reads, and the window of their convolution.
 
-    The indices are those of arrays x (C, *S, N), w (C, O/G, *K) and y (N, O, *P).
+    The indices apply to arrays x (C, *S, N), w (C, O/G, *K) and y (N, O, *P).
     """
 
     places: tuple[Any, ...]

@@ -63,8 +63,8 @@ def backward_data(y: Array, w: Array, window: Window, size: Size) -> Array:
 def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The weight gradient as a convolution of x and y transposed, with stride and dilation exchanged.
 
-    (N, C, *S), (N, O, *P) -> (O, C/G, *K): channels take the place of the batch, the batch that of the channels. What a
-    stride left over makes more outputs than K; they are cut off.
+    (N, C, *S), (N, O, *P) -> (O, C/G, *K): channels and batch swap places. Elements that the stride
+    left over make more outputs than K; these are cut off.
     """
     groups, batch, in_per_group, size = window.groups, x.shape[0], x.shape[1] // window.groups, x.shape[2:]
     inputs = x.reshape(batch, groups, in_per_group, *size).swapaxes(0, 2)  # (C/G, G, N, *S)

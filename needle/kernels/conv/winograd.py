@@ -7,9 +7,9 @@ derivatives of the form use the same matrices,
 
     y = Aᵀ[(G w)·(B x)]        w = Gᵀ[(A y)·(B x)]
 
-and the derivative in x is the first formula with the kernel flipped. Rounding errors are two to three times those of
-the plain sum along one axis, up to six times along two and fifteen along three. An infinity or NaN in x makes all
-outputs of its tiles NaN, and the whole gradient of w.
+and the derivative in x is the first formula with the kernel flipped. Rounding errors are two to three times as large as
+in the plain sum along one axis, up to six times along two axes and fifteen along three. An infinity or NaN in x makes
+all outputs of its tiles NaN, and the whole gradient of w.
 
 Sources: Winograd, "Arithmetic Complexity of Computations" (1980), chapter 5; Lavin and Gray, "Fast Algorithms for
 Convolutional Neural Networks" (2016).
@@ -33,7 +33,7 @@ from needle.kernels.matmul import matmul
 from needle.kernels.window import Index, Size, Window
 
 TILE_OUTPUTS = 4  # m, along each axis
-# Where the polynomials are evaluated, beside infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
+# Evaluation points of the polynomials besides infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
 POINTS = (0, 5 / 8, -5 / 8, 3 / 2, -3 / 2)
 MAX_KERNEL = len(POINTS) + 2 - TILE_OUTPUTS
 
@@ -178,7 +178,7 @@ def transforms(m: int, r: int) -> tuple[Any, Any, Any]:
     others = [[q for q in points if q != p] for p in points]
     a = np.vander([*points, 0.0], m, increasing=True)
     g = np.vander([*points, 0.0], r, increasing=True)
-    g[:-1] /= [[math.prod(p - q for q in rest)] for p, rest in zip(points, others, strict=True)]
+    g[:-1] /= [[math.prod(p - q for q in roots)] for p, roots in zip(points, others, strict=True)]
     a[-1], g[-1] = np.eye(m)[-1], np.eye(r)[-1]  # at infinity
-    b = [np.append(np.poly(rest)[::-1], 0) for rest in others] + [np.poly(points)[::-1]]
+    b = [np.append(np.poly(roots)[::-1], 0) for roots in others] + [np.poly(points)[::-1]]
     return a, g, np.array(b)

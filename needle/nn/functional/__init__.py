@@ -17,7 +17,7 @@ from needle.nn.functional import similarity as _similarity
 from needle.nn.functional.activation import *
 from needle.nn.functional.attention import *
 from needle.nn.functional.conv import *
-from needle.nn.functional.dropout import *  # a function may have the name of its file: on the package it wins
+from needle.nn.functional.dropout import *  # a function may share its file's name: on the package, the function wins
 from needle.nn.functional.embedding import *
 from needle.nn.functional.linear import *
 from needle.nn.functional.loss import *

@@ -73,8 +73,8 @@ def attention_weights(
 ) -> Tensor:
     """softmax(query @ keyᵀ · scale + mask) over the keys: (…, L, E), (…, S, E) -> (…, L, S).
 
-    `mask` and the default of `scale` are those of `scaled_dot_product_attention`. With `may_mask_all_keys`, rows whose
-    keys are all masked are zeros; without it the mask must leave each query a key.
+    `mask` and `scale` as in `scaled_dot_product_attention`. With `may_mask_all_keys`, rows with all keys masked are
+    zeros; without it, the mask must leave each query at least one key.
     """
     scores = query @ ops.transpose(key)
     scores = scores / math.sqrt(max(query.shape[-1], 1)) if scale is None else scores * scale

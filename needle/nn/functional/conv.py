@@ -129,7 +129,7 @@ def conv_transpose2d(
 
     Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
     several sizes H to one P; `output_padding`, below stride or dilation, selects among them. The other options are
-    those of `conv2d`, without "valid" and "same". x may lack N.
+    as in `conv2d`, without "valid" and "same". x may lack N.
 
     Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
 
@@ -167,7 +167,7 @@ def conv_transpose3d(
 def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> Tensor:
     """Extract the patch under each kernel position (im2col): x (N, C, *S) -> (N, C·K, P), or the same without N.
 
-    `kernel_size` has one entry per spatial axis, of which there may be any number; one integer means two axes. Rows run
+    `kernel_size` has one entry per spatial axis, for any number of axes; one integer means two. Rows run
     over channels, then kernel positions; columns over output positions; all row-major.
 
     Raises `ValueError` if the kernel does not fit into the padded input, `TypeError` unless the dtype of x is floating.

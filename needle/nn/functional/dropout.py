@@ -98,7 +98,7 @@ def _drop(
     check.floats(op, x=x)
     if not training:
         return x
-    keep = draw(x, mask_shape) <= 1 - p  # draw for p = 0 and p = 1 too: the random stream advances alike for every p
+    keep = draw(x, mask_shape) <= 1 - p  # draw for p = 0 and p = 1 too: the random stream advances equally for every p
     if p == 0:
         return x
     if p == 1:

@@ -14,7 +14,7 @@ __all__ = ["linear"]
 def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) -> Tensor:
     """x @ weightᵀ + bias: x (…, in), weight (out, in), bias (out,) -> (…, out).
 
-    The layout of `weight` is torch's, the transpose of that of `nn.Linear`. A weight (in,) maps to (…,). `bias` may be
+    `weight` has torch's layout, the transpose of `nn.Linear`'s. A weight (in,) maps to (…,). `bias` may be
     of any shape that broadcasts to the result. All operands share one floating dtype.
 
     Raises `ValueError` if shapes do not fit together, `TypeError` if dtypes or devices do not.
@@ -35,8 +35,8 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply one axis, not the first, by a constant matrix: x (N, …, S, …), matrix (S, P) -> (N, …, P, …).
 
-    The matmul runs in the dtype of the matrix, the result has that of x. In batch-last order the axes after S, and N,
-    are the columns of a single matmul.
+    The matmul runs in the dtype of the matrix; the result has the dtype of x. In batch-last order the axes after S, and
+    N, are the columns of a single matmul.
     """
     wide = x.astype(matrix.dtype)
     batch_last = ops.permute(wide, (*range(1, x.ndim), 0))  # (…, S, …, N)

@@ -124,7 +124,7 @@ def _scores(op: str, x: TensorLike, weight: TensorLike | None) -> tuple[Tensor, 
 
 
 def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
-    """The class indices as int64, 0 where ignored, and a mask of those that are not ignored (None: no index is)."""
+    """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored)."""
     axis = class_axis(x)
     n, shape = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
     if target.shape != shape:
@@ -257,7 +257,7 @@ def _operands(
 def binary_cross_entropy(
     x: TensorLike, target: TensorLike, weight: TensorLike | None = None, reduction: str = "mean"
 ) -> Tensor:
-    """-(target · log x + (1 - target) · log(1 - x)) for probabilities x and target of one shape and dtype.
+    """-(target · log x + (1 - target) · log(1 - x)) for probabilities x and target of the same shape and dtype.
 
     Logarithms are limited to at least -100, their derivatives to at most 1e12. `weight` broadcasts to x and multiplies
     the losses; the mean is divided by the count.
@@ -303,7 +303,7 @@ def _binary_operands(
     weight: TensorLike | None,
     pos_weight: TensorLike | None,
 ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """x and target of one shape, and weights that broadcast to it, all of one dtype."""
+    """x and target of the same shape, and weights that broadcast to it, all of one dtype."""
     x, target = tensor(op, x), tensor(op, target)
     check.same(op, "shape", x.shape, target.shape, ("x", "target"))
     optional = {"weight": weight, "pos_weight": pos_weight}
@@ -319,7 +319,7 @@ def _binary_operands(
 
 
 def _check_reduction(op: str, x: Tensor, reduction: str, shape: tuple[int, ...] | None = None) -> None:
-    """Refuse an unknown reduction, and the mean of losses of `shape` (by default that of x) if there are none."""
+    """Refuse an unknown reduction, and the mean of no losses: `shape`, by default the shape of x, has no elements."""
     check.one_of(op, "reduction", reduction, REDUCTIONS)
     if reduction == "mean" and 0 in (x.shape if shape is None else shape):
         raise ValueError(f"{op}: the batch must not be empty, but got x of shape {x.shape}")

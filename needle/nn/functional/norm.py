@@ -1,6 +1,6 @@
 """Normalization by statistics of the batch, of channels, of groups of channels or of features, under torch's names.
 
-float16 is computed in float32, as in torch: squares of float16 overflow from 256 on.
+float16 is computed in float32, as in torch: float16 overflows at 256².
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def batch_norm(
     In training, uses the statistics of the batch and updates the running ones in place: running = (1 - momentum) ·
     running + momentum · batch, with the unbiased variance (divided by the count less 1). In evaluation, uses
     `running_mean` (C,) and `running_var` (C,), which may be None in training only. `momentum` may be a tensor ().
-    Parameters and statistics share the dtype of x; beside a float16 x they may be float32.
+    Parameters and statistics share the dtype of x; with a float16 x they may be float32.
 
     Raises `ValueError` if shapes or options do not fit together, or if a channel has a single value in training;
     `TypeError` if dtypes or devices do not fit.
@@ -96,7 +96,7 @@ def instance_norm(
     """Normalize each channel of each sample of x (N, C, *S) to mean 0 and variance 1, then scale and shift.
 
     Weight and bias are (C,). Running statistics (C,), if passed, are updated in place as in `batch_norm`, by the
-    statistics of x averaged over N. Without `use_input_stats`, x is normalized by them instead and they stay.
+    statistics of x averaged over N. Without `use_input_stats`, x is normalized by them and they stay unchanged.
 
     Raises `ValueError` if shapes or options do not fit together, or if a channel has a single value; `TypeError` if
     dtypes or devices do not fit.
@@ -258,7 +258,7 @@ def _with_channels(op: str, x: TensorLike) -> Tensor:
 def _parameters(
     op: str, x: Tensor, shape: tuple[int, ...], **parameters: TensorLike | None
 ) -> tuple[Tensor | None, ...]:
-    """The parameters as tensors of `shape` (or None) in the dtype of x; beside a float16 x they may be float32."""
+    """The parameters as tensors of `shape` (or None) in the dtype of x; with a float16 x they may be float32."""
     check.floats(op, x=x)
     result = []
     for name, value in parameters.items():

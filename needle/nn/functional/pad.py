@@ -96,7 +96,7 @@ def _fill_value(x: Tensor, value: float | None) -> float:
 
 
 def _check_mode(x: Tensor, pairs: Pairs, mode: str, value: float | None) -> None:
-    """Refuse what a mode other than "constant" cannot pad."""
+    """Refuse arguments that a mode other than "constant" cannot handle."""
     rank = len(pairs)
     if value:
         raise ValueError(f"pad: value must be left out in mode {mode!r}, but got {value}")

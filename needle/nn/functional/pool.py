@@ -1,4 +1,4 @@
-"""Pooling over one, two or three axes, under torch's names. Every function also takes x without its axis N."""
+"""Pooling over one, two or three axes, under torch's names. x may lack the batch axis."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def adaptive_max_pool3d(x: TensorLike, output_size: OutputSizes, return_indices:
 
 
 def _adaptive_avg_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes) -> Tensor:
-    """Plain pooling if all windows are alike, else a matmul with a matrix of averages along each axis."""
+    """Plain pooling if all windows have one size, else a matmul with a matrix of averages along each axis."""
     x, unbatched = batched(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)
     if set(output) == {1}:
@@ -274,7 +274,7 @@ def _averages(n: int, p: int, device: Device, dtype: DTypeLike) -> Tensor:
 
 
 def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes, return_indices: bool) -> Pooled:
-    """Plain pooling if all windows are alike, else pooling of windows gathered side by side."""
+    """Plain pooling if all windows have one size, else pooling of windows gathered side by side."""
     check.instance(op, "return_indices", return_indices, bool)
     x, unbatched = batched(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)

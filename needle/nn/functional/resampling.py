@@ -37,11 +37,11 @@ def interpolate(
     | mode | output |
     |---|---|
     | `"nearest"` | the element under the output's upper corner |
-    | `"nearest-exact"` | the element under the output's centre |
-    | `"linear"`, `"bilinear"`, `"trilinear"` | linear between the nearest centres, over 1, 2, 3 axes |
+    | `"nearest-exact"` | the element under the output's center |
+    | `"linear"`, `"bilinear"`, `"trilinear"` | linear between the nearest centers, over 1, 2, 3 axes |
     | `"area"` | adaptive average pooling |
 
-    `align_corners=True`, for the linear modes, places output p at input p·(S - 1) / (P - 1): the centres of the
+    `align_corners=True`, for the linear modes, places output p at input p·(S - 1) / (P - 1): the centers of the
     outermost elements coincide.
 
     Raises `ValueError` if shapes and options do not fit, `TypeError` unless the dtype of x is floating.

@@ -1,4 +1,4 @@
-"""Comparison of needle's functions and modules with torch's of the same names."""
+"""Compare needle's functions and modules with torch's of the same names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEFT_OUT |= {"_freeze", "_weight", "enable_gqa", "max_value", "min_value", "spar
 
 
 def normal(*shape, seed=0, scale=1.0):
-    """Normal draws from a generator of their own: other tests do not change them."""
+    """Normal draws from a separate generator, so other tests do not change them."""
     return np.random.default_rng([seed, *shape]).normal(scale=scale, size=shape)
 
 

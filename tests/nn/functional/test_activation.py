@@ -47,7 +47,7 @@ def title(row):
 
 
 @pytest.mark.parametrize("row", ROWS, ids=map(title, ROWS))
-def test_function_is_that_of_torch(row, device):
+def test_function_matches_torch(row, device):
     name, x, options = row
     check_function(name, [x], device, options=options)
 
@@ -62,7 +62,7 @@ HIDDEN = {"softplus": {"x": inspect.Parameter.empty, "beta": 1, "threshold": 20}
 
 
 @pytest.mark.parametrize("name", sorted({row[0] for row in ROWS}))
-def test_signature_is_that_of_torch(name):
+def test_signature_matches_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name), HIDDEN.get(name))
 
 
@@ -77,7 +77,7 @@ KINKS = {
 
 
 @pytest.mark.parametrize("name", KINKS)
-def test_derivatives_at_kinks_are_those_of_torch(name, device):
+def test_derivatives_at_kinks_match_torch(name, device):
     options, points = KINKS[name]
     x, torch_x = ndl.Tensor(points, device=device), torch.tensor(points, dtype=torch.float64, requires_grad=True)
     y, torch_y = getattr(F, name)(x, **options), getattr(torch.nn.functional, name)(torch_x, **options)
@@ -147,7 +147,7 @@ def test_softmax_in_another_dtype(name, device):
     assert actual.dtype == "float32"
 
 
-def test_functions_that_are_ops_are_those_very_ops():
+def test_functions_that_are_ops_are_the_same_objects():
     assert (F.relu, F.sigmoid, F.tanh) == (ndl.relu, ndl.sigmoid, ndl.tanh)
 
 
@@ -173,12 +173,12 @@ MODULES = {
 
 
 @pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
-def test_module_is_that_of_torch(make, device):
+def test_module_matches_torch(make, device):
     check_module(make, [2 * X], device)
 
 
 @pytest.mark.parametrize("name", sorted({name.partition("(")[0] for name in MODULES} - {"Sigmoid", "Tanh"}))
-def test_signature_of_module_is_that_of_torch(name):
+def test_signature_of_module_matches_torch(name):
     check_signature(getattr(nn, name), getattr(torch.nn, name))
 
 

@@ -37,12 +37,12 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_function_is_that_of_torch(row, device):
+def test_function_matches_torch(row, device):
     name, inputs, constants, options = ROWS[row]
     check_function(name, inputs, device, constants, options, rtol=1e-9)
 
 
-def test_signature_is_that_of_torch():
+def test_signature_matches_torch():
     expected = dict.fromkeys(("query", "key", "value"), inspect.Parameter.empty)
     expected |= {"attn_mask": None, "dropout_p": 0.0, "is_causal": False, "scale": None}
     check_signature(F.scaled_dot_product_attention, torch.nn.functional.scaled_dot_product_attention, expected)

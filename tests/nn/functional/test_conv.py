@@ -55,7 +55,7 @@ def assert_same_to_second_order(function, reference, arrays, device):
 def transposes(draw, *, symmetric=True):
     """A Problem for the transpose, y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S), and its output padding.
 
-    Padding goes as far as one element of the output is left, so also where nothing but output padding is left of it.
+    Padding may leave a single element of the output, which may consist of output padding only.
     """
     rank = draw(st.integers(1, 3))
     sizes, steps = st.integers(1, LARGEST[rank]), st.integers(1, 3)
@@ -104,7 +104,7 @@ def padded_by_torch(problem):
 
 
 @given(problem=problems(batches=(0, 3)), with_bias=st.booleans())
-def test_conv_with_padding_by_sides_is_that_of_torch(device, problem, with_bias):
+def test_conv_with_padding_by_sides_matches_torch(device, problem, with_bias):
     x, w, _ = problem.values()
     bias = [np.arange(1.0, 1 + problem.out_channels)] * with_bias
     conv = partial(CONV[problem.rank - 1], **(problem.options | {"padding": problem.window.padding}))
@@ -133,7 +133,7 @@ def test_a_pair_of_numbers_is_one_for_each_axis_and_a_pair_of_pairs_is_before_an
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 @given(problem=problems(batches=(0, 3)), name=st.sampled_from(["same", "valid"]))
-def test_named_padding_is_that_of_torch(device, problem, name):
+def test_named_padding_matches_torch(device, problem, name):
     window = problem.window
     size = window.padded(problem.size) if name == "valid" else problem.size
     x = np.random.default_rng(problem.seed).standard_normal((problem.batch, problem.channels, *size))
@@ -147,7 +147,7 @@ def test_named_padding_is_that_of_torch(device, problem, name):
 
 
 @given(problem=problems(batches=(1, 1)))
-def test_same_padding_is_that_of_tensorflow(device, problem):
+def test_same_padding_matches_tensorflow(device, problem):
     """ceil(S / stride) outputs; padding by TensorFlow's documented formulas, the odd element after."""
     window = problem.window
     pairs = functional.same_padding(problem.size, problem.kernel, window.stride, window.dilation)
@@ -171,7 +171,7 @@ def test_same_padding_takes_one_number_for_all_axes():
 
 
 @given(drawn=transposes(), with_bias=st.booleans())
-def test_the_transpose_is_that_of_torch(device, drawn, with_bias):
+def test_the_transpose_matches_torch(device, drawn, with_bias):
     problem, extra = drawn
     _, w, y = problem.values()
     arrays = [y, w, *[np.arange(1.0, 1 + problem.channels)] * with_bias]
@@ -220,7 +220,7 @@ def test_the_transpose_dilates_flips_and_convolves(device, drawn):
         turned = ndl.permute(turned, (0, 2, 1, *range(3, 3 + rank)))
         turned = ndl.reshape(turned, (problem.channels, -1, *w.shape[2:]))
         y = ndl.pad(y, [(max(before, 0), max(after, 0)) for before, after in pairs])
-        y = ndl.pad(y, [(min(before, 0), min(after, 0)) for before, after in pairs])  # may cut off more than y had
+        y = ndl.pad(y, [(min(before, 0), min(after, 0)) for before, after in pairs])  # may crop more than y's size
         return CONV[rank - 1](y, turned, dilation=window.dilation, groups=groups)
 
     assert_same_to_second_order(partial(TRANSPOSED[rank - 1], **options), by_convolution, [y, w], device)
@@ -252,7 +252,7 @@ def test_the_transpose_is_the_gradient_of_the_convolution(device, problem):
         ({"padding": ((3, 0),), "output_padding": 4, "stride": 5}, 2),
     ],
 )
-def test_where_nothing_but_output_padding_is_left_there_are_zeros(device, options, size):
+def test_output_padding_alone_is_zeros(device, options, size):
     x, w, bias = tensors(device, np.ones((2, 3, 1)), np.ones((3, 4, 1)), np.arange(4.0))
     y = functional.conv_transpose1d(x, w, bias, **options)
     assert_array_equal(y.numpy(), np.broadcast_to(np.arange(4.0)[:, None], (2, 4, size)))
@@ -291,7 +291,7 @@ def in_two_axes(problem):
 
 
 @given(problem=problems(symmetric=True, batches=(0, 3)).map(in_two_axes))
-def test_unfold_and_fold_are_those_of_torch(device, problem):
+def test_unfold_and_fold_match_torch(device, problem):
     options, (x, _, _) = columns_of(problem), problem.values()
     columns = np.random.default_rng(problem.seed).standard_normal(columns_shape(problem))
     for name, array in (
@@ -339,7 +339,7 @@ def test_fold_is_the_transpose_of_unfold(device, problem):
 
 
 @given(problem=problems())
-def test_each_of_both_is_the_gradient_of_the_other(device, problem):
+def test_unfold_and_fold_are_gradients_of_each_other(device, problem):
     options, (x, _, _) = columns_of(problem, sides=True), problem.values()
     unfold = partial(functional.unfold, **options)
     fold = partial(functional.fold, output_size=problem.size, **options)
@@ -576,14 +576,14 @@ def test_only_gradients_that_are_required_are_computed(device, calls, name, of_x
 
 
 @pytest.mark.parametrize("name", FAMILY)
-def test_nothing_is_recorded_of_constants_or_without_grad(device, name):
+def test_nothing_is_recorded_for_constants_or_under_no_grad(device, name):
     constants = [ndl.Tensor(array, device=device, requires_grad=False) for array in family_values(name)]
     assert family(name)(*constants).op is None
     with ndl.no_grad():
         assert family(name)(*tensors(device, *family_values(name))).op is None
 
 
-def test_the_pieces_of_columns_need_no_values_for_their_gradients(device, calls):
+def test_unfold_and_fold_save_no_values_for_their_gradients(device, calls):
     """Writing into x between forward and backward is allowed: unfold and fold do not read it again."""
     x, columns = tensors(device, *family_values("unfold"), *family_values("fold"))
     unfolded, folded = family("unfold")(x), family("fold")(columns)

@@ -1,4 +1,4 @@
-"""The errors of the convolution functions, word for word, raised before any work on arrays."""
+"""The exact error messages of the convolution functions, raised before any work on arrays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from needle.nn import functional
 class Misuse:
     """A call with ones of these shapes (other values are passed as they are), and the error that it must raise.
 
-    `torch_takes_it` says why torch does not refuse the same call, where that is so.
+    `torch_takes_it` says why torch accepts the same call, if it does.
     """
 
     what: str

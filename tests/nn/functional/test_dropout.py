@@ -69,7 +69,7 @@ def test_nothing_is_drawn_in_evaluation(name, shape, drawn, device):
 
 @rows
 @pytest.mark.parametrize("p", [0, 1])
-def test_training_draws_where_nothing_is_random_too(name, shape, drawn, p, device):
+def test_training_draws_even_for_probability_0_and_1(name, shape, drawn, p, device):
     x = ndl.Tensor(np.asarray(normal(*shape)), device=device)
     draw = draws_of(device)
     ndl.seed(7)
@@ -90,7 +90,7 @@ def test_three_axes_are_a_batch_of_lines_for_dropout2d_as_in_torch(device):
 
 
 @pytest.mark.parametrize("name", ["dropout", "dropout1d", "dropout2d", "dropout3d"])
-def test_signatures_are_those_of_torch(name):
+def test_signatures_match_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name))
     check_signature(getattr(nn, name.capitalize()), getattr(torch.nn, name.capitalize()))
 

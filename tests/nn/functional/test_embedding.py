@@ -18,13 +18,13 @@ NEEDED = inspect.Parameter.empty
 
 
 @pytest.mark.parametrize(("name", "hidden"), [("embedding", None), ("one_hot", {"x": NEEDED, "num_classes": -1})])
-def test_signature_is_that_of_torch(name, hidden):
+def test_signature_matches_torch(name, hidden):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name), hidden)
 
 
 @pytest.mark.parametrize("padding_idx", [None, 0, 2, -1])
 @pytest.mark.parametrize("shape", [(), (4,), (3, 2)], ids=str)
-def test_embedding_is_that_of_torch(shape, padding_idx, device):
+def test_embedding_matches_torch(shape, padding_idx, device):
     table, indices = normal(4, 3), np.random.default_rng(0).integers(0, 4, shape)
     weight, torch_weight = ndl.Tensor(table, device=device), torch.from_numpy(table).requires_grad_()
     actual = F.embedding(ndl.Tensor(indices, device=device), weight, padding_idx)
@@ -40,7 +40,7 @@ def test_embedding_is_that_of_torch(shape, padding_idx, device):
 
 
 @pytest.mark.parametrize("padding_idx", [None, 1])
-def test_embedding_of_nothing(padding_idx, device):
+def test_embedding_of_an_empty_tensor(padding_idx, device):
     weight = ndl.Tensor(normal(4, 3), device=device)
     rows = F.embedding(ndl.zeros(2, 0, device=device), weight, padding_idx)
     assert rows.shape == (2, 0, 3)
@@ -59,7 +59,7 @@ def test_indices_may_be_of_any_dtype(dtype, device):
 
 @pytest.mark.parametrize("num_classes", [-1, 3, 5])
 @pytest.mark.parametrize("values", [1, [2, 0], [[0], [1]], [[[2]]]])
-def test_one_hot_is_that_of_torch(values, num_classes, device):
+def test_one_hot_matches_torch(values, num_classes, device):
     actual = F.one_hot(ndl.Tensor(np.array(values), device=device), num_classes)
     expected = torch.nn.functional.one_hot(torch.tensor(values), num_classes)
     assert_array_equal(actual.numpy(), expected.numpy(), strict=True)
@@ -67,7 +67,7 @@ def test_one_hot_is_that_of_torch(values, num_classes, device):
 
 
 @pytest.mark.parametrize("num_classes", [0, 1, 4])
-def test_one_hot_of_nothing(num_classes, device):
+def test_one_hot_of_an_empty_tensor(num_classes, device):
     assert F.one_hot(ndl.zeros(2, 0, device=device, dtype="int64"), num_classes).shape == (2, 0, num_classes)
 
 
@@ -77,7 +77,7 @@ def test_one_hot_of_nothing(num_classes, device):
 @pytest.mark.parametrize(
     "make", [lambda nn: nn.Embedding(4, 3), lambda nn: nn.Embedding(4, 3, padding_idx=-2)], ids=["plain", "padding"]
 )
-def test_embedding_module_is_that_of_torch(make, device):
+def test_embedding_module_matches_torch(make, device):
     check_module(make, [], device, constants=[np.array([[3, 0, 2], [1, 1, 3]])])
 
 

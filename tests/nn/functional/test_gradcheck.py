@@ -1,6 +1,6 @@
 """All functions and ops against central differences, to second order: an oracle independent of torch.
 
-The rows come from the tables beside this file and from the table of ops. Exceptions are listed below, with reasons.
+The rows come from the tables in this folder and from the table of ops. Exceptions are listed below, with reasons.
 """
 
 from __future__ import annotations

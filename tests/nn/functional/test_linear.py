@@ -22,12 +22,12 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_function_is_that_of_torch(row, device):
+def test_function_matches_torch(row, device):
     name, inputs, constants, options = ROWS[row]
     check_function(name, inputs, device, constants, options, rtol=1e-9)
 
 
-def test_signature_is_that_of_torch():
+def test_signature_matches_torch():
     expected = {"x": inspect.Parameter.empty, "weight": inspect.Parameter.empty, "bias": None}
     check_signature(F.linear, torch.nn.functional.linear, expected)
 

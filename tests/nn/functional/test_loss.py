@@ -77,13 +77,13 @@ ROWS = {
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("row", ROWS)
-def test_function_is_that_of_torch(row, reduction, device):
+def test_function_matches_torch(row, reduction, device):
     name, inputs, constants, options = ROWS[row]
     check_function(name, inputs, device, constants, {**options, "reduction": reduction}, rtol=1e-9)
 
 
 @pytest.mark.parametrize("name", sorted({row[0] for row in ROWS.values()}))
-def test_signature_is_that_of_torch(name):
+def test_signature_matches_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name))
 
 
@@ -107,7 +107,7 @@ def test_cross_entropy_of_plain_class_indices_is_one_node():
 
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("name", ["cross_entropy", "nll_loss"])
-def test_where_all_is_ignored_the_mean_is_nan_as_in_torch(name, device):
+def test_the_mean_is_nan_if_everything_is_ignored_as_in_torch(name, device):
     x, target = (ndl.Tensor(array, device=device) for array in (X, np.full(4, -100)))
     assert np.isnan(getattr(F, name)(x, target).item())
     assert getattr(F, name)(x, target, reduction="sum").item() == 0
@@ -125,7 +125,7 @@ def test_a_single_class_may_be_ignored_or_not(name, device):
             assert actual.shape == ()
 
 
-def test_what_is_ignored_may_be_infinite(device):
+def test_ignored_elements_may_be_infinite(device):
     scores = np.array([[0.0, 1.0], [-np.inf, 0.0]])
     x = ndl.Tensor(scores, device=device)
     target = ndl.Tensor([1, -100], device=device)
@@ -171,7 +171,7 @@ def test_shapes_that_differ_broadcast_with_a_warning(name, device):
 
 
 @pytest.mark.parametrize(("name", "options"), [("smooth_l1_loss", {"beta": 0.5}), ("huber_loss", {"delta": 0.5})])
-def test_where_square_and_line_meet(name, options, device):
+def test_where_the_square_joins_the_line(name, options, device):
     x, zeros = np.array([-0.5, 0.5, 0.0, 1e30, -1e30]), np.zeros(5)
     leaf, torch_leaf = ndl.Tensor(x, device=device), torch.from_numpy(x).requires_grad_()
     y = getattr(F, name)(leaf, ndl.Tensor(zeros, device=device), "none", **options)
@@ -183,7 +183,7 @@ def test_where_square_and_line_meet(name, options, device):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_bce_of_certain_probabilities_is_that_of_torch(dtype, device):
+def test_bce_of_probabilities_0_and_1_matches_torch(dtype, device):
     x = np.array([0, 0, 1, 1, 1e-30, 1e-13, 1e-7, 0.5], dtype)
     target = np.array([0, 1, 0, 1, 1, 1, 1, 0.25], dtype)
     leaf, torch_leaf = ndl.Tensor(x, device=device), torch.from_numpy(x).requires_grad_()
@@ -199,7 +199,7 @@ def test_bce_of_certain_probabilities_is_that_of_torch(dtype, device):
     assert_allclose(leaf.grad.numpy(), expected, rtol=1e-5)
 
 
-def test_bce_of_certain_probabilities_in_float16(device):
+def test_bce_of_probabilities_0_and_1_in_float16(device):
     x = ndl.Tensor(np.array([0, 1, 0], "float16"), device=device)
     loss = F.binary_cross_entropy(x, ndl.Tensor(np.array([1, 1, 0], "float16"), device=device), reduction="none")
     assert loss.numpy().tolist() == [100, 0, 0]
@@ -259,13 +259,13 @@ MODULES = {
 
 
 @pytest.mark.parametrize("row", MODULES)
-def test_module_is_that_of_torch(row, device):
+def test_module_matches_torch(row, device):
     make, inputs, constants = MODULES[row]
     check_module(make, inputs, device, constants=constants)
 
 
 @pytest.mark.parametrize("name", sorted({row.partition("(")[0] for row in MODULES}))
-def test_signature_of_module_is_that_of_torch(name):
+def test_signature_of_module_matches_torch(name):
     check_signature(getattr(nn, name), getattr(torch.nn, name))
 
 

@@ -56,13 +56,13 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_function_is_that_of_torch(row, device):
+def test_function_matches_torch(row, device):
     name, inputs, names, options = ROWS[row]
     check_function(name, inputs, device, (), options, names=names, rtol=1e-8)
 
 
 @pytest.mark.parametrize("name", sorted({row[0] for row in ROWS.values()}))
-def test_signature_is_that_of_torch(name):
+def test_signature_matches_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name))
 
 
@@ -118,14 +118,14 @@ NORMS = {
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_halves_beyond_the_root_of_their_largest_number(norm, device):
+def test_float16_values_whose_squares_overflow(norm, device):
     x = (1000 * normal(4, 6, 5)).astype("float16")
     y = NORMS[norm](ndl.Tensor(x, device=device))
     assert y.dtype == "float16"
     assert_allclose(y.numpy(), NORMS[norm](ndl.Tensor(x.astype("float64"), device=device)).numpy(), atol=5e-3)
 
 
-def test_halves_with_parameters_of_singles(device):
+def test_float16_input_with_float32_parameters(device):
     halves = ndl.Tensor(FLAT.astype("float16"), device=device)
     w, b, mean, variance = (ndl.Tensor(array.astype("float32"), device=device) for array in (W, B, MEAN, VARIANCE))
     for y in F.batch_norm(halves, mean, variance, w, b), F.layer_norm(halves, 4, w, b), F.group_norm(halves, 2, w, b):
@@ -143,13 +143,13 @@ def test_norms_are_exact_far_from_zero(norm, device):
 
 
 @pytest.mark.parametrize("norm", sorted(set(NORMS) - {"batch", "instance"}))
-def test_nothing_stays_nothing(norm, device):
+def test_an_empty_input_stays_empty(norm, device):
     for shape in (0, 4, 3), (2, 4, 0):
         if not (norm == "layer" and 0 in shape[1:]):
             assert NORMS[norm](ndl.zeros(*shape, device=device)).shape == shape
 
 
-def test_batch_norm_of_nothing_in_evaluation(device):
+def test_batch_norm_of_an_empty_batch_in_evaluation(device):
     statistics = ndl.zeros(4, device=device), ndl.ones(4, device=device)
     assert F.batch_norm(ndl.zeros(0, 4, device=device), *statistics).shape == (0, 4)
     assert F.instance_norm(ndl.zeros(0, 4, 5, device=device), *statistics).shape == (0, 4, 5)
@@ -204,13 +204,13 @@ MODULES = {
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("row", MODULES)
-def test_module_is_that_of_torch(row, training, device):
+def test_module_matches_torch(row, training, device):
     make, x = MODULES[row]
     check_module(make, [x], device, training=training)
 
 
 @pytest.mark.parametrize("name", sorted({row.partition("(")[0] for row in MODULES}))
-def test_signature_of_module_is_that_of_torch(name):
+def test_signature_of_module_matches_torch(name):
     check_signature(getattr(nn, name), getattr(torch.nn, name))
 
 
@@ -233,7 +233,7 @@ def test_batch_norm_in_3d_tracks_over_many_batches_as_torch_does(make, device):
     [{}, {"affine": False}, {"bias": False}, {"track_running_stats": False}, {"eps": 0.1, "momentum": 0.3}],
     ids=str,
 )
-def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x, options, device):
+def test_the_course_batch_norm_matches_torch_except_for_its_biased_variance(kind, x, options, device):
     mine = getattr(nn, kind)(num_features=4, **options, device=device, dtype="float64")
     theirs = getattr(torch.nn, kind)(4, **options, dtype=torch.float64)
     assert repr(mine) == repr(theirs)
@@ -253,7 +253,7 @@ def test_batch_norm_of_the_course_is_torchs_but_for_its_biased_variance(kind, x,
     assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
 
 
-def test_batch_norm_of_the_course_takes_its_own_arguments_in_their_order(device):
+def test_the_course_batch_norm_takes_its_arguments_by_position(device):
     layer = nn.BatchNorm1d(4, 0.1, 0.3, device, "float64")
     assert (layer.dim, layer.eps, layer.momentum, layer.weight.device, layer.weight.dtype) == (
         4, 0.1, 0.3, device, "float64",

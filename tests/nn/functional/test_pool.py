@@ -39,7 +39,7 @@ def shuffled(shape, seed=0):
 def windows(draw, *, dilated, whole_kernel_in_3d=False):
     """The shape of an input, with or without a batch axis, and keyword arguments of a pooling that fits into it.
 
-    Sizes are derived: every window meets an element of the input, and in `ceil_mode` the first one may exceed it.
+    Sizes are derived: every window covers an element of the input, and in `ceil_mode` the first one may exceed it.
     """
     rank = draw(st.integers(1, 3))
     ceil_mode = draw(st.booleans())
@@ -182,7 +182,7 @@ def test_precision_is_kept(device, name, arguments):
     assert_allclose(y.numpy(), getattr(torch.nn.functional, name)(torch.tensor(half.numpy()), *arguments), rtol=2e-3)
 
 
-def test_means_of_halves_are_taken_in_single_precision(device):
+def test_means_of_float16_are_computed_in_float32(device):
     x = abs(np.random.randn(1, 1, 3001)).astype("float16")
     y = F.adaptive_avg_pool1d(ndl.Tensor(x, device=device), 2)
     expected = np.array([[[x[..., :1501].mean(dtype="float64"), x[..., 1500:].mean(dtype="float64")]]])

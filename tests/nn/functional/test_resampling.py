@@ -97,7 +97,7 @@ def test_like_torch_by_any_scale(device, problem):
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
 def test_the_nearest_element_is_the_one_that_integers_give(device, mode):
-    """Also in float32, where rounding makes torch read a neighbour, for example from 2 to 82."""
+    """Also in float32, where rounding makes torch read a neighbor, for example from 2 to 82."""
     for n in range(1, 20):
         x = ndl.Tensor(np.arange(n, dtype="float32").reshape(1, 1, n), device=device)
         for p in (*range(1, 40), 82, 94, 110, 122):
@@ -129,7 +129,7 @@ def test_precision_is_kept(device, mode, align_corners, size):
 
 
 @pytest.mark.parametrize("size", [(3, 7), (8, 10)])
-def test_the_nearest_element_keeps_what_is_not_finite_to_itself(device, size):
+def test_the_nearest_element_does_not_spread_infinities(device, size):
     x = numbered((2, 3, 4, 5))
     x[0, 0, 1, 2], x[1, 2, 3, 4] = -np.inf, np.nan
     y = F.interpolate(ndl.Tensor(x, device=device), size)
@@ -179,7 +179,7 @@ def test_pixel_shuffle_like_torch_and_back(device, lead, channels, size, r):
 
 
 @pytest.mark.parametrize("shape", [(0, 4, 2, 6), (2, 0, 2, 6), (2, 4, 0, 6)])
-def test_pixel_shuffle_of_nothing_and_back(device, shape):
+def test_pixel_shuffle_of_an_empty_tensor_and_back(device, shape):
     y = F.pixel_shuffle(ndl.Tensor(np.zeros(shape), device=device), 2)
     assert y.shape == torch.nn.functional.pixel_shuffle(torch.zeros(shape), 2).shape
     assert F.pixel_unshuffle(y, 2).shape == shape  # torch keeps the shape of empty tensors

@@ -24,19 +24,19 @@ ROWS = {
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_function_is_that_of_torch(row, device):
+def test_function_matches_torch(row, device):
     name, inputs, constants, options = ROWS[row]
     check_function(name, inputs, device, constants, options, rtol=1e-9)
 
 
-def test_signatures_are_those_of_torch():
+def test_signatures_match_torch():
     expected = {"x1": inspect.Parameter.empty, "x2": inspect.Parameter.empty, "dim": 1, "eps": 1e-8}
     check_signature(F.cosine_similarity, torch.nn.functional.cosine_similarity, expected)
     check_signature(nn.CosineSimilarity, torch.nn.CosineSimilarity)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_cosine_similarity_with_zero_is_that_of_torch(dtype, device):
+def test_cosine_similarity_with_zero_matches_torch(dtype, device):
     zero, other = np.zeros((2, 3), dtype), normal(2, 3).astype(dtype)
     x, y = ndl.Tensor(zero, device=device), ndl.Tensor(other, device=device)
     torch_x, torch_y = (torch.from_numpy(array).requires_grad_() for array in (zero, other))
@@ -55,7 +55,7 @@ def test_cosine_similarity_neither_overflows_nor_vanishes(size, device):
 
 
 @pytest.mark.parametrize("make", [lambda nn: nn.CosineSimilarity(), lambda nn: nn.CosineSimilarity(0, 1e-3)])
-def test_cosine_similarity_module_is_that_of_torch(make, device):
+def test_cosine_similarity_module_matches_torch(make, device):
     check_module(make, [normal(3, 4), normal(3, 4, seed=1)], device)
 
 
