@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeAlias
 
@@ -16,10 +17,13 @@ from needle.backend import (
     Device,
     DTypeLike,
     HostArray,
+    HostScalar,
     cpu,
     default_device,
+    deserialize,
     device_for,
     device_of,
+    serialize,
     to_dlpack,
     to_host,
 )
@@ -30,7 +34,7 @@ from needle.graph import Value as Value
 from needle.graph import VersionCounter, run, walk
 from needle.graph import find_topo_sort as find_topo_sort
 
-TensorLike: TypeAlias = "Tensor | NDArray | HostArray | float | Sequence[Any]"  # what functions accept for a tensor
+TensorLike: TypeAlias = "Tensor | NDArray | HostArray | HostScalar | float | Sequence[Any]"  # accepted for a tensor
 
 LAZY_MODE = False  # True: ops compute their results when these are first used (needle.lazy)
 
@@ -82,12 +86,21 @@ class Result(Value):
         self.op, self.inputs, self.requires_grad = None, (), False
         return self
 
-    def fused_gradients(self, out_grad: Any, needed: Sequence[bool]) -> Sequence[Tensor | None]:
+    def __reduce__(self) -> Any:  # copies and pickles are leaves: graph and gradient stay behind
+        return self._deserialize, (serialize(self.array), self.requires_grad)
+
+    @classmethod
+    def _deserialize(cls, form: Any, requires_grad: bool) -> Self:
+        return cls.make_leaf(deserialize(form), requires_grad)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
+
+    def fused_gradients(self, out_grad: Value, needed: Sequence[bool]) -> Sequence[Value | None]:
         if LAZY_MODE:
-            return self.deferred.defer_gradients(self, out_grad, needed)  # type: ignore[no-any-return]
-        op: Any = self.op
-        arrays = op.compute_gradient(out_grad.array, self.array, *[x.array for x in self.inputs], needed=needed)
-        return [None if array is None else Tensor.make_leaf(array) for array in arrays]
+            grads: Sequence[Value | None] = self.deferred.defer_gradients(self, out_grad, needed)
+            return grads
+        return super().fused_gradients(out_grad, needed)
 
 
 class Tensor(Result):
@@ -365,4 +378,5 @@ class TensorTuple(Result):
         def with_zeros(self, parts: dict[int, Tensor]) -> TensorTuple: ...
 
 
+Tensor.eager_class, TensorTuple.eager_class = Tensor, TensorTuple
 make_tensor, make_tensor_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, not for every node

@@ -21,9 +21,10 @@ def gradcheck(
 
     `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on a random direction v, so that one number
     tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each
-    input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`. With `order=2` the gradients
-    themselves are checked in the same way. Inputs may have any shape; those that do not require grad stay constant.
-    Directions come from a fixed seed and leave NumPy's global generator untouched.
+    input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`, with and without a graph of the
+    gradients, since an op may have a fused gradient (`Op.compute_gradient`) for the latter. With `order=2` the
+    gradients themselves are checked in the same way. Inputs may have any shape; those that do not require grad stay
+    constant. Directions come from a fixed seed and leave NumPy's global generator untouched.
 
     Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
     input is not a tensor or a differentiable one is not float64, and ValueError if no input requires grad.
@@ -44,6 +45,7 @@ def gradcheck(
     tolerances = eps, rtol, atol
     project = _Projection(f, rng)
     _check_order(1, project, leaves, rng, tolerances)
+    _check_order(1, project, leaves, rng, tolerances, create_graph=False)
     if order > 1:
         _check_order(2, _Slope(project, leaves, rng), leaves, rng, tolerances)
     return True
@@ -99,13 +101,15 @@ def _random_like(x: Tensor, rng: np.random.Generator) -> Tensor:
     return Tensor(values, device=x.device, requires_grad=False)
 
 
-def _gradients(function: _ScalarFunction, points: Sequence[Tensor]) -> list[Tensor | None]:
-    """The gradients of a scalar function at the points that require one, with a graph."""
+def _gradients(
+    function: _ScalarFunction, points: Sequence[Tensor], create_graph: bool = True
+) -> list[Tensor | None]:
+    """The gradients of a scalar function at the points that require one."""
     for x in points:
         x.grad = None
     value = function(*points)
     if value.requires_grad:
-        value.backward()
+        value.backward(create_graph=create_graph)
     grads = [x.grad for x in points]
     for x in points:
         x.grad = None
@@ -118,10 +122,11 @@ def _check_order(
     leaves: list[Tensor],
     rng: np.random.Generator,
     tolerances: tuple[float, float, float],
+    create_graph: bool = True,
 ) -> None:
     """Compare the gradient of a scalar function with differences, input by input."""
     eps, rtol, atol = tolerances
-    for i, (x, gradient) in enumerate(zip(leaves, _gradients(function, leaves), strict=True)):
+    for i, (x, gradient) in enumerate(zip(leaves, _gradients(function, leaves, create_graph), strict=True)):
         if not x.requires_grad:
             continue
         grad = np.zeros(x.shape) if gradient is None else gradient.numpy()

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from copy import deepcopy
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 from weakref import WeakSet
 
-from needle.backend import Device, HostScalar, deserialize, device_of, lone_types, serialize
+from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
@@ -91,13 +90,20 @@ class Op:
         """
         raise NotImplementedError(f"{type(self).__name__}: gradient is not defined")
 
-    # (out_grad, output, *inputs, needed=[bool per input]) -> one raw array or None per input
-    compute_gradient: Callable[..., Sequence[Array | None]] | None = None
+    # (out_grad, output, *inputs, needed=[bool per input]) -> one raw array per input, None if it is not needed
+    compute_gradient: Callable[..., Any] | None = None
 
     def gradient_as_tuple(self, out_grad: Any, node: Any) -> tuple[Any, ...]:
         """Return `gradient` as a tuple with one entry per input."""
         grads = self.gradient(out_grad, node)
         return grads if isinstance(grads, tuple) else (grads,)
+
+    def __init_subclass__(cls) -> None:
+        own = vars(cls)
+        if "compute_gradient" not in own and not own.keys().isdisjoint(("gradient", "gradient_as_tuple")):
+            cls.compute_gradient = None  # an inherited one would be the fused form of another gradient
+        if "reads_inputs" in own or "reads_output" in own:  # ignored, they would let wrong gradients pass
+            raise TypeError(f"{cls.__name__}: an op must define saved_inputs, saves_output, but got their former names")
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and repr(self) == repr(other)  # 1 == 1.0, but they differ as parameters
@@ -119,6 +125,7 @@ class Value:
     inputs: tuple[Value, ...]
     requires_grad: bool
     grad: Any
+    eager_class: ClassVar[type[Value]]  # the class of constants and of computed values
     version: int  # VersionCounter.clock at creation
     counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
     thunk: Any  # unset once computed: see needle.lazy
@@ -136,9 +143,10 @@ class Value:
         """Return `partial`, the gradient gathered so far (None at first), plus one more that `op` returned."""
         raise NotImplementedError(f"{type(self).__name__}: accumulate_grad is not defined")
 
-    def fused_gradients(self, out_grad: Any, needed: Sequence[bool]) -> Sequence[Any]:
-        """The gradients of the inputs as constants, by the `compute_gradient` of the op."""
-        raise NotImplementedError(f"{type(self).__name__}: fused_gradients is not defined")
+    def fused_gradients(self, out_grad: Value, needed: Sequence[bool]) -> Sequence[Value | None]:
+        """The gradients of the inputs as constants, by the op's `compute_gradient`."""
+        arrays = run_gradient(self.op, out_grad.array, self.array, [x.array for x in self.inputs], needed)
+        return [None if a is None else x.eager_class.make_leaf(a) for x, a in zip(self.inputs, arrays, strict=True)]
 
     def finish_grad(self, partial: Any) -> Any:
         """Return the gradient of this value once all its uses have contributed."""
@@ -157,16 +165,6 @@ class Value:
         leaf = self.make_leaf(self.array)
         leaf.counter = self.version_counter()
         return leaf
-
-    def __reduce__(self) -> Any:  # copies and pickles are leaves: graph and gradient stay behind
-        return self._deserialize, (serialize(self.array), self.requires_grad)
-
-    @classmethod
-    def _deserialize(cls, form: Any, requires_grad: bool) -> Self:
-        return cls.make_leaf(deserialize(form), requires_grad)
-
-    def __deepcopy__(self, memo: Any) -> Self:
-        return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
 
     def version_counter(self) -> VersionCounter:
         """The counter of all values on this memory."""
@@ -200,6 +198,22 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
             check_one_device(type(op).__name__, inputs)
         array = op.compute(*arrays)
     return as_array(array) if isinstance(array, HostScalar) else array
+
+
+def run_gradient(op: Any, out_grad: Array, output: Array, inputs: Sequence[Array], needed: Sequence[bool]) -> Any:
+    """Call `op.compute_gradient`: a tuple of one raw array, or None, per input."""
+    grads = op.compute_gradient(out_grad, output, *inputs, needed=needed)
+    grads = grads if isinstance(grads, tuple) else (grads,)
+    _check_count(op, grads, inputs)
+    return grads
+
+
+def _check_count(op: Op, grads: Sequence[Any], inputs: Sequence[Any]) -> None:
+    if len(grads) != len(inputs):
+        raise ValueError(
+            f"backward: an op must return one gradient for each of its {len(inputs)} inputs, "
+            f"but {op!r} returned {len(grads)}"
+        )
 
 
 def check_one_device(op: str, inputs: Sequence[Value]) -> None:
@@ -255,13 +269,9 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
                 continue
             if create_graph or op.compute_gradient is None:
                 x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)
+                _check_count(op, x_grads, inputs)
             else:
                 x_grads = node.fused_gradients(grad, [x.requires_grad for x in inputs])
-            if len(x_grads) != len(inputs):
-                raise ValueError(
-                    f"backward: an op must return one gradient for each of its {len(inputs)} inputs, "
-                    f"but {op!r} returned {len(x_grads)}"
-                )
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)
                 if x.requires_grad and x_grad is not None:
                     grads[x] = x.accumulate_grad(grads.get(x), x_grad, op)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from needle.autograd import Tensor, TensorTuple, TensorTupleOp
-from needle.graph import Op, Spec, Value, check_one_device, run
+from needle.graph import Op, Spec, Value, check_one_device, run, run_gradient
 
 
 class Thunk:
@@ -46,8 +46,8 @@ class FusedGradient(TensorTupleOp):
         self.op, self.needed = op, needed
 
     def compute(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
-        op: Any = self.op
-        return tuple(x for x in op.compute_gradient(out_grad, output, *inputs, needed=self.needed) if x is not None)
+        grads = run_gradient(self.op, out_grad, output, inputs, self.needed)
+        return tuple(grad for grad in grads if grad is not None)
 
     def infer(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
         return tuple(spec for spec, need in zip(inputs, self.needed, strict=True) if need)
@@ -57,7 +57,7 @@ class Deferred:
     """Mixin of values that are not computed yet; `eager_class` is the class they turn into."""
 
     __slots__ = ()
-    eager_class: type[Any]
+    eager_class: ClassVar[type[Any]]
     thunk: Thunk
 
     @classmethod
@@ -71,9 +71,11 @@ class Deferred:
         return self
 
     @staticmethod
-    def defer_gradients(node: Value, out_grad: Value, needed: Sequence[bool]) -> list[Any]:
+    def defer_gradients(node: Value, out_grad: Value, needed: Sequence[bool]) -> Sequence[Any]:
         """The gradients of the inputs of `node`, to be computed together when one is asked for."""
         assert node.op is not None
+        if any(isinstance(x, TensorTuple) for x in node.inputs):  # a tuple holds no tuples
+            return node.op.gradient_as_tuple(out_grad, node)
         grads = iter(FusedGradient(node.op, needed)(out_grad, node, *node.inputs))
         return [next(grads) if need else None for need in needed]
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import Tensor
-from needle.backend import cuda_probe, device_of, from_dlpack, overridable, to_host
+from needle import Tensor, optim, tuning
+from needle.backend import cuda_probe, device_of, from_dlpack, overridable, register_device, to_host
 from needle.backend.device import device_named, devices
 from needle.backend_ndarray import NDArray
 from tests.standin.current import DeviceContext
@@ -259,3 +259,53 @@ def test_peers_share_their_kernels(monkeypatch):
     assert PEER.kernels is STANDIN.kernels
     x = PEER.array([1.0])
     assert negate(x) is x
+
+
+# ---- in ops, optimizers and caches -----------------------------------------------------------------------------------
+
+
+def test_ops_refuse_two_peers_before_they_compute():
+    """Also the first op on arrays of this class in the process, when no cache knows the class."""
+    x, y = (Tensor([1.0], device=device) for device in (STANDIN, PEER))
+    register_device(STANDIN)  # empties the caches
+    message = r"inputs must be on one device, but got standin\(\) and standin\(1\)$"
+    for _ in range(2):
+        with pytest.raises(TypeError, match=message):
+            x + y
+        with pytest.raises(TypeError, match=message):
+            ndl.stack([x, x, y])
+
+
+def test_an_optimizer_tells_peers_apart():
+    """Small parameters of two peers are not pooled; each peer's are updated while it is current."""
+    values = [float(i) for i in range(2 * tuning.POOLED_PARAMETERS)]
+    mixed = [Tensor([value], device=(STANDIN, PEER)[i % 2]) for i, value in enumerate(values)]
+    alone = [Tensor([value], device=ndl.cpu()) for value in values]
+    optimizer, reference = optim.SGD(mixed, lr=0.1, momentum=0.5), optim.SGD(alone, lr=0.1, momentum=0.5)
+    for _ in range(2):
+        for device in (STANDIN, PEER):
+            for parameter in mixed:
+                parameter.grad = Tensor([1.5], device=device) if parameter.device == device else None
+            with device.current():
+                optimizer.step()
+        for parameter in alone:
+            parameter.grad = Tensor([1.5])
+        reference.step()
+    assert [x.device for x in mixed[:2]] == [STANDIN, PEER]
+    assert [x.item() for x in mixed] == [x.item() for x in alone]
+
+
+def test_a_step_refuses_a_gradient_on_a_peer():
+    parameter = Tensor([1.0], device=STANDIN)
+    parameter.grad = Tensor([1.0], device=PEER)
+    message = r"^step: inputs must be on one device, but got standin\(\) and standin\(1\)$"
+    with pytest.raises(TypeError, match=message):
+        optim.SGD([parameter]).step()
+
+
+def test_constants_of_a_kernel_are_made_for_each_peer(place):
+    x, w = (ndl.ones(1, 2, 6, 6, device=place), ndl.ones(3, 2, 3, 3, device=place))
+    with ndl.conv_algorithm("winograd"):
+        y = ndl.conv2d(x, w)
+    assert y.device == place
+    np.testing.assert_allclose(y.numpy(), 18, rtol=1e-6)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import ops
-from needle.autograd import find_topo_sort
+from needle import autograd, nn, ops
+from needle.autograd import TensorOp, find_topo_sort
 from needle.kernels import Window
+from needle.lazy import Deferred
 from needle.ops.conv import Correlate
 from needle.ops.cross_entropy import CrossEntropy
 from needle.ops.norm import Standardize
@@ -195,3 +196,107 @@ def test_a_wrong_number_of_fused_gradients_is_an_error(monkeypatch):
     message = r"backward: an op must return one gradient for each of its 1 inputs, but LogSoftmax\(axis=1\) returned 2"
     with pytest.raises(ValueError, match=message):
         ops.logsoftmax(ndl.ones(2, 3, requires_grad=True)).backward(create_graph=False)
+
+
+# ---- ops of one's own ------------------------------------------------------------------------------------------------
+
+
+class Doubled(TensorOp):
+    """2x, with a fused gradient."""
+
+    saved_inputs = ()
+
+    def compute(self, x):
+        return x + x
+
+    def gradient(self, out_grad, node):
+        return out_grad + out_grad
+
+    def compute_gradient(self, out_grad, output, x, *, needed):
+        return out_grad + out_grad
+
+
+class ProductOfTuple(TensorOp):
+    """x · y for a tuple (x, y): an op whose input is a tuple."""
+
+    def compute(self, pair):
+        return pair[0] * pair[1]
+
+    def gradient(self, out_grad, node):
+        (pair,) = node.inputs
+        return {0: out_grad * pair[1], 1: out_grad * pair[0]}
+
+    def compute_gradient(self, out_grad, output, pair, *, needed):
+        return ((out_grad * pair[1], out_grad * pair[0]),)
+
+
+def test_a_single_fused_gradient_need_not_be_a_tuple(device):
+    x = ndl.Tensor([1.0, 2.0], device=device)
+    Doubled()(x).backward(create_graph=False)
+    assert x.grad.numpy().tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_fused_gradient_of_a_tuple(lazy, device, monkeypatch):
+    monkeypatch.setattr(autograd, "LAZY_MODE", lazy)
+    x, y = ndl.Tensor([1.0, 2.0], device=device), ndl.Tensor([3.0, 4.0], device=device)
+    ProductOfTuple()(ops.make_tuple(x, y)).sum().backward(create_graph=False)
+    assert (x.grad.numpy().tolist(), y.grad.numpy().tolist()) == ([3, 4], [1, 2])
+
+
+def test_the_gradient_of_a_parameter_is_a_plain_tensor():
+    """A module that stores it must not adopt it as one more parameter."""
+    layer = nn.Conv2d(1, 1, 2)
+    layer(ndl.ones(1, 1, 3, 3)).sum().backward(create_graph=False)
+    assert type(layer.weight.grad) is ndl.Tensor
+    layer.last_grad = layer.weight.grad
+    assert len(layer.parameters()) == 2
+
+
+def test_a_class_with_another_gradient_does_not_inherit_the_fused_one():
+    class Sharp(ops.LogSoftmax):
+        def gradient(self, out_grad, node):
+            return out_grad * 100
+
+    assert Sharp.compute_gradient is None
+    x = ndl.Tensor([[1.0, 2.0]])
+    Sharp(1)(x).sum().backward(create_graph=False)
+    assert x.grad.numpy().tolist() == [[100, 100]]
+
+
+@pytest.mark.parametrize("former", [{"reads_inputs": False}, {"reads_output": True}])
+def test_the_former_names_of_saved_values_are_refused(former):
+    message = r"^Old: an op must define saved_inputs, saves_output, but got their former names$"
+    with pytest.raises(TypeError, match=message):
+        type("Old", (TensorOp,), former)
+
+
+def test_lazy_mode_defers_a_fused_gradient(monkeypatch):
+    calls = []
+    right = Correlate.compute_gradient
+
+    def counted(self, *arrays, needed):
+        calls.append(needed)
+        return right(self, *arrays, needed=needed)
+
+    monkeypatch.setattr(Correlate, "compute_gradient", counted)
+    monkeypatch.setattr(autograd, "LAZY_MODE", True)
+    x, w = ndl.ones(1, 1, 4, 4), ndl.ones(1, 1, 2, 2, requires_grad=True)
+    y = ndl.conv2d(x, w)
+    y.sum().backward(create_graph=False)
+    assert isinstance(y, Deferred)
+    assert isinstance(w.grad, Deferred)
+    assert not calls
+    assert w.grad.numpy().tolist() == [[[[9, 9], [9, 9]]]]
+    assert calls == [[False, True]]
+
+
+def test_gradcheck_checks_the_fused_gradient():
+    class Wrong(Doubled):
+        def compute_gradient(self, out_grad, output, x, *, needed):
+            return out_grad * 3
+
+    x = ndl.Tensor([1.0, 2.0])
+    assert ndl.gradcheck(Doubled(), x)
+    with pytest.raises(AssertionError, match=r"^gradcheck: Wrong\(\) has a wrong derivative of order 1 in input 0"):
+        ndl.gradcheck(Wrong(), x)
