@@ -1,6 +1,5 @@
 """needle: a small automatic-differentiation framework on NumPy and CuPy, made for training small CNNs."""
 
-from types import ModuleType as _Module
 from typing import TYPE_CHECKING
 
 from needle import autograd as autograd
@@ -26,6 +25,7 @@ from needle.backend_ndarray import cuda as cuda
 from needle.backend_ndarray import default_device as default_device
 from needle.backend_selection import Device as Device
 from needle.backend_selection import array_api as array_api
+from needle.exports import public_names as _public_names
 from needle.grad_mode import is_grad_enabled as is_grad_enabled
 from needle.grad_mode import no_grad as no_grad
 from needle.gradcheck import gradcheck as gradcheck
@@ -42,11 +42,6 @@ from needle.ops import *
 
 __version__ = "0.1.0"
 
-if not TYPE_CHECKING:  # type checkers re-export `X as X` and star imports, and cannot read a computed list
-    _PUBLIC_MODULES = {"array_api", "autograd", "backend_ndarray", "backend_numpy", "backend_selection"}
-    _PUBLIC_MODULES |= {"data", "init", "nn", "ops", "optim"}
-    __all__ = sorted(
-        name
-        for name, value in globals().items()
-        if name in _PUBLIC_MODULES or not (name.startswith("_") or name.isupper() or isinstance(value, _Module))
-    )
+if not TYPE_CHECKING:
+    _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection data init nn ops optim"
+    __all__ = sorted({*_MODULES.split(), *_public_names(globals())})

@@ -29,10 +29,19 @@ from needle.backend import (
 )
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode
-from needle.graph import Op as Op  # `X as X`: re-exported
-from needle.graph import Value as Value
-from needle.graph import VersionCounter, run, walk
-from needle.graph import find_topo_sort as find_topo_sort
+from needle.graph import Op, Value, VersionCounter, find_topo_sort, run, walk
+
+__all__ = [
+    "LAZY_MODE",
+    "Op",
+    "Tensor",
+    "TensorLike",
+    "TensorOp",
+    "TensorTuple",
+    "TensorTupleOp",
+    "Value",
+    "find_topo_sort",
+]
 
 TensorLike: TypeAlias = "Tensor | NDArray | HostArray | HostScalar | float | Sequence[Any]"  # accepted for a tensor
 

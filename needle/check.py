@@ -12,6 +12,8 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
+__all__ = ["axes", "axis", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
+
 
 def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
     """An integer, not a bool, of at least `least`."""

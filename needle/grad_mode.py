@@ -6,6 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import _GeneratorContextManager, contextmanager
 
+__all__ = ["grad_mode", "is_grad_enabled", "mode", "no_grad"]
+
 
 class _Mode(threading.local):
     recording = True

@@ -15,6 +15,8 @@ from weakref import WeakSet
 from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode
 
+__all__ = ["Op", "Spec", "Value", "VersionCounter", "check_one_device", "find_topo_sort", "run", "run_gradient", "walk"]
+
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
 
 

@@ -14,6 +14,8 @@ from typing import Any, ClassVar
 from needle.autograd import Tensor, TensorTuple, TensorTupleOp
 from needle.graph import Op, Spec, Value, check_one_device, run, run_gradient
 
+__all__ = ["Deferred", "DeferredTensor", "DeferredTensorTuple", "spec_of"]
+
 
 class Thunk:
     """A pending computation: op and inputs, plus the spec (for a tuple: a tuple of specs) once inferred."""

@@ -1,11 +1,17 @@
 """Raw devices: where arrays live, the namespace that computes on them, the threads that share work."""
 
+from typing import TYPE_CHECKING
+
 from needle.backend.cpu_device import *
 from needle.backend.cuda_device import *
 from needle.backend.device import *
 from needle.backend.dlpack import *
 from needle.backend.kernel_table import *
-from needle.backend.malloc import keep_freed_memory
+from needle.backend.malloc import keep_freed_memory as _keep_freed_memory
 from needle.backend.registry import *
+from needle.exports import public_names as _public_names
 
-keep_freed_memory()
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())
+
+_keep_freed_memory()

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING
 
-from needle.data import cifar, dataset, digits, idx, loader, ptb, transforms
 from needle.data.cifar import *
 from needle.data.dataset import *
 from needle.data.digits import *
@@ -10,6 +9,7 @@ from needle.data.idx import *
 from needle.data.loader import *
 from needle.data.ptb import *
 from needle.data.transforms import *
+from needle.exports import public_names as _public_names
 
-if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    __all__ = [name for file in (cifar, dataset, digits, idx, loader, ptb, transforms) for name in file.__all__]
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())

@@ -6,11 +6,11 @@ are float32 and require no gradient unless asked to.
 
 from typing import TYPE_CHECKING
 
-from needle.init import dlpack, fans, fill, random
+from needle.exports import public_names as _public_names
 from needle.init.dlpack import *
 from needle.init.fans import *
 from needle.init.fill import *
 from needle.init.random import *
 
-if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    __all__ = [name for file in (dlpack, fans, fill, random) for name in file.__all__]
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())

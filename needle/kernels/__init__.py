@@ -5,6 +5,9 @@ Functions trust their arguments, which the ops above have checked. A device may 
 conv.
 """
 
+from typing import TYPE_CHECKING
+
+from needle.exports import public_names as _public_names
 from needle.kernels.conv.col2im import *
 from needle.kernels.conv.dispatch import *
 from needle.kernels.conv.im2col import *
@@ -15,3 +18,6 @@ from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *
 from needle.kernels.window import *
+
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())

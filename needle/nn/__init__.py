@@ -2,25 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from needle.nn import (
-    activation,
-    attention,
-    container,
-    conv,
-    dropout,
-    embedding,
-    flatten,
-    functional,
-    linear,
-    loss,
-    module,
-    norm,
-    pad,
-    pool,
-    recurrent,
-    resampling,
-    similarity,
-)
+from needle.exports import public_names as _public_names
+from needle.nn import functional as functional
 from needle.nn.activation import *
 from needle.nn.attention import *
 from needle.nn.container import *
@@ -38,9 +21,5 @@ from needle.nn.recurrent import *
 from needle.nn.resampling import *
 from needle.nn.similarity import *
 
-if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    _FILES = (
-        activation, attention, container, conv, dropout, embedding, flatten, linear, loss, module, norm, pad,
-        pool, recurrent, resampling, similarity,
-    )  # fmt: skip
-    __all__ = ["functional", *(name for file in _FILES for name in file.__all__)]
+if not TYPE_CHECKING:
+    __all__ = ["functional", *_public_names(globals())]

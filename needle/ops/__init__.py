@@ -6,16 +6,9 @@ file of their subject, for instance `needle.ops.shape.Permute`.
 
 from typing import TYPE_CHECKING
 
-from needle.ops import (
-    index,
-    logic,
-    methods,  # attaches operators and methods to tensors
-    norm,
-    ops_logarithmic,  # the course's modules; the next one re-exports arithmetic to shape
-    ops_mathematic,
-    ops_tuple,
-    transfer,
-)
+from needle.exports import public_names as _public_names
+from needle.ops import methods as _methods  # gives tensors their operators and methods
+from needle.ops import ops_logarithmic as ops_logarithmic  # modules of the course, like the next two
 from needle.ops.index import *
 from needle.ops.logic import *
 from needle.ops.norm import *
@@ -23,5 +16,5 @@ from needle.ops.ops_mathematic import *
 from needle.ops.ops_tuple import *
 from needle.ops.transfer import *
 
-if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    __all__ = [name for file in (index, logic, norm, ops_mathematic, ops_tuple, transfer) for name in file.__all__]
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())

@@ -16,6 +16,8 @@ from needle.graph import Op, Spec
 from needle.kernels import Size
 from needle.ops.operand import broadcast_shape
 
+__all__ = ["Array", "Axes", "Elementwise", "FixedShape", "Gradients", "result_dtype"]
+
 Axes: TypeAlias = int | Sequence[int] | None  # an axis, several, or None for all
 Gradients: TypeAlias = tuple[Tensor | None, ...]  # one per input, None where no gradient flows
 

@@ -15,6 +15,8 @@ from needle.ops.index import OneHot
 from needle.ops.reduce import Softmax
 from needle.ops.shape import Permute
 
+__all__ = ["CROSS_ENTROPY", "CrossEntropy", "class_axis", "class_index"]
+
 
 class CrossEntropy(TensorOp):
     """The mean of -log softmax(x)[class]: x (N, C, *S) or (C,), classes of int64 (N, *S) or () -> ().

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from needle.optim import adam, optimizer, sgd
+from needle.exports import public_names as _public_names
 from needle.optim.adam import *
 from needle.optim.optimizer import *
 from needle.optim.sgd import *
 
-if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    __all__ = [name for file in (adam, optimizer, sgd) for name in file.__all__]
+if not TYPE_CHECKING:
+    __all__ = _public_names(globals())
