@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
@@ -50,10 +50,11 @@ class Device:
     index = 0  # the number of this device among its peers
     peers: dict[int, Device] | None = None  # index (`array.device.id`) -> device, if several share a class
     xp: Any = None
+    kernels: MutableMapping[str, Callable[..., Any]] = {}  # noqa: RUF012 (empty; each device sets its own)
 
     def __init__(self, name: str, xp: Any = None) -> None:
         self.name = name
-        self.kernels: dict[str, Callable[..., Any]] = {}
+        self.kernels = {}
         if xp is not None:
             self.xp = xp
 
