@@ -28,8 +28,8 @@ import needle as ndl
 import needle.nn.functional as F
 
 PASSES = {
-    "forward": ("im2col", "winograd", "taps", "contraction"),
-    "input gradient": ("phases", "winograd", "fold", "convolution"),
+    "forward": ("im2col", "winograd", "taps", "tensordot"),
+    "input gradient": ("polyphase", "winograd", "col2im", "convolution"),
     "weight gradient": ("im2col", "taps", "winograd", "convolution"),
 }
 LAYERS: dict[str, tuple[tuple[int, ...], tuple[int, ...], dict[str, int]]] = {  # name: x, weight, options

@@ -54,12 +54,12 @@ class Optimizer:
         Raises ValueError if a gradient does not have its parameter's shape, TypeError if it is on another device.
         """
         operands = self._operands()
-        turns = [{i: operands[i]} for i in operands] if self._is_aliased else [operands]
-        for turn in turns:  # parameters that share memory are updated one after the other
-            pools = self._state.pools_of(turn)
-            for_each_chunk(self._update, [pool.gather(turn) for pool in pools] + self._state.unpooled(turn, pools))
+        groups = [{i: operands[i]} for i in operands] if self._is_aliased else [operands]
+        for group in groups:  # parameters that share memory are updated one after the other
+            pools = self._state.pools_of(group)
+            for_each_chunk(self._update, [pool.gather(group) for pool in pools] + self._state.unpooled(group, pools))
             for pool in pools:
-                pool.scatter(turn)
+                pool.scatter(group)
 
     def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any) -> None:
         """The rule: change `theta` and `state` in place. All arrays have one shape; `scratch` may be overwritten."""
