@@ -1,8 +1,15 @@
 """Thresholds for choosing between implementations with the same result.
 
 Each constant has its unit, what it decides, and the measurement behind it. The measurements were made on two cores
-of an AMD EPYC (family 25, OpenBLAS 0.3.31); on another machine the best values may differ, but not the results.
-Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place.
+of an AMD EPYC (family 25, OpenBLAS 0.3.31), those marked "Xeon" on two cores of an Intel Xeon (model 207, 2 MiB of
+second-level cache per core, OpenBLAS 0.3.31) that other programs used as well. The latter, on one thread, are the least
+processor time of 9 to 31 alternating samples in float32; repeated at the same value they differ by 2 % at the median,
+6 % at the 90th percentile, 39 % at most. On another machine the best values may differ, but not the results.
+
+Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Three caches hold results
+that depend on a threshold, and a test that patches one clears them: `_plan` in kernels/conv/dispatch.py, `split_count`
+in gemm.py, `columns_for` in im2col.py. An optimizer forms its pools in its first step. HEAP_GROWTH_BYTES,
+CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at import.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
@@ -20,6 +27,14 @@ SPLIT_BYTES = 1 << 22
 # Measured: keeping freed memory takes a step of LeNet from 26.9 to 12.1 ms; the exact growth does not show.
 HEAP_GROWTH_BYTES = 1 << 26
 
+# `Device.chunk_scale` of a GPU: how many times as large as on the CPU a chunk is. Not measured: no GPU was available.
+# A kernel launch costs more than a cache hit saves, so chunks are large.
+CUDA_CHUNK_SCALE = 256
+
+# Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
+# GPU was available. The answer should come within a second.
+DRIVER_PATIENCE = 0.8
+
 # ---- kernels: memory order, elementwise work, sums, matrix products --------------------------------------------------
 
 # Array size (elements) at which a row-major (N, C, *S) array is copied to batch-last order block by block. NumPy's own
@@ -27,21 +42,29 @@ HEAP_GROWTH_BYTES = 1 << 26
 BLOCKED_COPY_SIZE = 1 << 16
 
 # Elements of one image in a block of such a copy: a block of 128 images is 256 KiB of float32 and stays in the cache.
+# Measured (Xeon, one thread) at 128, 256, 512, 1024, 2048: 128x3x32x32 takes 0.38, 0.31, 0.30, 0.34, 0.33 ms, and
+# 64x16x28x28 takes 1.05, 0.84, 0.70, 0.61, 0.59.
 COPY_BLOCK_SIZE = 512
 
 # Elements of padding after each row of a block. Without it, rows a power of two of bytes apart evict each other.
+# Measured (Xeon, one thread): 128x3x32x32 takes 0.29 to 0.31 ms with 4 to 64 elements, 0.74 with none; 256x1x28x28,
+# with rows of 504, takes 0.16 to 0.17 ms with all but 8, which makes them 512: 0.29.
 COPY_BLOCK_GAP = 16
 
 # Result size (bytes) at which threads share an elementwise op. Below it, waking a thread (50 to 100 µs) costs more than
 # it saves. From 8 MiB, two threads take half to two thirds of the time of one.
 PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 
-# Array size (bytes) at which threads share a normalization by rows. Found by trial; no figure was kept.
+# Array size (bytes) at which threads share a normalization by rows. Measured (Xeon, wall time, best of 300 to 1200
+# runs, with other programs on both cores): time on two threads, as a multiple of that on one, is 1.03 to 1.5 at
+# 512 KiB, 0.85 to 1.2 at 1 MiB, 0.6 to 1.06 at 2 MiB, about 1 at 4 MiB. Idle cores were not available.
 PARALLEL_ROWS_BYTES = 1 << 20
 
 # Minimum row length (elements) for shortening NumPy's ufunc buffer, and the length of that short buffer. NumPy copies
-# a broadcast column into its buffer (8192 elements) for each row that is shorter. With rows of 2048 elements the short
-# buffer halves the time of an operation; with rows shorter than the short buffer it costs time.
+# a broadcast column into its buffer (8192 elements) for each row that is shorter. With rows shorter than the short
+# buffer it costs time. Measured (Xeon, one thread, normalization of 1 MiB): rows of 2048 take 0.24 ms with buffers of
+# 64 to 2048, 0.45 with 8192; rows of 512, 0.30 with 512 and 0.43 with 8192; rows of 256, 0.33 with 256 and 0.42 with
+# 8192; rows of 64, 0.79 with 64 and 0.49 with 8192.
 SHORT_UFUNC_BUFFER = 512
 
 # Array size (elements) at which sums become matrix-vector products with ones. A product takes a third of the time of
@@ -62,8 +85,10 @@ PARALLEL_MATMUL_MACS = 1 << 22
 
 # ---- kernels: convolution --------------------------------------------------------------------------------------------
 
-# im2col gathers overlapping rows only if an output row of the whole batch has at least this many elements. Found by
-# trial on the layers in docs/kernels.md; no figure was kept.
+# im2col gathers overlapping rows only if an output row of the whole batch has at least this many elements. Measured
+# (Xeon, one thread, 1 to 32 in-channels): time without overlap, as a multiple of that with it. Forward, 256 rows: of 8
+# elements 0.8 to 1.3, of 16 1.1 to 1.4, of 32 1.3 to 1.5. Weight gradient, 32 rows: of 32 elements 0.7 to 1.0, of 64
+# 0.8 to 1.2, of 128 1.1 to 1.55, of 256 1.1 to 2.0.
 OVERLAP_MIN_ROW_FORWARD = 32
 OVERLAP_MIN_ROW_BACKWARD_WEIGHT = 256
 
@@ -76,7 +101,9 @@ LANES_MAX_ROW = 256
 KERNEL_REORDER_COST = 12
 
 # Most multiply-accumulates that OpenBLAS computes without repacking its operands, up to 1.3 times as fast. A matmul
-# is cut into products of this size, of no fewer columns than the second number.
+# is cut into products of this size, of no fewer columns than the second number. Measured (Xeon, one thread): cut into
+# 32 columns, 64x288x1024 takes 1.4 and 64x432x1024 1.9 times as long as whole; into 64 columns, 32x400x1536 0.86 to
+# 0.97 and the layer 48->32 3x3 0.8, but 48x288x1536 1.1 to 1.3; into 96 columns, 32x288x1536 0.7.
 SMALL_GEMM_MACS = 10**6
 SMALL_GEMM_MIN_COLUMNS = 48
 
@@ -89,8 +116,10 @@ PARALLEL_COL2IM_MACS = 1 << 22
 # Multiply-accumulates below which two threads compute one gradient each, instead of sharing each of them: 1.2 ms.
 PARALLEL_GRADIENTS_MAX_MACS = 1 << 26
 
-# Bytes of the accumulator of the taps algorithm at a time (CPU). It is read and written once per tap, so it must stay
-# in the second-level cache.
+# Bytes of the accumulator of the taps algorithm at a time (CPU). It is read and written once per tap, so it is kept in
+# the second-level cache. Forward by taps runs only on request. Measured (Xeon, one thread) at 16 KiB, 128 KiB,
+# 256 KiB, 512 KiB and in one piece, the layers of docs/kernels.md: 1->16 48, 25, 8.5, 9.1, 14.6 ms; 16->32 33, 15.4,
+# 20.1, 18.0, 17.2; 64->64 19.4, 11.9, 11.5, 12.3, 10.5; 128->128 32, 15.3, 14.7, 16.3, 12.7.
 TAPS_ACCUMULATOR_BYTES = 1 << 18
 
 # The weight gradient by taps is chosen between these limits: elements of an output row (all images); channels of the
@@ -118,6 +147,9 @@ WINOGRAD_MAX_COST = 0.85
 WINOGRAD_TRANSFORM_COST = 1.7
 
 # Bytes of transformed tiles that one thread works on at a time (CPU): they stay in its cache until the matmul.
+# Measured (Xeon, one thread) at 512 KiB, 1, 4 and 16 MiB: 128->128 of docs/kernels.md takes 9.6, 7.5, 7.9, 7.7 ms
+# forward and 15.2, 13.6, 10.1, 10.2 for the weight gradient; 64->64 on 28x28, N=64, takes 29.0, 28.9, 30.0, 38.6 and
+# 42.9, 40.8, 42.3, 43.5.
 WINOGRAD_TILE_BYTES = 1 << 20
 
 # ---- kernels: pooling ------------------------------------------------------------------------------------------------
@@ -134,17 +166,24 @@ RELU_MAXIMUM_SIZE = 2048
 # ---- optimizers ------------------------------------------------------------------------------------------------------
 
 # Elements: parameters below this size are updated together, as flat arrays. A NumPy call on so few elements costs more
-# than its arithmetic: with 40 small parameters an Adam step takes 2.5 µs per parameter instead of 9.
+# than its arithmetic: with 40 small parameters an Adam step takes 2.5 µs per parameter instead of 9. Measured (Xeon,
+# one thread): pooled, 10 parameters of 4096 elements take 0.7 (Adam) to 1.05 (SGD) of the time, and 10 of 16000 take
+# 1.2 (Adam) to 1.8 times as long (SGD with momentum).
 POOLED_ELEMENTS = 1 << 14
 
 # Parameters: minimum number of small ones of one dtype on one device that are updated together. Copying fewer to the
-# flat arrays and back saves nothing.
+# flat arrays and back saves SGD nothing. Measured (Xeon, one thread), one by one and pooled: of 64 elements, Adam takes
+# 36 and 25 µs with 3 parameters, 54 and 30 with 5; SGD 16 and 18 with 3, 20 and 20 with 4, 26 and 23 with 5. Of 4096
+# elements, the times are equal with 2 parameters for Adam, 5 for SGD with momentum, and 8 to 10 for SGD.
 POOLED_PARAMETERS = 5
 
 # Elements of a parameter that a step updates at a time (times the device's `chunk_scale`): in float32 a chunk of Adam
-# uses 5 MB, which stays in cache from one NumPy call of the rule to the next.
+# uses 5 MB, which stays in cache from one NumPy call to the next. Measured (Xeon, one thread, 2^22 elements) at 2^14,
+# 2^16, 2^18, 2^19 and in one piece: Adam takes 15.6, 14.2, 15.3, 17.7, 25.2 ms, SGD 6.8, 6.1, 6.6, 6.9, 8.8.
 STEP_CHUNK_ELEMENTS = 1 << 18
 
-# Elements of all parameters together: minimum for a step to use threads. Waking a thread takes 50 to 100 µs, about what
-# it saves at this size.
+# Elements of all parameters together: minimum for a step to use threads. Estimated: waking a thread takes 50 to 100 µs,
+# about what it saves at this size. Measured (Xeon, wall time, best of 150 to 1200 runs, with other programs on both
+# cores): threads add 24 to 47 µs to a step of 2^14 elements; at 2^17, where one thread takes 74 to 514 µs, two take 1.2
+# to 1.7 times as long, and at 2^19 1.06 to 1.5. Idle cores were not available.
 PARALLEL_STEP_ELEMENTS = 1 << 17

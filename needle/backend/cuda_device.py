@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
-from needle import check
+from needle import check, tuning
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
 
@@ -29,7 +29,7 @@ class CudaDevice(Device):
 
     kind = "cuda"
     is_async = True
-    chunk_scale = 256  # launching a kernel costs more than a cache hit saves
+    chunk_scale = tuning.CUDA_CHUNK_SCALE
     strided_gemm = False
     dlpack_type = 2  # kDLCUDA
     peers: dict[int, Device]

@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import util
 
+from needle import tuning
+
 __all__ = ["EITHER", "OLDEST", "cuda_problem", "driver_version", "wheels"]
 
 CUDA_MAJORS = (13, 12)  # versions of CUDA with wheels of CuPy, newest first
 OLDEST = 14  # major version of CuPy that needle supports
-PATIENCE = 0.8  # seconds to wait for a driver; a slower one is still initializing, not broken
 _NO_DEVICE = 100  # CUDA_ERROR_NO_DEVICE
 _LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 _MEANWHILE = "meanwhile use device=ndl.cpu()"
@@ -38,7 +39,7 @@ def wheels() -> Iterator[tuple[str, str]]:
             continue
 
 
-def cuda_problem(index: int = 0, patience: float | None = PATIENCE) -> str | None:
+def cuda_problem(index: int = 0, patience: float | None = tuning.DRIVER_PATIENCE) -> str | None:
     """Why GPU `index` cannot be used, and how to fix it; None if nothing is known to be wrong.
 
     A thread asks the driver, once per process; this call waits at most `patience` seconds (None: until it answers).
