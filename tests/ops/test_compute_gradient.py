@@ -125,6 +125,13 @@ def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
     assert gate.cached_data.strides[0] == 1
 
 
+def test_the_gradient_of_relu_does_not_depend_on_its_input():
+    x = ndl.Tensor([-1.0, 2.0])
+    ops.relu(x).backward(ndl.Tensor([3.0, 4.0], requires_grad=False))
+    assert x.grad.numpy().tolist() == [0, 4]
+    assert not x.grad.requires_grad
+
+
 # ---- every op that has one -------------------------------------------------------------------------------------------
 
 FUSED = {

@@ -12,6 +12,8 @@ from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
 from tests.ops.table import ROWS, check_close, each_row, inputs_of, run_needle
+from tests.standin.array import counting
+from tests.standin.device import STANDIN
 
 DIFFERENTIABLE = [row for row in ROWS if not row.constant]
 DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
@@ -69,6 +71,26 @@ def test_numbers_are_weak_in_where(dtype, device):
     mask = np.array([True, False, True])
     condition = ndl.Tensor(mask, device=device)
     check_weak(lambda a, b: ops.where(condition, a, b), lambda a, b: np.where(mask, a, b), dtype, device)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "expected"),
+    [("int8", 127, 127), ("int8", 128, -128), ("int8", 200, -56), ("uint8", -1, 255), ("int8", -129, 127)],
+)
+def test_integers_that_do_not_fit_wrap_around(dtype, number, expected, device):
+    x = ndl.ones(1, dtype=dtype, device=device)
+    y = ops.where(ndl.Tensor([False], device=device), x, number)
+    assert (y.dtype, y.numpy().tolist()) == (dtype, [expected])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "uploads"), [("int8", 0, 0), ("int8", 127, 0), ("int8", 128, 1), ("float32", -300, 0)]
+)
+def test_numbers_that_fit_every_dtype_are_not_sent_to_the_device(dtype, number, uploads):
+    x = ndl.ones(1, dtype=dtype, device=STANDIN)
+    with counting() as counts:
+        ops.maximum(x, number)
+    assert counts.uploads == uploads
 
 
 @pytest.mark.parametrize("scalar", [3, np.float64(3), np.float32(3), np.array([3.0]), np.array(3), np.array([[3]])])

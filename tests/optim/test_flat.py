@@ -22,6 +22,7 @@ from tests.optim.steps import (
     parameters_with_gradients,
     stepped,
 )
+from tests.standin.device import STANDIN
 
 
 @every_optimizer
@@ -50,6 +51,7 @@ def test_gradients_may_be_absent_in_any_step(make, absent, device):
 
 
 @every_optimizer
+@pytest.mark.parametrize("device", [STANDIN], ids=str)
 def test_one_of_many_parameters_moves_to_another_device_and_back(make, device):
     def change(step, params):
         place = device if step == 2 else ndl.cpu()
@@ -65,6 +67,7 @@ def test_one_of_many_parameters_moves_to_another_device_and_back(make, device):
 
 
 @every_optimizer
+@pytest.mark.parametrize("device", [STANDIN], ids=str)
 def test_the_state_of_a_parameter_that_moved_while_another_was_absent_is_not_lost(make, device):
     def change(step, params):
         place = device if step == 2 else ndl.cpu()
