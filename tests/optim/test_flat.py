@@ -113,9 +113,7 @@ def test_a_parameter_that_is_listed_twice_is_updated_twice(make, device):
 
 
 @every_optimizer
-@pytest.mark.parametrize(
-    "shapes", [[(70, 50), (3, 10000), (1, 30000), (50,)], [*MANY, (60, 300)]], ids=["big", "both"]
-)
+@pytest.mark.parametrize("shapes", [[(70, 50), (3, 10000), (1, 30000), (50,)], [*MANY, (60, 300)]], ids=["big", "both"])
 def test_big_parameters_are_updated_in_chunks(make, shapes, monkeypatch):
     monkeypatch.setattr(tuning, "POOLED_ELEMENTS", 1 << 10)
     monkeypatch.setattr(tuning, "PARALLEL_STEP_ELEMENTS", 1 << 12)

@@ -135,6 +135,13 @@ def test_halves_with_parameters_of_singles(device):
         assert w.grad.dtype == b.grad.dtype == "float32"
 
 
+def test_running_statistics_of_halves_stay_halves(device):
+    x, mean, variance = (ndl.Tensor(array.astype("float16"), device=device) for array in (FLAT, MEAN, VARIANCE))
+    F.batch_norm(x, mean, variance, training=True)
+    assert mean.dtype == variance.dtype == "float16"
+    assert_allclose(mean.numpy(), 0.9 * MEAN + 0.1 * FLAT.mean(0), atol=2e-3)
+
+
 @pytest.mark.parametrize("norm", sorted(set(NORMS) - {"normalize"}))
 def test_norms_are_exact_far_from_zero(norm, device):
     x = (1000 + 0.1 * normal(8, 4, 5)).astype("float32")
