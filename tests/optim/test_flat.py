@@ -113,7 +113,9 @@ def test_a_parameter_that_is_listed_twice_is_updated_twice(make, device):
 
 
 @every_optimizer
-@pytest.mark.parametrize("shapes", [[(70, 50), (3, 10000), (1, 30000), (50,)], [*MANY, (60, 300)]], ids=["big", "both"])
+@pytest.mark.parametrize(
+    "shapes", [[(70, 50), (3, 10000), (1, 30000), (50,), (0, 3)], [*MANY, (60, 300)]], ids=["big", "both"]
+)
 def test_big_parameters_are_updated_in_chunks(make, shapes, monkeypatch):
     monkeypatch.setattr(tuning, "POOLED_ELEMENTS", 1 << 10)
     monkeypatch.setattr(tuning, "PARALLEL_STEP_ELEMENTS", 1 << 12)
@@ -135,6 +137,20 @@ def test_big_gradients_may_have_any_strides(make):
         optimizer = make([parameter])
         for _ in range(2):
             optimizer.step()
+        results.append(parameter.numpy())
+    assert_same_bits(*[[result] for result in results])
+
+
+@every_optimizer
+def test_big_parameters_may_have_any_strides(make, monkeypatch):
+    monkeypatch.setattr(tuning, "PARALLEL_STEP_ELEMENTS", 1 << 10)
+    monkeypatch.setattr(tuning, "STEP_CHUNK_ELEMENTS", 1 << 9)
+    results = []
+    for order in "CF":
+        (like,) = parameters_with_gradients((70, 50))
+        parameter = ndl.Tensor.make_const(np.asarray(like.array, order=order), requires_grad=True)
+        parameter.grad = like.grad
+        make([parameter]).step()
         results.append(parameter.numpy())
     assert_same_bits(*[[result] for result in results])
 
@@ -179,6 +195,8 @@ def test_arrays_share_memory_where_their_addresses_overlap(device):
     assert not may_share_memory([])
     for view in (base, base[1:3, 1], base.T, base[::-1], base[:, ::-1], base[5:, 3]):
         assert may_share_memory([*apart, view])
+    assert may_share_memory([base[:2], base[::-1]])
+    assert not may_share_memory([base[:2], base[:1:-1]])
 
 
 def test_disjoint_views_of_one_buffer_are_pooled():

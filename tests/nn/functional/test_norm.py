@@ -35,6 +35,7 @@ ROWS = {
     "instance": ("instance_norm", [X, W, B], BOTH, {}),
     "instance, bare": ("instance_norm", [VIDEO], (), {"eps": 0.1}),
     "instance, evaluation": ("instance_norm", [X, W, B], BOTH, {**RUNNING, "use_input_stats": False}),
+    "instance of one value, evaluation": ("instance_norm", [X[..., :1, :1]], (), {**RUNNING, "use_input_stats": False}),
     "group": ("group_norm", [X, W, B], BOTH, {"num_groups": 2}),
     "group, one": ("group_norm", [VIDEO], (), {"num_groups": 1, "eps": 0.1}),
     "group, each channel": ("group_norm", [X, W], ("weight",), {"num_groups": 4}),
