@@ -16,6 +16,7 @@ from needle import autograd, nn, ops, optim
 from needle.autograd import Tensor, TensorOp
 from needle.lazy import Deferred
 from tests.ops.op_classes import all_op_classes
+from tests.standin.device import STANDIN
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -147,6 +148,12 @@ def test_bad_arguments_are_refused_at_once(lazily):
         ops.exp(ndl.ones(2, 3)) @ ndl.ones(2, 3)
     with pytest.raises(TypeError, match=r"^where: condition"):
         ops.where(ops.exp(ndl.ones(2)), 1, 2)
+
+
+def test_mixed_devices_are_refused_at_once(lazily):
+    x, y = Tensor([1.0], device=ndl.cpu()), Tensor([1.0], device=STANDIN)
+    with pytest.raises(TypeError, match=r"inputs must be on one device, but got cpu\(\) and standin\(\)$"):
+        x * 2 + y
 
 
 def test_an_error_in_an_op_is_raised_when_it_is_computed(lazily):

@@ -311,6 +311,14 @@ def test_a_pickled_tensor_does_not_remember_the_writes_of_its_process(monkeypatc
     same(x.grad, [4])
 
 
+def test_results_of_no_axes_are_arrays():
+    """Where NumPy returns a scalar, which is not an array: it cannot be written to."""
+    x = Tensor(2.0, device=ndl.cpu())
+    for y in (-x, x + x, x.sum(), ndl.exp(x), ndl.where(x > 1, x, x)):
+        assert type(y.array) is np.ndarray
+        assert y.shape == ()
+
+
 def test_a_leaf_of_a_numpy_scalar_is_an_array_of_no_axes():  # on the host, whatever the default device
     x = Tensor.make_const(np.float32(3))
     assert isinstance(x.array, np.ndarray)

@@ -301,6 +301,21 @@ def test_subclasses_of_numpys_arrays_are_arrays_of_the_cpu():
     assert type(Tensor(matrix).array) is np.ndarray
 
 
+def test_the_last_device_that_recognizes_an_array_wins():
+    """Also for a class whose arrays were in use before the device was registered."""
+    special = type("Special", (np.ndarray,), {})
+    array = np.ones(2).view(special)
+    assert device_of(array) == ndl.cpu()
+    own = BackendDevice("special", SimpleNamespace(ndarray=special))
+    try:
+        register_device(own)
+        assert device_of(array) is own
+        assert xp(array) is own.xp
+        assert device_of(np.ones(2)) == ndl.cpu()
+    finally:
+        del device.devices["special"], device._device_of_type[special]
+
+
 def test_only_arrays_have_a_device():
     for value in ([1, 2], 1.5, "a", None):
         with pytest.raises(TypeError, match=f"^device: arrays of a known .* but got {type(value).__name__}$"):
@@ -426,6 +441,19 @@ def test_a_seed_waits_until_the_gpu_is_used(fake_cupy):
     ndl.zeros(1, device=ndl.cuda())
     ndl.seed(4)
     assert seeds == [3, 4]
+
+
+def test_a_new_peer_takes_the_seed_of_the_first(fake_cupy, machine):
+    machine(fake_cupy, Driver(count=2))
+    seeds = []
+    fake_cupy.random = SimpleNamespace(seed=seeds.append)
+    ndl.seed(3)
+    peer = ndl.cuda(1)
+    try:
+        assert peer.xp is fake_cupy
+        assert seeds == [3]
+    finally:
+        del device.devices["cuda:1"], peer.peers[1]
 
 
 @pytest.mark.parametrize("newest_cuda", [12080, 13010])

@@ -86,6 +86,13 @@ def test_slices_and_index_arrays_stack_items(images, labels, index, transforms):
         assert taken.dtype == expected.dtype
 
 
+@pytest.mark.parametrize("indices", [[0, 1], (0, 1), range(2), np.array([0, 1])], ids=repr)
+def test_take_accepts_any_sequence_of_indices(indices):
+    array = np.arange(12).reshape(3, 2, 2)
+    (batch,) = NDArrayDataset(array).take(indices)
+    np.testing.assert_array_equal(batch, array[:2])
+
+
 def test_iteration_ends(images, labels):
     assert [int(label) for _, label in NDArrayDataset(images, labels)] == [3, 1, 4, 1, 5]
 

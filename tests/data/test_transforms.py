@@ -25,6 +25,12 @@ def test_flip_takes_one_draw_and_flips_below_p(seed, p):
     assert np.random.rand() == after
 
 
+def test_a_draw_of_p_itself_does_not_flip(monkeypatch):
+    monkeypatch.setattr(np.random, "rand", lambda: 0.0)
+    image = np.arange(6).reshape(1, 2, 3)
+    assert RandomFlipHorizontal(0)(image) is image
+
+
 def test_flip_by_default_flips_half():
     image = image_of(1, 2)
     flip = RandomFlipHorizontal()

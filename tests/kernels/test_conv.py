@@ -20,7 +20,7 @@ from needle.kernels import Window
 from needle.kernels.conv import dispatch
 from tests.kernels.oracles import passes_by_loops, passes_by_needle, passes_by_torch
 from tests.kernels.thresholds import thresholds
-from tests.kernels.windows import Problem, arrange, is_batch_innermost, orders, problems
+from tests.kernels.windows import Problem, arrange, is_batch_last, orders, problems
 from tests.profiles import examples
 
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
@@ -330,12 +330,12 @@ def test_half_precision_passes_through_sums_beyond_its_range(device):
 
 
 @pytest.mark.parametrize("name", ["first layer", "3x3", "3x3 with stride 2", "1x1", "depthwise", "four groups"])
-@pytest.mark.parametrize("order", ["row-major", "batch-innermost"])
-def test_results_are_batch_innermost(device, name, order):
+@pytest.mark.parametrize("order", ["row-major", "batch-last"])
+def test_results_are_batch_last(device, name, order):
     problem = REAL[name]
     y, x, _ = passes_by_needle(problem, *(arrange(array, order, device) for array in problem.values(dtype="float32")))
     assert y.transpose((*range(1, y.ndim), 0)).flags.c_contiguous
-    assert is_batch_innermost(x)
+    assert is_batch_last(x)
 
 
 @examples(30)

@@ -145,7 +145,7 @@ def pools(draw):
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
 
-ORDERS = ("row-major", "batch-innermost", "column-major", "flipped", "sliced", "broadcast")
+ORDERS = ("row-major", "batch-last", "column-major", "flipped", "sliced", "broadcast")
 
 orders = st.sampled_from(ORDERS)
 
@@ -155,7 +155,7 @@ def arrange(values, order, device):
     ndim = values.ndim
     if order == "row-major":
         return device.array(values)
-    if order == "batch-innermost":
+    if order == "batch-last":
         return device.array(np.moveaxis(values, 0, -1)).transpose((ndim - 1, *range(ndim - 1)))
     if order == "column-major":
         return device.array(values.T).T
@@ -171,7 +171,7 @@ def arrange(values, order, device):
     return device.xp.broadcast_to(device.array(values[:1, ..., :1]), values.shape)
 
 
-def is_batch_innermost(array):
+def is_batch_last(array):
     """Whether (N, C, *S) is stored as (C, *S, N): strides decrease in this order, down to one element.
 
     Gaps between the rows are allowed: an input gradient may be the inside of a padded one.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -71,23 +73,17 @@ SAME_RULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("layer", "function", "operands", "options"),
-    [
-        pytest.param(layer, function, operands, needed | {option: value}, id=f"{layer}({option}={value!r})")
-        for layer, function, operands, needed, bad in SAME_RULES
-        for option, values in bad.items()
-        for value in values
-    ],
-)
-def test_a_layer_refuses_what_its_function_refuses_in_the_same_words(layer, function, operands, options):
-    with pytest.raises((TypeError, ValueError)) as by_function:
-        getattr(functional, function)(*operands, **options)
-    message = str(by_function.value)
-    assert message.startswith(f"{function}: ")
-    raises(
-        lambda: getattr(nn, layer)(**options), type(by_function.value), message.replace(function, layer, 1)
-    )  # fmt: skip
+@pytest.mark.parametrize(("layer", "function", "operands", "needed", "bad"), SAME_RULES)
+def test_a_layer_refuses_what_its_function_refuses_in_the_same_words(layer, function, operands, needed, bad, subtests):
+    for option, value in ((option, value) for option, values in bad.items() for value in values):
+        options = needed | {option: value}
+        with subtests.test(f"{option}={value!r}"):
+            with pytest.raises((TypeError, ValueError)) as by_function:
+                getattr(functional, function)(*operands, **options)
+            message = str(by_function.value)
+            assert message.startswith(f"{function}: ")
+            make, expected = partial(getattr(nn, layer), **options), message.replace(function, layer, 1)
+            raises(make, type(by_function.value), expected)
 
 
 @pytest.mark.parametrize("value", ["a", None, [1, 2]])

@@ -214,7 +214,7 @@ def check_close(name: Any, actual: Results, expected: Results, tolerance: float)
 
 # ---- memory orders ---------------------------------------------------------------------------------------------------
 
-ORDERS = ["column-major", "batch-innermost", "flipped", "strided", "repeated"]
+ORDERS = ["column-major", "batch-last", "flipped", "strided", "repeated"]
 
 
 def laid_out(device: Any, value: np.ndarray, order: str, dtype: Any = None) -> Any:
@@ -223,7 +223,7 @@ def laid_out(device: Any, value: np.ndarray, order: str, dtype: Any = None) -> A
         return device.array(value, dtype)
     if order == "column-major":
         return device.array(value.T, dtype).T
-    if order == "batch-innermost":
+    if order == "batch-last":
         return device.array(np.moveaxis(value, 0, -1), dtype).transpose((value.ndim - 1, *range(value.ndim - 1)))
     if order == "flipped":
         return device.array(np.flip(value), dtype)[(slice(None, None, -1),) * value.ndim]

@@ -263,8 +263,8 @@ def test_conv_takes_stride_and_padding_in_this_order(device):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """The number of runs of each of the three kernels."""
-    counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight"), 0)
+    """The number of runs of each of the three kernels, and of the sum of the bias gradient."""
+    counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight", "sums"), 0)
 
     def counted(name, kernel):
         def run(*arguments):
@@ -302,7 +302,8 @@ def leaves(device, *, x, w, b):
 def test_only_gradients_that_are_required_are_computed(device, calls, needed, transposes, weights, create_graph):
     tensors = leaves(device, **needed)
     ndl.conv2d(*tensors, padding=1).backward(create_graph=create_graph)
-    assert calls == {"correlate": 1, "correlate_transpose": transposes, "correlate_weight": weights}
+    sums = int(needed["b"])
+    assert calls == {"correlate": 1, "correlate_transpose": transposes, "correlate_weight": weights, "sums": sums}
     assert [x.grad is not None for x in tensors] == list(needed.values())
 
 
@@ -315,7 +316,7 @@ def test_the_second_order_computes_only_required_gradients(device, calls):
     out_grad = ndl.Tensor(np.ones((2, 4, 4, 4)), device=device)
     ndl.conv2d(x, w).backward(out_grad)
     x.grad.sum().backward()
-    assert calls == {"correlate": 2, "correlate_transpose": 1, "correlate_weight": 0}
+    assert calls == {"correlate": 2, "correlate_transpose": 1, "correlate_weight": 0, "sums": 1}
     assert out_grad.grad.shape == (2, 4, 4, 4)
 
 
@@ -324,4 +325,4 @@ def test_nothing_is_recorded_for_constants_or_under_no_grad(device, calls):
     assert ndl.conv2d(*constants).op is None
     with ndl.no_grad():
         assert ndl.conv2d(*leaves(device, x=True, w=True, b=True)).op is None
-    assert calls == {"correlate": 2, "correlate_transpose": 0, "correlate_weight": 0}
+    assert calls == {"correlate": 2, "correlate_transpose": 0, "correlate_weight": 0, "sums": 0}

@@ -12,6 +12,8 @@ from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
 from tests.ops.table import ROWS, check_close, each_row, inputs_of, run_needle
+from tests.standin.array import counting
+from tests.standin.device import STANDIN
 
 DIFFERENTIABLE = [row for row in ROWS if not row.constant]
 DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"]
@@ -50,18 +52,20 @@ def check_weak(function, reference, dtype, device):
         check_like_numpy(lambda x, n=number: function(n, x), lambda x, n=weak: reference(n, x), dtype, device)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("function", ARITHMETIC + COMPARISONS, ids=lambda f: f.__name__)
-def test_numbers_are_weak_in_operators(function, dtype, device):
-    if function is operator.pow and dtype == "bool" and device != ndl.cpu():
-        pytest.skip("NumPy's ** has shortcuts for 0, 1 and 2, in which bools become int8")
-    check_weak(function, function, dtype, device)
+def test_numbers_are_weak_in_operators(function, device, subtests):
+    for dtype in DTYPES:
+        if function is operator.pow and dtype == "bool" and device != ndl.cpu():
+            continue  # NumPy's ** has shortcuts for 0, 1 and 2, in which bools become int8
+        with subtests.test(dtype):
+            check_weak(function, function, dtype, device)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_numbers_are_weak_in_functions(name, dtype, device):
-    check_weak(getattr(ops, name), getattr(np, name), dtype, device)
+def test_numbers_are_weak_in_functions(name, device, subtests):
+    for dtype in DTYPES:
+        with subtests.test(dtype):
+            check_weak(getattr(ops, name), getattr(np, name), dtype, device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -69,6 +73,26 @@ def test_numbers_are_weak_in_where(dtype, device):
     mask = np.array([True, False, True])
     condition = ndl.Tensor(mask, device=device)
     check_weak(lambda a, b: ops.where(condition, a, b), lambda a, b: np.where(mask, a, b), dtype, device)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "expected"),
+    [("int8", 127, 127), ("int8", 128, -128), ("int8", 200, -56), ("uint8", -1, 255), ("int8", -129, 127)],
+)
+def test_integers_that_do_not_fit_wrap_around(dtype, number, expected, device):
+    x = ndl.ones(1, dtype=dtype, device=device)
+    y = ops.where(ndl.Tensor([False], device=device), x, number)
+    assert (y.dtype, y.numpy().tolist()) == (dtype, [expected])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "number", "uploads"), [("int8", 0, 0), ("int8", 127, 0), ("int8", 128, 1), ("float32", -300, 0)]
+)
+def test_numbers_that_fit_every_dtype_are_not_sent_to_the_device(dtype, number, uploads):
+    x = ndl.ones(1, dtype=dtype, device=STANDIN)
+    with counting() as counts:
+        ops.maximum(x, number)
+    assert counts.uploads == uploads
 
 
 @pytest.mark.parametrize("scalar", [3, np.float64(3), np.float32(3), np.array([3.0]), np.array(3), np.array([[3]])])
@@ -114,15 +138,15 @@ def check_promotion(function, left, right, device):
 # ---- nothing widens --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @each_row(row for row in DIFFERENTIABLE if row.dtype is None)
-def test_no_op_computes_in_a_wider_dtype(row, dtype, device):
+def test_no_op_computes_in_a_wider_dtype(row, device):
     """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back."""
-    results = run_needle(row, inputs_of(row, device, dtype=dtype), device, dtype)
-    for value in find_topo_sort([*results["result"], *results["gradient"]]):
-        arrays = value.array if isinstance(value, ndl.TensorTuple) else (value.array,)
-        for array in arrays:
-            assert array.dtype == dtype or array.dtype.kind in "iub", f"{value.op!r} gives {array.dtype}"
+    for dtype in ("float16", "float32"):
+        results = run_needle(row, inputs_of(row, device, dtype=dtype), device, dtype)
+        for value in find_topo_sort([*results["result"], *results["gradient"]]):
+            arrays = value.array if isinstance(value, ndl.TensorTuple) else (value.array,)
+            for array in arrays:
+                assert array.dtype == dtype or array.dtype.kind in "iub", f"{value.op!r} gives {array.dtype}"
 
 
 @pytest.mark.on_cpu

@@ -163,6 +163,13 @@ def test_ops_print_their_parameters():
     assert repr(ops.Exp()) == "Exp()"
 
 
+@pytest.mark.parametrize("op_class", [ops.Summation, ops.LogSumExp])
+def test_the_axes_of_a_reduction_may_be_a_list(op_class):
+    x = ndl.Tensor(np.arange(6.0).reshape(1, 2, 3))
+    assert op_class([0, 1]) == op_class((0, 1))
+    assert op_class([0, 1])(x).numpy().tolist() == op_class((0, 1))(x).numpy().tolist()
+
+
 def test_ops_with_other_parameters_differ():
     assert ops.AddScalar(2) != ops.AddScalar(3)
     assert ops.AddScalar(2) != ops.MulScalar(2)

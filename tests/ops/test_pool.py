@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 import needle.nn.functional as F
 from needle import kernels
-from tests.kernels.windows import arrange, is_batch_innermost, orders, pools
+from tests.kernels.windows import arrange, is_batch_last, orders, pools
 from tests.ops.derivatives import assert_like_torch
 
 KINDS = pytest.mark.parametrize("kind", ["max", "avg"])
@@ -262,9 +262,9 @@ def test_any_memory_order_gives_the_same(device, problem, order):
         close(device.to_host(actual), device.to_host(expected))
 
 
-@pytest.mark.parametrize("order", ["row-major", "batch-innermost"])
+@pytest.mark.parametrize("order", ["row-major", "batch-last"])
 @pytest.mark.parametrize("name", ["2x2", "3x3 with stride 2", "1x1", "3d with overlap"])
-def test_results_are_batch_innermost(device, name, order):
+def test_results_are_batch_last(device, name, order):
     (_, *shape), kernel, stride, padding = TABLE[name]
     rank = len(shape) - 1
     window = kernels.Window.make("f", rank, stride or kernel, padding)
@@ -273,8 +273,8 @@ def test_results_are_batch_innermost(device, name, order):
     best, total = kernels.max_windows(x, kernel, window), kernels.sum_windows(x, kernel, window)
     for y in (best, total, kernels.gather_at_max(x, x, best, kernel, window)):
         assert y.transpose((*range(1, y.ndim), 0)).flags.c_contiguous
-    assert is_batch_innermost(kernels.scatter_to_max(best, x, best, kernel, window))
-    assert is_batch_innermost(kernels.spread_windows(best, kernel, window, x.shape[2:]))
+    assert is_batch_last(kernels.scatter_to_max(best, x, best, kernel, window))
+    assert is_batch_last(kernels.spread_windows(best, kernel, window, x.shape[2:]))
 
 
 @given(problem=pools())

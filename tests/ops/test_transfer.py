@@ -109,6 +109,13 @@ def test_a_pickle_from_a_device_loads_without_that_device(device, monkeypatch):
     assert parts[0].numpy().tolist() == [1, 2]
 
 
+def test_pickles_of_an_unknown_device_load_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("needle.graph.serialize", lambda array: ("tpu:3", array))
+    x = pickle.loads(pickle.dumps(Tensor([1.0, 2.0])))
+    assert x.device == ndl.cpu()
+    assert x.numpy().tolist() == [1, 2]
+
+
 def test_data_of_another_device_moves_the_tensor(device):
     x = Tensor([1.0], dtype="float32")
     x.data = Tensor([2.0], device=device, dtype="float32")

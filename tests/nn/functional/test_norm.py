@@ -35,6 +35,7 @@ ROWS = {
     "instance": ("instance_norm", [X, W, B], BOTH, {}),
     "instance, bare": ("instance_norm", [VIDEO], (), {"eps": 0.1}),
     "instance, evaluation": ("instance_norm", [X, W, B], BOTH, {**RUNNING, "use_input_stats": False}),
+    "instance of one value, evaluation": ("instance_norm", [X[..., :1, :1]], (), {**RUNNING, "use_input_stats": False}),
     "group": ("group_norm", [X, W, B], BOTH, {"num_groups": 2}),
     "group, one": ("group_norm", [VIDEO], (), {"num_groups": 1, "eps": 0.1}),
     "group, each channel": ("group_norm", [X, W], ("weight",), {"num_groups": 4}),
@@ -133,6 +134,13 @@ def test_float16_input_with_float32_parameters(device):
         y.sum().backward()
         assert halves.grad.dtype == "float16"
         assert w.grad.dtype == b.grad.dtype == "float32"
+
+
+def test_running_statistics_of_halves_stay_halves(device):
+    x, mean, variance = (ndl.Tensor(array.astype("float16"), device=device) for array in (FLAT, MEAN, VARIANCE))
+    F.batch_norm(x, mean, variance, training=True)
+    assert mean.dtype == variance.dtype == "float16"
+    assert_allclose(mean.numpy(), 0.9 * MEAN + 0.1 * FLAT.mean(0), atol=2e-3)
 
 
 @pytest.mark.parametrize("norm", sorted(set(NORMS) - {"normalize"}))
