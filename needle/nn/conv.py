@@ -17,7 +17,7 @@ from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import tensor, window_padding
+from needle.ops.operand import has_batch, make_window, tensor, window_padding
 
 __all__ = [
     "Conv",
@@ -59,7 +59,7 @@ class _Conv(Module):
         pairs = padding
         if isinstance(padding, str) and not self.transposed:
             pairs = window_padding(name, padding, self.kernel_size, stride, dilation)
-        window = Window.make(name, self.rank, stride, pairs, dilation, groups)
+        window = make_window(name, self.rank, stride, pairs, dilation, groups)
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
         self.pairs = window.padding
         self.padding: Padding = self.pairs
@@ -233,10 +233,7 @@ class _ConvTranspose(_Conv):
         """The output padding for which the output has `output_size`: spatial sizes, or a full shape."""
         name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
         x = tensor(name, x)
-        if x.ndim not in (self.rank + 1, self.rank + 2):
-            raise ValueError(
-                f"{name}: x must have {self.rank + 2} axes, or {self.rank + 1} without a batch, but got shape {x.shape}"
-            )
+        has_batch(name, x, self.rank)
         if isinstance(output_size, Sequence) and len(output_size) == x.ndim:
             output_size = output_size[-self.rank :]
         size = check.sizes(name, "output_size", output_size, self.rank, least=1)
@@ -306,7 +303,7 @@ class _Columns(Module):
         super().__init__()
         name, rank = type(self).__name__, _rank_of(kernel_size)
         check.sizes(name, "kernel_size", kernel_size, rank, least=1)
-        Window.make(name, rank, stride, padding, dilation)
+        make_window(name, rank, stride, padding, dilation)
         self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def extra_repr(self) -> str:

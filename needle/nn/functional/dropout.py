@@ -14,6 +14,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
+from needle.ops.arithmetic import MULTIPLY, DivScalar, MulScalar, as_dtype
 from needle.ops.operand import tensor
 
 __all__ = ["dropout", "dropout1d", "dropout2d", "dropout3d"]
@@ -102,6 +103,6 @@ def _drop(
     if p == 0:
         return x
     if p == 1:
-        return x * 0
-    mask = x.make_const(x.device.asarray(keep)).astype(x.dtype)
-    return x * mask / (1 - p) if mask_shape == x.shape else x * (mask / (1 - p))
+        return MulScalar(0)(x)
+    mask, by_share = as_dtype(x.make_const(x.device.asarray(keep)), x.dtype), DivScalar(1 - p)
+    return by_share(MULTIPLY(x, mask)) if mask_shape == x.shape else MULTIPLY(x, by_share(mask))
