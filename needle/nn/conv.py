@@ -17,7 +17,7 @@ from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import has_batch, make_window, tensor, window_padding
+from needle.ops.operand import has_batch, make_window, spatial_sizes, tensor, window_padding
 
 __all__ = [
     "Conv",
@@ -291,19 +291,14 @@ class ConvTranspose3d(_ConvTranspose):
 # ---- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _rank_of(sizes: Sizes) -> int:
-    """The number of spatial axes that sizes are for; one integer stands for two."""
-    return max(1, len(sizes)) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else 2
-
-
 class _Columns(Module):
     """Options of `Unfold` and `Fold`, which have no parameters."""
 
     def __init__(self, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> None:
         super().__init__()
-        name, rank = type(self).__name__, _rank_of(kernel_size)
-        check.sizes(name, "kernel_size", kernel_size, rank, least=1)
-        make_window(name, rank, stride, padding, dilation)
+        name = type(self).__name__
+        self.rank = len(spatial_sizes(name, "kernel_size", kernel_size))
+        make_window(name, self.rank, stride, padding, dilation)
         self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def extra_repr(self) -> str:
@@ -333,8 +328,8 @@ class Fold(_Columns):
         self, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, dilation, padding, stride)
-        check.sizes("Fold", "output_size", output_size, _rank_of(output_size), least=1)
-        check.same("Fold", "length", _rank_of(output_size), _rank_of(kernel_size), ("output_size", "kernel_size"))
+        rank = len(spatial_sizes("Fold", "output_size", output_size))
+        check.same("Fold", "length", rank, self.rank, ("output_size", "kernel_size"))
         self.output_size = output_size
 
     def forward(self, x: TensorLike) -> Tensor:

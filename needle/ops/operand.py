@@ -125,6 +125,12 @@ def unbatched(y: Tensor, had_batch: bool) -> Tensor:
 # ---- windows of convolution and pooling ------------------------------------------------------------------------------
 
 
+def spatial_sizes(op: str, name: str, value: Any) -> Size:
+    """Sizes of at least 1, one per spatial axis, of which there may be any number; one integer means two axes."""
+    rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
+    return check.sizes(op, name, value, rank, least=1)
+
+
 def make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
     """A window from user options: each is one integer, or one integer per axis; groups is one integer.
 

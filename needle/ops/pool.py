@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, TypeAlias
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
@@ -13,6 +13,8 @@ from needle.kernels import Size, Window
 from needle.ops.arithmetic import DIVIDE, DivScalar, as_dtype
 from needle.ops.base import Array, Gradients
 from needle.ops.operand import batched, check_fit, constant, pool_window, unbatched
+
+Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 
 
 class MaxPool(TensorOp):
@@ -126,8 +128,8 @@ class SpreadPool(TensorOp):
 def max_pool(
     op: str, x: TensorLike, rank: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """The largest element of each window over `rank` axes, and its index or None; see `functional.max_pool2d`."""
+) -> Pooled:  # fmt: skip
+    """The largest element of each window over `rank` axes; see `functional.max_pool2d`."""
     check.instance(op, "return_indices", return_indices, bool)
     x, had_batch = pool_operand(op, x, rank)
     kernel, window = pool_window(op, rank, kernel_size, stride, padding, dilation)
@@ -135,11 +137,12 @@ def max_pool(
         window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
     best, index = largest(x, kernel, window, return_indices)
-    return unbatched(best, had_batch), None if index is None else unbatched(index, had_batch)
+    best = unbatched(best, had_batch)
+    return best if index is None else (best, unbatched(index, had_batch))
 
 
 def largest(x: Tensor, kernel: Size, window: Window, return_indices: bool) -> tuple[Tensor, Tensor | None]:
-    """`max_pool` of checked arguments."""
+    """The largest element of each window, and its index or None: `max_pool` of checked arguments."""
     best = MaxPool(kernel, window)(x)
     return best, LocateMax(kernel, window)(x, best) if return_indices else None
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike
 from needle.ops.conv import convolve, convolve_transpose, from_columns, to_columns
-from needle.ops.operand import batched, unbatched
+from needle.ops.operand import batched, spatial_sizes, unbatched
 
 __all__ = [
     "conv1d",
@@ -175,7 +175,7 @@ def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Size
     >>> unfold(ndl.Tensor([[[1.0, 2.0, 3.0, 4.0]]]), (3,)).numpy().tolist()
     [[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]]
     """
-    kernel = _sizes("unfold", "kernel_size", kernel_size)
+    kernel = spatial_sizes("unfold", "kernel_size", kernel_size)
     x, had_batch = batched("unfold", x, len(kernel))
     columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(columns, had_batch)
@@ -200,7 +200,8 @@ def fold(
     >>> fold(ndl.ones(1, 3, 2), (4,), (3,)).numpy().tolist()
     [[[1.0, 2.0, 2.0, 1.0]]]
     """
-    size, kernel = _sizes("fold", "output_size", output_size), _sizes("fold", "kernel_size", kernel_size)
+    size = spatial_sizes("fold", "output_size", output_size)
+    kernel = spatial_sizes("fold", "kernel_size", kernel_size)
     check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
     x, had_batch = batched("fold", x, 1)
     y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
@@ -227,9 +228,3 @@ def same_padding(
         check.sizes("same_padding", "stride", stride, rank, least=1),
         check.sizes("same_padding", "dilation", dilation, rank, least=1),
     )
-
-
-def _sizes(op: str, name: str, value: Sizes) -> tuple[int, ...]:
-    """Sizes of at least 1 for any number of axes; one integer means two."""
-    rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
-    return check.sizes(op, name, value, rank, least=1)

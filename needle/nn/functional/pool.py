@@ -14,7 +14,7 @@ from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, reshape
 from needle.ops.operand import pool_window, unbatched
-from needle.ops.pool import average, avg_pool, largest, max_pool, pool_operand
+from needle.ops.pool import Pooled, average, avg_pool, largest, max_pool, pool_operand
 from needle.ops.reduce import Mean
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
 ]
 
 OutputSizes: TypeAlias = int | Sequence[int | None]
-Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 
 # ---- windows of one size ---------------------------------------------------------------------------------------------
 
@@ -60,10 +59,7 @@ def max_pool1d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, L) -> (N, C, P). Options and errors as in `max_pool2d`."""
-    best, index = max_pool(
-        "max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 @overload
@@ -100,10 +96,7 @@ def max_pool2d(
     >>> max_pool2d(ndl.Tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2, return_indices=True)[1].item()
     2
     """
-    best, index = max_pool(
-        "max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 @overload
@@ -126,10 +119,7 @@ def max_pool3d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `max_pool2d`."""
-    best, index = max_pool(
-        "max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 # fmt: on
