@@ -136,15 +136,17 @@ def make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1
 
     `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
     """
-    is_plain = type(stride) is type(padding) is type(dilation) is type(groups) is int or all(
-        map(_is_plain, (stride, padding, dilation, groups))
-    )
+    is_plain = _are_plain((stride, padding, dilation, groups))
     return (_make_window_cached if is_plain else _make_window)(op, rank, stride, padding, dilation, groups)
 
 
-def _is_plain(option: Any) -> bool:
-    """Whether an option consists of values of type int: True == 1, so a cache cannot tell others from these."""
-    return type(option) is int or (type(option) is tuple and all(map(_is_plain, option)))
+def _are_plain(options: tuple[Any, ...]) -> bool:
+    """Whether options are of type int, or tuples of such: a cache may hold these only, since True == 1."""
+    for option in options:
+        kind = type(option)
+        if kind is not int and not (kind is tuple and _are_plain(option)):
+            return False
+    return True
 
 
 def _make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
@@ -170,9 +172,8 @@ def pool_window(
     op: str, rank: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
 ) -> tuple[Size, Window]:
     """The kernel and the window of a pooling; the stride is the kernel size by default."""
-    options = (kernel_size, stride, padding, dilation)
-    is_plain = all(option is None or _is_plain(option) for option in options)
-    return (_pool_window_cached if is_plain else _pool_window)(op, rank, *options)
+    options = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    return (_pool_window_cached if _are_plain(options) else _pool_window)(op, rank, *options)
 
 
 def _pool_window(
@@ -182,7 +183,7 @@ def _pool_window(
     padding = check.sizes(op, "padding", padding, rank)
     if any(2 * before > k for before, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {padding}")
-    return kernel, make_window(op, rank, kernel if stride is None else stride, padding, dilation)
+    return kernel, make_window(op, rank, stride, padding, dilation)
 
 
 _pool_window_cached = lru_cache(maxsize=4096)(_pool_window)
