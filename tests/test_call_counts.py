@@ -1,6 +1,7 @@
 """The path from a call to its kernel is short: needle's Python calls, counted by `sys.setprofile`."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,33 @@ def test_methods_take_few_calls(name, most):
     arguments = [(6,)] if name == "reshape" else []
     getattr(x, name)(*arguments)
     assert len(calls_of(lambda: getattr(x, name)(*arguments))) <= most
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "tensors"),
+    [
+        ("batch_norm", {"running_mean": None, "running_var": None, "training": True}, 3),
+        ("group_norm", {"num_groups": 3}, 3),
+        ("layer_norm", {"normalized_shape": (3, 2, 2)}, 1),
+        ("leaky_relu", {}, 1),
+        ("max_pool2d", {"kernel_size": (2, 2)}, 1),
+        ("avg_pool2d", {"kernel_size": 2}, 1),
+        ("adaptive_avg_pool2d", {"output_size": 1}, 1),
+        ("mse_loss", {"target": True}, 2),
+        ("dropout", {}, 1),
+    ],
+)
+def test_each_argument_is_coerced_once(name, options, tensors):
+    """Numbers may become constants beside them, but no tensor is coerced or checked for its dtype twice."""
+    x = ndl.ones(4, 3, 2, 2)
+    options = {key: x if key == "target" else value for key, value in options.items()}
+    if tensors == 3:
+        options |= {"weight": ndl.ones(3), "bias": ndl.zeros(3)}
+    call = partial(getattr(functional, name), x, **options)
+    call()
+    names = calls_of(call)
+    numbers = names.count(str(Path("ops/operand.py:scalar_like")))
+    assert names.count(str(Path("ops/operand.py:tensor"))) == tensors + numbers
+    assert names.count("check.py:floats") <= tensors
+    assert names.count("check.py:sizes") <= 1
+    assert not {"check.py:axes", "check.py:axis"} & {*names}

@@ -11,9 +11,9 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 from needle import kernels, nn
-from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
+from needle.ops.operand import make_window
 from tests.conv_cases import CASES
 from tests.ops.derivatives import by_needle, by_torch
 
@@ -34,7 +34,7 @@ def expected(name, with_bias):
 
 def window_of(name):
     x, _, options = CASES[name]
-    return Window.make("conv", len(x) - 2, **({"stride": 1, "padding": 0} | options))
+    return make_window("conv", len(x) - 2, **({"stride": 1, "padding": 0} | options))
 
 
 def by_kernels(name, arrays, v, us, device):

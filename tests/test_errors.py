@@ -518,7 +518,7 @@ ROWS = [
     (lambda: nn.BatchNorm1d(3)(ndl.ones(0, 3)), ValueError,
      "BatchNorm1d: the batch must not be empty, but got shape (0, 3)"),
     (lambda: ndl.conv2d(X, WEIGHT), ValueError,
-     "conv2d: x must have 4 axes, or 3 without a batch, but got shape (2, 3)"),
+     "conv2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), but got shape (2, 3)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(3)), ValueError,
      "conv2d: bias must have the shape (2,) of out-channels, but got (3,)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(2, dtype="float64")), TypeError,

@@ -20,7 +20,7 @@ from needle.kernels.layout import (
     pad_to_batch_last,
     to_batch_last,
 )
-from needle.kernels.window import Index, Size, Window, axis_slices, tap_slices
+from needle.kernels.window import Index, Size, Window, at, axis_slices, tap_slices
 
 __all__ = ["gather_at_max", "locate_max", "max_windows", "scatter_to_max", "spread_windows", "sum_windows"]
 
@@ -127,9 +127,8 @@ def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
     out = batch_last(y)  # (C, *P, N); each pass makes one axis P an axis S
     for axis, n in enumerate(window.padded(size)):
         y, out = out, xp(y).zeros((*out.shape[: 1 + axis], n, *out.shape[2 + axis :]), y.dtype)
-        lead = (slice(None),) * (1 + axis)
         for part in axis_slices(window, axis, kernel[axis], y.shape[1 + axis]):
-            out[(*lead, part)] += y
+            out[at(1 + axis, part)] += y
     return batch_first(out[window.interior(size)])
 
 
@@ -141,13 +140,12 @@ def _window_reduce(x: Array, ufunc: Any, kernel: Size, window: Window, value: fl
     def reduce(x: Array, out: Array) -> None:
         result = pad_to_batch_last(x, window, value)  # (C, *S, N); each pass makes one axis S an axis P
         for axis, p in enumerate(output):
-            lead = (slice(None),) * (1 + axis)
             first, *others = axis_slices(window, axis, kernel[axis], p)
-            source, result = result, result[(*lead, first)]
+            source, result = result, result[at(1 + axis, first)]
             # The last axis is reduced straight into `out`. Another one needs memory for its first step only.
             target = out if axis == len(output) - 1 else None
             for part in others:
-                target = result = ufunc(result, source[(*lead, part)], out=target)
+                target = result = ufunc(result, source[at(1 + axis, part)], out=target)
         if result is not out:
             out[...] = result
 

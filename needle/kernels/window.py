@@ -6,18 +6,20 @@ Everything here is arithmetic on sizes. A network asks for the same sizes in eve
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from needle import check
-
-__all__ = ["Size", "Window", "same_padding"]
+__all__ = ["Size", "Window", "at", "same_padding", "shared_window"]
 
 Size = tuple[int, ...]
 Index = tuple[slice, ...]
 cached = lru_cache(maxsize=4096)
+
+
+def at(axis: int, index: Any) -> tuple[Any, ...]:
+    """The index that applies `index` to one axis and takes all of the axes before it."""
+    return (slice(None),) * axis + (index,)
 
 
 class PaddedLayout(NamedTuple):
@@ -39,20 +41,6 @@ class Window:
     padding: tuple[tuple[int, int], ...]
     dilation: Size
     groups: int = 1
-
-    @staticmethod
-    def make(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
-        """A window from user options: each is one integer, or one integer per axis; groups is one integer.
-
-        `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
-        """
-        is_plain = type(stride) is type(padding) is type(dilation) is type(groups) is int or (
-            type(stride) is type(padding) is type(dilation) is tuple  # as layers pass them
-            and {*map(type, padding)} == {tuple}
-            and {*map(type, itertools.chain(stride, dilation, (groups,), *padding))} == {int}
-        )
-        make = _make_cached if is_plain else _make
-        return make(op, rank, stride, padding, dilation, groups)
 
     @cached
     def extent(self, kernel: Size) -> Size:
@@ -90,11 +78,10 @@ class Window:
         """The sizes of the padded input, and the index of its interior and of its borders."""
         borders: list[Index] = []
         for axis, (n, (before, after)) in enumerate(zip(size, self.padding, strict=True), 1):
-            lead = (slice(None),) * axis
             if before:
-                borders.append((*lead, slice(0, before)))
+                borders.append(at(axis, slice(0, before)))
             if after:
-                borders.append((*lead, slice(before + n, None)))
+                borders.append(at(axis, slice(before + n, None)))
         return PaddedLayout(self.padded(size), self.interior(size), tuple(borders))
 
     @cached
@@ -112,7 +99,7 @@ class Window:
             dropped = min(k - 1 - useful[-1] if useful else 0, after // d)
             live.append(slice(first, k - dropped))
             pairs.append((before - first * d, after - dropped * d))
-        return tuple(live), _window(self.stride, tuple(pairs), self.dilation, self.groups)
+        return tuple(live), shared_window(self.stride, tuple(pairs), self.dilation, self.groups)
 
     def with_ceil_mode(self, size: Size, kernel: Size) -> Window:
         """This window with padding added at the end, so that `output` rounds up instead of down.
@@ -127,26 +114,7 @@ class Window:
         return replace(self, padding=tuple(pairs))
 
 
-_window = lru_cache(maxsize=4096)(Window)  # equal windows become one object, which caches find without comparing
-
-
-def _make(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
-    return _window(
-        check.sizes(op, "stride", stride, rank, least=1),
-        _padding_pairs(op, padding, rank),
-        check.sizes(op, "dilation", dilation, rank, least=1),
-        check.integer(op, "groups", groups, least=1),
-    )
-
-
-_make_cached = cached(_make)  # only for options of type int: True == 1, so the cache cannot tell them apart
-
-
-def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
-    """(before, after) for each axis, from one integer, one integer per axis, or one pair per axis."""
-    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
-        return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
-    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
+shared_window = cached(Window)  # equal windows become one object, which caches find without comparing
 
 
 def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tuple[tuple[int, int], ...]:

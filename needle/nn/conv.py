@@ -17,7 +17,7 @@ from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import tensor, window_padding
+from needle.ops.operand import has_batch, make_window, spatial_sizes, tensor, window_padding
 
 __all__ = [
     "Conv",
@@ -59,7 +59,7 @@ class _Conv(Module):
         pairs = padding
         if isinstance(padding, str) and not self.transposed:
             pairs = window_padding(name, padding, self.kernel_size, stride, dilation)
-        window = Window.make(name, self.rank, stride, pairs, dilation, groups)
+        window = make_window(name, self.rank, stride, pairs, dilation, groups)
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
         self.pairs = window.padding
         self.padding: Padding = self.pairs
@@ -233,10 +233,7 @@ class _ConvTranspose(_Conv):
         """The output padding for which the output has `output_size`: spatial sizes, or a full shape."""
         name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
         x = tensor(name, x)
-        if x.ndim not in (self.rank + 1, self.rank + 2):
-            raise ValueError(
-                f"{name}: x must have {self.rank + 2} axes, or {self.rank + 1} without a batch, but got shape {x.shape}"
-            )
+        has_batch(name, x, self.rank)
         if isinstance(output_size, Sequence) and len(output_size) == x.ndim:
             output_size = output_size[-self.rank :]
         size = check.sizes(name, "output_size", output_size, self.rank, least=1)
@@ -294,19 +291,14 @@ class ConvTranspose3d(_ConvTranspose):
 # ---- columns ---------------------------------------------------------------------------------------------------------
 
 
-def _rank_of(sizes: Sizes) -> int:
-    """The number of spatial axes that `sizes` describes; one integer stands for two."""
-    return max(1, len(sizes)) if isinstance(sizes, Sequence) and not isinstance(sizes, str) else 2
-
-
 class _Columns(Module):
     """Options of `Unfold` and `Fold`, which have no parameters."""
 
     def __init__(self, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1) -> None:
         super().__init__()
-        name, rank = type(self).__name__, _rank_of(kernel_size)
-        check.sizes(name, "kernel_size", kernel_size, rank, least=1)
-        Window.make(name, rank, stride, padding, dilation)
+        name = type(self).__name__
+        self.rank = len(spatial_sizes(name, "kernel_size", kernel_size))
+        make_window(name, self.rank, stride, padding, dilation)
         self.kernel_size, self.dilation, self.padding, self.stride = kernel_size, dilation, padding, stride
 
     def extra_repr(self) -> str:
@@ -336,8 +328,8 @@ class Fold(_Columns):
         self, output_size: Sizes, kernel_size: Sizes, dilation: Sizes = 1, padding: Sizes = 0, stride: Sizes = 1
     ) -> None:  # fmt: skip
         super().__init__(kernel_size, dilation, padding, stride)
-        check.sizes("Fold", "output_size", output_size, _rank_of(output_size), least=1)
-        check.same("Fold", "length", _rank_of(output_size), _rank_of(kernel_size), ("output_size", "kernel_size"))
+        rank = len(spatial_sizes("Fold", "output_size", output_size))
+        check.same("Fold", "length", rank, self.rank, ("output_size", "kernel_size"))
         self.output_size = output_size
 
     def forward(self, x: TensorLike) -> Tensor:

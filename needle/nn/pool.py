@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.functional.conv import Sizes
 from needle.nn.functional.pool import OutputSizes
 from needle.nn.module import Module
+from needle.ops.operand import pool_window
 
 __all__ = [
     "AdaptiveAvgPool1d",
@@ -42,15 +42,6 @@ ADAPTIVE_MAX_POOLS = (
 )  # fmt: skip
 
 
-def _check_window(
-    layer: str, rank: int, kernel_size: Sizes, stride: Sizes, padding: Sizes, dilation: Sizes = 1
-) -> None:  # fmt: skip
-    """Refuse sizes that no input fits; the function checks again, with the input."""
-    check.sizes(layer, "kernel_size", kernel_size, rank, least=1)
-    check.sizes(layer, "padding", padding, rank)
-    Window.make(layer, rank, stride, padding, dilation)
-
-
 # ---- max pooling -----------------------------------------------------------------------------------------------------
 
 
@@ -69,7 +60,7 @@ class _MaxPool(Module):
         self.padding = padding
         self.dilation = dilation
         name = type(self).__name__
-        _check_window(name, self.rank, kernel_size, self.stride, padding, dilation)
+        pool_window(name, self.rank, kernel_size, stride, padding, dilation)
         self.return_indices: bool = check.instance(name, "return_indices", return_indices, bool)
         self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
 
@@ -124,14 +115,15 @@ class _AvgPool(Module):
     rank: ClassVar[int]
 
     def __init__(
-        self, kernel_size: Sizes, stride: Sizes | None, padding: Sizes, ceil_mode: bool, count_include_pad: bool
+        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
+        count_include_pad: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.kernel_size = kernel_size
-        self.stride = kernel_size if stride is None else stride
-        self.padding = padding
         name = type(self).__name__
-        _check_window(name, self.rank, kernel_size, self.stride, padding)
+        kernel, window = pool_window(name, self.rank, kernel_size, stride, padding)
+        self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
+        if self.rank == 1:  # tuples, as in torch
+            self.kernel_size, self.stride, self.padding = kernel, window.stride, window.padding[0][:1]
         self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
         self.count_include_pad: bool = check.instance(name, "count_include_pad", count_include_pad, bool)
 
@@ -143,19 +135,6 @@ class AvgPool1d(_AvgPool):
     """The mean of each window: x (N, C, L) -> (N, C, P). Options and errors as in `AvgPool2d`, less the divisor."""
 
     rank = 1
-
-    def __init__(
-        self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
-        count_include_pad: bool = True,
-    ) -> None:  # fmt: skip
-        stride = kernel_size if stride is None else stride
-        super().__init__(
-            check.sizes("AvgPool1d", "kernel_size", kernel_size, 1, least=1),
-            check.sizes("AvgPool1d", "stride", stride, 1, least=1),
-            check.sizes("AvgPool1d", "padding", padding, 1),
-            ceil_mode,
-            count_include_pad,
-        )
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.avg_pool1d(

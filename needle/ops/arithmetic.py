@@ -173,10 +173,6 @@ class Cast(TensorOp):
 ADD, MULTIPLY, DIVIDE, NEGATE = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
 
 
-def cast_to(x: Tensor, dtype: Any) -> Tensor:
-    """x in a dtype, itself if it has that dtype; for gradients."""
-    return x if x.spec.dtype == dtype else Cast(dtype)(x)
-
 
 # ---- functions -------------------------------------------------------------------------------------------------------
 
@@ -237,10 +233,14 @@ def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
     Raises TypeError unless `dtype` is one of real numbers or bools.
     """
     x = tensor("astype", x)
-    target = _real_dtype("astype", dtype, x)
-    if x.dtype == target:
+    return as_dtype(x, _real_dtype("astype", dtype, x))
+
+
+def as_dtype(x: Tensor, dtype: Any) -> Tensor:
+    """`cast` of checked arguments."""
+    if x.spec.dtype == dtype:
         return x
-    y = Cast(target)(x)
+    y = Cast(dtype)(x)
     return y.detach() if x.dtype.kind == "f" and y.dtype.kind != "f" else y
 
 

@@ -17,7 +17,19 @@ from needle.graph import Spec
 from needle.kernels import Size, Window
 from needle.ops.arithmetic import ADD
 from needle.ops.base import Array, Gradients
-from needle.ops.operand import check_fit, check_sizes, tensor, window_padding
+from needle.ops.operand import (
+    batched,
+    check_channels,
+    check_channels_transpose,
+    check_fit,
+    conv_operands,
+    conv_weight,
+    make_window,
+    tensor,
+    transpose_sizes,
+    unbatched,
+    window_padding,
+)
 from needle.ops.reduce import Summation
 from needle.ops.shape import Pad, Permute, Reshape
 
@@ -155,33 +167,18 @@ def convolve(
 ) -> Tensor:  # fmt: skip
     """Cross-correlate x (N, C, *S) or (C, *S) with w (O, C/G, *K) over `rank` axes, plus bias (O,): (N, O, *P).
 
-    The one place that checks the arguments of a convolution; `op` is the caller's name, for its errors. Each option is
-    one integer or one per axis; `padding` may also hold a pair (before, after) per axis, or be "valid" or "same".
-    Raises ValueError if shapes or options do not fit together, TypeError if dtypes or devices do not.
+    `op` is the caller's name, for its errors. Each option is one integer or one per axis; `padding` may also hold a
+    pair (before, after) per axis, or be "valid" or "same". Raises ValueError if shapes or options do not fit together,
+    TypeError if dtypes or devices do not.
     """
-    x, w = tensor(op, x), tensor(op, w)
-    batched = _has_batch(op, rank, x)
-    if not batched:
-        x = Reshape((1, *x.shape))(x)
-    if w.ndim != rank + 2:
-        raise ValueError(
-            f"{op}: x (N, C, *S) and weight (O, C/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
-        )
-    window = Window.make(op, rank, stride, window_padding(op, padding, w.shape[2:], stride, dilation), dilation, groups)
-    operands = (x, w) if bias is None else (x, w, _bias(op, bias, w.shape[0]))
-    if w.shape[1] * window.groups != x.shape[1]:
-        raise ValueError(
-            f"{op}: weight {w.shape} reads {w.shape[1]} channels per group x groups={window.groups}, "
-            f"but x {x.shape} has {x.shape[1]} channels"
-        )
-    if w.shape[0] % window.groups:
-        raise ValueError(f"{op}: groups must divide the {w.shape[0]} out-channels of weight, but got {window.groups}")
-    if not w.shape[0]:
-        raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
-    check_fit(op, x, w.shape[2:], window)
-    check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
-    y = Correlate(window)(*operands)
-    return y if batched else Reshape(y.shape[1:])(y)
+    x, had_batch = batched(op, x, rank)
+    w = conv_weight(op, x, w, "x (N, C, *S) and weight (O, C/G, *K)")
+    kernel = w.shape[2:]
+    window = make_window(op, rank, stride, window_padding(op, padding, kernel, stride, dilation), dilation, groups)
+    operands = conv_operands(op, x, w, bias, w.shape[0])
+    check_channels(op, x, w, window.groups)
+    check_fit(op, x, kernel, window)
+    return unbatched(Correlate(window)(*operands), had_batch)
 
 
 def convolve_transpose(
@@ -193,67 +190,30 @@ def convolve_transpose(
     S = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1: the smallest size that a convolution
     with this window maps to P, plus `output_padding` at the end. Errors as in `convolve`.
     """
-    x, w = tensor(op, x), tensor(op, w)
-    batched = _has_batch(op, rank, x)
-    if not batched:
-        x = Reshape((1, *x.shape))(x)
-    if w.ndim != rank + 2:
-        raise ValueError(
-            f"{op}: x (N, C, *P) and weight (C, O/G, *K) must agree in rank, but got {x.shape} and {w.shape}"
-        )
-    window = Window.make(op, rank, stride, padding, dilation, groups)
-    operands = (x, w) if bias is None else (x, w, _bias(op, bias, w.shape[1] * window.groups))
-    extra = check.sizes(op, "output_padding", output_padding, rank)
-    for more, s, d in zip(extra, window.stride, window.dilation, strict=True):
-        if more >= max(s, d):
-            raise ValueError(
-                f"{op}: output_padding must be below stride or dilation, but got {extra} for stride {window.stride} "
-                f"and dilation {window.dilation}"
-            )
-    if w.shape[0] != x.shape[1]:
-        raise ValueError(f"{op}: weight {w.shape} reads {w.shape[0]} channels, but x {x.shape} has {x.shape[1]}")
-    if w.shape[0] % window.groups:
-        raise ValueError(f"{op}: groups must divide the {w.shape[0]} in-channels of weight, but got {window.groups}")
-    check_sizes(op, x, w.shape[2:])
-    least = window.input(x.shape[2:], w.shape[2:])
-    size = tuple(n + more for n, more in zip(least, extra, strict=True))
-    if min(size) < 1:
-        raise ValueError(f"{op}: sizes of the output must be at least 1, but x {x.shape} and this window give {size}")
-    check.floats(op, **dict(zip(("x", "weight", "bias"), operands, strict=False)))
+    x, had_batch = batched(op, x, rank)
+    w = conv_weight(op, x, w, "x (N, C, *P) and weight (C, O/G, *K)")
+    window = make_window(op, rank, stride, padding, dilation, groups)
+    x, w, *biases = conv_operands(op, x, w, bias, w.shape[1] * window.groups)
+    check_channels_transpose(op, x, w, window.groups)
+    least, size = transpose_sizes(op, x, w.shape[2:], window, output_padding)
     # Output padding shortens the padding after; elements beyond the last window are zeros.
     pairs = tuple(
-        (min(before, n + before + after), max(0, after - more))
-        for n, (before, after), more in zip(least, window.padding, extra, strict=True)
+        (min(before, n + before + after), max(0, after - (m - n)))
+        for n, m, (before, after) in zip(least, size, window.padding, strict=True)
     )
     window = replace(window, padding=pairs)
     reached = window.input(x.shape[2:], w.shape[2:])
     y = CorrelateTranspose(window, reached)(x, w)
     if reached != size:
         y = Pad(((0, 0), (0, 0), *((0, n - m) for n, m in zip(size, reached, strict=True))), 0)(y)
-    if len(operands) == 3:
-        y = ADD(y, Reshape((1, -1) + (1,) * rank)(operands[2]))
-    return y if batched else Reshape(y.shape[1:])(y)
-
-
-def _has_batch(op: str, rank: int, x: Tensor) -> bool:
-    """Whether x is (N, C, *S), not (C, *S); ValueError for any other rank."""
-    ndim = x.ndim
-    if ndim not in (rank + 1, rank + 2):
-        raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
-    return ndim == rank + 2
-
-
-def _bias(op: str, bias: TensorLike, channels: int) -> Tensor:
-    """A bias for that many out-channels."""
-    bias = tensor(op, bias)
-    if bias.shape != (channels,):
-        raise ValueError(f"{op}: bias must have the shape {(channels,)} of out-channels, but got {bias.shape}")
-    return bias
+    if biases:
+        y = ADD(y, Reshape((1, -1) + (1,) * rank)(*biases))
+    return unbatched(y, had_batch)
 
 
 def to_columns(op: str, x: Tensor, kernel: Size, *, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """The input elements under the kernel at each position: (N, C, *S) -> (N, C·K, P), row-major in channel and tap."""
-    window = Window.make(op, len(kernel), stride, padding, dilation)
+    window = make_window(op, len(kernel), stride, padding, dilation)
     check_fit(op, x, kernel, window)
     check.floats(op, x=x)
     return Unfold(window, kernel)(x)
@@ -263,7 +223,7 @@ def from_columns(
     op: str, x: Tensor, size: Size, kernel: Size, *, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:
     """The transpose of `to_columns`: columns added back in their places, (N, C·K, P) -> (N, C, *S), S = `size`."""
-    window = Window.make(op, len(kernel), stride, padding, dilation)
+    window = make_window(op, len(kernel), stride, padding, dilation)
     positions, taps = window.output(size, kernel), math.prod(kernel)
     if min(positions) < 1:
         raise ValueError(

@@ -9,7 +9,7 @@ from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
 from needle.kernels import elementwise
-from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, cast_to
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
 from needle.ops.operand import constant, number, pair, scalar_like, tensor
@@ -142,7 +142,7 @@ class EWisePow(Elementwise):
         return a**b
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
-        a, b = (cast_to(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
+        a, b = (as_dtype(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
         zero, one = scalar_like(0.0, b), scalar_like(1, b)
         a_grad = b_grad = None
         if a.requires_grad:  # b · a ** (b - 1), and 0 for b = 0 even where a is 0

@@ -176,6 +176,15 @@ def standardize(
     check.number("standardize", "eps", eps, least=0)
     if not math.prod(x.shape[i] for i in axes):
         raise ValueError(f"standardize: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
-    affine = [tensor("standardize", value) for value in (weight, bias) if value is not None]
-    y, average, variance = Standardize(axes, eps, weight is not None, bias is not None, form)(x, *affine)
+    weight, bias = (None if value is None else tensor("standardize", value) for value in (weight, bias))
+    return standardized(x, axes, weight, bias, eps, form)
+
+
+def standardized(
+    x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """`standardize` of checked arguments."""
+    affine = [value for value in (weight, bias) if value is not None]
+    result = Standardize(axes, eps, weight is not None, bias is not None, form)(x, *affine)
+    y, average, variance = (pick(result, i) for i in range(3))
     return y, average.detach(), variance.detach()

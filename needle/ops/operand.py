@@ -6,14 +6,15 @@ Functions check, ops trust. Each function coerces its arguments here once; the o
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 from needle import check
-from needle.autograd import Tensor
+from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
 from needle.grad_mode import mode
-from needle.kernels import Size, Window, same_padding
+from needle.kernels import Size, Window, same_padding, shared_window
 
 PLAIN = (float, int)  # tested first: asking the abstract class takes a third of a microsecond
 
@@ -96,7 +97,97 @@ def broadcast_shape(op: str, *shapes: Size) -> Size:
     return tuple(result)
 
 
+# ---- the batch axis --------------------------------------------------------------------------------------------------
+
+
+def has_batch(op: str, x: Tensor, rank: int, *, nonempty: bool = False) -> bool:
+    """Whether x is (N, C, *S), not (C, *S); with `nonempty`, only N may be 0. ValueError for any other shape."""
+    ndim = x.ndim
+    if ndim not in (rank + 1, rank + 2) or (nonempty and 0 in x.shape[-rank - 1 :]):
+        rule = ", of which only N may be 0" if nonempty else ""
+        raise ValueError(
+            f"{op}: x must have {rank + 2} axes, (N, C, *S), or {rank + 1}, (C, *S){rule}, but got shape {x.shape}"
+        )
+    return ndim == rank + 2
+
+
+def batched(op: str, x: TensorLike, rank: int, *, nonempty: bool = False) -> tuple[Tensor, bool]:
+    """x as (N, C, *S), and whether it had the axis N; (C, *S) becomes a batch of one. See `has_batch`, `unbatched`."""
+    x = tensor(op, x)
+    had_batch = has_batch(op, x, rank, nonempty=nonempty)
+    return (x, True) if had_batch else (x.reshape((1, *x.shape)), False)
+
+
+def unbatched(y: Tensor, had_batch: bool) -> Tensor:
+    """A result without its batch axis of size 1, if the operand had none."""
+    return y if had_batch else y.reshape(y.shape[1:])
+
+
 # ---- windows of convolution and pooling ------------------------------------------------------------------------------
+
+
+def spatial_sizes(op: str, name: str, value: Any) -> Size:
+    """Sizes of at least 1, one per spatial axis, of which there may be any number; one integer means two axes."""
+    rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
+    return check.sizes(op, name, value, rank, least=1)
+
+
+def make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1, groups: Any = 1) -> Window:
+    """A window from user options: each is one integer, or one integer per axis; groups is one integer.
+
+    `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
+    """
+    is_plain = _are_plain((stride, padding, dilation, groups))
+    return (_make_window_cached if is_plain else _make_window)(op, rank, stride, padding, dilation, groups)
+
+
+def _are_plain(options: tuple[Any, ...]) -> bool:
+    """Whether options are of type int, or tuples of such: a cache may hold these only, since True == 1."""
+    for option in options:
+        kind = type(option)
+        if kind is not int and not (kind is tuple and _are_plain(option)):
+            return False
+    return True
+
+
+def _make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
+    return shared_window(
+        check.sizes(op, "stride", stride, rank, least=1),
+        _padding_pairs(op, padding, rank),
+        check.sizes(op, "dilation", dilation, rank, least=1),
+        check.integer(op, "groups", groups, least=1),
+    )
+
+
+_make_window_cached = lru_cache(maxsize=4096)(_make_window)
+
+
+def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
+    """(before, after) for each axis, from one integer, one integer per axis, or one pair per axis."""
+    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
+        return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
+    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
+
+
+def pool_window(
+    op: str, rank: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1
+) -> tuple[Size, Window]:
+    """The kernel and the window of a pooling; the stride is the kernel size by default."""
+    options = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    return (_pool_window_cached if _are_plain(options) else _pool_window)(op, rank, *options)
+
+
+def _pool_window(
+    op: str, rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[Size, Window]:
+    kernel = check.sizes(op, "kernel_size", kernel_size, rank, least=1)
+    padding = check.sizes(op, "padding", padding, rank)
+    if any(2 * before > k for before, k in zip(padding, kernel, strict=True)):
+        raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {padding}")
+    return kernel, make_window(op, rank, stride, padding, dilation)
+
+
+_pool_window_cached = lru_cache(maxsize=4096)(_pool_window)
 
 
 def window_padding(op: str, padding: Any, kernel: Size, stride: Any, dilation: Any) -> Any:
@@ -131,6 +222,66 @@ def check_fit(op: str, x: Tensor, kernel: Size, window: Window) -> None:
             f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "
             f"and the padded size of x {x.shape} is {window.padded(x.shape[2:])}"
         )
+
+
+# ---- operands of a convolution ---------------------------------------------------------------------------------------
+
+
+def conv_weight(op: str, x: Tensor, w: TensorLike, shapes: str) -> Tensor:
+    """The weight of a convolution of x, with as many axes; `shapes` names the shapes of both in the error."""
+    w = tensor(op, w)
+    if w.ndim != x.ndim:
+        raise ValueError(f"{op}: {shapes} must agree in rank, but got {x.shape} and {w.shape}")
+    return w
+
+
+def conv_operands(op: str, x: Tensor, w: Tensor, bias: TensorLike | None, channels: int) -> tuple[Tensor, ...]:
+    """x, w and a bias for that many out-channels (if not None), of one floating dtype."""
+    if bias is None:
+        check.floats(op, x=x, weight=w)
+        return x, w
+    bias = tensor(op, bias)
+    if bias.shape != (channels,):
+        raise ValueError(f"{op}: bias must have the shape {(channels,)} of out-channels, but got {bias.shape}")
+    check.floats(op, x=x, weight=w, bias=bias)
+    return x, w, bias
+
+
+def check_channels(op: str, x: Tensor, w: Tensor, groups: int) -> None:
+    """Refuse a weight (O, C/G, *K) that does not read the channels of x, or does not divide into groups."""
+    if w.shape[1] * groups != x.shape[1]:
+        raise ValueError(
+            f"{op}: weight {w.shape} reads {w.shape[1]} channels per group x groups={groups}, "
+            f"but x {x.shape} has {x.shape[1]} channels"
+        )
+    if w.shape[0] % groups:
+        raise ValueError(f"{op}: groups must divide the {w.shape[0]} out-channels of weight, but got {groups}")
+    if not w.shape[0]:
+        raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
+
+
+def check_channels_transpose(op: str, x: Tensor, w: Tensor, groups: int) -> None:
+    """Refuse a weight (C, O/G, *K) that does not read the channels of x, or does not divide into groups."""
+    if w.shape[0] != x.shape[1]:
+        raise ValueError(f"{op}: weight {w.shape} reads {w.shape[0]} channels, but x {x.shape} has {x.shape[1]}")
+    if w.shape[0] % groups:
+        raise ValueError(f"{op}: groups must divide the {w.shape[0]} in-channels of weight, but got {groups}")
+
+
+def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_padding: Any) -> tuple[Size, Size]:
+    """The smallest sizes *S from which a convolution produces x (N, C, *P), and these with `output_padding` added."""
+    extra = check.sizes(op, "output_padding", output_padding, len(kernel))
+    if any(more >= max(s, d) for more, s, d in zip(extra, window.stride, window.dilation, strict=True)):
+        raise ValueError(
+            f"{op}: output_padding must be below stride or dilation, but got {extra} for stride {window.stride} "
+            f"and dilation {window.dilation}"
+        )
+    check_sizes(op, x, kernel)
+    least = window.input(x.shape[2:], kernel)
+    size = tuple(n + more for n, more in zip(least, extra, strict=True))
+    if min(size) < 1:
+        raise ValueError(f"{op}: sizes of the output must be at least 1, but x {x.shape} and this window give {size}")
+    return least, size
 
 
 # ---- indices, ranges, shapes and dtypes of operands ------------------------------------------------------------------

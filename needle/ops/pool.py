@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import compute_dtype, cpu
 from needle.graph import Spec
 from needle.kernels import Size, Window
-from needle.ops.arithmetic import DIVIDE, DivScalar, cast
+from needle.ops.arithmetic import DIVIDE, DivScalar, as_dtype
 from needle.ops.base import Array, Gradients
-from needle.ops.operand import check_fit, tensor
-from needle.ops.shape import with_batch
+from needle.ops.operand import batched, check_fit, constant, pool_window, unbatched
+
+Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 
 
 class MaxPool(TensorOp):
@@ -32,7 +32,7 @@ class MaxPool(TensorOp):
         return Spec((*x.shape[:2], *self.window.output(x.shape[2:], self.kernel)), x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
-        return ScatterToMax(self.kernel, self.window)(out_grad, node.inputs[0].detach(), node.detach())
+        return ScatterToMax(self.kernel, self.window)(out_grad, constant(node.inputs[0]), constant(node))
 
 
 class LocateMax(TensorOp):
@@ -128,16 +128,23 @@ class SpreadPool(TensorOp):
 def max_pool(
     op: str, x: TensorLike, rank: int, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1,
     ceil_mode: bool = False, return_indices: bool = False,
-) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-    """The largest element of each window over `rank` axes, and its index or None; see `functional.max_pool2d`."""
+) -> Pooled:  # fmt: skip
+    """The largest element of each window over `rank` axes; see `functional.max_pool2d`."""
     check.instance(op, "return_indices", return_indices, bool)
-    x, unbatched = batched(op, x, rank)
-    kernel, window = _window(op, rank, kernel_size, stride, padding, dilation)
+    x, had_batch = pool_operand(op, x, rank)
+    kernel, window = pool_window(op, rank, kernel_size, stride, padding, dilation)
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
+    best, index = largest(x, kernel, window, return_indices)
+    best = unbatched(best, had_batch)
+    return best if index is None else (best, unbatched(index, had_batch))
+
+
+def largest(x: Tensor, kernel: Size, window: Window, return_indices: bool) -> tuple[Tensor, Tensor | None]:
+    """The largest element of each window, and its index or None: `max_pool` of checked arguments."""
     best = MaxPool(kernel, window)(x)
-    return unbatched(best), unbatched(LocateMax(kernel, window)(x, best)) if return_indices else None
+    return best, LocateMax(kernel, window)(x, best) if return_indices else None
 
 
 def avg_pool(
@@ -146,25 +153,38 @@ def avg_pool(
 ) -> Tensor:  # fmt: skip
     """The mean of each window over `rank` axes; see `functional.avg_pool2d`. float16 accumulates in float32."""
     check.instance(op, "count_include_pad", count_include_pad, bool)
-    x, unbatched = batched(op, x, rank)
-    kernel, window = _window(op, rank, kernel_size, stride, padding)
+    x, had_batch = pool_operand(op, x, rank)
+    kernel, window = pool_window(op, rank, kernel_size, stride, padding)
     sides = zip(x.shape[2:], window.padding, strict=True)
     counted = [(0, n + sum(pair)) if count_include_pad else (pair[0], pair[0] + n) for n, pair in sides]
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         window = window.with_ceil_mode(x.shape[2:], kernel)
     check_fit(op, x, kernel, window)
-    total = SumPool(kernel, window)(cast(x, compute_dtype(x.dtype)))
-    if divisor_override is not None:
-        if not check.integer(op, "divisor_override", divisor_override):
-            raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
-        return unbatched(cast(DivScalar(divisor_override)(total), x.dtype))
+    if divisor_override is not None and not check.integer(op, "divisor_override", divisor_override):
+        raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
+    total = SumPool(kernel, window)(as_dtype(x, compute_dtype(x.dtype)))
     windows = list(zip(kernel, window.stride, total.shape[2:], counted, strict=True))
     counts = [[min(i * s + k, end) - max(i * s, start) for i in range(p)] for k, s, p, (start, end) in windows]
-    if all(len(set(axis)) == 1 for axis in counts):
+    if divisor_override is not None:
+        mean = DivScalar(divisor_override)(total)
+    elif all(len(set(axis)) == 1 for axis in counts):
         mean = DivScalar(math.prod(axis[0] for axis in counts))(total)
     else:
         mean = DIVIDE(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
-    return unbatched(cast(mean, x.dtype))
+    return unbatched(as_dtype(mean, x.dtype), had_batch)
+
+
+def average(x: Tensor, kernel: Size, window: Window) -> Tensor:
+    """`avg_pool` of checked arguments, for a window without padding."""
+    total = SumPool(kernel, window)(as_dtype(x, compute_dtype(x.dtype)))
+    return as_dtype(DivScalar(math.prod(kernel))(total), x.dtype)
+
+
+def pool_operand(op: str, x: TensorLike, rank: int) -> tuple[Tensor, bool]:
+    """x as (N, C, *S) of floats, of which only N may be 0, and whether it had the axis N."""
+    x, had_batch = batched(op, x, rank, nonempty=True)
+    check.floats(op, x=x)
+    return x, had_batch
 
 
 def _counts(xp: Any, windows: list[Any]) -> Array:
@@ -174,26 +194,3 @@ def _counts(xp: Any, windows: list[Any]) -> Array:
         first = xp.arange(p) * s
         counts = counts[..., None] * (xp.minimum(first + k, end) - xp.maximum(first, start))
     return counts
-
-
-def batched(op: str, x: TensorLike, rank: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """x as (N, C, *S) of floats, and the function that removes the batch axis again if x came without one."""
-    x = tensor(op, x)
-    if x.ndim not in (rank + 1, rank + 2) or 0 in x.shape[-rank - 1 :]:
-        raise ValueError(
-            f"{op}: x must have {rank + 2} axes, (N, C, *S), or {rank + 1}, (C, *S), of which only N may be 0, "
-            f"but got shape {x.shape}"
-        )
-    check.floats(op, x=x)
-    return with_batch(x, rank)
-
-
-def _window(
-    op: str, rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1
-) -> tuple[Size, Window]:
-    """The kernel and the window of a pooling; the stride is the kernel size by default."""
-    kernel = check.sizes(op, "kernel_size", kernel_size, rank, least=1)
-    padding = check.sizes(op, "padding", padding, rank)
-    if any(2 * before > k for before, k in zip(padding, kernel, strict=True)):
-        raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {padding}")
-    return kernel, Window.make(op, rank, kernel if stride is None else stride, padding, dilation)

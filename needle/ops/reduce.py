@@ -12,7 +12,7 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size
-from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, cast_to
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, Axes, result_dtype
 from needle.ops.elementwise import Exp
 from needle.ops.logic import EQUAL, WHERE
@@ -102,7 +102,7 @@ class _Extremum(Reduction):
         (x,) = node.inputs
         tied = EQUAL(x, self.unsqueeze(node, x))
         count = Summation(self.axes, keepdims=True)(tied)
-        share = DIVIDE(self.unsqueeze(out_grad, x), cast_to(count, out_grad.dtype))
+        share = DIVIDE(self.unsqueeze(out_grad, x), as_dtype(count, out_grad.dtype))
         return WHERE(tied, share, scalar_like(0, share))
 
 

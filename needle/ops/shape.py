@@ -6,7 +6,7 @@ Broadcasting and its transpose, summing, are each other's gradient.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from needle import check, kernels
@@ -340,10 +340,3 @@ def _sizes(op: str, shape: Any, least: int = 0) -> Size:
         return shape
     sizes = shape if isinstance(shape, Iterable) and not isinstance(shape, str) else (shape,)
     return tuple(check.integer(op, "shape", n, least=least) for n in sizes)
-
-
-def with_batch(x: Tensor, rank: int) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """x (N, C, *S), or (C, *S) as a batch of one; and the function that removes such a batch axis from a result."""
-    if x.ndim == rank + 2:
-        return x, lambda y: y
-    return Reshape((1, *x.shape))(x), lambda y: Reshape(y.shape[1:])(y)

@@ -8,8 +8,8 @@ from threadpoolctl import ThreadpoolController
 
 from needle import kernels, tuning
 from needle.backend import cpu
-from needle.kernels import Window
 from needle.kernels.layout import batch_first
+from needle.ops.operand import make_window
 
 ORDERS = {
     "row-major": lambda x: x,
@@ -47,7 +47,7 @@ def test_chunks_return_the_same_bits(k, s, p, order, values, threads, monkeypatc
         x = np.round(x)
     if values == "with NaN":
         x[draws.random(x.shape) < 0.1] = np.nan
-    kernel, window = (k, k), Window.make("pool", 2, (s, s), p, 1)
+    kernel, window = (k, k), make_window("pool", 2, (s, s), p, 1)
     computed = []
     with ThreadpoolController().limit(limits=threads, user_api="blas"):
         for least in (1 << 40, 0):
@@ -67,5 +67,5 @@ def test_a_big_batch_is_shared(monkeypatch):
     with ThreadpoolController().limit(limits=2, user_api="blas"):
         for batch in (64, 8):
             x = batch_first(np.ones((16, 28, 28, batch), "float32"))
-            kernels.max_windows(x, (2, 2), Window.make("pool", 2, (2, 2), 0, 1))
+            kernels.max_windows(x, (2, 2), make_window("pool", 2, (2, 2), 0, 1))
     assert len(parts) == 2

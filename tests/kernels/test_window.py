@@ -1,12 +1,10 @@
-"""The window: output sizes against torch and against counting, and its options."""
+"""The window: output sizes, held against torch and against counting."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -72,84 +70,6 @@ def test_hand_computed_sizes():
     assert dense.output((5, 5), (5, 2)) == (1, 4)
     assert dense.output((5, 5), (6, 9)) == (0, 0)
     assert max(dense.output((1, 1), (9, 9))) < 1
-
-
-# ---- Window.make -----------------------------------------------------------------------------------------------------
-
-
-def test_make_repeats_one_integer_for_every_axis():
-    assert Window.make("f", 3, 2, 1, 4, 5) == Window((2, 2, 2), ((1, 1),) * 3, (4, 4, 4), 5)
-    assert Window.make("f", 1, 1, 0) == Window((1,), ((0, 0),), (1,), 1)
-
-
-def test_make_takes_one_integer_for_each_axis():
-    expected = Window((1, 2), ((3, 3), (0, 0)), (5, 6), 2)
-    assert Window.make("f", 2, (1, 2), (3, 0), (5, 6), 2) == expected
-    assert Window.make("f", 2, [1, 2], [3, 0], [5, 6], np.int64(2)) == expected
-    made = Window.make("f", 2, np.int32(2), (np.uint8(1), 0))
-    assert made == Window((2, 2), ((1, 1), (0, 0)), (1, 1))
-    assert all(type(n) is int for n in (*made.stride, *made.padding[0], *made.dilation, made.groups))
-
-
-def test_a_window_is_a_value():
-    assert Window.make("f", 2, 1, 0) == Window.make("g", 2, (1, 1), (0, 0), (1, 1), 1)
-    assert len({Window.make("f", 2, 1, 0), Window.make("f", 2, 1, 0), Window.make("f", 2, 1, 1)}) == 2
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        STRIDED.groups = 2
-
-
-@pytest.mark.parametrize("option", ["stride", "padding", "dilation"])
-@pytest.mark.parametrize(
-    ("value", "error", "rule"),
-    [
-        (-1, ValueError, "must be at least {least}, but got -1"),
-        ((1, -2), ValueError, "must be at least {least}, but got -2"),
-        ((1, 1, 1), ValueError, "must be one integer or 2, but got 3: (1, 1, 1)"),
-        ((1,), ValueError, "must be one integer or 2, but got 1: (1,)"),
-        ((), ValueError, "must be one integer or 2, but got 0: ()"),
-        (True, TypeError, "must be an integer, but got True"),
-        ((1, False), TypeError, "must be an integer, but got False"),
-        (1.0, TypeError, "must be an integer, but got 1.0"),
-        ((1, 1.5), TypeError, "must be an integer, but got 1.5"),
-        ("1", TypeError, "must be an integer, but got '1'"),
-        ("same", TypeError, "must be an integer, but got 'same'"),
-        (None, TypeError, "must be an integer, but got None"),
-    ],
-)
-def test_make_refuses(option, value, error, rule):
-    options = {"stride": 1, "padding": 0, "dilation": 1} | {option: value}
-    message = f"f: {option} " + rule.format(least=0 if option == "padding" else 1)
-    with pytest.raises(error, match=f"^{re.escape(message)}$"):
-        Window.make("f", 2, **options)
-
-
-@pytest.mark.parametrize("option", ["stride", "dilation"])
-def test_make_refuses_zero(option):
-    options = {"stride": 1, "padding": 0, "dilation": 1} | {option: (1, 0)}
-    with pytest.raises(ValueError, match=f"^f: {option} must be at least 1, but got 0$"):
-        Window.make("f", 2, **options)
-
-
-@pytest.mark.parametrize(
-    ("groups", "error"),
-    [(0, ValueError), (-1, ValueError), (True, TypeError), (1.0, TypeError), ("1", TypeError), ((1, 1), TypeError)],
-)
-def test_make_refuses_groups(groups, error):
-    with pytest.raises(error, match=r"^f: groups must be .*, but got "):
-        Window.make("f", 2, 1, 0, 1, groups)
-
-
-def test_make_distinguishes_booleans_from_cached_integers():
-    """Windows are cached, and True == 1."""
-    Window.make("f", 2, (1, 1), ((1, 1), (1, 1)), (1, 1), 1)
-    Window.make("f", 2, 1, 1, 1, 1)
-    for options in (
-        ((True, 1), ((1, 1), (1, 1)), (1, 1), 1),
-        ((1, 1), ((1, 1), (True, 1)), (1, 1), 1),
-        (1, 1, 1, True),
-    ):
-        with pytest.raises(TypeError, match="must be an integer, but got True"):
-            Window.make("f", 2, *options)
 
 
 # ---- places ----------------------------------------------------------------------------------------------------------

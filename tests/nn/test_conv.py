@@ -440,7 +440,7 @@ MISUSES = {
     ),
     "an input of too few axes with an output size": (
         *("ConvTranspose2d", (2, 2, 3), {}, {"x": (4, 4), "output_size": (6, 6)}),
-        "ConvTranspose2d: x must have 4 axes, or 3 without a batch, but got shape (4, 4)",
+        "ConvTranspose2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), but got shape (4, 4)",
     ),
     "an unfolding kernel that is empty": (
         *("Unfold", (0,), {}, None),
@@ -529,7 +529,7 @@ ERRORS = [
     (
         lambda: nn.Conv2d(1, 1, 3)(ndl.zeros(5, 5)),
         ValueError,
-        "conv2d: x must have 4 axes, or 3 without a batch, but got shape (5, 5)",
+        "conv2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), but got shape (5, 5)",
     ),
     (lambda: nn.Conv(0, 3, 1), ValueError, "Conv: in_channels must be at least 1, but got 0"),
     (lambda: nn.Conv(1, 0, 1), ValueError, "Conv: out_channels must be at least 1, but got 0"),
@@ -539,7 +539,7 @@ ERRORS = [
     (
         lambda: nn.Conv(1, 1, 3)(ndl.zeros(5, 5)),
         ValueError,
-        "conv2d: x must have 4 axes, or 3 without a batch, but got shape (5, 5)",
+        "conv2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), but got shape (5, 5)",
     ),
 ]
 

@@ -43,6 +43,16 @@ ERRORS = [
         ValueError,
         "avg_pool2d: x must have 4 axes, (N, C, *S), or 3, (C, *S), of which only N may be 0, but got shape (5, 5)",
     ),
+    (
+        lambda: nn.MaxPool2d(2, padding=(1, 2)),
+        ValueError,
+        "MaxPool2d: padding must be at most half of the kernel (2, 2), but got (1, 2)",
+    ),
+    (
+        lambda: nn.AvgPool1d(3, padding=2),
+        ValueError,
+        "AvgPool1d: padding must be at most half of the kernel (3,), but got (2,)",
+    ),
 ]
 
 

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 import needle.nn.functional as F
 from needle import kernels
+from needle.ops.operand import make_window
 from tests.kernels.windows import arrange, is_batch_last, orders, pools
 from tests.ops.derivatives import assert_like_torch
 
@@ -267,7 +268,7 @@ def test_any_memory_order_gives_the_same(device, problem, order):
 def test_results_are_batch_last(device, name, order):
     (_, *shape), kernel, stride, padding = TABLE[name]
     rank = len(shape) - 1
-    window = kernels.Window.make("f", rank, stride or kernel, padding)
+    window = make_window("f", rank, stride or kernel, padding)
     kernel = (kernel,) * rank
     x = arrange(np.random.randn(32, *shape), order, device)
     best, total = kernels.max_windows(x, kernel, window), kernels.sum_windows(x, kernel, window)

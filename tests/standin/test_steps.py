@@ -16,7 +16,7 @@ import needle as ndl
 import needle.nn.functional as F
 from needle import kernels, nn, optim, tuning
 from needle.autograd import find_topo_sort
-from needle.kernels import Window
+from needle.ops.operand import make_window
 from tests.nn.functional.alike import normal
 from tests.nn.functional.test_gradcheck import FUNCTIONS
 from tests.nn.test_layers import LAYERS, OPTIMIZERS
@@ -184,8 +184,8 @@ def calls(function, *arguments):
 
 
 def products(rank, size, kernel):
-    """The calls of each convolution pass, of unfold and of fold, on `rank` axes of that size and kernel size."""
-    window = Window.make("test", rank, 1, 1, 1)
+    """The calls of a convolution's three passes, of unfold and of fold, on `rank` axes of that size and kernel size."""
+    window = make_window("test", rank, 1, 1, 1)
     x = STANDIN.xp.ones((2, 3, *(size,) * rank))
     w = STANDIN.xp.ones((4, 3, *(kernel,) * rank))
     y, unfolded = kernels.correlate(x, w, window), kernels.unfold(x, window, w.shape[2:])

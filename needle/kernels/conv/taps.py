@@ -11,7 +11,7 @@ from needle import tuning
 from needle.backend import device_of, xp
 from needle.kernels.conv.gemm import add_bias, by_group, grouped_matmul, split_count
 from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
-from needle.kernels.window import Size, Window, tap_slices
+from needle.kernels.window import Size, Window, at, tap_slices
 
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
@@ -101,7 +101,7 @@ def _backward_weight_by_stretches(padded: Array, y: Array, window: Window, kerne
     axis = max(range(rank), key=lead.__getitem__)  # threads share the longest
 
     def term(chunk: slice) -> Array:
-        index = (*(slice(None),) * axis, chunk)
+        index = at(axis, chunk)
         return (stretches[index] @ targets[index]).sum(axis=tuple(range(rank)))  # (G, *K, C/G, O/G)
 
     row_bytes = math.prod(lead) // lead[axis] * y.shape[0] * in_per_group * math.prod(kernel) * item

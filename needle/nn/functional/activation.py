@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import warnings
 
-from needle import check, ops
+from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import DTypeLike
 from needle.ops import relu, sigmoid, tanh
-from needle.ops.operand import tensor
+from needle.ops.arithmetic import ADD, MULTIPLY, DivScalar, MulScalar, as_dtype
+from needle.ops.elementwise import RELU, Clip, Expm1, HardTanh, Sigmoid, Softplus
+from needle.ops.logic import GREATER, LESS_EQUAL, WHERE
+from needle.ops.operand import scalar_like, tensor
 from needle.ops.reduce import LogSoftmax, Softmax
 
 __all__ = [
@@ -31,7 +34,7 @@ def relu6(x: TensorLike) -> Tensor:
 
     Raises `TypeError` unless the dtype of x is floating.
     """
-    return ops.hardtanh(_floats("relu6", x), 0.0, 6.0)
+    return HardTanh(0.0, 6.0)(_floats("relu6", x))
 
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -43,7 +46,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
     low, high = check.number("hardtanh", "min_val", min_val), check.number("hardtanh", "max_val", max_val)
     if low > high:
         raise ValueError(f"hardtanh: min_val must not exceed max_val, but got {min_val} and {max_val}")
-    return ops.hardtanh(x, low, high)
+    return HardTanh(low, high)(x)
 
 
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
@@ -55,7 +58,9 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """
     x = _floats("leaky_relu", x)
     slope = check.number("leaky_relu", "negative_slope", negative_slope)
-    return x * (ops.greater(x, 0).astype(x.dtype) + ops.less_equal(x, 0).astype(x.dtype) * slope)
+    zero = scalar_like(0, x)
+    positive, others = as_dtype(GREATER(x, zero), x.dtype), as_dtype(LESS_EQUAL(x, zero), x.dtype)
+    return MULTIPLY(x, ADD(positive, MulScalar(slope)(others)))
 
 
 def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
@@ -68,7 +73,7 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     """
     x = _floats("elu", x)
     alpha = check.number("elu", "alpha", alpha)
-    return relu(x) + ops.expm1(ops.clip(x, high=0)) * alpha
+    return ADD(RELU(x), MulScalar(alpha)(Expm1()(Clip(None, 0)(x))))
 
 
 def silu(x: TensorLike) -> Tensor:
@@ -80,7 +85,7 @@ def silu(x: TensorLike) -> Tensor:
     Functions" (2017).
     """
     x = _floats("silu", x)
-    return x * sigmoid(x)
+    return MULTIPLY(x, Sigmoid()(x))
 
 
 def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
@@ -91,9 +96,10 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
     x = _floats("softplus", x)
     beta = check.number("softplus", "beta", beta, above=0)
     threshold = check.number("softplus", "threshold", threshold)
-    scaled = x if beta == 1 else x * beta
-    smooth = ops.softplus(scaled)
-    return ops.where(ops.greater(scaled, threshold), x, smooth if beta == 1 else smooth / beta)
+    scaled = x if beta == 1 else MulScalar(beta)(x)
+    smooth = Softplus()(scaled)
+    is_linear = GREATER(scaled, scalar_like(threshold, scaled))
+    return WHERE(is_linear, x, smooth if beta == 1 else DivScalar(beta)(smooth))
 
 
 def softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
@@ -126,7 +132,9 @@ def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None
         dim = 0 if x.ndim in (1, 3) else 1
         warnings.warn(f"{op}: dim was not passed, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
     axis = check.axis(op, dim, x.ndim, "dim")
-    return _floats(op, x if dtype is None else x.astype(dtype)), axis
+    x = x if dtype is None else x.astype(dtype)
+    check.floats(op, x=x)
+    return x, axis
 
 
 def _floats(op: str, x: TensorLike) -> Tensor:

@@ -5,14 +5,13 @@ Inputs may lack the batch axis: (C, *S) -> (O, *P).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike
 from needle.ops.conv import convolve, convolve_transpose, from_columns, to_columns
-from needle.ops.operand import tensor
-from needle.ops.shape import with_batch
+from needle.ops.operand import batched, spatial_sizes, unbatched
 
 __all__ = [
     "conv1d",
@@ -176,10 +175,10 @@ def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Size
     >>> unfold(ndl.Tensor([[[1.0, 2.0, 3.0, 4.0]]]), (3,)).numpy().tolist()
     [[[1.0, 2.0], [2.0, 3.0], [3.0, 4.0]]]
     """
-    kernel = _sizes("unfold", "kernel_size", kernel_size)
-    x, unbatched = _batched("unfold", len(kernel), tensor("unfold", x))
+    kernel = spatial_sizes("unfold", "kernel_size", kernel_size)
+    x, had_batch = batched("unfold", x, len(kernel))
     columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
-    return unbatched(columns)
+    return unbatched(columns, had_batch)
 
 
 def fold(
@@ -201,11 +200,12 @@ def fold(
     >>> fold(ndl.ones(1, 3, 2), (4,), (3,)).numpy().tolist()
     [[[1.0, 2.0, 2.0, 1.0]]]
     """
-    size, kernel = _sizes("fold", "output_size", output_size), _sizes("fold", "kernel_size", kernel_size)
+    size = spatial_sizes("fold", "output_size", output_size)
+    kernel = spatial_sizes("fold", "kernel_size", kernel_size)
     check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
-    x, unbatched = _batched("fold", 1, tensor("fold", x))
+    x, had_batch = batched("fold", x, 1)
     y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
-    return unbatched(y)
+    return unbatched(y, had_batch)
 
 
 def same_padding(
@@ -228,16 +228,3 @@ def same_padding(
         check.sizes("same_padding", "stride", stride, rank, least=1),
         check.sizes("same_padding", "dilation", dilation, rank, least=1),
     )
-
-
-def _batched(op: str, rank: int, x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-    """x with a batch axis, and a function that removes that axis again if x had none."""
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ValueError(f"{op}: x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {x.shape}")
-    return with_batch(x, rank)
-
-
-def _sizes(op: str, name: str, value: Sizes) -> tuple[int, ...]:
-    """Sizes of at least 1 for any number of axes; one integer means two."""
-    rank = max(1, len(value)) if isinstance(value, Sequence) and not isinstance(value, str) else 2
-    return check.sizes(op, name, value, rank, least=1)

@@ -14,7 +14,8 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
-from needle.ops.operand import tensor
+from needle.ops.arithmetic import MULTIPLY, DivScalar, MulScalar, as_dtype
+from needle.ops.operand import has_batch, tensor
 
 __all__ = ["dropout", "dropout1d", "dropout2d", "dropout3d"]
 
@@ -71,8 +72,7 @@ def host_dropout(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor
 
 def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) -> Tensor:
     x = tensor(op, x)
-    if x.ndim not in (rank + 1, rank + 2):
-        raise ValueError(f"{op}: x must have {rank + 1} or {rank + 2} axes, ([N,] C, *S), but got shape {x.shape}")
+    has_batch(op, x, rank)
     return _drop(op, x, x.shape[:-rank] + (1,) * rank, p, training)
 
 
@@ -102,6 +102,6 @@ def _drop(
     if p == 0:
         return x
     if p == 1:
-        return x * 0
-    mask = x.make_const(x.device.asarray(keep)).astype(x.dtype)
-    return x * mask / (1 - p) if mask_shape == x.shape else x * (mask / (1 - p))
+        return MulScalar(0)(x)
+    mask, by_share = as_dtype(x.make_const(x.device.asarray(keep)), x.dtype), DivScalar(1 - p)
+    return by_share(MULTIPLY(x, mask)) if mask_shape == x.shape else MULTIPLY(x, by_share(mask))

@@ -6,7 +6,10 @@ import math
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
+from needle.ops.arithmetic import ADD, as_dtype
+from needle.ops.linalg import MatMul
 from needle.ops.operand import check_broadcast, tensor
+from needle.ops.shape import Permute, Reshape
 
 __all__ = ["linear"]
 
@@ -28,8 +31,8 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
         bias = tensor("linear", bias)
         check.floats("linear", x=x, weight=weight, bias=bias)
         check_broadcast("linear", "bias", bias, "result", x.shape[:-1] + weight.shape[:-1])
-    y = x @ (ops.transpose(weight) if weight.ndim == 2 else weight)
-    return y if bias is None else y + bias
+    y = ops.matmul(x, Permute((1, 0))(weight) if weight.ndim == 2 else weight)
+    return y if bias is None else ADD(y, bias)
 
 
 def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
@@ -38,12 +41,21 @@ def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     The matmul runs in the dtype of the matrix; the result has the dtype of x. In batch-last order the axes after S, and
     N, are the columns of a single matmul.
     """
-    wide = x.astype(matrix.dtype)
-    batch_last = ops.permute(wide, (*range(1, x.ndim), 0))  # (…, S, …, N)
-    before, after = batch_last.shape[: axis - 1], batch_last.shape[axis:]
+    columns = batch_last(as_dtype(x, matrix.dtype))  # (…, S, …, N)
+    before, after = columns.shape[: axis - 1], columns.shape[axis:]
+    rows, (s, p) = math.prod(before), matrix.shape
     if math.prod(after) == 1:
-        y = ops.reshape(batch_last, (math.prod(before), -1)) @ matrix
+        y = MatMul()(Reshape((rows, s))(columns), matrix)
     else:
-        y = ops.transpose(matrix) @ ops.reshape(batch_last, (math.prod(before), matrix.shape[0], math.prod(after)))
-    y = ops.reshape(y, (*before, matrix.shape[1], *after))
-    return ops.permute(y, (x.ndim - 1, *range(x.ndim - 1))).astype(x.dtype)
+        y = MatMul()(Permute((1, 0))(matrix), Reshape((rows, s, math.prod(after)))(columns))
+    return as_dtype(batch_first(Reshape((*before, p, *after))(y)), x.dtype)
+
+
+def batch_last(x: Tensor) -> Tensor:
+    """(N, …) -> (…, N), a view."""
+    return Permute((*range(1, x.ndim), 0))(x)
+
+
+def batch_first(x: Tensor) -> Tensor:
+    """(…, N) -> (N, …), a view."""
+    return Permute((x.ndim - 1, *range(x.ndim - 1)))(x)

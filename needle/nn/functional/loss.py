@@ -12,16 +12,22 @@ from functools import lru_cache
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, cpu
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
+from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
+from needle.ops.logic import WHERE
 from needle.ops.operand import (
     all_in_range,
     as_indices,
     broadcast_shape,
     check_broadcast,
     check_range,
+    scalar_like,
     tensor,
     without_index,
 )
+from needle.ops.reduce import LogSoftmax, Mean, Summation
+from needle.ops.shape import Reshape
 
 __all__ = [
     "binary_cross_entropy",
@@ -77,16 +83,18 @@ def cross_entropy(
         _check_reduction(op, x, reduction)
         if kept is None and weight is None and not smoothing and reduction == "mean":
             return CROSS_ENTROPY(x, classes)
-        return _of_indices(ops.logsoftmax(x, axis), classes, kept, weight, reduction, smoothing)
+        return _of_indices(LogSoftmax(axis)(x), classes, kept, weight, reduction, smoothing)
     if target.dtype.kind != "f":
         raise TypeError(f"{op}: target of the shape of x must hold probabilities, but got dtype {target.dtype}")
     if ignore_index >= 0:
         raise ValueError(f"{op}: ignore_index must be negative with probabilities as target, but got {ignore_index}")
     _check_reduction(op, x, reduction)
     if smoothing:
-        target = target * (1 - smoothing) + smoothing / x.shape[axis]
-    terms = ops.logsoftmax(x, axis) * target
-    return _reduce(-ops.summation(terms if weight is None else terms * _per_class(weight, x), axis), reduction)
+        target = AddScalar(smoothing / x.shape[axis])(MulScalar(1 - smoothing)(target))
+    terms = MULTIPLY(LogSoftmax(axis)(x), target)
+    if weight is not None:
+        terms = MULTIPLY(terms, _per_class(weight, x))
+    return _reduce(NEGATE(Summation(axis)(terms)), reduction)
 
 
 def nll_loss(
@@ -150,16 +158,17 @@ def _of_indices(
     """The loss of log-probabilities at class indices; only those in the mask `kept` count."""
     axis = class_axis(log_p)
     grid = _index_grid(classes.shape, classes.device)
-    losses = -ops.getitem(log_p, (*grid[:axis], classes, *grid[axis:]))
+    losses = NEGATE(ops.getitem(log_p, (*grid[:axis], classes, *grid[axis:])))
     weights = None if weight is None else ops.getitem(weight, classes)
     if weights is not None:
-        losses = losses * weights
+        losses = MULTIPLY(losses, weights)
     if smoothing:
-        all_classes = ops.summation(log_p if weight is None else log_p * _per_class(weight, log_p), axis)
-        losses = losses * (1 - smoothing) - all_classes * (smoothing / log_p.shape[axis])
+        terms = log_p if weight is None else MULTIPLY(log_p, _per_class(weight, log_p))
+        spread = MulScalar(smoothing / log_p.shape[axis])(Summation(axis)(terms))
+        losses = ADD(MulScalar(1 - smoothing)(losses), NEGATE(spread))
     if kept is not None:
-        losses = ops.where(kept, losses, 0)
-        weights = kept.astype(log_p.dtype) if weights is None else weights * kept
+        losses = WHERE(kept, losses, scalar_like(0, losses))
+        weights = as_dtype(kept, log_p.dtype) if weights is None else MULTIPLY(weights, kept)
     return _reduce(losses, reduction, weights)
 
 
@@ -174,7 +183,7 @@ def _index_grid(shape: tuple[int, ...], device: Device) -> tuple[Tensor, ...]:
 
 def _per_class(weight: Tensor, x: Tensor) -> Tensor:
     """Weights (C,) in a shape that broadcasts to x."""
-    return ops.reshape(weight, (-1,) + (1,) * (x.ndim - 1 - class_axis(x)))
+    return Reshape((weight.size, *(1,) * (x.ndim - 1 - class_axis(x))))(weight)
 
 
 # ---- distances -------------------------------------------------------------------------------------------------------
@@ -189,14 +198,14 @@ def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight:
     Raises `ValueError` if shapes or options do not fit together, `TypeError` unless the dtype of x is floating.
     """
     x, target, weight = _operands("mse_loss", x, target, weight, reduction)
-    distance = x - target
-    return _reduce_weighted(distance * distance, weight, reduction)
+    distance = ADD(x, NEGATE(target))
+    return _reduce_weighted(MULTIPLY(distance, distance), weight, reduction)
 
 
 def l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight: TensorLike | None = None) -> Tensor:
     """|x - target|, with derivative 0 at 0. Shapes, `weight` and errors as in `mse_loss`."""
     x, target, weight = _operands("l1_loss", x, target, weight, reduction)
-    return _reduce_weighted(ops.abs(x - target), weight, reduction)
+    return _reduce_weighted(Abs()(ADD(x, NEGATE(target))), weight, reduction)
 
 
 def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -208,7 +217,8 @@ def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", b
     """
     x, target, _ = _operands("smooth_l1_loss", x, target, None, reduction)
     beta = check.number("smooth_l1_loss", "beta", beta, least=0)
-    return _reduce(_huber(x - target, beta) / beta if beta else ops.abs(x - target), reduction)
+    distance = ADD(x, NEGATE(target))
+    return _reduce(DivScalar(beta)(_huber(distance, beta)) if beta else Abs()(distance), reduction)
 
 
 def huber_loss(
@@ -225,14 +235,14 @@ def huber_loss(
     Huber, "Robust Estimation of a Location Parameter" (1964).
     """
     x, target, weight = _operands("huber_loss", x, target, weight, reduction)
-    losses = _huber(x - target, check.number("huber_loss", "delta", delta, above=0))
-    return _reduce(losses if weight is None else losses * weight, reduction)
+    losses = _huber(ADD(x, NEGATE(target)), check.number("huber_loss", "delta", delta, above=0))
+    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
 def _huber(distance: Tensor, delta: float) -> Tensor:
     """Half the square within ±delta and its tangents outside: c · (d - c / 2), where c is d limited to ±delta."""
-    clipped = ops.clip(distance, -delta, delta)
-    return clipped * (distance - clipped * 0.5)
+    clipped = Clip(-delta, delta)(distance)
+    return MULTIPLY(clipped, ADD(distance, NEGATE(MulScalar(0.5)(clipped))))
 
 
 def _operands(
@@ -248,7 +258,7 @@ def _operands(
     _check_reduction(op, x, reduction, shape)
     if x.shape != target.shape:
         warnings.warn(f"{op}: x and target broadcast to {shape}, but got {x.shape} and {target.shape}", stacklevel=3)
-    return x, target if target.dtype.kind == "f" else target.astype(x.dtype), weight
+    return x, target if target.dtype.kind == "f" else as_dtype(target, x.dtype), weight
 
 
 # ---- two classes -----------------------------------------------------------------------------------------------------
@@ -269,8 +279,10 @@ def binary_cross_entropy(
     x, target, weight, _ = _binary_operands(op, x, target, reduction, weight, None)
     check_range(op, "x", x, 0, 1)
     check_range(op, "target", target, 0, 1)
-    losses = -(target * ops.clamped_log(x) + (1 - target) * ops.clamped_log(1 - x))
-    return _reduce(losses if weight is None else losses * weight, reduction)
+    positive = MULTIPLY(target, ClampedLog()(x))
+    negative = MULTIPLY(_complement(target), ClampedLog()(_complement(x)))
+    losses = NEGATE(ADD(positive, negative))
+    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -288,11 +300,16 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     x, target, weight, pos_weight = _binary_operands(op, x, target, reduction, weight, pos_weight)
-    positive = ops.softplus(-x)  # -log sigmoid(x)
-    if pos_weight is not None:
-        positive = positive * ((pos_weight - 1) * target + 1)
-    losses = (1 - target) * x + positive
-    return _reduce(losses if weight is None else losses * weight, reduction)
+    positive = Softplus()(NEGATE(x))  # -log sigmoid(x)
+    if pos_weight is not None:  # · ((pos_weight - 1) · target + 1)
+        positive = MULTIPLY(positive, AddScalar(1)(MULTIPLY(AddScalar(-1)(pos_weight), target)))
+    losses = ADD(MULTIPLY(_complement(target), x), positive)
+    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
+
+
+def _complement(x: Tensor) -> Tensor:
+    """1 - x."""
+    return AddScalar(1)(NEGATE(x))
 
 
 def _binary_operands(
@@ -330,10 +347,10 @@ def _reduce(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Te
     if reduction == "none":
         return losses
     if reduction == "sum":
-        return ops.summation(losses)
-    mean = ops.mean(losses)
-    return mean if weights is None else mean / ops.mean(weights)
+        return Summation()(losses)
+    mean = Mean()(losses)
+    return mean if weights is None else DIVIDE(mean, Mean()(weights))
 
 
 def _reduce_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    return _reduce(losses if weight is None else losses * weight, reduction, weight)
+    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction, weight)

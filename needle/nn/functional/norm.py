@@ -11,7 +11,12 @@ from collections.abc import Sequence
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
+from needle.ops.elementwise import Abs, Clip, Sqrt
+from needle.ops.norm import standardized
 from needle.ops.operand import tensor
+from needle.ops.reduce import Mean, Summation
+from needle.ops.shape import Reshape
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 
@@ -52,8 +57,9 @@ def batch_norm(
         eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    wide = x.astype(compute_dtype(x.dtype))
-    return over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps).astype(x.dtype)
+    wide = as_dtype(x, compute_dtype(x.dtype))
+    y = over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps)
+    return as_dtype(y, x.dtype)
 
 
 def over_batch(
@@ -68,19 +74,21 @@ def over_batch(
     unbiased: bool = True,
 ) -> Tensor:
     """`batch_norm` of checked arguments. Without `unbiased`, `running_var` tracks the biased variance."""
-    channels = (1, -1) + (1,) * (x.ndim - 2)
+    channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
     if training:
-        y, batch_mean, batch_var = ops.standardize(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
+        y, batch_mean, batch_var = standardized(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
         if running_mean is not None and running_var is not None:
             _track(running_mean, batch_mean, momentum)
             _track(running_var, batch_var, momentum, x.size // x.shape[1] if unbiased else None)
         return y
     assert running_mean is not None
     assert running_var is not None
-    weight, bias = (None if value is None else ops.reshape(value, channels) for value in (weight, bias))
-    scale = (ops.reshape(running_var.detach(), channels) + eps) ** -0.5
-    y = (x - ops.reshape(running_mean.detach(), channels)) * (scale if weight is None else scale * weight)
-    return y if bias is None else y + bias
+    by_channel = Reshape(channels)
+    scale = PowerScalar(-0.5)(AddScalar(eps)(by_channel(running_var.detach())))
+    if weight is not None:
+        scale = MULTIPLY(scale, by_channel(weight))
+    y = MULTIPLY(ADD(x, NEGATE(by_channel(running_mean.detach()))), scale)
+    return y if bias is None else ADD(y, by_channel(bias))
 
 
 def instance_norm(
@@ -114,15 +122,15 @@ def instance_norm(
         raise ValueError(f"{op}: each channel must have more than 1 value, but got x {x.shape}")
     if not x.size:
         return x
-    wide = x.astype(compute_dtype(x.dtype))
+    wide = as_dtype(x, compute_dtype(x.dtype))
     if not use_input_stats:
-        return over_batch(wide, running_mean, running_var, weight, bias, False, momentum, eps).astype(x.dtype)
-    channels = (1, -1) + (1,) * (x.ndim - 2)
-    y, sample_mean, sample_var = ops.standardize(wide, tuple(range(2, x.ndim)), weight, bias, eps, channels)
+        return as_dtype(over_batch(wide, running_mean, running_var, weight, bias, False, momentum, eps), x.dtype)
+    channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    y, sample_mean, sample_var = standardized(wide, tuple(range(2, x.ndim)), weight, bias, eps, channels)
     if running_mean is not None and running_var is not None:
-        _track(running_mean, ops.mean(sample_mean, 0), momentum)
-        _track(running_var, ops.mean(sample_var, 0), momentum, count)
-    return y.astype(x.dtype)
+        _track(running_mean, Mean((0,))(sample_mean), momentum)
+        _track(running_var, Mean((0,))(sample_var), momentum, count)
+    return as_dtype(y, x.dtype)
 
 
 def group_norm(
@@ -152,11 +160,11 @@ def group_norm(
         raise ValueError(f"{op}: x must have more than 1 value per group, but got {x.shape} in {groups} groups")
     if not x.size:
         return x
-    wide = x.astype(compute_dtype(x.dtype))
-    grouped = ops.reshape(wide, (x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))  # (N, G, C/G, *S)
+    wide = as_dtype(x, compute_dtype(x.dtype))
+    grouped = Reshape((x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))(wide)  # (N, G, C/G, *S)
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
-    y, _, _ = ops.standardize(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
-    return ops.reshape(y, x.shape).astype(x.dtype)
+    y, _, _ = standardized(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
+    return as_dtype(Reshape(x.shape)(y), x.dtype)
 
 
 def layer_norm(
@@ -179,13 +187,14 @@ def layer_norm(
     shape = as_normalized_shape(op, normalized_shape)
     if x.shape[-len(shape) :] != shape:
         raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
+    check.floats(op, x=x)
     weight, bias = _parameters(op, x, shape, weight=weight, bias=bias)
     eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    wide = x.astype(compute_dtype(x.dtype))
-    y, _, _ = ops.standardize(wide, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
-    return y.astype(x.dtype)
+    wide = as_dtype(x, compute_dtype(x.dtype))
+    y, _, _ = standardized(wide, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
+    return as_dtype(y, x.dtype)
 
 
 def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
@@ -202,8 +211,8 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
     eps = check.number("normalize", "eps", eps, least=0)
     if not x.size:
         return x
-    wide = x.astype(compute_dtype(x.dtype))
-    return (wide / ops.clip(vector_norm(wide, p, axes), eps)).astype(x.dtype)
+    wide = as_dtype(x, compute_dtype(x.dtype))
+    return as_dtype(DIVIDE(wide, Clip(eps, None)(vector_norm(wide, p, axes))), x.dtype)
 
 
 def vector_norm(x: Tensor, p: float, axes: tuple[int, ...]) -> Tensor:
@@ -212,18 +221,19 @@ def vector_norm(x: Tensor, p: float, axes: tuple[int, ...]) -> Tensor:
     The largest magnitude is factored out, so that no power overflows or vanishes. It is a constant for the graph, since
     the norm does not depend on it.
     """
+    total = Summation(axes, keepdims=True)
     if p == 1:
-        return ops.summation(ops.abs(x), axes, keepdims=True)
+        return total(Abs()(x))
     if p == math.inf:
-        return ops.max(ops.abs(x), axes, keepdims=True)
-    largest = ops.max(ops.abs(x.detach()), axes, keepdims=True)
-    is_zero = ops.equal(largest, 0).astype(x.dtype)  # 1 where all elements are 0: avoids 0 / 0 and the root of 0
-    scaled = x / (largest + is_zero)
+        return ops.max(Abs()(x), axes, keepdims=True)
+    largest = ops.max(Abs()(x.detach()), axes, keepdims=True)
+    is_zero = as_dtype(ops.equal(largest, 0), x.dtype)  # 1 where all elements are 0: avoids 0 / 0 and the root of 0
+    scaled = DIVIDE(x, ADD(largest, is_zero))
     if p == 2:
-        return ops.sqrt(ops.summation(scaled * scaled, axes, keepdims=True) + is_zero) * largest
+        return MULTIPLY(Sqrt()(ADD(total(MULTIPLY(scaled, scaled)), is_zero)), largest)
     nonzero = ops.not_equal(x, 0)
-    powers = ops.where(nonzero, ops.abs(scaled), 1) ** p * nonzero
-    return (ops.summation(powers, axes, keepdims=True) + is_zero) ** (1 / p) * largest
+    powers = ops.where(nonzero, Abs()(scaled), 1) ** p * nonzero
+    return (total(powers) + is_zero) ** (1 / p) * largest
 
 
 def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int | None = None) -> None:
@@ -252,6 +262,7 @@ def _with_channels(op: str, x: TensorLike) -> Tensor:
     x = tensor(op, x)
     if x.ndim < 2:
         raise ValueError(f"{op}: x must have at least 2 axes, (N, C, *S), but got shape {x.shape}")
+    check.floats(op, x=x)
     return x
 
 
@@ -259,7 +270,6 @@ def _parameters(
     op: str, x: Tensor, shape: tuple[int, ...], **parameters: TensorLike | None
 ) -> tuple[Tensor | None, ...]:
     """The parameters as tensors of `shape` (or None) in the dtype of x; with a float16 x they may be float32."""
-    check.floats(op, x=x)
     result = []
     for name, value in parameters.items():
         parameter = None if value is None else tensor(op, value)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
+from needle.kernels import at
 from needle.ops.operand import number, tensor
 
 __all__ = ["pad"]
@@ -74,7 +75,7 @@ def _crop(x: Tensor, axis: int, before: int, after: int) -> Tensor:
 
 def _slice(x: Tensor, axis: int, start: int, stop: int) -> Tensor:
     """The elements from start to stop along an axis."""
-    return x if (start, stop) == (0, x.shape[axis]) else ops.getitem(x, (slice(None),) * axis + (slice(start, stop),))
+    return x if (start, stop) == (0, x.shape[axis]) else ops.getitem(x, at(axis, slice(start, stop)))
 
 
 def _pairs(x: Tensor, pad: Sequence[int]) -> Pairs:

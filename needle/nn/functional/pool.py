@@ -9,10 +9,13 @@ from typing import Literal, TypeAlias, overload
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike, compute_dtype
+from needle.kernels import at
 from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
-from needle.ops import getitem, greater_equal, less, maximum, mean, reshape
-from needle.ops.pool import avg_pool, batched, max_pool
+from needle.ops import getitem, greater_equal, less, maximum, reshape
+from needle.ops.operand import pool_window, unbatched
+from needle.ops.pool import Pooled, average, avg_pool, largest, max_pool, pool_operand
+from needle.ops.reduce import Mean
 
 __all__ = [
     "adaptive_avg_pool1d",
@@ -30,7 +33,6 @@ __all__ = [
 ]
 
 OutputSizes: TypeAlias = int | Sequence[int | None]
-Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 
 # ---- windows of one size ---------------------------------------------------------------------------------------------
 
@@ -57,10 +59,7 @@ def max_pool1d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, L) -> (N, C, P). Options and errors as in `max_pool2d`."""
-    best, index = max_pool(
-        "max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool1d", x, 1, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 @overload
@@ -97,10 +96,7 @@ def max_pool2d(
     >>> max_pool2d(ndl.Tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2, return_indices=True)[1].item()
     2
     """
-    best, index = max_pool(
-        "max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool2d", x, 2, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 @overload
@@ -123,10 +119,7 @@ def max_pool3d(
     ceil_mode: bool = False, return_indices: bool = False,
 ) -> Pooled:
     """The largest element of each window: (N, C, D, H, W) -> (N, C, P, P, P). Options and errors as in `max_pool2d`."""
-    best, index = max_pool(
-        "max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices
-    )
-    return best if index is None else (best, index)
+    return max_pool("max_pool3d", x, 3, kernel_size, stride, padding, dilation, ceil_mode, return_indices)
 
 
 # fmt: on
@@ -252,16 +245,17 @@ def adaptive_max_pool3d(x: TensorLike, output_size: OutputSizes, return_indices:
 
 def _adaptive_avg_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes) -> Tensor:
     """Plain pooling if all windows have one size, else a matmul with a matrix of averages along each axis."""
-    x, unbatched = batched(op, x, rank)
+    x, had_batch = pool_operand(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)
-    if set(output) == {1}:
-        return unbatched(mean(x, tuple(range(2, x.ndim)), keepdims=True))  # its gradient is a view, not sums of windows
-    if _is_uniform(size, output):
-        return unbatched(avg_pool(op, x, rank, _quotients(size, output)))
-    for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
-        if n != p:
-            x = matmul_along(x, _averages(n, p, x.device, compute_dtype(x.dtype)), axis)
-    return unbatched(x)
+    if set(output) == {1}:  # the gradient of the mean is a view, not sums of windows
+        x = Mean(tuple(range(2, x.ndim)), keepdims=True)(x)
+    elif _is_uniform(size, output):
+        x = average(x, *pool_window(op, rank, _quotients(size, output)))
+    else:
+        for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
+            if n != p:
+                x = matmul_along(x, _averages(n, p, x.device, compute_dtype(x.dtype)), axis)
+    return unbatched(x, had_batch)
 
 
 @lru_cache(maxsize=16)
@@ -276,22 +270,22 @@ def _averages(n: int, p: int, device: Device, dtype: DTypeLike) -> Tensor:
 def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes, return_indices: bool) -> Pooled:
     """Plain pooling if all windows have one size, else pooling of windows gathered side by side."""
     check.instance(op, "return_indices", return_indices, bool)
-    x, unbatched = batched(op, x, rank)
+    x, had_batch = pool_operand(op, x, rank)
     size, output = x.shape[2:], _output_size(op, x, rank, output_size)
     if _is_uniform(size, output):
-        best, place = max_pool(op, x, rank, _quotients(size, output), return_indices=return_indices)
-        return unbatched(best) if place is None else (unbatched(best), unbatched(place))
-    windows = [_side_by_side(n, p, x.device) for n, p in zip(size, output, strict=True)]
-    for axis, (index, _) in enumerate(windows, 2):
-        x = getitem(x, (slice(None),) * axis + (index,))
-    kernel = tuple(k for _, k in windows)
-    best, place = max_pool(op, x, rank, kernel, return_indices=return_indices)
-    if place is None:
-        return unbatched(best)
-    position = init.zeros(device=x.device, dtype="int64")  # of each gathered element, row-major in *S
-    for n, (index, _) in zip(size, windows, strict=True):
-        position = reshape(position, (*position.shape, 1)) * n + index
-    return unbatched(best), unbatched(getitem(reshape(position, (-1,)), place))
+        best, place = largest(x, *pool_window(op, rank, _quotients(size, output)), return_indices)
+    else:
+        windows = [_side_by_side(n, p, x.device) for n, p in zip(size, output, strict=True)]
+        for axis, (index, _) in enumerate(windows, 2):
+            x = getitem(x, at(axis, index))
+        best, place = largest(x, *pool_window(op, rank, tuple(k for _, k in windows)), return_indices)
+        if place is not None:
+            position = init.zeros(device=x.device, dtype="int64")  # of each gathered element, row-major in *S
+            for n, (index, _) in zip(size, windows, strict=True):
+                position = reshape(position, (*position.shape, 1)) * n + index
+            place = getitem(reshape(position, (-1,)), place)
+    best = unbatched(best, had_batch)
+    return best if place is None else (best, unbatched(place, had_batch))
 
 
 @lru_cache(maxsize=32)

@@ -9,7 +9,8 @@ from functools import lru_cache
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike, compute_dtype
-from needle.nn.functional.linear import matmul_along
+from needle.kernels import at
+from needle.nn.functional.linear import batch_first, batch_last, matmul_along
 from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
 from needle.ops import abs, broadcast_to, clip, getitem, maximum, minimum, permute, reshape
 from needle.ops.operand import tensor
@@ -101,12 +102,12 @@ def _output(
 
 def _nearest(x: Tensor, axis: int, p: int, step: float, offset: float) -> Tensor:
     """Along one axis, the elements at floor((i + offset)·step) for i in [0, p)."""
-    n, lead = x.shape[axis], (slice(None),) * axis
+    n = x.shape[axis]
     if p % n == 0 and step == n / p:
         return _repeat(x, axis, p // n)
     if n % p == 0 and step == n // p:
-        return getitem(x, (*lead, slice(int(offset * step), None, n // p)))
-    return getitem(x, (*lead, _nearest_index(n, p, step, offset, x.device)))
+        return getitem(x, at(axis, slice(int(offset * step), None, n // p)))
+    return getitem(x, at(axis, _nearest_index(n, p, step, offset, x.device)))
 
 
 @lru_cache(maxsize=32)
@@ -118,11 +119,10 @@ def _nearest_index(n: int, p: int, step: float, offset: float, device: Device) -
 
 def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
     """Each element `count` times along one axis, in batch-last order."""
-    batch_last = permute(x, (*range(1, x.ndim), 0))  # (…, S, …, N); S is axis `axis` - 1
-    before, after = batch_last.shape[:axis], batch_last.shape[axis:]
-    repeated = broadcast_to(reshape(batch_last, (*before, 1, *after)), (*before, count, *after))  # (…, S, count, …, N)
-    joined = reshape(repeated, (*before[:-1], before[-1] * count, *after))  # (…, S·count, …, N)
-    return permute(joined, (x.ndim - 1, *range(x.ndim - 1)))
+    source = batch_last(x)  # (…, S, …, N); S is axis `axis` - 1
+    before, after = source.shape[:axis], source.shape[axis:]
+    repeated = broadcast_to(reshape(source, (*before, 1, *after)), (*before, count, *after))  # (…, S, count, …, N)
+    return batch_first(reshape(repeated, (*before[:-1], before[-1] * count, *after)))  # (N, …, S·count, …)
 
 
 def _linear(x: Tensor, axis: int, p: int, step: float, align_corners: bool) -> Tensor:

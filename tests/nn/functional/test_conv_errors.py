@@ -63,7 +63,7 @@ def of_both(op, rank):
     for name in ("stride", "padding", "dilation"):
         yield from options_of(op, rank, name)
     for shape in ((2, *size)[1:], (1, 2, 4, *size)):
-        rule = f"x must have {rank + 2} axes, or {rank + 1} without a batch, but got shape {shape}"
+        rule = f"x must have {rank + 2} axes, (N, C, *S), or {rank + 1}, (C, *S), but got shape {shape}"
         yield Misuse(f"x of {len(shape)} axes", op, (shape, w), f"{op}: {rule}")
     for shape in ((4, *kernel), (4, 4, *kernel, 3), (4, 4)):
         rule = f"{names} must agree in rank, but got {x} and {shape}"
@@ -186,9 +186,10 @@ def of_unfold():
         return Misuse(what, "unfold", (x,), f"unfold: {rule}", options, **more)
 
     for shape in ((5,), (5, 5), (2, 3, 5, 5, 5)):
-        yield misuse(f"x of shape {shape}", shape, f"x must have 4 axes, or 3 without a batch, but got shape {shape}")
+        rule = f"x must have 4 axes, (N, C, *S), or 3, (C, *S), but got shape {shape}"
+        yield misuse(f"x of shape {shape}", shape, rule)
     for shape in (x, ()):
-        rule = f"x must have 3 axes, or 2 without a batch, but got shape {shape}"
+        rule = f"x must have 3 axes, (N, C, *S), or 2, (C, *S), but got shape {shape}"
         yield misuse(f"kernel of one axis, x of {len(shape)}", shape, rule, {"kernel_size": (2,)})
     for what, options, extent, padded in (
         ("kernel too large", {"kernel_size": (2, 6)}, (2, 6), (5, 5)),
@@ -211,7 +212,8 @@ def of_fold():
         return Misuse(what, "fold", (x,), f"fold: {rule}", options)
 
     for shape in ((12,), (1, 2, 12, 16)):
-        yield misuse(f"x of shape {shape}", shape, f"x must have 3 axes, or 2 without a batch, but got shape {shape}")
+        rule = f"x must have 3 axes, (N, C, *S), or 2, (C, *S), but got shape {shape}"
+        yield misuse(f"x of shape {shape}", shape, rule)
     for shape in ((2, 13, 16), (2, 12, 15), (2, 12, 20), (2, 12, 0)):
         rule = f"x must be (N, C·2, 4 x 4) for output_size (5, 4), but got {shape}"
         yield misuse(f"x of shape {shape}", shape, rule)

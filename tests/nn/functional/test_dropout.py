@@ -139,11 +139,11 @@ ERRORS = [
     ),
     (
         lambda: F.dropout1d(floats(3)), ValueError,
-        "dropout1d: x must have 2 or 3 axes, ([N,] C, *S), but got shape (3,)",
+        "dropout1d: x must have 3 axes, (N, C, *S), or 2, (C, *S), but got shape (3,)",
     ),
     (
         lambda: F.dropout1d(floats(1, 2, 3, 4)), ValueError,
-        "dropout1d: x must have 2 or 3 axes, ([N,] C, *S), but got shape (1, 2, 3, 4)",
+        "dropout1d: x must have 3 axes, (N, C, *S), or 2, (C, *S), but got shape (1, 2, 3, 4)",
     ),
     (
         lambda: F.dropout2d(floats(3, 3)), ValueError,
@@ -151,7 +151,7 @@ ERRORS = [
     ),
     (
         lambda: F.dropout3d(floats(3, 3, 3)), ValueError,
-        "dropout3d: x must have 4 or 5 axes, ([N,] C, *S), but got shape (3, 3, 3)",
+        "dropout3d: x must have 5 axes, (N, C, *S), or 4, (C, *S), but got shape (3, 3, 3)",
     ),
 ]  # fmt: skip
 
