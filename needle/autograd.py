@@ -133,7 +133,7 @@ class Tensor(Result):
     """
 
     __slots__ = ()
-    _add: ClassVar[Any]  # accumulates gradients; needle/ops/methods.py sets it to the op ADD, and the next to `as_dtype`
+    _add: ClassVar[Any]  # accumulates gradients: methods.py sets it to the op ADD, and the next to `as_dtype`
     _cast: ClassVar[Any]
     __array_ufunc__ = None  # `ndarray + tensor` asks the tensor; `np.exp(tensor)` fails loudly
     grad: Tensor | None
