@@ -46,7 +46,8 @@ def test_parameters_on_two_devices_are_pooled_apart(make):
     for _ in range(2):
         optimizer.step()
     assert [len(pool.views) for pool in optimizer._state.pools] == [len(MANY)] * 2
-    assert_same_bits(*([parameter.numpy() for parameter in half] for half in (params[: len(MANY)], params[len(MANY) :])))
+    arrays = [parameter.numpy() for parameter in params]
+    assert_same_bits(arrays[: len(MANY)], arrays[len(MANY) :])
 
 
 @pytest.mark.parametrize("absent", [0, 2])
