@@ -212,6 +212,18 @@ def test_mixing_peers_is_refused_naming_both(mix, place):
     assert x.numpy().tolist() == [1]
 
 
+@pytest.mark.parametrize(
+    "mix",
+    [lambda x, y: x + y, lambda x, y: ndl.where(x > 0, x, y), lambda x, y: ndl.stack([x, x, y])],
+    ids=["two", "three", "many"],
+)
+def test_mixing_tensors_of_peers_is_refused_naming_both(mix):
+    x, y = Tensor([1.0], device=STANDIN), Tensor([2.0], device=PEER)
+    rule = "inputs must be on one device, but got standin() and standin(1)"
+    with pytest.raises(TypeError, match=f": {re.escape(rule)}$"):
+        mix(x, y)
+
+
 # ---- computing -------------------------------------------------------------------------------------------------------
 
 

@@ -163,6 +163,15 @@ def test_minus_infinity_is_a_value_like_others(device, problem, share):
     close(leaf.grad.numpy(), torch_leaf.grad.numpy())
 
 
+def test_of_several_nans_the_last_takes_the_gradient(device):
+    """As in torch."""
+    values = np.array([[[np.nan, 1.0, np.nan, 2.0, 0.0, np.nan]]])
+    x, theirs = ndl.Tensor(values, device=device), torch.tensor(values, requires_grad=True)
+    F.max_pool1d(x, 4, 2).sum().backward()
+    torch.nn.functional.max_pool1d(theirs, 4, 2).sum().backward()
+    assert x.grad.numpy().tolist() == theirs.grad.numpy().tolist() == [[[0, 0, 1, 0, 0, 1]]]
+
+
 @KINDS
 @given(problem=pools(), value=st.sampled_from([np.nan, np.inf, -np.inf]), place=st.integers(0, 63))
 def test_infinities_and_nan_reach_the_windows_that_hold_them(device, kind, problem, value, place):

@@ -46,6 +46,15 @@ def test_anything_but_a_device_is_refused(place):
             thing.to(place)
 
 
+def test_a_module_that_is_there_keeps_its_arrays(device):
+    layer = nn.Linear(2, 1, device=device)
+    array = layer.weight.array
+    y = layer(ndl.ones(3, 2, device=device)).sum()
+    layer.to(device)
+    assert layer.weight.array is array
+    y.backward()  # nothing has been written
+
+
 def network():
     return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2))
 

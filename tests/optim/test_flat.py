@@ -39,6 +39,17 @@ def test_small_parameters_are_updated_together_as_each_alone(make, dtype, device
     assert_same_bits(params, alone(make, MANY, dtype=dtype, device=device))
 
 
+@every_optimizer
+def test_parameters_on_two_devices_are_pooled_apart(make):
+    params = [*parameters_with_gradients(*MANY), *parameters_with_gradients(*MANY, device=STANDIN)]
+    optimizer = make(params)
+    for _ in range(2):
+        optimizer.step()
+    assert [len(pool.views) for pool in optimizer._state.pools] == [len(MANY)] * 2
+    arrays = [parameter.numpy() for parameter in params]
+    assert_same_bits(arrays[: len(MANY)], arrays[len(MANY) :])
+
+
 @pytest.mark.parametrize("absent", [0, 2])
 @pytest.mark.parametrize("make", [OPTIMIZERS["momentum"], OPTIMIZERS["nesterov"]])
 def test_gradients_may_be_absent_in_any_step(make, absent, device):
