@@ -269,6 +269,8 @@ ROWS = [
     (lambda: setattr(leaf(2), "data", np.ones(2)), TypeError, "data: value must be a Tensor, but got ndarray"),
     (lambda: setattr(leaf(2), "data", ndl.ones(2, dtype="float64")), TypeError,
      "data: value must have dtype float32, but got float64"),
+    (lambda: type("Old", (TensorOp,), {"reads_inputs": False}), TypeError,
+     "Old: an op must define saved_inputs, saves_output, but got their former names"),
     (lambda: X.item(), ValueError, "item: the tensor must have one element, but got shape (2, 3)"),
     (lambda: bool(X), ValueError, "item: the tensor must have one element, but got shape (2, 3)"),
     (lambda: float(ndl.ones(0)), ValueError, "item: the tensor must have one element, but got shape (0,)"),
