@@ -192,7 +192,7 @@ def add(a: TensorLike, b: TensorLike) -> Tensor:
 
     The dtype is NumPy's promotion of both: int32 and float32 make float64. A Python number adopts the tensor's dtype if
     that can hold its kind; a float promotes integers and bools to float64, an integer promotes bools to int64. Integers
-    wrap around.
+    wrap around; bools combine by "or".
 
     Raises `TypeError` for an operand that is not a tensor, array, list or number, or is on another device; `ValueError`
     for shapes that do not broadcast.

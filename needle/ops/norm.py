@@ -170,7 +170,8 @@ def standardize(
 
     y = (x - mean) / sqrt(variance + eps) · weight + bias has the shape and dtype of x; integers become float64. Weight
     and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
-    statistics are constants; gradients reach x through them. float16 overflows where the variance exceeds 65504.
+    statistics are returned as constants, but the gradient of y accounts for them. float16 is not widened: deviations of
+    256 and more overflow.
 
     Raises `ValueError` if `eps` is negative or `axes` hold no element, and for axes as `summation` does. Source: Ioffe
     and Szegedy, "Batch Normalization" (2015), section 3.

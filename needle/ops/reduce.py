@@ -203,7 +203,7 @@ class ArgMax(TensorOp):
 
 
 def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple returns x.
+    """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple sums nothing.
 
     The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64,
     unsigned ones in uint64. float16 is summed in float16: sums overflow at 65504 and, over other axes than the last,
@@ -246,7 +246,8 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tenso
     The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
     softmax(x). If all elements are -infinity, so is the result, and its gradient is NaN.
 
-    Dtypes as in `exp`, but bools become float64. Raises `ValueError` for empty axes.
+    Dtypes as in `exp`, but bools become float64; float16 is summed as in `summation`. Raises `ValueError` for empty
+    axes.
     """
     x = tensor("logsumexp", x)
     return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
@@ -258,7 +259,8 @@ def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
     Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
     but -infinity, is NaN; -infinity beside finite elements stays.
 
-    Raises `TypeError` for bools, `ValueError` for an axis that x lacks or that is empty.
+    float16 is summed as in `summation`. Raises `TypeError` for bools, `ValueError` for an axis that x lacks or that is
+    empty.
     """
     x = tensor("logsoftmax", x)
     (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
