@@ -129,7 +129,7 @@ class Tensor(Result):
     >>> x.grad
     Tensor([ 6. 12.], requires_grad=True)
 
-    Raises TypeError for elements that are not real numbers or bools, ValueError for ragged lists.
+    Raises `TypeError` for elements or a `dtype` other than real numbers or bools, `ValueError` for ragged lists.
     """
 
     __slots__ = ()
@@ -151,7 +151,7 @@ class Tensor(Result):
 
     @staticmethod
     def make_const(data: Any, requires_grad: bool = False) -> Tensor:
-        """A leaf that shares the memory of an NDArray or a raw array."""
+        """A leaf that shares the memory of an NDArray or a raw array, of any shape and real dtype; unchecked."""
         if not isinstance(data, NDArray):
             return Tensor.make_leaf(data, requires_grad)
         leaf = Tensor.make_leaf(data.array, requires_grad)
@@ -169,7 +169,7 @@ class Tensor(Result):
 
     @property
     def data(self) -> Tensor:
-        """A detached view of the data. Assigning copies a tensor of the same dtype, and moves to its device."""
+        """A detached view. Assigning copies a tensor of the same dtype and any shape, and moves to its device."""
         return self.detach()
 
     @data.setter
@@ -199,7 +199,7 @@ class Tensor(Result):
 
     @property
     def ndim(self) -> int:
-        """The number of axes."""
+        """The number of axes, 0 for a number."""
         return len(self.spec.shape)
 
     @property
@@ -208,11 +208,11 @@ class Tensor(Result):
         return math.prod(self.spec.shape)
 
     def numpy(self) -> HostArray:
-        """A row-major copy of the values as a NumPy array on the host."""
+        """A row-major copy of the values as a NumPy array on the host, of the same shape and dtype."""
         return self.cached_data.numpy()
 
     def item(self) -> Any:
-        """The value of a tensor with one element, as a Python number."""
+        """The value of a tensor with one element, as a Python number. Raises `ValueError` for another size."""
         if self.size != 1:
             raise ValueError(f"item: the tensor must have one element, but got shape {self.shape}")
         return to_host(self.array).item()
@@ -222,13 +222,14 @@ class Tensor(Result):
     ) -> None:
         """Set `.grad` of every leaf that requires one to the derivative of this tensor, weighted by `out_grad`.
 
-        `out_grad` has this tensor's shape, ones by default. `.grad` is overwritten, not added to. With
-        `create_graph=True` gradients have a graph of their own: `x.grad.backward()` is a second derivative. With
-        `create_graph=False` they are constants, and each node is released as soon as backward has passed it unless
-        `retain_graph=True`. By default `retain_graph` equals `create_graph`.
+        `out_grad` has this tensor's shape, ones by default; `.grad` has the shape and, if floating, the dtype of its
+        leaf, and is overwritten, not added to. With `create_graph=True` gradients have a graph of their own:
+        `x.grad.backward()` is a second derivative. With `create_graph=False` they are constants, and each node is
+        released as soon as backward has passed it unless `retain_graph=True`. By default `retain_graph` equals
+        `create_graph`.
 
-        Raises RuntimeError if nothing requires a gradient, if an earlier backward released the graph, or if a value
-        that a gradient needs was changed in place; TypeError or ValueError if `out_grad` does not fit.
+        Raises `RuntimeError` if nothing requires a gradient, if an earlier backward released the graph, or if a value
+        that a gradient needs was changed in place; `TypeError` or `ValueError` if `out_grad` does not fit.
         """
         walk(
             self,

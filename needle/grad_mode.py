@@ -17,7 +17,7 @@ mode = _Mode()
 
 
 def is_grad_enabled() -> bool:
-    """Whether ops record the graph in this thread."""
+    """Whether ops record the graph in this thread: True except within `no_grad`."""
     return mode.recording
 
 
@@ -34,6 +34,8 @@ def grad_mode(enabled: bool) -> Iterator[None]:
 
 def no_grad() -> _GeneratorContextManager[None]:
     """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`.
+
+    Results are constants, whatever their inputs; other threads go on recording.
 
     >>> import needle as ndl
     >>> x = ndl.Tensor([2.0])

@@ -24,7 +24,7 @@ _default: Device | None = None  # None: the CPU
 
 
 def cpu() -> Device:
-    """The CPU device, which uses NumPy."""
+    """The CPU device, which uses NumPy. Always the same object."""
     return devices["cpu"]
 
 
@@ -36,7 +36,9 @@ def cpu_numpy() -> Device:
 def cuda(index: int = 0) -> Device:
     """GPU `index`, which uses CuPy. Never raises for a GPU that does not exist.
 
-    `.enabled()` tells whether it can be used. If not, using it raises RuntimeError, which says what is missing.
+    `.enabled()` tells whether it can be used. If not, using it raises `RuntimeError`, which says what is missing.
+
+    Raises `TypeError` if `index` is not an integer, `ValueError` if it is negative.
     """
     return devices["cuda"].peer(index)
 
@@ -47,14 +49,14 @@ def all_devices() -> list[Device]:
 
 
 def default_device() -> Device:
-    """The device of new tensors unless another is named."""
+    """The device of new tensors unless another is named: the CPU, or that of `set_default_device`."""
     return _default or devices["cpu"]
 
 
 def set_default_device(device: Device) -> None:
-    """Create tensors on `device` by default, and make it the current device of this thread.
+    """Create tensors on `device` by default, in every thread, and make it the current device of this thread.
 
-    Raises TypeError if it is not a device, RuntimeError if it cannot be used.
+    Raises `TypeError` if it is not a device, `RuntimeError` if it cannot be used.
     """
     global _default
     if not isinstance(device, Device):
@@ -77,7 +79,9 @@ def seed(number: int) -> None:
     """Seed the random stream of every device, including NumPy's legacy global stream.
 
     Initializers, `nn.Dropout` and shuffling draw from NumPy's stream on every device; `functional.dropout` draws
-    from the stream of its input's device. Raises TypeError or ValueError unless 0 <= number < 2 ** 32.
+    from the stream of its input's device.
+
+    Raises `TypeError` if `number` is not an integer, `ValueError` unless 0 <= number < 2 ** 32.
     """
     number = check.integer("seed", "number", number, least=0)
     if number >= 2**32:

@@ -47,8 +47,10 @@ def xavier_uniform(
 ) -> Tensor:
     """Uniform draws within ± gain · sqrt(6 / (fan_in + fan_out)), of `shape` or (fan_in, fan_out).
 
-    The options are `device`, `dtype` and `requires_grad`, as in `rand`. Raises `TypeError` or `ValueError` if the sum
-    of the fans is not a positive integer.
+    The variance is gain² · 2 / (fan_in + fan_out). The options are `device`, `dtype` and `requires_grad`, as in `rand`.
+    Source: Glorot and Bengio (2010), equation 16.
+
+    Raises `TypeError` or `ValueError` if the sum of the fans is not a positive integer, and as `rand` does.
     """
     bound = gain * math.sqrt(6 / _fan("xavier_uniform", fan_in + fan_out))
     return rand(*(shape or (fan_in, fan_out)), low=-bound, high=bound, **options)
@@ -59,7 +61,7 @@ def xavier_normal(
 ) -> Tensor:
     """Normal draws with std gain · sqrt(2 / (fan_in + fan_out)), of `shape` or (fan_in, fan_out).
 
-    InitOptions and errors as in `xavier_uniform`.
+    Options and errors as in `xavier_uniform`. Source: Glorot and Bengio (2010), equation 12.
     """
     std = gain * math.sqrt(2 / _fan("xavier_normal", fan_in + fan_out))
     return randn(*(shape or (fan_in, fan_out)), std=std, **options)
@@ -74,9 +76,12 @@ def kaiming_uniform(
 ) -> Tensor:
     """Uniform draws within ± gain · sqrt(3 / fan_in), of `shape` or (fan_in, fan_out).
 
-    The gain is 1 for `nonlinearity` "linear" and "sigmoid", 5/3 for "tanh", sqrt(2) for "relu". The options are
-    `device`, `dtype` and `requires_grad`, as in `rand`. Raises `TypeError` or `ValueError` if `fan_in` is not a
-    positive integer, `ValueError` for another nonlinearity.
+    The variance is gain² / fan_in. The gain is 1 for `nonlinearity` "linear" and "sigmoid", 5/3 for "tanh", sqrt(2) for
+    "relu". The options are `device`, `dtype` and `requires_grad`, as in `rand`. Source: He, Zhang, Ren and Sun (2015),
+    equation 10.
+
+    Raises `TypeError` or `ValueError` if `fan_in` is not a positive integer, `ValueError` for another nonlinearity, and
+    as `rand` does.
     """
     bound = _gain("kaiming_uniform", nonlinearity) * math.sqrt(3 / _fan("kaiming_uniform", fan_in))
     return rand(*(shape or (fan_in, fan_out)), low=-bound, high=bound, **options)
@@ -91,7 +96,7 @@ def kaiming_normal(
 ) -> Tensor:
     """Normal draws with std gain / sqrt(fan_in), of `shape` or (fan_in, fan_out).
 
-    Gains, options and errors as in `kaiming_uniform`.
+    Gains, options, errors and source as in `kaiming_uniform`.
     """
     std = _gain("kaiming_normal", nonlinearity) / math.sqrt(_fan("kaiming_normal", fan_in))
     return randn(*(shape or (fan_in, fan_out)), std=std, **options)

@@ -15,9 +15,10 @@ __all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros"
 def constant(
     *shape: int, c: float = 1.0, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
 ) -> Tensor:
-    """A tensor of `shape` with every element `c`.
+    """A tensor of `shape` with every element `c`, cast to `dtype`; `constant()` has shape ().
 
-    Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
+    Raises `TypeError` if a size is not an integer, `c` not a number or `device` not a device; `ValueError` for a
+    negative size.
     """
     return _filled("constant", shape, number("constant", c), device, dtype, requires_grad)
 
@@ -39,14 +40,14 @@ def zeros(
 def ones_like(
     x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Ones of the shape of x; by default also its dtype and device."""
+    """Ones of the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
     return _filled("ones_like", x.shape, 1, device or x.device, dtype or x.dtype, requires_grad)
 
 
 def zeros_like(
     x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
 ) -> Tensor:
-    """Zeros of the shape of x; by default also its dtype and device."""
+    """Zeros of the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
     return _filled("zeros_like", x.shape, 0, device or x.device, dtype or x.dtype, requires_grad)
 
 
@@ -61,7 +62,8 @@ def arange(
 ) -> Tensor:
     """The numbers start, start + step, … below `stop`, as one axis; `arange(n)` counts from 0 to n - 1.
 
-    A negative `step` counts down. The dtype is int64 by default, or float32 if one of the numbers is a float.
+    A negative `step` counts down; if no number lies between, the result has shape (0,). The dtype is int64 by default,
+    or float32 if one of the numbers is a Python float.
 
     Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0 or a number is not finite.
 
@@ -112,11 +114,12 @@ def tril(
 def one_hot(
     n: int, i: TensorLike, *, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
 ) -> Tensor:
-    """One-hot rows: integers i (*I) in [0, n), of any dtype -> (*I, n), ones at the integers, zeros elsewhere.
+    """One-hot rows: integers i `(*I)` in [0, n), of any dtype -> `(*I, n)`, ones at the integers, zeros elsewhere.
 
-    An integer outside [0, n) yields a row of zeros. The result is on the device of `i` unless `device` is passed.
+    Another number, a fraction for instance, yields a row of zeros. The result is on the device of `i` unless `device`
+    is passed.
 
-    Raises `ValueError` if n is below 1.
+    Raises `TypeError` if n is not an integer, `ValueError` if it is below 1.
     """
     encoded = ops.one_hot(n, i if isinstance(i, Tensor) else Tensor(i, device=device), dtype)
     return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)

@@ -21,7 +21,10 @@ def rand(
 ) -> Tensor:
     """Uniform draws in [low, high) of `shape`: one `np.random.rand(*shape)`, rounded to `dtype`, then scaled.
 
-    Raises `TypeError` or `ValueError` if a size is not a non-negative integer.
+    `dtype` is a floating one. Rounding may return `high` itself, in float32 once in about 30 million draws.
+
+    Raises `TypeError` if a size is not an integer, a bound not a number or `device` not a device; `ValueError` for a
+    negative size.
     """
     low, high = number("rand", low), number("rand", high)
     array = as_device(device).uniform(as_shape("rand", shape), dtype)
@@ -40,7 +43,7 @@ def randn(
 ) -> Tensor:
     """Normal draws of `shape`: one `np.random.randn(*shape)`, rounded to `dtype`, then times `std` plus `mean`.
 
-    Errors as in `rand`.
+    Dtypes and errors as in `rand`.
     """
     mean, std = number("randn", mean), number("randn", std)
     array = as_device(device).normal(as_shape("randn", shape), dtype)
@@ -54,7 +57,8 @@ def randb(
 ) -> Tensor:
     """True with probability p, of `shape`: where one `np.random.rand(*shape)` is at most p.
 
-    Raises `ValueError` if p is not in [0, 1]; other errors as in `rand`.
+    In another dtype than bool: 1 and 0. Raises `ValueError` if p is not in [0, 1], `TypeError` if it is not a number;
+    for sizes and `device` as `rand` does.
     """
     p = check.number("randb", "p", p, least=0, most=1)
     device = as_device(device)

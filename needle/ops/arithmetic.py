@@ -1,4 +1,8 @@
-"""Arithmetic with NumPy's broadcasting. Python numbers never promote a tensor's dtype."""
+"""Arithmetic with NumPy's broadcasting and promotion.
+
+A Python number adopts the dtype of the tensor beside it, unless its kind is higher: of bool, integer and float. So
+float32 stays float32, and int8 + 2.5 is float64.
+"""
 
 from __future__ import annotations
 
@@ -180,12 +184,23 @@ ADD, MULTIPLY, DIVIDE, NEGATE = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
 
 
 def add(a: TensorLike, b: TensorLike) -> Tensor:
-    """a + b for operands that broadcast."""
+    """a + b with NumPy's broadcasting: `(*A), (*B) -> (*C)`.
+
+    The dtype is NumPy's promotion of both: int32 and float32 make float64. A Python number adopts the tensor's dtype if
+    that can hold its kind; a float promotes integers and bools to float64, an integer promotes bools to int64. Integers
+    wrap around; bools combine by "or".
+
+    Raises `TypeError` for an operand that is not a tensor, array, list or number, or is on another device; `ValueError`
+    for shapes that do not broadcast.
+    """
     return make_tensor(ADD, pair("add", a, b))
 
 
 def subtract(a: TensorLike, b: TensorLike) -> Tensor:
-    """a - b for operands that broadcast: the sum of a and -b."""
+    """a - b: `(*A), (*B) -> (*C)`, computed as a + (-b). Broadcasting, dtypes and errors as in `add`.
+
+    Raises `TypeError` for two bools, too. Unsigned integers wrap around.
+    """
     a, b = pair("subtract", a, b)
     if b.spec.dtype != a.spec.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need a wider dtype: for uint8 it is 256 - b
@@ -193,44 +208,61 @@ def subtract(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def multiply(a: TensorLike, b: TensorLike) -> Tensor:
-    """a · b for operands that broadcast."""
+    """a · b, element by element: `(*A), (*B) -> (*C)`; bools: "and". Broadcasting, dtypes and errors as in `add`."""
     return make_tensor(MULTIPLY, pair("multiply", a, b))
 
 
 def divide(a: TensorLike, b: TensorLike) -> Tensor:
-    """a / b for operands that broadcast."""
+    """a / b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`; integers and bools divide in float64.
+
+    Division by zero returns an infinity, 0 / 0 NaN.
+    """
     return make_tensor(DIVIDE, pair("divide", a, b))
 
 
 def negate(x: TensorLike) -> Tensor:
-    """-x."""
+    """-x: `(*S) -> (*S)`, of the same dtype; unsigned integers wrap around. Raises `TypeError` for bools."""
     return NEGATE(tensor("negate", x))
 
 
 def add_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x + scalar; a Python number never promotes x."""
+    """x + scalar: `(*S) -> (*S)`, one op with a constant.
+
+    A float tensor keeps its dtype, and so does an integer one if `scalar` is an integer; with a float it becomes
+    float64. Bools become int64 or float64. `scalar` may also be a NumPy array with one element.
+
+    Raises `TypeError` if `scalar` is not a number, `OverflowError` if an integer does not fit the integer dtype of x.
+    """
     return AddScalar(number("add_scalar", scalar))(tensor("add_scalar", x))
 
 
 def mul_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x · scalar; a Python number never promotes x."""
+    """x · scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`."""
     return MulScalar(number("mul_scalar", scalar))(tensor("mul_scalar", x))
 
 
 def divide_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x / scalar; a Python number never promotes x."""
+    """x / scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`, but integers and bools become float64."""
     return DivScalar(number("divide_scalar", scalar))(tensor("divide_scalar", x))
 
 
 def power_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x ** scalar; x ** 0 is 1 with derivative 0 for every x."""
+    """x ** scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`, but bools to an integer become int8.
+
+    x ** 0 is 1 with derivative 0 for every x. A negative x to a fractional power is NaN.
+
+    Raises `ValueError` for integers to a negative integer power.
+    """
     return PowerScalar(number("power_scalar", scalar))(tensor("power_scalar", x))
 
 
 def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
-    """x in another dtype; its gradient has the dtype of x. Integers made from floats are constants.
+    """x in another dtype: `(*S) -> (*S)`, x itself if it has that dtype.
 
-    Raises TypeError unless `dtype` is one of real numbers or bools.
+    Fractions are cut off towards zero, integers wrap around, and floats overflow to infinity. An integer made from NaN
+    or infinity is arbitrary. The gradient has the dtype of x. Integers and bools made from floats are constants.
+
+    Raises `TypeError` unless `dtype` is one of real numbers or bools.
     """
     x = tensor("astype", x)
     return as_dtype(x, _real_dtype("astype", dtype, x))

@@ -240,9 +240,14 @@ def from_columns(
 
 
 def conv(x: TensorLike, weight: TensorLike, stride: Any = 1, padding: Any = 1) -> Tensor:
-    """The course's convolution: x (N, H, W, C), weight (K, K, C, O) -> (N, P, P, O); its default padding is 1.
+    """The course's convolution: x `(N, H, W, C)`, weight `(K, L, C, O)` -> `(N, P, Q, O)`; its default padding is 1.
 
-    Raises ValueError if shapes or options do not fit together, TypeError if dtypes do not.
+    Cross-correlation, as in `functional.conv2d`, which explains `stride` and `padding`: P = (H + 2·padding - K) /
+    stride + 1, rounded down. Both operands have one floating dtype, which the result has; float16 accumulates in
+    float32.
+
+    Raises `ValueError` if shapes or options do not fit together, with sizes in the order (N, C, H, W); `TypeError` if
+    dtypes or devices do not.
     """
     x, weight = tensor("conv", x), tensor("conv", weight)
     if x.ndim != 4 or weight.ndim != 4:

@@ -1,4 +1,4 @@
-"""Elementwise functions, with torch's derivatives at their kinks."""
+"""Elementwise functions, with torch's derivatives at their kinks. All but `power`, `maximum`, `minimum` are unary."""
 
 from __future__ import annotations
 
@@ -280,24 +280,34 @@ RELU, RELU_GRAD = ReLU(), ReLUGrad()
 
 
 def power(a: TensorLike, b: TensorLike) -> Tensor:
-    """a ** b for operands that broadcast; the derivative in b is 0 where a is 0."""
+    """a ** b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`; two bools make int8.
+
+    The derivative in b, a ** b · log a, is 0 for a = 0 and NaN for a < 0; the derivative in a is 0 for b = 0.
+
+    Raises `ValueError` for integers to a negative integer power.
+    """
     return EWisePow()(*pair("power", a, b))
 
 
 def maximum(a: TensorLike, b: TensorLike) -> Tensor:
-    """The larger of a and b; where they are equal each takes half of the gradient."""
+    """The larger of a and b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`.
+
+    Where they are equal each takes half of the gradient. A NaN in either makes NaN, and no gradient.
+    """
     return Maximum()(*pair("maximum", a, b))
 
 
 def minimum(a: TensorLike, b: TensorLike) -> Tensor:
-    """The smaller of a and b; where they are equal each takes half of the gradient."""
+    """The smaller of a and b: `(*A), (*B) -> (*C)`; ties, NaN, dtypes and errors as in `maximum`."""
     return Minimum()(*pair("minimum", a, b))
 
 
 def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
-    """x limited to [low, high]; None leaves a side open. The derivative is 1 inside, ends included.
+    """x limited to [low, high]: `(*S) -> (*S)`; None leaves a side open. The derivative is 1 inside, ends included.
 
-    Raises ValueError if both bounds are None, or `low` exceeds `high`.
+    The bounds are numbers: a float bound promotes integers to float64. NaN stays, with derivative 0.
+
+    Raises `TypeError` for another bound, `ValueError` if both bounds are None or `low` exceeds `high`.
     """
     low, high = (bound if bound is None else number("clip", bound) for bound in (low, high))
     if low is None and high is None:
@@ -308,7 +318,7 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
 
 
 def hardtanh(x: TensorLike, low: float = -1, high: float = 1) -> Tensor:
-    """x limited to [low, high] like `clip`, but with derivative 0 at the ends."""
+    """x limited to [low, high]: `(*S) -> (*S)`; as `clip`, but with derivative 0 at the ends, and both bounds set."""
     low, high = number("hardtanh", low), number("hardtanh", high)
     if low > high:
         raise ValueError(f"hardtanh: low must not exceed high, but got {low} and {high}")
@@ -316,55 +326,69 @@ def hardtanh(x: TensorLike, low: float = -1, high: float = 1) -> Tensor:
 
 
 def exp(x: TensorLike) -> Tensor:
-    """e ** x."""
+    """e ** x: `(*S) -> (*S)`; overflows to infinity.
+
+    Floats stay in their dtype. Integers and bools become floats: of 8 bits float16, of 16 bits float32, others float64.
+    Raises `TypeError` if x is not a tensor, array, list or number.
+    """
     return Exp()(tensor("exp", x))
 
 
 def expm1(x: TensorLike) -> Tensor:
-    """e ** x - 1, exact for small x."""
+    """e ** x - 1: `(*S) -> (*S)`, with no cancellation for small x. Dtypes and errors as in `exp`."""
     return Expm1()(tensor("expm1", x))
 
 
 def clamped_log(x: TensorLike) -> Tensor:
-    """The natural logarithm of x, at least -100, with a derivative of at most 1e12."""
+    """max(log x, -100): `(*S) -> (*S)`, finite at 0, NaN below. Dtypes and errors as in `exp` (bools: float64).
+
+    The derivative is 1 / max(x, 1e-12), for float16 1 / max(x, 2 ** -14). Torch's binary cross-entropy uses -100 and
+    1e-12, too.
+    """
     return ClampedLog()(tensor("clamped_log", x))
 
 
 def log(x: TensorLike) -> Tensor:
-    """The natural logarithm of x."""
+    """The natural logarithm: `(*S) -> (*S)`; -infinity at 0, NaN below. Dtypes and errors as in `exp`."""
     return Log()(tensor("log", x))
 
 
 def sqrt(x: TensorLike) -> Tensor:
-    """The square root of x."""
+    """The square root: `(*S) -> (*S)`; NaN below 0, derivative infinity at 0. Dtypes and errors as in `exp`."""
     return Sqrt()(tensor("sqrt", x))
 
 
 def abs(x: TensorLike) -> Tensor:
-    """The absolute value of x; its derivative at 0 is 0."""
+    """The absolute value: `(*S) -> (*S)`, of the same dtype; its derivative at 0 is 0."""
     return Abs()(tensor("abs", x))
 
 
 def sign(x: TensorLike) -> Tensor:
-    """-1, 0 or 1; the result is a constant."""
+    """-1, 0 or 1, NaN for NaN: `(*S) -> (*S)`, of the same dtype; a constant. Raises `TypeError` for bools."""
     return Sign()(tensor("sign", x))
 
 
 def tanh(x: TensorLike) -> Tensor:
-    """The hyperbolic tangent of x."""
+    """The hyperbolic tangent: `(*S) -> (*S)`. Dtypes and errors as in `exp`."""
     return Tanh()(tensor("tanh", x))
 
 
 def sigmoid(x: TensorLike) -> Tensor:
-    """1 / (1 + e ** -x)."""
+    """1 / (1 + e ** -x): `(*S) -> (*S)`. Computed from e ** -|x|, which cannot overflow and keeps small results exact.
+
+    Floats stay in their dtype, integers and bools become float64. Errors as in `exp`.
+    """
     return Sigmoid()(tensor("sigmoid", x))
 
 
 def softplus(x: TensorLike) -> Tensor:
-    """log(1 + e ** x)."""
+    """log(1 + e ** x): `(*S) -> (*S)`. Dtypes and errors as in `exp`; bools raise `TypeError`.
+
+    Computed as max(x, 0) + log1p(e ** -|x|), which neither overflows nor vanishes before e ** x does.
+    """
     return Softplus()(tensor("softplus", x))
 
 
 def relu(x: TensorLike) -> Tensor:
-    """max(x, 0); its derivative at 0 is 0."""
+    """max(x, 0): `(*S) -> (*S)`, of the same dtype (bools: int64). NaN stays; the derivative is 0 at 0 and at NaN."""
     return RELU(tensor("relu", x))

@@ -104,7 +104,11 @@ class OneHot(TensorOp):
 def getitem(x: TensorLike, index: Any) -> Tensor:
     """x[index] by NumPy's rules: slices, integers, None, Ellipsis, and arrays or tensors of integers or bools.
 
-    Raises TypeError for index arrays of another dtype, IndexError for an index out of range.
+    Without arrays the result is a view; an array may select an element more than once, and their gradients add up. The
+    index itself has no gradient.
+
+    Raises `TypeError` for index arrays of another dtype (an empty list has float64), `IndexError` for an index out of
+    range.
     """
     x = tensor("getitem", x)
     index = index if isinstance(index, tuple) else (index,)
@@ -123,5 +127,9 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
 
 
 def one_hot(n: int, indices: TensorLike, dtype: DTypeLike = "float32") -> Tensor:
-    """(\\*I) integers in [0, n), of any dtype -> (\\*I, n): ones at the indices, zeros elsewhere."""
+    """(\\*I) integers in [0, n), of any dtype -> (\\*I, n): ones at the indices, zeros elsewhere; a constant.
+
+    Another number, a fraction for instance, yields a row of zeros. Raises `TypeError` if n is not an integer,
+    `ValueError` if it is below 1.
+    """
     return OneHot(check.integer("one_hot", "n", n, least=1), dtype)(tensor("one_hot", indices))

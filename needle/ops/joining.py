@@ -90,7 +90,13 @@ class Concatenate(TensorOp):
 
 
 def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
-    """Tensors of the same shape along a new axis: n tensors (\\*S) -> (…, n, …). Raises ValueError if shapes differ."""
+    """Tensors of the same shape along a new axis: n tensors `(*S) -> (…, n, …)`, n at `axis`.
+
+    The dtype is NumPy's promotion of all. `axis` may be negative, -1 for the last of the result.
+
+    Raises `TypeError` unless `tensors` is a list, a tuple or a TensorTuple; `ValueError` if it is empty, if shapes
+    differ, or for an axis that the result lacks.
+    """
     tensors = _tensors("stack", tensors)
     for x in tensors:
         check.same("stack", "shape", tensors[0].shape, x.shape, ("the first tensor", "another"))
@@ -98,13 +104,19 @@ def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
 
 
 def split(x: TensorLike, axis: int = 0) -> TensorTuple:
-    """The slices of x along `axis`, without that axis, as a TensorTuple."""
+    """The slices of x `(…, n, …)` along `axis`, without that axis: a TensorTuple of n views. The inverse of `stack`.
+
+    Raises `ValueError` for an axis that x lacks.
+    """
     x = tensor("split", x)
     return Split(check.axis("split", axis, x.ndim))(x)
 
 
 def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
-    """Tensors joined along `axis`. Raises ValueError if their other sizes differ."""
+    """Tensors joined along `axis`, which they have: `(…, n, …), (…, m, …) -> (…, n + m, …)`.
+
+    Dtypes and errors as in `stack`; here `ValueError` is raised if sizes of other axes differ.
+    """
     tensors = _tensors("concatenate", tensors)
     axis = check.axis("concatenate", axis, tensors[0].ndim)
     for x in tensors:

@@ -40,9 +40,13 @@ def _transposed(x: Tensor) -> Tensor:
 
 
 def matmul(a: TensorLike, b: TensorLike) -> Tensor:
-    """(\\*B, n, k), (\\*B, k, m) -> (\\*B, n, m); the axes \\*B broadcast, and a vector stands for a row or a column.
+    """Matrix products: a `(*A, n, k)`, b `(*B, k, m)` -> `(*C, n, m)`; the leading axes broadcast.
 
-    Raises ValueError for operands without axes, and if the inner sizes or the axes \\*B do not fit.
+    A vector a stands for a row, a vector b for a column, whose axis the result lacks: `(k,), (k,) -> ()`. The dtype is
+    NumPy's promotion of both. float16 accumulates in float32; integers wrap around; bools combine by "and" and "or".
+
+    Raises `ValueError` for operands without axes, inner sizes that differ or leading axes that do not broadcast;
+    `TypeError` as in `add`.
     """
     a, b = pair("matmul", a, b, broadcast=False)
     if not a.ndim or not b.ndim:

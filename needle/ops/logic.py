@@ -59,9 +59,18 @@ GREATER, GREATER_EQUAL = Compare("greater"), Compare("greater_equal")
 
 
 def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
-    """a where `condition` holds, else b: three operands that broadcast. No gradient flows into the condition.
+    """a where `condition` holds, else b: `(*M), (*A), (*B) -> (*C)`; all three broadcast. Dtypes as in `add`.
 
-    Raises TypeError unless `condition` has dtype bool.
+    No gradient flows into the condition, nor into the operand not chosen. To keep NaN and infinity out of a gradient,
+    choose a safe operand before the function: 0 · NaN is NaN.
+
+    >>> from needle import Tensor, log
+    >>> x = Tensor([0.0, 1.0])
+    >>> where(greater(x, 0), log(where(greater(x, 0), x, 1.0)), 0.0).sum().backward()
+    >>> x.grad
+    Tensor([0. 1.], requires_grad=True)
+
+    Raises `TypeError` unless `condition` has dtype bool; `ValueError` for shapes that do not broadcast.
     """
     condition = tensor("where", condition)
     if condition.dtype.kind != "b":
@@ -74,30 +83,34 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def equal(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a == b, element by element; the operator `==` on tensors tests identity."""
+    """Whether a == b, element by element: `(*A), (*B) -> (*C)`, bools; a constant.
+
+    Operands are compared in NumPy's promotion of their dtypes. NaN equals nothing. Broadcasting and errors as in `add`.
+    The operator `==` on tensors tests identity instead.
+    """
     return EQUAL(*pair("equal", a, b))
 
 
 def not_equal(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a != b, element by element."""
+    """Whether a != b, element by element: not `equal`, so True for NaN."""
     return NOT_EQUAL(*pair("not_equal", a, b))
 
 
 def less(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a < b, element by element."""
+    """Whether a < b, element by element: as `equal`; False for NaN."""
     return LESS(*pair("less", a, b))
 
 
 def less_equal(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a <= b, element by element."""
+    """Whether a <= b, element by element: as `equal`; False for NaN."""
     return LESS_EQUAL(*pair("less_equal", a, b))
 
 
 def greater(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a > b, element by element."""
+    """Whether a > b, element by element: as `equal`; False for NaN."""
     return GREATER(*pair("greater", a, b))
 
 
 def greater_equal(a: TensorLike, b: TensorLike) -> Tensor:
-    """Whether a >= b, element by element."""
+    """Whether a >= b, element by element: as `equal`; False for NaN."""
     return GREATER_EQUAL(*pair("greater_equal", a, b))

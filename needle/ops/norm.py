@@ -166,10 +166,15 @@ def standardize(
     eps: float = 1e-5,
     form: Size | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x normalized to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
+    """x `(*S)` normalized to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
 
-    Weight and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
-    statistics are constants. Raises ValueError if `eps` is negative or `axes` hold no element.
+    y = (x - mean) / sqrt(variance + eps) · weight + bias has the shape and dtype of x; integers become float64. Weight
+    and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
+    statistics are returned as constants, but the gradient of y accounts for them. float16 is not widened: deviations of
+    256 and more overflow.
+
+    Raises `ValueError` if `eps` is negative or `axes` hold no element, and for axes as `summation` does. Source: Ioffe
+    and Szegedy, "Batch Normalization" (2015), section 3.
     """
     x = tensor("standardize", x)
     axes = check.axes("standardize", axes, x.ndim)

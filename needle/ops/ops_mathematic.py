@@ -17,7 +17,10 @@ from needle.ops.shape import *
 
 
 class Conv:
-    """`conv` with the options first: `Conv(stride, padding)(x, weight)`; unlike `conv`, its default padding is 0."""
+    """`conv` with the options first: `Conv(stride, padding)(x, weight)`; unlike `conv`, its default padding is 0.
+
+    Options are checked by the call.
+    """
 
     def __init__(self, stride: Any = 1, padding: Any = 0) -> None:
         self.stride, self.padding = stride, padding
@@ -27,7 +30,7 @@ class Conv:
 
 
 class Transpose:
-    """`transpose` with the axes first: `Transpose(axes)(x)`."""
+    """`transpose` with the axes first: `Transpose(axes)(x)`, which checks them."""
 
     def __init__(self, axes: Sequence[int] | None = None) -> None:
         self.axes = axes

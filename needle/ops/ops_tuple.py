@@ -7,7 +7,7 @@ from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem, fused_add_sca
 
 
 class FusedAddScalars:
-    """`fused_add_scalars` with the numbers first: `FusedAddScalars(c0, c1)(x)`."""
+    """`fused_add_scalars` with the numbers first: `FusedAddScalars(c0, c1)(x)`, which checks them."""
 
     def __init__(self, c0: float, c1: float) -> None:
         self.c0, self.c1 = c0, c1

@@ -203,53 +203,88 @@ class ArgMax(TensorOp):
 
 
 def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The sum over `axes`."""
+    """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple sums nothing.
+
+    The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64,
+    unsigned ones in uint64. float16 is summed in float16: sums overflow at 65504 and, over other axes than the last,
+    may stop growing at 2048, where `mean` does not. The sum of no elements is 0.
+
+    Raises `TypeError` if x is not a tensor, array, list or number, or an axis not an integer; `ValueError` for an axis
+    that x lacks or that is named twice.
+    """
     x = tensor("summation", x)
     return Summation(check.axes("summation", axes, x.ndim), keepdims)(x)
 
 
 def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The arithmetic mean over `axes`."""
+    """The arithmetic mean of x `(*S)` over `axes`. Axes, shapes and errors as in `summation`.
+
+    Integers and bools become float64; float16 accumulates in float32. The mean of no elements is NaN.
+    """
     x = tensor("mean", x)
     return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
 
 
 def max(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The largest element over `axes`; tied elements share the gradient evenly. Raises ValueError for empty axes."""
+    """The largest element of x `(*S)` over `axes`, of the same dtype. Axes, shapes and errors as in `summation`.
+
+    Tied elements share the gradient evenly. A NaN makes NaN, and no gradient. Raises `ValueError` for empty axes.
+    """
     x = tensor("max", x)
     return Max(_nonempty("max", x, check.axes("max", axes, x.ndim)), keepdims)(x)
 
 
 def min(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """The smallest element over `axes`; tied elements share the gradient evenly. Raises ValueError for empty axes."""
+    """The smallest element of x `(*S)` over `axes`, of the same dtype; ties, NaN and errors as in `max`."""
     x = tensor("min", x)
     return Min(_nonempty("min", x, check.axes("min", axes, x.ndim)), keepdims)(x)
 
 
 def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
-    """log(sum(exp(x))) over `axes`, without overflow. Raises ValueError for empty axes."""
+    """log(sum(exp(x))) of x `(*S)` over `axes`. Axes, shapes and errors as in `summation`.
+
+    The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
+    softmax(x). If all elements are -infinity, so is the result, and its gradient is NaN.
+
+    Dtypes as in `exp`, but bools become float64; float16 is summed as in `summation`. Raises `ValueError` for empty
+    axes.
+    """
     x = tensor("logsumexp", x)
     return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
 
 
 def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """x - logsumexp(x) along `axis`, without overflow. Raises ValueError for empty axes."""
+    """x - logsumexp(x) along one axis: `(*S) -> (*S)`, shifted by the maximum as in `logsumexp`. Dtypes as in `exp`.
+
+    Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
+    but -infinity, is NaN; -infinity beside finite elements stays.
+
+    float16 is summed as in `summation`. Raises `TypeError` for bools, `ValueError` for an axis that x lacks or that is
+    empty.
+    """
     x = tensor("logsoftmax", x)
     (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
 
 
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
-    """e ** x / sum(e ** x) along `axis`, without overflow. Raises ValueError for empty axes."""
+    """e ** x / sum(e ** x) along one axis: `(*S) -> (*S)`. Shift, dtypes and errors as in `logsoftmax`.
+
+    More exact than exp(logsoftmax(x)), where rounding errors of the exponent are magnified. An element of -infinity has
+    probability 0; an axis of nothing else is NaN, and so is one with +infinity.
+    """
     x = tensor("softmax", x)
     (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
     return Softmax(axis)(x)
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
-    """The int64 index of the largest element along `axis`, the first if tied. None: in the flattened tensor.
+    """The int64 index of the largest element along `axis`, the first if tied; a constant.
 
-    Raises ValueError for empty axes.
+    `(*S)` -> the shape without `axis`, or with size 1 there if `keepdims`. None: the index in the flattened tensor. NaN
+    counts as the largest.
+
+    Raises `ValueError` for an axis that x lacks or that is empty, `TypeError` for several axes.
     """
     x = tensor("argmax", x)
     if axis is None:

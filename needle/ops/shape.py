@@ -226,9 +226,11 @@ def broadcast_like(x: Tensor, y: Tensor) -> Tensor:
 
 
 def reshape(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
-    """The elements of x, in row-major order, in `shape`; one entry may be -1 and is inferred.
+    """The elements of x, in row-major order, in `shape`: `(*S) -> (*R)`; a view if the memory allows.
 
-    Raises ValueError if `shape` does not hold the elements of x.
+    One entry of `shape` may be -1 and is inferred; a single integer is a shape of one axis.
+
+    Raises `ValueError` if `shape` does not hold the elements of x, `TypeError` for sizes that are not integers.
     """
     x, shape = tensor("reshape", x), _sizes("reshape", shape, least=-1)
     size = x.size
@@ -241,9 +243,9 @@ def reshape(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
 
 
 def permute(x: TensorLike, axes: Sequence[int]) -> Tensor:
-    """Reordered axes: axis i of the result is axis `axes[i]` of x.
+    """Reordered axes: axis i of the result is axis `axes[i]` of x; a view.
 
-    Raises ValueError if `axes` does not name each axis once.
+    Raises `ValueError` if `axes` does not name each axis once, `TypeError` for axes that are not integers.
     """
     x = tensor("permute", x)
     order = check.axes("permute", axes, x.ndim)
@@ -253,7 +255,10 @@ def permute(x: TensorLike, axes: Sequence[int]) -> Tensor:
 
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
-    """Two axes exchanged, by default the last two. Raises ValueError for fewer than 2 axes."""
+    """Two axes exchanged, by default the last two: `(*B, n, m) -> (*B, m, n)`; a view. `permute` reorders all.
+
+    Raises `ValueError` for fewer than 2 axes, and unless `axes` are two different axes of x.
+    """
     x = tensor("transpose", x)
     if x.ndim < 2:
         raise ValueError(f"transpose: x must have at least 2 axes, but got shape {x.shape}")
@@ -270,7 +275,10 @@ def swapped_axes(ndim: int, first: int, second: int) -> Size:
 
 
 def broadcast_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
-    """x repeated up to `shape` by NumPy's rules. Raises ValueError if x does not broadcast to it."""
+    """x repeated up to `shape` by NumPy's rules; a read-only view. The gradient is `sum_to`.
+
+    Raises `ValueError` if x does not broadcast to `shape`, `TypeError` for sizes that are not integers.
+    """
     x, shape = tensor("broadcast_to", x), _sizes("broadcast_to", shape)
     if x.shape == shape:
         return x
@@ -280,7 +288,11 @@ def broadcast_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
 
 
 def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
-    """The transpose of `broadcast_to`: x summed down to `shape`, which must broadcast to x; else ValueError."""
+    """x summed down to `shape`, the transpose of `broadcast_to`: over the axes that broadcasting from `shape` repeats.
+
+    Dtypes as in `summation`. Raises `ValueError` unless `shape` broadcasts to that of x, `TypeError` for sizes that are
+    not integers.
+    """
     x = tensor("sum_to", x)
     if x.shape == shape:
         return x
@@ -291,7 +303,10 @@ def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
 
 
 def flip(x: TensorLike, axes: Axes = None) -> Tensor:
-    """The elements in reverse order along `axes`: an axis, several, or None for all."""
+    """The elements in reverse order along `axes`: an axis, several, or None for all. `(*S) -> (*S)`, a view.
+
+    Raises `TypeError` or `ValueError` for axes as `summation` does.
+    """
     x = tensor("flip", x)
     return Flip(check.axes("flip", axes, x.ndim))(x)
 
@@ -301,13 +316,18 @@ def dilate(x: TensorLike, axes: int | Sequence[int], dilation: int) -> Tensor:
 
     This is the course's convention. It counts inserted zeros, where a convolution's `dilation` counts steps and 1 is
     the identity. Axes that x does not have are ignored.
+
+    Raises `ValueError` if `dilation` is negative, `TypeError` if it or an axis is not an integer.
     """
     x = tensor("dilate", x)
     return Dilate(_own_axes("dilate", axes, x), check.integer("dilate", "dilation", dilation, least=0))(x)
 
 
 def undilate(x: TensorLike, axes: int | Sequence[int], dilation: int) -> Tensor:
-    """Every (`dilation` + 1)-th element along `axes`, starting with the first; undoes `dilate`."""
+    """Every (`dilation` + 1)-th element along `axes`, from the first: n -> n / (dilation + 1), rounded up; a view.
+
+    It undoes `dilate`; axes and errors as in `dilate`.
+    """
     x = tensor("undilate", x)
     return UnDilate(_own_axes("undilate", axes, x), check.integer("undilate", "dilation", dilation, least=0))(x)
 
@@ -321,7 +341,11 @@ def _own_axes(op: str, axes: Any, x: Tensor) -> Size:
 def pad(x: TensorLike, pairs: Sequence[Sequence[int]], value: float = 0) -> Tensor:
     """`value` before and after x: one (before, after) for each axis; negative numbers crop.
 
-    Raises ValueError if there is not one pair per axis, or cropping leaves a negative size.
+    `(*S) -> (*P)` with P = S + before + after, of the dtype of x, to which `value` is cast. An integer in place of a
+    pair stands for both sides.
+
+    Raises `ValueError` if there is not one pair per axis, or cropping leaves a negative size; `TypeError` for widths
+    that are not integers or a `value` that is not a number.
     """
     x, value = tensor("pad", x), number("pad", value)
     check.instance("pad", "pairs", pairs, Sequence)

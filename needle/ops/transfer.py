@@ -34,9 +34,9 @@ class To(TensorOp):
 
 
 def to(x: TensorLike, device: Device) -> Tensor:
-    """x on `device`: x itself if it is there, else a copy. Gradients flow back.
+    """x on `device`, of the same shape and dtype: x itself if it is there, else a copy. Gradients flow back.
 
-    Raises TypeError unless `device` is a device.
+    Raises `TypeError` unless `device` is a device, `RuntimeError` if it cannot be used.
     """
     x = tensor("to", x)
     check.instance("to", "device", device, Device)

@@ -55,12 +55,18 @@ def pick(x: TensorTuple, index: int) -> Tensor:
 
 
 def make_tuple(*tensors: TensorLike) -> TensorTuple:
-    """The tensors as one TensorTuple."""
+    """The tensors, of any shapes and dtypes, as one TensorTuple. Numbers, lists and arrays become constants.
+
+    Raises `TypeError` for anything else.
+    """
     return MakeTensorTuple()(*(tensor("make_tuple", x) for x in tensors))
 
 
 def tuple_get_item(x: TensorTuple, index: int) -> Tensor:
-    """One element of a TensorTuple; for a tuple from `make_tuple`, that very input. Raises IndexError."""
+    """One element of a TensorTuple; for a tuple from `make_tuple`, that very input. -1 is the last.
+
+    Raises `IndexError` for an index out of range, `TypeError` unless x is a TensorTuple and `index` an integer.
+    """
     if type(index) is not int:
         index = check.integer("tuple_get_item", "index", index)
     length = len(check.instance("tuple_get_item", "x", x, TensorTuple))
@@ -70,7 +76,7 @@ def tuple_get_item(x: TensorTuple, index: int) -> Tensor:
 
 
 def fused_add_scalars(x: TensorLike, c0: float, c1: float) -> TensorTuple:
-    """The tuple of x + c0 and x + c1."""
+    """The tuple of x + c0 and x + c1, each `(*S)`. Dtypes and errors as in `add_scalar`."""
     return make_tuple(add_scalar(x, c0), add_scalar(x, c1))
 
 

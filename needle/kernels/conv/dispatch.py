@@ -139,8 +139,11 @@ def conv_algorithm(name: str) -> Iterator[None]:
 
     If a cell is empty or winograd does not support a shape, and outside such a block, needle chooses by shape: the
     fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more coarsely
-    and returns NaN near an infinity. The former names contraction, phases and fold stand for tensordot, polyphase and
-    col2im. Raises ValueError for another name.
+    and returns NaN near an infinity. float16 is computed in float32 and rounded once.
+
+    Raises `ValueError` for another name. The former names contraction, phases and fold stand for tensordot, polyphase
+    and col2im. Sources: Chellapilla, Puri and Simard (2006) for im2col; Lavin and Gray (2016) for winograd; Vasudevan,
+    Anderson and Gregg (2017) for taps, known as kn2row.
     """
     name = FORMER_NAMES.get(name, name) if isinstance(name, str) else name
     algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
