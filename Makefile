@@ -22,7 +22,7 @@ quick: .venv/.has-test ## run a sample of the tests in seconds: one file per flo
 	$(PYTEST) -n auto --maxprocesses 2 --hypothesis-profile quick --device cpu $(addprefix tests/,$(QUICK)) $(ARGS)
 
 test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv", ARGS="--device all")
-	$(PYTEST) -n auto --maxprocesses 4 $(ARGS)
+	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device and on deeper graphs
 	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly $(ARGS)

@@ -2,7 +2,7 @@
 
 from hypothesis import settings
 
-DEFAULT = 30
+DEFAULT = 25
 
 
 def examples(count):

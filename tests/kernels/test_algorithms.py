@@ -505,7 +505,7 @@ def test_double_precision_keeps_the_plain_sum():
 # ---- threads ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[2, 3])
+@pytest.fixture(params=[3])
 def count(request):
     """BLAS with that number of threads; needle uses as many."""
     with threadpool_limits(request.param, user_api="blas"):
@@ -593,6 +593,7 @@ def test_the_documented_table_lists_every_algorithm():
     assert listed == {name: [name in names for names in IMPLEMENTED.values()] for name in dispatch.ALGORITHMS}
 
 
+@pytest.mark.on_cpu
 @pytest.mark.parametrize("names", [*itertools.permutations(NAMES, 2)], ids=" and ".join)
 def test_only_the_named_algorithms_run(device, calls, names):
     for groups in (1,) if "winograd" in names else (1, 2, 4):  # winograd has no groups

@@ -138,6 +138,7 @@ def check_promotion(function, left, right, device):
 # ---- nothing widens --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.on_cpu
 @each_row(row for row in DIFFERENTIABLE if row.dtype is None)
 def test_no_op_computes_in_a_wider_dtype(row, device):
     """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back."""

@@ -87,6 +87,7 @@ def test_lazy_derivatives_have_the_same_bits(row, device):
         check_close(row, run_needle(row, inputs_of(row, device), device, "float64"), eager, 0)
 
 
+@pytest.mark.on_cpu
 @each_row(ROWS)
 def test_float32_stays_float32(row, device):
     actual = run_needle(row, inputs_of(row, device, dtype="float32"), device, "float32")
@@ -99,6 +100,7 @@ def test_float32_stays_float32(row, device):
         assert [str(x.dtype) for x in grads] == ["float32"] * count * row.order
 
 
+@pytest.mark.on_cpu
 @each_row(ROWS)
 def test_constants_require_no_grad(row, device):
     """Results of differentiable ops require a gradient if an input does, others never; under no_grad none does."""
