@@ -133,8 +133,8 @@ class Tensor(Result):
     """
 
     __slots__ = ()
-    _add: ClassVar[Any]  # accumulates gradients: methods.py sets it to the op ADD, and the next to `as_dtype`
-    _cast: ClassVar[Any]
+    _add: ClassVar[Any]  # the op ADD, which accumulates gradients; set by ops/methods.py
+    _cast: ClassVar[Any]  # `as_dtype`, which gives a gradient the dtype of its value; set by ops/methods.py
     __array_ufunc__ = None  # `ndarray + tensor` asks the tensor; `np.exp(tensor)` fails loudly
     grad: Tensor | None
 

@@ -101,10 +101,10 @@ class Op:
         return grads if isinstance(grads, tuple) else (grads,)
 
     def __init_subclass__(cls) -> None:
-        own = vars(cls)
-        if "compute_gradient" not in own and not own.keys().isdisjoint(("gradient", "gradient_as_tuple")):
-            cls.compute_gradient = None  # an inherited one would be the fused form of another gradient
-        if "reads_inputs" in own or "reads_output" in own:  # ignored, they would let wrong gradients pass
+        names = {"gradient", "gradient_as_tuple", "compute_gradient"}
+        if "compute_gradient" not in next(vars(base) for base in cls.__mro__ if names & vars(base).keys()):
+            cls.compute_gradient = None  # the inherited one is the fused form of another gradient
+        if hasattr(cls, "reads_inputs") or hasattr(cls, "reads_output"):  # ignored, they let wrong gradients pass
             raise TypeError(f"{cls.__name__}: an op must define saved_inputs, saves_output, but got their former names")
 
     def __eq__(self, other: object) -> bool:
@@ -159,7 +159,7 @@ class Value:
         return device_of(self.array)
 
     def is_leaf(self) -> bool:
-        """Whether no op recorded this value."""
+        """Whether this value has no recorded op."""
         return self.op is None
 
     def detach(self) -> Self:

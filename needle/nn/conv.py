@@ -261,7 +261,7 @@ class ConvTranspose2d(_ConvTranspose):
     ± 1 / sqrt(O/G·K·K), first the weight, then the bias.
 
     Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
-    several sizes to one P; `output_padding`, below stride or dilation, or `output_size` in the call,
+    several sizes to one P; `output_padding`, less than the larger of stride and dilation, or `output_size` in the call,
     `layer(x, output_size=(H, W))`, picks one. `padding` is one integer, a pair, or a pair (before, after) for each
     axis; `padding_mode` is "zeros" only.
 

@@ -63,7 +63,7 @@ class Correlate(TensorOp):
     def compute_gradient(
         self, out_grad: Array, y: Array, x: Array, w: Array, *bias: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        """The gradients in x and w side by side on two threads where that is faster."""
+        """Compute the needed gradients; those in x and w run side by side on two threads if they are small."""
         x_grad = w_grad = None
         if needed[0] and needed[1]:
             x_grad, w_grad = kernels.correlate_gradients(x, w, out_grad, self.window)
@@ -240,11 +240,11 @@ def from_columns(
 
 
 def conv(x: TensorLike, weight: TensorLike, stride: Any = 1, padding: Any = 1) -> Tensor:
-    """The course's convolution: x `(N, H, W, C)`, weight `(K, L, C, O)` -> `(N, P, Q, O)`; its default padding is 1.
+    """The course's convolution: x `(N, H, W, C)`, weight `(K, L, C, O)` -> `(N, P, Q, O)`, by default with padding 1.
 
     Cross-correlation, as in `functional.conv2d`, which explains `stride` and `padding`: P = (H + 2·padding - K) /
-    stride + 1, rounded down. Both operands have one floating dtype, which the result has; float16 accumulates in
-    float32.
+    stride + 1, rounded down, and Q likewise from W and L. The operands and the result have the same floating dtype;
+    float16 accumulates in float32.
 
     Raises `ValueError` if shapes or options do not fit together, with sizes in the order (N, C, H, W); `TypeError` if
     dtypes or devices do not.
@@ -252,7 +252,7 @@ def conv(x: TensorLike, weight: TensorLike, stride: Any = 1, padding: Any = 1) -
     x, weight = tensor("conv", x), tensor("conv", weight)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
-            f"conv: x must be (N, H, W, C) and weight (K, K, C, O), but got shapes {x.shape} and {weight.shape}"
+            f"conv: x must be (N, H, W, C) and weight (K, L, C, O), but got shapes {x.shape} and {weight.shape}"
         )
     x, weight = Permute((0, 3, 1, 2))(x), Permute((3, 2, 0, 1))(weight)
     return Permute((0, 2, 3, 1))(convolve("conv", 2, x, weight, None, stride, padding, 1, 1))

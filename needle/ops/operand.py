@@ -43,7 +43,7 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (str, bytes)) or value is None:
-        raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}")
+        raise _not_an_operand(op, value)
     device = dtype = None
     if like is not None:
         device = like.device
@@ -55,7 +55,12 @@ def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
     try:
         return Tensor(value, device=device, dtype=dtype, requires_grad=False)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}") from error
+        raise _not_an_operand(op, value) from error
+
+
+def _not_an_operand(op: str, value: Any) -> TypeError:
+    rule = "operands must be tensors, arrays, rectangular lists or numbers"
+    return TypeError(f"{op}: {rule}, but got {type(value).__name__}")
 
 
 def _holds(dtype: Any, value: Any) -> bool:
@@ -100,21 +105,26 @@ def broadcast_shape(op: str, *shapes: Size) -> Size:
 # ---- the batch axis --------------------------------------------------------------------------------------------------
 
 
-def has_batch(op: str, x: Tensor, rank: int, *, nonempty: bool = False) -> bool:
-    """Whether x is (N, C, *S), not (C, *S); with `nonempty`, only N may be 0. ValueError for any other shape."""
+def has_batch(op: str, x: Tensor, rank: int, *, nonempty: bool = False, axes: str = "C, *S") -> bool:
+    """Whether x is (N, C, *S), not (C, *S); with `nonempty`, only N may be 0. ValueError for any other shape.
+
+    `axes` names the axes after N in the error.
+    """
     ndim = x.ndim
     if ndim not in (rank + 1, rank + 2) or (nonempty and 0 in x.shape[-rank - 1 :]):
         rule = ", of which only N may be 0" if nonempty else ""
         raise ValueError(
-            f"{op}: x must have {rank + 2} axes, (N, C, *S), or {rank + 1}, (C, *S){rule}, but got shape {x.shape}"
+            f"{op}: x must have {rank + 2} axes, (N, {axes}), or {rank + 1}, ({axes}){rule}, but got shape {x.shape}"
         )
     return ndim == rank + 2
 
 
-def batched(op: str, x: TensorLike, rank: int, *, nonempty: bool = False) -> tuple[Tensor, bool]:
+def batched(
+    op: str, x: TensorLike, rank: int, *, nonempty: bool = False, axes: str = "C, *S"
+) -> tuple[Tensor, bool]:
     """x as (N, C, *S), and whether it had the axis N; (C, *S) becomes a batch of one. See `has_batch`, `unbatched`."""
     x = tensor(op, x)
-    had_batch = has_batch(op, x, rank, nonempty=nonempty)
+    had_batch = has_batch(op, x, rank, nonempty=nonempty, axes=axes)
     return (x, True) if had_batch else (x.reshape((1, *x.shape)), False)
 
 
@@ -164,7 +174,13 @@ _make_window_cached = lru_cache(maxsize=4096)(_make_window)
 
 def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], ...]:
     """(before, after) for each axis, from one integer, one integer per axis, or one pair per axis."""
-    if isinstance(padding, Sequence) and len(padding) == rank and all(isinstance(p, Sequence) for p in padding):
+    is_sequence = isinstance(padding, Sequence) and not isinstance(padding, str)
+    if is_sequence and padding and all(isinstance(pair, Sequence) for pair in padding):
+        if len(padding) != rank or any(len(pair) != 2 for pair in padding):
+            raise ValueError(
+                f"{op}: padding in pairs must have the shape ({rank}, 2), a pair (before, after) for each axis, "
+                f"but got {tuple(padding)}"
+            )
         return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
     return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
 
@@ -273,8 +289,8 @@ def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_pad
     extra = check.sizes(op, "output_padding", output_padding, len(kernel))
     if any(more >= max(s, d) for more, s, d in zip(extra, window.stride, window.dilation, strict=True)):
         raise ValueError(
-            f"{op}: output_padding must be below stride or dilation, but got {extra} for stride {window.stride} "
-            f"and dilation {window.dilation}"
+            f"{op}: output_padding must be less than the larger of stride and dilation, but got {extra} for "
+            f"stride {window.stride} and dilation {window.dilation}"
         )
     check_sizes(op, x, kernel)
     least = window.input(x.shape[2:], kernel)

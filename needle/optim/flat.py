@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from operator import is_not
 from typing import Any, TypeAlias
 
 from needle import tuning
@@ -32,9 +33,18 @@ class State:
         self.count = count
         self.arrays: dict[int, tuple[Array, ...]] = {}  # index of a parameter -> its state
         self.pools: list[Pool] | None = None
+        self.checked: list[Array] = []  # the parameters' arrays that `is_aliased` looked at last, and its answer
+        self.overlap = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"pools": []}
+        return vars(self) | {"pools": [], "checked": []}
+
+    def is_aliased(self, operands: Operands) -> bool:
+        """Whether two parameters may share memory; compared again only if an array is another than in the last step."""
+        arrays = [array for array, _ in operands.values()]
+        if len(arrays) != len(self.checked) or any(map(is_not, arrays, self.checked)):
+            self.checked, self.overlap = arrays, may_share_memory(arrays)
+        return self.overlap
 
     def pools_of(self, operands: Operands) -> list[Pool]:
         """The pools in which all parameters have a gradient and are still on the pool's device."""

@@ -13,7 +13,7 @@ from needle import check
 from needle.autograd import Tensor
 from needle.backend import compute_dtype, lone_types, xp
 from needle.graph import check_one_device
-from needle.optim.flat import Operands, State, for_each_chunk, may_share_memory
+from needle.optim.flat import Operands, State, for_each_chunk
 
 __all__ = ["Optimizer"]
 
@@ -46,7 +46,6 @@ class Optimizer:
         self.lr = check.number(name, "lr", lr, least=0)
         self.weight_decay = check.number(name, "weight_decay", weight_decay, least=0)
         self._state = State(self.state_count)
-        self._is_aliased = may_share_memory([parameter.array for parameter in self.params])
 
     def step(self) -> None:
         """Update every parameter that has a gradient.
@@ -54,7 +53,7 @@ class Optimizer:
         Raises ValueError if a gradient does not have its parameter's shape, TypeError if it is on another device.
         """
         operands = self._operands()
-        groups = [{i: operands[i]} for i in operands] if self._is_aliased else [operands]
+        groups = [{i: operands[i]} for i in operands] if self._state.is_aliased(operands) else [operands]
         for group in groups:  # parameters that share memory are updated one after the other
             pools = self._state.pools_of(group)
             for_each_chunk(self._update, [pool.gather(group) for pool in pools] + self._state.unpooled(group, pools))

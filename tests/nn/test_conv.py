@@ -410,8 +410,8 @@ MISUSES = {
     "output padding beyond the stride": (
         *("ConvTranspose2d", (2, 2, 3), {"output_padding": 1}, {"x": T4}),
         (
-            "conv_transpose2d: output_padding must be below stride or dilation, but got (1, 1) for stride (1, 1) and "
-            "dilation (1, 1)"
+            "conv_transpose2d: output_padding must be less than the larger of stride and dilation, but got (1, 1) for "
+            "stride (1, 1) and dilation (1, 1)"
         ),
     ),
     "other channels": (

@@ -223,7 +223,7 @@ ERRORS = [
     ),
     (
         lambda: nn.RNNCell(2, 3)(None), TypeError,
-        "RNNCell: operands must be tensors, arrays or numbers, but got NoneType",
+        "RNNCell: operands must be tensors, arrays, rectangular lists or numbers, but got NoneType",
     ),
     (
         lambda: nn.RNNCell(2, 3)(zeros(4, 2), zeros(1, 3)), ValueError,

@@ -260,15 +260,26 @@ def test_the_gradient_of_a_parameter_is_a_plain_tensor():
     assert len(layer.parameters()) == 2
 
 
-def test_a_class_with_another_gradient_does_not_inherit_the_fused_one():
-    class Sharp(ops.LogSoftmax):
-        def gradient(self, out_grad, node):
-            return out_grad * 100
+class Hundredfold:
+    """A gradient to mix in."""
 
-    assert Sharp.compute_gradient is None
-    x = ndl.Tensor([[1.0, 2.0]])
-    Sharp(1)(x).sum().backward(create_graph=False)
-    assert x.grad.numpy().tolist() == [[100, 100]]
+    def gradient(self, out_grad, node):
+        return out_grad * 100
+
+
+@pytest.mark.parametrize("bases", [(Hundredfold, ops.LogSoftmax), (ops.LogSoftmax,)], ids=["mixin", "subclass"])
+def test_a_class_with_another_gradient_does_not_inherit_the_fused_one(bases):
+    Sharp = type("Sharp", bases, {} if len(bases) > 1 else {"gradient": Hundredfold.gradient})
+    sharper = type("Sharper", (Sharp,), {})
+    for op_class in (Sharp, sharper):
+        assert op_class.compute_gradient is None
+        x = ndl.Tensor([[1.0, 2.0]])
+        op_class(1)(x).sum().backward(create_graph=False)
+        assert x.grad.numpy().tolist() == [[100, 100]]
+
+
+def test_a_subclass_inherits_the_fused_gradient_with_its_gradient():
+    assert type("Same", (ops.LogSoftmax,), {}).compute_gradient is ops.LogSoftmax.compute_gradient
 
 
 @pytest.mark.parametrize("former", [{"reads_inputs": False}, {"reads_output": True}])
@@ -276,6 +287,8 @@ def test_the_former_names_of_saved_values_are_refused(former):
     message = r"^Old: an op must define saved_inputs, saves_output, but got their former names$"
     with pytest.raises(TypeError, match=message):
         type("Old", (TensorOp,), former)
+    with pytest.raises(TypeError, match=message):
+        type("Old", (type("Former", (), former), TensorOp), {})
 
 
 def test_lazy_mode_defers_a_fused_gradient(monkeypatch):

@@ -134,7 +134,7 @@ def assert_formula(make, formula, device):
 
 
 def state_arrays(optimizer, device):
-    """Every array in the attributes of an optimizer and of its state."""
+    """Every array in the attributes of an optimizer and of its state, less those that it remembers having checked."""
 
     def walk(value):
         if isinstance(value, device.array_type()):
@@ -145,7 +145,7 @@ def state_arrays(optimizer, device):
             for entry in value.values() if isinstance(value, dict) else value:
                 yield from walk(entry)
         elif type(value).__module__.startswith("needle.optim"):
-            yield from walk(vars(value))
+            yield from walk({name: entry for name, entry in vars(value).items() if name != "checked"})
 
     return list(walk(vars(optimizer)))
 

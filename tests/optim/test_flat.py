@@ -199,6 +199,22 @@ def test_parameters_on_one_memory_are_updated_in_turns(device, many):
     assert all((parameter.numpy() == -1).all() for parameter in parameters[2:])
 
 
+@pytest.mark.parametrize("many", [0, 6])
+def test_parameters_that_share_memory_after_the_first_step_are_updated_in_turns(device, many):
+    """Weights may be tied, or the list of parameters changed, between two steps."""
+    params = [ndl.Tensor(np.zeros(3), device=device) for _ in range(2 + many)]
+    optimizer = optim.SGD(params, lr=1.0)
+    for parameter in params:
+        parameter.grad = ndl.ones_like(parameter)
+    optimizer.step()
+    optimizer.params[1] = params[0]
+    optimizer.step()
+    assert [parameter.numpy().tolist() for parameter in params[:3]] == [[-3] * 3, [-1] * 3, [-2] * 3][: 2 + many]
+    optimizer.params[1] = params[1]
+    optimizer.step()
+    assert [parameter.numpy().tolist() for parameter in params[:3]] == [[-4] * 3, [-2] * 3, [-3] * 3][: 2 + many]
+
+
 def test_arrays_share_memory_if_their_addresses_overlap(device):
     base = device.xp.zeros((6, 4), "float32")
     apart = [base[:2], base[2:3], base[3:], device.xp.zeros(3, "float32"), base[:0]]

@@ -137,8 +137,8 @@ def conv_algorithm(name: str) -> Iterator[None]:
     | col2im | | one matrix product, columns added back | |
     | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
 
-    If a cell is empty or winograd does not support a shape, and outside such a block, needle chooses by shape: the
-    fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more coarsely
+    needle chooses by shape outside such a block, where a cell is empty, and for shapes that winograd does not support:
+    the fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more coarsely
     and returns NaN near an infinity. float16 is computed in float32 and rounded once.
 
     Raises `ValueError` for another name. The former names contraction, phases and fold stand for tensordot, polyphase
@@ -209,9 +209,9 @@ def _polyphase_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
 
 
 def _taps_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
-    """Whether the weight gradient by taps is faster than by im2col: with 16 to 32 channels on each side, or depthwise.
+    """Whether the weight gradient by taps is faster than by im2col.
 
-    It is slower where output rows are short.
+    It is with about 10 to 100 channels and a small matmul, or depthwise; it is slower where output rows are short.
     """
     out_per_group, in_per_group = w_shape[0] // window.groups, w_shape[1]
     is_depthwise = in_per_group * out_per_group == 1 < window.groups

@@ -1,7 +1,7 @@
 """im2col: convolution as one matrix product with columns, which hold what the kernel reads for each output.
 
-All columns together are K times the input, so they are built for a chunk of output rows at a time, which stays in the
-cache; threads share the chunks.
+At stride 1 all columns together are K times the input. So they are built for a chunk of output rows at a time, which
+stays in the cache; threads share the chunks.
 
 Source: Chellapilla, Puri and Simard, "High Performance Convolutional Neural Networks for Document Processing" (2006),
 section 4.
@@ -95,9 +95,9 @@ class Columns:
 
     Overlapping rows: consecutive kernel rows read the same input row, shifted by one output row. So only the K' inner
     taps (all axes but the first, K = K0·K') of each input row are gathered; the columns of an output row are then a
-    strided view of K0 consecutive gathers. B counts output rows, by lanes, R = K0·C/G·K', L = lanes·P'·N. With a
-    dilation of the first axis the rows that it interleaves are lanes of one matmul if they are short; if they are long,
-    a chunk takes every dilation-th row.
+    strided view of K0 consecutive gathers. A matmul computes `lanes` adjacent output rows:
+    B = (output rows) / lanes, R = K0·C/G·K', L = lanes·P'·N. A dilation of the first axis interleaves rows. If these
+    are short, they are the lanes of one matmul; if they are long, a chunk takes every dilation-th row (lanes = 1).
 
     Otherwise all taps are gathered, or none where the columns are the input itself: B = 1, R = C/G·K, L = rows·P'·N.
 

@@ -127,8 +127,8 @@ def conv_transpose2d(
     """The transpose of `conv2d` in its input, plus bias (O,): x (N, C, P, P), weight (C, O/G, K, K) -> (N, O, H, W).
 
     Along each axis H = (P - 1)·stride - 2·padding + dilation·(K - 1) + output_padding + 1. A strided convolution maps
-    several sizes H to one P; `output_padding`, below stride or dilation, selects among them. The other options are
-    as in `conv2d`, without "valid" and "same". x may lack N.
+    several sizes H to one P; `output_padding`, less than the larger of stride and dilation, selects among them. The
+    other options are as in `conv2d`, without "valid" and "same". x may lack N.
 
     Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
 
@@ -203,7 +203,7 @@ def fold(
     size = spatial_sizes("fold", "output_size", output_size)
     kernel = spatial_sizes("fold", "kernel_size", kernel_size)
     check.same("fold", "length", len(size), len(kernel), ("output_size", "kernel_size"))
-    x, had_batch = batched("fold", x, 1)
+    x, had_batch = batched("fold", x, 1, axes="C·K, P")
     y = from_columns("fold", x, size, kernel, dilation=dilation, padding=padding, stride=stride)
     return unbatched(y, had_batch)
 

@@ -87,13 +87,17 @@ def of_both(op, rank):
     sides = ((1, 1),) * (rank - 1)
     for what, value, kind, rule in (
         ("negative on one side", (*sides, (1, -1)), ValueError, "at least 0, but got -1"),
-        ("of three sides", (*sides, (1, 1, 1)), ValueError, "one integer or 2, but got 3: (1, 1, 1)"),
         ("with a fraction on one side", (*sides, (1, 0.5)), TypeError, "an integer, but got 0.5"),
     ):
         yield Misuse(f"padding {what}", op, (x, w), f"{op}: padding must be {rule}", {"padding": value}, kind)
-    many = ((1, 1),) * (rank + 1)
-    rule = f"{op}: padding must be one integer or {rank}, but got {rank + 1}: {many}"
-    yield Misuse("padding by sides of too many axes", op, (x, w), rule, {"padding": many})
+    for what, value in (
+        ("of three sides", (*sides, (1, 1, 1))),
+        ("of one side", (*sides, (1,))),
+        ("by sides of too many axes", (*sides, (1, 1), (1, 1))),
+    ):
+        rule = f"({rank}, 2), a pair (before, after) for each axis, but got {value}"
+        rule = f"{op}: padding in pairs must have the shape {rule}"
+        yield Misuse(f"padding {what}", op, (x, w), rule, {"padding": value})
     if rank > 1:
         rule = f"{op}: padding must be an integer, but got (1, 1)"
         yield Misuse("padding half by sides", op, (x, w), rule, {"padding": (*sides, 1)}, TypeError)
@@ -110,10 +114,10 @@ def of_both(op, rank):
         dtypes = ("float64", "float64", dtype)
         yield Misuse(f"with a bias of {dtype}", op, (x, w, (4,)), rule, {}, TypeError, dtypes, takes)
     for value in (None, "text"):
-        rule = f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}"
+        rule = f"{op}: operands must be tensors, arrays, rectangular lists or numbers, but got {type(value).__name__}"
         yield Misuse(f"x {value}", op, (value, w), rule, {}, TypeError)
         yield Misuse(f"weight {value}", op, (x, value), rule, {}, TypeError)
-    rule = f"{op}: operands must be tensors, arrays or numbers, but got str"
+    rule = f"{op}: operands must be tensors, arrays, rectangular lists or numbers, but got str"
     yield Misuse("bias a text", op, (x, w, "text"), rule, {}, TypeError)
 
 
@@ -164,8 +168,8 @@ def of_transpose(op, rank):
     for s, d, more in ((1, 1, 1), (2, 1, 2), (2, 3, 3)):
         stride, dilation, extra = (s, *ones[1:]), (d, *ones[1:]), (more, *(0,) * (rank - 1))
         rule = (
-            f"{op}: output_padding must be below stride or dilation, but got {extra} for stride {stride} and "
-            f"dilation {dilation}"
+            f"{op}: output_padding must be less than the larger of stride and dilation, but got {extra} for "
+            f"stride {stride} and dilation {dilation}"
         )
         options = {"stride": stride, "dilation": dilation, "output_padding": extra}
         yield Misuse(f"output padding {more} of stride {s} and dilation {d}", op, (x, w), rule, options)
@@ -212,7 +216,7 @@ def of_fold():
         return Misuse(what, "fold", (x,), f"fold: {rule}", options)
 
     for shape in ((12,), (1, 2, 12, 16)):
-        rule = f"x must have 3 axes, (N, C, *S), or 2, (C, *S), but got shape {shape}"
+        rule = f"x must have 3 axes, (N, C·K, P), or 2, (C·K, P), but got shape {shape}"
         yield misuse(f"x of shape {shape}", shape, rule)
     for shape in ((2, 13, 16), (2, 12, 15), (2, 12, 20), (2, 12, 0)):
         rule = f"x must be (N, C·2, 4 x 4) for output_size (5, 4), but got {shape}"
@@ -232,7 +236,7 @@ def of_fold():
 def of_columns(op, x, arguments):
     """Misuses of the options of unfold and fold, which take one integer per axis, or one for two."""
     for value in (None, "text"):
-        rule = f"{op}: operands must be tensors, arrays or numbers, but got {type(value).__name__}"
+        rule = f"{op}: operands must be tensors, arrays, rectangular lists or numbers, but got {type(value).__name__}"
         yield Misuse(f"x {value}", op, (value,), rule, arguments, TypeError)
     for dtype in ("int64", "uint8", "bool"):
         takes = "torch moves bools" if dtype == "bool" else ""
