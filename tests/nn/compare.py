@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 import needle as ndl
+import needle.nn.functional as F
 from needle.optim.flat import Pool, State
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
@@ -122,3 +124,11 @@ def assert_floats_are(dtype, tensors):
     for node in ndl.autograd.find_topo_sort(tensors):
         for array in arrays_in(node.array):
             assert array.dtype == dtype or array.dtype.kind in "iub", (node.op, array.dtype, array.shape)
+
+
+def assert_refused(name, x, arguments, options, error, message):
+    """`functional.name` raises `error` with `message` for x and these arguments, and torch raises an error too."""
+    with pytest.raises(error, match=message):
+        getattr(F, name)(x, *arguments, **options)
+    with pytest.raises((RuntimeError, TypeError, ValueError)):
+        getattr(torch.nn.functional, name)(torch.zeros(x.shape), *arguments, **options)

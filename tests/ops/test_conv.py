@@ -16,9 +16,9 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 from needle import kernels
-from needle.kernels.conv import dispatch
 from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight
 from tests.conv_cases import CASES
+from tests.kernels.counting import count_kernels
 from tests.kernels.windows import problems
 from tests.ops.derivatives import assert_like_torch, by_needle
 from tests.profiles import examples
@@ -264,21 +264,7 @@ def test_conv_takes_stride_and_padding_in_this_order(device):
 @pytest.fixture
 def calls(monkeypatch):
     """The number of runs of each of the three kernels, and of the sum of the bias gradient."""
-    counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight", "sums"), 0)
-
-    def counted(name, kernel):
-        def run(*arguments):
-            counts[name] += 1
-            return kernel(*arguments)
-
-        return run
-
-    for name in counts:
-        run = counted(name, getattr(kernels, name))
-        monkeypatch.setattr(kernels, name, run)
-        if name in ("correlate_transpose", "correlate_weight"):  # called by `correlate_gradients`
-            monkeypatch.setattr(dispatch, name, run)
-    return counts
+    return count_kernels(monkeypatch, "correlate", "correlate_transpose", "correlate_weight", "sums")
 
 
 def leaves(device, *, x, w, b):

@@ -17,8 +17,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 from needle import kernels
 from needle.kernels import Window
-from needle.kernels.conv import dispatch
 from needle.nn import functional
+from tests.kernels.counting import count_kernels
 from tests.kernels.windows import LARGEST, Problem, problems
 from tests.ops.derivatives import assert_like_torch, by_needle
 
@@ -541,21 +541,7 @@ def test_arrays_and_lists_are_constants(device):
 @pytest.fixture
 def calls(monkeypatch):
     """Counts of how often each kernel ran."""
-    counts = dict.fromkeys(("correlate", "correlate_transpose", "correlate_weight", "unfold", "fold"), 0)
-
-    def counted(name, kernel):
-        def run(*arguments):
-            counts[name] += 1
-            return kernel(*arguments)
-
-        return run
-
-    for name in counts:
-        run = counted(name, getattr(kernels, name))
-        monkeypatch.setattr(kernels, name, run)
-        if name in ("correlate_transpose", "correlate_weight"):  # called by `correlate_gradients`
-            monkeypatch.setattr(dispatch, name, run)
-    return counts
+    return count_kernels(monkeypatch, "correlate", "correlate_transpose", "correlate_weight", "unfold", "fold")
 
 
 @pytest.mark.parametrize("create_graph", [True, False])
