@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import Any
 
@@ -64,6 +64,10 @@ class CudaDevice(Device):
         if self._seed is not None:
             with cupy.cuda.Device(self.index):
                 cupy.random.seed(self._seed)
+        with suppress(ImportError):
+            from cupyx.scipy.special import erf
+
+            self.kernels.setdefault("erf", erf)
         return cupy
 
     def problem(self) -> str | None:

@@ -1,8 +1,8 @@
 """Kernels on raw arrays of any device: convolution, pooling, matrix products, sums; no kernel knows about graphs.
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
-`overridable`. Each file uses only the files before it: window, layout, elementwise, matmul, reduce, rows, pool,
-conv.
+`overridable`. Each file uses only the files before it: window, layout, elementwise, erf, matmul, reduce, rows,
+pool, conv.
 """
 
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from needle.kernels.conv.col2im import *
 from needle.kernels.conv.dispatch import *
 from needle.kernels.conv.im2col import *
 from needle.kernels.elementwise import *  # a function may share its file's name: on the package, the function wins
+from needle.kernels.erf import *
 from needle.kernels.layout import *
 from needle.kernels.matmul import *
 from needle.kernels.pool import *

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from needle import tuning
 from needle.backend import device_of, xp
 from needle.kernels.layout import Array
 
 __all__ = ["elementwise"]
 
 
-def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:
+def elementwise(work: Callable[..., Array], x: Array, *others: Array, scratch: int = 0) -> Array:
     """work(x, *others), a ufunc of operands that broadcast, with an argument `out`; threads share large results.
 
     Results with the shape, dtype and memory order of x are computed in chunks of its outermost axis. Callers with
-    results below `tuning.PARALLEL_ELEMENTWISE_BYTES` should call `work` directly.
+    results below `tuning.PARALLEL_ELEMENTWISE_BYTES` should call `work` directly. Work of many steps tells how many
+    arrays like x it needs meanwhile, `scratch`: then one thread computes in chunks, too, and they stay in cache.
     """
     device = device_of(x)
-    if device.worker_count() == 1 or not _result_is_like(x, others):
+    at_once = x.nbytes * scratch < tuning.BLOCK_BYTES if scratch else device.worker_count() == 1
+    if at_once or not _result_is_like(x, others):
         return work(x, *others)
     axis = max(range(x.ndim), key=lambda i: (x.shape[i] > 1, x.strides[i])) - x.ndim  # outermost in memory
     out, length = device.xp.empty_like(x), x.shape[axis]
@@ -25,7 +28,8 @@ def elementwise(work: Callable[..., Array], x: Array, *others: Array) -> Array:
     def compute(chunk: slice) -> None:
         work(*(chunk_of(array, axis, chunk) for array in (x, *others)), out=chunk_of(out, axis, chunk))
 
-    device.parallel_for(compute, device.chunks(length, x.nbytes // length, True), uses_blas=False)
+    chunks = device.chunks(length, max(1, scratch) * x.nbytes // length, True)
+    device.parallel_for(compute, chunks, uses_blas=False)
     return out
 
 

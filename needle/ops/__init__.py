@@ -14,6 +14,7 @@ from needle.ops.logic import *
 from needle.ops.norm import *
 from needle.ops.ops_mathematic import *
 from needle.ops.ops_tuple import *
+from needle.ops.special import *
 from needle.ops.transfer import *
 
 if not TYPE_CHECKING:

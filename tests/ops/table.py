@@ -325,13 +325,14 @@ row("astype", "int64", lambda x: x.astype("int64"), lambda x: x.long(), (2, 3), 
 
 for op, draw in (
     ("exp", anywhere), ("log", positive), ("sqrt", positive), ("tanh", anywhere), ("sigmoid", anywhere),
-    ("relu", anywhere), ("relu", few), ("abs", anywhere), ("abs", few),
+    ("relu", anywhere), ("relu", few), ("abs", anywhere), ("abs", few), ("erf", anywhere),
 ):  # fmt: skip
     for shape in ((2, 3), (), (0, 2)):
         row(op, f"{shape} {draw.__name__}", getattr(ops, op), getattr(torch, op), shape, draw=draw)
 row("tanh", "large", lambda x: ops.tanh(x * 16), lambda x: torch.tanh(x * 16), (9,))
 row("sigmoid", "large", lambda x: ops.sigmoid(x * 16), lambda x: torch.sigmoid(x * 16), (9,))
 
+row("erf", "large", lambda x: ops.erf(x * 16), lambda x: torch.erf(x * 16), (9,))
 row("expm1", "", ops.expm1, torch.expm1, (3, 4))
 row("softplus", "", ops.softplus, lambda x: torch.nn.functional.softplus(x, threshold=1e9), (3, 4))
 row("hardtanh", "", ops.hardtanh, torch.nn.functional.hardtanh, (3, 4))
