@@ -11,6 +11,8 @@ from needle.backend import HostArray
 
 __all__ = ["Dataset", "ImageDataset", "NDArrayDataset"]
 
+MOST_CHANNELS = 4  # of a photograph: gray or color, with or without opacity
+
 Transform: TypeAlias = Callable[[HostArray], HostArray]
 
 
@@ -19,10 +21,16 @@ class Dataset:
 
     An item is one field or a tuple of fields. `apply_transforms` applies `transforms`, callables from array to array,
     in order.
+
+    Raises TypeError if `transforms` is not a sequence of callables.
     """
 
     def __init__(self, transforms: Sequence[Transform] | None = None) -> None:
-        self.transforms = tuple(transforms or ())
+        transforms = () if transforms is None else transforms
+        if not isinstance(transforms, Sequence) or not all(map(callable, transforms)):
+            kind = type(self).__name__
+            raise TypeError(f"{kind}: transforms must be a list of callables, but got {transforms!r:.100}")
+        self.transforms = tuple(transforms)
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: a dataset must define __getitem__")
@@ -54,8 +62,10 @@ class Dataset:
 class NDArrayDataset(Dataset):
     """Arrays (N, ...) of one length N: `dataset[i]` is the tuple of `array[i]`.
 
-    A slice or an array of indices returns those items stacked. The transforms apply to the items of the first array,
-    one at a time. Without transforms, a batch is one indexing operation per array. Dtypes are kept.
+    A slice or an array of indices returns those items stacked. Items are copies: a transform may write into its image.
+    The transforms apply to the items of the first array, one at a time. Without transforms, a batch is one indexing
+    operation per array. Dtypes are kept, and so is the layout: needle's transforms of images take (H, W, C). For images
+    (C, H, W), as convolutions take them, use `ImageDataset`.
 
     Raises ValueError if there is no array, if an array has no axes, or if lengths differ.
 
@@ -80,7 +90,7 @@ class NDArrayDataset(Dataset):
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
         if self.transforms and not isinstance(index, int | np.integer):
             return super().take(np.arange(len(self))[index])
-        first, *others = (array[index] for array in self.arrays)
+        first, *others = (_own(array[index], array) for array in self.arrays)
         return (self.apply_transforms(first), *others)
 
     def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
@@ -92,11 +102,27 @@ class ImageDataset(NDArrayDataset):
     """Images (N, C, H, W), channels first as convolutions take them, and labels (N,).
 
     The transforms receive an image as (H, W, C), the layout of `RandomCrop` and `RandomFlipHorizontal`.
+
+    Errors as in `NDArrayDataset`; besides, with transforms, ValueError if the images have their channels last.
     """
+
+    def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None) -> None:
+        super().__init__(*arrays, transforms=transforms)
+        *sizes, last = self.arrays[0].shape[1:] or (0,)
+        if transforms and len(sizes) == 2 and last <= MOST_CHANNELS < min(sizes):
+            raise ValueError(
+                f"ImageDataset: images must be N x C x H x W, but got shape {self.arrays[0].shape}; "
+                "use NDArrayDataset for N x H x W x C"
+            )
 
     def apply_transforms(self, x: HostArray) -> HostArray:
         """Apply every transform to an image: (C, H, W) -> (C, H, W)."""
         return np.moveaxis(super().apply_transforms(np.moveaxis(x, 0, -1)), -1, 0) if self.transforms else x
+
+
+def _own(items: Any, array: HostArray) -> Any:
+    """Items of an array, copied if they are a view of it."""
+    return items.copy() if np.may_share_memory(items, array) else items
 
 
 def _stack(position: int, field: tuple[Any, ...]) -> HostArray:

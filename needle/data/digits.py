@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from needle import check
 from needle.data.dataset import ImageDataset, Transform
 
 __all__ = ["DigitsDataset"]
@@ -23,6 +24,7 @@ class DigitsDataset(ImageDataset):
     """
 
     def __init__(self, train: bool = True, transforms: Sequence[Transform] | None = None) -> None:
+        check.instance("DigitsDataset", "train", train, bool)
         with np.load(os.path.join(os.path.dirname(__file__), "digits.npz"), allow_pickle=False) as stored:
             images, labels = stored["images"], stored["labels"]
         held_out = np.zeros(len(labels), bool)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from itertools import islice
 
@@ -11,7 +11,7 @@ import numpy as np
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike, HostArray
-from needle.data.files import Path, find_file
+from needle.data.files import Path, find_file, open_file
 
 __all__ = ["Corpus", "Dictionary", "batchify", "get_batch"]
 
@@ -56,7 +56,8 @@ class Corpus:
 
     The text is the Penn Treebank (Marcus et al., 1993) as preprocessed by Mikolov et al. (2010).
 
-    Raises FileNotFoundError if a file is missing, ValueError if one is not UTF-8 or `max_lines` is negative.
+    Raises OSError (FileNotFoundError, …) if a file is missing or cannot be read, and ValueError if one is not UTF-8 or
+    `max_lines` is negative.
     """
 
     def __init__(self, base_dir: Path, max_lines: int | None = None) -> None:
@@ -69,11 +70,11 @@ class Corpus:
     def tokenize(self, path: Path, max_lines: int | None = None) -> list[int]:
         """The word ids of a text file, with `<eos>` after each line. Adds new words to the dictionary."""
         try:
-            with open(path, encoding="utf-8") as file:
-                lines = islice(file, max_lines)
+            with open_file("Corpus", path) as file, io.TextIOWrapper(file, encoding="utf-8") as text:
+                lines = islice(text, max_lines)
                 return [self.dictionary.add_word(word) for line in lines for word in [*line.split(), _END_OF_LINE]]
         except UnicodeDecodeError as error:
-            raise ValueError(f"Corpus: text must be UTF-8, but {os.fspath(path)} is not: {error}") from error
+            raise ValueError(f"Corpus: text must be UTF-8, but {path} is not: {error}") from error
 
 
 def batchify(

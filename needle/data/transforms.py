@@ -1,4 +1,8 @@
-"""Random transforms of one image, an array (H, W, C); they draw from NumPy's global generator (`np.random.seed`)."""
+"""Random transforms of one image, an array (H, W, C); they draw from NumPy's global generator (`np.random.seed`).
+
+An image whose first axis can only be channels, such as (3, 32, 32), is refused: it would be flipped upside down.
+`ImageDataset` stores images (C, H, W) and hands them to its transforms as (H, W, C).
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
+from needle.data.dataset import MOST_CHANNELS
 
 __all__ = ["RandomCrop", "RandomFlipHorizontal"]
 
@@ -13,7 +18,7 @@ __all__ = ["RandomCrop", "RandomFlipHorizontal"]
 class RandomFlipHorizontal:
     """Mirror an image left to right with probability `p`: (H, W, C) -> (H, W, C), a view, in the same dtype.
 
-    Draws one `np.random.rand()` per image. Raises ValueError if `p` is not in [0, 1] or the image does not have 3 axes.
+    Draws one `np.random.rand()` per image. Raises ValueError if `p` is not in [0, 1], or if the image is not (H, W, C).
     """
 
     def __init__(self, p: float = 0.5) -> None:
@@ -28,7 +33,7 @@ class RandomCrop:
     """Shift an image by up to `padding` pixels along H and W and fill with zeros: (H, W, C) -> (H, W, C), same dtype.
 
     Draws one `np.random.randint(low=-padding, high=padding + 1, size=2)` per image: the shift along H, then along W.
-    Raises ValueError if `padding` is negative or the image does not have 3 axes.
+    Raises ValueError if `padding` is negative, or if the image is not (H, W, C).
     """
 
     def __init__(self, padding: int = 3) -> None:
@@ -43,7 +48,10 @@ class RandomCrop:
 
 
 def _check_image(op: str, image: HostArray) -> tuple[int, ...]:
-    """Check that an image has 3 axes, and return its shape (H, W, C)."""
-    if np.ndim(image) != 3:
-        raise ValueError(f"{op}: image must be H x W x C, but got shape {np.shape(image)}")
-    return np.shape(image)
+    """Check that an image has 3 axes with the channels last, and return its shape (H, W, C)."""
+    shape = np.shape(image)
+    if len(shape) != 3:
+        raise ValueError(f"{op}: image must be H x W x C, but got shape {shape}")
+    if shape[0] <= MOST_CHANNELS < min(shape[1:]):
+        raise ValueError(f"{op}: image must be H x W x C, but got shape {shape}, C x H x W; use ImageDataset")
+    return shape

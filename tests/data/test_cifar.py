@@ -80,16 +80,16 @@ def test_the_pickle_written_here_is_what_python_reads():
 
 @FORM
 def test_all_five_files_in_their_order(tmp_path, end, write):
-    parts = [images_of(count, seed) for seed, count in enumerate([3, 1, 2, 4, 2])]
+    parts = [images_of(3, seed) for seed in range(5)]
     for name, part in zip(TRAIN, parts, strict=True):
         (tmp_path / (name + end)).write_bytes(write(*part))
     dataset = CIFAR10Dataset(tmp_path, train=True)
     pixels = np.concatenate([pixels for pixels, _ in parts])
     labels = [label for _, part in parts for label in part]
     assert isinstance(dataset, ImageDataset)
-    assert len(dataset) == 12
+    assert len(dataset) == 15
     assert dataset.X.dtype == np.float32
-    np.testing.assert_array_equal(dataset.X, (pixels / np.float32(255)).reshape(12, 3, 32, 32))
+    np.testing.assert_array_equal(dataset.X, (pixels / np.float32(255)).reshape(15, 3, 32, 32))
     assert dataset.y.tolist() == labels
     assert dataset.y.dtype == np.uint8
 
@@ -162,6 +162,35 @@ def test_p_has_no_effect(dataset_of):
     np.testing.assert_equal(np.random.get_state(), state)
 
 
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ((True, [RandomCrop(4)]), TypeError, "p must be a number (transforms follow it), but got list"),
+        ((True, RandomCrop(4)), TypeError, "p must be a number (transforms follow it), but got RandomCrop"),
+        ((True, 2), ValueError, "p must lie in [0, 1], but got 2"),
+        (([RandomCrop(4)],), TypeError, "train must be a bool, but got list"),
+        ((True, 0.5, RandomCrop(4)), TypeError, "transforms must be a list of callables, but got <needle.data."),
+    ],
+)
+def test_arguments_in_the_wrong_place(tmp_path, options, error, message):
+    for name in TRAIN:
+        (tmp_path / name).write_bytes(python2(*images_of(1)))
+    with pytest.raises(error, match=f"^CIFAR10Dataset: {re.escape(message)}"):
+        CIFAR10Dataset(tmp_path, *options)
+
+
+@FORM
+def test_a_file_with_fewer_images_than_the_others_is_named(tmp_path, end, write):
+    counts = [1, 3, 3, 3, 3]
+    paths = [tmp_path / (name + end) for name in TRAIN]
+    for path, count in zip(paths, counts, strict=True):
+        path.write_bytes(write(*images_of(count)))
+    found = ", ".join(f"{path} {count}" for path, count in zip(paths, counts, strict=True))
+    message = f"CIFAR10Dataset: all files must hold the same number of images, but found {found}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        CIFAR10Dataset(tmp_path, train=True)
+
+
 @pytest.mark.parametrize("gone", [0, 4])
 def test_the_error_for_a_missing_file_names_folder_and_source(tmp_path, gone):
     for name in TRAIN[:gone] + TRAIN[gone + 1 :]:
@@ -189,10 +218,10 @@ PIXELS, LABELS = images_of(2)
 GOOD = python2(PIXELS, LABELS)
 SHAPED = "data must be uint8 of shape (n, 3072), but {path} holds "
 BROKEN = {
-    "empty": (b"", "{path} must be a complete pickle of CIFAR-10, but: EOFError"),
+    "empty": (b"", "{path} must be a complete pickle of CIFAR-10, but: ValueError('pickle exhausted before"),
     "cut": (
         GOOD[:-3000],
-        "{path} must be a complete pickle of CIFAR-10, but: UnpicklingError('pickle data was truncated",
+        "{path} must be a complete pickle of CIFAR-10, but: ValueError('expected 6144 bytes in a string4, but",
     ),
     "no pickle": (b"\x1f\x8b\x08", "{path} must be a complete pickle of CIFAR-10, but: "),
     "no dict": (pickle.dumps([1], 2), "a pickle must hold a dict, but {path} holds a value of type list"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from needle.data import Dataset, NDArrayDataset
+from needle.data import DataLoader, Dataset, ImageDataset, NDArrayDataset, RandomCrop, RandomFlipHorizontal
 
 
 class Squares(Dataset):
@@ -93,6 +93,70 @@ def test_take_accepts_any_sequence_of_indices(indices):
     np.testing.assert_array_equal(batch, array[:2])
 
 
+def destroy(image):
+    """A transform that writes into the image that it is given."""
+    image[...] = -1
+    return image
+
+
+@pytest.mark.parametrize("kind", [NDArrayDataset, ImageDataset])
+@pytest.mark.parametrize("layout", [lambda x: x, np.asfortranarray, lambda x: x[::-1], lambda x: x[:, ::2]])
+def test_a_transform_that_writes_into_its_image_leaves_the_dataset_as_it_is(kind, layout, labels):
+    stored = layout(np.random.rand(5, 6, 2, 1).astype("float32"))
+    before = stored.copy()
+    dataset = kind(stored, labels, transforms=[destroy])
+    assert (dataset[1][0] == -1).all()
+    assert (dataset[1:3][0] == -1).all()
+    assert (dataset.take([0, 4])[0] == -1).all()
+    assert all((images.numpy() == -1).all() for images, _ in DataLoader(dataset, 2))
+    np.testing.assert_array_equal(stored, before)
+
+
+@pytest.mark.parametrize(
+    "index", [2, -1, np.int64(0), slice(1, 3), slice(None), np.array([1, 1]), [True] + [False] * 4]
+)
+@pytest.mark.parametrize("kind", [NDArrayDataset, ImageDataset])
+def test_items_and_slices_own_their_data(kind, index, images, labels):
+    dataset = kind(images, labels)
+    before = images.copy(), labels.copy()
+    for field in dataset[index]:
+        if isinstance(field, np.ndarray):
+            field[...] = 9
+    np.testing.assert_array_equal(images, before[0])
+    np.testing.assert_array_equal(labels, before[1])
+
+
+def test_items_of_a_read_only_array_may_be_written_to():
+    stored = np.ones((2, 3))
+    stored.flags.writeable = False
+    assert NDArrayDataset(stored, transforms=[destroy])[0][0].tolist() == [-1] * 3
+
+
+@pytest.mark.parametrize("transform", [RandomFlipHorizontal(1), RandomCrop(2)], ids=["flip", "crop"])
+def test_images_in_the_other_layout_are_refused_by_name(transform):
+    """Photographs (3, 8, 8) would be flipped upside down; `ImageDataset` flips them left to right."""
+    photographs = np.random.rand(2, 3, 8, 8)
+    name = type(transform).__name__
+    with pytest.raises(
+        ValueError, match=rf"^{name}: image must be H x W x C, but got shape \(3, 8, 8\), C x H x W; use"
+    ):
+        NDArrayDataset(photographs, transforms=[transform])[0]
+    assert ImageDataset(photographs, transforms=[transform])[0][0].shape == (3, 8, 8)
+    channels_last = np.moveaxis(photographs, 1, -1)
+    assert NDArrayDataset(channels_last, transforms=[transform])[0][0].shape == (8, 8, 3)
+    message = (
+        r"^ImageDataset: images must be N x C x H x W, but got shape \(2, 8, 8, 3\); use NDArrayDataset for N x H x"
+    )
+    with pytest.raises(ValueError, match=message):
+        ImageDataset(channels_last, transforms=[transform])
+
+
+def test_image_datasets_flip_left_to_right():
+    photographs = np.arange(3 * 5 * 6.0).reshape(1, 3, 5, 6)
+    flipped = ImageDataset(photographs, transforms=[RandomFlipHorizontal(1)])
+    np.testing.assert_array_equal(flipped[0][0], photographs[0, :, :, ::-1])
+
+
 def test_iteration_ends(images, labels):
     assert [int(label) for _, label in NDArrayDataset(images, labels)] == [3, 1, 4, 1, 5]
 
@@ -125,6 +189,17 @@ def test_iteration_ends(images, labels):
             ValueError,
             r"^Dataset.take: items must agree in their number of fields, but got \[1, 2\]$",
         ),
+        (
+            lambda: Dataset(abs),
+            TypeError,
+            "^Dataset: transforms must be a list of callables, but got <built-in function",
+        ),
+        (
+            lambda: NDArrayDataset([1], transforms=[abs, 2]),
+            TypeError,
+            "^NDArrayDataset: transforms must be a list of callables, but got .<built-in function abs>, 2",
+        ),
+        (lambda: Dataset("ab"), TypeError, "^Dataset: transforms must be a list of callables, but got 'ab'$"),
         (lambda: Dataset()[0], NotImplementedError, "^Dataset: a dataset must define __getitem__$"),
         (lambda: len(Dataset()), NotImplementedError, "^Dataset: a dataset must define __len__$"),
     ],

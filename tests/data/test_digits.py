@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from needle.data import DigitsDataset, RandomCrop, RandomFlipHorizontal
+from needle.data import DigitsDataset, IDXDataset, RandomCrop, RandomFlipHorizontal
 
 
 @pytest.mark.parametrize(("train", "count"), [(True, 1442), (False, 355)])
@@ -73,3 +73,12 @@ def test_the_transforms_of_the_package_fit():
     images, _ = DigitsDataset(transforms=[RandomCrop(1), RandomFlipHorizontal()]).take(range(4))
     assert images.shape == (4, 1, 8, 8)
     assert images.dtype == "float32"
+
+
+@pytest.mark.parametrize("kind", [DigitsDataset, lambda train: IDXDataset("nowhere", train)], ids=["digits", "idx"])
+@pytest.mark.parametrize("train", [[RandomCrop(1)], "test", 0, None])
+def test_the_set_is_chosen_by_a_bool(kind, train):
+    """A list of transforms in its place would be true: the training set, without transforms."""
+    message = rf"^(DigitsDataset|idx_files): train must be a bool, but got {type(train).__name__}$"
+    with pytest.raises(TypeError, match=message):
+        kind(train)

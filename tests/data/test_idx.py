@@ -108,6 +108,26 @@ def test_mnist_transforms_see_the_image_at_each_access(tmp_path):
     assert seen == [(4, 5, 1)] * 3
 
 
+QMNIST = np.array([[7, 1, 0, 0, 5, 0, 0, 0], [0, 2, 1, 9, 9, 9, 9, 9], [9, 3, 2, 300, -1, 70000, 0, 0]], dtype=np.int32)
+
+
+@pytest.mark.parametrize("read", [lambda folder, paths: MNISTDataset(*paths), lambda folder, paths: IDXDataset(folder)])
+def test_the_class_is_column_0_of_qmnists_labels(tmp_path, read):
+    labels = read(tmp_path, write_set(tmp_path, labels=QMNIST)).arrays[1]
+    assert labels.dtype == np.uint8
+    assert labels.tolist() == [7, 0, 9]
+
+
+@pytest.mark.parametrize("wrong", [-1, 256, 2**31 - 1])
+def test_a_class_that_does_not_fit_is_named(tmp_path, wrong):
+    labels = QMNIST.copy()
+    labels[1:, 0] = wrong
+    paths = write_set(tmp_path, labels=labels)
+    message = f"MNISTDataset: classes must lie in [0, 255], but label 1 of {paths[1]} is {wrong}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        MNISTDataset(*paths)
+
+
 GOOD = idx_bytes(IMAGES)
 BROKEN = {
     "empty": (b"", "begins with nothing"),
@@ -214,6 +234,21 @@ def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
     ("images", "labels", "message"),
     [
         (IMAGES, LABELS[:2], "images and labels must agree in number, but {images} holds 3 and {labels} 2"),
+        (
+            IMAGES[:0],
+            LABELS[:0],
+            "there must be at least one image and pixel, but {images} has shape (0, 4, 5)",
+        ),
+        (
+            IMAGES[:, :, :0],
+            LABELS,
+            "there must be at least one image and pixel, but {images} has shape (3, 4, 0)",
+        ),
+        (
+            IMAGES,
+            QMNIST[:, :7],
+            "labels must be uint8 of 1 dimensions, but {labels} holds int32 of 2: shape (3, 7)",
+        ),
         (LABELS, LABELS, "images must be uint8 of 3 dimensions, but {images} holds uint8 of 1: shape (3,)"),
         (IMAGES, IMAGES, "labels must be uint8 of 1 dimensions, but {labels} holds uint8 of 3: shape (3, 4, 5)"),
         (
@@ -222,7 +257,7 @@ def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
             "images must be uint8 of 3 dimensions, but {images} holds float32 of 3: shape (3, 4, 5)",
         ),
     ],
-    ids=["counts", "image rank", "label rank", "image type"],
+    ids=["counts", "no image", "no pixel", "not QMNIST's", "image rank", "label rank", "image type"],
 )
 @pytest.mark.parametrize("name", ["MNISTDataset", "IDXDataset"])
 def test_images_and_labels_that_do_not_belong_together(tmp_path, name, images, labels, message):

@@ -120,6 +120,22 @@ def test_a_batch_does_not_share_the_data_of_the_dataset():
     assert batch.numpy().tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8", "int64"])
+def test_a_batch_may_be_written_to(size, dtype, device):
+    """`take` may return the stored arrays themselves: the loader copies."""
+
+    class Stored(NDArrayDataset):
+        def take(self, indices):
+            return self.arrays
+
+    dataset = Stored(np.ones((size, 1, 2, 2), dtype))
+    ((batch,),) = DataLoader(dataset, size, device=device)
+    batch.cached_data[...] = 7
+    assert (batch.numpy() == 7).all()
+    assert (dataset.arrays[0] == 1).all()
+
+
 def images_of(*shape, dtype="float32"):
     return np.random.default_rng(0).uniform(0, 200, shape).astype(dtype)
 
@@ -390,6 +406,8 @@ def test_two_epochs_at_once():
             ValueError,
             "^DataLoader: prefetch must be at least 0, but got -1$",
         ),
+        (lambda: DataLoader(Numbers(), 2, [abs]), TypeError, "^DataLoader: shuffle must be a bool, but got list$"),
+        (lambda: DataLoader(Numbers(), drop_last=1), TypeError, "^DataLoader: drop_last must be a bool, but got int$"),
         (lambda: DataLoader(Numbers(), seed="one"), TypeError, "^DataLoader: seed must be an integer, but got 'one'$"),
     ],
 )
