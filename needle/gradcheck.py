@@ -7,9 +7,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from needle.autograd import Tensor, TensorTuple
+from needle import check
+from needle.autograd import Tensor, TensorTuple, Value
 from needle.backend import HostArray
-from needle.graph import Op
 
 __all__ = ["gradcheck"]
 
@@ -19,12 +19,13 @@ def gradcheck(
 ) -> bool:
     """Check the derivatives of `f` at float64 `inputs`, up to second order, against central differences.
 
-    `f` maps tensors to a tensor or a TensorTuple. Its outputs are projected on a random direction v, so that one number
-    tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each
-    input must equal (s(x + eps·u) - s(x - eps·u)) / (2·eps) within `rtol` and `atol`, with and without a graph of the
-    gradients, since an op may have a fused gradient (`Op.compute_gradient`) for the latter. With `order=2` the
-    gradients themselves are checked in the same way. Inputs may have any shape; those that do not require grad stay
-    constant. Directions come from a fixed seed and leave NumPy's global generator untouched.
+    `f` maps tensors to a tensor, or to several in a tuple or list, of which integers and bools are left out. Its
+    outputs are projected on a random direction v, so that one number tests the whole Jacobian: s(x) = ⟨v, f(x)⟩. For a
+    random direction u, the directional derivative ⟨u, ∂s/∂x⟩ of each input must equal (s(x + eps·u) - s(x - eps·u)) /
+    (2·eps) within `rtol` and `atol`, with and without a graph of the gradients, since an op may have a fused gradient
+    (`Op.compute_gradient`) for the latter. With `order=2` the gradients themselves are checked in the same way. Inputs
+    may have any shape; those that do not require grad stay constant. Directions come from a fixed seed and leave
+    NumPy's global generator untouched.
 
     Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
     input is not a tensor or a differentiable one is not float64, and ValueError if no input requires grad.
@@ -52,25 +53,28 @@ def gradcheck(
 
 
 class _ScalarFunction(Protocol):
-    """A function from tensors to one element; `op` is the op to blame for a wrong derivative."""
+    """A function from tensors to one element; `op` is what to blame for a wrong derivative."""
 
-    op: Op | None
+    op: Any
 
     def __call__(self, *points: Tensor) -> Tensor: ...
 
 
 class _Projection:
-    """x -> ⟨v, f(x)⟩, a scalar, for directions v drawn at the first call; `op` is the last op of f."""
+    """x -> ⟨v, f(x)⟩, a scalar, for directions v drawn at the first call; `op` is the last op of each result of f."""
 
     def __init__(self, f: Callable[..., Any], rng: np.random.Generator) -> None:
         self.f, self.rng = f, rng
         self.directions: list[Tensor] = []
-        self.op: Op | None = None
+        self.op: Any = None
 
     def __call__(self, *points: Tensor) -> Tensor:
         out = self.f(*points)
-        parts = out.tuple() if isinstance(out, TensorTuple) else (out,)
-        self.op = out.op or self.op
+        parts = [*out] if isinstance(out, (tuple, list, TensorTuple)) else [out]
+        for part in parts:
+            check.instance("gradcheck", "each result of f", part, Tensor)
+        parts = [part for part in parts if part.dtype.kind == "f"]
+        self.op = (out.op if isinstance(out, Value) else tuple(part.op for part in parts)) or self.op
         if not self.directions:
             self.directions = [_random_like(part, self.rng) for part in parts]
         terms: list[Tensor] = [(part * v).sum() for part, v in zip(parts, self.directions, strict=True)]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple, Self
-from weakref import WeakSet
+from weakref import WeakValueDictionary
 
 from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode
@@ -38,16 +38,16 @@ class VersionCounter:
 
     def __init__(self) -> None:
         self.version = 0
-        self.pending: WeakSet[Value] | None = None
+        self.pending: WeakValueDictionary[int, Value] | None = None  # by id: == compares elements
 
     def add_pending(self, value: Value) -> None:
         """Register a deferred value that reads this buffer."""
-        self.pending = self.pending or WeakSet()
-        self.pending.add(value)
+        self.pending = self.pending or WeakValueDictionary()
+        self.pending[id(value)] = value
 
     def compute_pending(self) -> None:
         """Compute the deferred values from the buffer as it is now."""
-        for value in list(self.pending or ()):
+        for value in list((self.pending or {}).values()):
             with suppress(Exception):  # an op that fails raises again when its own value is read
                 value.array  # noqa: B018
         self.pending = None

@@ -4,6 +4,7 @@ The data package has its own tests. A `raise` that no row reaches fails `test_ev
 """
 
 import ast
+import operator
 import re
 import runpy
 import sys
@@ -438,6 +439,35 @@ ROWS = [
     (lambda: X.clip(2, 1), ValueError, "clip: low must not exceed high, but got 2 and 1"),
     (lambda: X[1.5], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float64"),
     (lambda: X[X], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float32"),
+    (lambda: range(DOUBLE), TypeError, "index: the tensor must be one integer, but got dtype float64, shape (2, 3)"),
+    (lambda: range(Tensor([2])), TypeError, "index: the tensor must be one integer, but got dtype int64, shape (1,)"),
+    (
+        lambda: operator.setitem(leaf(2), 0, 1),
+        RuntimeError,
+        "setitem: x[index] = value must run under no_grad, but x requires grad",
+    ),
+    (
+        lambda: operator.setitem(X, 0, leaf(3)),
+        RuntimeError,
+        "setitem: x[index] = value must run under no_grad, but value requires grad",
+    ),
+    (lambda: operator.setitem(ops.argmax(X, 1), 0, 1.5), TypeError,
+     "setitem: value must fit dtype int64, but got float64"),
+    (lambda: operator.setitem(X, 0, [1, 2]), ValueError, "setitem: shapes must broadcast, but got (2,) and (3,)"),
+    (lambda: operator.setitem(X, 0, X), ValueError,
+     "setitem: value must broadcast to x[index] of shape (3,), but got shape (2, 3)"),
+    (
+        lambda: operator.setitem(X, 0, next(elsewhere(3))),
+        TypeError,
+        "setitem: x and value must be on one device, but got cpu() and elsewhere()",
+    ),
+    (
+        lambda: operator.setitem(ndl.ones(3).broadcast_to((2, 3)), 0, 1),
+        ValueError,
+        "setitem: the memory of x must be writable, but x of shape (2, 3) is a read-only view",
+    ),
+    (lambda: operator.setitem(X, 1.5, 0), TypeError,
+     "setitem: index arrays must be of integers or bools, but got dtype float64"),
     (lambda: ops.one_hot(2.5, X), TypeError, "one_hot: n must be an integer, but got 2.5"),
     (lambda: X @ 2, ValueError, "matmul: operands must have at least 1 axis, but got shapes (2, 3) and ()"),
     (lambda: X @ X, ValueError, "matmul: the inner sizes must agree, but got shapes (2, 3) and (2, 3)"),

@@ -199,15 +199,6 @@ def test_len_and_iteration(x):
             use(Tensor(1.0))
 
 
-def test_tensors_are_compared_and_hashed_by_identity():
-    x, y = Tensor([1.0, 2.0]), Tensor([1.0, 2.0])
-    assert x == x
-    assert x != y
-    assert (x,) != (y,)
-    assert len({x, y, x}) == 2
-    assert [y, x].index(x) == 1
-
-
 def test_repr(x):
     assert repr(x) == "Tensor([[1. 2.]\n        [3. 4.]], requires_grad=True)"
     assert repr(x.detach()) == "Tensor([[1. 2.]\n        [3. 4.]])"

@@ -20,6 +20,13 @@ __all__ = ["DataLoader"]
 T = TypeVar("T")
 
 
+class Batch(tuple[Tensor, ...]):
+    """The fields of a batch. Two batches are equal if they are the same object: tensors compare by element."""
+
+    __slots__ = ()
+    __eq__, __ne__, __hash__ = object.__eq__, object.__ne__, object.__hash__
+
+
 class DataLoader:
     """Batches of `dataset`: tuples of tensors (B, ...), one per field of an item, that require no gradient.
 
@@ -84,7 +91,7 @@ class DataLoader:
         with closing(batches):
             for batch in batches:
                 device = self.device or default_device()
-                yield tuple(_to_tensor(field, device) for field in batch)
+                yield Batch(_to_tensor(field, device) for field in batch)
 
 
 def _to_tensor(field: HostArray, device: Device) -> Tensor:

@@ -26,7 +26,7 @@ class _ArrayInput:
 _INPUT = _ArrayInput()
 
 
-def _with_arrays(index: tuple[Any, ...], arrays: Iterable[Array]) -> tuple[Any, ...]:
+def with_arrays(index: tuple[Any, ...], arrays: Iterable[Array]) -> tuple[Any, ...]:
     """The index with arrays in place of the placeholders."""
     arrays = iter(arrays)
     return tuple(next(arrays) if entry is _INPUT else entry for entry in index)
@@ -45,14 +45,14 @@ class GetItem(TensorOp):
         return range(1, 1 + self.index.count(_INPUT))
 
     def compute(self, x: Array, *arrays: Array) -> Array:
-        return x[_with_arrays(self.index, arrays)]
+        return x[with_arrays(self.index, arrays)]
 
     def infer(self, x: Any, *arrays: Any) -> Spec | None:
         if any(array.dtype.kind == "b" for array in arrays):
             return None  # the values of a mask decide how many elements it selects
         namespace = cpu().xp
         empty = (namespace.zeros(array.shape, array.dtype) for array in arrays)
-        selected = namespace.broadcast_to(False, x.shape)[_with_arrays(self.index, empty)]
+        selected = namespace.broadcast_to(False, x.shape)[with_arrays(self.index, empty)]
         return Spec(selected.shape, x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
@@ -73,7 +73,7 @@ class PutItem(FixedShape):
     def compute(self, x: Array, *arrays: Array) -> Array:
         y = xp(x).zeros(self.shape, x.dtype)
         if arrays:
-            device_of(x).add_at(y, _with_arrays(self.index, arrays), x)
+            device_of(x).add_at(y, with_arrays(self.index, arrays), x)
         else:
             y[self.index] = x
         return y
@@ -111,19 +111,24 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     range.
     """
     x = tensor("getitem", x)
-    index = index if isinstance(index, tuple) else (index,)
+    template, arrays = parsed_index("getitem", x, index)
+    return GetItem(template)(x, *arrays)
+
+
+def parsed_index(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], list[Tensor]]:
+    """An index of x as the parameter of `GetItem`, and the index arrays that are its further inputs."""
     template: list[Any] = []
     arrays = []
-    for entry in index:
+    for entry in index if isinstance(index, tuple) else (index,):
         if entry is None or entry is Ellipsis or (isinstance(entry, (slice, int)) and not isinstance(entry, bool)):
             template.append(entry)
         else:
             array = entry if isinstance(entry, Tensor) else Tensor(entry, device=x.device, requires_grad=False)
             if array.dtype.kind not in "iub":
-                raise TypeError(f"getitem: index arrays must be of integers or bools, but got dtype {array.dtype}")
+                raise TypeError(f"{op}: index arrays must be of integers or bools, but got dtype {array.dtype}")
             template.append(_INPUT)
             arrays.append(array)
-    return GetItem(tuple(template))(x, *arrays)
+    return tuple(template), arrays
 
 
 def one_hot(n: int, indices: TensorLike, dtype: DTypeLike = "float32") -> Tensor:

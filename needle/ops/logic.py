@@ -86,7 +86,7 @@ def equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a == b, element by element: `(*A), (*B) -> (*C)`, bools; a constant.
 
     Operands are compared in NumPy's promotion of their dtypes. NaN equals nothing. Broadcasting and errors as in `add`.
-    The operator `==` on tensors tests identity instead.
+    The operators `==` and `!=` do the same; hash and keys of a dict go by identity.
     """
     return EQUAL(*pair("equal", a, b))
 

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 from needle.autograd import Tensor, TensorTuple
-from needle.ops import arithmetic, elementwise, index, linalg, logic, reduce, shape, transfer, tuples
-from needle.ops.operand import is_number, number
+from needle.backend import to_host
+from needle.ops import arithmetic, elementwise, in_place, index, linalg, logic, reduce, shape, transfer, tuples
+from needle.ops.operand import is_number, number, tensor
 
 
 def _with_scalar(
@@ -18,13 +20,13 @@ def _with_scalar(
 ) -> Callable[[Tensor, Any], Tensor]:
     """The operator that makes one node with a number and another with a tensor."""
 
-    def operator(x: Tensor, other: Any) -> Tensor:
+    def method(x: Tensor, other: Any) -> Tensor:
         if isinstance(other, Tensor) or not is_number(other):  # the common case first
             return with_tensor(x, other)
         return with_scalar(x, other)
 
-    operator.__name__ = name
-    return operator
+    method.__name__ = name
+    return method
 
 
 def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any], Tensor]:
@@ -45,7 +47,26 @@ def _subtract_from_scalar(x: Tensor, scalar: Any) -> Tensor:
     return arithmetic.add_scalar(arithmetic.negate(x), scalar)
 
 
-TENSOR_METHODS: dict[str, Callable[..., Tensor]] = {
+def _or_identity(function: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor, Any], Any]:
+    """The comparison `==` or `!=`; Python compares identity if the other operand is not an array."""
+
+    def method(x: Tensor, other: Any) -> Any:
+        if not isinstance(other, Tensor):
+            try:
+                other = tensor(function.__name__, other, x)
+            except TypeError:
+                return NotImplemented
+        return function(x, other)
+
+    return method
+
+
+def _contains(x: Tensor, element: Any) -> bool:
+    """Whether an element of x equals `element`, which broadcasts."""
+    return bool(to_host(logic.equal(x, element).array.any()))
+
+
+TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__add__": _with_scalar("__add__", arithmetic.add_scalar, arithmetic.add),
     "__radd__": _with_scalar("__radd__", arithmetic.add_scalar, _reflected(arithmetic.add)),
     "__sub__": _with_scalar("__sub__", _subtract_scalar, arithmetic.subtract),
@@ -58,13 +79,23 @@ TENSOR_METHODS: dict[str, Callable[..., Tensor]] = {
     "__rpow__": _reflected(elementwise.power),
     "__matmul__": linalg.matmul,
     "__rmatmul__": _reflected(linalg.matmul),
+    "__iadd__": in_place.assignment(operator.add),
+    "__isub__": in_place.assignment(operator.sub),
+    "__imul__": in_place.assignment(operator.mul),
+    "__itruediv__": in_place.assignment(operator.truediv),
+    "__ipow__": in_place.assignment(operator.pow),
     "__neg__": arithmetic.negate,
+    "__pos__": lambda x: x,
     "__abs__": elementwise.abs,
+    "__eq__": _or_identity(logic.equal),
+    "__ne__": _or_identity(logic.not_equal),
     "__lt__": logic.less,
     "__le__": logic.less_equal,
     "__gt__": logic.greater,
     "__ge__": logic.greater_equal,
+    "__contains__": _contains,
     "__getitem__": index.getitem,
+    "__setitem__": in_place.setitem,
     "abs": elementwise.abs,
     "argmax": reduce.argmax,
     "astype": arithmetic.cast,

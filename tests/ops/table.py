@@ -626,10 +626,15 @@ for name, function in (
             lambda x, f=function, s=column: f(x, torch.tensor(s)), (2, 3), **options)  # fmt: skip
         row(reflected, f"{kind}, x", lambda x, f=function, s=other: f(s, x),
             lambda x, f=function, s=column: f(torch.tensor(s), x), (2, 3), **options)  # fmt: skip
-for function in (operator.neg, operator.abs):
+for function in (operator.neg, operator.abs, operator.pos):
     row(f"__{function.__name__}__", "x", function, function, (2, 3))
-for function in (operator.lt, operator.le, operator.gt, operator.ge):
+for function in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge):
     name = f"__{function.__name__}__"
     row(name, "x, y", function, function, (4, 5), (5,), draw=few, constant=True)
     row(name, "x, 1", lambda x, f=function: f(x, 1), lambda x, f=function: f(x, 1), (4, 5), draw=few, constant=True)
     row(name, "1, x", lambda x, f=function: f(1, x), lambda x, f=function: f(1, x), (4, 5), draw=few, constant=True)
+    for other in (np.array([0.0, 1.0, -1.0, 0.0, 1.0]), np.array([0, 1, -1, 0, 1])):  # NumPy leaves both to needle
+        row(name, f"x, {other.dtype} array", lambda x, f=function, a=other: f(x, a),
+            lambda x, f=function, a=other: f(x, torch.tensor(a)), (4, 5), draw=few, constant=True)  # fmt: skip
+        row(name, f"{other.dtype} array, x", lambda x, f=function, a=other: f(a, x),
+            lambda x, f=function, a=other: f(torch.tensor(a), x), (4, 5), draw=few, constant=True)  # fmt: skip

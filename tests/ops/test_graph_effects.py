@@ -308,6 +308,9 @@ def test_a_detached_tuple_is_a_constant(device):
 # ---- methods ---------------------------------------------------------------------------------------------------------
 
 
+TEMPLATES = {"_binary", "_unary", "_reduction", "__hash__"}  # declarations that others share; and one of Python's own
+
+
 def declared_methods(class_name):
     """Method -> its parameters and defaults, as the class declares them for type checkers."""
     tree = ast.parse(Path(inspect.getfile(ndl), "../autograd.py").resolve().read_text("utf-8"))
@@ -319,7 +322,10 @@ def declared_methods(class_name):
             defaults = [ast.literal_eval(default) for default in node.args.defaults]
             names = [argument.arg for argument in node.args.args][1:]
             methods[node.name] = (names, defaults)
-    return methods
+    for node in ast.walk(declarations):
+        if isinstance(node, ast.Assign):  # names that share a declaration
+            methods |= {target.id: methods[node.value.id] for target in node.targets}
+    return {name: form for name, form in methods.items() if name not in TEMPLATES}
 
 
 def attached_methods(table):
