@@ -21,7 +21,9 @@ from needle.autograd import Op, Tensor, TensorOp, Value
 from needle.backend import cuda_probe
 from needle.backend import device as device_module
 from needle.backend_ndarray import NDArray
+from needle.kernels import Window
 from needle.nn import functional
+from needle.ops.conv import Correlate
 from tests.nn import test_attention, test_conv, test_recurrent
 from tests.nn.functional import (
     test_activation,
@@ -125,6 +127,10 @@ def compute_deferred(op):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(autograd, "LAZY_MODE", True)
         return op(X).numpy()
+
+
+DENSE = Window((1,), ((0, 0),), (1,))
+TILE, READ_ONLY_TILE = NDArray.make((8, 8))._handle, NDArray.wrap(np.frombuffer(bytes(256), "float32"))._handle
 
 
 def tiled(a, b, out, m, n, p):
@@ -381,6 +387,17 @@ ROWS = [
      "matmul_tiled: sizes must be multiples of 8, but b has (8, 9)"),
     (lambda: tiled((8, 8), (8, 16), (8, 8), 8, 8, 16), ValueError,
      "matmul_tiled: the matrix and the buffer of out must agree in size, but got 128 and 64"),
+    (lambda: tiled((8, 8), (8, 8), (8, 8), -8, -8, -8), ValueError,
+     "matmul_tiled: sizes must be at least 0, but got -8"),
+    (lambda: ndl.cpu().matmul_tiled(TILE, TILE, READ_ONLY_TILE, 8, 8, 8), ValueError,
+     "matmul_tiled: the memory of out must be writable, but got a read-only array's"),
+    (lambda: NDArray.make((2,), handle=np.zeros(2)), TypeError, "make: handle must be a Buffer, but got ndarray"),
+    (lambda: NDArray.make((2,), offset=-1), ValueError, "make: offset must be at least 0, but got -1"),
+    # ---- op classes, called without their functions
+    (lambda: Window((0,), ((0, 0),), (1,)), ValueError, re.compile(
+        r"Window: sizes must be positive, of one rank, and padding not negative, but got Window\(stride=\(0,\), .*")),
+    (lambda: Correlate(DENSE)(X, ndl.ones(1, 1, 2)), ValueError, re.compile(
+        r"correlate: shapes must fit together, but got x \(2, 3\), w \(1, 1, 2\) and y None with Window\(.*\)")),
     # ---- the course's modules
     (lambda: autograd.TENSORS, AttributeError, "autograd: the name must be one of this module, but got 'TENSORS'"),
     (lambda: attribute_of_deferred("gone"), AttributeError,

@@ -14,13 +14,20 @@ Shape: TypeAlias = tuple[int, ...]
 
 
 class Buffer:
-    """The memory under an array and all its views: the course's `_handle`."""
+    """The memory under an array and all its views: the course's `_handle`.
+
+    It spans the elements from the lowest address to the highest, whatever the strides: one element where broadcasting
+    repeats it, and the gaps between the elements of a slice.
+    """
 
     def __init__(self, array: Any) -> None:
-        base = array
+        root = base = array
         while base is not None:  # the last base need not be an array: it may be a bytes object, or a capsule
-            array, base = (base if type(base) is type(array) else array), getattr(base, "base", None)
-        self.root = array
+            if type(base) is type(array) and base.dtype == array.dtype:  # another dtype would count in other units
+                root = base
+            base = getattr(base, "base", None)
+        ascending = (slice(None, None, -1 if step < 0 else 1) for step in root.strides)
+        self.root = root[(..., *ascending)]
 
     @property
     def flat(self) -> Any:
@@ -30,10 +37,11 @@ class Buffer:
     @property
     def size(self) -> int:
         """The number of elements."""
-        return int(self.root.size)
+        itemsize = int(self.root.itemsize)
+        return reach(self.root.shape, [step // itemsize for step in self.root.strides])[1]
 
     def ptr(self) -> int:
-        """The address of the first element."""
+        """The lowest address."""
         return device_of(self.root).address(self.root)
 
 

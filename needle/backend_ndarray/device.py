@@ -60,18 +60,23 @@ class _Cpu(BackendDevice, backend.CpuDevice):
         """Matrix product in t x t tiles, t = `__tile_size__`: writes (m, n) @ (n, p) into `out`.
 
         Each buffer is the memory of a row-major float32 array: a (m/t, n/t, t, t), b (n/t, p/t, t, t), out
-        (m/t, p/t, t, t). Raises ValueError if t does not divide a size, or if a buffer does not have its matrix's size.
+        (m/t, p/t, t, t). Raises ValueError if t does not divide a size, if a buffer does not have its matrix's size, or
+        if `out` is read-only.
         """
         t = self.__tile_size__
+        m, n, p = (check.integer("matmul_tiled", "sizes", size, least=0) for size in (m, n, p))
         for name, buffer, rows, columns in (("a", a, m, n), ("b", b, n, p), ("out", out, m, p)):
             if rows % t or columns % t:
                 raise ValueError(f"matmul_tiled: sizes must be multiples of {t}, but {name} has ({rows}, {columns})")
             check.same("matmul_tiled", "size", rows * columns, buffer.size, ("the matrix", f"the buffer of {name}"))
+        target = out.flat
+        if not target.flags.writeable:
+            raise ValueError("matmul_tiled: the memory of out must be writable, but got a read-only array's")
         left, right = (
             buffer.flat.reshape(rows // t, columns // t, t, t).swapaxes(1, 2).reshape(rows, columns)
             for buffer, rows, columns in ((a, m, n), (b, n, p))
         )
-        out.flat.reshape(m // t, p // t, t, t)[...] = (left @ right).reshape(m // t, t, p // t, t).swapaxes(1, 2)
+        target.reshape(m // t, p // t, t, t)[...] = (left @ right).reshape(m // t, t, p // t, t).swapaxes(1, 2)
 
 
 class _Cuda(BackendDevice, backend.CudaDevice):

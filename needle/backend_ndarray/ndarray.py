@@ -118,10 +118,12 @@ class NDArray:
         shape = tuple(check.integer("make", "shape", n, least=0) for n in shape)
         strides = row_major(shape) if strides is None else tuple(check.integer("make", "strides", n) for n in strides)
         check.same("make", "rank", len(shape), len(strides), ("shape", "strides"))
+        offset = check.integer("make", "offset", offset, least=0)
         if handle is None:
             device = device or default_device()
             with device.current():
                 handle = Buffer(device.xp.empty(reach(shape, strides)[1] + offset, dtype="float32"))
+        check.instance("make", "handle", handle, Buffer)
         return NDArray.wrap(strided("make", handle, shape, strides, offset), buffer=handle)
 
     # ---- properties --------------------------------------------------------------------------------------------------

@@ -42,6 +42,12 @@ class Window:
     dilation: Size
     groups: int = 1
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for sizes with which a window would leave its input."""
+        rank, numbers = len(self.stride), (*self.stride, *self.dilation, self.groups)
+        if len(self.padding) != rank or len(self.dilation) != rank or min(numbers) < 1 or min(map(min, self.padding)) < 0:
+            raise ValueError(f"Window: sizes must be positive, of one rank, and padding not negative, but got {self}")
+
     @cached
     def extent(self, kernel: Size) -> Size:
         """The sizes that a dilated kernel spans."""
@@ -112,6 +118,23 @@ class Window:
             last -= s if last >= n + before else 0
             pairs.append((before, max(after, last + extent - n - before)))
         return replace(self, padding=tuple(pairs))
+
+
+def check_conv(x_shape: Size, w_shape: Size, y_shape: Size | None, window: Window) -> None:
+    """Raise ValueError unless x (N, C, *S), w (O, C/G, *K) and y (N, O, *P), if it is not None, fit together."""
+    (_, channels, *size), (out_channels, in_per_group, *kernel), groups = x_shape, w_shape, window.groups
+    is_right = (
+        len(size) == len(kernel) == len(window.stride)
+        and channels == in_per_group * groups
+        and out_channels % groups == 0
+        and min(kernel) >= 1
+        and min(output := window.output(tuple(size), tuple(kernel))) >= 1
+        and y_shape in (None, (x_shape[0], out_channels, *output))
+    )
+    if not is_right:
+        raise ValueError(
+            f"correlate: shapes must fit together, but got x {x_shape}, w {w_shape} and y {y_shape} with {window}"
+        )
 
 
 shared_window = cached(Window)  # equal windows become one object, which caches find without comparing

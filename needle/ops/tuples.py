@@ -19,7 +19,7 @@ class MakeTensorTuple(TensorTupleOp):
     saved_inputs = ()
 
     def compute(self, *arrays: Array) -> tuple[Array, ...]:
-        return arrays
+        return tuple(array.copy() for array in arrays)  # one version counter cannot follow the memory of all inputs
 
     def infer(self, *specs: Any) -> Any:
         return specs

@@ -280,3 +280,57 @@ def test_astype_copies():
 def test_to_its_own_device_is_itself(device):
     array = NDArray([1.0])
     assert array.to(device) is array
+
+
+# ---- the memory under an array ---------------------------------------------------------------------------------------
+
+
+def from_elsewhere(view):
+    """The memory of a NumPy array, handed over by DLPack: its base is no array."""
+    return NDArray.wrap(np.from_dlpack(view))
+
+
+BASE = np.arange(12, dtype="float32")
+FOREIGN = {  # an array of another library -> the memory from its lowest address to its highest
+    "reversed": (BASE[::-1], BASE),
+    "reversed in part": (BASE.reshape(3, 4)[:, ::-1], BASE),
+    "every third": (BASE[1::3], BASE[1:11]),
+    "every third, reversed": (BASE[10::-3], BASE[1:11]),
+    "transposed": (BASE.reshape(3, 4).T, BASE),
+    "0-d": (BASE[5:6].reshape(()), BASE[5:6]),
+}
+
+
+@pytest.mark.on_cpu
+@pytest.mark.parametrize("name", FOREIGN)
+def test_memory_spans_the_lowest_to_the_highest_address(name):
+    view, memory = FOREIGN[name]
+    array = from_elsewhere(view)
+    handle, n = array._handle, memory.size
+    assert (handle.size, handle.ptr()) == (n, memory.ctypes.data)
+    np.testing.assert_array_equal(NDArray.make((n,), handle=handle).numpy(), memory)
+    np.testing.assert_array_equal(array.as_strided(array.shape, array.strides).numpy(), view)
+    for shape, strides, offset in [((n + 1,), (1,), 0), ((n,), (1,), 1), ((2,), (-1,), 0), ((2,), (n,), 0)]:
+        with pytest.raises(ValueError, match="^make: elements must lie in the memory of "):
+            NDArray.make(shape, strides, handle=handle, offset=offset)
+    for step in (n, -n):
+        with pytest.raises(ValueError, match="^as_strided: elements must lie in the memory of "):
+            array.as_strided((2,), (step,))
+
+
+@pytest.mark.on_cpu
+def test_memory_of_a_repeated_array_is_what_is_repeated():
+    repeated = NDArray.wrap(np.lib.stride_tricks.as_strided(BASE[:4], (16, 4), (0, 4)))
+    assert NDArray.wrap(np.broadcast_to(np.float32(3), 64))._handle.size == 1
+    assert repeated._handle.size in (4, 12)  # NumPy may remember the array that was repeated
+    lonely = from_elsewhere(np.lib.stride_tricks.as_strided(BASE[:4].copy(), (16, 4), (0, 4)))
+    assert lonely._handle.size == 4
+    with pytest.raises(ValueError, match="^matmul_tiled: the matrix and the buffer of out must agree in size, "):
+        ndl.cpu().matmul_tiled(*(NDArray(np.ones(64, "float32"))._handle for _ in "ab"), lonely._handle, 8, 8, 8)
+
+
+@pytest.mark.on_cpu
+def test_memory_of_a_reinterpreted_array_counts_its_own_elements():
+    array = NDArray.wrap(np.arange(4.0).view("float32"))
+    assert (array._handle.size, array._handle.flat.dtype) == (8, "float32")
+    np.testing.assert_array_equal(array[2:].as_strided((2,), (4,)).numpy(), array.array[2::4])

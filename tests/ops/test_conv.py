@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 from needle import kernels
-from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight
+from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight, Unfold
 from tests.conv_cases import CASES
 from tests.kernels.counting import count_kernels
 from tests.kernels.windows import problems
@@ -133,6 +133,47 @@ def test_the_other_two_pass_gradcheck(device, op):
         assert ndl.gradcheck(CorrelateTranspose(window, x.shape[2:]), *tensors(device, y, w))
     else:
         assert ndl.gradcheck(CorrelateWeight(window, w.shape[2:]), *tensors(device, x, y))
+
+
+DENSE, WIDE = (kernels.Window((1, 1), ((0, 0), (0, 0)), (d, d), g) for d, g in ((1, 1), (9, 2)))
+MISFITS = {  # an op, and the shapes of its inputs: none fits
+    "channels of w": (Correlate(DENSE), (2, 3, 5, 5), (4, 4, 3, 3)),
+    "kernel": (Correlate(DENSE), (2, 3, 5, 5), (4, 3, 6, 1)),
+    "dilation": (Correlate(WIDE), (2, 2, 9, 9), (2, 1, 2, 2)),
+    "groups": (Correlate(WIDE), (2, 2, 9, 9), (3, 1, 1, 1)),
+    "rank": (Correlate(DENSE), (2, 3, 5), (4, 3, 3)),
+    "empty kernel": (Correlate(DENSE), (2, 3, 5, 5), (4, 3, 0, 3)),
+    "size": (CorrelateTranspose(DENSE, (9, 9)), (2, 4, 3, 3), (4, 3, 3, 3)),
+    "channels of y": (CorrelateTranspose(DENSE, (5, 5)), (2, 5, 3, 3), (4, 3, 3, 3)),
+    "weight's kernel": (CorrelateWeight(DENSE, (4, 3)), (2, 3, 5, 5), (2, 4, 3, 3)),
+    "batch": (CorrelateWeight(DENSE, (3, 3)), (2, 3, 5, 5), (3, 4, 3, 3)),
+    "weight's groups": (CorrelateWeight(WIDE, (1, 1)), (2, 3, 5, 5), (2, 4, 5, 5)),
+    "columns": (Unfold(DENSE, (6, 6)), (2, 3, 5, 5)),
+    "rank of columns": (Unfold(DENSE, (2,)), (2, 3, 5, 5)),
+}
+
+
+@pytest.mark.parametrize("misfit", MISFITS)
+def test_an_op_reads_no_element_outside_of_its_inputs(device, misfit):
+    """The algorithms read through strides: shapes that do not fit are refused, whoever calls."""
+    op, *shapes = MISFITS[misfit]
+    with pytest.raises(ValueError, match=r"^correlate: shapes must fit together, but got "):
+        op(*tensors(device, *map(np.ones, shapes)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ((0,), ((0, 0),), (1,)),
+        ((1,), ((0, 0),), (-1,)),
+        ((1,), ((0, -1),), (1,)),
+        ((1,), ((0, 0),), (1,), 0),
+        ((1, 1), ((0, 0),), (1, 1)),
+    ],
+)
+def test_a_window_does_not_leave_its_input(options):
+    with pytest.raises(ValueError, match=r"^Window: sizes must be positive, of one rank, and padding not negative, "):
+        kernels.Window(*options)
 
 
 def test_an_op_is_its_parameters():

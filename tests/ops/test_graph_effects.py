@@ -13,6 +13,7 @@ import pytest
 import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
+from needle.backend import to_host
 from needle.ops import arithmetic
 from needle.ops.methods import TENSOR_METHODS, TENSOR_TUPLE_METHODS
 from tests.ops.op_classes import all_op_classes
@@ -55,6 +56,18 @@ def test_one_gradient_for_each_input(row, device):
                 assert (type(grad), grad.shape, grad.device) == (ndl.Tensor, x.shape, x.device)
             else:  # of a tuple: position -> gradient
                 assert all(grad[i].shape == x[i].shape for i in grad)
+
+
+@pytest.mark.on_cpu
+@each_row(ROWS)
+def test_what_shares_memory_is_marked_as_a_view(row, device):
+    """A write into an input must reach the version counters of every result that aliases it: only `is_view` says so."""
+    for node in graph_of(row, device):
+        results = node.array if isinstance(node, ndl.TensorTuple) else [node.array]
+        inputs = [x for x in node.inputs if isinstance(x, ndl.Tensor)]
+        for place, x in enumerate(inputs):
+            shared = any(np.shares_memory(to_host(y), to_host(x.array)) for y in results)
+            assert not shared or (node.op.is_view and place == 0), node.op
 
 
 def test_a_single_gradient_becomes_a_tuple(device):

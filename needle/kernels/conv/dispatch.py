@@ -23,7 +23,7 @@ from needle import check, tuning
 from needle.backend import device_of, overridable
 from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, winograd
 from needle.kernels.layout import Array
-from needle.kernels.window import Size, Window
+from needle.kernels.window import Size, Window, check_conv
 
 __all__ = ["conv_algorithm", "correlate", "correlate_gradients", "correlate_transpose", "correlate_weight"]
 
@@ -34,7 +34,7 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     if x.dtype == "float16":
         return _in_float32(correlate, x, w, window, bias)
     requested = _requested.get().get("forward")
-    plan = _plan("forward", requested, x.shape, w.shape, window, x.dtype, device_of(x).strided_gemm)
+    plan = _plan("forward", requested, x.shape, w.shape, None, window, x.dtype, device_of(x).strided_gemm)
     live_w = w[plan.live] if plan.live else w
     return ALGORITHMS[plan.algorithm].forward(x, live_w, plan.window, bias)
 
@@ -46,7 +46,7 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
         return _in_float32(correlate_transpose, y, w, window, size)
     requested = _requested.get().get("backward_data")
     x_shape = (y.shape[0], w.shape[1] * window.groups, *size)
-    plan = _plan("backward_data", requested, x_shape, w.shape, window, y.dtype, device_of(y).strided_gemm)
+    plan = _plan("backward_data", requested, x_shape, w.shape, y.shape, window, y.dtype, device_of(y).strided_gemm)
     live_w = w[plan.live] if plan.live else w
     return ALGORITHMS[plan.algorithm].backward_data(y, live_w, plan.window, size)
 
@@ -59,7 +59,7 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     requested = _requested.get().get("backward_weight")
     w_shape = (y.shape[1], x.shape[1] // window.groups, *kernel)
     device = device_of(x)
-    plan = _plan("backward_weight", requested, x.shape, w_shape, window, x.dtype, device.strided_gemm)
+    plan = _plan("backward_weight", requested, x.shape, w_shape, y.shape, window, x.dtype, device.strided_gemm)
     live_w = ALGORITHMS[plan.algorithm].backward_weight(x, y, plan.window, plan.kernel)
     if not plan.live:
         return live_w
@@ -170,11 +170,17 @@ def _plan(
     requested: str | None,
     x_shape: Size,
     w_shape: Size,
+    y_shape: Size | None,
     window: Window,
     dtype: Any,
     strided_gemm: bool,
 ) -> Plan:
-    """The plan of a pass for x (N, C, *S) and w (O, C/G, *K); it depends on the thresholds in `tuning`."""
+    """The plan of a pass for x (N, C, *S), w (O, C/G, *K) and, backward, y (N, O, *P).
+
+    It depends on the thresholds in `tuning`. Raises ValueError for shapes that do not fit together: the algorithms read
+    through strides, which no array checks.
+    """
+    check_conv(x_shape, w_shape, y_shape, window)
     live, window = window.without_dead_taps(x_shape[2:], w_shape[2:])
     kernel = tuple(part.stop - part.start for part in live)
     live_shape = (*w_shape[:2], *kernel)

@@ -17,7 +17,7 @@ from needle import tuning
 from needle.backend import Device, device_of, overridable, xp
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
 from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
-from needle.kernels.window import Size, Window
+from needle.kernels.window import Size, Window, check_conv
 
 __all__ = ["unfold"]
 
@@ -62,9 +62,11 @@ def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
 @overridable
 def unfold(x: Array, window: Window, kernel: Size) -> Array:
     """All columns of x, with positions in row-major order: (N, C, *S) -> (N, C·K, P)."""
+    channels = x.shape[1]
+    check_conv(x.shape, (window.groups, channels // window.groups, *kernel), None, window)
     output = window.output(x.shape[2:], kernel)
     view = window_view(pad_to_batch_last(x, window), kernel, output, window)  # (C, *K, *P, N)
-    return batch_first(view.reshape(x.shape[1] * math.prod(kernel), math.prod(output), x.shape[0]))
+    return batch_first(view.reshape(channels * math.prod(kernel), math.prod(output), x.shape[0]))
 
 
 def window_view(padded: Array, kernel: Size, output: Size, window: Window) -> Array:
