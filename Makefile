@@ -24,7 +24,11 @@ quick: .venv/.has-test ## run a sample of the tests in seconds: one file per flo
 test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv", ARGS="--device all")
 	$(PYTEST) -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
-nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device and on deeper graphs
+KERNELS := tests/kernels tests/ops tests/test_conv_conformance.py
+
+nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device and on deeper graphs; guard memory
+	$(PYTEST) -n auto --maxprocesses 4 --guard after $(KERNELS)
+	$(PYTEST) -n auto --maxprocesses 4 --guard before $(KERNELS)
 	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly $(ARGS)
 
 lint: .venv/.has-lint ## check style and types

@@ -9,6 +9,7 @@ from hypothesis import settings
 import needle
 from needle.backend_ndarray import register_device
 from needle.grad_mode import grad_mode
+from tests.guard_pages import SIDES, guard
 from tests.profiles import DEFAULT
 from tests.standin.device import STANDIN
 
@@ -35,6 +36,12 @@ def pytest_addoption(parser):
         help="devices of the tests that run on several: cpu, standin, or all; by default the CPU and a GPU, and the "
         "stand-in for a GPU on the floors that compute on raw arrays",
     )
+    parser.addoption("--guard", choices=SIDES, help="put each array beside an unreadable page on that side")
+
+
+def pytest_configure(config):
+    if config.getoption("--guard"):
+        guard(config.getoption("--guard"))
 
 
 def pytest_generate_tests(metafunc):

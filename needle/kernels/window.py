@@ -44,8 +44,8 @@ class Window:
 
     def __post_init__(self) -> None:
         """Raise ValueError for sizes with which a window would leave its input."""
-        rank, numbers = len(self.stride), (*self.stride, *self.dilation, self.groups)
-        if len(self.padding) != rank or len(self.dilation) != rank or min(numbers) < 1 or min(map(min, self.padding)) < 0:
+        is_one_rank = len(self.stride) == len(self.padding) == len(self.dilation)
+        if not is_one_rank or min(*self.stride, *self.dilation, self.groups) < 1 or min(map(min, self.padding)) < 0:
             raise ValueError(f"Window: sizes must be positive, of one rank, and padding not negative, but got {self}")
 
     @cached

@@ -311,10 +311,10 @@ def test_memory_spans_the_lowest_to_the_highest_address(name):
     np.testing.assert_array_equal(NDArray.make((n,), handle=handle).numpy(), memory)
     np.testing.assert_array_equal(array.as_strided(array.shape, array.strides).numpy(), view)
     for shape, strides, offset in [((n + 1,), (1,), 0), ((n,), (1,), 1), ((2,), (-1,), 0), ((2,), (n,), 0)]:
-        with pytest.raises(ValueError, match="^make: elements must lie in the memory of "):
+        with pytest.raises(ValueError, match=r"^make: elements must lie in the memory of "):
             NDArray.make(shape, strides, handle=handle, offset=offset)
     for step in (n, -n):
-        with pytest.raises(ValueError, match="^as_strided: elements must lie in the memory of "):
+        with pytest.raises(ValueError, match=r"^as_strided: elements must lie in the memory of "):
             array.as_strided((2,), (step,))
 
 
@@ -325,7 +325,7 @@ def test_memory_of_a_repeated_array_is_what_is_repeated():
     assert repeated._handle.size in (4, 12)  # NumPy may remember the array that was repeated
     lonely = from_elsewhere(np.lib.stride_tricks.as_strided(BASE[:4].copy(), (16, 4), (0, 4)))
     assert lonely._handle.size == 4
-    with pytest.raises(ValueError, match="^matmul_tiled: the matrix and the buffer of out must agree in size, "):
+    with pytest.raises(ValueError, match=r"^matmul_tiled: the matrix and the buffer of out must agree in size, "):
         ndl.cpu().matmul_tiled(*(NDArray(np.ones(64, "float32"))._handle for _ in "ab"), lonely._handle, 8, 8, 8)
 
 
