@@ -32,6 +32,7 @@ from tests.nn.functional import (
     test_embedding,
     test_linear,
     test_loss,
+    test_margin_loss,
     test_norm,
     test_pad,
     test_pool,
@@ -689,7 +690,7 @@ def rows_elsewhere():
     """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
-        test_norm, test_recurrent, test_similarity,
+        test_margin_loss, test_norm, test_recurrent, test_similarity,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -10,16 +10,21 @@ from needle.nn.container import *
 from needle.nn.conv import *
 from needle.nn.dropout import *
 from needle.nn.embedding import *
+from needle.nn.embedding_loss import *
 from needle.nn.flatten import *
+from needle.nn.likelihood_loss import *
 from needle.nn.linear import *
 from needle.nn.loss import *
+from needle.nn.margin_loss import *
 from needle.nn.module import *
 from needle.nn.norm import *
 from needle.nn.pad import *
+from needle.nn.piecewise_activation import *
 from needle.nn.pool import *
 from needle.nn.recurrent import *
 from needle.nn.resampling import *
 from needle.nn.similarity import *
+from needle.nn.smooth_activation import *
 
 if not TYPE_CHECKING:
     __all__ = ["functional", *_public_names(globals())]

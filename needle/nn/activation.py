@@ -20,6 +20,7 @@ __all__ = [
     "SiLU",
     "Sigmoid",
     "Softmax",
+    "Softmin",
     "Softplus",
     "Tanh",
 ]
@@ -176,3 +177,10 @@ class LogSoftmax(_Softmax):
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.log_softmax(x, self.dim)
+
+
+class Softmin(_Softmax):
+    """`Softmax` of -x along the axis `dim`: any shape -> the same shape. Default and errors as in `Softmax`."""
+
+    def forward(self, x: TensorLike) -> Tensor:
+        return functional.softmin(x, self.dim)

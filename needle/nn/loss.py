@@ -7,10 +7,12 @@ with the state and moved by `to`.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn import functional
-from needle.nn.functional.loss import REDUCTIONS
+from needle.nn.functional.reduction import REDUCTIONS
 from needle.nn.module import Module
 from needle.ops.operand import tensor
 
@@ -27,21 +29,26 @@ __all__ = [
 ]
 
 
-class _Loss(Module):
+class Loss(Module):
     """A loss and its reduction: "mean", "sum" or "none"."""
+
+    reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction: str = check.one_of(type(self).__name__, "reduction", reduction, REDUCTIONS)
+        self.reduction: str = check.one_of(type(self).__name__, "reduction", reduction, self.reductions)
 
     def _as_buffer(self, weight: TensorLike | None) -> Tensor | None:
         return None if weight is None else tensor(type(self).__name__, weight)
+
+    def _register_weight(self, name: str, weight: TensorLike | None) -> None:
+        setattr(self, name, self._as_buffer(weight))
 
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
 
-class CrossEntropyLoss(_Loss):
+class CrossEntropyLoss(Loss):
     """-log softmax(x)[target], weighted by class: logits x (N, C), (N, C, *S) or (C,).
 
     `target` holds class indices, integers of any dtype: (N,), (N, *S) or (). Those equal to `ignore_index` do not
@@ -84,7 +91,7 @@ class SoftmaxLoss(Module):
         return functional.cross_entropy(x, target)
 
 
-class NLLLoss(_Loss):
+class NLLLoss(Loss):
     """-x[target], weighted by class: log-probabilities x (N, C), (N, C, *S) or (C,), and class indices target.
 
     Indices, `weight` (C,), `ignore_index` and errors as in `CrossEntropyLoss`.
@@ -104,21 +111,21 @@ class NLLLoss(_Loss):
 # ---- distances -------------------------------------------------------------------------------------------------------
 
 
-class MSELoss(_Loss):
+class MSELoss(Loss):
     """(x - target)², elementwise: x and target of shapes that broadcast (with a warning if they differ)."""
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
         return functional.mse_loss(x, target, self.reduction)
 
 
-class L1Loss(_Loss):
+class L1Loss(Loss):
     """|x - target|, elementwise: x and target of shapes that broadcast (with a warning if they differ)."""
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
         return functional.l1_loss(x, target, self.reduction)
 
 
-class SmoothL1Loss(_Loss):
+class SmoothL1Loss(Loss):
     """d² / (2·beta) where d = |x - target| is below `beta`, d - beta / 2 elsewhere; shapes as in `L1Loss`.
 
     `beta` is at least 0 (ValueError). Girshick, "Fast R-CNN" (2015), equation 3, where beta is 1.
@@ -132,7 +139,7 @@ class SmoothL1Loss(_Loss):
         return functional.smooth_l1_loss(x, target, self.reduction, self.beta)
 
 
-class HuberLoss(_Loss):
+class HuberLoss(Loss):
     """d² / 2 where d = |x - target| is below `delta`, delta · (d - delta / 2) elsewhere; shapes as in `L1Loss`.
 
     `delta` is positive (ValueError). Huber, "Robust Estimation of a Location Parameter" (1964).
@@ -149,7 +156,7 @@ class HuberLoss(_Loss):
 # ---- two classes -----------------------------------------------------------------------------------------------------
 
 
-class BCELoss(_Loss):
+class BCELoss(Loss):
     """-(target · log x + (1 - target) · log(1 - x)), elementwise: probabilities x and target of equal shape and dtype.
 
     Logarithms are clamped to at least -100. `weight` broadcasts to x. Raises ValueError if shapes differ or, on the
@@ -164,7 +171,7 @@ class BCELoss(_Loss):
         return functional.binary_cross_entropy(x, target, self.weight, self.reduction)
 
 
-class BCEWithLogitsLoss(_Loss):
+class BCEWithLogitsLoss(Loss):
     """`BCELoss` of sigmoid(x) without overflow, elementwise: logits x and target of equal shape and dtype.
 
     `pos_weight` multiplies the loss of the positive part, target · log sigmoid(x). Both weights broadcast to x. Raises

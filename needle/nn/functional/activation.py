@@ -8,7 +8,7 @@ from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import DTypeLike
 from needle.ops import relu, sigmoid, tanh
-from needle.ops.arithmetic import ADD, MULTIPLY, DivScalar, MulScalar, as_dtype
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar, MulScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip, Expm1, HardTanh, Sigmoid, Softplus
 from needle.ops.logic import GREATER, LESS_EQUAL, WHERE
 from needle.ops.operand import scalar_like, tensor
@@ -24,6 +24,7 @@ __all__ = [
     "sigmoid",
     "silu",
     "softmax",
+    "softmin",
     "softplus",
     "tanh",
 ]
@@ -34,7 +35,7 @@ def relu6(x: TensorLike) -> Tensor:
 
     Raises `TypeError` unless the dtype of x is floating.
     """
-    return HardTanh(0.0, 6.0)(_floats("relu6", x))
+    return HardTanh(0.0, 6.0)(floating("relu6", x))
 
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
@@ -42,7 +43,7 @@ def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tens
 
     Raises `ValueError` if `min_val` exceeds `max_val`, `TypeError` unless the dtype of x is floating.
     """
-    x = _floats("hardtanh", x)
+    x = floating("hardtanh", x)
     low, high = check.number("hardtanh", "min_val", min_val), check.number("hardtanh", "max_val", max_val)
     if low > high:
         raise ValueError(f"hardtanh: min_val must not exceed max_val, but got {min_val} and {max_val}")
@@ -56,7 +57,7 @@ def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
 
     Maas, Hannun and Ng, "Rectifier Nonlinearities Improve Neural Network Acoustic Models" (2013).
     """
-    x = _floats("leaky_relu", x)
+    x = floating("leaky_relu", x)
     slope = check.number("leaky_relu", "negative_slope", negative_slope)
     zero = scalar_like(0, x)
     positive, others = as_dtype(GREATER(x, zero), x.dtype), as_dtype(LESS_EQUAL(x, zero), x.dtype)
@@ -71,7 +72,7 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     Clevert, Unterthiner and Hochreiter, "Fast and Accurate Deep Network Learning by Exponential Linear Units" (2016),
     equation 15.
     """
-    x = _floats("elu", x)
+    x = floating("elu", x)
     alpha = check.number("elu", "alpha", alpha)
     return ADD(RELU(x), MulScalar(alpha)(Expm1()(Clip(None, 0)(x))))
 
@@ -84,7 +85,7 @@ def silu(x: TensorLike) -> Tensor:
     Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016); Ramachandran, Zoph and Le, "Searching for Activation
     Functions" (2017).
     """
-    x = _floats("silu", x)
+    x = floating("silu", x)
     return MULTIPLY(x, Sigmoid()(x))
 
 
@@ -93,7 +94,7 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
     Raises `ValueError` unless `beta` is positive, `TypeError` unless the dtype of x is floating.
     """
-    x = _floats("softplus", x)
+    x = floating("softplus", x)
     beta = check.number("softplus", "beta", beta, above=0)
     threshold = check.number("softplus", "threshold", threshold)
     scaled = x if beta == 1 else MulScalar(beta)(x)
@@ -123,6 +124,12 @@ def log_softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None =
     return LogSoftmax(axis)(x) if x.size else x
 
 
+def softmin(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
+    """`softmax` of -x: e ** -x / sum(e ** -x) along axis `dim`. Options and errors as in `softmax`."""
+    x, axis = _along_axis("softmin", x, dim, dtype)
+    return Softmax(axis)(NEGATE(x)) if x.size else x
+
+
 def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None) -> tuple[Tensor, int]:
     """x cast to `dtype`, and the axis `dim`: torch's choice if it is None."""
     x = tensor(op, x)
@@ -137,7 +144,7 @@ def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None
     return x, axis
 
 
-def _floats(op: str, x: TensorLike) -> Tensor:
+def floating(op: str, x: TensorLike) -> Tensor:
     """x as a tensor of a floating dtype."""
     x = tensor(op, x)
     check.floats(op, x=x)

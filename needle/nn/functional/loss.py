@@ -12,7 +12,8 @@ from functools import lru_cache
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, cpu
-from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
+from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
 from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
 from needle.ops.logic import WHERE
@@ -26,7 +27,7 @@ from needle.ops.operand import (
     tensor,
     without_index,
 )
-from needle.ops.reduce import LogSoftmax, Mean, Summation
+from needle.ops.reduce import LogSoftmax, Summation
 from needle.ops.shape import Reshape
 
 __all__ = [
@@ -39,8 +40,6 @@ __all__ = [
     "nll_loss",
     "smooth_l1_loss",
 ]
-
-REDUCTIONS = ("none", "mean", "sum")
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
@@ -80,7 +79,7 @@ def cross_entropy(
     axis = class_axis(x)
     if target.shape != x.shape:
         classes, kept = _class_indices(op, x, target, ignore_index)
-        _check_reduction(op, x, reduction)
+        check_reduction(op, x, reduction)
         if kept is None and weight is None and not smoothing and reduction == "mean":
             return CROSS_ENTROPY(x, classes)
         return _of_indices(LogSoftmax(axis)(x), classes, kept, weight, reduction, smoothing)
@@ -88,13 +87,13 @@ def cross_entropy(
         raise TypeError(f"{op}: target of the shape of x must hold probabilities, but got dtype {target.dtype}")
     if ignore_index >= 0:
         raise ValueError(f"{op}: ignore_index must be negative with probabilities as target, but got {ignore_index}")
-    _check_reduction(op, x, reduction)
+    check_reduction(op, x, reduction)
     if smoothing:
         target = AddScalar(smoothing / x.shape[axis])(MulScalar(1 - smoothing)(target))
     terms = MULTIPLY(LogSoftmax(axis)(x), target)
     if weight is not None:
         terms = MULTIPLY(terms, _per_class(weight, x))
-    return _reduce(NEGATE(Summation(axis)(terms)), reduction)
+    return reduced(NEGATE(Summation(axis)(terms)), reduction)
 
 
 def nll_loss(
@@ -112,7 +111,7 @@ def nll_loss(
     x, weight = _scores(op, x, weight)
     ignore_index = check.integer(op, "ignore_index", ignore_index)
     classes, kept = _class_indices(op, x, tensor(op, target), ignore_index)
-    _check_reduction(op, x, reduction)
+    check_reduction(op, x, reduction)
     return _of_indices(x, classes, kept, weight, reduction)
 
 
@@ -169,7 +168,7 @@ def _of_indices(
     if kept is not None:
         losses = WHERE(kept, losses, scalar_like(0, losses))
         weights = as_dtype(kept, log_p.dtype) if weights is None else MULTIPLY(weights, kept)
-    return _reduce(losses, reduction, weights)
+    return reduced(losses, reduction, weights)
 
 
 @lru_cache(maxsize=32)
@@ -199,13 +198,13 @@ def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight:
     """
     x, target, weight = _operands("mse_loss", x, target, weight, reduction)
     distance = ADD(x, NEGATE(target))
-    return _reduce_weighted(MULTIPLY(distance, distance), weight, reduction)
+    return reduced_weighted(MULTIPLY(distance, distance), weight, reduction)
 
 
 def l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight: TensorLike | None = None) -> Tensor:
     """|x - target|, with derivative 0 at 0. Shapes, `weight` and errors as in `mse_loss`."""
     x, target, weight = _operands("l1_loss", x, target, weight, reduction)
-    return _reduce_weighted(Abs()(ADD(x, NEGATE(target))), weight, reduction)
+    return reduced_weighted(Abs()(ADD(x, NEGATE(target))), weight, reduction)
 
 
 def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -218,7 +217,7 @@ def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", b
     x, target, _ = _operands("smooth_l1_loss", x, target, None, reduction)
     beta = check.number("smooth_l1_loss", "beta", beta, least=0)
     distance = ADD(x, NEGATE(target))
-    return _reduce(DivScalar(beta)(_huber(distance, beta)) if beta else Abs()(distance), reduction)
+    return reduced(DivScalar(beta)(_huber(distance, beta)) if beta else Abs()(distance), reduction)
 
 
 def huber_loss(
@@ -236,7 +235,7 @@ def huber_loss(
     """
     x, target, weight = _operands("huber_loss", x, target, weight, reduction)
     losses = _huber(ADD(x, NEGATE(target)), check.number("huber_loss", "delta", delta, above=0))
-    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
+    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
 def _huber(distance: Tensor, delta: float) -> Tensor:
@@ -255,7 +254,7 @@ def _operands(
     if weight is not None:
         weight = tensor(op, weight)
         check.same(op, "shape", x.shape, weight.shape, ("x", "weight"))
-    _check_reduction(op, x, reduction, shape)
+    check_reduction(op, x, reduction, shape)
     if x.shape != target.shape:
         warnings.warn(f"{op}: x and target broadcast to {shape}, but got {x.shape} and {target.shape}", stacklevel=3)
     return x, target if target.dtype.kind == "f" else as_dtype(target, x.dtype), weight
@@ -282,7 +281,7 @@ def binary_cross_entropy(
     positive = MULTIPLY(target, ClampedLog()(x))
     negative = MULTIPLY(_complement(target), ClampedLog()(_complement(x)))
     losses = NEGATE(ADD(positive, negative))
-    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
+    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -304,7 +303,7 @@ def binary_cross_entropy_with_logits(
     if pos_weight is not None:  # · ((pos_weight - 1) · target + 1)
         positive = MULTIPLY(positive, AddScalar(1)(MULTIPLY(AddScalar(-1)(pos_weight), target)))
     losses = ADD(MULTIPLY(_complement(target), x), positive)
-    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction)
+    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
 def _complement(x: Tensor) -> Tensor:
@@ -328,29 +327,5 @@ def _binary_operands(
     check.floats(op, x=x, target=target, **weights)
     for name, value in weights.items():
         check_broadcast(op, name, value, "shape of x", x.shape)
-    _check_reduction(op, x, reduction)
+    check_reduction(op, x, reduction)
     return x, target, weights.get("weight"), weights.get("pos_weight")
-
-
-# ---- reduction -------------------------------------------------------------------------------------------------------
-
-
-def _check_reduction(op: str, x: Tensor, reduction: str, shape: tuple[int, ...] | None = None) -> None:
-    """Refuse an unknown reduction, and the mean of no losses: `shape`, by default the shape of x, has no elements."""
-    check.one_of(op, "reduction", reduction, REDUCTIONS)
-    if reduction == "mean" and 0 in (x.shape if shape is None else shape):
-        raise ValueError(f"{op}: the batch must not be empty, but got x of shape {x.shape}")
-
-
-def _reduce(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
-    """The losses, their sum, or their mean; `weights`, already multiplied in, divide the mean by their own mean."""
-    if reduction == "none":
-        return losses
-    if reduction == "sum":
-        return Summation()(losses)
-    mean = Mean()(losses)
-    return mean if weights is None else DIVIDE(mean, Mean()(weights))
-
-
-def _reduce_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    return _reduce(losses if weight is None else MULTIPLY(losses, weight), reduction, weight)

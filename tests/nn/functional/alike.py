@@ -18,7 +18,7 @@ from tests.ops.derivatives import assert_like_torch
 torch.set_num_threads(1)  # the arrays are too small for threads
 
 # torch's argument names and ours, and torch's arguments that needle does not have.
-RENAMED = {"input": "x", "tensor": "x"}
+RENAMED = {"input": "x", "tensor": "x", "input1": "x1", "input2": "x2"}
 LEFT_OUT = {"_stacklevel", "inplace", "max_norm", "norm_type", "out", "reduce", "scale_grad_by_freq", "size_average"}
 LEFT_OUT |= {"_freeze", "_weight", "enable_gqa", "max_value", "min_value", "sparse"}
 
@@ -38,13 +38,18 @@ def both(constant, device):
     return ndl.Tensor(constant, device=device, requires_grad=False), torch.from_numpy(np.asarray(constant))
 
 
-def check_function(name, arrays, device, constants=(), options=None, *, names=(), rtol=1e-10):
+def check_function(name, arrays, device, constants=(), options=None, *, names=(), rtol=1e-10, oracle=None):
     """Compare F.name(*arrays, *constants, **options) with torch's: to second order, in float32, and in float16.
 
     Arrays among the options become tensors; floats take the dtype of `arrays`. The last arrays are passed as arguments
-    called `names`.
+    called `names`. Where torch's function has no second derivative, `oracle` is one that has, with the same result and
+    first derivatives.
     """
     results = {}
+    reference = getattr(torch.nn.functional, name)
+    if oracle is not None:
+        check_oracle(oracle, reference, arrays, constants, options or {})
+        reference = oracle
     for dtype, tolerance in ("float64", rtol), ("float32", 2e-4), ("float16", None):
         pairs = [both(as_dtype(c, dtype), device) for c in constants]
         keywords = {
@@ -62,7 +67,7 @@ def check_function(name, arrays, device, constants=(), options=None, *, names=()
             named = {key: theirs for key, (_, theirs) in keywords.items()}
             named |= zip(names, x[len(x) - len(names) :], strict=True)
             x = x[: len(x) - len(names)]
-            return getattr(torch.nn.functional, name)(*x, *(theirs for _, theirs in constants), **named)
+            return reference(*x, *(theirs for _, theirs in constants), **named)
 
         inputs = [array.astype(dtype) for array in arrays]
         if tolerance is not None:
@@ -73,6 +78,19 @@ def check_function(name, arrays, device, constants=(), options=None, *, names=()
         assert all(x.grad.dtype == dtype for x in leaves)
     assert results["float16"].dtype == "float16"
     assert_allclose(results["float16"].numpy(), results["float64"].numpy(), rtol=2e-2, atol=2e-2)
+
+
+def check_oracle(oracle, function, arrays, constants, options):
+    """Compare an oracle with the function of torch that it stands for: result and first derivatives."""
+    constants = [torch.from_numpy(np.asarray(c)) for c in constants]
+    options = {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in options.items()}
+    results = []
+    for call in (oracle, function):
+        leaves = [torch.tensor(array, requires_grad=True) for array in arrays]
+        y = call(*leaves, *constants, **options)
+        results.append([y, *torch.autograd.grad(y, leaves, torch.ones_like(y))])
+    for mine, theirs in zip(*results, strict=True):
+        assert_allclose(mine.detach().numpy(), theirs.detach().numpy(), rtol=1e-7, atol=1e-12)
 
 
 @contextmanager

@@ -39,7 +39,32 @@ ROWS = [
     ("softmax", normal(5), {"dim": 0}),
     ("log_softmax", X, {"dim": 0}),
     ("log_softmax", normal(2, 3, 4), {"dim": -2}),
+    ("softmin", X, {"dim": 0}),
+    ("softmin", normal(2, 3, 2, 2), {"dim": 1}),
+    ("gelu", X, {}),
+    ("gelu", X, {"approximate": "tanh"}),
+    ("selu", X, {}),
+    ("celu", X, {}),
+    ("celu", X, {"alpha": 0.5}),
+    ("celu", X, {"alpha": -2}),
+    ("mish", X, {}),
+    ("hardswish", 2 * X, {}),
+    ("hardsigmoid", 2 * X, {}),
+    ("softsign", X, {}),
+    ("logsigmoid", X, {}),
+    ("softshrink", X, {}),
+    ("softshrink", X, {"lambd": 2}),
+    ("softshrink", X, {"lambd": 0}),
+    ("hardshrink", X, {}),
+    ("hardshrink", X, {"lambd": -1}),
+    ("tanhshrink", X, {}),
+    ("threshold", X, {"threshold": -1.5, "value": 0.25}),
+    ("glu", X, {}),
+    ("glu", normal(2, 4, 3), {"dim": 1}),
 ]
+
+# For functions without a second derivative in torch.
+ORACLES = {"hardsigmoid": lambda x: torch.nn.functional.relu6(x + 3) / 6}
 
 
 def title(row):
@@ -49,19 +74,28 @@ def title(row):
 @pytest.mark.parametrize("row", ROWS, ids=map(title, ROWS))
 def test_function_matches_torch(row, device):
     name, x, options = row
-    check_function(name, [x], device, options=options)
+    check_function(name, [x], device, options=options, oracle=ORACLES.get(name))
 
 
 @pytest.mark.parametrize("row", ROWS, ids=map(title, ROWS))
 def test_function_of_no_elements(row, device):
     name, x, options = row
-    assert getattr(F, name)(ndl.zeros(0, *x.shape, device=device), **options).shape == (0, *x.shape)
+    expected = getattr(torch.nn.functional, name)(torch.zeros(0, *x.shape), **options)
+    assert getattr(F, name)(ndl.zeros(0, *x.shape, device=device), **options).shape == expected.shape
 
 
-HIDDEN = {"softplus": {"x": inspect.Parameter.empty, "beta": 1, "threshold": 20}}
+NEEDED = inspect.Parameter.empty
+HIDDEN = {
+    "softplus": {"x": NEEDED, "beta": 1, "threshold": 20},
+    "gelu": {"x": NEEDED, "approximate": "none"},
+    "logsigmoid": {"x": NEEDED},
+    "softshrink": {"x": NEEDED, "lambd": 0.5},
+    "hardshrink": {"x": NEEDED, "lambd": 0.5},
+    "prelu": {"x": NEEDED, "weight": NEEDED},
+}
 
 
-@pytest.mark.parametrize("name", sorted({row[0] for row in ROWS}))
+@pytest.mark.parametrize("name", sorted({row[0] for row in ROWS} | {"prelu"}))
 def test_signature_matches_torch(name):
     check_signature(getattr(F, name), getattr(torch.nn.functional, name), HIDDEN.get(name))
 
@@ -73,6 +107,15 @@ KINKS = {
     "elu": ({"alpha": 0.7}, [0.0]),
     "hardtanh": ({"min_val": -2.0, "max_val": 0.5}, [-2.0, 0.5]),
     "softplus": ({"threshold": 1.0}, [0.0, 1.0]),
+    "gelu": ({}, [0.0]),
+    "selu": ({}, [0.0]),
+    "celu": ({"alpha": 0.5}, [0.0]),
+    "hardswish": ({}, [-3.0, 3.0]),
+    "hardsigmoid": ({}, [-3.0, 3.0]),
+    "softsign": ({}, [0.0]),
+    "softshrink": ({"lambd": 0.75}, [-0.75, 0.0, 0.75]),
+    "hardshrink": ({"lambd": 0.75}, [-0.75, 0.0, 0.75]),
+    "threshold": ({"threshold": 0.5, "value": -2.0}, [0.5]),
 }
 
 
@@ -87,8 +130,13 @@ def test_derivatives_at_kinks_match_torch(name, device):
     assert_allclose(x.grad.numpy(), torch_x.grad.numpy(), rtol=1e-12)
 
 
+SPLITTING = {"softmax", "log_softmax", "softmin", "glu"}  # these mix elements
+NEEDED_OPTIONS = {"threshold": {"threshold": 1.0, "value": 2.0}}
+FAR = [(name, NEEDED_OPTIONS.get(name, {})) for name in sorted({row[0] for row in ROWS} - SPLITTING)]
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("name", "options"), [(row[0], {}) for row in ROWS if "softmax" not in row[0]])
+@pytest.mark.parametrize(("name", "options"), FAR)
 def test_large_inputs_neither_overflow_nor_warn(name, options, dtype, device):
     far = np.array([-1e30, -1e4, -100, 100, 1e4, 1e30], dtype)
     x, torch_x = ndl.Tensor(far, device=device), torch.from_numpy(far).requires_grad_()
@@ -97,6 +145,36 @@ def test_large_inputs_neither_overflow_nor_warn(name, options, dtype, device):
     y.backward()
     torch_y.backward(torch.ones(6, dtype=torch_y.dtype))
     assert_allclose(x.grad.numpy(), torch_x.grad.numpy(), rtol=1e-6, atol=1e-9)
+
+
+# ---- prelu -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "weights"), [((3, 4), 1), ((3, 4), 4), ((2, 3, 2, 2), 3), ((2, 3, 4), 1), ((5,), 1), ((), 1), ((2, 1), 1)]
+)
+def test_prelu_matches_torch(shape, weights, device):
+    x = normal(*shape, scale=2.0) if shape else np.array(-1.5)
+    check_function("prelu", [x, normal(weights, seed=1)], device)
+
+
+def test_the_derivatives_of_prelu_at_zero_match_torch(device):
+    x, w = np.array([[0.0, -0.0], [np.inf, -2.0]]), np.array([0.5, -3.0])
+    mine, theirs = ([make(a) for a in (x, w)] for make in (
+        lambda a: ndl.Tensor(a, device=device), lambda a: torch.tensor(a, requires_grad=True)
+    ))  # fmt: skip
+    F.prelu(*mine).sum().backward()
+    torch.nn.functional.prelu(*theirs).sum().backward()
+    for leaf, reference in zip(mine, theirs, strict=True):
+        assert_array_equal(leaf.grad.numpy(), reference.grad.numpy())
+
+
+def test_prelu_takes_a_weight_without_axes(device):
+    y = F.prelu(ndl.Tensor([-2.0, 3.0], device=device), ndl.Tensor(0.5, device=device))
+    assert y.numpy().tolist() == [-1, 3]
+
+
+# ---- softmax ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["softmax", "log_softmax"])
@@ -127,7 +205,7 @@ def test_softplus_beyond_its_threshold_is_the_identity(device):
 
 
 @pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 2), (2, 3, 2, 1)])
-@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
 def test_softmax_without_dim_warns_and_takes_torchs_axis(name, shape, device):
     x = normal(*shape)
     with pytest.warns(UserWarning, match=f"^{name}: dim was not passed, and axis [01] of {len(shape)} was chosen$"):
@@ -137,7 +215,7 @@ def test_softmax_without_dim_warns_and_takes_torchs_axis(name, shape, device):
     assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "softmin"])
 def test_softmax_in_another_dtype(name, device):
     x = np.array([[0, 1, 5], [2, 2, 2]])
     actual = getattr(F, name)(ndl.Tensor(x, device=device), 1, dtype="float32")
@@ -169,6 +247,27 @@ MODULES = {
     "Hardtanh(-2, 3.5)": lambda nn: nn.Hardtanh(-2, 3.5),
     "Softmax": lambda nn: nn.Softmax(dim=1),
     "LogSoftmax": lambda nn: nn.LogSoftmax(-1),
+    "Softmin": lambda nn: nn.Softmin(0),
+    "GELU": lambda nn: nn.GELU(),
+    "GELU(tanh)": lambda nn: nn.GELU("tanh"),
+    "SELU": lambda nn: nn.SELU(),
+    "CELU": lambda nn: nn.CELU(),
+    "CELU(2)": lambda nn: nn.CELU(2),
+    "Mish": lambda nn: nn.Mish(),
+    "Hardswish": lambda nn: nn.Hardswish(),
+    "Hardsigmoid": lambda nn: nn.Hardsigmoid(),
+    "Softsign": lambda nn: nn.Softsign(),
+    "LogSigmoid": lambda nn: nn.LogSigmoid(),
+    "Softshrink": lambda nn: nn.Softshrink(),
+    "Softshrink(0.1)": lambda nn: nn.Softshrink(0.1),
+    "Hardshrink": lambda nn: nn.Hardshrink(),
+    "Hardshrink(2)": lambda nn: nn.Hardshrink(2),
+    "Tanhshrink": lambda nn: nn.Tanhshrink(),
+    "Threshold(0.1, 20)": lambda nn: nn.Threshold(0.1, 20),
+    "GLU": lambda nn: nn.GLU(),
+    "GLU(1)": lambda nn: nn.GLU(1),
+    "PReLU": lambda nn: nn.PReLU(),
+    "PReLU(4)": lambda nn: nn.PReLU(num_parameters=4, init=0.1),
 }
 
 
@@ -177,7 +276,11 @@ def test_module_matches_torch(make, device):
     check_module(make, [2 * X], device)
 
 
-@pytest.mark.parametrize("name", sorted({name.partition("(")[0] for name in MODULES} - {"Sigmoid", "Tanh"}))
+# Modules whose signature in torch is that of every Module.
+NO_ARGUMENTS = {"LogSigmoid", "Sigmoid", "Softsign", "Tanh", "Tanhshrink"}
+
+
+@pytest.mark.parametrize("name", sorted({name.partition("(")[0] for name in MODULES} - NO_ARGUMENTS))
 def test_signature_of_module_matches_torch(name):
     check_signature(getattr(nn, name), getattr(torch.nn, name))
 
@@ -199,8 +302,44 @@ ERRORS = [
             lambda name=name: getattr(F, name)(INTEGERS), TypeError,
             f"{name}: x must have a floating dtype, but got int64",
         )
-        for name in ("relu6", "leaky_relu", "elu", "silu", "softplus", "hardtanh")
+        for name in (
+            "relu6", "leaky_relu", "elu", "silu", "softplus", "hardtanh", "gelu", "selu", "celu", "mish", "hardswish",
+            "hardsigmoid", "softsign", "logsigmoid", "softshrink", "hardshrink", "tanhshrink", "glu",
+        )
     ),
+    (lambda: F.threshold(INTEGERS, 1, 2), TypeError, "threshold: x must have a floating dtype, but got int64"),
+    (lambda: F.softmin(INTEGERS, 1), TypeError, "softmin: x must have a floating dtype, but got int64"),
+    (lambda: F.softmin(FLOATS, 2), ValueError, "softmin: dim must lie in [-2, 1], but got 2"),
+    (
+        lambda: F.gelu(FLOATS, "erf"), ValueError, "gelu: approximate must be one of 'none', 'tanh', but got 'erf'",
+    ),
+    (lambda: F.celu(FLOATS, 0), ValueError, "celu: alpha must not be 0, but got 0"),
+    (lambda: F.celu(FLOATS, "a"), TypeError, "celu: alpha must be a number, but got 'a'"),
+    (lambda: F.softshrink(FLOATS, -0.5), ValueError, "softshrink: lambd must lie in [0, inf], but got -0.5"),
+    (lambda: F.hardshrink(FLOATS, None), TypeError, "hardshrink: lambd must be a number, but got None"),
+    (lambda: F.threshold(FLOATS, "a", 1), TypeError, "threshold: threshold must be a number, but got 'a'"),
+    (lambda: F.threshold(FLOATS, 1, "a"), TypeError, "threshold: value must be a number, but got 'a'"),
+    (lambda: F.glu(ndl.ones(2, 3)), ValueError, "glu: x must have an even size along axis 1, but got shape (2, 3)"),
+    (lambda: F.glu(ndl.Tensor(1.0)), ValueError, "glu: dim must lie in [0, -1], but got -1"),
+    (lambda: F.glu(FLOATS, 0.5), TypeError, "glu: dim must be an integer, but got 0.5"),
+    (
+        lambda: F.prelu(ndl.ones(2, 3), ndl.ones(2)), ValueError,
+        "prelu: weight must hold 1 number or 3, one per channel, but got (2,)",
+    ),
+    (
+        lambda: F.prelu(ndl.ones(3), ndl.ones(3)), ValueError,
+        "prelu: weight must hold 1 number or 1, one per channel, but got (3,)",
+    ),
+    (
+        lambda: F.prelu(ndl.ones(2, 3), ndl.ones(1, 3)), ValueError,
+        "prelu: weight must hold 1 number or 3, one per channel, but got (1, 3)",
+    ),
+    (
+        lambda: F.prelu(FLOATS, ndl.ones(1)), TypeError,
+        "prelu: x and weight must have one floating dtype, but got float64 and float32",
+    ),
+    (lambda: nn.PReLU(0), ValueError, "PReLU: num_parameters must be at least 1, but got 0"),
+    (lambda: nn.PReLU(1, "a"), TypeError, "PReLU: init must be a number, but got 'a'"),
     (lambda: F.softmax(INTEGERS, 1), TypeError, "softmax: x must have a floating dtype, but got int64"),
     (lambda: F.log_softmax(INTEGERS, 1), TypeError, "log_softmax: x must have a floating dtype, but got int64"),
     (lambda: F.softmax(FLOATS, 2), ValueError, "softmax: dim must lie in [-2, 1], but got 2"),

@@ -1,0 +1,66 @@
+"""What losses share: floating operands of one dtype, and the reduction of losses to one number."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle import check
+from needle.autograd import Tensor, TensorLike
+from needle.backend import compute_dtype
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, as_dtype
+from needle.ops.operand import tensor
+from needle.ops.reduce import Mean, Summation
+
+__all__: list[str] = []
+
+REDUCTIONS = ("none", "mean", "sum")
+
+
+def float_operands(op: str, **operands: TensorLike) -> tuple[list[Tensor], Any]:
+    """The operands as floating tensors of one dtype in which to compute, and the dtype of the result.
+
+    The result has the widest dtype of the operands; float16 is computed in float32. Raises `TypeError` unless all are
+    floating and on one device.
+    """
+    tensors = {name: tensor(op, value) for name, value in operands.items()}
+    for name, value in tensors.items():
+        check.floats(op, **{name: value})
+    dtype = max((value.dtype for value in tensors.values()), key=lambda dtype: dtype.itemsize)
+    values = {name: as_dtype(value, dtype) for name, value in tensors.items()}
+    check.floats(op, **values)
+    return [as_dtype(value, compute_dtype(dtype)) for value in values.values()], dtype
+
+
+def float_target(op: str, target: TensorLike, x: TensorLike) -> Tensor:
+    """A target as a tensor; integers and bools in the dtype of x."""
+    x, target = tensor(op, x), tensor(op, target)
+    check.floats(op, x=x)
+    return target if target.dtype.kind == "f" else as_dtype(target, x.dtype)
+
+
+def check_reduction(
+    op: str,
+    x: Tensor,
+    reduction: str,
+    shape: tuple[int, ...] | None = None,
+    choices: tuple[str, ...] = REDUCTIONS,
+) -> None:
+    """Refuse an unknown reduction, and the mean of no losses: `shape`, by default the shape of x, has no elements."""
+    check.one_of(op, "reduction", reduction, choices)
+    if reduction.endswith("mean") and 0 in (x.shape if shape is None else shape):
+        raise ValueError(f"{op}: the batch must not be empty, but got x of shape {x.shape}")
+
+
+def reduced(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
+    """The losses, their sum, or their mean; `weights`, already multiplied in, divide the mean by their own mean."""
+    if reduction == "none":
+        return losses
+    if reduction == "sum":
+        return Summation()(losses)
+    mean = Mean()(losses)
+    return mean if weights is None else DIVIDE(mean, Mean()(weights))
+
+
+def reduced_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    """`reduced` losses times `weight`, whose mean is divided by the mean weight."""
+    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction, weight)

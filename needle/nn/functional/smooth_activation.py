@@ -1,0 +1,119 @@
+"""Smooth activations of exponentials, and gated linear units, under torch's names."""
+
+from __future__ import annotations
+
+import math
+
+from needle import check, ops
+from needle.autograd import Tensor, TensorLike
+from needle.kernels import at
+from needle.nn.functional.activation import floating
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar
+from needle.ops.elementwise import RELU, Abs, Clip, Expm1, Sigmoid, Softplus, Tanh
+
+__all__ = ["celu", "gelu", "glu", "logsigmoid", "mish", "selu", "softsign", "tanhshrink"]
+
+# Of Klambauer et al. (2017), equation 14.
+SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
+GELU_FORMS = ("none", "tanh")
+_FAR = Clip(-40, 40)  # beyond it, the normal distribution is 0 or 1 in every dtype; powers must not overflow
+
+
+def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
+    """x · Φ(x) for x of any shape, where Φ is the distribution of the standard normal law.
+
+    Φ is (1 + erf(x / √2)) / 2; with `approximate="tanh"`, (1 + tanh(√(2/π) · (x + 0.044715 · x³))) / 2.
+
+    Raises `ValueError` for another `approximate`, `TypeError` unless the dtype of x is floating.
+
+    Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016), section 2.
+    """
+    x = floating("gelu", x)
+    check.one_of("gelu", "approximate", approximate, GELU_FORMS)
+    near = _FAR(x)
+    if approximate == "none":
+        curve = ops.erf(MulScalar(math.sqrt(0.5))(near))
+    else:
+        cubic = ADD(near, MulScalar(0.044715)(MULTIPLY(near, MULTIPLY(near, near))))
+        curve = Tanh()(MulScalar(math.sqrt(2 / math.pi))(cubic))
+    return MULTIPLY(x, MulScalar(0.5)(AddScalar(1)(curve)))
+
+
+def selu(x: TensorLike) -> Tensor:
+    """1.0507… · `elu(x, 1.6732…)` for x of any shape: mean 0 and variance 1 are its fixed point.
+
+    The derivative at 0 is that from below. Raises `TypeError` unless the dtype of x is floating.
+
+    Klambauer, Unterthiner, Mayr and Hochreiter, "Self-Normalizing Neural Networks" (2017), equations 2 and 14.
+    """
+    x = floating("selu", x)
+    below = MulScalar(SELU_SCALE * SELU_ALPHA)(Expm1()(Clip(None, 0)(x)))
+    return ADD(MulScalar(SELU_SCALE)(RELU(x)), below)
+
+
+def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+    """x where positive, else alpha · (e ** (x / alpha) - 1), for x of any shape; the derivative at 0 is 1.
+
+    Raises `ValueError` if `alpha` is 0, `TypeError` unless the dtype of x is floating.
+
+    Barron, "Continuously Differentiable Exponential Linear Units" (2017), equation 2.
+    """
+    x = floating("celu", x)
+    alpha = nonzero("celu", "alpha", alpha)
+    return ADD(RELU(x), MulScalar(alpha)(Expm1()(DivScalar(alpha)(Clip(None, 0)(x)))))
+
+
+def mish(x: TensorLike) -> Tensor:
+    """x · tanh(log(1 + e ** x)) for x of any shape. Raises `TypeError` unless the dtype of x is floating.
+
+    Misra, "Mish: A Self Regularized Non-Monotonic Activation Function" (2019), equation 1.
+    """
+    x = floating("mish", x)
+    return MULTIPLY(x, Tanh()(Softplus()(x)))
+
+
+def softsign(x: TensorLike) -> Tensor:
+    """x / (1 + |x|) for x of any shape. Raises `TypeError` unless the dtype of x is floating.
+
+    Turian, Bergstra and Bengio, "Quadratic Features and Deep Architectures for Chunking" (2009).
+    """
+    x = floating("softsign", x)
+    return DIVIDE(x, AddScalar(1)(Abs()(x)))
+
+
+def logsigmoid(x: TensorLike) -> Tensor:
+    """log(1 / (1 + e ** -x)) for x of any shape, without overflow.
+
+    Raises `TypeError` unless the dtype of x is floating.
+    """
+    return NEGATE(Softplus()(NEGATE(floating("logsigmoid", x))))
+
+
+def tanhshrink(x: TensorLike) -> Tensor:
+    """x - tanh(x) for x of any shape. Raises `TypeError` unless the dtype of x is floating."""
+    x = floating("tanhshrink", x)
+    return ADD(x, NEGATE(Tanh()(x)))
+
+
+def glu(x: TensorLike, dim: int = -1) -> Tensor:
+    """a · sigmoid(b), where a and b are the halves of x along axis `dim`: (…, 2·n, …) -> (…, n, …).
+
+    Raises `ValueError` if x has no such axis or its size is odd, `TypeError` unless the dtype of x is floating.
+
+    Dauphin, Fan, Auli and Grangier, "Language Modeling with Gated Convolutional Networks" (2017), equation 1.
+    """
+    x = floating("glu", x)
+    axis = check.axis("glu", dim, x.ndim, "dim")
+    half, odd = divmod(x.shape[axis], 2)
+    if odd:
+        raise ValueError(f"glu: x must have an even size along axis {axis}, but got shape {x.shape}")
+    value, gate = ops.getitem(x, at(axis, slice(half))), ops.getitem(x, at(axis, slice(half, None)))
+    return MULTIPLY(value, Sigmoid()(gate))
+
+
+def nonzero(op: str, name: str, value: float) -> float:
+    """A number other than 0."""
+    number = check.number(op, name, value)
+    if not number:
+        raise ValueError(f"{op}: {name} must not be 0, but got {value}")
+    return number
