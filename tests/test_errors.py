@@ -47,6 +47,7 @@ X = ndl.ones(2, 3)
 IMAGE = ndl.ones(1, 3, 5, 5)
 WEIGHT = ndl.ones(2, 3, 3, 3)
 DOUBLE = ndl.ones(2, 3, dtype="float64")
+BYTES = ndl.ones(2, dtype="uint8")
 ARRAY = NDArray(np.zeros((2, 3)))
 
 
@@ -454,7 +455,15 @@ ROWS = [
      "astype: dtype must be one of real numbers or bools, but got 'complex64'"),
     (lambda: X.astype("float33"), TypeError, "astype: dtype must be one of real numbers or bools, but got 'float33'"),
     (lambda: X.clip(), ValueError, "clip: at least one bound must be given, but got low=None and high=None"),
-    (lambda: X.clip(2, 1), ValueError, "clip: low must not exceed high, but got 2 and 1"),
+    (lambda: BYTES + 300, ValueError, "add_scalar: scalar must lie in [0, 255], the range of uint8, but got 300"),
+    (lambda: BYTES + ndl.ones(2, dtype="int64") * ndl.ones(2, dtype="uint64"), TypeError,
+     re.compile("multiply: dtypes must have a common integer dtype, but got u?int64 and u?int64")),
+    (lambda: Tensor([1]) ** -1, ValueError, "power_scalar: an integer exponent of integers must be at least 0, but got -1"),
+    (lambda: BYTES ** Tensor([1, -2]), ValueError,
+     "power: integer exponents of integers must be at least 0, but got -2"),
+    (lambda: -(BYTES > 0), TypeError, "negate: x must be of numbers, but got dtype bool"),
+    (lambda: (BYTES > 0) - (BYTES > 1), TypeError,
+     "subtract: one operand must not be of bools, but got two; use not_equal"),
     (lambda: X[1.5], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float64"),
     (lambda: X[X], TypeError, "getitem: index arrays must be of integers or bools, but got dtype float32"),
     (lambda: range(DOUBLE), TypeError, "index: the tensor must be one integer, but got dtype float64, shape (2, 3)"),
@@ -732,7 +741,7 @@ def test_errors_come_before_any_work(monkeypatch):
         lambda: ops.stack([X, ndl.ones(3)]),
         lambda: ops.concatenate([X, ndl.ones(2, 4)]),
         lambda: ops.pad(X, ((-1, -2), (0, 0))),
-        lambda: X.clip(2, 1),
+        lambda: ops.hardtanh(X, 2, 1),
         lambda: ndl.conv2d(IMAGE, ndl.ones(2, 4, 3, 3)),
     ):
         with pytest.raises(ValueError, match=": "):

@@ -28,7 +28,9 @@ def sums(x: Array, axes: tuple[int, ...]) -> Array:
 
     BLAS adds in another order than NumPy's pairwise sum, which is more exact on long rows, so those are left to NumPy.
     """
-    if x.size < tuning.BLAS_SUM_MIN_SIZE or x.dtype.kind != "f" or x.dtype.itemsize < 4:
+    if x.dtype.kind != "f":
+        return x.sum(axis=axes, keepdims=True, dtype="int64")
+    if x.size < tuning.BLAS_SUM_MIN_SIZE or x.dtype.itemsize < 4:
         return x.sum(axis=axes, keepdims=True)
     grouping = _group_axes(x.shape, x.strides, x.itemsize, axes)
     if grouping is None or grouping[1][1] > tuning.BLAS_SUM_MAX_TERMS:

@@ -1,7 +1,7 @@
-"""Arithmetic with NumPy's broadcasting and promotion.
+"""Arithmetic with NumPy's broadcasting and torch's dtypes.
 
-A Python number adopts the dtype of the tensor beside it, unless its kind is higher: of bool, integer and float. So
-float32 stays float32, and int8 + 2.5 is float64.
+A Python number adopts the dtype of the tensor beside it, unless its kind is higher: of bool, integer and float. Floats
+keep their dtype beside integers; floats that are computed from integers are float32.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from needle.backend import DTypeLike, xp
 from needle.graph import Spec
 from needle.kernels import elementwise
 from needle.ops.base import Array, Elementwise, Gradients
-from needle.ops.operand import number, pair, tensor
+from needle.ops.operand import beside, floating, number, pair, tensor
 from needle.ops.shape import sum_like
 
 __all__ = [
@@ -186,12 +186,14 @@ ADD, MULTIPLY, DIVIDE, NEGATE = EWiseAdd(), EWiseMul(), EWiseDiv(), Negate()
 def add(a: TensorLike, b: TensorLike) -> Tensor:
     """a + b with NumPy's broadcasting: `(*A), (*B) -> (*C)`.
 
-    The dtype is NumPy's promotion of both: int32 and float32 make float64. A Python number adopts the tensor's dtype if
-    that can hold its kind; a float promotes integers and bools to float64, an integer promotes bools to int64. Integers
-    wrap around; bools combine by "or".
+    Of two floats or two integers the wider dtype wins; a float tensor () does not widen one with axes. Integers and
+    bools take the dtype of the floats beside them. A Python number adopts the tensor's dtype if that can hold its kind;
+    a float makes float32 of integers and bools, an integer makes int64 of bools. Integers wrap around; bools combine by
+    "or".
 
-    Raises `TypeError` for an operand that is not a tensor, array, list or number, or is on another device; `ValueError`
-    for shapes that do not broadcast.
+    Raises `TypeError` for an operand that is not a tensor, array, list or number, or is on another device, and for
+    uint64 with signed integers; `ValueError` for shapes that do not broadcast, and for a number that an integer dtype
+    does not hold.
     """
     return make_tensor(ADD, pair("add", a, b))
 
@@ -202,6 +204,8 @@ def subtract(a: TensorLike, b: TensorLike) -> Tensor:
     Raises `TypeError` for two bools, too. Unsigned integers wrap around.
     """
     a, b = pair("subtract", a, b)
+    if a.spec.dtype.kind == b.spec.dtype.kind == "b":
+        raise TypeError("subtract: one operand must not be of bools, but got two; use not_equal")
     if b.spec.dtype != a.spec.dtype and b.dtype.kind != "f":
         b = cast(b, b.device.xp.result_type(a.dtype, b.dtype))  # -b may need a wider dtype: for uint8 it is 256 - b
     return make_tensor(ADD, (a, NEGATE(b)))
@@ -213,47 +217,62 @@ def multiply(a: TensorLike, b: TensorLike) -> Tensor:
 
 
 def divide(a: TensorLike, b: TensorLike) -> Tensor:
-    """a / b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`; integers and bools divide in float64.
+    """a / b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`; integers and bools divide in float32.
 
     Division by zero returns an infinity, 0 / 0 NaN.
     """
-    return make_tensor(DIVIDE, pair("divide", a, b))
+    a, b = pair("divide", a, b)
+    return make_tensor(DIVIDE, (a, b) if a.spec.dtype.kind == "f" else (floating("divide", a), floating("divide", b)))
 
 
 def negate(x: TensorLike) -> Tensor:
     """-x: `(*S) -> (*S)`, of the same dtype; unsigned integers wrap around. Raises `TypeError` for bools."""
-    return NEGATE(tensor("negate", x))
+    x = tensor("negate", x)
+    if x.spec.dtype.kind == "b":
+        raise TypeError("negate: x must be of numbers, but got dtype bool")
+    return NEGATE(x)
 
 
 def add_scalar(x: TensorLike, scalar: float) -> Tensor:
     """x + scalar: `(*S) -> (*S)`, one op with a constant.
 
     A float tensor keeps its dtype, and so does an integer one if `scalar` is an integer; with a float it becomes
-    float64. Bools become int64 or float64. `scalar` may also be a NumPy array with one element.
+    float32. Bools become int64 or float32. `scalar` may also be a NumPy array with one element.
 
-    Raises `TypeError` if `scalar` is not a number, `OverflowError` if an integer does not fit the integer dtype of x.
+    Raises `TypeError` if `scalar` is not a number, `ValueError` if an integer does not fit the integer dtype of x.
     """
-    return AddScalar(number("add_scalar", scalar))(tensor("add_scalar", x))
+    x, scalar = _with_scalar("add_scalar", x, scalar)
+    return AddScalar(scalar)(x)
 
 
 def mul_scalar(x: TensorLike, scalar: float) -> Tensor:
     """x · scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`."""
-    return MulScalar(number("mul_scalar", scalar))(tensor("mul_scalar", x))
+    x, scalar = _with_scalar("mul_scalar", x, scalar)
+    return MulScalar(scalar)(x)
 
 
 def divide_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x / scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`, but integers and bools become float64."""
-    return DivScalar(number("divide_scalar", scalar))(tensor("divide_scalar", x))
+    """x / scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`, but integers and bools become float32."""
+    return DivScalar(number("divide_scalar", scalar))(floating("divide_scalar", x))
 
 
 def power_scalar(x: TensorLike, scalar: float) -> Tensor:
-    """x ** scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`, but bools to an integer become int8.
+    """x ** scalar: `(*S) -> (*S)`. Dtypes and errors as in `add_scalar`.
 
     x ** 0 is 1 with derivative 0 for every x. A negative x to a fractional power is NaN.
 
     Raises `ValueError` for integers to a negative integer power.
     """
-    return PowerScalar(number("power_scalar", scalar))(tensor("power_scalar", x))
+    x, scalar = _with_scalar("power_scalar", x, scalar)
+    if scalar < 0 and x.spec.dtype.kind != "f":
+        raise ValueError(f"power_scalar: an integer exponent of integers must be at least 0, but got {scalar}")
+    return PowerScalar(scalar)(as_dtype(x, "int64") if x.spec.dtype.kind == "b" else x)
+
+
+def _with_scalar(op: str, x: TensorLike, scalar: Any) -> tuple[Tensor, Any]:
+    """The operands of an op with a constant, in the dtype of their arithmetic."""
+    x, scalar = tensor(op, x), number(op, scalar)
+    return (x if x.spec.dtype.kind == "f" else beside(op, x, scalar)), scalar
 
 
 def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:

@@ -1,4 +1,4 @@
-"""Elementwise functions, with torch's derivatives at their kinks. All but `power`, `maximum`, `minimum` are unary."""
+"""Elementwise functions, with torch's derivatives at their kinks. All but `maximum` and `minimum` are unary."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
 from needle.kernels import elementwise
-from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
-from needle.ops.operand import constant, number, pair, scalar_like, tensor
+from needle.ops.operand import beside, constant, floating, number, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
 
 __all__ = [
-    "EWisePow",
     "Exp",
     "Log",
     "ReLU",
@@ -30,7 +29,6 @@ __all__ = [
     "log",
     "maximum",
     "minimum",
-    "power",
     "relu",
     "sigmoid",
     "sign",
@@ -118,7 +116,7 @@ class Sigmoid(Elementwise):
     saved_inputs, saves_output = (), True
 
     def compute(self, x: Array) -> Array:
-        small = xp(x).exp(xp(x).minimum(x, x * -1.0))
+        small = xp(x).exp(xp(x).minimum(x, -x))
         return xp(x).maximum(small, x >= 0) / (small + 1)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
@@ -133,27 +131,6 @@ class Softplus(Elementwise):
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return MULTIPLY(out_grad, Sigmoid()(node.inputs[0]))
-
-
-class EWisePow(Elementwise):
-    """a ** b; the derivative in b is 0 where a is 0."""
-
-    def compute(self, a: Array, b: Array) -> Array:
-        return a**b
-
-    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
-        a, b = (as_dtype(x, node.dtype) for x in node.inputs)  # the logarithm of int8 is float16
-        zero, one = scalar_like(0.0, b), scalar_like(1, b)
-        a_grad = b_grad = None
-        if a.requires_grad:  # b · a ** (b - 1), and 0 for b = 0 even where a is 0
-            flat = EQUAL(b, scalar_like(0, b))
-            slope = WHERE(flat, zero, MULTIPLY(b, EWisePow()(a, WHERE(flat, one, AddScalar(-1)(b)))))
-            a_grad = sum_like(MULTIPLY(out_grad, slope), a)
-        if b.requires_grad:  # a ** b · log a
-            flat = EQUAL(a, scalar_like(0, a))
-            slope = WHERE(flat, zero, MULTIPLY(EWisePow()(a, b), Log()(WHERE(flat, one, a))))
-            b_grad = sum_like(MULTIPLY(out_grad, slope), b)
-        return a_grad, b_grad
 
 
 # ---- functions with kinks --------------------------------------------------------------------------------------------
@@ -279,16 +256,6 @@ RELU, RELU_GRAD = ReLU(), ReLUGrad()
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def power(a: TensorLike, b: TensorLike) -> Tensor:
-    """a ** b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`; two bools make int8.
-
-    The derivative in b, a ** b · log a, is 0 for a = 0 and NaN for a < 0; the derivative in a is 0 for b = 0.
-
-    Raises `ValueError` for integers to a negative integer power.
-    """
-    return EWisePow()(*pair("power", a, b))
-
-
 def maximum(a: TensorLike, b: TensorLike) -> Tensor:
     """The larger of a and b: `(*A), (*B) -> (*C)`. Broadcasting, dtypes and errors as in `add`.
 
@@ -305,57 +272,65 @@ def minimum(a: TensorLike, b: TensorLike) -> Tensor:
 def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
     """x limited to [low, high]: `(*S) -> (*S)`; None leaves a side open. The derivative is 1 inside, ends included.
 
-    The bounds are numbers: a float bound promotes integers to float64. NaN stays, with derivative 0.
+    The bounds are numbers: a float bound makes float32 of integers and bools, an integer int64 of bools. NaN stays,
+    with derivative 0. If `low` exceeds `high`, every element is `high`.
 
-    Raises `TypeError` for another bound, `ValueError` if both bounds are None or `low` exceeds `high`.
+    Raises `TypeError` for another bound, `ValueError` if both bounds are None or one does not fit an integer dtype.
     """
-    low, high = (bound if bound is None else number("clip", bound) for bound in (low, high))
+    x, (low, high) = _with_bounds("clip", x, low, high)
     if low is None and high is None:
         raise ValueError("clip: at least one bound must be given, but got low=None and high=None")
-    if low is not None and high is not None and low > high:
-        raise ValueError(f"clip: low must not exceed high, but got {low} and {high}")
-    return Clip(low, high)(tensor("clip", x))
+    return Clip(low, high)(x)
 
 
 def hardtanh(x: TensorLike, low: float = -1, high: float = 1) -> Tensor:
     """x limited to [low, high]: `(*S) -> (*S)`; as `clip`, but with derivative 0 at the ends, and both bounds set."""
-    low, high = number("hardtanh", low), number("hardtanh", high)
+    x, (low, high) = _with_bounds("hardtanh", x, number("hardtanh", low), number("hardtanh", high))
     if low > high:
         raise ValueError(f"hardtanh: low must not exceed high, but got {low} and {high}")
-    return HardTanh(low, high)(tensor("hardtanh", x))
+    return HardTanh(low, high)(x)
+
+
+def _with_bounds(op: str, x: TensorLike, *bounds: float | None) -> tuple[Tensor, list[Any]]:
+    """x in the dtype of its arithmetic with the bounds, and these as numbers, None where there is none."""
+    x, numbers = tensor(op, x), [bound if bound is None else number(op, bound) for bound in bounds]
+    if x.dtype.kind != "f":
+        for bound in numbers:
+            x = x if bound is None else beside(op, x, bound)
+    return x, numbers
 
 
 def exp(x: TensorLike) -> Tensor:
     """e ** x: `(*S) -> (*S)`; overflows to infinity.
 
-    Floats stay in their dtype. Integers and bools become floats: of 8 bits float16, of 16 bits float32, others float64.
-    Raises `TypeError` if x is not a tensor, array, list or number.
+    Floats stay in their dtype, integers and bools become float32. Raises `TypeError` if x is not a tensor, array, list
+    or number.
     """
-    return Exp()(tensor("exp", x))
+    return Exp()(floating("exp", x))
 
 
 def expm1(x: TensorLike) -> Tensor:
     """e ** x - 1: `(*S) -> (*S)`, with no cancellation for small x. Dtypes and errors as in `exp`."""
-    return Expm1()(tensor("expm1", x))
+    return Expm1()(floating("expm1", x))
 
 
 def clamped_log(x: TensorLike) -> Tensor:
-    """max(log x, -100): `(*S) -> (*S)`, finite at 0, NaN below. Dtypes and errors as in `exp` (bools: float64).
+    """max(log x, -100): `(*S) -> (*S)`, finite at 0, NaN below. Dtypes and errors as in `exp`.
 
     The derivative is 1 / max(x, 1e-12), for float16 1 / max(x, 2 ** -14). Torch's binary cross-entropy uses -100 and
     1e-12, too.
     """
-    return ClampedLog()(tensor("clamped_log", x))
+    return ClampedLog()(floating("clamped_log", x))
 
 
 def log(x: TensorLike) -> Tensor:
     """The natural logarithm: `(*S) -> (*S)`; -infinity at 0, NaN below. Dtypes and errors as in `exp`."""
-    return Log()(tensor("log", x))
+    return Log()(floating("log", x))
 
 
 def sqrt(x: TensorLike) -> Tensor:
     """The square root: `(*S) -> (*S)`; NaN below 0, derivative infinity at 0. Dtypes and errors as in `exp`."""
-    return Sqrt()(tensor("sqrt", x))
+    return Sqrt()(floating("sqrt", x))
 
 
 def abs(x: TensorLike) -> Tensor:
@@ -364,29 +339,30 @@ def abs(x: TensorLike) -> Tensor:
 
 
 def sign(x: TensorLike) -> Tensor:
-    """-1, 0 or 1, NaN for NaN: `(*S) -> (*S)`, of the same dtype; a constant. Raises `TypeError` for bools."""
-    return Sign()(tensor("sign", x))
+    """-1, 0 or 1, NaN for NaN: `(*S) -> (*S)`, of the same dtype; a constant. Bools stay as they are."""
+    x = tensor("sign", x)
+    return x if x.spec.dtype.kind == "b" else Sign()(x)
 
 
 def tanh(x: TensorLike) -> Tensor:
     """The hyperbolic tangent: `(*S) -> (*S)`. Dtypes and errors as in `exp`."""
-    return Tanh()(tensor("tanh", x))
+    return Tanh()(floating("tanh", x))
 
 
 def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + e ** -x): `(*S) -> (*S)`. Computed from e ** -|x|, which cannot overflow and keeps small results exact.
 
-    Floats stay in their dtype, integers and bools become float64. Errors as in `exp`.
+    Dtypes and errors as in `exp`.
     """
-    return Sigmoid()(tensor("sigmoid", x))
+    return Sigmoid()(floating("sigmoid", x))
 
 
 def softplus(x: TensorLike) -> Tensor:
-    """log(1 + e ** x): `(*S) -> (*S)`. Dtypes and errors as in `exp`; bools raise `TypeError`.
+    """log(1 + e ** x): `(*S) -> (*S)`. Dtypes and errors as in `exp`.
 
     Computed as max(x, 0) + log1p(e ** -|x|), which neither overflows nor vanishes before e ** x does.
     """
-    return Softplus()(tensor("softplus", x))
+    return Softplus()(floating("softplus", x))
 
 
 def relu(x: TensorLike) -> Tensor:

@@ -10,6 +10,7 @@ from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTup
 from needle.backend import cpu, xp
 from needle.graph import Spec
 from needle.ops.base import Array, Gradients
+from needle.ops.dtypes import promoted
 from needle.ops.operand import tensor
 from needle.ops.shape import Pad
 from needle.ops.tuples import pick
@@ -92,7 +93,7 @@ class Concatenate(TensorOp):
 def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
     """Tensors of the same shape along a new axis: n tensors `(*S) -> (…, n, …)`, n at `axis`.
 
-    The dtype is NumPy's promotion of all. `axis` may be negative, -1 for the last of the result.
+    Dtypes as in `add`. `axis` may be negative, -1 for the last of the result.
 
     Raises `TypeError` unless `tensors` is a list, a tuple or a TensorTuple; `ValueError` if it is empty, if shapes
     differ, or for an axis that the result lacks.
@@ -132,4 +133,4 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
         raise TypeError(f"{op}: tensors must be a list or tuple of tensors, but got {type(tensors).__name__}")
     if not len(tensors):
         raise ValueError(f"{op}: at least one tensor is needed, but got none")
-    return tuple(tensor(op, x) for x in tensors)
+    return promoted(op, *(tensor(op, x) for x in tensors))

@@ -42,8 +42,8 @@ def _transposed(x: Tensor) -> Tensor:
 def matmul(a: TensorLike, b: TensorLike) -> Tensor:
     """Matrix products: a `(*A, n, k)`, b `(*B, k, m)` -> `(*C, n, m)`; the leading axes broadcast.
 
-    A vector a stands for a row, a vector b for a column, whose axis the result lacks: `(k,), (k,) -> ()`. The dtype is
-    NumPy's promotion of both. float16 accumulates in float32; integers wrap around; bools combine by "and" and "or".
+    A vector a stands for a row, a vector b for a column, whose axis the result lacks: `(k,), (k,) -> ()`. Dtypes
+    as in `add`. float16 accumulates in float32; integers wrap around; bools combine by "and" and "or".
 
     Raises `ValueError` for operands without axes, inner sizes that differ or leading axes that do not broadcast;
     `TypeError` as in `add`.

@@ -85,32 +85,32 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
 def equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a == b, element by element: `(*A), (*B) -> (*C)`, bools; a constant.
 
-    Operands are compared in NumPy's promotion of their dtypes. NaN equals nothing. Broadcasting and errors as in `add`.
-    The operators `==` and `!=` do the same; hash and keys of a dict go by identity.
+    Operands are compared in the dtype that `add` finds, integers with every integer. NaN equals nothing. Broadcasting
+    and errors as in `add`. The operators `==` and `!=` do the same; hash and keys of a dict go by identity.
     """
-    return EQUAL(*pair("equal", a, b))
+    return EQUAL(*pair("equal", a, b, fits=False))
 
 
 def not_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a != b, element by element: not `equal`, so True for NaN."""
-    return NOT_EQUAL(*pair("not_equal", a, b))
+    return NOT_EQUAL(*pair("not_equal", a, b, fits=False))
 
 
 def less(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a < b, element by element: as `equal`; False for NaN."""
-    return LESS(*pair("less", a, b))
+    return LESS(*pair("less", a, b, fits=False))
 
 
 def less_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a <= b, element by element: as `equal`; False for NaN."""
-    return LESS_EQUAL(*pair("less_equal", a, b))
+    return LESS_EQUAL(*pair("less_equal", a, b, fits=False))
 
 
 def greater(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a > b, element by element: as `equal`; False for NaN."""
-    return GREATER(*pair("greater", a, b))
+    return GREATER(*pair("greater", a, b, fits=False))
 
 
 def greater_equal(a: TensorLike, b: TensorLike) -> Tensor:
     """Whether a >= b, element by element: as `equal`; False for NaN."""
-    return GREATER_EQUAL(*pair("greater_equal", a, b))
+    return GREATER_EQUAL(*pair("greater_equal", a, b, fits=False))

@@ -11,7 +11,8 @@ from typing import Any
 
 from needle.autograd import Tensor, TensorTuple
 from needle.backend import to_host
-from needle.ops import arithmetic, elementwise, in_place, index, linalg, logic, reduce, shape, transfer, tuples
+from needle.ops import arithmetic, elementwise, in_place, index, linalg, logic, powers, reduce, shape, transfer, tuples
+from needle.ops.dtypes import holds
 from needle.ops.operand import is_number, number, tensor
 
 
@@ -34,10 +35,11 @@ def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any]
 
 
 def _subtract_scalar(x: Tensor, scalar: Any) -> Tensor:
-    """x - scalar: one node, unless the dtype of x has no negative numbers."""
-    if x.dtype.kind in "ub":
+    """x - scalar: one node, unless the dtype of x does not hold -scalar."""
+    scalar = number("subtract", scalar)
+    if x.dtype.kind in "ub" or not holds(x.dtype, -scalar):
         return arithmetic.subtract(x, scalar)
-    return arithmetic.add_scalar(x, -number("subtract", scalar))
+    return arithmetic.add_scalar(x, -scalar)
 
 
 def _subtract_from_scalar(x: Tensor, scalar: Any) -> Tensor:
@@ -75,8 +77,8 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__rmul__": _with_scalar("__rmul__", arithmetic.mul_scalar, _reflected(arithmetic.multiply)),
     "__truediv__": _with_scalar("__truediv__", arithmetic.divide_scalar, arithmetic.divide),
     "__rtruediv__": _reflected(arithmetic.divide),
-    "__pow__": _with_scalar("__pow__", arithmetic.power_scalar, elementwise.power),
-    "__rpow__": _reflected(elementwise.power),
+    "__pow__": _with_scalar("__pow__", arithmetic.power_scalar, powers.power),
+    "__rpow__": _reflected(powers.power),
     "__matmul__": linalg.matmul,
     "__rmatmul__": _reflected(linalg.matmul),
     "__iadd__": in_place.assignment(operator.add),

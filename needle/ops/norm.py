@@ -17,7 +17,7 @@ from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar
 from needle.ops.base import Array, Axes, Gradients
-from needle.ops.operand import tensor
+from needle.ops.operand import floating, tensor
 from needle.ops.reduce import Mean
 from needle.ops.shape import Reshape, SumTo, sum_like
 from needle.ops.tuples import pick
@@ -168,7 +168,7 @@ def standardize(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x `(*S)` normalized to mean 0 and variance 1 over `axes`, · weight + bias; with its mean and biased variance.
 
-    y = (x - mean) / sqrt(variance + eps) · weight + bias has the shape and dtype of x; integers become float64. Weight
+    y = (x - mean) / sqrt(variance + eps) · weight + bias has the shape and dtype of x; integers become float32. Weight
     and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
     statistics are returned as constants, but the gradient of y accounts for them. float16 is not widened: deviations of
     256 and more overflow.
@@ -176,7 +176,7 @@ def standardize(
     Raises `ValueError` if `eps` is negative or `axes` hold no element, and for axes as `summation` does. Source: Ioffe
     and Szegedy, "Batch Normalization" (2015), section 3.
     """
-    x = tensor("standardize", x)
+    x = floating("standardize", x)
     axes = check.axes("standardize", axes, x.ndim)
     check.number("standardize", "eps", eps, least=0)
     if not math.prod(x.shape[i] for i in axes):

@@ -15,6 +15,7 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
 from needle.grad_mode import mode
 from needle.kernels import Size, Window, same_padding, shared_window
+from needle.ops.dtypes import DEFAULT_FLOAT, check_fits, holds, promoted
 
 PLAIN = (float, int)  # tested first: asking the abstract class takes a third of a microsecond
 
@@ -38,24 +39,39 @@ def number(op: str, value: Any) -> Any:
     return scalar if isinstance(scalar, (int, float)) else float(scalar)
 
 
-def tensor(op: str, value: Any, like: Tensor | None = None) -> Tensor:
-    """`value` itself if it is a tensor, else a constant; a number takes device and, if it fits, dtype of `like`."""
+def tensor(op: str, value: Any, like: Tensor | None = None, *, fits: bool = True) -> Tensor:
+    """`value` itself if it is a tensor, else a constant on the device of `like`.
+
+    A number takes the dtype of `like` if that holds its kind, and a list of floats does if `like` is floating; other
+    floats become float32. Without `fits`, an integer outside the range of the dtype is not refused, but int64.
+    """
     if isinstance(value, Tensor):
         return value
     if isinstance(value, (str, bytes)) or value is None:
         raise _not_an_operand(op, value)
-    device = dtype = None
-    if like is not None:
-        device = like.device
-        if is_number(value):
-            value = number(op, value)
-            dtype = like.dtype if _holds(like.dtype, value) else None
-            if dtype is not None and (dtype.kind == "f" or 0 <= value < 128):  # fits every such dtype; no transfer
-                return Tensor.make_const(device.xp.full((), value, dtype))
+    if like is not None and is_number(value):
+        return _number_like(op, number(op, value), like, fits)
     try:
-        return Tensor(value, device=device, dtype=dtype, requires_grad=False)
+        result = Tensor(value, device=None if like is None else like.device, requires_grad=False)
     except (TypeError, ValueError) as error:
         raise _not_an_operand(op, value) from error
+    if like is not None and isinstance(value, (list, tuple)) and result.dtype.kind == "f":
+        result = Tensor._cast(result, like.dtype if like.dtype.kind == "f" else DEFAULT_FLOAT)
+    return result
+
+
+def _number_like(op: str, value: float, like: Tensor, fits: bool) -> Tensor:
+    """A number as a 0-d constant beside `like`; ValueError if it is an integer that does not fit, and `fits`."""
+    device, dtype = like.device, like.dtype
+    if dtype.kind == "b" and not isinstance(value, bool):
+        dtype = cpu().xp.dtype("int64")
+    if dtype.kind != "f" and isinstance(value, float):
+        dtype = DEFAULT_FLOAT
+    if fits:
+        check_fits(op, "scalar", value, dtype)
+    elif not holds(dtype, value):
+        return Tensor(value, device=device, requires_grad=False)
+    return Tensor.make_const(device.filled((), value, dtype))
 
 
 def _not_an_operand(op: str, value: Any) -> TypeError:
@@ -63,24 +79,43 @@ def _not_an_operand(op: str, value: Any) -> TypeError:
     return TypeError(f"{op}: {rule}, but got {type(value).__name__}")
 
 
-def _holds(dtype: Any, value: Any) -> bool:
-    """Whether `dtype` holds the kind of a Python number; the kinds rank bool, integer, float."""
-    return dtype.kind == "f" or (not isinstance(value, float) and (dtype.kind != "b" or isinstance(value, bool)))
+def floating(op: str, x: Any) -> Tensor:
+    """An operand as a tensor of floats: integers and bools become float32."""
+    operand = tensor(op, x)
+    if operand.spec.dtype.kind != "f":
+        operand = Tensor._cast(operand, DEFAULT_FLOAT)
+    return operand
 
 
-def pair(op: str, a: Any, b: Any, *, broadcast: bool = True) -> tuple[Tensor, Tensor]:
-    """Two operands as tensors; their shapes must broadcast unless the op has its own rule."""
+def beside(op: str, x: Tensor, scalar: float) -> Tensor:
+    """x in the dtype of its arithmetic with a number: integers and bools beside a float become float32.
+
+    Raises `ValueError` for an integer outside the range of the integers x.
+    """
+    if type(scalar) is float and x.dtype.kind != "f":
+        x = Tensor._cast(x, DEFAULT_FLOAT)
+    check_fits(op, "scalar", scalar, x.dtype)
+    return x
+
+
+def pair(op: str, a: Any, b: Any, *, broadcast: bool = True, fits: bool = True) -> tuple[Tensor, Tensor]:
+    """Two operands as tensors of dtypes that NumPy promotes rightly; see `promoted` and, for `fits`, `tensor`.
+
+    Their shapes must broadcast unless the op has its own rule.
+    """
     if not isinstance(a, Tensor) or not isinstance(b, Tensor):
-        a = tensor(op, a, b if isinstance(b, Tensor) else None)
-        b = tensor(op, b, a)
+        a = tensor(op, a, b if isinstance(b, Tensor) else None, fits=fits)
+        b = tensor(op, b, a, fits=fits)
     if broadcast and a.spec.shape != b.spec.shape:
         broadcast_shape(op, a.shape, b.shape)
+    if a.spec.dtype != b.spec.dtype:
+        a, b = promoted(op, a, b)
     return a, b
 
 
 def scalar_like(value: float, x: Tensor) -> Tensor:
     """A number as a 0-d constant on the device of x, of its dtype if that can hold it; for gradients."""
-    dtype = "float64" if isinstance(value, float) and x.dtype.kind != "f" else x.dtype
+    dtype = DEFAULT_FLOAT if isinstance(value, float) and x.dtype.kind != "f" else x.dtype
     return Tensor.make_const(x.device.filled((), value, dtype))
 
 

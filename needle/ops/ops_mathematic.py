@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from needle.autograd import Tensor, TensorLike
-from needle.ops import arithmetic, elementwise, joining, linalg, reduce, shape
+from needle.ops import arithmetic, elementwise, joining, linalg, powers, reduce, shape
 from needle.ops.arithmetic import *
 from needle.ops.conv import conv as conv
 from needle.ops.elementwise import *
 from needle.ops.joining import *
 from needle.ops.linalg import *
+from needle.ops.powers import *
 from needle.ops.reduce import *
 from needle.ops.shape import *
 
@@ -40,5 +41,5 @@ class Transpose:
 
 
 if not TYPE_CHECKING:  # type checkers re-export star imports, and cannot read a computed list
-    _FILES = (arithmetic, elementwise, joining, linalg, reduce, shape)
+    _FILES = (arithmetic, elementwise, joining, linalg, powers, reduce, shape)
     __all__ = ["Conv", "Transpose", "conv", *(name for file in _FILES for name in file.__all__)]

@@ -16,7 +16,7 @@ from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_d
 from needle.ops.base import Array, Axes, result_dtype
 from needle.ops.elementwise import Exp
 from needle.ops.logic import EQUAL, WHERE
-from needle.ops.operand import scalar_like, tensor
+from needle.ops.operand import floating, scalar_like, tensor
 from needle.ops.shape import Reshape, broadcast_like
 
 __all__ = [
@@ -205,8 +205,8 @@ class ArgMax(TensorOp):
 def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple sums nothing.
 
-    The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64,
-    unsigned ones in uint64. float16 is summed in float16: sums overflow at 65504 and, over other axes than the last,
+    The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64.
+    float16 is summed in float16: sums overflow at 65504 and, over other axes than the last,
     may stop growing at 2048, where `mean` does not. The sum of no elements is 0.
 
     Raises `TypeError` if x is not a tensor, array, list or number, or an axis not an integer; `ValueError` for an axis
@@ -219,9 +219,9 @@ def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tenso
 def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
     """The arithmetic mean of x `(*S)` over `axes`. Axes, shapes and errors as in `summation`.
 
-    Integers and bools become float64; float16 accumulates in float32. The mean of no elements is NaN.
+    Integers and bools become float32; float16 accumulates in float32. The mean of no elements is NaN.
     """
-    x = tensor("mean", x)
+    x = floating("mean", x)
     return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
 
 
@@ -246,10 +246,10 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tenso
     The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
     softmax(x). If all elements are -infinity, so is the result, and its gradient is NaN.
 
-    Dtypes as in `exp`, but bools become float64; float16 is summed as in `summation`. Raises `ValueError` for empty
+    Dtypes as in `exp`; float16 is summed as in `summation`. Raises `ValueError` for empty
     axes.
     """
-    x = tensor("logsumexp", x)
+    x = floating("logsumexp", x)
     return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
 
 
@@ -259,10 +259,9 @@ def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
     Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
     but -infinity, is NaN; -infinity beside finite elements stays.
 
-    float16 is summed as in `summation`. Raises `TypeError` for bools, `ValueError` for an axis that x lacks or that is
-    empty.
+    float16 is summed as in `summation`. Raises `ValueError` for an axis that x lacks or that is empty.
     """
-    x = tensor("logsoftmax", x)
+    x = floating("logsoftmax", x)
     (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
 
@@ -273,7 +272,7 @@ def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     More exact than exp(logsoftmax(x)), where rounding errors of the exponent are magnified. An element of -infinity has
     probability 0; an axis of nothing else is NaN, and so is one with +infinity.
     """
-    x = tensor("softmax", x)
+    x = floating("softmax", x)
     (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
     return Softmax(axis)(x)
 

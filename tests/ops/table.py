@@ -621,7 +621,7 @@ for name, function in (
     for other in (np.array([[1], [2]], "int8"), [[1], [2]]):
         column = np.asarray(other, "float64")
         kind = type(other).__name__
-        options = {"draw": positive, "dtype": "float64" if kind == "list" else None}
+        options = {"draw": positive}
         row(forward, f"x, {kind}", lambda x, f=function, s=other: f(x, s),
             lambda x, f=function, s=column: f(x, torch.tensor(s)), (2, 3), **options)  # fmt: skip
         row(reflected, f"{kind}, x", lambda x, f=function, s=other: f(s, x),

@@ -1,11 +1,13 @@
 """Dtypes: Python numbers are weak, no result is wider than its inputs, integers and float16 work."""
 
+import functools
 import itertools
 import operator
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
 import needle as ndl
 from needle import ops
@@ -20,6 +22,7 @@ DTYPES = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "b
 ARITHMETIC = [operator.add, operator.sub, operator.mul, operator.truediv, operator.pow]
 COMPARISONS = [operator.lt, operator.le, operator.gt, operator.ge]
 FUNCTIONS = ["maximum", "minimum", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal", "power"]
+TORCHS_NAMES = {"equal": "eq", "not_equal": "not_equal", "power": "pow"}
 NUMBERS = [2, 0, 2.5, True, np.float64(2.5), np.float32(2.5), np.float16(2.5), np.int64(2), np.int8(2), np.uint8(2)]
 
 
@@ -28,71 +31,95 @@ def python_number(number):
     return number.item() if isinstance(number, np.generic) else number
 
 
-def check_like_numpy(function, reference, dtype, device):
-    """Compare a function of one tensor with NumPy's function of one array, where NumPy defines it."""
-    values = np.array([0, 1, 3]).astype(dtype)
+def check_like_torch(function, reference, device, *arrays):
+    """Compare a function of tensors with torch's, where torch defines it: dtype and values."""
     with np.errstate(all="ignore"):
         try:
-            expected = np.asarray(reference(values))
-        except (TypeError, ValueError):  # needle defines more than NumPy, such as a difference of bools
-            return
-        actual = function(ndl.Tensor(values, device=device))
-    assert actual.dtype == expected.dtype
-    np.testing.assert_array_equal(actual.numpy(), expected)
+            expected = reference(*map(torch.tensor, arrays)).numpy()
+        except (TypeError, RuntimeError):  # needle defines more than torch, such as a difference of bools
+            return False
+        actual = function(*(ndl.Tensor(array, device=device) for array in arrays))
+    case = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+    assert actual.dtype == expected.dtype, case
+    rtol = 1e-3 if expected.dtype == "float16" else 1e-6
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=rtol, err_msg=case)
+    return True
 
 
 # ---- numbers from Python and NumPy -----------------------------------------------------------------------------------
 
 
 def check_weak(function, reference, dtype, device):
-    """Compare a function of two operands with NumPy's, with each of the numbers on either side."""
+    """Compare a function of two operands with torch's, with each of the numbers on either side."""
+    values = np.array([0, 1, 3]).astype(dtype)
     for number in NUMBERS:
+        if function is operator.pow and dtype == "bool" and number is True:
+            continue  # a bool in torch, where all other powers of bools are integers
         weak = python_number(number)
-        check_like_numpy(lambda x, n=number: function(x, n), lambda x, n=weak: reference(x, n), dtype, device)
-        check_like_numpy(lambda x, n=number: function(n, x), lambda x, n=weak: reference(n, x), dtype, device)
+        check_like_torch(lambda x, n=number: function(x, n), lambda x, n=weak: reference(x, n), device, values)
+        check_like_torch(lambda x, n=number: function(n, x), lambda x, n=weak: reference(n, x), device, values)
 
 
 @pytest.mark.parametrize("function", ARITHMETIC + COMPARISONS, ids=lambda f: f.__name__)
 def test_numbers_are_weak_in_operators(function, device, subtests):
     for dtype in DTYPES:
-        if function is operator.pow and dtype == "bool" and device != ndl.cpu():
-            continue  # NumPy's ** has shortcuts for 0, 1 and 2, in which bools become int8
         with subtests.test(dtype):
             check_weak(function, function, dtype, device)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_numbers_are_weak_in_functions(name, device, subtests):
+    reference = getattr(torch, TORCHS_NAMES.get(name, name))
     for dtype in DTYPES:
         with subtests.test(dtype):
-            check_weak(getattr(ops, name), getattr(np, name), dtype, device)
+            check_weak(getattr(ops, name), lambda a, b: reference(*map(torch.as_tensor, (a, b))), dtype, device)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_numbers_are_weak_in_where(dtype, device):
     mask = np.array([True, False, True])
     condition = ndl.Tensor(mask, device=device)
-    check_weak(lambda a, b: ops.where(condition, a, b), lambda a, b: np.where(mask, a, b), dtype, device)
+    where = functools.partial(torch.where, torch.tensor(mask))
+    check_weak(lambda a, b: ops.where(condition, a, b), where, dtype, device)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "number", "expected"),
-    [("int8", 127, 127), ("int8", 128, -128), ("int8", 200, -56), ("uint8", -1, 255), ("int8", -129, 127)],
-)
-def test_integers_that_do_not_fit_wrap_around(dtype, number, expected, device):
-    x = ndl.ones(1, dtype=dtype, device=device)
-    y = ops.where(ndl.Tensor([False], device=device), x, number)
-    assert (y.dtype, y.numpy().tolist()) == (dtype, [expected])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "bool"])
+def test_lists_of_floats_are_weak(dtype, device):
+    x = ndl.ones(2, dtype=dtype, device=device)
+    expected = dtype if dtype.startswith("float") else "float32"
+    for y in (ops.add(x, [0.5, 1.0]), [0.5, 1.0] * x, ops.maximum(x, (0.5, 1.0)), ops.where(x > 0, [0.5, 1.0], x)):
+        assert y.dtype == expected
 
 
-@pytest.mark.parametrize(
-    ("dtype", "number", "uploads"), [("int8", 0, 0), ("int8", 127, 0), ("int8", 128, 1), ("float32", -300, 0)]
-)
-def test_numbers_that_fit_every_dtype_are_not_sent_to_the_device(dtype, number, uploads):
-    x = ndl.ones(1, dtype=dtype, device=STANDIN)
-    with counting() as counts:
-        ops.maximum(x, number)
-    assert counts.uploads == uploads
+@pytest.mark.parametrize(("dtype", "number"), [("int8", 128), ("int8", -129), ("uint8", -1), ("int64", 2**63)])
+def test_integers_that_do_not_fit_are_refused(dtype, number, device):
+    x = ndl.ones(2, dtype=dtype, device=device)
+    for function in (operator.add, operator.mul, ops.maximum, lambda x, n: ops.where(x > 0, x, n), ops.clip):
+        with pytest.raises(ValueError, match=rf"must lie in \[.*\], the range of {dtype}, but got {number}"):
+            function(x, number)
+
+
+def test_a_difference_needs_its_own_range(device):
+    x = ndl.Tensor(np.array([1, -2], "int8"), device=device)
+    assert (x - 128).numpy().tolist() == [-127, 126]  # x + -128
+    assert (x - -128).numpy().tolist() == [-127, 126]
+    with pytest.raises(ValueError, match=r"subtract: scalar must lie in \[-128, 127\], the range of int8, but got 300"):
+        x - 300
+
+
+@pytest.mark.parametrize(("number", "greater"), [(300, [False, False]), (-1, [True, True]), (2**70, [False, False])])
+def test_integers_that_do_not_fit_are_compared_exactly(number, greater, device):
+    x = ndl.Tensor(np.array([44, 255], "uint8"), device=device)
+    assert (x > number).numpy().tolist() == (number < x).numpy().tolist() == greater
+    assert not ops.equal(x, number).numpy().any()
+
+
+def test_numbers_are_not_sent_to_the_device():
+    for dtype, number in (("int8", 0), ("int8", -128), ("float32", -300)):
+        x = ndl.ones(1, dtype=dtype, device=STANDIN)
+        with counting() as counts:
+            ops.maximum(x, number)
+        assert counts.uploads == 0
 
 
 @pytest.mark.parametrize("scalar", [3, np.float64(3), np.float32(3), np.array([3.0]), np.array(3), np.array([[3]])])
@@ -113,26 +140,87 @@ def test_fractions_are_numbers(function, device):
         np.testing.assert_array_equal(y.numpy(), expected.numpy())
 
 
-@pytest.mark.parametrize("function", ARITHMETIC, ids=lambda f: f.__name__)
-def test_tensors_promote_each_other_by_numpys_rules(function, device, subtests):
-    for left, right in itertools.product(DTYPES, DTYPES):
-        with subtests.test(f"{left}, {right}"):
-            check_promotion(function, left, right, device)
+PAIRS = list(itertools.product(DTYPES, DTYPES))
+SHAPES = [((3,), (3,)), ((3,), ()), ((), (3,)), ((), ())]
+BINARY = {
+    **{function.__name__: (function, function) for function in [*ARITHMETIC, *COMPARISONS]},
+    **{name: (getattr(ops, name), getattr(torch, name)) for name in ("maximum", "minimum")},
+    "equal": (ops.equal, torch.eq),
+    "where": (
+        lambda a, b: ops.where(ndl.Tensor(True, device=a.device), a, b),
+        lambda a, b: torch.where(torch.tensor(True), a, b),
+    ),
+    "concatenate": (
+        lambda a, b: ops.concatenate([a.reshape(-1), b.reshape(-1)]),
+        lambda a, b: torch.cat([a.reshape(-1), b.reshape(-1)]),
+    ),
+    "stack": (
+        lambda a, b: ops.stack([a, b], 0) if a.shape == b.shape else a,
+        lambda a, b: torch.stack([a, b]) if a.shape == b.shape else a,
+    ),
+    "matmul": (
+        lambda a, b: a.reshape((-1, 1)) @ b.reshape((1, -1)),
+        lambda a, b: a.reshape(-1, 1) * b.reshape(1, -1),  # torch multiplies matrices of one dtype only
+    ),
+}
 
 
-def check_promotion(function, left, right, device):
-    """Compare a function of two tensors with NumPy's of two arrays; where NumPy refuses, needle must too."""
-    a, b = np.array([3, 0, 1]).astype(left), np.array([1, 1, 0]).astype(right)
-    with np.errstate(all="ignore"):
-        try:
-            expected = function(a, b)
-        except TypeError:
-            with pytest.raises(TypeError):
-                function(ndl.Tensor(a, device=device), ndl.Tensor(b, device=device))
-            return
-        actual = function(ndl.Tensor(a, device=device), ndl.Tensor(b, device=device))
-    assert actual.dtype == expected.dtype
-    np.testing.assert_array_equal(actual.numpy(), expected)
+@pytest.mark.parametrize("name", BINARY)
+def test_tensors_promote_each_other_by_torchs_rules(name, device):
+    """Every pair of dtypes, with and without axes. Integers () differ: they widen, where torch cuts off their bits."""
+    function, reference = BINARY[name]
+    defined = 0
+    for (left, right), (a_shape, b_shape) in itertools.product(PAIRS, SHAPES):
+        if a_shape != b_shape and "f" not in (np.dtype(left).kind, np.dtype(right).kind):
+            continue
+        a = np.resize(np.array([3, 0, 1]).astype(left), a_shape)
+        b = np.resize(np.array([1, 1, 0]).astype(right), b_shape)
+        defined += check_like_torch(function, reference, device, a, b)
+    assert defined > 100
+
+
+def test_integers_without_axes_widen(device):
+    x = ndl.Tensor(np.array([1, 2], "uint8"), device=device)
+    y = x + ndl.Tensor(300, device=device)
+    assert (y.dtype, y.numpy().tolist()) == ("int64", [301, 302])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "int64"])
+def test_integers_without_a_common_dtype_are_refused(dtype, device):
+    signed, unsigned = (ndl.ones(2, dtype=name, device=device) for name in (dtype, "uint64"))
+    for function in (ops.add, ops.maximum, lambda a, b: ops.concatenate([a, b]), ops.less):
+        with pytest.raises(TypeError, match=r"dtypes must have a common integer dtype, but got u?int\d+ and u?int\d+"):
+            function(signed, unsigned)
+    assert (unsigned + ndl.ones(2, dtype="float16", device=device)).dtype == "float16"
+
+
+UNARY = {
+    **{name: getattr(torch, name) for name in ("exp", "expm1", "log", "sqrt", "tanh", "sigmoid", "abs", "sign")},
+    "relu": torch.relu,
+    "negate": torch.neg,
+    "logsumexp": lambda x: torch.logsumexp(x, 0),
+    "softmax": lambda x: torch.softmax(x.to(wide(x)), 0),
+    "logsoftmax": lambda x: torch.log_softmax(x.to(wide(x)), 0),
+    "softplus": lambda x: torch.nn.functional.softplus(x.to(wide(x))),
+    "mean": lambda x: x.to(wide(x)).mean(),
+    "summation": torch.sum,
+    "max": torch.max,
+    "min": torch.min,
+    "argmax": torch.argmax,
+}
+
+
+def wide(x):
+    """The dtype of floats computed from x: torch's, also in the functions that torch refuses for integers."""
+    return x.dtype if x.is_floating_point() else torch.float32
+
+
+@pytest.mark.parametrize("name", UNARY)
+def test_functions_of_one_tensor_have_torchs_dtypes(name, device, subtests):
+    for dtype in DTYPES:
+        values = np.array([100, 3, 0]).astype(dtype)
+        with subtests.test(dtype):
+            check_like_torch(getattr(ops, name), UNARY[name], device, values)
 
 
 # ---- nothing widens --------------------------------------------------------------------------------------------------
@@ -199,7 +287,7 @@ def takes_integers(row):
 @pytest.mark.on_cpu
 @each_row(row for row in DIFFERENTIABLE if takes_integers(row))
 def test_integer_leaves_are_differentiable(row, device):
-    """Integer inputs give the same results as floats, and gradients that are not rounded."""
+    """Integer inputs give the same results as floats, and gradients that are not rounded to integers."""
     values = [
         np.ceil(np.abs(to_host(array))) + 1 if drawn else to_host(array)
         for array, drawn in zip(inputs_of(row, device), row.is_drawn(), strict=True)
@@ -209,7 +297,7 @@ def test_integer_leaves_are_differentiable(row, device):
     expected = run_needle(row, [device.array(value) for value in values], device, "float64")
     for part, references in expected.items():
         for a, b in zip(actual[part], references, strict=True):
-            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-11, atol=1e-11, err_msg=f"{row}: {part}")
+            np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=1e-3, atol=1e-5, err_msg=f"{row}: {part}")
 
 
 def test_an_integer_chain_keeps_its_dtype(device):
@@ -249,13 +337,12 @@ def test_a_cast_to_the_same_dtype_returns_the_tensor(device):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["sum", "mean", "max", "min", "argmax"])
-def test_reductions_have_numpys_dtypes(name, dtype, device):
-    values = np.array([[1, 0, 3], [2, 5, 4]]).astype(dtype)
-    for axis in (None, 0):
-        actual = getattr(ndl.Tensor(values, device=device), name)(axis)
-        expected = np.asarray(getattr(values, name)(axis))
-        assert actual.dtype == expected.dtype
-        np.testing.assert_array_equal(actual.numpy(), expected)
+def test_reductions_over_an_axis_have_torchs_dtypes(name, dtype, device):
+    def reference(x):
+        y = getattr(x.to(wide(x)) if name == "mean" else x, name)(0)
+        return y.values if name in ("max", "min") else y
+
+    check_like_torch(lambda x: getattr(x, name)(0), reference, device, np.array([[1, 0, 3], [2, 5, 4]]).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -264,7 +264,7 @@ def _averages(n: int, p: int, device: Device, dtype: DTypeLike) -> Tensor:
     start, end = _edges(n, p, device)
     position = reshape(init.arange(n, device=device), (n, 1))
     is_covered = greater_equal(position, start) * less(position, end)
-    return (is_covered / (end - start)).astype(dtype)
+    return (is_covered / (end - start).astype("float64")).astype(dtype)
 
 
 def _adaptive_max_pool(op: str, x: TensorLike, rank: int, output_size: OutputSizes, return_indices: bool) -> Pooled:
@@ -308,8 +308,8 @@ def _output_size(op: str, x: Tensor, rank: int, output_size: OutputSizes) -> tup
 
 def _edges(n: int, p: int, device: Device) -> tuple[Tensor, Tensor]:
     """The starts and the ends of p windows that cover n elements, as int64 (p,); made on the device, not sent there."""
-    window = init.arange(p, device=device)
-    start, end = window * n / p, (window * n + (n + p - 1)) / p  # float64, whose quotients round down exactly
+    window = init.arange(p, device=device, dtype="float64")  # its quotients round down exactly
+    start, end = window * n / p, (window * n + (n + p - 1)) / p
     return start.astype("int64"), end.astype("int64")
 
 
