@@ -127,7 +127,7 @@ class Value:
     inputs: tuple[Value, ...]
     requires_grad: bool
     grad: Any
-    eager_class: ClassVar[type[Value]]  # the class of constants and of computed values
+    eager_class: ClassVar[type[Any]]  # the class of constants and of computed values
     version: int  # VersionCounter.clock at creation
     counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
     thunk: Any  # unset once computed: see needle.lazy
@@ -164,7 +164,7 @@ class Value:
 
     def detach(self) -> Self:
         """The same data outside the graph; the memory is shared."""
-        leaf = self.make_leaf(self.array)
+        leaf: Self = self.eager_class.make_leaf(self.array)
         leaf.counter = self.version_counter()
         return leaf
 

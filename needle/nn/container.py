@@ -1,20 +1,89 @@
-"""Modules that combine other modules, and the identity."""
+"""Modules that hold other modules or parameters, and the identity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from typing import Self, overload
 
 from needle import check
 from needle.autograd import Tensor
-from needle.nn.module import Module
+from needle.nn.module import Module, Parameter
 
-__all__ = ["Identity", "Residual", "Sequential"]
+__all__ = ["Identity", "ModuleDict", "ModuleList", "ParameterList", "Residual", "Sequential"]
 
 
-class Sequential(Module):
+class _Sequence(Module):
+    """Modules in `modules`, a tuple, that are read and changed as those of a list are; named by position."""
+
+    modules: tuple[Module, ...]
+
+    def __init__(self, modules: Iterable[Module]) -> None:
+        super().__init__()
+        self.modules = self._checked(modules)
+
+    def _checked(self, modules: Iterable[Module]) -> tuple[Module, ...]:
+        return tuple(check.instance(type(self).__name__, "module", module, Module) for module in modules)
+
+    def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
+        return ((name.removeprefix("modules."), member) for name, member in super().named_members())
+
+    def __len__(self) -> int:
+        return len(self.modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.modules)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Module | Self:
+        return self._of(self.modules[index]) if isinstance(index, slice) else self.modules[index]
+
+    def _of(self, modules: tuple[Module, ...]) -> Self:
+        """The kind of sequence that a slice is."""
+        raise NotImplementedError
+
+    def __setitem__(self, index: int, module: Module) -> None:
+        modules = list(self.modules)
+        (modules[index],) = self._checked([module])
+        self.modules = tuple(modules)
+
+    def __delitem__(self, index: int | slice) -> None:
+        modules = list(self.modules)
+        del modules[index]
+        self.modules = tuple(modules)
+
+    def insert(self, index: int, module: Module) -> Self:
+        """Put a module before position `index`; returns the sequence."""
+        self.modules = (*self.modules[:index], *self._checked([module]), *self.modules[index:])
+        return self
+
+    def append(self, module: Module) -> Self:
+        """Put a module at the end; returns the sequence."""
+        return self.extend([module])
+
+    def extend(self, modules: Iterable[Module]) -> Self:
+        """Put modules at the end, in order; returns the sequence."""
+        self.modules = (*self.modules, *self._checked(modules))
+        return self
+
+    def __iadd__(self, modules: Iterable[Module]) -> Self:
+        return self.extend(modules)
+
+    def pop(self, index: int = -1) -> Module:
+        """Take the module at `index` out of the sequence."""
+        module = self.modules[index]
+        del self[index]
+        return module
+
+
+class Sequential(_Sequence):
     """Apply modules one after another: each takes the result of the previous one.
 
-    `modules` holds them as a tuple; `len(model)`, `model[i]` and iteration read it. Their parameters are named by
+    `modules` holds them as a tuple. The model is read and changed as a list is: `len(model)`, `model[i]`, `model[:3]`
+    (a Sequential), `model[-1] = layer`, `del model[0]`, `append`, `insert`, `extend`, `pop`. Parameters are named by
     position: `0.weight`. Without modules the result is x itself. Raises TypeError if an argument is not a Module.
 
     >>> from needle import nn
@@ -26,24 +95,149 @@ class Sequential(Module):
     """
 
     def __init__(self, *modules: Module) -> None:
-        super().__init__()
-        for module in modules:
-            check.instance("Sequential", "module", module, Module)
-        self.modules = modules
+        super().__init__(modules)
+
+    def _of(self, modules: tuple[Module, ...]) -> Sequential:
+        return Sequential(*modules)
 
     def forward(self, x: Tensor) -> Tensor:
         for module in self.modules:
             x = module(x)
         return x
 
+
+class ModuleList(_Sequence):
+    """A list of modules, which a `forward` of one's own calls; read and changed as `Sequential` is.
+
+    In needle a plain list does as well: modules are found in lists, tuples and dicts. Raises TypeError if an element is
+    not a Module.
+
+    >>> from needle import nn
+    >>> layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(3))
+    >>> len(layers[1:]), [name for name, _ in layers.named_parameters()][:2]
+    (2, ['0.weight', '0.bias'])
+    """
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__(modules)
+
+    def _of(self, modules: tuple[Module, ...]) -> ModuleList:
+        return ModuleList(modules)
+
+
+class ModuleDict(Module):
+    """Modules by name, read and changed as a dict is: `heads["digits"]`, `in`, `len`, `keys`, `values`, `items`, ….
+
+    Parameters are named by key: `digits.weight`. In needle a plain dict does as well. Raises TypeError if a value is
+    not a Module or a key not a string, ValueError if a key is empty or has a dot.
+
+    >>> from needle import nn
+    >>> heads = nn.ModuleDict({"digits": nn.Linear(8, 10)})
+    >>> heads["parity"] = nn.Linear(8, 2)
+    >>> list(heads)
+    ['digits', 'parity']
+    """
+
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
+        super().__init__()
+        self.modules: dict[str, Module] = {}
+        self.update(modules)
+
     def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
         return ((name.removeprefix("modules."), member) for name, member in super().named_members())
 
-    def __getitem__(self, index: int) -> Module:
-        return self.modules[index]
-
     def __len__(self) -> int:
         return len(self.modules)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.modules)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.modules
+
+    def __getitem__(self, key: str) -> Module:
+        return self.modules[key]
+
+    def __setitem__(self, key: str, module: Module) -> None:
+        check.instance("ModuleDict", "key", key, str)
+        if not key or "." in key:
+            raise ValueError(f"ModuleDict: key must not be empty or have a dot, but got {key!r}")
+        self.modules[key] = check.instance("ModuleDict", "module", module, Module)
+
+    def __delitem__(self, key: str) -> None:
+        del self.modules[key]
+
+    def keys(self) -> KeysView[str]:
+        """The names, in order of insertion."""
+        return self.modules.keys()
+
+    def values(self) -> ValuesView[Module]:
+        """The modules, in order of insertion."""
+        return self.modules.values()
+
+    def items(self) -> ItemsView[str, Module]:
+        """Pairs (name, module), in order of insertion."""
+        return self.modules.items()
+
+    def update(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]]) -> None:
+        """Add or replace modules, from a mapping or from pairs (name, module)."""
+        for key, module in dict(modules).items():
+            self[key] = module
+
+    def pop(self, key: str) -> Module:
+        """Take the module called `key` out of the dict."""
+        return self.modules.pop(key)
+
+    def clear(self) -> None:
+        """Remove all modules."""
+        self.modules.clear()
+
+
+class ParameterList(Module):
+    """A list of Parameters, named by position; other tensors become Parameters (copies).
+
+    In needle a plain list of Parameters does as well.
+
+    >>> import needle as ndl
+    >>> scales = ParameterList([ndl.ones(2), ndl.ones(3)])
+    >>> [(name, p.shape) for name, p in scales.named_parameters()]
+    [('0', (2,)), ('1', (3,))]
+    """
+
+    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+        super().__init__()
+        self.entries: list[Parameter] = []
+        self.extend(values)
+
+    def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
+        return ((name.removeprefix("entries."), member) for name, member in super().named_members())
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Parameter]:
+        return iter(self.entries)
+
+    def __getitem__(self, index: int) -> Parameter:
+        return self.entries[index]
+
+    def __setitem__(self, index: int, value: Tensor) -> None:
+        self.entries[index] = _as_parameter(value)
+
+    def append(self, value: Tensor) -> Self:
+        """Put a Parameter at the end; returns the list."""
+        return self.extend([value])
+
+    def extend(self, values: Iterable[Tensor]) -> Self:
+        """Put Parameters at the end, in order; returns the list."""
+        self.entries.extend(map(_as_parameter, values))
+        return self
+
+
+def _as_parameter(value: Tensor) -> Parameter:
+    if isinstance(value, Parameter):
+        return value
+    return Parameter(check.instance("ParameterList", "value", value, Tensor))
 
 
 class Residual(Module):

@@ -171,6 +171,9 @@ class Conv(Module):
     sizes are not positive or shapes do not fit.
     """
 
+    fixed = ("in_channels", "out_channels", "kernel_size")
+    layouts: ClassVar = {"weight": "permute(2, 3, 1, 0)"}
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, bias: bool = True,
         device: Device | None = None, dtype: DTypeLike = "float32",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from needle import check, init
-from needle.autograd import Tensor
+from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
+from needle.ops.operand import cast_like
 
 __all__ = ["Linear"]
 
@@ -18,8 +21,9 @@ class Linear(Module):
     `bias=False`. Both are drawn by `init.kaiming_uniform`, first the weight with fan_in = in_features, then the bias
     with fan_in = out_features. `functional.linear` takes a weight in torch's layout.
 
-    If x and the parameters differ in dtype, the result has the wider one. Raises ValueError if the sizes are not
-    positive, or if the last axis of x is not in_features.
+    The result has the dtype of `weight`; x of another floating dtype is cast to it, as the course needs. Raises
+    ValueError if the sizes are not positive, or if the last axis of x is not in_features; TypeError if x is not
+    floating-point or weight and bias differ in dtype.
 
     He, Zhang, Ren and Sun, "Delving Deep into Rectifiers" (2015), for the draws.
 
@@ -27,6 +31,9 @@ class Linear(Module):
     >>> Linear(3, 2)(ndl.ones(5, 3)).shape
     (5, 2)
     """
+
+    fixed = ("in_features", "out_features")
+    layouts: ClassVar = {"weight": "T"}
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Device | None = None,
@@ -37,16 +44,19 @@ class Linear(Module):
         self.out_features = check.integer("Linear", "out_features", out_features, least=1)
         self.weight: Tensor = Parameter(init.kaiming_uniform(in_features, out_features, device=device, dtype=dtype))
         self.bias: Tensor | None = None
-        if bias:
+        if check.instance("Linear", "bias", bias, bool):
             column = init.kaiming_uniform(out_features, 1, device=device, dtype=dtype)
             self.bias = Parameter(reshape(column, (1, out_features)))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: TensorLike) -> Tensor:
+        x = cast_like("Linear", x, self.weight)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"Linear: x must have {self.in_features} features in its last axis, but got {x.shape}")
         y = x @ self.weight
         if self.bias is None:
             return y
+        if self.bias.dtype != y.dtype:
+            check.floats("Linear", weight=self.weight, bias=self.bias)
         return y + (self.bias if x.ndim > 1 else reshape(self.bias, (-1,)))
 
     def extra_repr(self) -> str:

@@ -38,8 +38,9 @@ class Loss(Module):
         super().__init__()
         self.reduction: str = check.one_of(type(self).__name__, "reduction", reduction, self.reductions)
 
-    def _as_buffer(self, weight: TensorLike | None) -> Tensor | None:
-        return None if weight is None else tensor(type(self).__name__, weight)
+    def _register_weight(self, name: str, weight: TensorLike | None) -> None:
+        """A buffer that shares the memory of a tensor, as an operand does."""
+        self.register_buffer(name, None if weight is None else tensor(type(self).__name__, weight))
 
     def _register_weight(self, name: str, weight: TensorLike | None) -> None:
         setattr(self, name, self._as_buffer(weight))
@@ -65,12 +66,14 @@ class CrossEntropyLoss(Loss):
     0.6931471805599453
     """
 
+    weight: Tensor | None
+
     def __init__(
         self, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean",
         label_smoothing: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__(reduction)
-        self.weight = self._as_buffer(weight)
+        self._register_weight("weight", weight)
         self.ignore_index = check.integer("CrossEntropyLoss", "ignore_index", ignore_index)
         self.label_smoothing = check.number("CrossEntropyLoss", "label_smoothing", label_smoothing, least=0, most=1)
 
@@ -97,11 +100,13 @@ class NLLLoss(Loss):
     Indices, `weight` (C,), `ignore_index` and errors as in `CrossEntropyLoss`.
     """
 
+    weight: Tensor | None
+
     def __init__(
         self, weight: TensorLike | None = None, ignore_index: int = -100, reduction: str = "mean"
     ) -> None:  # fmt: skip
         super().__init__(reduction)
-        self.weight = self._as_buffer(weight)
+        self._register_weight("weight", weight)
         self.ignore_index = check.integer("NLLLoss", "ignore_index", ignore_index)
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
@@ -163,9 +168,11 @@ class BCELoss(Loss):
     CPU, if a value is not in [0, 1]; TypeError if dtypes differ.
     """
 
+    weight: Tensor | None
+
     def __init__(self, weight: TensorLike | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.weight = self._as_buffer(weight)
+        self._register_weight("weight", weight)
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
         return functional.binary_cross_entropy(x, target, self.weight, self.reduction)
@@ -178,11 +185,15 @@ class BCEWithLogitsLoss(Loss):
     ValueError if shapes differ, TypeError if dtypes differ.
     """
 
+    weight: Tensor | None
+    pos_weight: Tensor | None
+
     def __init__(
         self, weight: TensorLike | None = None, reduction: str = "mean", pos_weight: TensorLike | None = None
     ) -> None:  # fmt: skip
         super().__init__(reduction)
-        self.weight, self.pos_weight = self._as_buffer(weight), self._as_buffer(pos_weight)
+        self._register_weight("weight", weight)
+        self._register_weight("pos_weight", pos_weight)
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
         return functional.binary_cross_entropy_with_logits(x, target, self.weight, self.reduction, self.pos_weight)

@@ -1,15 +1,17 @@
-"""Module and Parameter: state around functions, found by walking attributes in the order of their definition."""
+"""Module, Parameter and Buffer: state around functions, found by walking attributes in order of definition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, ParamSpec, Protocol, Self, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
+
+import numpy as np
 
 from needle import check
-from needle.autograd import Tensor
-from needle.backend import Device
+from needle.autograd import Tensor, TensorLike
+from needle.backend import Device, DTypeLike
 
-__all__ = ["Module", "Parameter"]
+__all__ = ["Buffer", "Module", "Parameter"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -28,6 +30,39 @@ class Parameter(Tensor):
     __slots__ = ()
 
 
+class Buffer(Tensor):
+    """A tensor that belongs to a module's state, but is not learned: running statistics, masks, counts.
+
+    `Buffer(array, *, device=None, dtype=None, persistent=True)` copies its argument, as `Tensor` does, and requires no
+    gradient. `to` moves it; `state_dict` holds it unless `persistent=False`. A plain Tensor that is assigned to a
+    module is neither moved nor saved.
+
+    >>> import needle as ndl
+    >>> Buffer(ndl.zeros(2))
+    Tensor([0. 0.])
+    """
+
+    __slots__ = ()
+    persistent: ClassVar[bool] = True
+
+    def __new__(cls, *array: TensorLike, persistent: bool = True, **options: Any) -> Buffer:
+        check.instance("Buffer", "persistent", persistent, bool)
+        return object.__new__(cls if persistent else _TransientBuffer)
+
+    def __init__(
+        self, array: TensorLike, *, device: Device | None = None, dtype: DTypeLike | None = None,
+        requires_grad: bool = False, persistent: bool = True,
+    ) -> None:  # fmt: skip
+        super().__init__(array, device=device, dtype=dtype, requires_grad=requires_grad)
+
+
+class _TransientBuffer(Buffer):
+    """A buffer that is not saved; a class, so that copies and pickles keep it."""
+
+    __slots__ = ()
+    persistent = False
+
+
 class HasForward(Protocol[P, R_co]):
     """For type checkers: an object whose `forward` takes P and returns R."""
 
@@ -39,7 +74,9 @@ class Module:
 
     A subclass calls `super().__init__()`, assigns its state to `self`, and defines `forward`; calling the module calls
     `forward` with the same arguments. State is found in the order of definition, through lists, tuples and dicts at any
-    depth: Parameters are learned, other Tensors are buffers (saved with the state, not learned), Modules are children.
+    depth: Parameters are learned, Buffers are saved but not learned, Modules are children. A plain Tensor is not state,
+    unless it replaces a Parameter or a Buffer. A module, a Parameter or a Buffer can only be replaced by its like or by
+    None (TypeError), and the sizes that describe parameters cannot be changed (AttributeError).
 
     Types: a call has the types of the subclass's own `forward`. With `def forward(self, x: Tensor) -> Tensor` a checker
     infers `Tensor` for `model(x)`; a `forward` that returns a tuple, or takes more arguments, needs nothing else.
@@ -60,8 +97,56 @@ class Module:
     ['factor']
     """
 
+    # What a layer declares about its attributes:
+    fixed: ClassVar[tuple[str, ...]] = ()  # options that its parameters were made for, which cannot change
+    flags: ClassVar[tuple[str, ...]] = ()  # options that must be bools
+    layouts: ClassVar[Mapping[str, str]] = {}  # parameters in another layout than torch's: how to convert torch's
+    optional: ClassVar[tuple[str, ...]] = ()  # buffers that older states lack
+    _buffers: dict[str, bool]  # attributes declared as buffers, and whether they are saved
+
     def __init__(self) -> None:
         self.training = True
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        state = vars(self)
+        old, buffers = state.get(name), state.setdefault("_buffers", {})
+        op = type(self).__name__
+        if name in self.fixed and name in state and value != old:
+            raise AttributeError(
+                f"{op}: {name} must stay {old!r}, for which the layer was made, but got {value!r}; make a new layer"
+            )
+        if name == "training" or name in self.flags:
+            check.instance(op, name, value, bool)
+        elif isinstance(old, Module) and value is not None:
+            check.instance(op, name, value, Module)
+        elif (isinstance(old, (Parameter, Buffer)) or name in buffers) and value is not None:
+            check.instance(op, name, value, Tensor)
+            buffers.setdefault(name, True)
+        if isinstance(value, Buffer):
+            buffers[name] = value.persistent
+        elif isinstance(value, Parameter):
+            buffers.pop(name, None)
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        self._buffers.pop(name, None)
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Assign a tensor to the attribute `name` as a buffer: moved by `to`, saved if `persistent`, never learned.
+
+        None declares the name for a tensor that is assigned later. Raises TypeError if `tensor` is not a Tensor,
+        ValueError if the name has a dot or is that of another attribute.
+        """
+        op = "register_buffer"
+        check.instance(op, "name", name, str)
+        check.instance(op, "persistent", persistent, bool)
+        if tensor is not None:
+            check.instance(op, "tensor", tensor, Tensor)
+        if not name or "." in name or (hasattr(self, name) and name not in self._buffers):
+            raise ValueError(f"{op}: name must be new, not empty and without a dot, but got {name!r}")
+        setattr(self, name, tensor)
+        self._buffers[name] = persistent
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call; every subclass defines its own."""
@@ -71,22 +156,33 @@ class Module:
         return self.forward(*args, **kwargs)
 
     def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
-        """Pairs (dotted name, tensor or module) of the direct members, including those in containers."""
-        return _members("", vars(self))
+        """Pairs (dotted name, member): Parameters, Buffers and Modules held directly, also through containers."""
+        for name, value in vars(self).items():
+            if name in self._buffers and isinstance(value, Tensor):
+                yield name, value
+            else:
+                yield from _members(name, value)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """Pairs (dotted name, module): this module, then all its descendants, depth first."""
-        yield prefix, self
-        for name, member in self.named_members():
-            if isinstance(member, Module):
-                yield from member.named_modules(_dotted(prefix, name))
+        """Pairs (dotted name, module): this module and its descendants, depth first; a shared one appears once."""
+        return self._named_modules(prefix, set())
 
-    def _named_tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor of this module and its descendants, under each of its names, in order of definition."""
+    def _named_modules(self, prefix: str, seen: set[Module]) -> Iterator[tuple[str, Module]]:
+        if self not in seen:
+            seen.add(self)
+            yield prefix, self
+            for name, child in self.named_children():
+                yield from child._named_modules(_dotted(prefix, name), seen)
+
+    def _named_tensors(self, *, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of this module and its descendants, under each of its names, in order of definition.
+
+        With `saved`, those of `state_dict`: no buffer that is not persistent.
+        """
         for name, member in self.named_members():
             if isinstance(member, Module):
-                yield from ((_dotted(name, inner), tensor) for inner, tensor in member._named_tensors())
-            else:
+                yield from ((_dotted(name, inner), tensor) for inner, tensor in member._named_tensors(saved=saved))
+            elif not saved or self._buffers.get(name, getattr(member, "persistent", True)):
                 yield name, member
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
@@ -109,12 +205,24 @@ class Module:
         """The tensors that are saved but not learned, in order of definition."""
         return [buffer for _, buffer in self.named_buffers()]
 
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """Pairs (name, module) of the direct child modules in order of definition, including those in containers."""
+        return ((name, member) for name, member in self.named_members() if isinstance(member, Module))
+
     def children(self) -> list[Module]:
         """The direct child modules in order of definition, including those in containers."""
-        return [member for _, member in self.named_members() if isinstance(member, Module)]
+        return [child for _, child in self.named_children()]
+
+    def apply(self, fn: Callable[[Module], object]) -> Self:
+        """Call `fn` with every descendant, children before their parents, then with this module; returns the module."""
+        for child in self.children():
+            child.apply(fn)
+        fn(self)
+        return self
 
     def train(self, mode: bool = True) -> Self:
         """Put this module and its descendants into training mode (evaluation with `mode=False`); returns the module."""
+        check.instance("train", "mode", mode, bool)
         for _, module in self.named_modules():
             module.training = mode
         return self
@@ -122,6 +230,18 @@ class Module:
     def eval(self) -> Self:
         """Put this module and its descendants into evaluation mode; returns the module."""
         return self.train(False)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Let all parameters require a gradient, or freeze them with False; returns the module."""
+        check.instance("requires_grad_", "requires_grad", requires_grad, bool)
+        for parameter in self.parameters():
+            parameter.requires_grad = requires_grad
+        return self
+
+    def zero_grad(self) -> None:
+        """Forget the gradients of all parameters: each `.grad` becomes None."""
+        for parameter in self.parameters():
+            parameter.grad = None
 
     def to(self, device: Device) -> Self:
         """Move all parameters and buffers, with their gradients, to `device`; returns the module.
@@ -137,31 +257,42 @@ class Module:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Copies of all parameters and buffers by dotted name; they require no gradient."""
-        return {name: Tensor(tensor, requires_grad=False) for name, tensor in self._named_tensors()}
+        """Copies of all parameters and persistent buffers by dotted name; they require no gradient."""
+        return {name: Tensor(tensor, requires_grad=False) for name, tensor in self._named_tensors(saved=True)}
 
-    def load_state_dict(self, state: dict[str, Any], strict: bool = True) -> None:
-        """Copy values into the parameters and buffers by name.
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
+        """Copy values into the parameters and persistent buffers by name.
 
-        `state` maps dotted names to tensors or arrays, which are cast to the dtype of their target. With `strict` its
-        names must equal those of `state_dict()`; otherwise names on one side only are ignored. Shapes must always
-        agree. Raises ValueError, before any value is copied, with all missing names, unexpected names and wrong shapes;
-        TypeError if `state` is not a dict.
+        `state` maps dotted names to tensors or arrays, as `state_dict()` does, or the file that `np.load` opens of a
+        .npz; values are cast to the dtype of their target. With `strict` its names must equal those of `state_dict()`;
+        otherwise names on one side only are ignored. Shapes must always agree.
+
+        Nothing is transposed. A torch tensor for a parameter whose axes have another order than torch's, such as
+        `Linear.weight`, is refused, since its shape may fit by chance.
+
+        Raises ValueError, before any value is copied, with all missing names, unexpected names, wrong shapes and
+        layouts; TypeError if `state` is not a mapping.
         """
-        check.instance("load_state_dict", "state", state, dict)
-        own = dict(self._named_tensors())
+        check.instance("load_state_dict", "state", state, Mapping)
+        check.instance("load_state_dict", "strict", strict, bool)
+        own = dict(self._named_tensors(saved=True))
+        layouts = {_dotted(path, name): how for path, m in self.named_modules() for name, how in m.layouts.items()}
+        values = {name: state[name] for name in state}  # once: a .npz reads its file for each
         problems = []
         if strict:
-            problems += [f"missing {name} {own[name].shape}" for name in own if name not in state]
-            problems += [f"unexpected {name} {tuple(state[name].shape)}" for name in state if name not in own]
-        common = [name for name in own if name in state]
-        for name in common:
-            if tuple(state[name].shape) != own[name].shape:
-                problems.append(f"{name} has shape {own[name].shape}, not {tuple(state[name].shape)}")
+            optional = {_dotted(path, name) for path, module in self.named_modules() for name in module.optional}
+            problems += [f"missing {name} {own[name].shape}" for name in own if name not in {*values, *optional}]
+            problems += [f"unexpected {name} {_shape(value)}" for name, value in values.items() if name not in own]
+        values = {name: values[name] for name in own if name in values}
+        for name, value in values.items():
+            if _shape(value) != own[name].shape:
+                problems.append(f"{name} has shape {own[name].shape}, not {_shape(value)}")
+            elif name in layouts and type(value).__module__.partition(".")[0] == "torch":
+                problems.append(f"{name} has torch's layout: pass its {layouts[name]}.numpy()")
         if problems:
             raise ValueError(f"load_state_dict: names and shapes must agree, but got {'; '.join(problems)}")
-        values = {name: Tensor(state[name], device=own[name].device, dtype=own[name].dtype) for name in common}
-        for name, value in values.items():
+        loaded = {name: Tensor(x, device=own[name].device, dtype=own[name].dtype) for name, x in values.items()}
+        for name, value in loaded.items():
             own[name].data = value
 
     def extra_repr(self) -> str:
@@ -172,8 +303,7 @@ class Module:
         options = self.extra_repr()
         children = [
             f"  ({name}): " + repr(member).replace("\n", "\n  ")
-            for name, member in self.named_members()
-            if isinstance(member, Module)
+            for name, member in self.named_children()
         ]
         if not children:
             return f"{type(self).__name__}({options})"
@@ -185,9 +315,13 @@ def _dotted(prefix: str, name: Any) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    return tuple(np.shape(value))
+
+
 def _members(prefix: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:
-    """Pairs (dotted name, member) of the tensors and modules in `value`, a member or a container of members."""
-    if isinstance(value, (Tensor, Module)):
+    """Pairs (dotted name, member) of the Parameters, Buffers and Modules in `value`, a member or a container."""
+    if isinstance(value, (Parameter, Buffer, Module)):
         yield prefix, value
     elif isinstance(value, dict):
         for key, entry in value.items():

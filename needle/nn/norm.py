@@ -14,10 +14,10 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
-from needle.nn.functional.norm import as_normalized_shape, over_batch
+from needle.nn.functional.norm import as_normalized_shape, checked_batch_norm
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
-from needle.ops.operand import tensor
+from needle.ops.operand import cast_like, tensor
 
 __all__ = [
     "BatchNorm1d",
@@ -36,8 +36,13 @@ class _ChannelNorm(Module):
     """State of the norms over (N, C, *S): weight and bias if `affine`, running statistics if they are tracked."""
 
     ndims: ClassVar[tuple[int, ...]]  # the numbers of axes that inputs may have
-    counts_batches: ClassVar[bool] = True  # whether tracking also counts batches, in `num_batches_tracked`
     size_name: ClassVar[str] = "num_features"
+    fixed = ("num_features", "affine")
+    flags = ("affine", "track_running_stats")
+    optional = ("num_batches_tracked",)
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
 
     def __init__(
         self, num_features: int | None, eps: float, momentum: float | None, affine: bool, track_running_stats: bool,
@@ -47,18 +52,21 @@ class _ChannelNorm(Module):
         name = type(self).__name__
         self.num_features = check.integer(name, self.size_name, num_features, least=1)
         self.eps = check.number(name, "eps", eps, least=0)
-        if momentum is not None or not self.counts_batches:
-            momentum = check.number(name, "momentum", momentum, least=0, most=1)
-        self.momentum, self.affine, self.track_running_stats = momentum, bool(affine), bool(track_running_stats)
-        self.weight, self.bias = _affine((self.num_features,), affine, bias, device, dtype)
-        self.running_mean: Tensor | None = None
-        self.running_var: Tensor | None = None
-        self.num_batches_tracked: Tensor | None = None
+        self.momentum = None if momentum is None else check.number(name, "momentum", momentum, least=0, most=1)
+        self.affine, self.track_running_stats = affine, track_running_stats
+        self.weight, self.bias = _affine(name, (self.num_features,), affine, bias, device, dtype)
+        for buffer in ("running_mean", "running_var", "num_batches_tracked"):
+            self.register_buffer(buffer, None)
         if track_running_stats:
             self.running_mean = init.zeros(self.num_features, device=device, dtype=dtype)
             self.running_var = init.ones(self.num_features, device=device, dtype=dtype)
-            if self.counts_batches:
-                self.num_batches_tracked = init.zeros(device=device, dtype="int64")
+            self.num_batches_tracked = init.zeros(device=device, dtype="int64")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "track_running_stats" and value is True and vars(self).get(name) is False:
+            kind = type(self).__name__
+            raise AttributeError(f"{kind}: track_running_stats must be True from the start, but got True later")
+        super().__setattr__(name, value)
 
     def _check_input(self, x: Tensor, axis: int = 1) -> None:
         """Refuse x if it has other axes, or other channels in `axis`."""
@@ -77,9 +85,10 @@ class _ChannelNorm(Module):
 
 
 def _affine(
-    shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
+    op: str, shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
 ) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a norm, ones and zeros; None for one that is left out."""
+    check.instance(op, "bias", bias, bool)
     if not affine:
         return None, None
     weight = Parameter(init.ones(*shape, device=device, dtype=dtype))
@@ -90,19 +99,49 @@ def _affine(
 
 
 class _BatchNorm(_ChannelNorm):
-    """Batch normalization by the course's contract: biased variances, also in `running_var`."""
+    """Batch normalization; `unbiased` says which variance `running_var` tracks."""
 
-    counts_batches = False
+    unbiased: ClassVar[bool]
+
+    def forward(self, x: TensorLike) -> Tensor:
+        name = type(self).__name__
+        x = self._cast(tensor(name, x))
+        self._check_input(x)
+        tracks = self.training and self.track_running_stats
+        mean, var = (self.running_mean, self.running_var) if tracks or not self.training else (None, None)
+        counter = self.num_batches_tracked if tracks else None
+        momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
+        if self.momentum is None and counter is not None and mean is not None:
+            momentum = 1 / (counter + 1).astype(mean.dtype)
+        y = checked_batch_norm(
+            name, x, mean, var, self.weight, self.bias, self.training or mean is None, momentum, self.eps, self.unbiased
+        )
+        if counter is not None:
+            counter.data = counter + 1
+        return y
+
+    def _cast(self, x: Tensor) -> Tensor:
+        return x
+
+
+class _CourseBatchNorm(_BatchNorm):
+    """Batch normalization by the course's contract: biased variances, and x in any floating dtype."""
+
     size_name = "dim"
+    unbiased = False
 
     def __init__(
-        self, dim: int | None = None, eps: float = 1e-5, momentum: float = 0.1, device: Device | None = None,
-        dtype: DTypeLike = "float32", *, num_features: int | None = None, affine: bool = True,
-        track_running_stats: bool = True, bias: bool = True,
+        self, dim: int | None = None, eps: float = 1e-5, momentum: float | None = 0.1,
+        device: Device | bool | None = None, dtype: DTypeLike | bool = "float32", *, num_features: int | None = None,
+        affine: bool = True, track_running_stats: bool = True, bias: bool = True,
     ) -> None:  # fmt: skip
         if dim is not None and num_features is not None:
             name = type(self).__name__
             raise TypeError(f"{name}: dim and num_features are one argument, but got both: {dim} and {num_features}")
+        if isinstance(device, bool):
+            affine, device = device, None
+        if isinstance(dtype, bool):
+            track_running_stats, dtype = dtype, "float32"
         dim = num_features if dim is None else dim
         super().__init__(dim, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
@@ -110,27 +149,27 @@ class _BatchNorm(_ChannelNorm):
     def dim(self) -> int:
         return self.num_features
 
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x)
-        if not x.size:
-            raise ValueError(f"{type(self).__name__}: the batch must not be empty, but got shape {x.shape}")
-        training = self.training or not self.track_running_stats
-        return over_batch(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, self.momentum or 0.0, self.eps,
-            unbiased=False,
-        )  # fmt: skip
+    def _cast(self, x: Tensor) -> Tensor:
+        like = self.running_mean if self.weight is None else self.weight
+        return x if like is None else cast_like(type(self).__name__, x, like)
 
 
-class BatchNorm1d(_BatchNorm):
+class BatchNorm1d(_CourseBatchNorm):
     """Normalize each channel of x (N, C) or (N, C, L) over the batch; in evaluation by running statistics.
 
     The course's contract. The first argument and its attribute are called `dim`, the number C of channels; torch's
     `num_features` is accepted too. Variances are biased (divided by the count), in `running_var` too, where torch's is
-    unbiased: running = (1 - momentum) · running + momentum · batch.
+    unbiased: running = (1 - momentum) · running + momentum · batch. With `momentum=None` the running statistics are the
+    averages over all batches, which the buffer `num_batches_tracked` (), int64, counts.
 
     `weight` (C,) starts as ones, `bias` (C,) as zeros; the buffers `running_mean` (C,) as zeros, `running_var` (C,) as
     ones. `affine=False` leaves out weight and bias, `bias=False` the bias, `track_running_stats=False` the buffers, so
-    that evaluation uses the batch too. Raises ValueError if x has other axes or channels, or is empty.
+    that evaluation uses the batch too. Bools in the places of `device` and `dtype` are torch's: `affine` and
+    `track_running_stats`.
+
+    The result has the dtype of `weight`; x of another floating dtype is cast to it. An empty batch leaves the buffers
+    as they are. Raises ValueError if x has other axes or channels, or in training a single value per channel or
+    eps = 0; TypeError if x is not floating-point.
 
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
@@ -138,7 +177,7 @@ class BatchNorm1d(_BatchNorm):
     ndims = (2, 3)
 
 
-class BatchNorm2d(_BatchNorm):
+class BatchNorm2d(_CourseBatchNorm):
     """Normalize each channel of x (N, C, H, W) over the batch; in evaluation by running statistics.
 
     Parameters, buffers, options and errors as in `BatchNorm1d`.
@@ -148,24 +187,23 @@ class BatchNorm2d(_BatchNorm):
     >>> import needle as ndl
     >>> norm = BatchNorm2d(3)
     >>> norm(ndl.ones(4, 3, 8, 8)).shape, [name for name, _ in norm.named_buffers()]
-    ((4, 3, 8, 8), ['running_mean', 'running_var'])
+    ((4, 3, 8, 8), ['running_mean', 'running_var', 'num_batches_tracked'])
     """
 
     ndims = (4,)
 
 
-class BatchNorm3d(_ChannelNorm):
+class BatchNorm3d(_BatchNorm):
     """Normalize each channel of x (N, C, D, H, W) over the batch; in evaluation by running statistics.
 
     Torch's contract: unlike in BatchNorm1d and BatchNorm2d here, `running_var` is unbiased (divided by the count
-    less 1). With `momentum=None` the running statistics are the averages over all batches, which the buffer
-    `num_batches_tracked` (), int64, counts. Parameters, the other buffers and options as in `BatchNorm1d`. Raises
-    ValueError if x has other axes or channels, or a channel has a single value in training.
+    less 1), and x must have the dtype of `weight` (TypeError). Otherwise as `BatchNorm1d`.
 
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
 
     ndims = (5,)
+    unbiased = True
 
     def __init__(
         self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
@@ -173,18 +211,6 @@ class BatchNorm3d(_ChannelNorm):
         bias: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        self._check_input(x)
-        momentum: float | Tensor = self.momentum or 0.0
-        if self.training and self.running_mean is not None and self.num_batches_tracked is not None:
-            self.num_batches_tracked.data = self.num_batches_tracked + 1
-            if self.momentum is None:
-                momentum = 1 / self.num_batches_tracked.astype(self.running_mean.dtype)
-        training = self.training or not self.track_running_stats
-        return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training, momentum, self.eps
-        )
 
 
 # ---- over each element of the batch ----------------------------------------------------------------------------------
@@ -200,7 +226,8 @@ class _InstanceNorm(_ChannelNorm):
     ) -> None:  # fmt: skip
         super().__init__(num_features, eps, momentum, affine, track_running_stats, device, dtype, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: TensorLike) -> Tensor:
+        x = tensor(type(self).__name__, x)
         batched = x.ndim != self.ndims[0]
         if self.affine or self.track_running_stats or x.ndim not in self.ndims:
             self._check_input(x, axis=int(batched))
@@ -255,6 +282,9 @@ class LayerNorm(Module):
     Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
     """
 
+    fixed = ("normalized_shape", "elementwise_affine")
+    flags = ("elementwise_affine",)
+
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float = 1e-5, elementwise_affine: bool = True,
         bias: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
@@ -262,8 +292,8 @@ class LayerNorm(Module):
         super().__init__()
         self.normalized_shape: tuple[int, ...] = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
-        self.elementwise_affine = bool(elementwise_affine)
-        self.weight, self.bias = _affine(self.normalized_shape, elementwise_affine, bias, device, dtype)
+        self.elementwise_affine = elementwise_affine
+        self.weight, self.bias = _affine("LayerNorm", self.normalized_shape, elementwise_affine, bias, device, dtype)
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -278,11 +308,13 @@ class LayerNorm(Module):
 class LayerNorm1d(Module):
     """Normalize the last axis of x (…, dim), then multiply by `weight` (dim,) and add `bias` (dim,).
 
-    The course's `LayerNorm` of one axis. If x and the parameters differ in dtype, the result has the wider one. Raises
-    ValueError if x does not end in an axis of `dim`.
+    The course's `LayerNorm` of one axis. The result has the dtype of `weight`; x of another floating dtype is cast to
+    it. Raises ValueError if x does not end in an axis of `dim`, TypeError if x is not floating-point.
 
     Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
     """
+
+    fixed = ("dim",)
 
     def __init__(
         self, dim: int, eps: float = 1e-5, device: Device | None = None, dtype: DTypeLike = "float32"
@@ -294,11 +326,8 @@ class LayerNorm1d(Module):
         self.bias: Tensor = Parameter(init.zeros(self.dim, device=device, dtype=dtype))
 
     def forward(self, x: TensorLike) -> Tensor:
-        x = tensor("LayerNorm1d", x)
-        check.floats("LayerNorm1d", x=x)
-        widest = max(x.dtype, self.weight.dtype, self.bias.dtype, key=lambda dtype: dtype.itemsize)
-        x, weight, bias = (value.astype(widest) for value in (x, self.weight, self.bias))
-        return functional.layer_norm(x, self.dim, weight, bias, self.eps)
+        x = cast_like("LayerNorm1d", x, self.weight)
+        return functional.layer_norm(x, self.dim, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.dim}, eps={self.eps}"
@@ -313,6 +342,9 @@ class GroupNorm(Module):
     Wu and He, "Group Normalization" (2018), equations 1 to 4.
     """
 
+    fixed = ("num_channels", "affine")
+    flags = ("affine",)
+
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Device | None = None,
         dtype: DTypeLike = "float32", *, bias: bool = True,
@@ -322,8 +354,8 @@ class GroupNorm(Module):
         self.num_channels = check.integer("GroupNorm", "num_channels", num_channels, least=1)
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm: num_groups must divide num_channels, but got {num_groups} and {num_channels}")
-        self.eps, self.affine = check.number("GroupNorm", "eps", eps, least=0), bool(affine)
-        self.weight, self.bias = _affine((num_channels,), affine, bias, device, dtype)
+        self.eps, self.affine = check.number("GroupNorm", "eps", eps, least=0), affine
+        self.weight, self.bias = _affine("GroupNorm", (num_channels,), affine, bias, device, dtype)
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

@@ -40,6 +40,8 @@ class _Cell(Module):
     """
 
     gates: ClassVar[int] = 1
+    fixed = ("input_size", "hidden_size")
+    layouts: ClassVar = {"W_ih": "T", "W_hh": "T"}
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool, device: Device | None, dtype: DTypeLike

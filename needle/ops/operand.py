@@ -74,6 +74,15 @@ def _number_like(op: str, value: float, like: Tensor, fits: bool) -> Tensor:
     return Tensor.make_const(device.filled((), value, dtype))
 
 
+def cast_like(op: str, x: TensorLike, like: Tensor) -> Tensor:
+    """x as a tensor of the dtype of `like`: another floating dtype is cast, any other dtype refused."""
+    x = tensor(op, x)
+    if x.spec.dtype == like.spec.dtype:
+        return x
+    check.floats(op, x=x)
+    return x.astype(like.dtype)
+
+
 def _not_an_operand(op: str, value: Any) -> TypeError:
     rule = "operands must be tensors, arrays, rectangular lists or numbers"
     return TypeError(f"{op}: {rule}, but got {type(value).__name__}")

@@ -127,8 +127,8 @@ def test_linear_takes_a_bias_of_one_axis_and_float64(device):
     layer.bias.data = tensor(normal(3), device)
     x = normal(2, 4, dtype="float64")
     y = layer(tensor(x, device))
-    assert y.dtype == "float64"
-    assert_allclose(y.numpy(), x @ layer.weight.numpy().astype("float64") + normal(3), rtol=1e-7)
+    assert y.dtype == "float32"
+    assert_allclose(y.numpy(), x @ layer.weight.numpy().astype("float64") + normal(3), rtol=1e-5, atol=1e-6)
     y.sum().backward()
     assert layer.weight.grad.dtype == "float32"
     assert layer.bias.grad.shape == (3,)
@@ -213,14 +213,14 @@ def test_layer_norm(shape, device):
     assert_allclose(y.numpy(), normed(x) * normal(5) + normal(5) + 1, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "layer_dtype", "result"), [
-    ("float64", "float32", "float64"), ("float32", "float64", "float64"), ("float16", "float32", "float32"),
-])  # fmt: skip
-def test_layer_norm_of_another_dtype(dtype, layer_dtype, result, device):
+@pytest.mark.parametrize(
+    ("dtype", "layer_dtype"), [("float64", "float32"), ("float32", "float64"), ("float16", "float32")]
+)
+def test_layer_norm_of_another_dtype(dtype, layer_dtype, device):
     layer = nn.LayerNorm1d(5, device=device, dtype=layer_dtype)
     x = tensor(normal(2, 5).astype(dtype), device)
     y = layer(x)
-    assert y.dtype == result
+    assert y.dtype == layer_dtype
     assert_allclose(y.numpy(), normed(x.numpy().astype("float64")), rtol=1e-4, atol=1e-5)
     (y * y * y).sum().backward()
     assert (x.grad.dtype, layer.weight.grad.dtype) == (dtype, layer_dtype)

@@ -1,4 +1,4 @@
-"""Sequential, Residual and Identity: order, names, indices, errors."""
+"""Containers, Residual and Identity: order, names, indices, errors."""
 
 from __future__ import annotations
 
@@ -29,6 +29,88 @@ def test_sequential_is_indexed_like_a_sequence():
     assert list(net) == list(net.modules) == layers
     with pytest.raises(IndexError):
         net[3]
+
+
+@pytest.mark.parametrize("kind", [nn.Sequential, nn.ModuleList])
+def test_sequences_change_like_lists(kind):
+    def same(net, expected):
+        assert type(net) is kind
+        assert list(net) == list(net.modules) == net.children() == expected
+        assert [name for name, _ in net.named_children()] == [str(i) for i in range(len(expected))]
+
+    a, b, c, d = nn.ReLU(), nn.Identity(), nn.Flatten(), nn.Tanh()
+    net = kind() if kind is nn.ModuleList else kind(a)
+    net = net.extend([a, b]) if kind is nn.ModuleList else net.append(b)
+    same(net, [a, b])
+    assert net.insert(1, c) is net
+    same(net, [a, c, b])
+    net[-1] = d
+    same(net, [a, c, d])
+    same(net[:2], [a, c])
+    same(net[::-2], [d, a])
+    del net[0]
+    net += [a, b]
+    same(net, [c, d, a, b])
+    del net[1:3]
+    assert net.pop() is b
+    same(net, [c])
+    for change in (lambda: net.append(3), lambda: net.insert(0, None), lambda: net.__setitem__(0, []),
+                   lambda: net.extend([a, "x"])):  # fmt: skip
+        with pytest.raises(TypeError, match=f"^{kind.__name__}: module must be a Module, but got "):
+            change()
+    for index in 1, -2:
+        with pytest.raises(IndexError):
+            net[index] = a
+    same(net, [c])
+
+
+def test_a_changed_sequential_computes_with_its_new_layers():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 4))
+    x = ndl.ones(1, 2)
+    net[-1] = nn.Linear(3, 5)
+    assert net(x).shape == (1, 5)
+    assert net[:2](x).shape == (1, 3)
+    assert net[:2][0] is net[0]
+    assert net.append(nn.Linear(5, 1)).eval()(x).shape == (1, 1)
+    assert [name for name, _ in net.named_parameters()][-2:] == ["3.weight", "3.bias"]
+
+
+def test_a_module_list_is_not_callable():
+    with pytest.raises(NotImplementedError, match=r"^ModuleList: forward is not defined$"):
+        nn.ModuleList([nn.ReLU()])(ndl.ones(1))
+
+
+def test_module_dict_is_a_dict():
+    relu, tanh = nn.ReLU(), nn.Linear(1, 1)
+    table = nn.ModuleDict({"relu": relu})
+    table["tanh"] = tanh
+    table.update([("flat", nn.Flatten())])
+    assert [*table] == [*table.keys()] == ["relu", "tanh", "flat"]
+    assert [name for name, _ in table.named_parameters()] == ["tanh.weight", "tanh.bias"]
+    assert table["relu"] is relu
+    assert "tanh" in table
+    assert len(table) == 3
+    assert dict(table.items()) == dict(zip(table.keys(), table.values(), strict=True))
+    del table["relu"]
+    assert table.pop("tanh") is tanh
+    assert repr(table) == repr(torch.nn.ModuleDict({"flat": torch.nn.Flatten()}))
+    table.clear()
+    assert table.children() == []
+    for key, value in ("a.b", relu), ("", relu), (1, relu), ("a", 1):
+        with pytest.raises((TypeError, ValueError), match=r"^ModuleDict: (key|module) must "):
+            table[key] = value
+
+
+def test_parameter_list_makes_parameters():
+    mine = nn.Parameter(ndl.ones(1))
+    values = nn.ParameterList([mine, ndl.zeros(2)])
+    values.append(ndl.ones(3))
+    values[1] = ndl.ones(4)
+    assert [(name, p.shape) for name, p in values.named_parameters()] == [("0", (1,)), ("1", (4,)), ("2", (3,))]
+    assert values[0] is mine
+    assert len(values) == len(list(values)) == 3
+    with pytest.raises(TypeError, match=r"^ParameterList: value must be a Tensor, but got int$"):
+        values.append(3)
 
 
 def test_an_empty_sequential_is_the_identity():

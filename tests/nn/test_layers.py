@@ -16,7 +16,7 @@ def test_layers_are_made_in_a_dtype_and_on_a_device(dtype, device):
     options = {"device": device, "dtype": dtype}
     for layer in (nn.Linear(2, 3, **options), nn.Conv2d(2, 3, 1, **options), nn.BatchNorm1d(2, **options)):
         for parameter in [*layer.parameters(), *layer.buffers()]:
-            assert parameter.dtype == dtype
+            assert parameter.dtype == (dtype if parameter.shape else "int64")
             assert parameter.device == device
 
 
@@ -109,10 +109,10 @@ LAYERS = {
     "ZeroPad3d": (lambda **options: nn.ZeroPad3d(1), (4, 3, 4, 4, 4)),
 }
 # Classes that do not map one tensor to one tensor; tests of functions, recurrent layers and attention cover float32.
-APART = {"CosineSimilarity", "Embedding", "Module", "Parameter"} | {
+APART = {"Buffer", "CosineSimilarity", "Embedding", "Module", "ModuleDict", "ModuleList", "Parameter"} | {
     name for name in nn.__all__ if name.endswith("Loss")
 }
-APART |= {"LSTM", "LSTMCell", "MultiHeadAttention", "RNN", "Transformer"}
+APART |= {"LSTM", "LSTMCell", "MultiHeadAttention", "ParameterList", "RNN", "Transformer"}
 OPTIMIZERS = {
     "SGD": lambda params: optim.SGD(params, lr=0.1),
     "SGD with all": lambda params: optim.SGD(params, 0.1, 0.9, 0.01, dampening=0, nesterov=True),

@@ -14,6 +14,7 @@ import torch
 
 import needle as ndl
 from needle import nn
+from tests.nn.functional.alike import raises
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -25,7 +26,7 @@ def parameter(*values):
 
 
 def buffer(*values):
-    return ndl.Tensor(np.array(values, np.float32), requires_grad=False)
+    return nn.Buffer(np.array(values, np.float32))
 
 
 class Scale(nn.Module):
@@ -174,6 +175,68 @@ def test_a_parameter_replaced_by_a_plain_tensor_is_used_by_the_next_forward():
     assert [name for name, _ in linear.named_buffers()] == ["weight", "bias"]
 
 
+def test_a_plain_tensor_is_not_state():
+    """Assigned in `forward`, say: a state saved before it loads after it, and the other way round."""
+
+    class Remembering(Scale):
+        def forward(self, x):
+            self.last, self.pair = x * self.gain, [x, self.gain.detach()]
+            return self.last
+
+    module = Remembering()
+    before = module.state_dict()
+    assert module(ndl.ones(2)).numpy().tolist() == module.last.numpy().tolist() == [1, 1]
+    assert list(module.state_dict()) == list(before) == ["gain", "seen"]
+    assert [name for name, _ in module.named_buffers()] == ["seen"]
+    module.load_state_dict(before)
+
+
+def test_buffers_are_declared(device):
+    module = nn.Module()
+    module.register_buffer("mean", ndl.ones(2))
+    module.register_buffer("mask", ndl.zeros(3), persistent=False)
+    module.register_buffer("later", None)
+    module.scratch = [nn.Buffer([1.0], persistent=False), nn.Buffer([2.0])]
+    assert [name for name, _ in module.named_buffers()] == ["mean", "mask", "scratch.0", "scratch.1"]
+    assert list(module.state_dict()) == ["mean", "scratch.1"]
+    module.mean, module.mask, module.later = (ndl.Tensor([i], device=device) for i in range(3))
+    assert list(module.state_dict()) == ["mean", "later", "scratch.1"]
+    twin = pickle.loads(pickle.dumps(copy.deepcopy(module)))
+    assert list(twin.state_dict()) == ["mean", "later", "scratch.1"]
+    assert [len(twin.buffers()), twin.parameters()] == [5, []]
+    del module.mean
+    module.mean = ndl.ones(1)
+    assert list(module.state_dict()) == ["later", "scratch.1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "error", "message"),
+    [
+        ("a.b", None, ValueError, "name must be new, not empty and without a dot, but got 'a.b'"),
+        ("", None, ValueError, "name must be new, not empty and without a dot, but got ''"),
+        ("gain", None, ValueError, "name must be new, not empty and without a dot, but got 'gain'"),
+        ("train", None, ValueError, "name must be new, not empty and without a dot, but got 'train'"),
+        ("new", [1.0], TypeError, "tensor must be a Tensor, but got list"),
+        (3, None, TypeError, "name must be a str, but got int"),
+    ],
+)
+def test_buffers_that_cannot_be_registered(name, tensor, error, message):
+    raises(lambda: Scale().register_buffer(name, tensor), error, f"register_buffer: {message}")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("weight", "Tensor"), ("running_mean", "Tensor"), ("child", "Module")])
+@pytest.mark.parametrize("value", [3.0, np.ones(2), "conv", "other"])
+def test_state_is_replaced_by_its_like_only(name, kind, value):
+    module = nn.BatchNorm1d(2)
+    module.child = nn.ReLU()
+    if isinstance(value, str) and value == "other":
+        value = nn.ReLU() if kind == "Tensor" else ndl.ones(2)
+    message = f"BatchNorm1d: {name} must be a {kind}, but got {type(value).__name__}"
+    raises(lambda: setattr(module, name, value), TypeError, message)
+    setattr(module, name, None)
+    assert getattr(module, name) is None
+
+
 def test_a_mistyped_attribute_raises():
     with pytest.raises(AttributeError, match="wieght"):
         nn.Linear(2, 3).wieght  # noqa: B018
@@ -218,11 +281,37 @@ def test_a_mode_can_be_set_in_one_part_only():
     assert [module.training for _, module in net.named_modules()] == [True, True, False, False, False]
 
 
+@pytest.mark.parametrize("mode", [0, "no", None])
+def test_a_mode_is_a_bool(mode):
+    raises(lambda: Scale().train(mode), TypeError, f"train: mode must be a bool, but got {type(mode).__name__}")
+
+
+def test_parameters_are_frozen_and_forget_their_gradients():
+    net = nn.Sequential(Scale(2), Scale(3))
+    net(ndl.ones(1)).sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    net.zero_grad()
+    assert all(parameter.grad is None for parameter in net.parameters())
+    assert net[0].requires_grad_(False) is net[0]
+    assert [parameter.requires_grad for parameter in net.parameters()] == [False, True]
+    assert all(parameter.requires_grad for parameter in net.requires_grad_().parameters())
+
+
+def test_apply_visits_children_first_and_shared_modules_are_named_once():
+    shared = nn.ReLU()
+    net = nn.Sequential(nn.Residual(shared), shared)
+    visited = []
+    assert net.apply(visited.append) is net
+    assert visited == [shared, net[0], shared, net]
+    assert [name for name, _ in net.named_modules()] == ["", "0", "0.fn"]
+    assert [name for name, _ in net.named_children()] == ["0", "1"]
+
+
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
 def test_state_dict_holds_parameters_and_buffers_in_order_of_definition():
-    norm = ["1.weight", "1.bias", "1.running_mean", "1.running_var"]
+    norm = ["1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
     assert list(small_net().state_dict()) == ["0.weight", "0.bias", *norm, "4.weight", "4.bias"]
     assert set(Nested().state_dict()) == set(NESTED_PARAMETERS) | set(NESTED_BUFFERS)
 
@@ -322,9 +411,43 @@ def test_not_strict_loads_the_common_names():
     assert module.gain.item() == 3
 
 
-def test_state_must_be_a_dict():
-    with pytest.raises(TypeError, match=r"^load_state_dict: state must be a dict, but got list$"):
-        Scale().load_state_dict([("gain", np.ones(1))])
+def test_state_must_be_a_mapping():
+    for state in [("gain", np.ones(1))], np.array({"gain": np.ones(1)}, object):
+        with pytest.raises(TypeError, match=r"^load_state_dict: state must be a Mapping, but got (list|ndarray)$"):
+            Scale().load_state_dict(state)
+
+
+def test_a_file_of_numpy_is_a_state(tmp_path):
+    net, other = small_net(), small_net()
+    np.savez(tmp_path / "net.npz", **net.state_dict())
+    with np.load(tmp_path / "net.npz") as state:
+        other.load_state_dict(state)
+    assert_same_values(other, values(net))
+    other.load_state_dict({"0.bias": [1.0, 2.0]}, strict=False)
+    assert other[0].bias.numpy().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "shape", "how"),
+    [
+        (lambda: nn.Linear(3, 3, bias=False), "weight", (3, 3), "T"),
+        (lambda: nn.Conv(3, 3, 3, bias=False), "weight", (3, 3, 3, 3), "permute(2, 3, 1, 0)"),
+        (lambda: nn.RNNCell(3, 3), "W_hh", (3, 3), "T"),
+    ],
+)
+def test_a_torch_tensor_in_another_layout_is_refused_even_if_it_fits(layer, name, shape, how):
+    """Nothing is guessed from shapes: what has torch's type has torch's layout; an array has needle's."""
+    net = nn.Sequential(nn.Identity(), layer())
+    theirs = torch.randn(shape)
+    reason = f"1.{name} has torch's layout: pass its {how}.numpy()"
+    message = f"load_state_dict: names and shapes must agree, but got {reason}"
+    for value in theirs, torch.nn.Parameter(theirs):
+        raises(lambda v=value: net.load_state_dict({f"1.{name}": v}, strict=False), ValueError, message)
+    mine = eval(f"theirs.{how}.numpy()")
+    net.load_state_dict({f"1.{name}": mine}, strict=False)
+    np.testing.assert_array_equal(getattr(net[1], name).numpy(), mine)
+    twin = nn.Conv2d(3, 4, 3)  # in torch's layout
+    twin.load_state_dict(torch.nn.Conv2d(3, 4, 3).state_dict())
 
 
 # ---- printing --------------------------------------------------------------------------------------------------------

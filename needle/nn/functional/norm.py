@@ -38,12 +38,29 @@ def batch_norm(
     `running_mean` (C,) and `running_var` (C,), which may be None in training only. `momentum` may be a tensor ().
     Parameters and statistics share the dtype of x; with a float16 x they may be float32.
 
+    An empty batch has no statistics and leaves the running ones as they are.
+
     Raises `ValueError` if shapes or options do not fit together, or if a channel has a single value in training;
     `TypeError` if dtypes or devices do not fit.
 
     Ioffe and Szegedy, "Batch Normalization" (2015), algorithms 1 and 2.
     """
-    op = "batch_norm"
+    return checked_batch_norm("batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def checked_batch_norm(
+    op: str,
+    x: TensorLike,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: TensorLike | None,
+    bias: TensorLike | None,
+    training: bool,
+    momentum: float | Tensor,
+    eps: float,
+    unbiased: bool = True,
+) -> Tensor:
+    """`batch_norm` under the name `op`. Without `unbiased`, `running_var` tracks the biased variance."""
     x = _with_channels(op, x)
     weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
     _check_running(op, x, running_mean, running_var, required=not training, option="training=True")
@@ -51,14 +68,12 @@ def batch_norm(
         momentum = check.number(op, "momentum", momentum, least=0, most=1)
     if training:
         eps = check.number(op, "eps", eps, above=0)
-        if x.size <= x.shape[1]:
+        if x.shape[0] * math.prod(x.shape[2:]) == 1:
             raise ValueError(f"{op}: each channel must have more than 1 value in training, but got x {x.shape}")
     else:
         eps = check.number(op, "eps", eps, least=0)
-    if not x.size:
-        return x
     wide = as_dtype(x, compute_dtype(x.dtype))
-    y = over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps)
+    y = over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps, unbiased)
     return as_dtype(y, x.dtype)
 
 
@@ -73,8 +88,12 @@ def over_batch(
     eps: float,
     unbiased: bool = True,
 ) -> Tensor:
-    """`batch_norm` of checked arguments. Without `unbiased`, `running_var` tracks the biased variance."""
+    """`batch_norm` of checked arguments."""
     channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    by_channel = Reshape(channels)
+    if not x.size:
+        y = x if weight is None else MULTIPLY(x, by_channel(weight))
+        return y if bias is None else ADD(y, by_channel(bias))
     if training:
         y, batch_mean, batch_var = standardized(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
         if running_mean is not None and running_var is not None:
@@ -83,7 +102,6 @@ def over_batch(
         return y
     assert running_mean is not None
     assert running_var is not None
-    by_channel = Reshape(channels)
     scale = PowerScalar(-0.5)(AddScalar(eps)(by_channel(running_var.detach())))
     if weight is not None:
         scale = MULTIPLY(scale, by_channel(weight))

@@ -248,7 +248,7 @@ def test_the_course_batch_norm_matches_torch_except_for_its_biased_variance(kind
     assert mine.dim == mine.num_features == 4
     actual = mine(ndl.Tensor(x, device=device)).numpy()
     assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
-    assert [*mine.state_dict()] == [name for name in theirs.state_dict() if name != "num_batches_tracked"]
+    assert [*mine.state_dict()] == [*theirs.state_dict()]
     if mine.track_running_stats:
         assert_allclose(mine.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-12)
         biased = x.var((0, *range(2, x.ndim)))
@@ -259,6 +259,80 @@ def test_the_course_batch_norm_matches_torch_except_for_its_biased_variance(kind
         theirs.running_var.copy_(torch.from_numpy(mine.running_var.numpy()))
     actual = mine(ndl.Tensor(x, device=device)).numpy()
     assert_allclose(actual, theirs(torch.from_numpy(x)).detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (0, 4, 3, 3), (2, 4, 0, 3)], ids=str)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("momentum", [0.1, None])
+def test_batch_norm_of_an_empty_batch_is_empty_and_leaves_the_statistics(shape, training, momentum, device):
+    kind = "BatchNorm1d" if len(shape) == 2 else "BatchNorm2d"
+    mine = getattr(nn, kind)(4, momentum=momentum, device=device).train(training)
+    theirs = getattr(torch.nn, kind)(4, momentum=momentum).train(training)
+    y, expected = mine(zeros(*shape).to(device)), theirs(torch.zeros(shape))
+    assert y.shape == expected.shape
+    y.sum().backward()
+    expected.sum().backward()
+    for parameter in *mine.parameters(), *theirs.parameters():
+        assert parameter.grad.numpy().tolist() == [0] * 4
+    for name, value in theirs.state_dict().items():
+        assert_array_equal(mine.state_dict()[name].numpy(), value.numpy())
+
+
+@pytest.mark.parametrize("kind", ["BatchNorm1d", "BatchNorm3d"])
+def test_without_momentum_running_statistics_are_averages_over_all_batches(kind, device):
+    mine = getattr(nn, kind)(4, momentum=None, device=device, dtype="float64")
+    theirs = getattr(torch.nn, kind)(4, momentum=None, dtype=torch.float64)
+    variances = []
+    for seed in range(3):
+        x = normal(5, 4, *(2, 1, 3) if kind == "BatchNorm3d" else (3,), seed=seed)
+        mine(ndl.Tensor(x, device=device))
+        theirs(torch.from_numpy(x))
+        variances.append(x.var((0, *range(2, x.ndim))))
+    assert_allclose(mine.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-12)
+    expected = theirs.running_var.numpy() if mine.unbiased else np.mean(variances, axis=0)
+    assert_allclose(mine.running_var.numpy(), expected, rtol=1e-12)
+    assert mine.num_batches_tracked.item() == 3
+
+
+@pytest.mark.parametrize("tracking", [True, False])
+def test_statistics_follow_track_running_stats_when_it_is_set_later(tracking, device):
+    """As in torch: without tracking, training leaves the statistics as they are, and evaluation uses them."""
+    mine, theirs = nn.BatchNorm3d(4, device=device, dtype="float64"), torch.nn.BatchNorm3d(4, dtype=torch.float64)
+    for layer in mine, theirs:
+        layer.track_running_stats = tracking
+    for training in True, False:
+        mine.train(training)
+        theirs.train(training)
+        actual = mine(ndl.Tensor(VIDEO, device=device)).numpy()
+        assert_allclose(actual, theirs(torch.from_numpy(VIDEO)).detach().numpy(), rtol=1e-10, atol=1e-12)
+        assert_allclose(mine.running_mean.numpy(), theirs.running_mean.numpy(), rtol=1e-12)
+        assert mine.num_batches_tracked.item() == theirs.num_batches_tracked.item()
+
+
+def test_a_state_of_torch_loads_and_an_older_one_without_a_counter():
+    theirs = torch.nn.BatchNorm2d(4)
+    theirs(torch.randn(2, 4, 3, 3))
+    layer = nn.BatchNorm2d(4)
+    layer.load_state_dict(theirs.state_dict())
+    assert layer.num_batches_tracked.item() == 1
+    state = {name: value for name, value in layer.state_dict().items() if name != "num_batches_tracked"}
+    nn.BatchNorm2d(4).load_state_dict(state)
+
+
+def test_a_refused_batch_is_not_counted():
+    layer = nn.BatchNorm2d(4)
+    for x in zeros(1, 4, 1, 1), zeros(2, 4, 3, 3, dtype="int64"):
+        with pytest.raises((TypeError, ValueError)):
+            layer(x)
+    assert layer.num_batches_tracked.item() == 0
+
+
+def test_bools_in_the_places_of_device_and_dtype_are_those_of_torch():
+    for affine in True, False:
+        for tracking in True, False:
+            mine, theirs = (kind(4, 1e-3, 0.2, affine, tracking) for kind in (nn.BatchNorm2d, torch.nn.BatchNorm2d))
+            assert repr(mine) == repr(theirs)
+            assert [*mine.state_dict()] == [*theirs.state_dict()]
 
 
 def test_the_course_batch_norm_takes_its_arguments_by_position(device):
@@ -338,8 +412,8 @@ ERRORS = [
         "batch_norm: each channel must have more than 1 value in training, but got x (1, 3, 1)",
     ),
     (
-        norm("batch_norm", zeros(0, 3), training=True), ValueError,
-        "batch_norm: each channel must have more than 1 value in training, but got x (0, 3)",
+        norm("batch_norm", zeros(2, 3), training=True, eps=0), ValueError,
+        "batch_norm: eps must lie in (0, inf], but got 0",
     ),
     (
         lambda: F.batch_norm(zeros(2, 3), None, None), ValueError,
@@ -419,7 +493,7 @@ ERRORS = [
         lambda: nn.BatchNorm1d(2, num_features=3), TypeError,
         "BatchNorm1d: dim and num_features are one argument, but got both: 2 and 3",
     ),
-    (lambda: nn.BatchNorm1d(2, momentum=None), TypeError, "BatchNorm1d: momentum must be a number, but got None"),
+    (lambda: nn.BatchNorm1d(2, momentum="a"), TypeError, "BatchNorm1d: momentum must be a number, but got 'a'"),
     (lambda: nn.BatchNorm3d(0), ValueError, "BatchNorm3d: num_features must be at least 1, but got 0"),
     (lambda: nn.BatchNorm3d(2, eps=-1), ValueError, "BatchNorm3d: eps must lie in [0, inf], but got -1"),
     (lambda: nn.BatchNorm3d(2, momentum=-1), ValueError, "BatchNorm3d: momentum must lie in [0, 1], but got -1"),
