@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
 
-import numpy as np
-
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
@@ -316,7 +314,7 @@ def _dotted(prefix: str, name: Any) -> str:
 
 
 def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(np.shape(value))
+    return tuple(value.shape if hasattr(value, "shape") else Tensor(value).shape)
 
 
 def _members(prefix: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:
