@@ -42,9 +42,6 @@ class Loss(Module):
         """A buffer that shares the memory of a tensor, as an operand does."""
         self.register_buffer(name, None if weight is None else tensor(type(self).__name__, weight))
 
-    def _register_weight(self, name: str, weight: TensorLike | None) -> None:
-        setattr(self, name, self._as_buffer(weight))
-
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
