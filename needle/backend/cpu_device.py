@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend import parallel
+from needle.backend import blas, parallel
 from needle.backend.device import Device
 
 __all__ = ["CpuDevice"]
@@ -26,4 +26,4 @@ class CpuDevice(Device):
         parallel.parallel_for(body, chunks, uses_blas)
 
     def worker_count(self) -> int:
-        return parallel.worker_count()
+        return blas.worker_count()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -39,7 +40,7 @@ class DataLoader:
     `prefetch` is the number of batches that a background thread prepares ahead. The default is 0, no thread: random
     transforms draw from NumPy's global generator, and with a thread the order of these draws and of the model's own
     (dropout) depends on timing. An error in the thread is raised by the `next()` that asked for its batch. Leaving the
-    loop early stops the thread.
+    loop early stops the thread. A forked process has no such thread: it must begin an epoch of its own.
 
     On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
     shape stays (B, ...), and `numpy()` returns a row-major copy as always.
@@ -114,31 +115,48 @@ def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
     """The items of `source`, fetched by one thread up to `depth` ahead of the reader.
 
     The thread starts at the first `next()`. It waits only for a free slot, so closing this generator (on `break`, on an
-    error in the loop, or by the garbage collector) stops the thread by releasing one more slot.
+    error in the loop, or by the garbage collector) stops the thread by adding one more slot. The queues are simple
+    ones, on which a finalizer may call `put` in any thread at any time.
     """
     fetched: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()  # (item,), an error, or None at the end
-    slots = threading.Semaphore(depth)
-    closed = threading.Event()
+    slots: SimpleQueue[None] = SimpleQueue()
+    is_open, reader = True, os.getpid()
 
     def fetch() -> None:
         try:
-            while slots.acquire() and not closed.is_set():
+            slots.get()
+            while is_open:
                 fetched.put((next(source),))
+                slots.get()
         except StopIteration:
             fetched.put(None)
         except BaseException as error:  # every error is raised in the reader
             fetched.put(error)
 
-    thread = threading.Thread(target=fetch, name="needle-prefetch", daemon=True)
-    thread.start()
-    try:
-        while (outcome := fetched.get()) is not None:
-            if isinstance(outcome, BaseException):
-                raise outcome
-            slots.release()
-            yield outcome[0]
-    finally:
-        closed.set()
-        slots.release()
-        if thread is not threading.current_thread():  # the garbage collector may close us in this thread
+    def stop() -> None:
+        nonlocal is_open
+        is_open = False
+        slots.put(None)
+        if thread.is_alive() and thread is not threading.current_thread():  # the garbage collector may run in `fetch`
             thread.join()
+
+    thread = threading.Thread(target=fetch, name="needle-prefetch", daemon=True)
+    try:
+        try:
+            for _ in range(depth):
+                slots.put(None)
+            thread.start()
+            while (outcome := fetched.get()) is not None:
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                slots.put(None)
+                yield outcome[0]
+                if os.getpid() != reader:  # the thread does not exist here
+                    raise RuntimeError(
+                        "DataLoader: an epoch with prefetch must be read by the process that began it, but got a "
+                        "forked one; begin a new epoch there"
+                    )
+        finally:
+            stop()
+    finally:  # once more: an interrupt may come in `stop`, too
+        stop()

@@ -19,7 +19,7 @@ from threadpoolctl import ThreadpoolController
 
 import needle as ndl
 from needle import tuning
-from needle.backend import parallel
+from needle.backend import blas, parallel
 from tests.standin.device import STANDIN
 
 pytestmark = pytest.mark.skipif(not ThreadpoolController().select(user_api="blas").lib_controllers, reason="no BLAS")
@@ -53,7 +53,7 @@ def test_blas_has_one_thread_in_a_loop_and_its_own_number_afterwards(count):
     seen = []
     parallel.parallel_for(lambda chunk: seen.append(blas_threads()), range(3))
     assert seen == [1, 1, 1]
-    assert blas_threads() == parallel.worker_count() == count
+    assert blas_threads() == blas.worker_count() == count
 
 
 def test_an_error_is_raised_and_ends_the_loop(count):
@@ -92,7 +92,7 @@ def test_an_interrupt_waits_for_the_pool(count):
     with pytest.raises(KeyboardInterrupt):
         parallel.parallel_for(body, range(count))
     assert len(wrote) == count - 1
-    assert blas_threads() == parallel.worker_count() == count
+    assert blas_threads() == blas.worker_count() == count
 
 
 def test_the_loop_runs_if_no_thread_can_be_started(count, monkeypatch):
@@ -160,7 +160,7 @@ def test_blas_has_one_thread_in_a_loop_of_any_thread():
     code = """
 import threading
 from threadpoolctl import ThreadpoolController
-from needle.backend import parallel
+from needle.backend import blas, parallel
 blas = ThreadpoolController().select(user_api="blas").lib_controllers[0]
 seen, before = [], blas.num_threads
 parallel.parallel_for(lambda chunk: None, range(2))
@@ -216,7 +216,7 @@ print(used() - before)
 def test_worker_count_is_the_same_during_a_loop(count):
     """So the chunks and the order of sums do not depend on loops in other threads."""
     seen = []
-    parallel.parallel_for(lambda chunk: seen.append(parallel.worker_count()), range(3))
+    parallel.parallel_for(lambda chunk: seen.append(blas.worker_count()), range(3))
     assert seen == [count] * 3
 
 
@@ -255,13 +255,13 @@ def test_a_forked_child_starts_its_own_threads():
     code = """
 import os, sys, threading
 from threadpoolctl import threadpool_limits
-from needle.backend import parallel
+from needle.backend import blas, parallel
 threadpool_limits(2, user_api="blas")
-barrier = threading.Barrier(parallel.worker_count())
+barrier = threading.Barrier(blas.worker_count())
 parallel.parallel_for(lambda chunk: barrier.wait(timeout=20), range(barrier.parties))
 child = os.fork()
 if not child:
-    assert parallel.worker_count() == barrier.parties
+    assert blas.worker_count() == barrier.parties
     parallel.parallel_for(lambda chunk: barrier.wait(timeout=20), range(barrier.parties))
     os._exit(0)
 statuses = [os.waitpid(child, 0)[1]]
@@ -270,7 +270,7 @@ def fork(chunk):
     if chunk == 0:
         child = os.fork()
         if not child:  # born in a loop, during which BLAS has one thread
-            os._exit(parallel.worker_count() != barrier.parties)
+            os._exit(blas.worker_count() != barrier.parties)
         statuses.append(os.waitpid(child, 0)[1])
 
 parallel.parallel_for(fork, range(2))

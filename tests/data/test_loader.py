@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import gc
+import itertools
+import os
+import subprocess
+import sys
 import threading
 import time
 import traceback
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needle as ndl
-from needle.data import DataLoader, Dataset, NDArrayDataset
+from needle.data import DataLoader, Dataset, NDArrayDataset, loader
+from tests.interrupts import interrupt_everywhere
 
 AHEAD = pytest.mark.parametrize("prefetch", [0, 1, 3])
 
@@ -221,7 +225,7 @@ def test_a_seed_fixes_the_sequence_of_orders():
     np.random.seed(99)
     assert [numbers(second)[0] for _ in range(3)] == orders
     assert all(sorted(order) == list(range(20)) for order in orders)
-    assert all(one != next_one for one, next_one in pairwise(orders))
+    assert all(one != next_one for one, next_one in itertools.pairwise(orders))
     assert numbers(other)[0] != orders[0]
 
 
@@ -387,6 +391,57 @@ def test_an_epoch_in_a_cycle_is_collected_with_its_thread():
     del cycle
     gc.collect()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("read", [1, 3], ids=["closed early", "whole"])
+def test_an_interrupt_at_any_line_leaves_no_thread(read):
+    def run():
+        epoch = iter(DataLoader(Numbers(3), 2, prefetch=2))
+        list(itertools.islice(epoch, read))
+        epoch.close()
+
+    places = []
+    for place in interrupt_everywhere(run, loader):
+        assert eventually(lambda: not any(thread.name == "needle-prefetch" for thread in threading.enumerate())), place
+        places.append(place)
+    assert {place.split(":")[0] for place in places} >= {"__iter__", "_tensors", "_ahead", "stop"}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_child_is_told_that_the_thread_is_missing():
+    code = """
+import os, time
+import numpy as np
+from needle.data import DataLoader, Dataset
+
+class Slow(Dataset):
+    def __getitem__(self, index):
+        time.sleep(0.05)
+        return np.float32(index)
+
+    def __len__(self):
+        return 9
+
+for pause in (0, 0.2):  # the thread is in the dataset, or waits for a free slot
+    epoch = iter(DataLoader(Slow(), 2, prefetch=1))
+    next(epoch)
+    time.sleep(pause)
+    child = os.fork()
+    if not child:
+        try:
+            next(epoch)
+        except RuntimeError as error:
+            print(error, flush=True)
+        assert list(epoch) == []
+        assert len(list(DataLoader(Slow(), 9, prefetch=1))) == 1
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(list(epoch)) == 4
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=30)
+    assert done.returncode == 0, done.stderr
+    message = "DataLoader: an epoch with prefetch must be read by the process that began it, but got a forked one"
+    assert done.stdout.splitlines() == [f"{message}; begin a new epoch there"] * 2
 
 
 def test_two_epochs_at_once():

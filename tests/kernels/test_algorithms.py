@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 import needle as ndl
 from needle import kernels
-from needle.backend import parallel
+from needle.backend import blas
 from needle.kernels.conv import dispatch, im2col, winograd
 from needle.ops.conv import Correlate
 from tests.kernels.oracles import PASSES, pass_by_loops, pass_by_needle, passes_by_torch, result_shape
@@ -509,7 +509,7 @@ def test_double_precision_keeps_the_plain_sum():
 def count(request):
     """BLAS with that number of threads; needle uses as many."""
     with threadpool_limits(request.param, user_api="blas"):
-        if parallel.worker_count() != request.param:
+        if blas.worker_count() != request.param:
             pytest.skip("no BLAS whose threads can be set")
         yield request.param
 

@@ -1,0 +1,117 @@
+"""How many threads BLAS may use: one while loops of needle run, in whichever threads; else the user's number.
+
+BLAS has one number of threads for the whole process, and with another number a product may have other bits. So all
+loops that run at the same time share one limit: the first one sets it, the last one lifts it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from functools import cache
+from threading import get_ident
+from typing import Any
+
+__all__ = ["drop_limit", "hold_limit", "worker_count"]
+
+
+@cache
+def _libraries() -> list[Any]:
+    """threadpoolctl's controllers of the BLAS libraries in this process."""
+    from threadpoolctl import ThreadpoolController  # the import takes as long as a step of a small network
+
+    libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
+    return libraries
+
+
+class _Limit:
+    """The limit of BLAS to one thread: the loops that hold it, and the numbers of threads to go back to.
+
+    An interrupt may come between any two lines. So the lock is a dict entry that names its thread, which may take it
+    again, and each step of `drop` may be repeated: a second `drop` completes what an interrupt left undone.
+    """
+
+    def __init__(self) -> None:
+        self.loops: set[object] = set()
+        self.before: list[int] = []  # while loops run: the number of each library before the first one
+        self.entries = 0  # how often BLAS has been limited
+        self.owner: dict[str, int] = {}  # "thread": the one that is inside of `hold` or `drop`
+
+    def hold(self, loop: object) -> None:
+        self._lock()
+        self.loops.add(loop)
+        if not self.before:
+            self.before = [library.num_threads for library in _libraries()]
+            self.entries += 1
+            for library in _libraries():
+                _set(library, 1)
+        self._unlock()
+
+    def drop(self, loop: object) -> None:
+        if loop not in self.loops and self.owner.get("thread") != get_ident():
+            return
+        self._lock()
+        self.loops.discard(loop)
+        if not self.loops:
+            for library, count in zip(_libraries(), self.before):  # noqa: B905 (a repeated drop has no numbers left)
+                if library.num_threads == 1:  # else another thread has set a number meanwhile
+                    _set(library, count)
+            self.before = []
+        self._unlock()
+
+    def _lock(self) -> None:
+        while self.owner.setdefault("thread", get_ident()) != get_ident():
+            time.sleep(1e-5)  # another thread has it for about as long
+
+    def _unlock(self) -> None:
+        self.owner.pop("thread", None)
+
+
+def _set(library: Any, count: int) -> None:
+    """Set the number of threads of a library.
+
+    Since 3.8 threadpoolctl obeys only the thread that set a number first, until it is cleared.
+    """
+    clear = getattr(library, "clear_controlling_thread", None)
+    if clear is None:
+        library.set_num_threads(count)
+        return
+    clear(force=True)
+    library.set_num_threads(count)
+    clear(force=True)
+
+
+_limit = _Limit()
+
+
+def hold_limit(loop: object) -> None:
+    """Keep BLAS on one thread until `drop_limit(loop)`."""
+    _limit.hold(loop)
+
+
+def drop_limit(loop: object) -> None:
+    """The end of `hold_limit(loop)`; may be repeated, and must be after an interrupt."""
+    _limit.drop(loop)
+
+
+def worker_count() -> int:
+    """The number of threads of a loop: as many as BLAS may use, or 1 if BLAS does not say (Accelerate on macOS)."""
+    libraries = _libraries()
+    while libraries:
+        entries, before = _limit.entries, _limit.before
+        count = before[0] if before else libraries[0].num_threads
+        if entries == _limit.entries:  # else another thread has limited BLAS between the two lines above
+            return int(count)
+    return 1
+
+
+def _reset_after_fork() -> None:
+    """Lift the limit in a forked child, since the loops that held it do not run there."""
+    global _limit
+    before, _limit = _limit.before, _Limit()
+    for library, count in zip(_libraries() if before else (), before):  # noqa: B905 (the same length, or none)
+        _set(library, count)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
