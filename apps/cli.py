@@ -1,11 +1,10 @@
-"""The command line of the training scripts: shared options and their checks, user errors in one line, Ctrl-C."""
+"""The command line of the training scripts: shared options and their checks."""
 
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sized
-from contextlib import contextmanager
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,14 @@ from needle import nn, optim
 __all__ = [
     "add_optimizer_options",
     "add_run_options",
+    "check_numbers",
     "check_optimizer",
-    "check_positive",
     "count_parameters",
-    "interruptible",
     "make_optimizer",
     "start",
-    "user_errors",
 ]
 
+SEEDS = 2**32 - 1  # the largest seed of NumPy's global generator
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
 
 
@@ -48,18 +46,24 @@ def add_optimizer_options(parser: argparse.ArgumentParser, rates: Mapping[str, f
     parser.add_argument("--clip", type=float, help="largest norm of all gradients together (default: no limit)")
 
 
-def check_positive(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
-    """Exit with a usage error unless each of these integer options is None or at least 1."""
+def check_numbers(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
+    """Exit with a usage error unless these options are None or positive and finite, and --seed is a seed.
+
+    --weight-decay may also be 0.
+    """
+    if not 0 <= options.seed <= SEEDS:
+        parser.error(f"--seed must lie in [0, {SEEDS}], but got {options.seed}")
     for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1, but got {value}")
+        value, zero = getattr(options, name), name == "weight_decay"
+        if value is None or 0 < value < math.inf or (zero and value == 0):
+            continue
+        rule = "at least 1" if isinstance(value, int) else f"finite and {'at least' if zero else 'greater than'} 0"
+        parser.error(f"--{name.replace('_', '-')} must be {rule}, but got {value}")
 
 
 def check_optimizer(parser: argparse.ArgumentParser, options: argparse.Namespace, rates: Mapping[str, float]) -> None:
-    """Check --clip, and fill in the default of --lr."""
-    if options.clip is not None and not options.clip > 0:
-        parser.error(f"--clip must be greater than 0, but got {options.clip}")
+    """Check the options of `add_optimizer_options`, and fill in the default of --lr."""
+    check_numbers(parser, options, "lr", "weight_decay", "clip")
     if options.lr is None:
         options.lr = rates[options.optimizer]
 
@@ -83,26 +87,3 @@ def make_optimizer(model: nn.Module, options: argparse.Namespace) -> optim.Optim
 def count_parameters(model: nn.Module) -> int:
     """How many numbers the model learns."""
     return sum(parameter.size for parameter in model.parameters())
-
-
-# ---- errors and signals ----------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def user_errors(script: str) -> Iterator[None]:
-    """Turn errors about files, devices and options into one line on stderr and exit status 2."""
-    try:
-        yield
-    except (OSError, ValueError, RuntimeError) as error:
-        print(f"{script}:", *str(error).split(), file=sys.stderr)
-        raise SystemExit(2) from None
-
-
-@contextmanager
-def interruptible(rows: Sized, epochs: int) -> Iterator[None]:
-    """At Ctrl-C report how many epochs are complete (the length of `rows`) and exit with status 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print(f"\nstopped after {len(rows)} of {epochs} epochs", file=sys.stderr)
-        raise SystemExit(130) from None

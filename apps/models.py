@@ -16,12 +16,22 @@ State = ndl.Tensor | tuple[ndl.Tensor, ndl.Tensor]
 
 
 class TinyCNN(nn.Module):
-    """Three convolutions and a linear layer for square gray images: (N, 1, side, side) -> (N, classes)."""
+    """Three convolutions and a linear layer for gray images: (N, 1, H, W) -> (N, classes).
+
+    `side` is H and W, or the pair (H, W); both must be at least 4, since two poolings halve them.
+    """
 
     def __init__(
-        self, side: int, classes: int = 10, device: ndl.BackendDevice | None = None, dtype: str = "float32"
+        self,
+        side: int | tuple[int, int],
+        classes: int = 10,
+        device: ndl.BackendDevice | None = None,
+        dtype: str = "float32",
     ) -> None:
         super().__init__()
+        height, width = (side, side) if isinstance(side, int) else side
+        if min(height, width) < 4:
+            raise ValueError(f"TinyCNN: images must have at least 4x4 pixels, but got {height}x{width}")
         options = {"device": device, "dtype": dtype}
         self.features = nn.Sequential(
             nn.Conv2d(1, 16, 3, padding=1, **options),
@@ -37,7 +47,7 @@ class TinyCNN(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
-        self.classify = nn.Linear(64 * (side // 4) ** 2, classes, **options)
+        self.classify = nn.Linear(64 * (height // 4) * (width // 4), classes, **options)
 
     def forward(self, x: ndl.Tensor) -> ndl.Tensor:
         return self.classify(self.features(x))

@@ -2,7 +2,7 @@
 
     python apps/plot_run.py docs/images/training.png      # the picture in the README
 
-Further options are passed on to train.py. Needs matplotlib: pip install -e '.[plot]'.
+Further options are those of train.py. Needs matplotlib: pip install -e '.[plot]'.
 """
 
 from __future__ import annotations
@@ -12,17 +12,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+import errors
 import needle as ndl
 import train
 from needle import nn
 from needle.data import DataLoader
 from training import Row
+
+try:
+    import matplotlib as mpl
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+except ModuleNotFoundError as error:
+    errors.leave(f"plot_run: matplotlib must be installed, by pip install -e '.[plot]', but: {error}", 2)
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
@@ -38,6 +43,7 @@ STYLE: dict[Any, Any] = {
     "ytick.color": "#444444",
 }
 TRAIN, TEST, WRONG = "#0072b2", "#e69f00", "#c0182b"  # readable with a color-vision deficiency
+PNG: dict[str, Any] = {"metadata": {"Software": None}, "pil_kwargs": {"optimize": True}}
 HARDEST = 12  # images in the picture
 
 
@@ -91,7 +97,7 @@ def draw(rows: Sequence[Row], examples: Sequence[tuple[np.ndarray, int, int, flo
         right.axhline(1, color="#888888", linewidth=0.8, zorder=1)
         title = f"The {len(examples)} test images that the network is least sure of"
         strip.suptitle(title, x=0.012, ha="left", fontsize=11, weight="bold")
-        for axes, example in zip(strip.subplots(1, len(examples)), examples, strict=True):
+        for axes, example in zip(strip.subplots(1, len(examples), squeeze=False)[0], examples, strict=True):
             draw_image(axes, *example)
     return figure
 
@@ -100,13 +106,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Train and write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("picture", type=Path, help="the file to write; its suffix chooses the format")
-    options, others = parser.parse_known_args(arguments)
-    training = train.parse(others)
-    model, rows = train.run(training)
-    _, test_set = train.load(training.data)
-    examples = hardest(model, DataLoader(test_set, 256, device=next(iter(model.parameters())).device))
-    options.picture.parent.mkdir(parents=True, exist_ok=True)
-    draw(rows, examples).savefig(options.picture, dpi=150, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    options = train.parse(arguments, parser)
+    formats = Figure().canvas.get_supported_filetypes()
+    if options.picture.suffix[1:].lower() not in formats:
+        parser.error(f"picture must end in one of .{', .'.join(formats)}, but got {options.picture}")
+    with errors.user_errors("plot_run"):
+        options.picture.parent.mkdir(parents=True, exist_ok=True)
+        if options.picture.is_dir():
+            raise ValueError(f"picture must be a file, but {options.picture} is a folder")
+    model, rows = train.run(options)
+    with errors.user_errors("plot_run"):
+        _, test_set = train.load(options.data)
+        examples = hardest(model, DataLoader(test_set, 256, device=next(iter(model.parameters())).device))
+        draw(rows, examples).savefig(options.picture, dpi=150, **(PNG if options.picture.suffix == ".png" else {}))
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
+import errors
 from models import TinyCNN
 from needle import nn, optim
-from needle.data import DataLoader, Dataset, DigitsDataset, IDXDataset
+from needle.data import DataLoader, DigitsDataset, IDXDataset, ImageDataset
 from training import Images, Metrics, Row, fit
 
 COLUMNS = ("epoch", "loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second")
@@ -27,11 +28,21 @@ LINE = (
 )
 
 
-def load(folder: Path | None) -> tuple[Dataset, Dataset]:
-    """The training set and the test set: the IDX files of `folder`, or the digits if it is None."""
+def load(folder: Path | None) -> tuple[ImageDataset, ImageDataset]:
+    """The training set and the test set: the IDX files of `folder`, or the digits if it is None.
+
+    Raises ValueError if their images differ in size.
+    """
     if folder is None:
         return DigitsDataset(train=True), DigitsDataset(train=False)
-    return IDXDataset(folder, train=True), IDXDataset(folder, train=False)
+    sets = IDXDataset(folder, train=True), IDXDataset(folder, train=False)
+    (height, width), (test_height, test_width) = (dataset.arrays[0].shape[2:] for dataset in sets)
+    if (height, width) != (test_height, test_width):
+        raise ValueError(
+            "training and test images must agree in size, "
+            f"but those in {folder} are {height}x{width} and {test_height}x{test_width}"
+        )
+    return sets
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -43,25 +54,26 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 def run(options: argparse.Namespace) -> tuple[TinyCNN, list[Row]]:
     """Train as the options say; returns the model and one row of figures per epoch."""
     metrics = Metrics(COLUMNS, LINE)
-    with cli.interruptible(metrics.rows, options.epochs):
-        with cli.user_errors("train"):
+    with errors.interruptible(metrics.rows, options.epochs):
+        with errors.user_errors("train"):
             device = cli.start(options.seed, options.device)
             train_set, test_set = load(options.data)
-            side = train_set[0][0].shape[-1]
-            model = TinyCNN(side, device=device)
+            height, width = train_set.arrays[0].shape[2:]
+            classes = 1 + max(int(dataset.arrays[1].max()) for dataset in (train_set, test_set))
+            model = TinyCNN((height, width), classes, device=device)
             optimizer = optim.Adam(model.parameters(), lr=options.lr)
             metrics.write_to(options.out)
         train = Images(DataLoader(train_set, options.batch_size, shuffle=True, prefetch=2, device=device))
         test = Images(DataLoader(test_set, 256, prefetch=2, device=device))
-        print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {side}x{side}")
+        print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {height}x{width}")
         print(f"TinyCNN with {cli.count_parameters(model):,} parameters on {device}", flush=True)
         fit(model, train, test, nn.CrossEntropyLoss(), optimizer, metrics, options.epochs)
     return model, metrics.rows
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options of the command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def parse(arguments: Sequence[str] | None, parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
+    """The options of the command line, checked; `parser` may have further arguments."""
+    parser = parser or argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument(
         "--dataset", choices=("digits", "mnist", "fashion-mnist"), default="digits", help="default: %(default)s"
     )
@@ -76,7 +88,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--dataset {options.dataset} needs --data, the folder of its four IDX files")
     if options.epochs is None:
         options.epochs = 15 if options.dataset == "digits" else 5
-    cli.check_positive(parser, options, "epochs", "batch_size")
+    cli.check_numbers(parser, options, "epochs", "batch_size", "lr")
     return options
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import cli
+import errors
 import synthetic
 from models import ResNet9
 from needle import nn
@@ -46,11 +47,16 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
     options = parse(arguments)
     metrics = Metrics(COLUMNS, LINE)
-    with cli.interruptible(metrics.rows, options.epochs):
-        with cli.user_errors("train_cifar10"):
+    with errors.interruptible(metrics.rows, options.epochs):
+        with errors.user_errors("train_cifar10"):
             device = cli.start(options.seed, options.device)
             transforms: list[Transform] = [RandomFlipHorizontal(), RandomCrop(4)] if options.augment else []
             train_set, test_set, name = load(options.data, transforms)
+            if 1 in (options.batch_size, len(train_set) % options.batch_size):
+                raise ValueError(
+                    "batch normalization needs at least 2 images in every batch, "
+                    f"but --batch-size {options.batch_size} of {len(train_set)} leaves a batch of 1"
+                )
             model = ResNet9(device=device)
             optimizer = cli.make_optimizer(model, options)
             metrics.write_to(options.out)
@@ -70,7 +76,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     cli.add_run_options(parser, batch_size=128)
     cli.add_optimizer_options(parser, RATES, weight_decay=0.001)
     options = parser.parse_args(arguments)
-    cli.check_positive(parser, options, "epochs", "batch_size")
+    cli.check_numbers(parser, options, "epochs", "batch_size")
     cli.check_optimizer(parser, options, RATES)
     return options
 

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import cli
+import errors
 import synthetic
 from models import LanguageModel
 from needle import nn
@@ -74,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
     options = parse(arguments)
     metrics = TextMetrics(COLUMNS, LINE)
-    with cli.interruptible(metrics.rows, options.epochs):
-        with cli.user_errors("train_ptb"):
+    with errors.interruptible(metrics.rows, options.epochs):
+        with errors.user_errors("train_ptb"):
             device = cli.start(options.seed, options.device)
             corpus, name = load(options.data, options.max_lines)
             train, test = batches(corpus, options, device)
@@ -104,7 +105,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     cli.add_optimizer_options(parser, RATES, weight_decay=0.0)
     options = parser.parse_args(arguments)
     sizes = ("embedding_size", "hidden_size", "layers", "seq_len", "max_lines")
-    cli.check_positive(parser, options, "epochs", "batch_size", *sizes)
+    cli.check_numbers(parser, options, "epochs", "batch_size", *sizes)
     cli.check_optimizer(parser, options, RATES)
     return options
 

@@ -154,11 +154,13 @@ def fit(
 
 
 def progress(outputs: Outputs, total: int) -> Outputs:
-    """`outputs`, with a progress bar of `total` batches if stderr is a terminal."""
+    """`outputs`, with a progress bar of `total` batches if stderr is a terminal and tqdm is installed."""
     if not sys.stderr.isatty():
         return outputs
-    from tqdm import tqdm  # here, because the course's modules import this file and do without tqdm
-
+    try:
+        from tqdm import tqdm
+    except ModuleNotFoundError:
+        return outputs
     return tqdm(outputs, total=total, unit="batch", leave=False)
 
 

@@ -18,10 +18,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..errors import leave, user_errors
 from . import report
 from .cases import CASES, RIVALS
 from .measure import machine, run_cases
@@ -30,21 +32,43 @@ from .measure import machine, run_cases
 def main(arguments: Sequence[str] | None = None) -> str:
     """Run the benchmark; returns the text of its report."""
     options = parse(arguments)
-    if options.read is not None:
-        record = json.loads(options.read.read_text("utf-8"))
-        save(record, options)
-    else:
-        record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
-        record["runs"] = []
+    with user_errors("benchmark"):
+        options.out.mkdir(parents=True, exist_ok=True)
+        record = None if options.read is None else read(options.read)
+    if record is None:
+        record = measured(options)
+    save(record, options)
+    text = report.text(record)
+    print(text, end="")
+    return text
+
+
+def measured(options: argparse.Namespace) -> dict[str, Any]:
+    """The record of a run, which is also saved after each group of cases."""
+    record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
+    record["runs"] = []
+    try:
         for threads in options.threads:
             run: dict[str, Any] = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
             record["runs"].append(run)
             for cases in process_groups(options):
                 run_cases(cases, threads, options, run)
                 save(record, options)
-    text = report.text(record)
-    print(text, end="")
-    return text
+    except KeyboardInterrupt:
+        leave(f"\nstopped; the cases that are complete are in {options.out}", 130)
+    return record
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The record of an earlier run."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+        report.text(record)
+    except OSError:
+        raise
+    except Exception as error:  # JSON of another program may fail anywhere in the report
+        raise ValueError(f"--read must be a benchmark.json, but {path} is not: {error!r:.200}") from error
+    return record
 
 
 def process_groups(options: argparse.Namespace) -> list[list[str]]:
@@ -57,12 +81,12 @@ def process_groups(options: argparse.Namespace) -> list[list[str]]:
 
 def save(record: dict[str, Any], options: argparse.Namespace) -> None:
     """Write the record and its report to --out, and the report into the marked place of --write."""
-    options.out.mkdir(parents=True, exist_ok=True)
     text = report.text(record)
-    (options.out / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    (options.out / "benchmark.md").write_text(text, "utf-8")
-    if options.write is not None:
-        options.write.write_text(report.fill(options.write.read_text("utf-8"), text), "utf-8")
+    with user_errors("benchmark"):
+        (options.out / "benchmark.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        (options.out / "benchmark.md").write_text(text, "utf-8")
+        if options.write is not None:
+            options.write.write_text(report.fill(options.write.read_text("utf-8"), text), "utf-8")
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -91,6 +115,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if min(options.threads) < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
+    if not 0 < options.turn < math.inf:
+        parser.error(f"--turn must be finite and greater than 0, but got {options.turn}")
     if options.cpu_time and options.threads != [1]:
         parser.error("--cpu-time adds up the time of all threads, so it needs --threads 1")
     options.rivals = list(dict.fromkeys(["torch", *options.rivals.split(","), "loops"]))
@@ -99,8 +125,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     for path in (options.read, options.write):
         if path is not None and not path.is_file():
             parser.error(f"there is no file {path}")
-    if options.write is not None and not report.PLACE.search(options.write.read_text("utf-8")):
-        parser.error(f"{options.write} has no place for the tables: <!-- table --> … <!-- end -->")
+    with user_errors("benchmark"):
+        if options.write is not None and not report.PLACE.search(options.write.read_text("utf-8")):
+            parser.error(f"{options.write} has no place for the tables: <!-- table --> … <!-- end -->")
     options.clock = "process_time" if options.cpu_time else "perf_counter"
     options.effort = (2, 0.0, 1) if options.smoke else (options.rounds, options.turn, 3)  # rounds, turn, fewest runs
     options.out = options.out or Path("runs") / ("smoke" if options.smoke else "benchmark")

@@ -12,6 +12,7 @@ called "first" are row-major images.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform
 import random
@@ -141,6 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--cpu-time", action="store_true", help="count the CPU time of this thread: for one thread only"
     )
     options = parser.parse_args(arguments)
+    if options.rounds < 1 or not 0 < options.turn < math.inf:
+        parser.error("--rounds must be at least 1, and --turn finite and greater than 0")
     print(about(options), end="\n\n")
     for part, algorithms in PASSES.items():
         print(f"| {part} | by shape, ms |", *(f"{name} |" for name in algorithms))

@@ -10,6 +10,7 @@ null is answered by the peak memory of this process in bytes.
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import json
 import resource
@@ -22,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from . import cases
-from .libraries import load
+from .libraries import ADAPTERS, load
 from .libraries.loops import Loops
 
 Library = Any  # an adapter
@@ -233,4 +234,8 @@ def main(library: str, clock: str, size: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(prog="python -m apps.benchmark.worker", description=__doc__.split("\n")[0])
+    parser.add_argument("library", choices=ADAPTERS)
+    parser.add_argument("clock", choices=("perf_counter", "process_time"))
+    parser.add_argument("size", choices=("small",), nargs="?")
+    main(**vars(parser.parse_args()))

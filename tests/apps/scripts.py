@@ -12,13 +12,13 @@ import pytest
 from needle.data import DigitsDataset
 
 ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
 
 def popen(command):
     """Start Python with `command` in the root of the repository; warnings are errors."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=environment, text=True, **pipes)
+    return subprocess.Popen([sys.executable, *map(str, command)], cwd=ROOT, env=ENVIRONMENT, text=True, **pipes)
 
 
 def finish(command):
@@ -61,12 +61,16 @@ def write_idx(path, array):
 
 
 def write_digits(folder, count=96, side=8, end=""):
-    """Write four IDX files like MNIST's: `count` digits for training, half as many for testing."""
+    """Write four IDX files like MNIST's: `count` digits for training, half as many for testing.
+
+    `side` is that of square images, or their height and width.
+    """
     folder.mkdir(exist_ok=True)
     digits = DigitsDataset()
     for part, number in (("train", count), ("t10k", count // 2)):
         images = np.resize(np.round(digits.arrays[0][:, 0] * 255).astype(np.uint8), (number, 8, 8))
-        images = np.pad(images, ((0, 0), (0, side - 8), (0, side - 8))) if side > 8 else images[:, :side, :side]
+        height, width = (side, side) if isinstance(side, int) else side
+        images = np.pad(images, ((0, 0), (0, max(0, height - 8)), (0, max(0, width - 8))))[:, :height, :width]
         write_idx(folder / f"{part}-images-idx3-ubyte{end}", images)
         write_idx(folder / f"{part}-labels-idx1-ubyte{end}", np.resize(digits.arrays[1], number))
     return folder

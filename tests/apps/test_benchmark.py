@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from apps.benchmark import __main__ as program
-from apps.benchmark import cases, measure, report, worker
+from apps.benchmark import cases, conv_algorithms, measure, report, worker
 from apps.benchmark.cases import CASES, NETS, conv, conv_transpose, linear, pool, steps
 from apps.benchmark.libraries.needle import Needle
 from apps.benchmark.libraries.torch import Torch
@@ -272,6 +272,42 @@ def test_the_course_model_has_its_number_of_parameters():
 def test_impossible_options_are_refused(arguments, message, capsys, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert message in error_of(program, capsys, *arguments)[-1]
+
+
+@pytest.mark.parametrize("turn", ["nan", "inf", "0", "-1"])
+def test_a_turn_must_take_some_time(turn, capsys):
+    message = f"error: --turn must be finite and greater than 0, but got {float(turn)}"
+    assert error_of(program, capsys, "--turn", turn)[-1].endswith(message)
+    assert "--turn finite and greater than 0" in error_of(conv_algorithms, capsys, "--turn", turn)[-1]
+    assert "--rounds must be at least 1" in error_of(conv_algorithms, capsys, "--rounds", "0")[-1]
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1, 2]", b"\xff\xfe", b'{"clock": "perf_counter"}', b"[" * 10**5])
+def test_a_record_that_is_none_is_one_line(tmp_path, capsys, content):
+    path = tmp_path / "record"
+    path.write_bytes(content)
+    (line,) = error_of(program, capsys, "--read", path, "--out", tmp_path / "out")
+    assert line.startswith(f"benchmark: --read must be a benchmark.json, but {path} is not: ")
+
+
+def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tmp_path, capsys):
+    path = tmp_path / "file"
+    path.write_bytes(b"\xff")
+    (line,) = error_of(program, capsys, "--out", path)
+    assert line.startswith("benchmark: [Errno 17] ")
+    (line,) = error_of(program, capsys, "--write", path)
+    assert line.startswith("benchmark: 'utf-8' codec ")
+
+
+def test_ctrl_c_says_where_the_complete_cases_are(tmp_path, capsys, monkeypatch):
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "run_cases", interrupted)
+    with pytest.raises(SystemExit) as caught:
+        program.main(["--out", str(tmp_path)])
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == f"\nstopped; the cases that are complete are in {tmp_path}\n"
 
 
 def test_options_have_defaults():

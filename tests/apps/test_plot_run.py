@@ -9,7 +9,7 @@ import needle as ndl
 import plot_run
 from needle import nn
 from needle.data import DataLoader, NDArrayDataset
-from tests.apps.scripts import write_digits
+from tests.apps.scripts import error_of, write_digits
 
 
 def test_the_least_certain_predictions_come_first():
@@ -48,3 +48,22 @@ def test_the_picture_shows_the_run(tmp_path, monkeypatch, capsys):
     for axes, (_, prediction, label, probability) in zip(images, examples, strict=True):
         text = f"{prediction}" if prediction == label else f"{prediction}, not {label}"
         assert axes.get_xlabel() == f"{text}\n{probability:.0%}"
+
+
+def test_a_test_set_of_one_image(tmp_path, capsys):
+    folder = write_digits(tmp_path / "data", count=2)
+    path = tmp_path / "run.svg"
+    plot_run.main([str(path), "--dataset", "mnist", "--data", str(folder), "--epochs", "1"])
+    assert "<svg" in path.read_text("utf-8")
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("mine")
+    for name, message in {
+        "run.xyz": "plot_run.py: error: picture must end in one of .",
+        "folder.png": f"plot_run: picture must be a file, but {tmp_path / 'folder.png'} is a folder",
+        "file/run.png": "plot_run: [Errno ",
+    }.items():
+        assert message in error_of(plot_run, capsys, tmp_path / name)[-1].replace("__main__.py", "plot_run.py")
+    assert "--lr must be finite" in error_of(plot_run, capsys, tmp_path / "run.png", "--lr", "nan")[-1]

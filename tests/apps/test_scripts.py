@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +18,7 @@ import train
 import train_cifar10
 import train_ptb
 import training
-from tests.apps.scripts import error_of, finish, run, without_speed, write_digits, write_texts
+from tests.apps.scripts import ENVIRONMENT, ROOT, error_of, finish, run, without_speed, write_digits, write_texts
 
 SCRIPTS = [train, train_cifar10, train_ptb]
 COURSE = [train_cifar10, train_ptb]  # these choose an optimizer
@@ -84,8 +88,14 @@ SIZES = ["--embedding-size", "--hidden-size", "--layers", "--seq-len", "--max-li
           for script in SCRIPTS for name in ("--epochs", "--batch-size")),
         *((train_ptb, [name, "0"], f"{name} must be at least 1, but got 0") for name in SIZES),
         *((script, ["--epochs", "many"], "argument --epochs: invalid int value: 'many'") for script in SCRIPTS),
-        *((script, ["--clip", "0"], "--clip must be greater than 0, but got 0.0") for script in COURSE),
-        *((script, ["--clip", "nan"], "--clip must be greater than 0, but got nan") for script in COURSE),
+        *((script, ["--seed", value], f"--seed must lie in [0, 4294967295], but got {value}")
+          for script in SCRIPTS for value in ("-1", "4294967296")),
+        *((script, ["--lr", value], f"--lr must be finite and greater than 0, but got {float(value)}")
+          for script in SCRIPTS for value in ("inf", "nan", "-1", "0", "1e999")),
+        *((script, ["--clip", value], f"--clip must be finite and greater than 0, but got {float(value)}")
+          for script in COURSE for value in ("inf", "nan", "-1", "0")),
+        *((script, ["--weight-decay", value], f"--weight-decay must be finite and at least 0, but got {float(value)}")
+          for script in COURSE for value in ("inf", "nan", "-1")),
         *((train, ["--dataset", name], f"--dataset {name} needs --data, the folder of its four IDX files")
           for name in ("mnist", "fashion-mnist")),
         (train, ["--data", "digits"], "--data is for mnist and fashion-mnist; the digits come with needle"),
@@ -98,20 +108,42 @@ def test_wrong_usage(script, arguments, message, capsys):
     assert lines[-1].endswith(f"error: {message}")
 
 
-@pytest.mark.parametrize(
-    ("script", "arguments", "message"),
-    [
-        *((script, ["--seed", "-1"], "Seed must be between 0 and 2**32 - 1") for script in SCRIPTS),
-        *((script, ["--lr", "-1"], "Adam: lr must lie in [0, inf], but got -1.0") for script in SCRIPTS),
-        (train_ptb, ["--lr", "nan"], "Adam: lr must lie in [0, inf], but got nan"),
-        *((script, ["--weight-decay", "-1", "--optimizer", "sgd"],
-           "SGD: weight_decay must lie in [0, inf], but got -1.0") for script in COURSE),
-    ],
-    ids=name_of,
-)  # fmt: skip
-def test_impossible_values(script, arguments, message, small, capsys):
-    (line,) = error_of(script, capsys, *small[script], *arguments)
-    assert line.startswith(f"{script.__name__}: {message}")
+def options_of(script):
+    """The actions of a script's parser."""
+    actions = []
+    parse = argparse.ArgumentParser.parse_args
+
+    def record(parser, arguments):
+        actions.extend(parser._actions)
+        return parse(parser, arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(argparse.ArgumentParser, "parse_args", record)
+        script.parse([])
+    return actions
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_no_number_may_be_negative_or_infinite(script, small, capsys):
+    """Every option that is a number, also one that a later version adds."""
+    numbers = [action.option_strings[0] for action in options_of(script) if action.type in (int, float)]
+    assert {"--lr", "--epochs", "--batch-size", "--seed"} <= set(numbers)
+    for name in numbers:
+        for value in ("-1", "inf", "nan"):
+            lines = error_of(script, capsys, *small[script], f"{name}={value}")
+            assert name in lines[-1]
+
+
+def test_no_batch_may_have_a_single_image_where_batch_norm_needs_two(small, capsys):
+    for size, total in ((1, 50), (7, 50), (49, 50)):
+        (line,) = error_of(train_cifar10, capsys, *small[train_cifar10], "--batch-size", size)
+        message = f"needs at least 2 images in every batch, but --batch-size {size} of {total} leaves a batch of 1"
+        assert line == f"train_cifar10: batch normalization {message}"
+
+
+def test_a_model_that_does_not_fit_into_memory_is_one_line(small, capsys):
+    (line,) = error_of(train_ptb, capsys, *small[train_ptb], "--embedding-size", 10**13)
+    assert line.startswith("train_ptb: Unable to allocate ")
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
@@ -208,6 +240,26 @@ def test_an_error_in_the_training_itself_keeps_its_traceback(script, small, monk
         script.main([str(argument) for argument in small[script]])
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
+        (MemoryError(), "MemoryError"),
+        (BrokenPipeError(32, "Broken pipe"), "[Errno 32] Broken pipe"),
+    ],
+)
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_what_the_machine_lacks_while_training_is_one_line(script, error, reason, small, capsys, monkeypatch):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr(training, "pass_over", fail)
+    with pytest.raises(SystemExit) as caught:
+        script.main([*map(str, small[script]), "--epochs", "9"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == f"stopped after 0 of 9 epochs: {reason}\n"
+
+
 # ---- as programs -----------------------------------------------------------------------------------------------------
 
 
@@ -222,3 +274,12 @@ def test_a_refusal_is_one_line_and_status_2(tmp_path):
     status, out, err = finish(["apps/train.py", "--dataset", "mnist", "--data", tmp_path])
     assert (status, out) == (2, "")
     assert re.fullmatch("train: idx_files: .*\n", err)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no full device")
+def test_a_full_disk_is_one_line_and_status_2(small):
+    command = [sys.executable, "apps/train_ptb.py", *map(str, small[train_ptb])]
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False)
+    message = "stopped after 0 of 2 epochs: [Errno 28] No space left on device\n"
+    assert (process.returncode, process.stderr.decode()) == (2, message)

@@ -19,7 +19,7 @@ import training
 from models import TinyCNN
 from needle import nn, optim
 from needle.data import DigitsDataset
-from tests.apps.scripts import error_of, popen, run, without_speed, write_digits
+from tests.apps.scripts import error_of, popen, run, without_speed, write_digits, write_idx
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
 
@@ -208,7 +208,43 @@ def test_a_file_that_is_cut_off(tmp_path, capsys):
 def test_images_that_are_too_small(tmp_path, capsys):
     folder = write_digits(tmp_path / "data", side=3)
     (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
-    assert line == "train: Linear: in_features must be at least 1, but got 0"
+    assert line == "train: TinyCNN: images must have at least 4x4 pixels, but got 3x3"
+
+
+def test_images_need_not_be_square(tmp_path, capsys):
+    folder = write_digits(tmp_path / "data", side=(9, 13))
+    rows, lines = run(train, capsys, "--dataset", "mnist", "--data", folder, "--epochs", "3", "--batch-size", "16")
+    assert lines[0] == "mnist: 96 training and 48 test images of 9x13"
+    assert rows[2]["loss"] < rows[0]["loss"]
+
+
+def test_training_and_test_images_of_different_size(tmp_path, capsys):
+    folder, other = write_digits(tmp_path / "data"), write_digits(tmp_path / "other", side=(8, 9))
+    (other / "t10k-images-idx3-ubyte").replace(folder / "t10k-images-idx3-ubyte")
+    (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
+    assert line == f"train: training and test images must agree in size, but those in {folder} are 8x8 and 8x9"
+
+
+def test_letters_have_26_classes_that_start_at_1(tmp_path, capsys):
+    folder = write_digits(tmp_path / "data")
+    for part, count in (("train", 96), ("t10k", 48)):
+        write_idx(folder / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 26 + 1)
+    rows, lines = run(train, capsys, "--dataset", "mnist", "--data", folder, "--epochs", "1")
+    assert lines[1] == f"TinyCNN with {26090 + 17 * 257:,} parameters on cpu()"
+    assert np.isfinite(rows[0]["test_loss"])
+
+
+def test_a_set_without_images(tmp_path, capsys):
+    folder = write_digits(tmp_path / "data", count=1)  # none for testing
+    (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
+    assert line.startswith("train: IDXDataset: there must be at least one image and pixel, but ")
+
+
+def test_an_empty_file(tmp_path, capsys):
+    folder = write_digits(tmp_path / "data")
+    (folder / "train-images-idx3-ubyte").write_bytes(b"")
+    (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
+    assert line.endswith(f"{folder / 'train-images-idx3-ubyte'} begins with nothing")
 
 
 # ---- as a program ----------------------------------------------------------------------------------------------------

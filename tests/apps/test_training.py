@@ -142,3 +142,9 @@ def test_a_terminal_shows_a_progress_bar_of_the_training_pass(monkeypatch):
 def test_without_a_terminal_tqdm_is_not_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "tqdm", None)
     assert len(fit_two_epochs(Metrics(COLUMNS, ""))) == 2
+
+
+def test_a_terminal_without_tqdm_shows_no_bar(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert len(fit_two_epochs(Metrics(COLUMNS, ""))) == 2

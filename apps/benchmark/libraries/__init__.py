@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["load"]
+__all__ = ["ADAPTERS", "load"]
 
 ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),

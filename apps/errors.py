@@ -1,0 +1,50 @@
+"""How the scripts end: errors of the user in one line with status 2, Ctrl-C with status 130. Imports no library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sized
+from contextlib import contextmanager
+from typing import NoReturn
+
+__all__ = ["interruptible", "leave", "user_errors"]
+
+
+@contextmanager
+def user_errors(script: str) -> Iterator[None]:
+    """Turn errors about files, devices, memory and options into one line on stderr and exit status 2."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+        leave(f"{script}: {one_line(error)}", 2)
+
+
+@contextmanager
+def interruptible(rows: Sized, epochs: int) -> Iterator[None]:
+    """End training in one line that says how many epochs are complete, the length of `rows`.
+
+    Ctrl-C gives status 130; a full disk, a closed pipe or too little memory gives its reason and status 2. Other errors
+    are mistakes in a program and keep their traceback.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        leave(f"\nstopped after {len(rows)} of {epochs} epochs", 130)
+    except (OSError, MemoryError) as error:
+        leave(f"stopped after {len(rows)} of {epochs} epochs: {one_line(error)}", 2)
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error in one line; its type if it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def leave(line: str, status: int) -> NoReturn:
+    """Write a line to stderr and exit, without a second error if stdout is closed or full."""
+    print(line, file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(status) from None
