@@ -53,6 +53,8 @@ def parse_mnist(
 
 def softmax_loss(Z: ndl.Tensor, y_one_hot: ndl.Tensor) -> ndl.Tensor:
     """Mean cross-entropy of logits (N, C) and one-hot labels (N, C) -> ()."""
+    if Z.shape != y_one_hot.shape:
+        raise ValueError(f"softmax_loss: Z and y_one_hot must agree in shape, but got {Z.shape} and {y_one_hot.shape}")
     return -(ndl.logsoftmax(Z) * y_one_hot).sum() / Z.shape[0]
 
 
@@ -73,13 +75,14 @@ def nn_epoch(
 
 
 def loss_err(h: ndl.Tensor, y: np.ndarray) -> tuple[float, float]:
-    """Mean cross-entropy and error rate of logits h (N, C) for labels y (N,)."""
+    """Mean cross-entropy and error rate of logits h (N, C) for labels y (N,), each in [0, C)."""
     return softmax_loss(h, _one_hot(h, y)).item(), float(np.mean(h.numpy().argmax(1) != y))
 
 
 def _one_hot(logits: ndl.Tensor, y: np.ndarray) -> ndl.Tensor:
     """Labels (N,) -> one-hot rows (N, C), with the dtype and device of logits (N, C)."""
-    return ndl.init.one_hot(logits.shape[1], ndl.Tensor(y, device=logits.device), dtype=logits.dtype)
+    labels = ndl.Tensor(y, device=ndl.cpu())  # where their range is checked
+    return ndl.init.one_hot(logits.shape[1], labels, device=logits.device, dtype=logits.dtype)
 
 
 # ---- image classifiers -----------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from needle.backend.cpu_device import *
 from needle.backend.cuda_device import *
 from needle.backend.device import *
 from needle.backend.dlpack import *
+from needle.backend.indices import *
 from needle.backend.kernel_table import *
 from needle.backend.malloc import keep_freed_memory as _keep_freed_memory
 from needle.backend.registry import *

@@ -47,8 +47,14 @@ class BackendDevice(Device):
         return NDArray.wrap(self.normal(shape, dtype))
 
     def one_hot(self, n: int, i: Any, dtype: DTypeLike = "float32") -> NDArray:
-        """Integers in [0, n) (\\*I) -> (\\*I, n): one at each index, zero elsewhere."""
-        return NDArray.wrap(self.one_hot_array(n, i.array if isinstance(i, NDArray) else i, dtype))
+        """Integers in [0, n) (\\*I) of any dtype -> (\\*I, n): one at each index, zero elsewhere.
+
+        Raises `TypeError` for bools, `ValueError` for other numbers (checked on the CPU only).
+        """
+        n = check.integer("one_hot", "n", n, least=1)
+        array = self.asarray(i.array if isinstance(i, NDArray) else i)
+        with self.current():
+            return NDArray.wrap(self.one_hot_array(n, backend.index_array("one_hot", "i", array, n), dtype))
 
 
 class _Cpu(BackendDevice, backend.CpuDevice):

@@ -116,10 +116,10 @@ def one_hot(
 ) -> Tensor:
     """One-hot rows: integers i `(*I)` in [0, n), of any dtype -> `(*I, n)`, ones at the integers, zeros elsewhere.
 
-    Another number, a fraction for instance, yields a row of zeros. The result is on the device of `i` unless `device`
-    is passed.
+    The result is on the device of `i` unless `device` is passed.
 
-    Raises `TypeError` if n is not an integer, `ValueError` if it is below 1.
+    Raises `TypeError` if n is not an integer or i are bools; `ValueError` if n is below 1 or one of i is another number
+    (checked on the CPU only).
     """
     encoded = ops.one_hot(n, i if isinstance(i, Tensor) else Tensor(i, device=device), dtype)
     return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)

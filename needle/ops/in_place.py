@@ -8,7 +8,7 @@ from typing import Any
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
 from needle.grad_mode import mode
-from needle.ops.index import parsed_index, with_arrays
+from needle.ops.index import elements, parsed_index, with_arrays
 from needle.ops.operand import broadcast_shape, tensor
 
 __all__ = ["assignment", "setitem"]
@@ -34,7 +34,7 @@ def setitem(x: Tensor, index: Any, value: TensorLike) -> None:
     template, arrays = parsed_index("setitem", x, index)
     place = with_arrays(template, [entry.array for entry in arrays])
     array = x.array
-    shape = array[place].shape
+    shape = elements("setitem", array, place).shape
     lead = max(0, value.ndim - len(shape))  # leading axes of size 1, which NumPy ignores
     if not {*value.shape[:lead]} <= {1} or broadcast_shape("setitem", value.shape[lead:], shape) != shape:
         raise ValueError(f"setitem: value must broadcast to x[index] of shape {shape}, but got shape {value.shape}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from numbers import Integral
 from typing import Any
 
 from needle import check
@@ -11,7 +12,7 @@ from needle.backend import DTypeLike, cpu, device_of, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.base import Array, FixedShape, Gradients
-from needle.ops.operand import tensor
+from needle.ops.operand import as_indices, tensor
 
 __all__ = ["getitem", "one_hot"]
 
@@ -32,6 +33,14 @@ def with_arrays(index: tuple[Any, ...], arrays: Iterable[Array]) -> tuple[Any, .
     return tuple(next(arrays) if entry is _INPUT else entry for entry in index)
 
 
+def elements(op: str, x: Array, index: tuple[Any, ...]) -> Array:
+    """x[index]; an error of the array library names `op`."""
+    try:
+        return x[index]
+    except (IndexError, TypeError, ValueError) as error:
+        raise type(error)(f"{op}: index must fit shape {x.shape}, but the array says: {error}") from None
+
+
 class GetItem(TensorOp):
     """x[index]: slices, integers, None and Ellipsis in `index`; index arrays are further inputs."""
 
@@ -45,14 +54,14 @@ class GetItem(TensorOp):
         return range(1, 1 + self.index.count(_INPUT))
 
     def compute(self, x: Array, *arrays: Array) -> Array:
-        return x[with_arrays(self.index, arrays)]
+        return elements("getitem", x, with_arrays(self.index, arrays))
 
     def infer(self, x: Any, *arrays: Any) -> Spec | None:
         if any(array.dtype.kind == "b" for array in arrays):
             return None  # the values of a mask decide how many elements it selects
         namespace = cpu().xp
         empty = (namespace.zeros(array.shape, array.dtype) for array in arrays)
-        selected = namespace.broadcast_to(False, x.shape)[with_arrays(self.index, empty)]
+        selected = elements("getitem", namespace.broadcast_to(False, x.shape), with_arrays(self.index, empty))
         return Spec(selected.shape, x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
@@ -92,7 +101,7 @@ class OneHot(TensorOp):
         self.n, self.dtype = n, dtype
 
     def compute(self, indices: Array) -> Array:
-        return (indices[..., None] == xp(indices).arange(self.n)).astype(self.dtype)
+        return device_of(indices).one_hot_array(self.n, indices, self.dtype)
 
     def infer(self, indices: Any) -> Spec:
         return Spec((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
@@ -107,8 +116,8 @@ def getitem(x: TensorLike, index: Any) -> Tensor:
     Without arrays the result is a view; an array may select an element more than once, and their gradients add up. The
     index itself has no gradient.
 
-    Raises `TypeError` for index arrays of another dtype (an empty list has float64), `IndexError` for an index out of
-    range.
+    Raises `TypeError` for index arrays of another dtype, `IndexError` for an index out of range (checked on the CPU
+    only) and for a mask of another shape.
     """
     x = tensor("getitem", x)
     template, arrays = parsed_index("getitem", x, index)
@@ -120,10 +129,15 @@ def parsed_index(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], list[
     template: list[Any] = []
     arrays = []
     for entry in index if isinstance(index, tuple) else (index,):
-        if entry is None or entry is Ellipsis or (isinstance(entry, (slice, int)) and not isinstance(entry, bool)):
+        if entry is None or entry is Ellipsis or isinstance(entry, slice):
             template.append(entry)
+        elif isinstance(entry, Integral) and not isinstance(entry, bool):
+            template.append(int(entry))
         else:
-            array = entry if isinstance(entry, Tensor) else Tensor(entry, device=x.device, requires_grad=False)
+            array: Any = entry
+            if not isinstance(entry, Tensor):
+                dtype = "int64" if isinstance(entry, list) and not entry else None  # NumPy's would be float64
+                array = Tensor(entry, device=x.device, dtype=dtype, requires_grad=False)
             if array.dtype.kind not in "iub":
                 raise TypeError(f"{op}: index arrays must be of integers or bools, but got dtype {array.dtype}")
             template.append(_INPUT)
@@ -134,7 +148,10 @@ def parsed_index(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], list[
 def one_hot(n: int, indices: TensorLike, dtype: DTypeLike = "float32") -> Tensor:
     """(\\*I) integers in [0, n), of any dtype -> (\\*I, n): ones at the indices, zeros elsewhere; a constant.
 
-    Another number, a fraction for instance, yields a row of zeros. Raises `TypeError` if n is not an integer,
-    `ValueError` if it is below 1.
+    Raises `TypeError` if n is not an integer or `indices` are bools; `ValueError` if n is below 1 or an index is
+    another number (checked on the CPU only).
     """
-    return OneHot(check.integer("one_hot", "n", n, least=1), dtype)(tensor("one_hot", indices))
+    n, x = check.integer("one_hot", "n", n, least=1), tensor("one_hot", indices)
+    if n * x.size >= 2**60:
+        raise ValueError(f"one_hot: the result must have fewer than 2 ** 60 elements, but got {x.size} x {n}")
+    return OneHot(n, dtype)(as_indices("one_hot", "indices", x, n))

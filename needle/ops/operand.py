@@ -12,7 +12,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import cpu
+from needle.backend import check_array_range, cpu, index_array
 from needle.grad_mode import mode
 from needle.kernels import Size, Window, same_padding, shared_window
 from needle.ops.dtypes import DEFAULT_FLOAT, check_fits, holds, promoted
@@ -347,20 +347,13 @@ def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_pad
 # ---- indices, ranges, shapes and dtypes of operands ------------------------------------------------------------------
 
 
-def as_indices(op: str, name: str, x: Tensor) -> Tensor:
-    """The values of `x`, of any integer or floating dtype, as an int64 constant.
+def as_indices(op: str, name: str, x: Tensor, size: int | None = None) -> Tensor:
+    """The values of `x`, whole numbers of any dtype, as an int64 constant; in [0, size) unless `size` is None.
 
-    Fractions, infinities and NaN are refused on the CPU only: elsewhere reading values would wait for the device.
+    Fractions, infinities, NaN and numbers out of range are refused on the CPU only: elsewhere reading values would wait
+    for the device.
     """
-    array = x.array
-    kind = array.dtype.kind
-    if kind == "b":
-        raise TypeError(f"{op}: {name} must be integers, but got dtype bool")
-    if kind == "f" and x.device == cpu():
-        is_integer = x.device.xp.isfinite(array) & (x.device.xp.floor(array) == array)
-        if not is_integer.all():
-            raise ValueError(f"{op}: {name} must be integers, but got {array[~is_integer].flat[0]}")
-    return Tensor.make_const(array.astype("int64"))
+    return Tensor.make_const(index_array(op, name, x.array, size))
 
 
 def all_in_range(indices: Tensor, size: int) -> bool:
@@ -378,10 +371,7 @@ def without_index(indices: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
 
 def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:
     """Refuse values outside [low, high], and NaN, on the CPU only: elsewhere reading them would wait for the device."""
-    if x.device == cpu() and x.size:
-        least, most = x.array.min(), x.array.max()
-        if not (low <= least and most <= high):
-            raise ValueError(f"{op}: {name} must lie in [{low}, {high}], but got {least} to {most}")
+    check_array_range(op, name, x.array, low, high)
 
 
 def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int, ...]) -> None:

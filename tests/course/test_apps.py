@@ -212,6 +212,11 @@ def test_loss_err(simple_ml, device):
     assert float(loss) == pytest.approx(expected.item(), rel=1e-6)
     assert np.array((loss, error)).shape == (2,)
     assert error == 2 / 4
+    for label, rule in ((3, r"must lie in \[0, 2\]"), (-1, r"must lie in \[0, 2\]"), (1.5, "must be integers")):
+        with pytest.raises(ValueError, match=rule):
+            simple_ml.loss_err(h, np.array([0, 1, 1, label]))
+    with pytest.raises(ValueError, match="must agree in shape"):
+        simple_ml.loss_err(h, np.array([[0], [1], [1], [2]]))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

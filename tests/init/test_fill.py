@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 import needle as ndl
-from needle import Tensor, init
+from needle import Tensor, init, nn, ops
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -41,6 +43,32 @@ def test_one_hot(dtype):
     assert init.one_hot(3, indices).numpy().tolist() == x.numpy().tolist()
     assert init.one_hot(3, Tensor(indices), dtype="int8").dtype == "int8"
     assert init.one_hot(4, Tensor(2)).numpy().tolist() == [0, 0, 1, 0]
+
+
+ONE_HOTS = {
+    "init": lambda i: init.one_hot(3, Tensor(i, device=ndl.cpu())),
+    "ops": lambda i: ops.one_hot(3, Tensor(i, device=ndl.cpu())),
+    "device": lambda i: ndl.cpu().one_hot(3, i),
+    "functional": lambda i: nn.functional.one_hot(Tensor(i, device=ndl.cpu()), 3),
+}
+
+
+@pytest.mark.parametrize("name", ONE_HOTS)
+@pytest.mark.parametrize(
+    ("label", "dtype", "rule"),
+    [
+        (3, "int64", "in [0, 2], but got 3 to 3"),
+        (-1, "int8", "in [0, 2], but got -1 to -1"),
+        (255, "uint8", "in [0, 2], but got 255 to 255"),
+        (2**64 - 1, "uint64", "integers, but got 18446744073709551615"),
+        (1.5, "float32", "integers, but got 1.5"),
+        (np.inf, "float16", "integers, but got inf"),
+        (1e30, "float64", "integers, but got 1e+30"),
+    ],
+)
+def test_labels_out_of_range_are_refused(name, label, dtype, rule):
+    with pytest.raises(ValueError, match=re.escape(rule)):
+        ONE_HOTS[name](np.array([label], dtype))
 
 
 @pytest.mark.parametrize(

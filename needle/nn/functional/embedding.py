@@ -29,8 +29,7 @@ def embedding(x: TensorLike, weight: TensorLike, padding_idx: int | None = None)
         raise ValueError(f"embedding: weight must be a matrix (n, d), but got shape {weight.shape}")
     if padding_idx is not None:
         padding_idx = check.axis("embedding", padding_idx, weight.shape[0], "padding_idx")
-    indices = as_indices("embedding", "indices", x)
-    check_range("embedding", "indices", indices, 0, weight.shape[0] - 1)
+    indices = as_indices("embedding", "indices", x, weight.shape[0])
     rows = ops.getitem(weight, indices)
     if padding_idx is None:
         return rows
@@ -59,5 +58,7 @@ def one_hot(x: TensorLike, num_classes: int = -1) -> Tensor:
         if not x.size:
             raise ValueError(f"one_hot: num_classes must be passed for an empty x, but got x of shape {x.shape}")
         n = max(int(indices.numpy().max()) + 1, 1)
-    check_range("one_hot", "indices", indices, 0, n - 1)
-    return ops.one_hot(n, indices, "int64") if n else init.zeros(*x.shape, 0, device=x.device, dtype="int64")
+    if n:
+        return ops.one_hot(n, indices, "int64")
+    check_range("one_hot", "indices", indices, 0, -1)
+    return init.zeros(*x.shape, 0, device=x.device, dtype="int64")
