@@ -1,7 +1,7 @@
 """Tensors: values of the graph that users hold, and the ops that produce them.
 
-`Tensor` and `TensorTuple` know no op. `needle/ops/methods.py` attaches their operators and methods, declared here for
-type checkers and readers.
+`Tensor` and `TensorTuple` know no op. `needle/ops/methods.py` attaches their operators and methods; for type checkers
+and readers those of tensors are declared in `needle/tensor_methods.py`.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from needle.backend import (
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode
 from needle.graph import Op, Value, VersionCounter, find_topo_sort, run, walk
+from needle.tensor_methods import TensorMethods
 
 __all__ = [
     "LAZY_MODE",
@@ -112,7 +113,7 @@ class Result(Value):
         return super().fused_gradients(out_grad, needed)
 
 
-class Tensor(Result):
+class Tensor(Result, TensorMethods):
     """An n-dimensional array that records how it was computed.
 
     Tensor(array, *, device=None, dtype=None, requires_grad=True)
@@ -308,33 +309,6 @@ class Tensor(Result):
     def __repr__(self) -> str:
         values = str(to_host(self.array)).replace("\n", "\n       ")
         return f"Tensor({values}{', requires_grad=True' if self.requires_grad else ''})"
-
-    if TYPE_CHECKING:  # each is the function of that name in needle.ops, attached by needle/ops/methods.py
-        # fmt: off
-        def _binary(self, other: TensorLike) -> Tensor: ...
-        def _unary(self) -> Tensor: ...
-        def _reduction(self, axes: int | Sequence[int] | None = None, keepdims: bool = False) -> Tensor: ...
-        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _binary
-        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = _binary
-        __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _binary
-        __neg__ = __pos__ = __abs__ = abs = exp = log = relu = sigmoid = sqrt = tanh = _unary
-        sum = mean = max = min = _reduction
-        def __eq__(self, other: object) -> Tensor: ...  # type: ignore[override]
-        def __ne__(self, other: object) -> Tensor: ...  # type: ignore[override]
-        def __hash__(self) -> int: ...
-        def __contains__(self, element: object) -> bool: ...
-        def __getitem__(self, index: Any) -> Tensor: ...
-        def __setitem__(self, index: Any, value: TensorLike) -> None: ...
-        def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor: ...
-        def astype(self, dtype: DTypeLike) -> Tensor: ...
-        def broadcast_to(self, shape: int | Sequence[int]) -> Tensor: ...
-        def clip(self, low: float | None = None, high: float | None = None) -> Tensor: ...
-        def matmul(self, b: TensorLike) -> Tensor: ...
-        def permute(self, axes: Sequence[int]) -> Tensor: ...
-        def reshape(self, shape: int | Sequence[int]) -> Tensor: ...
-        def to(self, device: Device) -> Tensor: ...
-        def transpose(self, axes: Sequence[int] | None = None) -> Tensor: ...
-        # fmt: on
 
 
 class TensorTuple(Result):

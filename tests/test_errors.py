@@ -40,6 +40,7 @@ from tests.nn.functional import (
     test_similarity,
 )
 from tests.nn.functional import test_attention as test_attention_function
+from tests.ops import test_refusals
 
 SOURCES = Path(ndl.__file__).resolve().parent
 
@@ -734,7 +735,7 @@ def rows_elsewhere():
     """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
-        test_margin_loss, test_norm, test_recurrent, test_similarity,
+        test_margin_loss, test_norm, test_recurrent, test_refusals, test_similarity,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -11,7 +11,24 @@ from typing import Any
 
 from needle.autograd import Tensor, TensorTuple
 from needle.backend import to_host
-from needle.ops import arithmetic, elementwise, in_place, index, linalg, logic, powers, reduce, shape, transfer, tuples
+from needle.ops import (
+    arithmetic,
+    bits,
+    elementwise,
+    in_place,
+    index,
+    linalg,
+    logarithms,
+    logic,
+    powers,
+    reduce,
+    rounding,
+    shape,
+    special,
+    transfer,
+    trigonometry,
+    tuples,
+)
 from needle.ops.dtypes import holds
 from needle.ops.operand import is_number, number, tensor
 
@@ -77,6 +94,10 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__rmul__": _with_scalar("__rmul__", arithmetic.mul_scalar, _reflected(arithmetic.multiply)),
     "__truediv__": _with_scalar("__truediv__", arithmetic.divide_scalar, arithmetic.divide),
     "__rtruediv__": _reflected(arithmetic.divide),
+    "__floordiv__": rounding.floor_divide,
+    "__rfloordiv__": _reflected(rounding.floor_divide),
+    "__mod__": rounding.remainder,
+    "__rmod__": _reflected(rounding.remainder),
     "__pow__": _with_scalar("__pow__", arithmetic.power_scalar, powers.power),
     "__rpow__": _reflected(powers.power),
     "__matmul__": linalg.matmul,
@@ -95,6 +116,13 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__le__": logic.less_equal,
     "__gt__": logic.greater,
     "__ge__": logic.greater_equal,
+    "__and__": bits.bitwise_and,
+    "__rand__": _reflected(bits.bitwise_and),
+    "__or__": bits.bitwise_or,
+    "__ror__": _reflected(bits.bitwise_or),
+    "__xor__": bits.bitwise_xor,
+    "__rxor__": _reflected(bits.bitwise_xor),
+    "__invert__": bits.bitwise_not,
     "__contains__": _contains,
     "__getitem__": index.getitem,
     "__setitem__": in_place.setitem,
@@ -118,6 +146,12 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "tanh": elementwise.tanh,
     "to": transfer.to,
     "transpose": shape.transpose,
+    "erf": special.erf,
+    "reciprocal": powers.reciprocal,
+    "rsqrt": powers.rsqrt,
+    "sign": elementwise.sign,
+    "square": powers.square,
+    **{name: getattr(file, name) for file in (bits, logarithms, rounding, trigonometry) for name in file.__all__},
 }
 
 TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {

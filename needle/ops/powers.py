@@ -1,4 +1,4 @@
-"""Powers of tensors to tensors; `PowerScalar` in `needle.ops.arithmetic` has a constant exponent."""
+"""Powers with a tensor as exponent (`needle.ops.arithmetic` has those with a number), squares and reciprocals."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
-from needle.ops.arithmetic import MULTIPLY, AddScalar, as_dtype
+from needle.ops.arithmetic import DIVIDE, MULTIPLY, AddScalar, PowerScalar, as_dtype
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.dtypes import DEFAULT_FLOAT
-from needle.ops.elementwise import Log
+from needle.ops.elementwise import Log, Sqrt
 from needle.ops.logic import EQUAL, WHERE
-from needle.ops.operand import pair, scalar_like
+from needle.ops.operand import floating, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
 
-__all__ = ["EWisePow", "power"]
+__all__ = ["EWisePow", "power", "reciprocal", "rsqrt", "square"]
 
 
 class EWisePow(Elementwise):
@@ -55,3 +55,21 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
     if a.spec.dtype.kind != "f" and b.spec.dtype.kind == "i" and b.device == cpu() and b.size and b.array.min() < 0:
         raise ValueError(f"power: integer exponents of integers must be at least 0, but got {b.array.min()}")
     return EWisePow()(a, b)
+
+
+def reciprocal(x: TensorLike) -> Tensor:
+    """1 / x: `(*S) -> (*S)`; infinite at 0. Dtypes and errors as in `exp`."""
+    x = floating("reciprocal", x)
+    return DIVIDE(scalar_like(1, x), x)
+
+
+def rsqrt(x: TensorLike) -> Tensor:
+    """1 / sqrt(x): `(*S) -> (*S)`; infinite at 0, NaN below. Dtypes and errors as in `exp`."""
+    x = floating("rsqrt", x)
+    return DIVIDE(scalar_like(1, x), Sqrt()(x))
+
+
+def square(x: TensorLike) -> Tensor:
+    """x · x: `(*S) -> (*S)`, of the same dtype (bools: int64). Errors as in `exp`."""
+    x = tensor("square", x)
+    return PowerScalar(2)(as_dtype(x, cpu().xp.dtype("int64")) if x.dtype.kind == "b" else x)

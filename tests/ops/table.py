@@ -638,3 +638,7 @@ for function in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt
             lambda x, f=function, a=other: f(x, torch.tensor(a)), (4, 5), draw=few, constant=True)  # fmt: skip
         row(name, f"{other.dtype} array, x", lambda x, f=function, a=other: f(a, x),
             lambda x, f=function, a=other: f(torch.tensor(a), x), (4, 5), draw=few, constant=True)  # fmt: skip
+
+# ---- more rows -------------------------------------------------------------------------------------------------------
+
+from tests.ops import table_elementwise  # noqa: E402, F401 (it adds its rows with `row`)

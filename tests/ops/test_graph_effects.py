@@ -321,12 +321,14 @@ def test_a_detached_tuple_is_a_constant(device):
 # ---- methods ---------------------------------------------------------------------------------------------------------
 
 
-TEMPLATES = {"_binary", "_unary", "_reduction", "__hash__"}  # declarations that others share; and one of Python's own
+# Declarations that others share, and one of Python's own.
+TEMPLATES = {"_binary", "_function", "_unary", "_reduction", "__hash__"}
 
 
 def declared_methods(class_name):
     """Method -> its parameters and defaults, as the class declares them for type checkers."""
-    tree = ast.parse(Path(inspect.getfile(ndl), "../autograd.py").resolve().read_text("utf-8"))
+    file = {"TensorMethods": "tensor_methods.py", "TensorTuple": "autograd.py"}[class_name]
+    tree = ast.parse(Path(inspect.getfile(ndl), "..", file).resolve().read_text("utf-8"))
     (tensor_class,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
     *_, declarations = (node for node in tensor_class.body if isinstance(node, ast.If))
     methods = {}
@@ -352,7 +354,7 @@ def attached_methods(table):
 
 
 @pytest.mark.parametrize(
-    ("class_name", "table"), [("Tensor", TENSOR_METHODS), ("TensorTuple", TENSOR_TUPLE_METHODS)]
+    ("class_name", "table"), [("TensorMethods", TENSOR_METHODS), ("TensorTuple", TENSOR_TUPLE_METHODS)]
 )
 def test_declarations_name_the_methods_that_are_attached(class_name, table):
     declared, attached = declared_methods(class_name), attached_methods(table)

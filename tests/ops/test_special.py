@@ -30,16 +30,6 @@ def test_erf_at_its_extremes(dtype, device):
     np.testing.assert_allclose(slope, [0, 0, 0, *[2 / np.sqrt(np.pi)] * 2, 0, 0, 0, np.nan], rtol=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "expected"),
-    [("bool", "float32"), ("int8", "float32"), ("uint8", "float32"), ("int16", "float32"), ("int32", "float64")],
-)
-def test_erf_of_integers(dtype, expected, device):
-    y = ops.erf(ndl.Tensor(np.array([0, 1], dtype), device=device))
-    assert y.dtype == expected
-    np.testing.assert_allclose(y.numpy(), [0, math.erf(1)], rtol=1e-6)
-
-
 @every_order
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_erf_in_chunks_has_the_bits_of_erf_at_once(order, dtype, monkeypatch):

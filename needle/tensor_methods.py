@@ -1,0 +1,59 @@
+"""The operators and methods of tensors, declared for type checkers and readers.
+
+Each is the function of that name in `needle.ops`, attached by `needle/ops/methods.py`, where operators have the words
+of Python. Names in one line share a signature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from needle.backend import Device, DTypeLike, HostArray, HostScalar
+from needle.backend_ndarray import NDArray
+
+__all__ = ["TensorMethods"]
+
+Operand: TypeAlias = "TensorMethods | NDArray | HostArray | HostScalar | float | Sequence[Any]"
+
+
+class TensorMethods:
+    """Base of Tensor, which is empty at run time."""
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:
+        # fmt: off
+        def _binary(self, other: Operand) -> Self: ...
+        def _function(self, b: Operand) -> Self: ...
+        def _unary(self) -> Self: ...
+        def _reduction(self, axes: int | Sequence[int] | None = None, keepdims: bool = False) -> Self: ...
+        __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = _binary
+        __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = _binary
+        __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _binary
+        __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _binary
+        __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _binary
+        __neg__ = __pos__ = __abs__ = __invert__ = _unary
+        abs = erf = exp = log = relu = sigmoid = sign = sqrt = tanh = _unary
+        log1p = log2 = log10 = reciprocal = rsqrt = square = ceil = floor = trunc = _unary
+        acos = acosh = asin = asinh = atan = atanh = cos = cosh = sin = sinh = tan = _unary
+        isfinite = isinf = isnan = bitwise_not = logical_not = _unary
+        atan2 = hypot = floor_divide = fmod = matmul = remainder = _function
+        bitwise_and = bitwise_or = bitwise_xor = logical_and = logical_or = logical_xor = _function
+        sum = mean = max = min = _reduction
+        def __eq__(self, other: object) -> Self: ...  # type: ignore[override]
+        def __ne__(self, other: object) -> Self: ...  # type: ignore[override]
+        def __hash__(self) -> int: ...
+        def __contains__(self, element: object) -> bool: ...
+        def __getitem__(self, index: Any) -> Self: ...
+        def __setitem__(self, index: Any, value: Operand) -> None: ...
+        def argmax(self, axis: int | None = None, keepdims: bool = False) -> Self: ...
+        def astype(self, dtype: DTypeLike) -> Self: ...
+        def broadcast_to(self, shape: int | Sequence[int]) -> Self: ...
+        def clip(self, low: float | None = None, high: float | None = None) -> Self: ...
+        def permute(self, axes: Sequence[int]) -> Self: ...
+        def round(self, decimals: int = 0) -> Self: ...
+        def reshape(self, shape: int | Sequence[int]) -> Self: ...
+        def to(self, device: Device) -> Self: ...
+        def transpose(self, axes: Sequence[int] | None = None) -> Self: ...
+        # fmt: on
