@@ -170,7 +170,10 @@ class Tensor(Result, TensorMethods):
 
     @property
     def data(self) -> Tensor:
-        """A detached view. Assigning copies a tensor of the same dtype and any shape, and moves to its device."""
+        """A detached view. Assigning copies a tensor of the same dtype and shape, and moves to its device.
+
+        Axes of size 1 may be added or left out: a bias (1, n) takes a tensor (n,), and has that shape from then on.
+        """
         return self.detach()
 
     @data.setter
@@ -179,6 +182,8 @@ class Tensor(Result, TensorMethods):
             raise TypeError(f"data: value must be a Tensor, but got {type(value).__name__}")
         if value.dtype != self.dtype:
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
+        if [n for n in value.shape if n != 1] != [n for n in self.shape if n != 1]:
+            raise ValueError(f"data: value must have shape {self.shape}, up to axes of size 1, but got {value.shape}")
         self.version_counter().compute_pending()
         self.array  # noqa: B018 (force a deferred value now, or it would overwrite the assignment later)
         self.array = self.spec = value.device.array(value.array)
@@ -219,14 +224,15 @@ class Tensor(Result, TensorMethods):
         return to_host(self.array).item()
 
     def backward(
-        self, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None
-    ) -> None:
+        self, out_grad: Tensor | None = None, *, create_graph: bool = True, retain_graph: bool | None = None,
+        accumulate: bool = False,
+    ) -> None:  # fmt: skip
         """Set `.grad` of every leaf that requires one to the derivative of this tensor, weighted by `out_grad`.
 
         `out_grad` has this tensor's shape, ones by default; `.grad` has the shape and, if floating, the dtype of its
-        leaf, and is overwritten, not added to. With `create_graph=True` gradients have a graph of their own:
-        `x.grad.backward()` is a second derivative. With `create_graph=False` they are constants, and each node is
-        released as soon as backward has passed it unless `retain_graph=True`. By default `retain_graph` equals
+        leaf. It is overwritten, or added to with `accumulate=True`. With `create_graph=True` gradients have a graph of
+        their own: `x.grad.backward()` is a second derivative. With `create_graph=False` they are constants, and each
+        node is released as soon as backward has passed it unless `retain_graph=True`. By default `retain_graph` equals
         `create_graph`.
 
         Raises `RuntimeError` if nothing requires a gradient, if an earlier backward released the graph, or if a value
@@ -237,6 +243,7 @@ class Tensor(Result, TensorMethods):
             self._initial_grad(out_grad) if create_graph else self._initial_grad(out_grad).detach(),
             create_graph=create_graph,
             retain_graph=create_graph if retain_graph is None else retain_graph,
+            accumulate=accumulate,
         )
 
     def _initial_grad(self, out_grad: Tensor | None) -> Tensor:

@@ -245,8 +245,8 @@ def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
     return order
 
 
-def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool) -> None:
-    """Set `.grad` of every leaf below `output`, from the gradient of `output`: one pass in reverse topological order.
+def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool, accumulate: bool) -> None:
+    """Set or add to `.grad` of every leaf below `output`, from the gradient of `output`, in reverse topological order.
 
     With `create_graph` the gradients are recorded; otherwise ops use their fused `compute_gradient` where they have
     one. Without `retain_graph` each node drops its inputs as soon as it is passed. Raises RuntimeError before any
@@ -267,7 +267,7 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
             grad = node.finish_grad(grads.pop(node))
             op, inputs = node.op, node.inputs
             if op is None:
-                node.grad = grad
+                node.grad = node.grad + grad if accumulate and node.grad is not None else grad
                 continue
             if create_graph or op.compute_gradient is None:
                 x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)

@@ -11,6 +11,7 @@ import weakref
 
 import numpy as np
 import pytest
+import torch
 
 import needle as ndl
 from needle import Tensor, TensorTuple, ops
@@ -794,8 +795,16 @@ def test_assigned_data_are_copied(x):
     same(x, np.ones((2, 2)))
     before.fill(7)
     same(x, np.ones((2, 2)))
-    x.data = Tensor([1.0])  # another shape is allowed
-    assert x.shape == (1,)
+    for shape in ((2, 1, 2), (2, 2)):  # the course replaces a bias (1, n) by one of shape (n,)
+        x.data = Tensor(np.ones(shape))
+        assert x.shape == shape
+
+
+@pytest.mark.parametrize("shape", [(2,), (4,), (1, 2), (), (2, 3), (0, 2)])
+def test_assigned_data_must_have_the_shape(x, shape):
+    with pytest.raises(ValueError, match=r"^data: value must have shape \(2, 2\), up to axes of size 1, but got \("):
+        x.data = Tensor(np.ones(shape))
+    same(x, [[1, 2], [3, 4]])
 
 
 def test_assigned_data_must_be_a_tensor_of_the_same_dtype(x):
@@ -972,3 +981,35 @@ def test_a_constant_on_the_memory_of_a_tensor_shares_its_record_of_changes(devic
     x.cached_data[0] = 7
     with pytest.raises(RuntimeError, match="must not change in place"):
         y.backward()
+
+
+# ---- gradients of several passes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("create_graph", [True, False])
+def test_backward_overwrites_gradients_or_adds_to_them(x, create_graph):
+    def backward(**options):
+        (x * x).sum().backward(create_graph=create_graph, **options)
+
+    backward()
+    backward()
+    same(x.grad, [[2, 4], [6, 8]])
+    backward(accumulate=True)
+    first = x.grad
+    backward(accumulate=True)
+    same(x.grad, [[6, 12], [18, 24]])
+    same(first, [[4, 8], [12, 16]])  # a new tensor each time
+    assert x.grad.requires_grad is create_graph
+    x.grad = None
+    backward(accumulate=True)
+    same(x.grad, [[2, 4], [6, 8]])
+
+
+def test_gradients_of_small_batches_add_up_as_in_torch():
+    draws = np.random.default_rng(0)
+    weight, batches = draws.normal(size=(3, 2)), draws.normal(size=(4, 5, 3))
+    w, twin = Tensor(weight), torch.tensor(weight, requires_grad=True)
+    for batch in batches:
+        (Tensor(batch, requires_grad=False) @ w).tanh().mean().backward(create_graph=False, accumulate=True)
+        (torch.tensor(batch) @ twin).tanh().mean().backward()
+    np.testing.assert_allclose(w.grad.numpy(), twin.grad.numpy(), rtol=1e-12)

@@ -13,105 +13,172 @@ from operator import is_not
 from typing import Any, TypeAlias
 
 from needle import tuning
+from needle.autograd import Tensor
 from needle.backend import device_of, xp
 
-__all__ = ["Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
+__all__ = ["Cohort", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
 
 Array: TypeAlias = Any
-Operands: TypeAlias = dict[int, tuple[Array, Array]]  # index of a parameter -> the arrays of it and of its gradient
+Operands: TypeAlias = dict[Tensor, tuple[Array, Array]]  # a parameter -> the arrays of it and of its gradient
 Update: TypeAlias = tuple[Array, ...]  # arrays of the same shape: a parameter, its gradient, its state
 Rule: TypeAlias = Callable[[Array, Array, Sequence[Array], Array], None]  # (parameter, gradient, state, scratch)
 
 
-class State:
-    """The state of an optimizer: `count` arrays per parameter, zeros at first, on the device of the parameter.
+class Cohort:
+    """Parameters that had a gradient in the same steps, `steps` of them so far, and the pools of the small ones.
 
-    Pools are made in the first step. A copied or unpickled state has none: its arrays are not views of flat arrays.
+    Pools are made when they are asked for. Copied or unpickled pools are made again: copies of views share no memory.
     """
+
+    def __init__(self, params: Iterable[Tensor], steps: int = 0) -> None:
+        self.params, self.steps = frozenset(params), steps
+        self.pools: list[Pool] | None = None
+        self.fits = True  # whether the pools are known to fit the data of their parameters
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"pools": None}
+
+    def part(self, operands: Operands) -> Operands:
+        """The operands of this cohort's parameters, in their order."""
+        if len(operands) == len(self.params):
+            return operands
+        return {parameter: pair for parameter, pair in operands.items() if parameter in self.params}
+
+
+class State:
+    """The state of an optimizer: `count` arrays per parameter, zeros at first, on the device of the parameter."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.arrays: dict[int, tuple[Array, ...]] = {}  # index of a parameter -> its state
-        self.pools: list[Pool] | None = None
+        self.arrays: dict[Tensor, tuple[Array, ...]] = {}
+        self.cohorts: list[Cohort] = []
         self.checked: list[Array] = []  # the parameters' arrays that `is_aliased` looked at last, and its answer
         self.overlap = False
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"pools": [], "checked": []}
+        return vars(self) | {"checked": []}
 
     def is_aliased(self, operands: Operands) -> bool:
-        """Whether two parameters may share memory; compared again only if an array is another than in the last step."""
+        """Whether two parameters may share memory; compared again only if an array is another than in the last step.
+
+        Raises ValueError if a parameter cannot be written to, or holds an element of its memory more than once.
+        """
         arrays = [array for array, _ in operands.values()]
         if len(arrays) != len(self.checked) or any(map(is_not, arrays, self.checked)):
+            for array in arrays:
+                start, end = _address_range(array)
+                if end - start < array.nbytes or not getattr(array.flags, "writeable", True):
+                    raise ValueError(
+                        f"step: each parameter must have memory of its own that can be written to, but one of shape "
+                        f"{array.shape} is read-only or repeats elements"
+                    )
             self.checked, self.overlap = arrays, may_share_memory(arrays)
+            for cohort in self.cohorts:
+                cohort.fits = False
         return self.overlap
 
-    def pools_of(self, operands: Operands) -> list[Pool]:
-        """The pools in which all parameters have a gradient and are still on the pool's device."""
-        if self.pools is None:
-            self.pools = self._make_pools(operands)
-        return [
-            pool
-            for pool in self.pools
-            if pool.views.keys() <= operands.keys()
-            and all(device_of(operands[i][0]) == device_of(pool.flat[0]) for i in pool.views)
-        ]
+    def advance(self, operands: Operands) -> list[Cohort]:
+        """Count a step for all parameters of `operands`, and return their cohorts."""
+        if len(self.cohorts) == 1 and self.cohorts[0].params == operands.keys():  # the common case first
+            self.cohorts[0].steps += 1
+            return self.cohorts
+        new, cohorts, absent = {*operands}, [], []
+        for cohort in self.cohorts:
+            present = cohort.params & new
+            if present == cohort.params:
+                cohorts.append(cohort)
+            else:  # from now on the parameters differ in the number of their steps
+                cohorts += [Cohort(present, cohort.steps)] * bool(present)
+                absent.append(Cohort(cohort.params - present, cohort.steps) if present else cohort)
+            new -= present
+        if new:
+            cohorts.append(Cohort(new))
+        for cohort in cohorts:
+            cohort.steps += 1
+        self.cohorts = cohorts + absent
+        return cohorts
+
+    def pools_of(self, cohort: Cohort, operands: Operands) -> list[Pool]:
+        """The pools of a cohort, made again if the data of a parameter have another device or shape."""
+        if cohort.pools is None or not (cohort.fits or all(pool.fits(operands) for pool in cohort.pools)):
+            cohort.pools = self._make_pools(operands)
+        cohort.fits = True
+        return cohort.pools
 
     def unpooled(self, operands: Operands, pools: Iterable[Pool]) -> list[Update]:
         """The arrays for the rule, for each parameter outside `pools`."""
-        pooled = {i for pool in pools for i in pool.views}
-        return [(*pair, *self._arrays_of(i, pair[0])) for i, pair in operands.items() if i not in pooled]
+        pooled = {parameter for pool in pools for parameter in pool.views}
+        return [
+            (*pair, *self._arrays_of(parameter, pair[0]))
+            for parameter, pair in operands.items()
+            if parameter not in pooled
+        ]
 
     def _make_pools(self, operands: Operands) -> list[Pool]:
-        """One pool per device and dtype, if it has enough small parameters."""
-        groups: dict[Any, dict[int, Array]] = {}
-        for i, (array, _) in operands.items():
+        """One pool per device and dtype, if it has enough small parameters; the state moves there."""
+        groups: dict[Any, list[Tensor]] = {}
+        for parameter, (array, _) in operands.items():
             if array.size < tuning.POOLED_ELEMENTS:
-                groups.setdefault((device_of(array), array.dtype), {})[i] = array
-        pools = [Pool(group, self.count) for group in groups.values() if len(group) >= tuning.POOLED_PARAMETERS]
-        for pool in pools:
-            for i, (_, _, *arrays) in pool.views.items():
-                self.arrays[i] = tuple(arrays)
+                groups.setdefault((device_of(array), array.dtype), []).append(parameter)
+        pools = []
+        for group in groups.values():
+            if len(group) >= tuning.POOLED_PARAMETERS:
+                state = {parameter: self.arrays.get(parameter) for parameter in group}
+                pool = Pool({parameter: operands[parameter][0] for parameter in group}, self.count)
+                for parameter, (_, _, *views) in pool.views.items():
+                    if state[parameter]:
+                        for view, array in zip(views, self._arrays_of(parameter, operands[parameter][0]), strict=True):
+                            view[...] = array
+                    self.arrays[parameter] = tuple(views)
+                pools.append(pool)
         return pools
 
-    def _arrays_of(self, i: int, array: Array) -> tuple[Array, ...]:
-        """The state of parameter `i` on the device of its data, `array`."""
-        arrays = self.arrays.get(i)
+    def _arrays_of(self, parameter: Tensor, array: Array) -> tuple[Array, ...]:
+        """The state of a parameter on the device of its data, `array`, and in its shape."""
+        arrays = self.arrays.get(parameter)
         if arrays is None:
-            arrays = self.arrays[i] = tuple(xp(array).zeros_like(array) for _ in range(self.count))
+            arrays = tuple(xp(array).zeros_like(array) for _ in range(self.count))
         elif arrays and device_of(arrays[0]) != device_of(array):  # the parameter has moved to another device
-            arrays = self.arrays[i] = tuple(map(device_of(array).array, arrays))
-            self.pools = [pool for pool in self.pools or [] if i not in pool.views]
+            arrays = tuple(map(device_of(array).array, arrays))
+        elif arrays and arrays[0].shape != array.shape:  # axes of size 1 came or went
+            arrays = tuple(kept.reshape(array.shape) for kept in arrays)
+        self.arrays[parameter] = arrays
         return arrays
 
 
 class Pool:
     """Small parameters of one dtype on one device as flat arrays, so that the rule runs once for all of them.
 
-    `flat` are arrays (total size,): parameters, gradients, and each state array. `views` maps the index of a parameter
-    to its part of each, in the parameter's shape. Each step copies parameters and gradients; the state stays here.
+    `flat` are arrays (total size,): parameters, gradients, and each state array. `views` maps a parameter to its part
+    of each, in the parameter's shape. Each step copies parameters and gradients; the state stays here.
     """
 
-    def __init__(self, arrays: dict[int, Array], state_count: int) -> None:
+    def __init__(self, arrays: dict[Tensor, Array], state_count: int) -> None:
         first, size = next(iter(arrays.values())), sum(array.size for array in arrays.values())
         self.flat = tuple(xp(first).zeros(size, first.dtype) for _ in range(2 + state_count))
-        self.views: dict[int, list[Array]] = {}
+        self.views: dict[Tensor, list[Array]] = {}
         start = 0
-        for i, array in arrays.items():
+        for parameter, array in arrays.items():
             end = start + array.size
-            self.views[i] = [flat[start:end].reshape(array.shape) for flat in self.flat]
+            self.views[parameter] = [flat[start:end].reshape(array.shape) for flat in self.flat]
             start = end
+
+    def fits(self, operands: Operands) -> bool:
+        """Whether all parameters are on the pool's device and have the shape of their views."""
+        device = device_of(self.flat[0])
+        arrays = ((operands[parameter][0], view) for parameter, (view, *_) in self.views.items())
+        return all(device_of(array) == device and array.shape == view.shape for array, view in arrays)
 
     def gather(self, operands: Operands) -> Update:
         """Copy parameters and gradients into the flat arrays, and return these with the state."""
         for position, flat in enumerate(self.flat[:2]):
-            xp(flat).concatenate([operands[i][position].reshape(-1) for i in self.views], out=flat)
+            xp(flat).concatenate([operands[parameter][position].reshape(-1) for parameter in self.views], out=flat)
         return self.flat
 
     def scatter(self, operands: Operands) -> None:
         """Copy the flat array of parameters back into each parameter."""
-        for i, (view, *_) in self.views.items():
-            operands[i][0][...] = view
+        for parameter, (view, *_) in self.views.items():
+            operands[parameter][0][...] = view
 
 
 def for_each_chunk(rule: Rule, updates: Sequence[Update]) -> None:

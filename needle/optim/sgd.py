@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import xp
-from needle.optim.optimizer import Optimizer
+from needle.optim.optimizer import Optimizer, finite
 
 __all__ = ["SGD"]
 
@@ -20,14 +20,14 @@ class SGD(Optimizer):
         u = momentum·u + (1 - dampening)·g    (u = 0 at first)
         θ = θ - lr·u                          (nesterov: θ - lr·(g + momentum·u))
 
-    `dampening` defaults to `momentum`, so that u is a running mean of gradients; `dampening=0` is torch's default rule.
-    u has the shape and dtype of θ.
+    `dampening=None` follows `momentum`, so that u is a running mean of gradients, and is 0 with `nesterov`;
+    `dampening=0` is torch's default rule. u has the shape and dtype of θ.
 
     Source: Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning"
     (2013), with the learning rate taken out of u as in torch.
 
-    Raises what `Optimizer` raises, and ValueError if `momentum` or `dampening` is negative or if `nesterov` is set
-    without momentum > 0 and `dampening=0`.
+    Raises what `Optimizer` raises, and ValueError if `momentum` or `dampening` is negative or not finite, or if
+    `nesterov` is set without momentum > 0 or with a dampening other than 0. Assigned options are checked likewise.
 
     >>> x = Tensor([1.0, 2.0])
     >>> x.grad = Tensor([0.5, -1.0])
@@ -37,6 +37,14 @@ class SGD(Optimizer):
     """
 
     state_count = 1
+    options: ClassVar[dict[str, Callable[..., Any]]] = Optimizer.options | {
+        "momentum": finite,
+        "dampening": lambda op, name, value: None if value is None else finite(op, name, value),
+        "nesterov": lambda op, name, value: check.instance(op, name, value, bool),
+    }
+    momentum: float
+    dampening: float | None
+    nesterov: bool
 
     def __init__(
         self,
@@ -49,25 +57,27 @@ class SGD(Optimizer):
         nesterov: bool = False,
     ) -> None:
         super().__init__(params, lr, weight_decay)
-        self.momentum = check.number("SGD", "momentum", momentum, least=0)
-        self.dampening = check.number("SGD", "dampening", momentum if dampening is None else dampening, least=0)
-        self.nesterov = nesterov
-        if nesterov and (self.momentum == 0 or self.dampening != 0):
-            raise ValueError(
-                f"SGD: nesterov needs momentum > 0 and dampening=0, but got {momentum} and {self.dampening}"
-            )
+        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+
+    def _check_together(self, options: dict[str, Any]) -> None:
+        momentum, dampening = options.get("momentum"), options.get("dampening") or 0.0
+        if options.get("nesterov") and (momentum == 0 or dampening != 0):
+            raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening=0, but got {momentum} and {dampening}")
 
     def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any) -> None:
         (velocity,) = state
+        dampening = self.dampening
+        if dampening is None:
+            dampening = 0.0 if self.nesterov else self.momentum
         multiply, add = xp(theta).multiply, xp(theta).add
         if self.weight_decay:
             multiply(theta, self.weight_decay, scratch)
             grad = add(scratch, grad, scratch)
         if self.momentum:
             velocity *= self.momentum
-            velocity += multiply(grad, 1 - self.dampening, scratch) if self.dampening else grad
+            velocity += multiply(grad, 1 - dampening, scratch) if dampening else grad
         else:
-            multiply(grad, 1 - self.dampening, velocity)
+            multiply(grad, 1 - dampening, velocity)
         if self.nesterov:
             theta -= multiply(grad, self.lr, scratch)
             theta -= multiply(velocity, self.lr * self.momentum, scratch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 
 import numpy as np
 import pytest
@@ -33,12 +32,13 @@ def run_sgd(values, grads, lr, momentum, weight_decay):
 
 
 def run_adam(values, grads, lr, beta1, beta2, eps, weight_decay):
-    """Yields the parameters after each step, in float64; a step counts for all parameters at once."""
+    """Yields the parameters after each step, in float64; t counts the steps of each parameter."""
     values = [v.astype("float64") for v in values]
-    first, second = [0.0] * len(values), [0.0] * len(values)
-    for t, of_step in enumerate(grads, 1):
+    first, second, count = [0.0] * len(values), [0.0] * len(values), [0] * len(values)
+    for of_step in grads:
         for i, grad in enumerate(of_step):
             if grad is not None:
+                t = count[i] = count[i] + 1
                 g = grad + weight_decay * values[i]
                 first[i] = beta1 * first[i] + (1 - beta1) * g
                 second[i] = beta2 * second[i] + (1 - beta2) * g**2
@@ -81,7 +81,7 @@ def test_steps_follow_the_formula(optimizer, run, defaults, options, device):
     ]
     parameters = [nn.Parameter(ndl.Tensor(value, device=device)) for value in values]
     opt = optimizer(parameters, **options)
-    assert list(opt.params) == parameters
+    assert all(a is b for a, b in zip(opt.params, parameters, strict=True))
     for of_step, expected in zip(grads, run(values, grads, **{**defaults, **options}), strict=True):
         opt.reset_grad()
         assert [parameter.grad for parameter in parameters] == [None] * len(parameters)
@@ -153,18 +153,6 @@ def test_a_gradient_of_float64_leaves_the_parameter_float32(optimizer, device):
     ndl.summation(parameter * ndl.Tensor(np.ones(3), device=device)).backward()
     optimizer([parameter]).step()
     assert parameter.dtype == "float32"
-
-
-def test_adam_counts_steps_even_without_gradients(device):
-    first, second = (nn.Parameter(ndl.ones(1, device=device)) for _ in range(2))
-    opt = optim.Adam([first, second], lr=0.1, beta1=0.9, beta2=0.99)
-    first.grad = ndl.ones(1, device=device)
-    opt.step()
-    assert second.numpy().tolist() == [1]
-    second.grad = ndl.ones(1, device=device)
-    opt.step()
-    step = (0.1 / (1 - 0.9**2)) / (math.sqrt(0.01 / (1 - 0.99**2)) + 1e-8)
-    assert_allclose(second.numpy(), [1 - 0.1 * step], rtol=1e-5)
 
 
 @pytest.mark.parametrize("max_norm", [1.0, 0.25, 100.0])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from needle import optim
-from tests.optim.steps import RTOL, Twins, assert_formula, in_torch, one_parameter, parameters_with_gradients
+from tests.optim.steps import MANY, Twins, assert_formula, in_torch, one_parameter, parameters_with_gradients
 
 
 @pytest.mark.parametrize(
@@ -54,18 +55,39 @@ def test_steps_follow_the_formula(make, formula, device):
     assert_formula(make, formula, device)
 
 
-def test_adam_counts_its_steps_for_all_parameters_together(device):
-    late, other = parameters_with_gradients((3,), (3,), device=device)
-    start, grad = late.numpy(), late.grad
-    optimizer, late.grad = optim.Adam([late, other]), None
-    for _ in range(4):
+@pytest.mark.parametrize("many", [False, True], ids=["few", "pooled"])
+@pytest.mark.parametrize("kind", ["Adam", "AdamW"])
+def test_steps_are_counted_for_each_parameter(kind, many, device):
+    """Against torch: one parameter joins after many steps, another pauses now and then."""
+    params = parameters_with_gradients(*(MANY if many else [(3,), (3,), (3,)]), device=device)
+    twins = [torch.from_numpy(parameter.numpy()).requires_grad_() for parameter in params]
+    optimizer, torch_optimizer = getattr(optim, kind)(params, lr=0.01), getattr(torch.optim, kind)(twins, lr=0.01)
+    grads = [parameter.grad for parameter in params]
+    for step in range(60):
+        for i, (parameter, twin, grad) in enumerate(zip(params, twins, grads, strict=True)):
+            has_grad = not (i == 0 and step < 50) and not (i == 1 and step % 3 == 0)
+            parameter.grad = grad * (step % 5 + 1) if has_grad else None
+            twin.grad = torch.from_numpy(parameter.grad.numpy()) if has_grad else None
         optimizer.step()
-    np.testing.assert_array_equal(late.numpy(), start)
-    late.grad = grad
-    optimizer.step()
-    assert optimizer.t == 5
-    expected, _ = formula_of_adam()(5, start, grad.numpy(), 0.0)
-    np.testing.assert_allclose(late.numpy(), expected, rtol=RTOL)
+        torch_optimizer.step()
+    for parameter, twin in zip(params, twins, strict=True):
+        np.testing.assert_allclose(parameter.numpy(), twin.detach().numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_betas_are_beta1_and_beta2():
+    optimizer = optim.Adam(one_parameter(), betas=(0.8, 0.9))
+    assert (optimizer.beta1, optimizer.beta2) == optimizer.betas == (0.8, 0.9)
+    optimizer.betas = [0.5, 0.6]
+    assert (optimizer.beta1, optimizer.beta2) == (0.5, 0.6)
+    optimizer.beta2 = 0.7
+    assert optimizer.betas == (0.5, 0.7)
+    for betas, error in (((0.9, 1.0), ValueError), (0.9, TypeError), ((0.9,), TypeError), (("a", 0.9), TypeError)):
+        with pytest.raises(error, match=r"^Adam: beta"):
+            optimizer.betas = betas
+        assert optimizer.betas == (0.5, 0.7)
+    assert optim.AdamW(one_parameter(), betas=(0.8, 0.9)).betas == (0.8, 0.9)
+    with pytest.raises(ValueError, match=r"^AdamW: betas must not come with beta1 or beta2, but got \(0.8, 0.9\)$"):
+        optim.AdamW(one_parameter(), beta1=0.5, betas=(0.8, 0.9))
 
 
 @pytest.mark.parametrize(
@@ -73,6 +95,7 @@ def test_adam_counts_its_steps_for_all_parameters_together(device):
     [
         (optim.Adam, {"beta1": 1}, "Adam: beta1 must lie in [0, 1), but got 1"),
         (optim.AdamW, {"beta2": -0.5}, "AdamW: beta2 must lie in [0, 1), but got -0.5"),
+        (optim.Adam, {"eps": float("inf")}, "Adam: eps must be finite, but got inf"),
         (optim.Adam, {"eps": -1e-8}, "Adam: eps must lie in [0, inf], but got -1e-08"),
     ],
 )

@@ -35,7 +35,7 @@ def test_small_parameters_are_updated_together_as_each_alone(make, dtype, device
         return optimizers
 
     params = stepped(together, MANY, dtype=dtype, device=device)
-    assert [len(pool.views) for pool in optimizers[0]._state.pools] == [len(MANY)]
+    assert pooled_sizes(optimizers[0]) == [len(MANY)]
     assert_same_bits(params, alone(make, MANY, dtype=dtype, device=device))
 
 
@@ -45,7 +45,7 @@ def test_parameters_on_two_devices_are_pooled_apart(make):
     optimizer = make(params)
     for _ in range(2):
         optimizer.step()
-    assert [len(pool.views) for pool in optimizer._state.pools] == [len(MANY)] * 2
+    assert pooled_sizes(optimizer) == [len(MANY)] * 2
     arrays = [parameter.numpy() for parameter in params]
     assert_same_bits(arrays[: len(MANY)], arrays[len(MANY) :])
 
@@ -113,14 +113,41 @@ def test_a_copy_continues_like_the_original(make, copied):
     assert_same_bits([twin.numpy() for twin in other.params], [parameter.numpy() for parameter in params])
 
 
+def pooled_sizes(optimizer):
+    """The number of parameters in each pool."""
+    return [len(pool.views) for cohort in optimizer._state.cohorts for pool in cohort.pools or ()]
+
+
 @every_optimizer
-def test_a_parameter_that_is_listed_twice_is_updated_twice(make, device):
-    params = parameters_with_gradients(*MANY, device=device)
-    twice = parameters_with_gradients(*MANY, device=device)
-    make([*params, params[0]]).step()
-    make(twice).step()
-    make(twice[:1]).step()
-    assert_same_bits([parameter.numpy() for parameter in params], [parameter.numpy() for parameter in twice])
+def test_parameters_that_join_later_are_pooled_too(make, device):
+    frozen = range(len(MANY))
+
+    def change(step, params):
+        if step < 2:
+            for i in frozen:
+                params[i].grad = None
+
+    optimizers = []
+
+    def together(params):
+        optimizers.append(make(params))
+        return optimizers
+
+    params = stepped(together, [*MANY, *MANY], change, device=device)
+    assert pooled_sizes(optimizers[0]) == [len(MANY)] * 2
+    assert_same_bits(params, alone(make, [*MANY, *MANY], change, device=device))
+
+
+@every_optimizer
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_a_copy_is_pooled_again(make, copied):
+    optimizer = make(parameters_with_gradients(*MANY))
+    optimizer.step()
+    other = copied(optimizer)
+    for parameter in other.params:
+        parameter.grad = parameter.detach()
+    other.step()
+    assert pooled_sizes(other) == [len(MANY)]
 
 
 @every_optimizer
@@ -207,7 +234,8 @@ def test_parameters_that_share_memory_after_the_first_step_are_updated_in_turns(
     for parameter in params:
         parameter.grad = ndl.ones_like(parameter)
     optimizer.step()
-    optimizer.params[1] = params[0]
+    tied = ndl.Tensor.make_const(params[0].array)
+    tied.grad, optimizer.params[1] = params[1].grad, tied
     optimizer.step()
     assert [parameter.numpy().tolist() for parameter in params[:3]] == [[-3] * 3, [-1] * 3, [-2] * 3][: 2 + many]
     optimizer.params[1] = params[1]
@@ -234,4 +262,4 @@ def test_disjoint_views_of_one_buffer_are_pooled():
     optimizer = optim.SGD(params, lr=1.0)
     optimizer.step()
     assert (buffer == -1).all()
-    assert [len(pool.views) for pool in optimizer._state.pools] == [5]
+    assert pooled_sizes(optimizer) == [5]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -195,20 +197,95 @@ def test_the_learning_rate_can_be_changed_between_steps(device):
         twins.assert_equal_steps(*pair, schedule)
 
 
-# ---- reset_grad and clip_grad_norm -----------------------------------------------------------------------------------
+# ---- reset_grad and zero_grad ----------------------------------------------------------------------------------------
 
 
 @every_optimizer
 def test_reset_grad_forgets_all_gradients(make, device):
     params = parameters_with_gradients((3,), (2, 2), device=device)
     optimizer = make(iter(params))  # any iterable
-    assert optimizer.params == params
+    assert all(a is b for a, b in zip(optimizer.params, params, strict=True))
     optimizer.reset_grad()
     assert [parameter.grad for parameter in params] == [None, None]
     start = [parameter.numpy() for parameter in params]
     optimizer.step()
     for parameter, before in zip(params, start, strict=True):
         np.testing.assert_array_equal(parameter.numpy(), before)
+
+
+@every_optimizer
+def test_zero_grad_is_torch_s_name_of_it(make, device):
+    params = parameters_with_gradients((3,), (2, 2), device=device)
+    params[1].grad = None
+    optimizer = make(params)
+    optimizer.zero_grad(set_to_none=False)
+    assert params[0].grad.numpy().tolist() == [0, 0, 0]
+    assert params[1].grad is None
+    optimizer.zero_grad()
+    assert params[0].grad is None
+
+
+# ---- options that are set later --------------------------------------------------------------------------------------
+
+OTHER_VALUES = {  # an option -> another value than its default, and values that are refused
+    "lr": (0.3, [-1, float("inf"), float("nan"), "fast", None, True]),
+    "weight_decay": (0.2, [-1, float("inf"), float("nan"), None]),
+    "momentum": (0.7, [-1, float("inf"), float("nan"), None]),
+    "dampening": (0.4, [-1, float("inf"), float("nan"), "no"]),
+    "nesterov": (True, [1, "yes", None]),
+    "beta1": (0.5, [-1, 1, float("nan"), None]),
+    "beta2": (0.5, [-1, 1, float("nan"), None]),
+    "betas": ((0.5, 0.6), [(0.5, 1), 0.5, (0.5,), None]),
+    "eps": (1e-2, [-1, float("inf"), float("nan"), None]),
+}
+KINDS = [kind for kind in vars(optim).values() if isinstance(kind, type) and kind is not optim.Optimizer]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_option_is_heeded_when_it_is_set_later(kind):
+    """Two steps with an option set after construction equal those with the option in the constructor."""
+    options = set(inspect.signature(kind).parameters) - {"params"}
+    assert {"lr", "weight_decay"} < options <= OTHER_VALUES.keys()
+    for name in options:
+        value, refused = OTHER_VALUES[name]
+        others = {"momentum": 0.5} if name == "nesterov" else {}
+        results = []
+        for first, later in (({name: value}, {}), ({}, {name: value}), ({}, {})):
+            params = parameters_with_gradients((3,))
+            optimizer = kind(params, **others, **first)
+            for option, new in later.items():
+                setattr(optimizer, option, new)
+            optimizer.step()
+            params[0].grad = params[0].grad * 3
+            optimizer.step()
+            results.append(params[0].numpy().tolist())
+        assert results[0] == results[1] != results[2], name
+        before = getattr(optimizer, name)
+        for wrong in refused:
+            with pytest.raises((ValueError, TypeError), match=f"^{kind.__name__}: {name[:4]}"):
+                setattr(optimizer, name, wrong)
+            assert getattr(optimizer, name) == before
+            if not (name == "betas" and wrong is None):
+                with pytest.raises((ValueError, TypeError), match=f"^{kind.__name__}: {name[:4]}"):
+                    kind(one_parameter(), **{name: wrong})
+
+
+@every_optimizer
+def test_params_may_be_set_later_and_each_keeps_its_state(make, device):
+    (first, second, third), (twin, other, _) = (parameters_with_gradients(*[(3,)] * 3, device=device) for _ in range(2))
+    optimizer, expected = make([first, second]), make([twin, other])
+    for params in ([first, second], [second, first], [third, second]):
+        optimizer.params = params
+        optimizer.step()
+        expected.step()
+    np.testing.assert_array_equal(second.numpy(), other.numpy())
+    for wrong, error in (([first, first], ValueError), ([], ValueError), (first, TypeError), ([1], TypeError)):
+        with pytest.raises(error, match=r": .*params must"):
+            optimizer.params = wrong
+    assert optimizer.params[0] is third
+
+
+# ---- clip_grad_norm --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("max_norm", [0, 0.25, 3, 1e3])
@@ -271,7 +348,35 @@ def step_with_a_wrong_gradient():
     optim.SGD(params).step()
 
 
+def step_on(array):
+    """A step of one parameter on the memory of this array; nothing may have changed when it fails."""
+    parameter = ndl.Tensor.make_const(array, requires_grad=True)
+    parameter.grad = ndl.Tensor.make_const(np.ones(array.shape))
+    square = (parameter * parameter).sum()
+    try:
+        optim.SGD([parameter]).step()
+    finally:
+        square.backward()  # no version has been counted
+
+
+def read_only():
+    array = np.zeros(2)
+    array.flags.writeable = False
+    return array
+
+
+OWN_MEMORY = "step: each parameter must have memory of its own that can be written to, but one of shape"
 ERRORS = [
+    (
+        lambda: step_on(read_only()),
+        ValueError,
+        f"{OWN_MEMORY} (2,) is read-only or repeats elements",
+    ),
+    (
+        lambda: step_on(np.lib.stride_tricks.as_strided(np.zeros(1), (3,), (0,))),
+        ValueError,
+        f"{OWN_MEMORY} (3,) is read-only or repeats elements",
+    ),
     (lambda: optim.SGD([]), ValueError, "SGD: params must hold at least one tensor, but got none"),
     (lambda: optim.Adam(one_parameter()[0]), TypeError, "Adam: params must be a sequence of tensors, but got Tensor"),
     (lambda: optim.Adam(3), TypeError, "Adam: params must be a sequence of tensors, but got int"),
@@ -282,6 +387,12 @@ ERRORS = [
         "SGD: params must have floating dtypes, but got int64",
     ),
     (lambda: optim.SGD(one_parameter(), lr=-1), ValueError, "SGD: lr must lie in [0, inf], but got -1"),
+    (lambda: optim.SGD(one_parameter() * 2), ValueError, "SGD: params must differ, but got one of shape (2,) twice"),
+    (
+        lambda: optim.SGD([one_parameter()[0] * 2]),
+        ValueError,
+        "SGD: params must be leaves, but got the result of MulScalar(scalar=2)",
+    ),
     (lambda: optim.SGD(one_parameter(), lr="fast"), TypeError, "SGD: lr must be a number, but got 'fast'"),
     (
         lambda: optim.Adam(one_parameter(), weight_decay=-1),

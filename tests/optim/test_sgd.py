@@ -17,8 +17,9 @@ from tests.optim.steps import Twins, assert_formula, in_torch, one_parameter
         {"lr": 0.05, "momentum": 0.9, "dampening": 0, "weight_decay": 0.05},
         {"lr": 0.05, "momentum": 0.9, "dampening": 0, "nesterov": True},
         {"lr": 0.05, "momentum": 0.9, "dampening": 0, "nesterov": True, "weight_decay": 0.05},
+        {"lr": 0.05, "momentum": 0.9, "nesterov": True},
     ],
-    ids=["SGD", "SGD, decay", "momentum", "momentum, decay", "nesterov", "nesterov, decay"],
+    ids=["SGD", "SGD, decay", "momentum", "momentum, decay", "nesterov", "nesterov, decay", "nesterov alone"],
 )
 def test_a_network_learns_as_with_torch(options, device):
     twins, (make, torch_make) = Twins(device), in_torch("SGD", **options)
@@ -58,10 +59,24 @@ def test_steps_follow_the_formula(make, formula, device):
     [
         ({"momentum": -0.1}, "SGD: momentum must lie in [0, inf], but got -0.1"),
         ({"nesterov": True}, "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.0 and 0.0"),
-        ({"momentum": 0.9, "nesterov": True}, "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.9 and 0.9"),
+        (
+            {"momentum": 0.9, "dampening": 0.9, "nesterov": True},
+            "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.9 and 0.9",
+        ),
+        ({"momentum": float("inf")}, "SGD: momentum must be finite, but got inf"),
     ],
 )
 def test_errors(options, message):
     with pytest.raises(ValueError, match=r"^SGD: ") as caught:
         optim.SGD(one_parameter(), **options)
     assert str(caught.value) == message
+
+
+def test_the_dampening_follows_the_momentum_until_it_is_set():
+    optimizer = optim.SGD(one_parameter(), momentum=0.9, nesterov=True)
+    for option, value in (("dampening", 0.5), ("momentum", 0), ("nesterov", 1)):
+        with pytest.raises((ValueError, TypeError), match=r"^SGD: "):
+            setattr(optimizer, option, value)
+    assert (optimizer.momentum, optimizer.dampening, optimizer.nesterov) == (0.9, None, True)
+    optimizer.nesterov = False
+    optimizer.momentum, optimizer.dampening = 0, 0.5
