@@ -37,7 +37,9 @@ from tests.nn.functional import (
     test_pad,
     test_pool,
     test_resampling,
+    test_scale_norm,
     test_similarity,
+    test_unpool,
 )
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
@@ -594,8 +596,8 @@ ROWS = [
       "and the padded size of x (1, 3, 4) is (4,)")),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3, 3, dtype="float64")), TypeError,
      "conv2d: x and weight must have one floating dtype, but got float32 and float64"),
-    (lambda: functional.max_pool2d(Tensor([[[[1]]]]), 1), TypeError,
-     "max_pool2d: x must have a floating dtype, but got int64"),
+    (lambda: functional.max_pool2d(Tensor([[[[True]]]]), 1), TypeError,
+     "max_pool2d: x must have a floating dtype, but got bool"),
     (lambda: functional.max_pool1d(X[0], 2), ValueError,
      "max_pool1d: x must have 3 axes, (N, C, *S), or 2, (C, *S), of which only N may be 0, but got shape (3,)"),
     (lambda: functional.avg_pool2d(IMAGE, 3, padding=(1, 2)), ValueError,
@@ -747,7 +749,7 @@ def rows_elsewhere():
     """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
-        test_margin_loss, test_norm, test_recurrent, test_refusals, test_similarity,
+        test_margin_loss, test_norm, test_recurrent, test_refusals, test_scale_norm, test_similarity, test_unpool,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

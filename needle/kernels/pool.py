@@ -85,15 +85,17 @@ def _max_masks(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[
     If x may hold NaN, the taps follow a second time in reverse, to mark the NaN; the last entry is False then.
     """
     best = batch_last(best)  # (C, *P, N)
-    padded = pad_to_batch_last(x, window, math.nan)
+    is_float = x.dtype.kind == "f"
+    padded = pad_to_batch_last(x, window, math.nan if is_float else 0)
+    inside = None if is_float else pad_to_batch_last(xp(x).ones(x.shape, bool), window)
     unclaimed = xp(x).ones(best.shape, bool)
     taps = tap_slices(window, kernel, best.shape[1:-1])
     # Without NaN every window has a maximum, so the last tap takes what is unclaimed. On an asynchronous device asking
     # for NaN would wait; a second round, which finds nothing, is cheaper.
-    may_have_nan = device_of(x).is_async or bool(xp(x).isnan(best).any())
+    may_have_nan = is_float and (device_of(x).is_async or bool(xp(x).isnan(best).any()))
     for position, index in taps if may_have_nan else taps[:-1]:
         mask = padded[index] == best
-        mask &= unclaimed
+        mask &= unclaimed if inside is None else unclaimed & inside[index]
         unclaimed ^= mask
         yield position, index, mask, True
     if not may_have_nan:

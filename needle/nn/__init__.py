@@ -15,6 +15,7 @@ from needle.nn.flatten import *
 from needle.nn.likelihood_loss import *
 from needle.nn.linear import *
 from needle.nn.loss import *
+from needle.nn.lp_pool import *
 from needle.nn.margin_loss import *
 from needle.nn.module import *
 from needle.nn.norm import *
@@ -23,8 +24,10 @@ from needle.nn.piecewise_activation import *
 from needle.nn.pool import *
 from needle.nn.recurrent import *
 from needle.nn.resampling import *
+from needle.nn.scale_norm import *
 from needle.nn.similarity import *
 from needle.nn.smooth_activation import *
+from needle.nn.unpool import *
 
 if not TYPE_CHECKING:
     __all__ = ["functional", *_public_names(globals())]

@@ -1,7 +1,8 @@
 """Pooling layers: one body for 1, 2 and 3 spatial axes.
 
 Shapes: N batch, C channels, *S input size, *P output size. x may lack the batch axis. Sizes are one integer for all
-spatial axes or one for each. x must have a floating dtype (TypeError), which the result keeps.
+spatial axes or one for each. x must have a floating dtype (TypeError), which the result keeps; maxima may be of
+integers, means of windows of int64.
 """
 
 from __future__ import annotations

@@ -7,14 +7,16 @@ from typing import Any, TypeAlias
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
-from needle.backend import compute_dtype, cpu
+from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size, Window
 from needle.ops.arithmetic import DIVIDE, DivScalar, as_dtype
-from needle.ops.base import Array, Gradients
+from needle.ops.base import Array, FixedShape, Gradients
+from needle.ops.index import getitem
 from needle.ops.operand import batched, check_fit, constant, pool_window, unbatched
 
 Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
+INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
 
 class MaxPool(TensorOp):
@@ -122,6 +124,26 @@ class SpreadPool(TensorOp):
         return SumPool(self.kernel, self.window)(out_grad)
 
 
+class MaxUnpool(FixedShape):
+    """Zeros of `shape` (n,) with x written at int64 positions; of several at one place the last stays, as in torch.
+
+    So they are of equal maxima in windows that overlap; each takes the gradient.
+    """
+
+    saved_inputs = (1,)
+
+    def __init__(self, shape: Size) -> None:
+        self.shape = shape
+
+    def compute(self, x: Array, position: Array) -> Array:
+        y = xp(x).zeros(self.shape, x.dtype)
+        y[position] = x
+        return y
+
+    def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
+        return getitem(out_grad, node.inputs[1]), None
+
+
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
@@ -131,7 +153,7 @@ def max_pool(
 ) -> Pooled:  # fmt: skip
     """The largest element of each window over `rank` axes; see `functional.max_pool2d`."""
     check.instance(op, "return_indices", return_indices, bool)
-    x, had_batch = pool_operand(op, x, rank)
+    x, had_batch = pool_operand(op, x, rank, INTEGERS)
     kernel, window = pool_window(op, rank, kernel_size, stride, padding, dilation)
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         window = window.with_ceil_mode(x.shape[2:], kernel)
@@ -153,7 +175,7 @@ def avg_pool(
 ) -> Tensor:  # fmt: skip
     """The mean of each window over `rank` axes; see `functional.avg_pool2d`. float16 accumulates in float32."""
     check.instance(op, "count_include_pad", count_include_pad, bool)
-    x, had_batch = pool_operand(op, x, rank)
+    x, had_batch = pool_operand(op, x, rank, ("int64",))
     kernel, window = pool_window(op, rank, kernel_size, stride, padding)
     sides = zip(x.shape[2:], window.padding, strict=True)
     counted = [(0, n + sum(pair)) if count_include_pad else (pair[0], pair[0] + n) for n, pair in sides]
@@ -171,7 +193,7 @@ def avg_pool(
         mean = DivScalar(math.prod(axis[0] for axis in counts))(total)
     else:
         mean = DIVIDE(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
-    return unbatched(as_dtype(mean, x.dtype), had_batch)
+    return unbatched(as_dtype(mean, x.dtype), had_batch)  # a mean of integers is cut off towards zero
 
 
 def average(x: Tensor, kernel: Size, window: Window) -> Tensor:
@@ -180,10 +202,11 @@ def average(x: Tensor, kernel: Size, window: Window) -> Tensor:
     return as_dtype(DivScalar(math.prod(kernel))(total), x.dtype)
 
 
-def pool_operand(op: str, x: TensorLike, rank: int) -> tuple[Tensor, bool]:
-    """x as (N, C, *S) of floats, of which only N may be 0, and whether it had the axis N."""
+def pool_operand(op: str, x: TensorLike, rank: int, integers: tuple[str, ...] = ()) -> tuple[Tensor, bool]:
+    """x as (N, C, *S), of which only N may be 0, of floats or of `integers`, and whether it had the axis N."""
     x, had_batch = batched(op, x, rank, nonempty=True)
-    check.floats(op, x=x)
+    if x.dtype.name not in integers:
+        check.floats(op, x=x)
     return x, had_batch
 
 

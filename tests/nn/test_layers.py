@@ -66,10 +66,14 @@ LAYERS = {
     "InstanceNorm1d": (lambda **options: nn.InstanceNorm1d(3, affine=True, **options), (4, 3, 6)),
     "InstanceNorm2d": (lambda **options: nn.InstanceNorm2d(3, affine=True, **options), (4, 3, 6, 6)),
     "InstanceNorm3d": (lambda **options: nn.InstanceNorm3d(3, affine=True, **options), (4, 3, 4, 4, 4)),
+    "LPPool1d": (lambda **options: nn.LPPool1d(2, 2), (4, 3, 6)),
+    "LPPool2d": (lambda **options: nn.LPPool2d(2, 2), (4, 3, 6, 6)),
+    "LPPool3d": (lambda **options: nn.LPPool3d(2, 2), (4, 3, 4, 4, 4)),
     "LayerNorm": (lambda **options: nn.LayerNorm(6, **options), (4, 3, 6)),
     "LayerNorm1d": (lambda **options: nn.LayerNorm1d(6, **options), (4, 3, 6)),
     "LeakyReLU": (lambda **options: nn.LeakyReLU(), (4, 3)),
     "Linear": (lambda **options: nn.Linear(3, 2, **options), (4, 3)),
+    "LocalResponseNorm": (lambda **options: nn.LocalResponseNorm(2), (4, 3, 6)),
     "LogSigmoid": (lambda **options: nn.LogSigmoid(), (4, 3)),
     "LogSoftmax": (lambda **options: nn.LogSoftmax(dim=1), (4, 3)),
     "MaxPool1d": (lambda **options: nn.MaxPool1d(2), (4, 3, 6)),
@@ -79,6 +83,7 @@ LAYERS = {
     "PReLU": (lambda **options: nn.PReLU(3, **options), (4, 3)),
     "PixelShuffle": (lambda **options: nn.PixelShuffle(2), (4, 8, 3, 3)),
     "PixelUnshuffle": (lambda **options: nn.PixelUnshuffle(2), (4, 3, 6, 6)),
+    "RMSNorm": (lambda **options: nn.RMSNorm(6, **options), (4, 3, 6)),
     "RNNCell": (lambda **options: nn.RNNCell(3, 2, **options), (4, 3)),
     "ReLU": (lambda **options: nn.ReLU(), (4, 3)),
     "ReLU6": (lambda **options: nn.ReLU6(), (4, 3)),
@@ -112,6 +117,7 @@ LAYERS = {
 APART = {"Buffer", "CosineSimilarity", "Embedding", "Module", "ModuleDict", "ModuleList", "Parameter"} | {
     name for name in nn.__all__ if name.endswith("Loss")
 }
+APART |= {f"MaxUnpool{rank}d" for rank in (1, 2, 3)}
 APART |= {"LSTM", "LSTMCell", "MultiHeadAttention", "ParameterList", "RNN", "Transformer"}
 OPTIMIZERS = {
     "SGD": lambda params: optim.SGD(params, lr=0.1),

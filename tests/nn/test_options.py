@@ -84,6 +84,25 @@ SAME_RULES = [
     ("AvgPool1d", "avg_pool1d", (LINE,), {"kernel_size": 2}, AVG_WINDOW),
     ("AvgPool2d", "avg_pool2d", (IMAGE,), {"kernel_size": 2}, AVG_WINDOW | {"divisor_override": (1.5, "a")}),
     ("AvgPool3d", "avg_pool3d", (VOLUME,), {"kernel_size": 2}, AVG_WINDOW | {"divisor_override": (1.5, "a")}),
+    *(
+        (
+            f"LPPool{rank}d", f"lp_pool{rank}d", (x,), {"norm_type": 2, "kernel_size": 2},
+            WINDOW | {"norm_type": (0, float("nan"), *NUMBER), "padding": ()},
+        )
+        for rank, x in enumerate((LINE, IMAGE, VOLUME), 1)
+    ),
+    *(
+        (
+            f"MaxUnpool{rank}d", f"max_unpool{rank}d", (x, x * 0), {"kernel_size": 2},
+            WINDOW | {"ceil_mode": ()},
+        )
+        for rank, x in enumerate((LINE, IMAGE, VOLUME), 1)
+    ),
+    ("RMSNorm", "rms_norm", (X,), {"normalized_shape": 3}, {"normalized_shape": (0, 1.5, ()), "eps": (-1, "a", True)}),
+    (
+        "LocalResponseNorm", "local_response_norm", (LINE,), {"size": 2},
+        {"size": (0, 1.5), "alpha": NUMBER, "beta": NUMBER, "k": NUMBER},
+    ),
     ("AdaptiveAvgPool1d", "adaptive_avg_pool1d", (LINE,), {}, OUTPUT),
     ("AdaptiveAvgPool2d", "adaptive_avg_pool2d", (IMAGE,), {}, OUTPUT),
     ("AdaptiveAvgPool3d", "adaptive_avg_pool3d", (VOLUME,), {}, OUTPUT),

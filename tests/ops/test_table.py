@@ -18,7 +18,7 @@ ELSEWHERE = {"conv": "convolution has its own tests in tests/ops/test_conv.py"}
 
 # Op classes on windows; the tests of convolution and pooling differentiate them.
 WINDOWED = {"CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
-WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "ScatterToMax", "SpreadPool", "SumPool"}
+WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "MaxUnpool", "ScatterToMax", "SpreadPool", "SumPool"}
 
 # Methods that are no ops; tests/test_protocols.py tests them.
 WITHOUT_OPS = {"__contains__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}

@@ -12,14 +12,17 @@ from needle.nn.functional.embedding_loss import *
 from needle.nn.functional.likelihood_loss import *
 from needle.nn.functional.linear import *
 from needle.nn.functional.loss import *
+from needle.nn.functional.lp_pool import *
 from needle.nn.functional.margin_loss import *
 from needle.nn.functional.norm import *
 from needle.nn.functional.pad import *
 from needle.nn.functional.piecewise_activation import *
 from needle.nn.functional.pool import *
 from needle.nn.functional.resampling import *
+from needle.nn.functional.scale_norm import *
 from needle.nn.functional.similarity import *
 from needle.nn.functional.smooth_activation import *
+from needle.nn.functional.unpool import *
 
 if not TYPE_CHECKING:
     __all__ = _public_names(globals())

@@ -89,8 +89,7 @@ def max_pool2d(
 
     With `return_indices`, a pair: the elements, and their row-major positions in H·W, of int64.
 
-    Raises `ValueError` if padding exceeds half of the kernel or shapes do not fit, `TypeError` unless the dtype of x is
-    floating.
+    Raises `ValueError` if padding exceeds half of the kernel or shapes do not fit, `TypeError` for bools.
 
     >>> import needle as ndl
     >>> max_pool2d(ndl.Tensor([[[[1.0, 2.0], [4.0, 3.0]]]]), 2, return_indices=True)[1].item()
@@ -150,10 +149,11 @@ def avg_pool2d(
 
     Options are one integer or a pair. The stride is the kernel size by default. Padding counts as zeros, or not at all
     with `count_include_pad=False`. Elements that the last window of `ceil_mode` (see `max_pool2d`) has beyond the
-    padding never count. `divisor_override` divides all sums instead of the counts. float16 accumulates in float32.
+    padding never count. `divisor_override` divides all sums instead of the counts. float16 accumulates in float32;
+    means of int64 are cut off towards zero, and exact if sums stay below 2 ** 53.
 
     Raises `ValueError` if padding exceeds half of the kernel or shapes do not fit, `TypeError` unless the dtype of x is
-    floating.
+    floating or int64.
     """
     return avg_pool("avg_pool2d", x, 2, kernel_size, stride, padding, ceil_mode, count_include_pad, divisor_override)
 

@@ -108,14 +108,14 @@ def as_dtype(array, dtype):
 
 def check_signature(mine, theirs, hidden=None):
     """Same names, order and defaults, except LEFT_OUT. `hidden`: the expected signature, if torch exposes none."""
+    actual = {name: parameter.default for name, parameter in inspect.signature(mine).parameters.items()}
     expected = hidden
     if hidden is None:
         expected = {
             RENAMED.get(name, name): parameter.default
             for name, parameter in inspect.signature(theirs).parameters.items()
-            if name not in LEFT_OUT
+            if name not in LEFT_OUT or name in actual
         }
-    actual = {name: parameter.default for name, parameter in inspect.signature(mine).parameters.items()}
     if "dtype" in actual and "device" in actual:
         assert actual["dtype"] == "float32"
         actual["dtype"] = None

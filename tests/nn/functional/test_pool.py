@@ -377,19 +377,49 @@ def test_what_torch_refuses_is_refused(device, name, shape, arguments, options, 
 @pytest.mark.parametrize(
     ("name", "dtype"),
     [
-        ("max_pool1d", "int64"),
+        ("max_pool1d", "bool"),
         ("max_pool2d", "bool"),
         ("avg_pool2d", "bool"),
+        ("avg_pool2d", "int32"),
+        ("lp_pool2d", "int32"),
         ("adaptive_avg_pool2d", "int64"),
         ("adaptive_max_pool2d", "int64"),
     ],
 )
 def test_only_floats_are_pooled(device, name, dtype):
     x = np.zeros((2, 3, 6, 7)[: 2 + int(name[-2])], dtype)
+    sizes = (2,) if "adaptive" in name else (2, 2)
     with pytest.raises(TypeError, match=f"{name}: x must have a floating dtype, but got {dtype}"):
-        getattr(F, name)(ndl.Tensor(x, device=device, requires_grad=False), 2)
+        getattr(F, name)(ndl.Tensor(x, device=device, requires_grad=False), *sizes)
     with pytest.raises(NotImplementedError):
-        getattr(torch.nn.functional, name)(torch.tensor(x), 2)
+        getattr(torch.nn.functional, name)(torch.tensor(x), *sizes)
+
+
+# torch pools integers by max_pool1d only if the indices are returned.
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "int32", "int64"])
+@given(problem=windows(dilated=True), seed=seeds)
+def test_integers_have_maxima_and_places_as_in_torch(device, dtype, problem, seed):
+    shape, options = problem
+    bounds = np.iinfo(dtype)
+    x = np.random.default_rng(seed).choice(np.array([bounds.min, 0, 1, bounds.max], dtype), shape)
+    name = f"max_pool{len(options['kernel_size'])}d"
+    leaf = ndl.Tensor(x, device=device, requires_grad=False)
+    best, index = getattr(F, name)(leaf, **options, return_indices=True)
+    expected, place = getattr(torch.nn.functional, name)(torch.tensor(x), **options, return_indices=True)
+    assert (best.dtype, index.dtype) == (dtype, "int64")
+    assert_array_equal(best.numpy(), expected.numpy())
+    assert_array_equal(index.numpy(), place.numpy())
+    assert_array_equal(getattr(F, name)(leaf, **options).numpy(), expected.numpy())
+
+
+@given(problem=windows(dilated=False), seed=seeds, include=st.booleans())
+def test_means_of_integers_are_cut_off_as_in_torch(device, problem, seed, include):
+    shape, options = problem
+    x = np.random.default_rng(seed).integers(-9, 9, shape)
+    name, options = f"avg_pool{len(options['kernel_size'])}d", {**options, "count_include_pad": include}
+    actual = getattr(F, name)(ndl.Tensor(x, device=device, requires_grad=False), **options)
+    assert actual.dtype == "int64"
+    assert_array_equal(actual.numpy(), getattr(torch.nn.functional, name)(torch.tensor(x), **options).numpy())
 
 
 def test_return_indices_is_a_bool(device):
