@@ -29,8 +29,9 @@ from needle.backend import (
 )
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode
-from needle.graph import Op, Value, VersionCounter, find_topo_sort, run, walk
+from needle.graph import Op, Value, find_topo_sort, run, walk
 from needle.tensor_methods import TensorMethods
+from needle.version_counter import VersionCounter
 
 __all__ = [
     "LAZY_MODE",

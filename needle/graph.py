@@ -8,14 +8,13 @@ knows what a tensor is: `needle.autograd` defines the values, `needle.ops` the o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import Any, ClassVar, NamedTuple, Self
-from weakref import WeakValueDictionary
 
 from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode
+from needle.version_counter import VersionCounter
 
-__all__ = ["Op", "Spec", "Value", "VersionCounter", "check_one_device", "find_topo_sort", "run", "run_gradient", "walk"]
+__all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "walk"]
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
 
@@ -25,38 +24,6 @@ class Spec(NamedTuple):
 
     shape: tuple[int, ...]
     dtype: Any
-
-
-class VersionCounter:
-    """Version counter shared by all values that alias one buffer: the process-wide write count at its last write.
-
-    `pending` holds deferred values (`needle.lazy`) that will read the buffer; a write computes them first.
-    """
-
-    __slots__ = ("pending", "version")
-    clock = 0  # in-place changes of this process so far
-
-    def __init__(self) -> None:
-        self.version = 0
-        self.pending: WeakValueDictionary[int, Value] | None = None  # by id: == compares elements
-
-    def add_pending(self, value: Value) -> None:
-        """Register a deferred value that reads this buffer."""
-        self.pending = self.pending or WeakValueDictionary()
-        self.pending[id(value)] = value
-
-    def compute_pending(self) -> None:
-        """Compute the deferred values from the buffer as it is now."""
-        for value in list((self.pending or {}).values()):
-            with suppress(Exception):  # an op that fails raises again when its own value is read
-                value.array  # noqa: B018
-        self.pending = None
-
-    def bump(self) -> None:
-        """Count a write that is about to happen."""
-        self.compute_pending()
-        VersionCounter.clock += 1
-        self.version = VersionCounter.clock
 
 
 class Op:
@@ -171,7 +138,7 @@ class Value:
     def version_counter(self) -> VersionCounter:
         """The counter of all values on this memory."""
         if not hasattr(self, "counter"):
-            self.counter = VersionCounter()
+            VersionCounter.give_to(self)
         return self.counter
 
     def bump_version(self) -> None:

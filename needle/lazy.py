@@ -7,6 +7,7 @@ read computes them first, so results equal those of eager mode.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -96,7 +97,8 @@ class Deferred:
 
     @property
     def device(self) -> Any:
-        return self.thunk.device
+        thunk = getattr(self, "thunk", None)  # None if another thread has computed this value meanwhile
+        return self.device if thunk is None else thunk.device
 
     @property
     def spec(self) -> Any:
@@ -122,9 +124,10 @@ Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
 
 def spec_of(value: Any) -> Any:
     """The spec of a value, inferred if it is not computed."""
-    if isinstance(value, Deferred):
-        _resolve(value, _has_spec, _infer)
-    return value.thunk.spec if isinstance(value, Deferred) else _spec_of_array(value.array)
+    with _resolving:
+        if isinstance(value, Deferred):
+            _resolve(value, _has_spec, _infer)
+        return value.thunk.spec if isinstance(value, Deferred) else _spec_of_array(value.array)
 
 
 def _spec_of_array(array: Any) -> Any:
@@ -132,6 +135,16 @@ def _spec_of_array(array: Any) -> Any:
 
 
 _resolving = threading.RLock()  # several threads may ask for one value at once
+
+
+def _reset_after_fork() -> None:
+    """Give a forked child a new lock: the thread that held it may not exist there."""
+    global _resolving
+    _resolving = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 def _resolve(value: Any, is_done: Callable[[Any], bool], do: Callable[[Any], None]) -> None:

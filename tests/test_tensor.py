@@ -11,7 +11,7 @@ import pytest
 
 import needle as ndl
 from needle import Tensor
-from needle.graph import VersionCounter
+from needle.version_counter import VersionCounter
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
