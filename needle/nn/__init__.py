@@ -12,6 +12,7 @@ from needle.nn.dropout import *
 from needle.nn.embedding import *
 from needle.nn.embedding_loss import *
 from needle.nn.flatten import *
+from needle.nn.gru import *
 from needle.nn.likelihood_loss import *
 from needle.nn.linear import *
 from needle.nn.loss import *

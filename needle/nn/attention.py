@@ -1,7 +1,7 @@
 """Attention and the Transformer, in the pre-norm form.
 
 Shapes: N batch, T steps, H heads, D features per head; x (N, T, features) unless a class says otherwise. Inputs must
-have a floating dtype (TypeError); if x and the parameters differ, results have the wider one.
+have the floating dtype of the parameters (TypeError).
 
 Vaswani et al., "Attention Is All You Need" (2017); with norms before each block instead of after it: Xiong et al., "On
 Layer Normalization in the Transformer Architecture" (2020), figure 1b.
@@ -39,12 +39,14 @@ class MultiHeadAttention(Module):
     Vaswani et al., "Attention Is All You Need" (2017), equation 1.
     """
 
+    flags = ("causal",)
+
     def __init__(
         self, *, dropout: float = 0.0, causal: bool = False, device: Device | None = None, dtype: DTypeLike = "float32"
     ) -> None:  # fmt: skip
         super().__init__()
         check.number("MultiHeadAttention", "dropout", dropout, least=0, most=1)
-        self.causal = bool(causal)
+        self.causal = causal
         self.dropout = Dropout(dropout)
 
     def forward(self, q: TensorLike, k: TensorLike, v: TensorLike) -> tuple[Tensor, Tensor]:
@@ -84,6 +86,8 @@ class AttentionLayer(Module):
 
     Vaswani et al., "Attention Is All You Need" (2017), section 3.2.2.
     """
+
+    fixed = ("q_features", "num_head", "dim_head", "k_features", "v_features", "out_features")
 
     def __init__(
         self, q_features: int, num_head: int, dim_head: int, *, k_features: int | None = None,
@@ -125,12 +129,21 @@ class AttentionLayer(Module):
                 f"got {q.shape}, {k.shape} and {v.shape}"
             )
         check.floats(op, q=q, k=k, v=v)
+        check.floats(op, q=q, weight=self.q_projection.weight)
         q = self._split_heads(self.q_projection(self.prenorm_q(q)))
         k = self._split_heads(self.k_projection(self.prenorm_k(k)))
         v = self._split_heads(self.v_projection(self.prenorm_v(v)))
         heads, _ = self.attention(q, k, v)
         n, h, t, d = heads.shape
         return self.out_projection(reshape(permute(heads, (0, 2, 1, 3)), (n, t, h * d)))
+
+    @property
+    def causal(self) -> bool:
+        return self.attention.causal
+
+    @property
+    def dropout(self) -> float:
+        return self.attention.dropout.p
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(N, T, H·D) -> (N, H, T, D)."""
@@ -148,13 +161,16 @@ class TransformerLayer(Module):
     Transformer Architecture" (2020), for the place of the norms.
     """
 
+    fixed = ("q_features", "num_head", "dim_head", "hidden_size")
+
     def __init__(
         self, q_features: int, num_head: int, dim_head: int, hidden_size: int, *, dropout: float = 0.0,
         causal: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
     ) -> None:  # fmt: skip
         super().__init__()
-        check.integer("TransformerLayer", "q_features", q_features, least=1)
-        check.integer("TransformerLayer", "hidden_size", hidden_size, least=1)
+        self.q_features = check.integer("TransformerLayer", "q_features", q_features, least=1)
+        self.hidden_size = check.integer("TransformerLayer", "hidden_size", hidden_size, least=1)
+        self.num_head, self.dim_head = num_head, dim_head
         self.attention = AttentionLayer(
             q_features, num_head, dim_head, dropout=dropout, causal=causal, device=device, dtype=dtype
         )
@@ -163,7 +179,12 @@ class TransformerLayer(Module):
         self.linear2 = Linear(hidden_size, q_features, device=device, dtype=dtype)
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    @property
+    def causal(self) -> bool:
+        return self.attention.causal
+
+    def forward(self, x: TensorLike) -> Tensor:
+        x = tensor("TransformerLayer", x)
         x = x + self.dropout(self.attention(x))
         hidden = self.dropout(relu(self.linear1(self.norm(x))))
         return x + self.dropout(self.linear2(hidden))
@@ -181,6 +202,9 @@ class Transformer(Module):
     Vaswani et al., "Attention Is All You Need" (2017), section 3.
     """
 
+    fixed = ("embedding_size", "hidden_size", "num_layers", "num_head", "dim_head", "sequence_len")
+    flags = ("batch_first",)
+
     def __init__(
         self, embedding_size: int, hidden_size: int, num_layers: int, *, num_head: int = 8, dim_head: int = 32,
         dropout: float = 0.0, causal: bool = True, device: Device | None = None, dtype: DTypeLike = "float32",
@@ -189,22 +213,32 @@ class Transformer(Module):
         super().__init__()
         self.embedding_size = check.integer("Transformer", "embedding_size", embedding_size, least=1)
         self.sequence_len = check.integer("Transformer", "sequence_len", sequence_len, least=1)
-        self.batch_first = bool(batch_first)
-        num_layers = check.integer("Transformer", "num_layers", num_layers, least=1)
+        self.batch_first = batch_first
+        self.num_layers = check.integer("Transformer", "num_layers", num_layers, least=1)
+        self.hidden_size, self.num_head, self.dim_head = hidden_size, num_head, dim_head
         self.embedding = Embedding(self.sequence_len, self.embedding_size, device=device, dtype=dtype)
         self.layers = [
             TransformerLayer(
                 self.embedding_size, num_head, dim_head, hidden_size, dropout=dropout, causal=causal, device=device,
                 dtype=dtype,
             )
-            for _ in range(num_layers)
+            for _ in range(self.num_layers)
         ]  # fmt: skip
+
+    @property
+    def causal(self) -> bool:
+        return self.layers[0].causal
+
+    @property
+    def dropout(self) -> float:
+        return self.layers[0].dropout.p
 
     def forward(self, x: TensorLike, h: object = None) -> tuple[Tensor, Tensor]:
         x, axes = tensor("Transformer", x), "N, T" if self.batch_first else "T, N"
         if x.ndim != 3 or x.shape[2] != self.embedding_size:
             raise ValueError(f"Transformer: x must have shape ({axes}, {self.embedding_size}), but got {x.shape}")
         check.floats("Transformer", x=x)
+        check.floats("Transformer", x=x, weight=self.embedding.weight)
         x = x if self.batch_first else permute(x, (1, 0, 2))
         steps = x.shape[1]
         if not 1 <= steps <= self.sequence_len:

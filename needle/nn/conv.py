@@ -17,7 +17,7 @@ from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import has_batch, make_window, spatial_sizes, tensor, window_padding
+from needle.ops.operand import cast_like, has_batch, make_window, spatial_sizes, tensor, window_padding
 
 __all__ = [
     "Conv",
@@ -44,8 +44,9 @@ class _Conv(Module):
 
     rank: ClassVar[int]
     transposed: ClassVar[bool] = False
-    output_padding: tuple[int, ...] = ()
+    output_padding: Sizes = ()
     padding_mode: str = "zeros"
+    fixed: ClassVar[tuple[str, ...]] = ("in_channels", "out_channels", "kernel_size", "groups")
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes, padding: Padding, dilation: Sizes,
@@ -56,17 +57,12 @@ class _Conv(Module):
         self.in_channels = check.integer(name, "in_channels", in_channels, least=1)
         self.out_channels = check.integer(name, "out_channels", out_channels, least=1)
         self.kernel_size = check.sizes(name, "kernel_size", kernel_size, self.rank, least=1)
-        pairs = padding
-        if isinstance(padding, str) and not self.transposed:
-            pairs = window_padding(name, padding, self.kernel_size, stride, dilation)
-        window = make_window(name, self.rank, stride, pairs, dilation, groups)
+        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
+        window = self._window()
         self.stride, self.dilation, self.groups = window.stride, window.dilation, window.groups
-        self.pairs = window.padding
-        self.padding: Padding = self.pairs
-        if isinstance(padding, str):
-            self.padding = padding
-        elif all(before == after for before, after in self.pairs):
-            self.padding = tuple(before for before, _ in self.pairs)
+        if not isinstance(padding, str):
+            is_symmetric = all(before == after for before, after in window.padding)
+            self.padding = tuple(before for before, _ in window.padding) if is_symmetric else window.padding
         if in_channels % self.groups or out_channels % self.groups:
             raise ValueError(
                 f"{name}: groups must divide in_channels and out_channels, but got groups={groups} for "
@@ -77,16 +73,24 @@ class _Conv(Module):
         bound = 1 / math.sqrt(init.conv_fans(shape)[0])
         self.weight: Tensor = Parameter(init.rand(*shape, low=-bound, high=bound, device=device, dtype=dtype))
         self.bias: Tensor | None = None
-        if bias:
+        if check.instance(name, "bias", bias, bool):
             self.bias = Parameter(init.rand(out_channels, low=-bound, high=bound, device=device, dtype=dtype))
 
+    def _window(self) -> Window:
+        """The window that the options make now; they may have changed since the layer was made."""
+        name, padding = type(self).__name__, self.padding
+        if isinstance(padding, str) and not self.transposed:
+            padding = window_padding(name, padding, self.kernel_size, self.stride, self.dilation)
+        return make_window(name, self.rank, self.stride, padding, self.dilation, self.groups)
+
     def extra_repr(self) -> str:
+        window = self._window()
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        if isinstance(self.padding, str) or any(map(any, self.pairs)):
+        if isinstance(self.padding, str) or any(map(any, window.padding)):
             parts.append(f"padding={self.padding}")
-        if set(self.dilation) != {1}:
+        if set(window.dilation) != {1}:
             parts.append(f"dilation={self.dilation}")
-        if any(self.output_padding):
+        if any(check.sizes(type(self).__name__, "output_padding", self.output_padding or 0, self.rank)):
             parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
@@ -113,10 +117,11 @@ class _ConvForward(_Conv):
         self.padding_mode = padding_mode
 
     def forward(self, x: TensorLike) -> Tensor:
-        convolution, padding = CONVOLUTIONS[self.rank - 1], self.pairs
+        padding = self.padding
         if self.padding_mode != "zeros":
-            amounts = tuple(n for pair in reversed(self.pairs) for n in pair)
-            x, padding = functional.pad(x, amounts, mode=self.padding_mode), ((0, 0),) * self.rank
+            amounts = tuple(n for pair in reversed(self._window().padding) for n in pair)
+            x, padding = functional.pad(x, amounts, mode=self.padding_mode), 0
+        convolution = CONVOLUTIONS[self.rank - 1]
         return convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
 
 
@@ -167,8 +172,8 @@ class Conv(Module):
 
     `weight` is (K, K, C, O), drawn by `init.kaiming_uniform` with fan_in = C·K·K, then `bias` (O,) uniformly within
     ± 1 / sqrt(C·K·K); `bias=False` leaves it None. An odd K at stride 1 keeps the size: P = H. Tuples are accepted for
-    `kernel_size` and `stride`; only the first entry is used. x is cast to the dtype of `weight`. Raises ValueError if
-    sizes are not positive or shapes do not fit.
+    `kernel_size` and `stride`; only the first entry is used. x of another floating dtype is cast to that of `weight`.
+    Raises ValueError if sizes are not positive or shapes do not fit, TypeError if x is not floating-point.
     """
 
     fixed = ("in_channels", "out_channels", "kernel_size")
@@ -188,12 +193,12 @@ class Conv(Module):
         fan_in, fan_out = self.in_channels * k * k, self.out_channels * k * k
         self.weight: Tensor = Parameter(init.kaiming_uniform(fan_in, fan_out, shape=shape, device=device, dtype=dtype))
         self.bias: Tensor | None = None
-        if bias:
+        if check.instance("Conv", "bias", bias, bool):
             bound = 1 / math.sqrt(fan_in)
             self.bias = Parameter(init.rand(self.out_channels, low=-bound, high=bound, device=device, dtype=dtype))
 
     def forward(self, x: TensorLike) -> Tensor:
-        x = tensor("Conv", x).astype(self.weight.dtype)
+        x = cast_like("Conv", x, self.weight)
         weight = permute(self.weight, (3, 2, 0, 1))
         return functional.conv2d(x, weight, self.bias, self.stride, self.kernel_size // 2)
 
@@ -214,6 +219,7 @@ class _ConvTranspose(_Conv):
     """The transpose of a convolution; `forward` may ask for one of the sizes that the stride leaves open."""
 
     transposed = True
+    fixed = (*_Conv.fixed, "padding_mode")
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, padding: Padding = 0,
@@ -221,7 +227,7 @@ class _ConvTranspose(_Conv):
         device: Device | None = None, dtype: DTypeLike = "float32",
     ) -> None:  # fmt: skip
         name = type(self).__name__
-        check.one_of(name, "padding_mode", padding_mode, ("zeros",))
+        self.padding_mode: str = check.one_of(name, "padding_mode", padding_mode, ("zeros",))
         extra = check.sizes(name, "output_padding", output_padding, self.rank)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype)
         self.output_padding = extra
@@ -229,19 +235,19 @@ class _ConvTranspose(_Conv):
     def forward(self, x: TensorLike, output_size: Sizes | None = None) -> Tensor:
         output_padding = self.output_padding if output_size is None else self._output_padding(x, output_size)
         return TRANSPOSES[self.rank - 1](
-            x, self.weight, self.bias, self.stride, self.pairs, output_padding, self.groups, self.dilation
+            x, self.weight, self.bias, self.stride, self._window().padding, output_padding, self.groups, self.dilation
         )
 
     def _output_padding(self, x: TensorLike, output_size: Sizes) -> tuple[int, ...]:
         """The output padding for which the output has `output_size`: spatial sizes, or a full shape."""
-        name, window = type(self).__name__, Window(self.stride, self.pairs, self.dilation)
+        name, window = type(self).__name__, self._window()
         x = tensor(name, x)
         has_batch(name, x, self.rank)
         if isinstance(output_size, Sequence) and len(output_size) == x.ndim:
             output_size = output_size[-self.rank :]
         size = check.sizes(name, "output_size", output_size, self.rank, least=1)
         smallest = window.input(x.shape[-self.rank :], self.kernel_size)
-        largest = tuple(n + s - 1 for n, s in zip(smallest, self.stride, strict=True))
+        largest = tuple(n + s - 1 for n, s in zip(smallest, window.stride, strict=True))
         if any(not low <= n <= high for low, n, high in zip(smallest, size, largest, strict=True)):
             raise ValueError(f"{name}: output_size must lie between {smallest} and {largest}, but got {size}")
         return tuple(n - low for n, low in zip(size, smallest, strict=True))

@@ -16,7 +16,7 @@ class Embedding(Module):
 
     x may have any dtype but bool, floats included, as long as its values are integers. `weight` (num_embeddings,
     embedding_dim) is drawn from the standard normal distribution. Row `padding_idx` (a negative one counts from the
-    end) starts as zeros and receives no gradient.
+    end) starts as zeros and receives no gradient; an integer in the place of `device` is torch's `padding_idx`.
 
     Raises ValueError if an index is out of range or not an integer (checked on the CPU only) or `padding_idx` is not a
     row; TypeError if x is bool.
@@ -26,11 +26,15 @@ class Embedding(Module):
     (2, 3, 4)
     """
 
+    fixed = ("num_embeddings", "embedding_dim")
+
     def __init__(
-        self, num_embeddings: int, embedding_dim: int, device: Device | None = None, dtype: DTypeLike = "float32", *,
-        padding_idx: int | None = None,
+        self, num_embeddings: int, embedding_dim: int, device: Device | int | None = None, dtype: DTypeLike = "float32",
+        *, padding_idx: int | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
+        if isinstance(device, int):
+            padding_idx, device = device, None
         self.num_embeddings = check.integer("Embedding", "num_embeddings", num_embeddings, least=1)
         self.embedding_dim = check.integer("Embedding", "embedding_dim", embedding_dim, least=1)
         self.padding_idx: int | None = None

@@ -42,10 +42,14 @@ class _Pad(Module):
 
     def __init__(self, padding: int | Sequence[int]) -> None:
         super().__init__()
-        self.padding = check.sizes(type(self).__name__, "padding", padding, 2 * self.rank, least=None)
+        self.padding = padding
+        self.padding = self._amounts()
+
+    def _amounts(self) -> tuple[int, ...]:
+        return check.sizes(type(self).__name__, "padding", self.padding, 2 * self.rank, least=None)
 
     def forward(self, x: TensorLike) -> Tensor:
-        return functional.pad(x, self.padding, self.mode)
+        return functional.pad(x, self._amounts(), self.mode)
 
     def extra_repr(self) -> str:
         return f"{self.padding}"
@@ -60,7 +64,7 @@ class _ConstantPad(_Pad):
         self.value = value
 
     def forward(self, x: TensorLike) -> Tensor:
-        return functional.pad(x, self.padding, self.mode, self.value)
+        return functional.pad(x, self._amounts(), self.mode, self.value)
 
     def extra_repr(self) -> str:
         return f"padding={self.padding}, value={self.value}"

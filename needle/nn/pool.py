@@ -50,6 +50,7 @@ class _MaxPool(Module):
     """Max pooling over `rank` axes."""
 
     rank: ClassVar[int]
+    flags = ("return_indices", "ceil_mode")
 
     def __init__(
         self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, dilation: Sizes = 1,
@@ -62,8 +63,8 @@ class _MaxPool(Module):
         self.dilation = dilation
         name = type(self).__name__
         pool_window(name, self.rank, kernel_size, stride, padding, dilation)
-        self.return_indices: bool = check.instance(name, "return_indices", return_indices, bool)
-        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
+        self.return_indices = return_indices
+        self.ceil_mode = ceil_mode
 
     def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
         return MAX_POOLS[self.rank - 1](
@@ -114,6 +115,7 @@ class _AvgPool(Module):
     """Average pooling: the options of all ranks."""
 
     rank: ClassVar[int]
+    flags = ("ceil_mode", "count_include_pad")
 
     def __init__(
         self, kernel_size: Sizes, stride: Sizes | None = None, padding: Sizes = 0, ceil_mode: bool = False,
@@ -125,8 +127,8 @@ class _AvgPool(Module):
         self.kernel_size, self.stride, self.padding = kernel_size, kernel_size if stride is None else stride, padding
         if self.rank == 1:  # tuples, as in torch
             self.kernel_size, self.stride, self.padding = kernel, window.stride, window.padding[0][:1]
-        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
-        self.count_include_pad: bool = check.instance(name, "count_include_pad", count_include_pad, bool)
+        self.ceil_mode = ceil_mode
+        self.count_include_pad = count_include_pad
 
     def extra_repr(self) -> str:
         return f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -236,9 +238,11 @@ class AdaptiveAvgPool3d(_AdaptiveAvgPool):
 
 
 class _AdaptiveMaxPool(_AdaptivePool):
+    flags = ("return_indices",)
+
     def __init__(self, output_size: OutputSizes, return_indices: bool = False) -> None:
         super().__init__(output_size)
-        self.return_indices: bool = check.instance(type(self).__name__, "return_indices", return_indices, bool)
+        self.return_indices = return_indices
 
     def forward(self, x: TensorLike) -> Tensor | Any:  # Any: a pair, with return_indices
         return ADAPTIVE_MAX_POOLS[self.rank - 1](x, self.output_size, self.return_indices)

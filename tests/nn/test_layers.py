@@ -57,6 +57,7 @@ LAYERS = {
     "Fold": (lambda **options: nn.Fold((4, 5), 2), (4, 12, 12)),
     "GELU": (lambda **options: nn.GELU(), (4, 3)),
     "GLU": (lambda **options: nn.GLU(), (4, 6)),
+    "GRUCell": (lambda **options: nn.GRUCell(3, 2, **options), (4, 3)),
     "GroupNorm": (lambda **options: nn.GroupNorm(3, 3, **options), (4, 3, 6)),
     "Hardshrink": (lambda **options: nn.Hardshrink(), (4, 3)),
     "Hardsigmoid": (lambda **options: nn.Hardsigmoid(), (4, 3)),
@@ -118,7 +119,7 @@ APART = {"Buffer", "CosineSimilarity", "Embedding", "Module", "ModuleDict", "Mod
     name for name in nn.__all__ if name.endswith("Loss")
 }
 APART |= {f"MaxUnpool{rank}d" for rank in (1, 2, 3)}
-APART |= {"LSTM", "LSTMCell", "MultiHeadAttention", "ParameterList", "RNN", "Transformer"}
+APART |= {"GRU", "LSTM", "LSTMCell", "MultiHeadAttention", "ParameterList", "RNN", "Transformer"}
 OPTIMIZERS = {
     "SGD": lambda params: optim.SGD(params, lr=0.1),
     "SGD with all": lambda params: optim.SGD(params, 0.1, 0.9, 0.01, dampening=0, nesterov=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -9,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 import needle as ndl
 from needle import nn, ops
 from tests.nn.compare import assert_draws, assert_floats_are, uniform
-from tests.nn.functional.alike import normal, raises
+from tests.nn.functional.alike import check_module, normal, raises
 from tests.ops.derivatives import assert_like_torch
 
 IN, HIDDEN = 3, 4
@@ -29,12 +30,37 @@ LAYERS = {
     "LSTM": ((IN, HIDDEN), (IN, HIDDEN)),
     "LSTM, 3 layers": ((IN, HIDDEN, 3), (IN, HIDDEN, 3)),
     "LSTM, no bias": ((IN, HIDDEN, 2, False), (IN, HIDDEN, 2, False)),
+    "GRUCell": ((IN, HIDDEN), (IN, HIDDEN)),
+    "GRUCell, no bias": ((IN, HIDDEN, False), (IN, HIDDEN, False)),
+    "GRU": ((IN, HIDDEN), (IN, HIDDEN)),
+    "GRU, 2 layers, no bias": ((IN, HIDDEN, 2, False), (IN, HIDDEN, 2, False)),
+    "RNN, bidirectional": ((IN, HIDDEN, 1), (IN, HIDDEN, 1)),
+    "LSTM, bidirectional": ((IN, HIDDEN, 2), (IN, HIDDEN, 2)),
+    "GRU, bidirectional": ((IN, HIDDEN, 2), (IN, HIDDEN, 2)),
 }
 
 
-def cells_of(layer):
-    """The cells of a layer, or the cell itself."""
-    return getattr(layer, "rnn_cells", getattr(layer, "lstm_cells", [layer]))
+def parameters_of(layer):
+    """Triples (module, attribute, name in torch) of a layer's parameters."""
+    if type(layer).__name__.startswith("GRU"):
+        return [(layer, name, name) for name, _ in layer.named_parameters()]
+    if type(layer).__name__.endswith("Cell"):
+        named = [(layer, "")]
+    else:
+        cells = "rnn_cells" if isinstance(layer, nn.RNN) else "lstm_cells"
+        named = [(cell, f"_l{i}") for i, cell in enumerate(getattr(layer, cells))]
+        named += [(cell, f"_l{i}_reverse") for i, cell in enumerate(getattr(layer, f"{cells}_reverse", []))]
+    return [
+        (cell, name, TORCH_NAMES[name] + suffix)
+        for cell, suffix in named
+        for name in PARAMETERS
+        if getattr(cell, name) is not None
+    ]
+
+
+def in_torchs_layout(name, value):
+    """A parameter of ours as torch keeps it; it is its own inverse."""
+    return value.T if name.startswith("W_") else value
 
 
 def flat(result):
@@ -52,16 +78,13 @@ def twins(name, device, stateful):
     """
     kind = name.split(",")[0]
     arguments, torch_arguments = LAYERS[name]
-    layer = getattr(nn, kind)(*arguments, device=device, dtype="float64")
-    twin = getattr(torch.nn, kind)(*torch_arguments, dtype=torch.float64)
+    options = {"bidirectional": True} if "bidirectional" in name else {}
+    layer = getattr(nn, kind)(*arguments, **options, device=device, dtype="float64")
+    twin = getattr(torch.nn, kind)(*torch_arguments, **options, dtype=torch.float64)
     cell = kind.endswith("Cell")
-    slots = [
-        (one, parameter, TORCH_NAMES[parameter] + ("" if cell else f"_l{i}"))
-        for i, one in enumerate(cells_of(layer))
-        for parameter in PARAMETERS
-        if getattr(one, parameter) is not None
-    ]
-    lead = () if cell else (len(cells_of(layer)),)
+    slots = parameters_of(layer)
+    assert {name for *_, name in slots} == {name for name, _ in twin.named_parameters()}
+    lead = () if cell else (layer.num_layers * (1 + layer.bidirectional),)
     states = [normal(*lead, 2, HIDDEN, seed=9 + i) for i in range(1 + kind.startswith("LSTM"))] if stateful else []
     x = normal(2, IN) if cell else normal(5, 2, IN)
 
@@ -74,8 +97,8 @@ def twins(name, device, stateful):
         return flat(call(layer, x, tensors[: len(states)]))
 
     def torch_function(x, *tensors):
-        values = {name: value.mT if value.ndim == 2 else value
-                  for (*_, name), value in zip(slots, tensors[len(states) :], strict=True)}  # fmt: skip
+        values = {name: in_torchs_layout(mine, value)
+                  for (_, mine, name), value in zip(slots, tensors[len(states) :], strict=True)}  # fmt: skip
         arguments = (x, *[tuple(tensors[:2]) if len(states) == 2 else t for t in tensors[: min(len(states), 1)]])
         return flat(torch.func.functional_call(twin, values, arguments))
 
@@ -102,13 +125,117 @@ def test_float32_stays_float32_and_close_to_torch(name, device):
     assert_floats_are("float32", [leaf.grad for leaf in leaves])
 
 
-@pytest.mark.parametrize("name", ["RNN", "LSTM"])
-def test_float64_in_a_float32_layer(name, device):
-    layer = getattr(nn, name)(IN, HIDDEN, 2, device=device)
-    y, states = layer(ndl.Tensor(normal(5, 2, IN), device=device))
-    assert y.dtype == "float64"
-    flat((y, states)).sum().backward()
-    assert {str(parameter.grad.dtype) for parameter in layer.parameters()} == {"float32"}
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int64", "bool"])
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"])
+def test_other_dtypes_than_the_parameters_are_refused(name, dtype):
+    """In x, in a state, and in a parameter that was replaced."""
+    layer = getattr(nn, name)(IN, HIDDEN)
+    shape = (1, 2, HIDDEN) if hasattr(layer, "num_layers") else (2, HIDDEN)
+    x, h = ndl.zeros(*(5, 2, IN)[-len(shape) :]), ndl.zeros(*shape)
+    state = (h, h.astype(dtype)) if name.startswith("LSTM") else h.astype(dtype)
+    with pytest.raises(TypeError, match=rf"^{name}: x (and W_ih )?must have (a|one) floating dtype, but got {dtype}"):
+        layer(x.astype(dtype))
+    with pytest.raises(TypeError, match=rf"^{name}: (x and )?[hc]0? must have (a|one) floating dtype, but .*{dtype}"):
+        layer(x, state)
+    module, attribute, _ = parameters_of(layer)[-1]
+    setattr(module, attribute, getattr(module, attribute).detach().astype(dtype))
+    with pytest.raises(TypeError, match=rf"^{name}: x and bias_hh must have one floating dtype, but got float32 and"):
+        layer(x)
+
+
+def with_torchs_parameters(layer, twin):
+    values = dict(twin.named_parameters())
+    for module, attribute, name in parameters_of(layer):
+        value = np.ascontiguousarray(in_torchs_layout(attribute, values[name].detach().numpy()))
+        getattr(module, attribute).data = ndl.Tensor(value, device=layer.parameters()[0].device)
+    return layer
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("shape", [(2, 5, IN), (5, IN), (0, 5, IN)], ids=str)
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_batch_first_and_unbatched_inputs(kind, shape, bidirectional, stateful, device):
+    options = {"num_layers": 2, "batch_first": True, "bidirectional": bidirectional}
+    twin = getattr(torch.nn, kind)(IN, HIDDEN, **options, dtype=torch.float64)
+    layer = with_torchs_parameters(getattr(nn, kind)(IN, HIDDEN, **options, device=device, dtype="float64"), twin)
+    x, lead = normal(*shape), 2 + 2 * bidirectional
+    states = [normal(lead, *shape[:-2], HIDDEN, seed=i) for i in range(1 + (kind == "LSTM"))]
+    leaves = [ndl.Tensor(array, device=device) for array in (x, *states)]
+    theirs = [torch.from_numpy(array).requires_grad_() for array in (x, *states)]
+
+    def call(layer, x, *states):
+        return layer(x, *([states if kind == "LSTM" else states[0]] if stateful else []))
+
+    actual, expected = call(layer, *leaves), call(twin, *theirs)
+    assert actual[0].shape == expected[0].shape
+    flat(actual).sum().backward()
+    flat(expected).sum().backward()
+    assert_allclose(flat(actual).numpy(), flat(expected).detach().numpy(), rtol=1e-10, atol=1e-12)
+    for mine, other in zip(leaves[: 1 + stateful * len(states)], theirs, strict=False):
+        assert_allclose(mine.grad.numpy(), other.grad.numpy(), rtol=1e-10, atol=1e-12)
+    for module, attribute, name in parameters_of(layer):
+        grad = in_torchs_layout(attribute, getattr(module, attribute).grad.numpy())
+        assert_allclose(grad, dict(twin.named_parameters())[name].grad.numpy(), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("stateful", [False, True])
+@pytest.mark.parametrize("kind", ["RNNCell", "LSTMCell", "GRUCell"])
+def test_cells_take_an_input_without_a_batch(kind, stateful, device):
+    twin = getattr(torch.nn, kind)(IN, HIDDEN, dtype=torch.float64)
+    layer = with_torchs_parameters(getattr(nn, kind)(IN, HIDDEN, device=device, dtype="float64"), twin)
+    arrays = [normal(IN), normal(HIDDEN), normal(HIDDEN, seed=1)]
+    results = []
+    for module, (x, *states) in (
+        (layer, [ndl.Tensor(array, device=device) for array in arrays]), (twin, [*map(torch.from_numpy, arrays)])
+    ):  # fmt: skip
+        state = [tuple(states) if kind == "LSTMCell" else states[0]] if stateful else []
+        result = module(x, *state)
+        results.append(flat(result))
+        assert [*(result[0] if isinstance(result, tuple) else result).shape] == [HIDDEN]
+    assert_allclose(results[0].numpy(), results[1].detach().numpy(), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}], ids=len
+)
+def test_gru_has_torchs_names_layout_and_signature(options, device):
+    check_module(lambda nn: nn.GRU(IN, HIDDEN, **options), [normal(5, 2, IN)], device, pick=first)
+    check_module(lambda nn: nn.GRUCell(IN, HIDDEN, options.get("bias", True)), [normal(5, IN)], device)
+    shapes = {name: value.shape for name, value in torch.nn.GRU(IN, HIDDEN, **options).named_parameters()}
+    assert_draws(
+        lambda: nn.GRU(IN, HIDDEN, **options, device=device),
+        lambda: {name: uniform(HIDDEN**-0.5, *shape) for name, shape in shapes.items()},
+    )
+
+
+def first(result):
+    return result[0]
+
+
+def test_positional_arguments_in_torchs_order():
+    layer = nn.RNN(IN, HIDDEN, 2, "relu", False, True)
+    assert (layer.nonlinearity, layer.bias, layer.batch_first, layer.num_layers) == ("relu", False, True, 2)
+    assert nn.RNN(IN, HIDDEN, 2, "relu").bias is True
+    layer = nn.LSTM(IN, HIDDEN, 2, False, True)
+    assert (layer.bias, layer.batch_first) == (False, True)
+
+
+@pytest.mark.parametrize("kind", ["RNN", "LSTM", "GRU"])
+def test_dropout_zeroes_hidden_states_between_layers_in_training(kind, device):
+    layer, x = getattr(nn, kind)(IN, HIDDEN, 2, dropout=0.5, device=device), ndl.zeros(5, 2, IN, device=device)
+    np.random.seed(3)
+    first, second = layer(x)[0].numpy(), layer(x)[0].numpy()
+    assert (first != second).any()
+    np.random.seed(3)
+    assert_array_equal(layer(x)[0].numpy(), first)
+    layer.dropout = 1.0  # the second layer reads zeros
+    zeroed = layer(x)[0].numpy()
+    layer.dropout = 0.5
+    assert (layer.eval()(x)[0].numpy() != zeroed).any()
+    state = np.random.get_state()
+    assert_array_equal(layer(x)[0].numpy(), layer(x)[0].numpy())
+    np.testing.assert_equal(np.random.get_state(), state)
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -162,7 +289,7 @@ def test_state_goes_from_one_layer_to_another(device):
 
 def test_the_state_of_one_call_continues_in_the_next(device):
     """Two halves of a sequence, with the state passed on, equal the full sequence."""
-    x = ndl.Tensor(normal(6, 2, IN), device=device)
+    x = ndl.Tensor(normal(6, 2, IN).astype("float32"), device=device)
     for layer in (nn.RNN(IN, HIDDEN, 2, device=device), nn.LSTM(IN, HIDDEN, 2, device=device)):
         y, last = layer(x)
         first, state = layer(x[:4])
@@ -215,8 +342,20 @@ ERRORS = [
     (lambda: nn.LSTM(0, 3), ValueError, "LSTM: input_size must be at least 1, but got 0"),
     (lambda: nn.RNN(2, 3, 0), ValueError, "RNN: num_layers must be at least 1, but got 0"),
     (lambda: nn.LSTM(2, 3, True), TypeError, "LSTM: num_layers must be an integer, but got True"),
-    (lambda: nn.RNNCell(2, 3)(zeros(4, 3)), ValueError, "RNNCell: x must have shape (N, 2), but got (4, 3)"),
-    (lambda: nn.LSTMCell(2, 3)(zeros(2)), ValueError, "LSTMCell: x must have shape (N, 2), but got (2,)"),
+    (lambda: nn.RNNCell(2, 3)(zeros(4, 3)), ValueError, "RNNCell: x must have shape (N, 2) or (2,), but got (4, 3)"),
+    (lambda: nn.LSTMCell(2, 3)(zeros(3)), ValueError, "LSTMCell: x must have shape (N, 2) or (2,), but got (3,)"),
+    (lambda: nn.GRUCell(2, 3)(zeros(2), zeros(1, 3)), ValueError, "GRUCell: h must have shape (3,), but got (1, 3)"),
+    (lambda: nn.GRU(2, 3, bias=0), TypeError, "GRU: bias must be a bool, but got int"),
+    (lambda: nn.LSTM(2, 3, bidirectional="no"), TypeError, "LSTM: bidirectional must be a bool, but got str"),
+    (lambda: nn.RNN(2, 3, dropout=2), ValueError, "RNN: dropout must lie in [0, 1], but got 2"),
+    (
+        lambda: nn.GRU(2, 3, bidirectional=True)(zeros(5, 2), zeros(2, 1, 3)), ValueError,
+        "GRU: h0 must have shape (2, 3), but got (2, 1, 3)",
+    ),
+    (
+        lambda: nn.GRU(2, 3, batch_first=True)(zeros(5, 0, 2)), ValueError,
+        "GRU: x must have shape (N, T, 2) or (T, 2) with at least 1 step, but got (5, 0, 2)",
+    ),
     (
         lambda: nn.RNNCell(2, 3)(zeros(4, 2, dtype="int64")), TypeError,
         "RNNCell: x must have a floating dtype, but got int64",
@@ -244,15 +383,15 @@ ERRORS = [
     ),
     (
         lambda: nn.RNN(2, 3)(zeros(5, 4, 3)), ValueError,
-        "RNN: x must have shape (T, N, 2) with at least 1 step, but got (5, 4, 3)",
+        "RNN: x must have shape (T, N, 2) or (T, 2) with at least 1 step, but got (5, 4, 3)",
     ),
     (
-        lambda: nn.LSTM(2, 3)(zeros(5, 2)), ValueError,
-        "LSTM: x must have shape (T, N, 2) with at least 1 step, but got (5, 2)",
+        lambda: nn.LSTM(2, 3)(zeros(2)), ValueError,
+        "LSTM: x must have shape (T, N, 2) or (T, 2) with at least 1 step, but got (2,)",
     ),
     (
         lambda: nn.RNN(2, 3)(zeros(0, 4, 2)), ValueError,
-        "RNN: x must have shape (T, N, 2) with at least 1 step, but got (0, 4, 2)",
+        "RNN: x must have shape (T, N, 2) or (T, 2) with at least 1 step, but got (0, 4, 2)",
     ),
     (
         lambda: nn.LSTM(2, 3)(zeros(5, 4, 2, dtype="int32")), TypeError,

@@ -122,10 +122,11 @@ def check_signature(mine, theirs, hidden=None):
     assert list(actual.items()) == list(expected.items())
 
 
-def check_module(make, inputs, device, *, text=None, constants=(), training=True):
+def check_module(make, inputs, device, *, text=None, constants=(), training=True, pick=lambda y: y):
     """Compare a module with torch's for the same parameters: its repr, its state and its results.
 
-    `make` builds it from a namespace, nn or torch.nn. `text` is its repr if that differs from torch's.
+    `make` builds it from a namespace, nn or torch.nn. `text` is its repr if that differs from torch's. `pick` takes the
+    tensor to compare out of a result.
     """
     with default(device):
         mine = make(nn).train(training)
@@ -142,6 +143,7 @@ def check_module(make, inputs, device, *, text=None, constants=(), training=True
     pairs = [both(constant, device) for constant in constants]
     actual = mine(*(ndl.Tensor(x.astype("float32"), device=device) for x in inputs), *(c for c, _ in pairs))
     expected = theirs(*map(torch.from_numpy, inputs), *(c for _, c in pairs))
+    actual, expected = pick(actual), pick(expected)
     assert actual.dtype == "float32"
     assert_allclose(actual.numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
     for name, value in theirs.state_dict().items():
