@@ -45,9 +45,10 @@ docs: .venv/.has-docs ## build the documentation into build/docs; warnings are e
 bench: .venv/.has-bench ## measure speed; ARGS are the benchmark's
 	$(RUN) -m apps.benchmark $(ARGS)
 
-clean: ## remove .venv, caches, build products and runs/
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist runs *.egg-info
-	find . -name __pycache__ -prune -exec rm -rf {} +
+clean: ## remove what make made: its .venv, caches, build products; runs/ stay
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist *.egg-info
+	if [ -e .venv/.by-make ] || [ -e .venv/.made ]; then rm -rf .venv; fi
+	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/.made:
 	@chosen=; tried=; \
@@ -64,8 +65,12 @@ clean: ## remove .venv, caches, build products and runs/
 	    echo "$$chosen cannot make a virtual environment: its venv and ensurepip modules are missing." >&2; \
 	    echo "Install them (on Debian and Ubuntu: apt install python3-venv), or use another Python with PYTHON=…" >&2; exit 1; \
 	fi; \
+	if [ -e .venv ] && [ ! -e .venv/.by-make ]; then \
+	    echo ".venv is not one that make made; move it away, or install needle into it: pip install -e ." >&2; exit 1; \
+	fi; \
+	rm -rf .venv && mkdir .venv && touch .venv/.by-make; \
 	echo "Making .venv with $$chosen ($$($$chosen --version))"; \
-	$$chosen -m venv --clear .venv
+	$$chosen -m venv .venv
 	@touch $@
 
 .venv/.has-%: .venv/.made setup.py

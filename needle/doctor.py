@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from needle.backend import cuda
-from needle.backend.cuda_probe import driver_version, wheels
+from needle.backend.cuda_probe import EITHER, driver_version, wheels
 
 __all__ = ["findings", "main"]
 
@@ -37,7 +37,8 @@ def findings() -> Iterator[tuple[str, str]]:
     installed = [f"{version} ({name})" for name, version in wheels()]
     yield "CuPy", ", ".join(installed) or "not installed"
     if len(installed) > 1:
-        advice.append("uninstall all wheels of CuPy except one: they overwrite each other's files")
+        names = " ".join(name for name, _ in wheels())
+        advice.append(f"wheels of CuPy overwrite each other's files: `pip uninstall {names}`, then {EITHER}")
     yield from _report("driver", lambda: [driver_version()])
     problem = cuda().problem()
     if problem is None:
@@ -46,7 +47,7 @@ def findings() -> Iterator[tuple[str, str]]:
         advice.append(
             "fix what the GPU lines report; meanwhile use device=ndl.cpu()"
             if any(line.startswith(FAILED) for _, line in gpu)
-            else "train on the GPU with device=ndl.cuda(), or `apps/train.py --device cuda`"
+            else "train on the GPU with device=ndl.cuda(), or in the repository: `python apps/train.py --device cuda`"
         )
     else:
         advice.append(f"for a GPU: {problem}")

@@ -28,7 +28,8 @@ CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
 RIVALS = {"torch", "mygrad", "dezero", "threadpoolctl"}  # among the apps, only apps/benchmark/ imports these
 AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
-AT_ROOT |= {"findings", "CHANGELOG.md", "CONTRIBUTING.md"}
+AT_ROOT |= {"findings", "CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in"}
+AT_ROOT |= {"PKG-INFO", "setup.cfg"}  # setuptools adds these to a source distribution
 MAX_LINES = 400
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +16,8 @@ import pytest
 import needle as ndl
 from needle import doctor
 from needle.backend import cuda_probe
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def report():
@@ -117,7 +122,38 @@ def test_two_wheels_of_cupy_are_reported(monkeypatch):
     monkeypatch.setattr(doctor, "wheels", lambda: [("cupy-cuda13x", "14.0.1"), ("cupy-cuda12x", "14.0.1")])
     lines = report()
     assert lines["CuPy"] == ["14.0.1 (cupy-cuda13x), 14.0.1 (cupy-cuda12x)"]
-    assert any(line.startswith("uninstall all wheels") for line in lines["next"])
+    (line,) = (line for line in lines["next"] if line.startswith("wheels of CuPy overwrite each other's files: "))
+    assert "`pip uninstall cupy-cuda13x cupy-cuda12x`, then `pip install 'cupy-cuda12x[ctk]>=14'` (CUDA 12) or" in line
+
+
+def commands(text):
+    """What the text tells a user to type."""
+    return [shlex.split(command) for command in re.findall("`(.+?)`", text)]
+
+
+def test_the_advice_works_when_it_is_typed(monkeypatch):
+    """It installs what setup.py requires, by names that an index has; `needle-dl` is on none."""
+    typed = commands(cuda_probe.EITHER)
+    monkeypatch.setattr(doctor, "wheels", lambda: [("cupy-cuda13x", "14.0.1"), ("cupy-cuda12x", "14.0.1")])
+    monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
+    monkeypatch.setitem(vars(ndl.cuda()), "xp", None)
+    monkeypatch.setattr(doctor, "_gpus", lambda cupy: [])
+    monkeypatch.setattr(doctor, "_try_gpu", lambda cupy: [])
+    for line in report()["next"]:
+        typed += commands(line)
+    setup = (ROOT / "setup.py").read_text("utf-8")
+    assert {tuple(command[:2]) for command in typed} == {
+        ("pip", "install"),
+        ("pip", "uninstall"),
+        ("python", "apps/train.py"),
+    }
+    for program, action, *arguments in typed:
+        if program == "python":
+            assert (ROOT / action).is_file()
+            assert arguments == ["--device", "cuda"]
+        if action == "install":
+            (requirement,) = arguments
+            assert f'"{requirement}"' in setup
 
 
 @pytest.mark.parametrize("speaks", [12080, 13000])

@@ -327,15 +327,15 @@ ROWS = [
     (lambda: ndl.set_default_device("cpu"), TypeError,
      "set_default_device: device must be a Device, but got str"),
     (lambda: with_cupy(None, lambda: ndl.zeros(2, device=ndl.cuda())), RuntimeError,
-     ("cuda: CuPy must be installed, by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
-      "'needle-dl[cuda13x]'` (CUDA 13), but got no module cupy")),
+     ("cuda: CuPy must be installed, by `pip install 'cupy-cuda12x[ctk]>=14'` (CUDA 12) or `pip install "
+      "'cupy-cuda13x[ctk]>=14'` (CUDA 13), but got no module cupy")),
     (lambda: with_cupy(types.SimpleNamespace(__version__="13.6.0"), lambda: ndl.set_default_device(ndl.cuda())),
      RuntimeError,
-     ("cuda: CuPy must be 14 or newer; install it by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
-      "'needle-dl[cuda13x]'` (CUDA 13), but got 13.6.0")),
+     ("cuda: CuPy must be 14 or newer; install it by `pip install 'cupy-cuda12x[ctk]>=14'` (CUDA 12) or `pip install "
+      "'cupy-cuda13x[ctk]>=14'` (CUDA 13), but got 13.6.0")),
     (lambda: with_cupy(_Broken(), lambda: Tensor([1.0], device=ndl.cuda())), RuntimeError,
-     ("cuda: CuPy must be intact; reinstall it by `pip install 'needle-dl[cuda12x]'` (CUDA 12) or `pip install "
-      "'needle-dl[cuda13x]'` (CUDA 13), but got ImportError: it is broken")),
+     ("cuda: CuPy must be intact; reinstall it by `pip install 'cupy-cuda12x[ctk]>=14'` (CUDA 12) or `pip install "
+      "'cupy-cuda13x[ctk]>=14'` (CUDA 13), but got ImportError: it is broken")),
     (lambda: ndl.from_dlpack(_Elsewhere.of_type(10)), TypeError,
      "from_dlpack: source must lie on a device of needle, but got DLPack's type 10"),
     (lambda: mixed_step(lambda optimizer: optimizer.step()), TypeError,

@@ -21,8 +21,8 @@ _MEANWHILE = "meanwhile use device=ndl.cpu()"
 
 
 def install(major: int) -> str:
-    """The command that installs needle with CuPy for that version of CUDA."""
-    return f"`pip install 'needle-dl[cuda{major}x]'`"
+    """The command that installs CuPy for that version of CUDA."""
+    return f"`pip install 'cupy-cuda{major}x[ctk]>={OLDEST}'`"
 
 
 EITHER = " or ".join(f"{install(major)} (CUDA {major})" for major in reversed(CUDA_MAJORS))

@@ -325,7 +325,7 @@ def test_only_arrays_have_a_device():
 
 # ---- the GPU ---------------------------------------------------------------------------------------------------------
 
-TWO_WHEELS = "`pip install 'needle-dl[cuda12x]'`", "`pip install 'needle-dl[cuda13x]'`"
+TWO_WHEELS = "`pip install 'cupy-cuda12x[ctk]>=14'`", "`pip install 'cupy-cuda13x[ctk]>=14'`"
 CUPY = SimpleNamespace(__version__="14.0.1")
 PROBLEMS = {  # reason: (CuPy, driver, wheels, message)
     "no CuPy": (
