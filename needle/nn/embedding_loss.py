@@ -66,6 +66,8 @@ class TripletMarginLoss(Loss):
     Neural Networks" (2016), equations 1 and 3.
     """
 
+    flags = ("swap",)
+
     def __init__(
         self, margin: float = 1.0, p: float = 2.0, eps: float = 1e-6, swap: bool = False, reduction: str = "mean"
     ) -> None:  # fmt: skip
@@ -73,7 +75,7 @@ class TripletMarginLoss(Loss):
         name = "TripletMarginLoss"
         self.margin, self.p = check.number(name, "margin", margin, above=0), check.number(name, "p", p, above=0)
         self.eps = check.number(name, "eps", eps)
-        self.swap: bool = check.instance(name, "swap", swap, bool)
+        self.swap = swap
 
     def forward(self, anchor: TensorLike, positive: TensorLike, negative: TensorLike) -> Tensor:
         return functional.triplet_margin_loss(

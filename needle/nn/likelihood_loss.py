@@ -25,9 +25,11 @@ class KLDivLoss(Loss):
 
     reductions = KL_REDUCTIONS
 
+    flags = ("log_target",)
+
     def __init__(self, reduction: str = "mean", log_target: bool = False) -> None:
         super().__init__(reduction)
-        self.log_target: bool = check.instance("KLDivLoss", "log_target", log_target, bool)
+        self.log_target = log_target
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
         return functional.kl_div(x, target, self.reduction, self.log_target)
@@ -40,12 +42,14 @@ class PoissonNLLLoss(Loss):
     formula, for targets above 1. `eps` is at least 0 (ValueError).
     """
 
+    flags = ("log_input", "full")
+
     def __init__(
         self, log_input: bool = True, full: bool = False, eps: float = 1e-8, reduction: str = "mean"
     ) -> None:  # fmt: skip
         super().__init__(reduction)
-        self.log_input: bool = check.instance("PoissonNLLLoss", "log_input", log_input, bool)
-        self.full: bool = check.instance("PoissonNLLLoss", "full", full, bool)
+        self.log_input = log_input
+        self.full = full
         self.eps = check.number("PoissonNLLLoss", "eps", eps, least=0)
 
     def forward(self, x: TensorLike, target: TensorLike) -> Tensor:
@@ -61,9 +65,11 @@ class GaussianNLLLoss(Loss):
     Nix and Weigend, "Estimating the Mean and Variance of the Target Probability Distribution" (1994), equation 5.
     """
 
+    flags = ("full",)
+
     def __init__(self, *, full: bool = False, eps: float = 1e-6, reduction: str = "mean") -> None:
         super().__init__(reduction)
-        self.full: bool = check.instance("GaussianNLLLoss", "full", full, bool)
+        self.full = full
         self.eps = check.number("GaussianNLLLoss", "eps", eps, least=0)
 
     def forward(self, x: TensorLike, target: TensorLike, var: TensorLike) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn import functional
 from needle.nn.functional.conv import Sizes
@@ -21,6 +20,7 @@ class _LPPool(Module):
     """Power-average pooling over `rank` axes."""
 
     rank: ClassVar[int]
+    flags = ("ceil_mode",)
 
     def __init__(
         self, norm_type: float, kernel_size: Sizes, stride: Sizes | None = None, ceil_mode: bool = False
@@ -30,7 +30,7 @@ class _LPPool(Module):
         exponent(name, norm_type)
         pool_window(name, self.rank, kernel_size, stride)
         self.norm_type, self.kernel_size, self.stride = norm_type, kernel_size, stride
-        self.ceil_mode: bool = check.instance(name, "ceil_mode", ceil_mode, bool)
+        self.ceil_mode = ceil_mode
 
     def forward(self, x: TensorLike) -> Tensor:
         return LP_POOLS[self.rank - 1](x, self.norm_type, self.kernel_size, self.stride, self.ceil_mode)

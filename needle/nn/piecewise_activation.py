@@ -22,13 +22,15 @@ class PReLU(Module):
     ValueError if x has other channels. He, Zhang, Ren and Sun, "Delving Deep into Rectifiers" (2015), equation 1.
     """
 
+    fixed = ("init",)
+
     def __init__(
         self, num_parameters: int = 1, init: float = 0.25, device: Device | None = None, dtype: DTypeLike = "float32"
     ) -> None:  # fmt: skip
         super().__init__()
         size = check.integer("PReLU", "num_parameters", num_parameters, least=1)
-        start = check.number("PReLU", "init", init)
-        self.weight = Parameter(constant(size, c=start, device=device, dtype=dtype))
+        self.init = check.number("PReLU", "init", init)
+        self.weight = Parameter(constant(size, c=self.init, device=device, dtype=dtype))
 
     @property
     def num_parameters(self) -> int:

@@ -164,11 +164,12 @@ class RNN(_CourseRecurrent):
         nonlinearity: str | bool = "tanh", device: Device | bool | None = None, dtype: DTypeLike = "float32", *,
         batch_first: bool = False, dropout: float = 0.0, bidirectional: bool = False,
     ) -> None:  # fmt: skip
-        if isinstance(bias, str):
-            bias, nonlinearity = nonlinearity if isinstance(nonlinearity, bool) else True, bias
+        flag: Any = bias
+        if bias in NAMES:
+            flag, nonlinearity = nonlinearity if isinstance(nonlinearity, bool) else True, bias
         if isinstance(device, bool):
             batch_first, device = device, None
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
+        super().__init__(input_size, hidden_size, num_layers, flag, batch_first, dropout, bidirectional)
         name: str = check.one_of("RNN", "nonlinearity", nonlinearity, NAMES)
         self._make_cells(lambda size: RNNCell(size, self.hidden_size, self.bias, name, device, dtype))
 

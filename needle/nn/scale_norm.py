@@ -23,6 +23,9 @@ class RMSNorm(Module):
     Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
     """
 
+    fixed = ("normalized_shape", "elementwise_affine")
+    flags = ("elementwise_affine",)
+
     def __init__(
         self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True,
         device: Device | None = None, dtype: DTypeLike = "float32",
@@ -30,7 +33,7 @@ class RMSNorm(Module):
         super().__init__()
         self.normalized_shape = as_normalized_shape("RMSNorm", normalized_shape)
         self.eps = eps if eps is None else check.number("RMSNorm", "eps", eps, least=0)
-        self.elementwise_affine: bool = check.instance("RMSNorm", "elementwise_affine", elementwise_affine, bool)
+        self.elementwise_affine = elementwise_affine
         self.weight: Tensor | None = None
         if elementwise_affine:
             self.weight = Parameter(init.ones(*self.normalized_shape, device=device, dtype=dtype))
