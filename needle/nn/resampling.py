@@ -17,17 +17,17 @@ class Upsample(Module):
     """Resample x (N, C, *S), over 1 to 3 axes, to the sizes `size` or to floor(scale_factor · S): (N, C, *P).
 
     Pass either `size` or `scale_factor`, one number or one per axis. `mode` is "nearest", "nearest-exact",
-    "linear", "bilinear" or "trilinear" (for one, two and three axes), or "area"; see `functional.interpolate` for what
-    each computes and for `align_corners`. The result has the dtype of x. Raises ValueError if shapes and options do not
-    fit, TypeError if x is not floating-point.
+    "linear", "bilinear" or "trilinear" (for one, two and three axes), "bicubic" or "area"; see `functional.interpolate`
+    for what each computes, for `align_corners` and for `recompute_scale_factor`. The result has the dtype of x. Raises
+    ValueError if shapes and options do not fit, TypeError if x is not floating-point.
     """
 
     def __init__(
         self, size: int | Sequence[int] | None = None, scale_factor: float | tuple[float, ...] | None = None,
-        mode: str = "nearest", align_corners: bool | None = None,
+        mode: str = "nearest", align_corners: bool | None = None, recompute_scale_factor: bool | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.size, self.align_corners = size, align_corners
+        self.size, self.align_corners, self.recompute_scale_factor = size, align_corners, recompute_scale_factor
         self.mode: str = check.one_of("Upsample", "mode", mode, MODES)
         if isinstance(scale_factor, tuple):
             scale_factor = tuple(map(float, scale_factor))
@@ -36,7 +36,9 @@ class Upsample(Module):
         self.scale_factor = scale_factor
 
     def forward(self, x: TensorLike) -> Tensor:
-        return functional.interpolate(x, self.size, self.scale_factor, self.mode, self.align_corners)
+        return functional.interpolate(
+            x, self.size, self.scale_factor, self.mode, self.align_corners, self.recompute_scale_factor
+        )
 
     def extra_repr(self) -> str:
         sizes = f"size={self.size!r}" if self.scale_factor is None else f"scale_factor={self.scale_factor!r}"

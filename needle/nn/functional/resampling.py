@@ -12,13 +12,28 @@ from needle.backend import Device, DTypeLike, compute_dtype
 from needle.kernels import at
 from needle.nn.functional.linear import batch_first, batch_last, matmul_along
 from needle.nn.functional.pool import adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d
-from needle.ops import abs, broadcast_to, clip, getitem, maximum, minimum, permute, reshape
+from needle.ops import (
+    abs,
+    broadcast_to,
+    clip,
+    equal,
+    getitem,
+    less,
+    less_equal,
+    maximum,
+    minimum,
+    permute,
+    reshape,
+    summation,
+    where,
+)
 from needle.ops.operand import tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
 LINEAR = ("linear", "bilinear", "trilinear")  # over one, two and three axes
-MODES = ("nearest", "nearest-exact", *LINEAR, "area")
+INTERPOLATING = (*LINEAR, "bicubic")
+MODES = ("nearest", "nearest-exact", *INTERPOLATING, "area")
 AREA = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
 
 
@@ -28,24 +43,31 @@ def interpolate(
     scale_factor: float | Sequence[float] | None = None,
     mode: str = "nearest",
     align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
 ) -> Tensor:
     """Resample x to other sizes: (N, C, *S) -> (N, C, *P), over one to three axes *S.
 
     Pass either `size` or `scale_factor`, one number for all axes or one per axis. `size` is P, and output p reads at
-    input p·S / P; with `scale_factor`, P = floor(scale·S), and output p reads at input p / scale. The modes, if
-    elements are unit squares:
+    input p·S / P; with `scale_factor`, P = floor(scale·S), and output p reads at input p / scale, or with
+    `recompute_scale_factor` as if P had been passed. The modes, if elements are unit squares:
 
     | mode | output |
     |---|---|
     | `"nearest"` | the element under the output's upper corner |
     | `"nearest-exact"` | the element under the output's center |
     | `"linear"`, `"bilinear"`, `"trilinear"` | linear between the nearest centers, over 1, 2, 3 axes |
+    | `"bicubic"` | cubic through the 16 nearest centers, over 2 axes; elements at the border repeat |
     | `"area"` | adaptive average pooling |
 
-    `align_corners=True`, for the linear modes, places output p at input p·(S - 1) / (P - 1): the centers of the
-    outermost elements coincide.
+    `align_corners=True`, for the linear modes and the cubic, places output p at input p·(S - 1) / (P - 1): the centers
+    of the outermost elements coincide. `antialias=True`, for `"bilinear"` and `"bicubic"`, widens the weights by the
+    factor by which an axis shrinks, and normalizes them at the border.
 
     Raises `ValueError` if shapes and options do not fit, `TypeError` unless the dtype of x is floating.
+
+    Keys, "Cubic Convolution Interpolation for Digital Image Processing" (1981), equation 15 with a = -3/4, and with
+    `antialias` a = -1/2.
     """
     op = "interpolate"
     x = tensor(op, x)
@@ -57,17 +79,29 @@ def interpolate(
         )
     if mode in LINEAR and mode != LINEAR[rank - 1]:
         raise ValueError(f"{op}: mode {mode!r} needs an x with {LINEAR.index(mode) + 3} axes, but got shape {x.shape}")
-    if align_corners is not None and mode not in LINEAR:
+    if mode == "bicubic" and rank != 2:
+        raise ValueError(f"{op}: mode 'bicubic' needs an x with 4 axes, but got shape {x.shape}")
+    if align_corners is not None and mode not in INTERPOLATING:
         raise ValueError(f"{op}: align_corners must be None in mode {mode!r}, but got {align_corners}")
     align_corners = check.instance(op, "align_corners", align_corners or False, bool)
+    if check.instance(op, "antialias", antialias, bool) and mode not in ("bilinear", "bicubic"):
+        raise ValueError(f"{op}: antialias needs the mode 'bilinear' or 'bicubic', but got {mode!r}")
     check.floats(op, x=x)
     output, scales = _output(op, x.shape[2:], size, scale_factor)
+    if check.instance(op, "recompute_scale_factor", recompute_scale_factor or False, bool):
+        if size is not None:
+            raise ValueError(f"{op}: recompute_scale_factor needs a scale_factor, but got size {size}")
+        scales = (None,) * rank
     if mode == "area":
         return AREA[rank - 1](x, output)
+    weights = _antialiased if antialias else _cubics if mode == "bicubic" else _hats
     for axis, (n, p, scale) in enumerate(zip(x.shape[2:], output, scales, strict=True), 2):
         step = 1 / scale if scale else n / p
-        if mode in LINEAR:
-            x = _linear(x, axis, p, step, bool(align_corners))
+        if mode in INTERPOLATING:
+            if p != n or (weights is _cubics and step != 1 and not align_corners):  # torch copies an axis otherwise
+                options = (mode == "bicubic",) if weights is _antialiased else ()
+                matrix = weights(n, p, step, bool(align_corners), x.device, compute_dtype(x.dtype), *options)
+                x = matmul_along(x, matrix, axis)
         else:
             x = _nearest(x, axis, p, step, 0.5 if mode == "nearest-exact" else 0.0)
     return x
@@ -125,24 +159,56 @@ def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
     return batch_first(reshape(repeated, (*before[:-1], before[-1] * count, *after)))  # (N, …, S·count, …)
 
 
-def _linear(x: Tensor, axis: int, p: int, step: float, align_corners: bool) -> Tensor:
-    """Along one axis, linear interpolation between elements."""
-    n = x.shape[axis]
-    if p == n:
-        return x
-    return matmul_along(x, _hats(n, p, step, align_corners, x.device, compute_dtype(x.dtype)), axis)
-
-
 @lru_cache(maxsize=16)
 def _hats(n: int, p: int, step: float, align_corners: bool, device: Device, dtype: DTypeLike) -> Tensor:
     """The matrix (n, p) whose columns interpolate between n elements: hats of width 2 around the output positions."""
-    position = init.arange(p, device=device, dtype="float64")
+    position, element = _positions(n, p, step, align_corners, device)
+    return _hat(clip(position, 0, n - 1) - element).astype(dtype)
+
+
+@lru_cache(maxsize=16)
+def _cubics(n: int, p: int, step: float, align_corners: bool, device: Device, dtype: DTypeLike) -> Tensor:
+    """The matrix (n, p) of cubic interpolation; positions beyond the border read the element there."""
+    position, element = _positions(n, p, step, align_corners, device)
+    first = (position + 1).astype("int64") - 1  # floor, since positions are at least -1
+    weights = init.zeros(n, p, device=device, dtype="float64")
+    for tap in range(-1, 3):
+        place = first + tap
+        weights = weights + equal(clip(place, 0, n - 1), element) * _cubic(position - place, -0.75)
+    return weights.astype(dtype)
+
+
+@lru_cache(maxsize=16)
+def _antialiased(
+    n: int, p: int, step: float, align_corners: bool, device: Device, dtype: DTypeLike, is_cubic: bool
+) -> Tensor:
+    """The matrix (n, p) of interpolation whose weights are as wide as `step`, if that is above 1; columns sum to 1."""
     if align_corners:
-        position = position * ((n - 1) / (p - 1) if p > 1 else 0.0)
-    else:
-        position = clip((position + 0.5) * step - 0.5, 0, n - 1)
-    element = reshape(init.arange(n, device=device, dtype="float64"), (n, 1))
-    return maximum(1 - abs(position - element), 0).astype(dtype)
+        step = (n - 1) / (p - 1) if p > 1 else 0.0
+    center = (init.arange(p, device=device, dtype="float64") + 0.5) * step
+    distance = (reshape(init.arange(n, device=device, dtype="float64"), (n, 1)) + 0.5 - center) / max(step, 1.0)
+    weights = _cubic(distance, -0.5) if is_cubic else _hat(distance)
+    return (weights / summation(weights, 0)).astype(dtype)
+
+
+def _positions(n: int, p: int, step: float, align_corners: bool, device: Device) -> tuple[Tensor, Tensor]:
+    """Where p outputs read, in units of elements (p,), and the n elements (n, 1)."""
+    position = init.arange(p, device=device, dtype="float64")
+    first, step = (0.0, (n - 1) / (p - 1) if p > 1 else 0.0) if align_corners else (0.5, step)
+    return (position + first) * step - first, reshape(init.arange(n, device=device, dtype="float64"), (n, 1))
+
+
+def _hat(distance: Tensor) -> Tensor:
+    """The weight of linear interpolation at a distance."""
+    return maximum(1 - abs(distance), 0)
+
+
+def _cubic(distance: Tensor, a: float) -> Tensor:
+    """The weight of cubic interpolation at a distance; `a` is its slope at 1."""
+    d = abs(distance)
+    near = ((a + 2) * d - (a + 3)) * d * d + 1
+    far = (((d - 5) * d + 8) * d - 4) * a
+    return where(less_equal(d, 1), near, where(less(d, 2), far, 0.0))
 
 
 def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:

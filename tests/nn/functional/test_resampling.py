@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
@@ -13,6 +13,7 @@ import needle as ndl
 import needle.nn.functional as F
 from tests.kernels.windows import arrange, orders
 from tests.nn.compare import assert_refused
+from tests.nn.functional.alike import check_signature
 from tests.ops.derivatives import assert_like_torch
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -94,6 +95,49 @@ def test_like_torch_to_any_size(device, problem):
 def test_like_torch_by_any_scale(device, problem):
     shape, options = problem
     assert_alike("interpolate", numbered(shape), device, **options)
+
+
+SMOOTH = [("bicubic", False), ("bicubic", True), ("bilinear", True)]  # mode, antialias: over two axes only
+
+
+@pytest.mark.parametrize("title", [title for title, (shape, *_) in TABLE.items() if len(shape) == 4])
+@pytest.mark.parametrize(("mode", "antialias"), SMOOTH)
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_smooth_modes_like_torch(device, title, mode, antialias, align_corners):
+    shape, size, *scale = TABLE[title]
+    options = {"mode": mode, "antialias": antialias, "align_corners": align_corners}
+    assert_alike("interpolate", numbered(shape), device, size, *scale, **options)
+
+
+@given(
+    smooth=st.sampled_from(SMOOTH),
+    align_corners=st.booleans(),
+    recompute=st.sampled_from([None, False, True]),
+    size=st.lists(st.integers(1, 6), min_size=2, max_size=2),
+    scale=st.lists(st.sampled_from([0.3, 0.5, 0.97, 1.0, 1.01, 1.5, 2.0, 3.3]), min_size=2, max_size=2),
+)
+def test_smooth_modes_like_torch_by_any_scale(device, smooth, align_corners, recompute, size, scale):
+    scale = tuple(max(s, 1 / n) for n, s in zip(size, scale, strict=True))
+    options = {"mode": smooth[0], "antialias": smooth[1], "align_corners": align_corners}
+    options |= {"scale_factor": scale, "recompute_scale_factor": recompute}
+    assume(not smooth[1] or size[1] > 1)  # torch repeats the first row of an image of width 1
+    # torch interpolates a size to itself by another scale than 1, but its gradient is that of a copy.
+    assume(recompute or smooth[1] or [int(n * s) for n, s in zip(size, scale, strict=True)] != size)
+    assert_alike("interpolate", numbered((1, 2, *size)), device, **options)
+
+
+@pytest.mark.parametrize(("mode", "align_corners"), METHODS)
+def test_recomputed_scales_like_torch(device, mode, align_corners):
+    mode = LINEAR[2] if mode == "linear" else mode
+    options = {"scale_factor": (1.7, 0.6), "mode": mode, "align_corners": align_corners}
+    x = numbered((2, 3, 4, 5))
+    assert_alike("interpolate", x, device, **options, recompute_scale_factor=True)
+    assert_alike("interpolate", x, device, **options, recompute_scale_factor=False)
+
+
+def test_signature_matches_torch():
+    check_signature(F.interpolate, torch.nn.functional.interpolate)
+    check_signature(ndl.nn.Upsample, torch.nn.Upsample)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
@@ -194,6 +238,7 @@ LAYERS = [
     ("Upsample", ((3, 7),), {}, (2, 3, 4, 5)),
     ("Upsample", ((3, 7), None, "bilinear", True), {}, (2, 3, 4, 5)),
     ("Upsample", (9,), {"mode": "linear"}, (2, 3, 4)),
+    ("Upsample", (None, 1.7, "bicubic", True), {"recompute_scale_factor": True}, (2, 3, 4, 5)),
     ("PixelShuffle", (2,), {}, (2, 8, 3, 5)),
     ("PixelUnshuffle", (3,), {}, (2, 6, 9)),
 ]
@@ -238,6 +283,9 @@ REFUSED = [
     ("interpolate", LINE, (5,), {"align_corners": True}, ValueError, "align_corners must be None in mode 'nearest'"),
     ("interpolate", LINE, (5,), {"align_corners": False}, ValueError, "must be None in mode 'nearest', but got False"),
     ("interpolate", LINE, (5,), {"mode": "linear", "align_corners": 1}, TypeError, "align_corners must be a bool, but"),
+    ("interpolate", LINE, (5,), {"mode": "bicubic"}, ValueError, r"'bicubic' needs an x with 4 axes, .* \(1, 1, 3\)"),
+    ("interpolate", IMAGE, (5,), {"recompute_scale_factor": True}, ValueError, "needs a scale_factor, but got size 5"),
+    ("interpolate", IMAGE, (5,), {"antialias": True}, ValueError, "antialias needs the mode .*, but got 'nearest'"),
     ("pixel_shuffle", (2, 2), (2,), {}, ValueError, r"x must have at least 3 axes, \(…, C, H, W\), but got shape"),
     ("pixel_shuffle", (8, 2, 2), (3,), {}, ValueError, r"channels must be a multiple of 3 \* 3, but got x \(8, 2, 2\)"),
     ("pixel_shuffle", (8, 2, 2), (0,), {}, ValueError, "pixel_shuffle: upscale_factor must be at least 1, but got 0"),
@@ -252,6 +300,12 @@ REFUSED = [
 @pytest.mark.parametrize(("name", "shape", "arguments", "options", "error", "message"), REFUSED)
 def test_what_torch_refuses_is_refused(device, name, shape, arguments, options, error, message):
     assert_refused(name, ndl.Tensor(np.zeros(shape), device=device), arguments, options, error, message)
+
+
+@pytest.mark.parametrize("option", ["recompute_scale_factor", "antialias"])
+def test_switches_are_bools(option):
+    with pytest.raises(TypeError, match=f"^interpolate: {option} must be a bool, but got int$"):
+        F.interpolate(ndl.ones(*IMAGE), None, 2, "bicubic", **{option: 1})
 
 
 def test_only_floats_are_resampled(device):
