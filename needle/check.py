@@ -12,7 +12,7 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["axes", "axis", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
+__all__ = ["axes", "axis", "fits", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
 
 
 def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
@@ -82,6 +82,27 @@ def one_of(op: str, name: str, value: Any, choices: Collection[Any]) -> Any:
     if value not in choices:
         raise ValueError(f"{op}: {name} must be one of {', '.join(map(repr, choices))}, but got {value!r}")
     return value
+
+
+def fits(op: str, name: str, value: float, dtype: Any, most: float | None = None) -> None:
+    """Require a number, or the range from it to `most`, to fit a dtype of integers; other dtypes hold all."""
+    most = value if most is None else most
+    if not (holds(dtype, value) and holds(dtype, most)):
+        low, high = bounds(dtype)
+        got = value if most == value else f"{value} to {most}"
+        raise ValueError(f"{op}: {name} must lie in [{low}, {high}], the range of {dtype}, but got {got}")
+
+
+def holds(dtype: Any, value: float) -> bool:
+    """Whether a number lies in the range of a dtype of integers; others hold all."""
+    low, high = bounds(dtype)
+    return low <= value <= high or dtype.kind not in "iu"
+
+
+def bounds(dtype: Any) -> tuple[int, int]:
+    """The least and the largest integer of a dtype of integers."""
+    values = 2 ** (8 * int(dtype.itemsize))
+    return (-(values // 2), values // 2 - 1) if dtype.kind == "i" else (0, values - 1)
 
 
 def instance(op: str, name: str, value: Any, kind: type) -> Any:

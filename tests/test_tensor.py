@@ -121,8 +121,6 @@ def test_the_device_is_the_default_or_the_named_one(device):
         ({1}, None, "object"),
         (1j, None, "complex128"),
         ([1j], "float32", "complex128"),
-        ([1.0], "complex64", "complex64"),
-        ([1.0], str, "<U"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), "int64", r"datetime64\[D\]"),
     ],
     ids=repr,
@@ -130,6 +128,20 @@ def test_the_device_is_the_default_or_the_named_one(device):
 def test_only_real_numbers_make_a_tensor(values, dtype, shown):
     with pytest.raises(TypeError, match=f"^Tensor: elements must be real numbers or bools, but got dtype {shown}"):
         Tensor(values, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", ["complex64", str, "no such dtype", object])
+def test_only_real_dtypes_make_a_tensor(dtype):
+    for make in (lambda: Tensor([1.0], dtype=dtype), lambda: ndl.ones(2, dtype=dtype)):
+        with pytest.raises(TypeError, match="dtype must be one of real numbers or bools, but got"):
+            make()
+
+
+def test_numbers_that_a_dtype_does_not_hold_make_no_tensor():
+    for value, dtype in ([300], "uint8"), (-1, "uint8"), ([2.0**63], "int64"), ([float("nan")], "int8"):
+        with pytest.raises(ValueError, match=f"Tensor: elements must lie in .*, the range of {dtype}, but got"):
+            Tensor(value, dtype=dtype)
+    assert Tensor(np.array([300]), dtype="uint8").item() == 44  # arrays are cast
 
 
 def test_ragged_lists_make_no_tensor():

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numbers
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from needle import tuning
+from needle import check, tuning
 
 __all__ = [
     "DTypeLike",
@@ -19,6 +19,8 @@ __all__ = [
     "compute_dtype",
     "device_of",
     "lone_types",
+    "native",
+    "real_dtype",
     "register_device",
     "to_host",
     "xp",
@@ -111,13 +113,15 @@ class Device:
         """A new row-major array with the values of `data`: an array of any device, a nested list or a number."""
         if type(data) is not self.array_type():
             data = to_host(data)
-        return self.xp.array(data, dtype=dtype, order="C")
+        return self.xp.array(_in_native_order(data), dtype=None if dtype is None else native(dtype), order="C")
 
     def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Array:
         """`array`, restricted to real numbers and bools; an object array of real numbers becomes float64.
 
-        Raises ValueError if nested lists are ragged, TypeError for any other dtype. Both name `op`.
+        Raises ValueError if nested lists are ragged or hold a number that an integer `dtype` does not hold (arrays are
+        cast), TypeError for any other dtype. Both name `op`.
         """
+        is_array = hasattr(data, "dtype")
         if type(data) is not self.array_type():
             try:
                 data = np.asarray(to_host(data))
@@ -125,35 +129,40 @@ class Device:
                 raise ValueError(f"{op}: elements must form an array, but NumPy says: {error}") from None
         if data.dtype.kind == "O" and all(isinstance(entry, numbers.Real) for entry in data.flat):
             data = data.astype("float64")
-        result = data.dtype if data.dtype.kind not in "fiub" or dtype is None else np.dtype(dtype)
-        if result.kind not in "fiub":
-            raise TypeError(f"{op}: elements must be real numbers or bools, but got dtype {result}")
-        return self.xp.array(data, dtype=dtype, order="C")
+        if data.dtype.kind not in "fiub":
+            raise TypeError(f"{op}: elements must be real numbers or bools, but got dtype {data.dtype}")
+        result = native(data.dtype) if dtype is None else real_dtype(op, dtype)
+        if result.kind in "iu" and not is_array and data.size:
+            check.fits(op, "elements", data.min().item(), result, data.max().item())
+        return self.xp.array(_in_native_order(data), dtype=result, order="C")
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Array:
         """`data` as an array on this device; not copied if it is one already."""
         if type(data) is not self.array_type():
             data = to_host(data)
-        return self.xp.asarray(data, dtype=dtype)
+        return self.xp.asarray(_in_native_order(data), dtype=None if dtype is None else native(dtype))
 
     def filled(self, shape: Any, value: float, dtype: DTypeLike = "float32") -> Array:
         """An array with every element `value`."""
         with self.current():
-            return self.xp.full(shape, value, dtype=dtype)
+            return self.xp.full(shape, value, dtype=native(dtype))
 
     def uniform(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Array:
         """Uniform draws in [0, 1) from NumPy's legacy global stream: `np.random.rand(*shape)`, copied here."""
-        return self.asarray(np.asarray(np.random.rand(*shape), dtype=dtype))
+        draws = np.asarray(np.random.rand(*shape), dtype=native(dtype))
+        if draws.dtype.kind == "f":  # rounding may have reached 1
+            np.minimum(draws, np.nextafter(draws.dtype.type(1), draws.dtype.type(0)), out=draws)
+        return self.asarray(draws)
 
     def normal(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Array:
         """Standard normal draws from NumPy's legacy global stream: `np.random.randn(*shape)`, copied here."""
-        return self.asarray(np.asarray(np.random.randn(*shape), dtype=dtype))
+        return self.asarray(np.asarray(np.random.randn(*shape), dtype=native(dtype)))
 
     def one_hot_array(self, n: int, indices: Any, dtype: DTypeLike = "float32") -> Array:
         """Integers in [0, n) (*I) -> (*I, n): one at each index, zero elsewhere; never an n x n identity."""
         indices = self.asarray(indices)
         with self.current():
-            return (indices[..., None] == self.xp.arange(n)).astype(dtype)
+            return (indices[..., None] == self.xp.arange(n)).astype(native(dtype))
 
     # ---- what libraries do differently -------------------------------------------------------------------------------
 
@@ -220,6 +229,26 @@ class Device:
     def worker_count(self) -> int:
         """The number of threads that `parallel_for` uses."""
         return 1
+
+
+def native(dtype: DTypeLike) -> Any:
+    """The dtype of that name, in the byte order of this machine."""
+    result = np.dtype(dtype)
+    return result if result.isnative else result.newbyteorder("=")
+
+
+def real_dtype(op: str, dtype: DTypeLike) -> Any:
+    """`native`, restricted to real numbers and bools. Raises TypeError for anything else, and None."""
+    with suppress(TypeError):
+        result = native(dtype)
+        if dtype is not None and result.kind in "fiub":
+            return result
+    raise TypeError(f"{op}: dtype must be one of real numbers or bools, but got {dtype!r}")
+
+
+def _in_native_order(data: Any) -> Any:
+    """A NumPy array of foreign byte order as a copy in this machine's; anything else as it is."""
+    return data.astype(native(data.dtype)) if isinstance(data, np.ndarray) and not data.dtype.isnative else data
 
 
 def compute_dtype(dtype: Any) -> Any:

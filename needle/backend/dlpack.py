@@ -26,7 +26,8 @@ def to_dlpack(array: Any) -> Any:
 def from_dlpack(source: Any) -> Any:
     """A raw array on the memory of another library's array, on the device where that memory is.
 
-    Raises TypeError if `source` does not implement DLPack, is on an unknown device, or has an unsupported dtype.
+    Raises TypeError if `source` does not implement DLPack, is on an unknown device, or has an unsupported dtype;
+    BufferError if it does not export its memory, for instance because its byte order is foreign.
     """
     if not hasattr(source, "__dlpack__") or not hasattr(source, "__dlpack_device__"):
         raise TypeError(f"from_dlpack: source must implement DLPack, but got {type(source).__name__}")
@@ -36,7 +37,10 @@ def from_dlpack(source: Any) -> Any:
         raise TypeError(f"from_dlpack: source must lie on a device of needle, but got DLPack's type {dlpack_type}")
     device = kinds[0].peer(index)
     with device.current():
-        array = device.xp.from_dlpack(source)
+        try:
+            array = device.xp.from_dlpack(source)
+        except BufferError as error:
+            raise BufferError(f"from_dlpack: source must export its memory, but it says: {error}") from None
     if array.dtype.kind not in "fiub":
         raise TypeError(f"from_dlpack: elements must be real numbers or bools, but got dtype {array.dtype}")
     return array

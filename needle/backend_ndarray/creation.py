@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from needle.backend import Device, DTypeLike, default_device
+from needle.backend import Device, DTypeLike, default_device, native
 from needle.backend_ndarray.ndarray import NDArray
 
 __all__ = ["array", "broadcast_to", "empty", "exp", "flip", "full", "log", "maximum", "reshape", "sum", "tanh"]
@@ -23,7 +23,7 @@ def empty(shape: Sequence[int], dtype: DTypeLike = "float32", device: Device | N
     """An uninitialized array."""
     device = device or default_device()
     with device.current():
-        return NDArray.wrap(device.xp.empty(tuple(shape), dtype=dtype))
+        return NDArray.wrap(device.xp.empty(tuple(shape), dtype=native(dtype)))
 
 
 def full(

@@ -22,7 +22,7 @@ class BackendDevice(Device):
     def empty(self, shape: Any, dtype: DTypeLike = "float32") -> NDArray:
         """An uninitialized array."""
         with self.current():
-            return NDArray.wrap(self.xp.empty(shape, dtype=dtype))
+            return NDArray.wrap(self.xp.empty(shape, dtype=backend.native(dtype)))
 
     def full(self, shape: Any, fill_value: float, dtype: DTypeLike = "float32") -> NDArray:
         """An array with every element `fill_value`."""
@@ -31,12 +31,12 @@ class BackendDevice(Device):
     def zeros(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
         """An array of zeros."""
         with self.current():
-            return NDArray.wrap(self.xp.zeros(shape, dtype=dtype))
+            return NDArray.wrap(self.xp.zeros(shape, dtype=backend.native(dtype)))
 
     def ones(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
         """An array of ones."""
         with self.current():
-            return NDArray.wrap(self.xp.ones(shape, dtype=dtype))
+            return NDArray.wrap(self.xp.ones(shape, dtype=backend.native(dtype)))
 
     def rand(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
         """Uniform draws in [0, 1): one `np.random.rand(*shape)`."""

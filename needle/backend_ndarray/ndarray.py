@@ -19,6 +19,7 @@ from needle.backend import (
     default_device,
     device_for,
     device_of,
+    native,
     to_host,
     xp,
 )
@@ -184,7 +185,7 @@ class NDArray:
 
     def astype(self, dtype: DTypeLike) -> NDArray:
         """A copy with another dtype."""
-        return NDArray.wrap(self.array.astype(dtype))
+        return NDArray.wrap(self.array.astype(native(dtype)))
 
     def compact(self) -> NDArray:
         """This array if it is compact, else a compact copy."""

@@ -14,6 +14,7 @@ from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike
 from needle.init.random import rand, randn
+from needle.ops.operand import number
 
 __all__ = ["conv_fans", "kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform"]
 
@@ -52,8 +53,8 @@ def xavier_uniform(
 
     Raises `TypeError` or `ValueError` if the sum of the fans is not a positive integer, and as `rand` does.
     """
-    bound = gain * math.sqrt(6 / _fan("xavier_uniform", fan_in + fan_out))
-    return rand(*(shape or (fan_in, fan_out)), low=-bound, high=bound, **options)
+    bound = abs(number("xavier_uniform", gain)) * math.sqrt(6 / _fan("xavier_uniform", fan_in + fan_out))
+    return rand(*_shape(shape, fan_in, fan_out), low=-bound, high=bound, **options)
 
 
 def xavier_normal(
@@ -63,8 +64,8 @@ def xavier_normal(
 
     Options and errors as in `xavier_uniform`. Source: Glorot and Bengio (2010), equation 12.
     """
-    std = gain * math.sqrt(2 / _fan("xavier_normal", fan_in + fan_out))
-    return randn(*(shape or (fan_in, fan_out)), std=std, **options)
+    std = abs(number("xavier_normal", gain)) * math.sqrt(2 / _fan("xavier_normal", fan_in + fan_out))
+    return randn(*_shape(shape, fan_in, fan_out), std=std, **options)
 
 
 def kaiming_uniform(
@@ -84,7 +85,7 @@ def kaiming_uniform(
     as `rand` does.
     """
     bound = _gain("kaiming_uniform", nonlinearity) * math.sqrt(3 / _fan("kaiming_uniform", fan_in))
-    return rand(*(shape or (fan_in, fan_out)), low=-bound, high=bound, **options)
+    return rand(*_shape(shape, fan_in, fan_out), low=-bound, high=bound, **options)
 
 
 def kaiming_normal(
@@ -99,7 +100,7 @@ def kaiming_normal(
     Gains, options, errors and source as in `kaiming_uniform`.
     """
     std = _gain("kaiming_normal", nonlinearity) / math.sqrt(_fan("kaiming_normal", fan_in))
-    return randn(*(shape or (fan_in, fan_out)), std=std, **options)
+    return randn(*_shape(shape, fan_in, fan_out), std=std, **options)
 
 
 def _gain(op: str, nonlinearity: str) -> float:
@@ -108,3 +109,8 @@ def _gain(op: str, nonlinearity: str) -> float:
 
 def _fan(op: str, fan: int) -> int:
     return check.integer(op, "fan", fan, least=1)
+
+
+def _shape(shape: Sequence[int] | None, fan_in: int, fan_out: int) -> Sequence[int]:
+    """`shape`, or the default one."""
+    return (fan_in, fan_out) if shape is None else shape

@@ -6,7 +6,7 @@ import math
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, DTypeLike, default_device
+from needle.backend import Device, DTypeLike, default_device, real_dtype
 from needle.ops.operand import number
 
 __all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros", "zeros_like"]
@@ -17,8 +17,8 @@ def constant(
 ) -> Tensor:
     """A tensor of `shape` with every element `c`, cast to `dtype`; `constant()` has shape ().
 
-    Raises `TypeError` if a size is not an integer, `c` not a number or `device` not a device; `ValueError` for a
-    negative size.
+    Raises `TypeError` if a size is not an integer, `c` not a number, `dtype` not one of real numbers or bools or
+    `device` not a device; `ValueError` for a negative size, or if `dtype` is one of integers and does not hold `c`.
     """
     return _filled("constant", shape, number("constant", c), device, dtype, requires_grad)
 
@@ -65,7 +65,8 @@ def arange(
     A negative `step` counts down; if no number lies between, the result has shape (0,). The dtype is int64 by default,
     or float32 if one of the numbers is a Python float.
 
-    Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0 or a number is not finite.
+    Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0, a number is not finite, or
+    `dtype` does not hold the results.
 
     >>> arange(3)
     Tensor([0 1 2])
@@ -80,6 +81,10 @@ def arange(
         raise ValueError(f"arange: step must not be 0, but got {step}")
     if dtype is None:
         dtype = "float32" if any(isinstance(value, float) for value in (start, stop, step)) else "int64"
+    dtype = real_dtype("arange", dtype)
+    if (count := math.ceil((stop - start) / step)) > 0:
+        ends = sorted((start, start + (count - 1) * step))
+        check.fits("arange", "numbers", ends[0], dtype, ends[1])
     device = as_device(device)
     with device.current():
         return Tensor.make_const(device.xp.arange(start, stop, step, dtype=dtype), requires_grad)
@@ -108,7 +113,7 @@ def tril(
     diagonal = check.integer("tril", "diagonal", diagonal)
     device = as_device(device)
     with device.current():
-        return Tensor.make_const(device.xp.tri(rows, columns, diagonal, dtype=dtype), requires_grad)
+        return Tensor.make_const(device.xp.tri(rows, columns, diagonal, dtype=real_dtype("tril", dtype)), requires_grad)
 
 
 def one_hot(
@@ -129,6 +134,8 @@ def _filled(
     op: str, shape: tuple[int, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
 ) -> Tensor:
     """A tensor of `shape` with every element `value`."""
+    dtype = real_dtype(op, dtype)
+    check.fits(op, "c", value, dtype)
     return Tensor.make_const(as_device(device).filled(as_shape(op, shape), value, dtype), requires_grad)
 
 

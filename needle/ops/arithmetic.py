@@ -10,7 +10,7 @@ from typing import Any
 
 from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp, make_tensor
-from needle.backend import DTypeLike, xp
+from needle.backend import DTypeLike, real_dtype, xp
 from needle.graph import Spec
 from needle.kernels import elementwise
 from needle.ops.base import Array, Elementwise, Gradients
@@ -284,7 +284,7 @@ def cast(x: TensorLike, dtype: DTypeLike) -> Tensor:
     Raises `TypeError` unless `dtype` is one of real numbers or bools.
     """
     x = tensor("astype", x)
-    return as_dtype(x, _real_dtype("astype", dtype, x))
+    return as_dtype(x, real_dtype("astype", dtype))
 
 
 def as_dtype(x: Tensor, dtype: Any) -> Tensor:
@@ -293,14 +293,3 @@ def as_dtype(x: Tensor, dtype: Any) -> Tensor:
         return x
     y = Cast(dtype)(x)
     return y.detach() if x.dtype.kind == "f" and y.dtype.kind != "f" else y
-
-
-def _real_dtype(op: str, dtype: Any, x: Tensor) -> Any:
-    """The dtype of that name; TypeError unless it is one of real numbers or bools."""
-    try:
-        result = x.device.xp.dtype(dtype)
-    except TypeError:
-        result = None
-    if result is None or result.kind not in "fiub":
-        raise TypeError(f"{op}: dtype must be one of real numbers or bools, but got {dtype!r}")
-    return result

@@ -8,7 +8,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp
-from needle.backend import DTypeLike, cpu, device_of, xp
+from needle.backend import DTypeLike, cpu, device_of, real_dtype, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.base import Array, FixedShape, Gradients
@@ -97,14 +97,14 @@ class OneHot(TensorOp):
 
     differentiable = False
 
-    def __init__(self, n: int, dtype: DTypeLike) -> None:
+    def __init__(self, n: int, dtype: Any) -> None:
         self.n, self.dtype = n, dtype
 
     def compute(self, indices: Array) -> Array:
         return device_of(indices).one_hot_array(self.n, indices, self.dtype)
 
     def infer(self, indices: Any) -> Spec:
-        return Spec((*indices.shape, self.n), cpu().xp.dtype(self.dtype))
+        return Spec((*indices.shape, self.n), self.dtype)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -154,4 +154,4 @@ def one_hot(n: int, indices: TensorLike, dtype: DTypeLike = "float32") -> Tensor
     n, x = check.integer("one_hot", "n", n, least=1), tensor("one_hot", indices)
     if n * x.size >= 2**60:
         raise ValueError(f"one_hot: the result must have fewer than 2 ** 60 elements, but got {x.size} x {n}")
-    return OneHot(n, dtype)(as_indices("one_hot", "indices", x, n))
+    return OneHot(n, real_dtype("one_hot", dtype))(as_indices("one_hot", "indices", x, n))

@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from needle import check
 from needle.autograd import Tensor, TensorTuple
 from needle.backend import to_host
 from needle.ops import (
@@ -29,7 +30,6 @@ from needle.ops import (
     trigonometry,
     tuples,
 )
-from needle.ops.dtypes import holds
 from needle.ops.operand import is_number, number, tensor
 
 
@@ -54,7 +54,7 @@ def _reflected(function: Callable[[Any, Any], Tensor]) -> Callable[[Tensor, Any]
 def _subtract_scalar(x: Tensor, scalar: Any) -> Tensor:
     """x - scalar: one node, unless the dtype of x does not hold -scalar."""
     scalar = number("subtract", scalar)
-    if x.dtype.kind in "ub" or not holds(x.dtype, -scalar):
+    if x.dtype.kind in "ub" or not check.holds(x.dtype, -scalar):
         return arithmetic.subtract(x, scalar)
     return arithmetic.add_scalar(x, -scalar)
 

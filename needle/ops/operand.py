@@ -15,7 +15,7 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import check_array_range, cpu, index_array
 from needle.grad_mode import mode
 from needle.kernels import Size, Window, same_padding, shared_window
-from needle.ops.dtypes import DEFAULT_FLOAT, check_fits, holds, promoted
+from needle.ops.dtypes import DEFAULT_FLOAT, promoted
 
 PLAIN = (float, int)  # tested first: asking the abstract class takes a third of a microsecond
 
@@ -68,8 +68,8 @@ def _number_like(op: str, value: float, like: Tensor, fits: bool) -> Tensor:
     if dtype.kind != "f" and isinstance(value, float):
         dtype = DEFAULT_FLOAT
     if fits:
-        check_fits(op, "scalar", value, dtype)
-    elif not holds(dtype, value):
+        check.fits(op, "scalar", value, dtype)
+    elif not check.holds(dtype, value):
         return Tensor(value, device=device, requires_grad=False)
     return Tensor.make_const(device.filled((), value, dtype))
 
@@ -103,7 +103,7 @@ def beside(op: str, x: Tensor, scalar: float) -> Tensor:
     """
     if type(scalar) is float and x.dtype.kind != "f":
         x = Tensor._cast(x, DEFAULT_FLOAT)
-    check_fits(op, "scalar", scalar, x.dtype)
+    check.fits(op, "scalar", scalar, x.dtype)
     return x
 
 

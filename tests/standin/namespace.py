@@ -106,7 +106,7 @@ def array(
     """A new array on the current device; data from the host counts as an upload."""
     binder("function", "array")(obj, dtype, copy, order, subok, ndmin, **options)
     if type(obj) is Array:
-        if not copy and dtype in (None, obj.dtype) and order == "K" and obj.ndim >= ndmin:
+        if not copy and (dtype is None or dtype == obj.dtype) and order == "K" and obj.ndim >= ndmin:
             return obj
         with quiet():
             return Array.of(np.array(obj.here(), dtype, copy=copy or None, order=order, ndmin=ndmin))
