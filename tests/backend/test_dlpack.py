@@ -91,7 +91,7 @@ def test_tensors_that_require_grad_are_refused(device):
 
 def test_read_only_and_repeated_memory_is_refused(device):
     x = ndl.broadcast_to(constant([1.0], device), (3,))
-    with pytest.raises(BufferError, match=r"^DLPack: memory must be writable, but got a read-only or repeated array "):
+    with pytest.raises(BufferError, match="DLPack: memory must be writable, but got a read-only or repeated array "):
         ndl.from_dlpack(x)
 
 
