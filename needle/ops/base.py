@@ -6,7 +6,6 @@ a gradient calls ops directly.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from needle.autograd import Tensor, TensorOp
@@ -15,10 +14,10 @@ from needle.graph import Array as Array  # what `compute` sees
 from needle.graph import Op, Spec
 from needle.kernels import Size
 from needle.ops.operand import broadcast_shape
+from needle.words import Axes as Axes
 
 __all__ = ["Array", "Axes", "Elementwise", "FixedShape", "Gradients", "result_dtype"]
 
-Axes: TypeAlias = int | Sequence[int] | None  # an axis, several, or None for all
 Gradients: TypeAlias = tuple[Tensor | None, ...]  # one per input, None where no gradient flows
 
 

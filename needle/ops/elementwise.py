@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Unpack
 
 from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp
@@ -14,6 +14,7 @@ from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
 from needle.ops.operand import beside, constant, floating, number, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
+from needle.words import BoundWords, respelled
 
 __all__ = [
     "Exp",
@@ -269,7 +270,7 @@ def minimum(a: TensorLike, b: TensorLike) -> Tensor:
     return Minimum()(*pair("minimum", a, b))
 
 
-def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
+def clip(x: TensorLike, low: float | None = None, high: float | None = None, **words: Unpack[BoundWords]) -> Tensor:
     """x limited to [low, high]: `(*S) -> (*S)`; None leaves a side open. The derivative is 1 inside, ends included.
 
     The bounds are numbers: a float bound makes float32 of integers and bools, an integer int64 of bools. NaN stays,
@@ -277,6 +278,8 @@ def clip(x: TensorLike, low: float | None = None, high: float | None = None) -> 
 
     Raises `TypeError` for another bound, `ValueError` if both bounds are None or one does not fit an integer dtype.
     """
+    if words:
+        return respelled(clip, words, x, low=low, high=high)
     x, (low, high) = _with_bounds("clip", x, low, high)
     if low is None and high is None:
         raise ValueError("clip: at least one bound must be given, but got low=None and high=None")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
@@ -14,6 +14,7 @@ from needle.ops.dtypes import promoted
 from needle.ops.operand import tensor
 from needle.ops.shape import Pad
 from needle.ops.tuples import pick
+from needle.words import AxisWords, respelled
 
 __all__ = ["Split", "Stack", "concatenate", "split", "stack"]
 
@@ -90,7 +91,7 @@ class Concatenate(TensorOp):
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
+def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0, **words: Unpack[AxisWords]) -> Tensor:
     """Tensors of the same shape along a new axis: n tensors `(*S) -> (…, n, …)`, n at `axis`.
 
     Dtypes as in `add`. `axis` may be negative, -1 for the last of the result.
@@ -98,26 +99,32 @@ def stack(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
     Raises `TypeError` unless `tensors` is a list, a tuple or a TensorTuple; `ValueError` if it is empty, if shapes
     differ, or for an axis that the result lacks.
     """
+    if words:
+        return respelled(stack, words, tensors, axis=axis)
     tensors = _tensors("stack", tensors)
     for x in tensors:
         check.same("stack", "shape", tensors[0].shape, x.shape, ("the first tensor", "another"))
     return Stack(check.axis("stack", axis, tensors[0].ndim + 1))(*tensors)
 
 
-def split(x: TensorLike, axis: int = 0) -> TensorTuple:
+def split(x: TensorLike, axis: int = 0, **words: Unpack[AxisWords]) -> TensorTuple:
     """The slices of x `(…, n, …)` along `axis`, without that axis: a TensorTuple of n views. The inverse of `stack`.
 
     Raises `ValueError` for an axis that x lacks.
     """
+    if words:
+        return respelled(split, words, x, axis=axis)
     x = tensor("split", x)
     return Split(check.axis("split", axis, x.ndim))(x)
 
 
-def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0) -> Tensor:
+def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0, **words: Unpack[AxisWords]) -> Tensor:
     """Tensors joined along `axis`, which they have: `(…, n, …), (…, m, …) -> (…, n + m, …)`.
 
     Dtypes and errors as in `stack`; here `ValueError` is raised if sizes of other axes differ.
     """
+    if words:
+        return respelled(concatenate, words, tensors, axis=axis)
     tensors = _tensors("concatenate", tensors)
     axis = check.axis("concatenate", axis, tensors[0].ndim)
     for x in tensors:

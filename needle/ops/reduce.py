@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, Unpack
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
@@ -18,6 +18,7 @@ from needle.ops.elementwise import Exp
 from needle.ops.logic import EQUAL, WHERE
 from needle.ops.operand import floating, scalar_like, tensor
 from needle.ops.shape import Reshape, broadcast_like
+from needle.words import AxisWords, IndexWords, ReductionWords, respelled
 
 __all__ = [
     "LogSoftmax",
@@ -202,7 +203,7 @@ class ArgMax(TensorOp):
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple sums nothing.
 
     The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64.
@@ -212,35 +213,43 @@ def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tenso
     Raises `TypeError` if x is not a tensor, array, list or number, or an axis not an integer; `ValueError` for an axis
     that x lacks or that is named twice.
     """
+    if words:
+        return respelled(summation, words, x, axes=axes, keepdims=keepdims)
     x = tensor("summation", x)
     return Summation(check.axes("summation", axes, x.ndim), keepdims)(x)
 
 
-def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """The arithmetic mean of x `(*S)` over `axes`. Axes, shapes and errors as in `summation`.
 
     Integers and bools become float32; float16 accumulates in float32. The mean of no elements is NaN.
     """
+    if words:
+        return respelled(mean, words, x, axes=axes, keepdims=keepdims)
     x = floating("mean", x)
     return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
 
 
-def max(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def max(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """The largest element of x `(*S)` over `axes`, of the same dtype. Axes, shapes and errors as in `summation`.
 
     Tied elements share the gradient evenly. A NaN makes NaN, and no gradient. Raises `ValueError` for empty axes.
     """
+    if words:
+        return respelled(max, words, x, axes=axes, keepdims=keepdims)
     x = tensor("max", x)
     return Max(_nonempty("max", x, check.axes("max", axes, x.ndim)), keepdims)(x)
 
 
-def min(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def min(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """The smallest element of x `(*S)` over `axes`, of the same dtype; ties, NaN and errors as in `max`."""
+    if words:
+        return respelled(min, words, x, axes=axes, keepdims=keepdims)
     x = tensor("min", x)
     return Min(_nonempty("min", x, check.axes("min", axes, x.ndim)), keepdims)(x)
 
 
-def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tensor:
+def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """log(sum(exp(x))) of x `(*S)` over `axes`. Axes, shapes and errors as in `summation`.
 
     The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
@@ -249,11 +258,13 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False) -> Tenso
     Dtypes as in `exp`; float16 is summed as in `summation`. Raises `ValueError` for empty
     axes.
     """
+    if words:
+        return respelled(logsumexp, words, x, axes=axes, keepdims=keepdims)
     x = floating("logsumexp", x)
     return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
 
 
-def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
+def logsoftmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Tensor:
     """x - logsumexp(x) along one axis: `(*S) -> (*S)`, shifted by the maximum as in `logsumexp`. Dtypes as in `exp`.
 
     Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
@@ -261,23 +272,27 @@ def logsoftmax(x: TensorLike, axis: int = -1) -> Tensor:
 
     float16 is summed as in `summation`. Raises `ValueError` for an axis that x lacks or that is empty.
     """
+    if words:
+        return respelled(logsoftmax, words, x, axis=axis)
     x = floating("logsoftmax", x)
     (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
     return LogSoftmax(axis)(x)
 
 
-def softmax(x: TensorLike, axis: int = -1) -> Tensor:
+def softmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Tensor:
     """e ** x / sum(e ** x) along one axis: `(*S) -> (*S)`. Shift, dtypes and errors as in `logsoftmax`.
 
     More exact than exp(logsoftmax(x)), where rounding errors of the exponent are magnified. An element of -infinity has
     probability 0; an axis of nothing else is NaN, and so is one with +infinity.
     """
+    if words:
+        return respelled(softmax, words, x, axis=axis)
     x = floating("softmax", x)
     (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
     return Softmax(axis)(x)
 
 
-def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False, **words: Unpack[IndexWords]) -> Tensor:
     """The int64 index of the largest element along `axis`, the first if tied; a constant.
 
     `(*S)` -> the shape without `axis`, or with size 1 there if `keepdims`. None: the index in the flattened tensor. NaN
@@ -285,6 +300,8 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False) -> Te
 
     Raises `ValueError` for an axis that x lacks or that is empty, `TypeError` for several axes.
     """
+    if words:
+        return respelled(argmax, words, x, axis=axis, keepdims=keepdims)
     x = tensor("argmax", x)
     if axis is None:
         _nonempty("argmax", x, tuple(range(x.ndim)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
@@ -16,6 +16,7 @@ from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.base import Array, Axes, Elementwise, FixedShape
 from needle.ops.operand import broadcast_shape, number, tensor
+from needle.words import AxesWords, respelled
 
 __all__ = [
     "BroadcastTo",
@@ -225,14 +226,15 @@ def broadcast_like(x: Tensor, y: Tensor) -> Tensor:
 # ---- functions -------------------------------------------------------------------------------------------------------
 
 
-def reshape(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
+def reshape(x: TensorLike, shape: int | Iterable[int], *sizes: int) -> Tensor:
     """The elements of x, in row-major order, in `shape`: `(*S) -> (*R)`; a view if the memory allows.
 
-    One entry of `shape` may be -1 and is inferred; a single integer is a shape of one axis.
+    One entry of `shape` may be -1 and is inferred; a single integer is a shape of one axis. Integers one by one are a
+    shape as well: `x.reshape(4, -1)`.
 
     Raises `ValueError` if `shape` does not hold the elements of x, `TypeError` for sizes that are not integers.
     """
-    x, shape = tensor("reshape", x), _sizes("reshape", shape, least=-1)
+    x, shape = tensor("reshape", x), _sizes("reshape", (shape, *sizes) if sizes else shape, least=-1)
     size = x.size
     if shape.count(-1) == 1 and 0 not in shape:
         others = -math.prod(shape)
@@ -242,29 +244,39 @@ def reshape(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
     return Reshape(shape)(x)
 
 
-def permute(x: TensorLike, axes: Sequence[int]) -> Tensor:
-    """Reordered axes: axis i of the result is axis `axes[i]` of x; a view.
+def permute(x: TensorLike, axes: int | Sequence[int] = (), *others: int, **words: Unpack[AxesWords]) -> Tensor:
+    """Reordered axes: axis i of the result is axis `axes[i]` of x; a view. Also axes one by one: `x.permute(1, 0)`.
 
     Raises `ValueError` if `axes` does not name each axis once, `TypeError` for axes that are not integers.
     """
+    if words:
+        return respelled(permute, words, x, axes=axes)
     x = tensor("permute", x)
-    order = check.axes("permute", axes, x.ndim)
+    given: Any = (axes, *others) if others else axes
+    order = check.axes("permute", given, x.ndim)
     if len(order) != x.ndim:
-        raise ValueError(f"permute: axes must name each of the {x.ndim} axes of {x.shape} once, but got {axes}")
+        raise ValueError(f"permute: axes must name each of the {x.ndim} axes of {x.shape} once, but got {given}")
     return Permute(order)(x)
 
 
-def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
-    """Two axes exchanged, by default the last two: `(*B, n, m) -> (*B, m, n)`; a view. `permute` reorders all.
+def transpose(x: TensorLike, axes: Axes = None, *others: int, **words: Unpack[AxesWords]) -> Tensor:
+    """Two axes exchanged, by default the last two: `(*B, n, m) -> (*B, m, n)`; a view.
 
-    Raises `ValueError` for fewer than 2 axes, and unless `axes` are two different axes of x.
+    Axes may come one by one, `x.transpose(0, 1)`. As many as x has, but for two, reorder all of them as in `permute`.
+
+    Raises `ValueError` for fewer than 2 axes, and unless `axes` are two different axes of x, or all.
     """
+    if words:
+        return respelled(transpose, words, x, axes=axes)
     x = tensor("transpose", x)
     if x.ndim < 2:
         raise ValueError(f"transpose: x must have at least 2 axes, but got shape {x.shape}")
-    pair = (x.ndim - 2, x.ndim - 1) if axes is None else check.axes("transpose", axes, x.ndim)
+    given: Any = (axes, *others) if others else axes
+    pair = (x.ndim - 2, x.ndim - 1) if given is None else check.axes("transpose", given, x.ndim)
+    if len(pair) == x.ndim > 2:
+        return Permute(pair)(x)
     if len(pair) != 2:
-        raise ValueError(f"transpose: axes must be two axes, but got {axes}")
+        raise ValueError(f"transpose: axes must be two axes, but got {given}")
     return Permute(swapped_axes(x.ndim, *pair))(x)
 
 
@@ -274,12 +286,12 @@ def swapped_axes(ndim: int, first: int, second: int) -> Size:
     return tuple(swap.get(i, i) for i in range(ndim))
 
 
-def broadcast_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
-    """x repeated up to `shape` by NumPy's rules; a read-only view. The gradient is `sum_to`.
+def broadcast_to(x: TensorLike, shape: int | Iterable[int], *sizes: int) -> Tensor:
+    """x repeated up to `shape` by NumPy's rules; a read-only view. Sizes may come one by one. The gradient is `sum_to`.
 
     Raises `ValueError` if x does not broadcast to `shape`, `TypeError` for sizes that are not integers.
     """
-    x, shape = tensor("broadcast_to", x), _sizes("broadcast_to", shape)
+    x, shape = tensor("broadcast_to", x), _sizes("broadcast_to", (shape, *sizes) if sizes else shape)
     if x.shape == shape:
         return x
     if broadcast_shape("broadcast_to", x.shape, shape) != shape:
@@ -302,11 +314,13 @@ def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
     return SumTo(shape)(x)
 
 
-def flip(x: TensorLike, axes: Axes = None) -> Tensor:
+def flip(x: TensorLike, axes: Axes = None, **words: Unpack[AxesWords]) -> Tensor:
     """The elements in reverse order along `axes`: an axis, several, or None for all. `(*S) -> (*S)`, a view.
 
     Raises `TypeError` or `ValueError` for axes as `summation` does.
     """
+    if words:
+        return respelled(flip, words, x, axes=axes)
     x = tensor("flip", x)
     return Flip(check.axes("flip", axes, x.ndim))(x)
 

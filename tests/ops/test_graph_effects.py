@@ -322,7 +322,7 @@ def test_a_detached_tuple_is_a_constant(device):
 
 
 # Declarations that others share, and one of Python's own.
-TEMPLATES = {"_binary", "_function", "_unary", "_reduction", "__hash__"}
+TEMPLATES = {"_binary", "_function", "_unary", "_reduction", "_along", "__hash__"}
 
 
 def declared_methods(class_name):
@@ -335,7 +335,7 @@ def declared_methods(class_name):
     for node in ast.walk(declarations):
         if isinstance(node, ast.FunctionDef):
             defaults = [ast.literal_eval(default) for default in node.args.defaults]
-            names = [argument.arg for argument in node.args.args][1:]
+            names = [argument.arg for argument in (*node.args.args, node.args.vararg, node.args.kwarg) if argument][1:]
             methods[node.name] = (names, defaults)
     for node in ast.walk(declarations):
         if isinstance(node, ast.Assign):  # names that share a declaration
@@ -376,7 +376,7 @@ def test_methods_are_attached(tensor_class, table):
 
 
 def test_methods_are_the_functions_of_their_names():
-    other_names = {"astype": arithmetic.cast, "sum": ops.summation}
+    other_names = {"astype": arithmetic.cast, "clamp": ops.clip, "log_softmax": ops.logsoftmax, "sum": ops.summation}
     for name, function in TENSOR_METHODS.items():
         if not name.startswith("__"):
             assert function is other_names.get(name, getattr(ops, name, None)), name

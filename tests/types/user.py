@@ -42,13 +42,13 @@ def train() -> float:
     assert_type(model.parameters(), list[nn.Parameter])
     assert_type(model.train(), Net)
     assert_type(model.eval().to(ndl.cpu()), Net)
-    optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-4)
+    optimizer = optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-4, betas=(0.9, 0.99))
     loss_fn = nn.CrossEntropyLoss()
     losses: list[float] = []
     for images, labels in DataLoader(DigitsDataset(train=True), batch_size=256, shuffle=True):
         assert_type(images, Tensor)
         loss = assert_type(loss_fn(model(images), labels), Tensor)
-        optimizer.reset_grad()
+        optimizer.zero_grad()
         loss.backward(create_graph=False)
         assert_type(optimizer.clip_grad_norm(1.0), Tensor)
         optimizer.step()
@@ -67,9 +67,16 @@ def arithmetic() -> None:
     assert_type(2 - x * x / 3, Tensor)
     assert_type(x @ x.transpose(), Tensor)
     assert_type(x**2 > 1, Tensor)
+    assert_type((x == x) != (x == 1), Tensor)
+    assert_type(f"{x.sum():.2f}", str)
+    assert_type(1.0 in x, bool)
     assert_type(x[0].sum(), Tensor)
     assert_type(x.mean(axes=(0, 1), keepdims=True), Tensor)
+    assert_type(x.mean(dim=1, keepdim=True) + x.sum(axis=1, keepdims=True) + x.max(axis=(0, 1)), Tensor)
+    assert_type(ndl.summation(x, dim=1) + ndl.softmax(x, dim=1).argmax(dim=1), Tensor)
+    assert_type(ndl.stack([x, x], dim=1).permute(1, 0, 2).transpose(0, 1), Tensor)
     assert_type(x.reshape((4,)).broadcast_to((2, 4)), Tensor)
+    assert_type(x.reshape(4, -1).clip(min=0).clamp(0, 1), Tensor)
     assert_type(x.relu().tanh().exp().log().clip(0, 1).astype("float64"), Tensor)
     assert_type(ndl.where(x > 1, x, 0.0), Tensor)
     assert_type(ndl.maximum(x, 1) + ndl.minimum(x, np.ones(2)), Tensor)
@@ -85,6 +92,9 @@ def arithmetic() -> None:
     assert_type(x.numpy(), np.ndarray[Any, np.dtype[Any]])
     assert_type(x.detach(), Tensor)
     x.sum().backward()
+    x.sum().backward(accumulate=True)
+    with ndl.no_grad():
+        x[0] = 0
     if x.grad is not None:
         assert_type(x.grad, Tensor)
     assert_type(ndl.gradcheck(ndl.sqrt, Tensor([1.0, 2.0])), bool)
