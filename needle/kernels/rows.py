@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
 from functools import lru_cache
 from typing import Any
 
@@ -65,7 +65,9 @@ class Rows:
         operands = [*map(self.view, arrays), *columns]
         out = xp(operands[0]).empty(operands[0].shape, operands[0].dtype)
         is_short = tuning.SHORT_UFUNC_BUFFER <= self.length < UFUNC_BUFFER and hasattr(xp(out), "setbufsize")
-        with _short_buffer(out) if is_short else nullcontext():  # CuPy has no such buffer
+        if is_short:  # CuPy has no such buffer
+            results = _with_short_buffer(xp(out), self._apply, work, operands, out)
+        else:
             results = self._apply(work, operands, out)
         return self.unview(out), *(column.reshape(self.column_shape) for column in results)
 
@@ -84,15 +86,14 @@ class Rows:
         return map(xp(out).concatenate, zip(*(results[chunk.start] for chunk in chunks), strict=True))
 
 
-@contextmanager
-def _short_buffer(x: Array) -> Iterator[None]:
-    """Shorten the buffer into which NumPy's ufuncs copy a column for rows that are shorter than it."""
-    namespace = xp(x)
-    before = namespace.setbufsize(tuning.SHORT_UFUNC_BUFFER)
-    try:
-        yield
-    finally:
-        namespace.setbufsize(before)
+def _with_short_buffer(namespace: Any, function: Callable[..., Any], *args: Any) -> Any:
+    """Call a function with a short buffer for NumPy's ufuncs, into which they copy a column for rows shorter than it.
+
+    The buffer's size belongs to the context. It is set in a copy, so there is nothing to restore.
+    """
+    context = copy_context()
+    context.run(namespace.setbufsize, tuning.SHORT_UFUNC_BUFFER)
+    return context.run(function, *args)
 
 
 @lru_cache(maxsize=256)

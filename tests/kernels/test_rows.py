@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from needle import kernels, ops
+from needle import kernels, ops, tuning
+from tests.interrupts import interrupt_everywhere
 from tests.kernels.memory_orders import ORDERS, draw, every_order
 
 
@@ -85,7 +86,13 @@ def test_batch_norm_gives_the_same_bits_again(threads):
     np.testing.assert_array_equal(first.view("int32"), second.view("int32"))
 
 
-def test_numpys_buffer_size_is_restored():
-    before = np.getbufsize()
-    ops.norm.Standardize((1,), 1e-5, False, False).compute(draw(4, 2048))
-    assert np.getbufsize() == before
+def test_numpys_buffer_is_short_for_short_rows_only_meanwhile(threads):
+    def work(rows, out):
+        sizes.append(np.getbufsize())
+        return (np.copyto(out, rows),)
+
+    x, before, sizes = draw(640, 600), np.getbufsize(), []
+    assert next(iter(kernels.Rows.of(x, (1,)).apply(work, [x], []))).tolist() == x.tolist()
+    assert sizes == [tuning.SHORT_UFUNC_BUFFER] * threads
+    op = ops.norm.Standardize((1,), 1e-5, False, False)
+    assert {np.getbufsize() for _ in interrupt_everywhere(lambda: op.compute(x[:4]), kernels.rows)} == {before}
