@@ -169,7 +169,7 @@ def test_a_missing_gpu_is_one_line_even_if_the_reason_has_several(script, monkey
 @pytest.mark.skipif(ndl.cuda().enabled(), reason="there is a GPU")
 def test_a_missing_gpu_of_this_machine(capsys):
     (line,) = error_of(train, capsys, "--device", "cuda")
-    assert line.startswith("train: cuda: CuPy ")
+    assert line.split() == f"train: cuda: {ndl.cuda().problem()}".split()  # CuPy or the driver may be missing
 
 
 # ---- metrics.csv -----------------------------------------------------------------------------------------------------
