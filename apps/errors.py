@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sized
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -21,18 +21,18 @@ def user_errors(script: str) -> Iterator[None]:
 
 
 @contextmanager
-def interruptible(rows: Sized, epochs: int) -> Iterator[None]:
-    """End training in one line that says how many epochs are complete, the length of `rows`.
+def interruptible(progress: Callable[[], str]) -> Iterator[None]:
+    """End long work in one line: "stopped", what `progress` says of the work done, and the reason.
 
-    Ctrl-C gives status 130; a full disk, a closed pipe or too little memory gives its reason and status 2. Other errors
-    are mistakes in a program and keep their traceback.
+    Ctrl-C gives status 130; a full disk, a closed pipe or too little memory gives status 2. Other errors are mistakes
+    in a program and keep their traceback.
     """
     try:
         yield
     except KeyboardInterrupt:
-        leave(f"\nstopped after {len(rows)} of {epochs} epochs", 130)
+        leave(f"\nstopped{progress()}", 130)
     except (OSError, MemoryError) as error:
-        leave(f"stopped after {len(rows)} of {epochs} epochs: {one_line(error)}", 2)
+        leave(f"stopped{progress()}: {one_line(error)}", 2)
 
 
 def one_line(error: Exception) -> str:

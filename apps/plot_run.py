@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.picture.is_dir():
             raise ValueError(f"picture must be a file, but {options.picture} is a folder")
     model, rows = train.run(options)
-    with errors.user_errors("plot_run"):
+    with errors.interruptible(lambda: "; there is no picture"), errors.user_errors("plot_run"):
         _, test_set = train.load(options.data)
         examples = hardest(model, DataLoader(test_set, 256, device=next(iter(model.parameters())).device))
         draw(rows, examples).savefig(options.picture, dpi=150, **(PNG if options.picture.suffix == ".png" else {}))

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
 def run(options: argparse.Namespace) -> tuple[TinyCNN, list[Row]]:
     """Train as the options say; returns the model and one row of figures per epoch."""
     metrics = Metrics(COLUMNS, LINE)
-    with errors.interruptible(metrics.rows, options.epochs):
+    with errors.interruptible(lambda: metrics.progress(options.epochs)):
         with errors.user_errors("train"):
             device = cli.start(options.seed, options.device)
             train_set, test_set = load(options.data)

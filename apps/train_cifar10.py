@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
     options = parse(arguments)
     metrics = Metrics(COLUMNS, LINE)
-    with errors.interruptible(metrics.rows, options.epochs):
+    with errors.interruptible(lambda: metrics.progress(options.epochs)):
         with errors.user_errors("train_cifar10"):
             device = cli.start(options.seed, options.device)
             transforms: list[Transform] = [RandomFlipHorizontal(), RandomCrop(4)] if options.augment else []

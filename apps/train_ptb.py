@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
     options = parse(arguments)
     metrics = TextMetrics(COLUMNS, LINE)
-    with errors.interruptible(metrics.rows, options.epochs):
+    with errors.interruptible(lambda: metrics.progress(options.epochs)):
         with errors.user_errors("train_ptb"):
             device = cli.start(options.seed, options.device)
             corpus, name = load(options.data, options.max_lines)

@@ -192,6 +192,10 @@ class Metrics:
         self.rows.append(row)
         print(self.line.format_map(row), flush=True)
 
+    def progress(self, epochs: int) -> str:
+        """How many of `epochs` are complete."""
+        return f" after {len(self.rows)} of {epochs} epochs"
+
     def _write(self, mode: str, cells: Iterable[Any]) -> None:
         if self.path is not None:
             with open(self.path, mode, newline="", encoding="utf-8") as file:

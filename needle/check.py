@@ -108,7 +108,10 @@ def bounds(dtype: Any) -> tuple[int, int]:
 def instance(op: str, name: str, value: Any, kind: type) -> Any:
     """An instance of `kind`."""
     if not isinstance(value, kind):
-        raise TypeError(f"{op}: {name} must be a {kind.__name__}, but got {type(value).__name__}")
+        given = type(value).__name__
+        if given == kind.__name__:  # NumPy has a bool, and torch has a Tensor
+            given = f"{type(value).__module__}.{given}"
+        raise TypeError(f"{op}: {name} must be a {kind.__name__}, but got {given}")
     return value
 
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import leave, user_errors
+from ..errors import interruptible, user_errors
 from . import report
 from .cases import CASES, RIVALS
 from .measure import machine, run_cases
@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> str:
     with user_errors("benchmark"):
         options.out.mkdir(parents=True, exist_ok=True)
         record = None if options.read is None else read(options.read)
-    if record is None:
-        record = measured(options)
-    save(record, options)
-    text = report.text(record)
-    print(text, end="")
+    with interruptible(lambda: f"; the cases that are complete are in {options.out}"):
+        if record is None:
+            record = measured(options)
+        save(record, options)
+        text = report.text(record)
+        print(text, end="", flush=True)
     return text
 
 
@@ -47,15 +48,12 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     """The record of a run, which is also saved after each group of cases."""
     record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
     record["runs"] = []
-    try:
-        for threads in options.threads:
-            run: dict[str, Any] = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
-            record["runs"].append(run)
-            for cases in process_groups(options):
-                run_cases(cases, threads, options, run)
-                save(record, options)
-    except KeyboardInterrupt:
-        leave(f"\nstopped; the cases that are complete are in {options.out}", 130)
+    for threads in options.threads:
+        run: dict[str, Any] = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
+        record["runs"].append(run)
+        for cases in process_groups(options):
+            run_cases(cases, threads, options, run)
+            save(record, options)
     return record
 
 

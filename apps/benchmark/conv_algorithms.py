@@ -28,6 +28,8 @@ import numpy as np
 import needle as ndl
 import needle.nn.functional as F
 
+from ..errors import interruptible
+
 PASSES = {
     "forward": ("im2col", "winograd", "taps", "tensordot"),
     "input gradient": ("polyphase", "winograd", "col2im", "convolution"),
@@ -144,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.rounds < 1 or not 0 < options.turn < math.inf:
         parser.error("--rounds must be at least 1, and --turn finite and greater than 0")
+    with interruptible(lambda: ""):
+        print_tables(options)
+
+
+def print_tables(options: argparse.Namespace) -> None:
+    """Print a table for each pass."""
     print(about(options), end="\n\n")
     for part, algorithms in PASSES.items():
         print(f"| {part} | by shape, ms |", *(f"{name} |" for name in algorithms))

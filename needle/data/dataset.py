@@ -62,12 +62,14 @@ class Dataset:
 class NDArrayDataset(Dataset):
     """Arrays (N, ...) of one length N: `dataset[i]` is the tuple of `array[i]`.
 
-    A slice or an array of indices returns those items stacked. Items are copies: a transform may write into its image.
+    A slice or an array of indices returns those items stacked. The arrays are not copied, but their items are: a
+    transform may write into its image.
     The transforms apply to the items of the first array, one at a time. Without transforms, a batch is one indexing
     operation per array. Dtypes are kept, and so is the layout: needle's transforms of images take (H, W, C). For images
     (C, H, W), as convolutions take them, use `ImageDataset`.
 
-    Raises ValueError if there is no array, if an array has no axes, or if lengths differ.
+    Raises ValueError if there is no array, if an array has no axes, or if lengths differ, and TypeError if an array
+    holds objects (a list of transforms, which must be passed by name).
 
     >>> dataset = NDArrayDataset(np.array([[0.5, 1], [2, 3], [4, 5]]), np.array([7, 8, 9]))
     >>> dataset[1:]
@@ -81,6 +83,9 @@ class NDArrayDataset(Dataset):
         shapes = [array.shape for array in self.arrays]
         if not shapes or () in shapes:
             raise ValueError(f"NDArrayDataset: arrays must have at least one axis each, but got shapes {shapes}")
+        for array in self.arrays:
+            if array.dtype.kind == "O":
+                raise TypeError(f"NDArrayDataset: arrays must hold numbers, but got {array.flat[:1].tolist()!r:.100}")
         if len({shape[0] for shape in shapes}) > 1:
             raise ValueError(f"NDArrayDataset: arrays must agree in length, but got shapes {shapes}")
 

@@ -299,15 +299,21 @@ def test_files_that_cannot_be_written_are_refused_before_anything_is_measured(tm
     assert line.startswith("benchmark: 'utf-8' codec ")
 
 
-def test_ctrl_c_says_where_the_complete_cases_are(tmp_path, capsys, monkeypatch):
-    def interrupted(*args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("script", "inner", "progress"),
+    [(program, "run_cases", "; the cases that are complete are in {out}"), (conv_algorithms, "case", "")],
+)
+@pytest.mark.parametrize(("error", "status"), [(KeyboardInterrupt, 130), (BrokenPipeError(32, "Broken pipe"), 2)])
+def test_ctrl_c_and_a_closed_pipe_are_one_line(script, inner, progress, error, status, tmp_path, capsys, monkeypatch):
+    def fail(*args):
+        raise error
 
-    monkeypatch.setattr(program, "run_cases", interrupted)
+    monkeypatch.setattr(script, inner, fail)
     with pytest.raises(SystemExit) as caught:
-        program.main(["--out", str(tmp_path)])
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == f"\nstopped; the cases that are complete are in {tmp_path}\n"
+        script.main(["--out", str(tmp_path)] if script is program else [])
+    assert caught.value.code == status
+    line = "stopped" + progress.format(out=tmp_path)
+    assert capsys.readouterr().err == (f"\n{line}\n" if status == 130 else f"{line}: [Errno 32] Broken pipe\n")
 
 
 def test_options_have_defaults():

@@ -195,6 +195,11 @@ def test_iteration_ends(images, labels):
             "^Dataset: transforms must be a list of callables, but got <built-in function",
         ),
         (
+            lambda: NDArrayDataset([[1.0]], [7], [abs]),
+            TypeError,
+            r"^NDArrayDataset: arrays must hold numbers, but got \[<built-in function abs>\]$",
+        ),
+        (
             lambda: NDArrayDataset([1], transforms=[abs, 2]),
             TypeError,
             "^NDArrayDataset: transforms must be a list of callables, but got .<built-in function abs>, 2",

@@ -462,6 +462,11 @@ def test_two_epochs_at_once():
             "^DataLoader: prefetch must be at least 0, but got -1$",
         ),
         (lambda: DataLoader(Numbers(), 2, [abs]), TypeError, "^DataLoader: shuffle must be a bool, but got list$"),
+        (
+            lambda: DataLoader(Numbers(), 2, np.True_),
+            TypeError,
+            "^DataLoader: shuffle must be a bool, but got numpy.bool",
+        ),
         (lambda: DataLoader(Numbers(), drop_last=1), TypeError, "^DataLoader: drop_last must be a bool, but got int$"),
         (lambda: DataLoader(Numbers(), seed="one"), TypeError, "^DataLoader: seed must be an integer, but got 'one'$"),
     ],
