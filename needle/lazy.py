@@ -50,10 +50,12 @@ class FusedGradient(TensorTupleOp):
 
     def compute(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
         grads = run_gradient(self.op, out_grad, output, inputs, self.needed)
-        return tuple(grad for grad in grads if grad is not None)
+        pairs = [(grad, x) for grad, x in zip(grads, inputs, strict=True) if grad is not None]
+        return tuple(grad.astype(x.dtype, copy=False) if x.dtype.kind == "f" else grad for grad, x in pairs)
 
     def infer(self, out_grad: Any, output: Any, *inputs: Any) -> Any:
-        return tuple(spec for spec, need in zip(inputs, self.needed, strict=True) if need)
+        specs = [spec for spec, need in zip(inputs, self.needed, strict=True) if need]
+        return tuple(specs) if all(spec.dtype.kind == "f" for spec in specs) else None  # of integers: of any floats
 
 
 class Deferred:

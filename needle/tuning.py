@@ -67,13 +67,28 @@ PARALLEL_ROWS_BYTES = 1 << 20
 # 8192; rows of 64, 0.79 with 64 and 0.49 with 8192.
 SHORT_UFUNC_BUFFER = 512
 
-# Array size (elements) at which sums become matrix-vector products with ones. A product takes a third of the time of
-# NumPy's sum along rows and a tenth of its sum across them: the mean of 32x64x1024 over the last axis takes 1.10 ms by
-# NumPy, 0.11 by BLAS.
-BLAS_SUM_MIN_SIZE = 1 << 14
+# Array size (elements) up to which NumPy computes sums, in float64; larger ones are products with ones. Measured (Xeon,
+# one thread): the sum of 128x64 across rows takes 9 µs by NumPy, 12 by products; of 8000x2, 140 and 19.
+NUMPY_SUM_MAX_SIZE = 1 << 13
 
-# Most terms of a sum that BLAS computes. NumPy's pairwise sum is more exact on longer rows.
-BLAS_SUM_MAX_TERMS = 1 << 16
+# Most terms of a sum that one product adds. More are faster and less exact. BLAS keeps 16 partial sums along a row, 64
+# in the dot product of a longer row, and one across rows. Measured (Xeon): the error of sums of 0.1, in units of the
+# last place, is 2 (torch's, too) with these numbers of terms; with rows of 1024 13, of 4096 55; with dot products of
+# 4096 8; with 32, 64 terms across rows 10, 8. The products of `row_products` are random in sign or added twice.
+BLAS_ROW_TERMS = 128
+BLAS_DOT_TERMS = 1024
+BLAS_PRODUCT_TERMS = 1 << 13
+BLAS_COLUMN_TERMS = 16
+
+# Columns of a product that adds rows; shorter rows are added several at a time. Measured (Xeon, one thread), 10⁶x4 with
+# 64, 256, 1024: 0.89, 0.80, 0.78 ms.
+BLAS_COLUMNS = 512
+
+# How many terms each sum must hold for its further additions to be in float64: then these are too few to take time.
+FLOAT64_SUM_TERMS = 128
+
+# Array size (bytes) at which threads share a sum: 50 µs, which a hand-over takes.
+PARALLEL_SUM_BYTES = 1 << 20
 
 # Most multiply-accumulates that OpenBLAS computes on one thread by itself: matrix times matrix, and where one operand
 # is a vector. A property of OpenBLAS, not of the machine: such products need no limit on its threads.
@@ -162,6 +177,10 @@ PARALLEL_POOL_BYTES = 1 << 21
 # Array size (elements) below which relu uses `maximum`, which starts faster; NumPy's `clip` is vectorized and faster on
 # many elements (819,200: 75 µs instead of 273).
 RELU_MAXIMUM_SIZE = 2048
+
+# Multiple of the variance that the square of a mean exceeds where a normalization centers twice. Below, the rounding of
+# the mean changes the result by less than 2 units of the last place; centering twice takes half as long again.
+FAR_FROM_ZERO = 4
 
 # ---- optimizers ------------------------------------------------------------------------------------------------------
 

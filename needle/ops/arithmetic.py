@@ -92,6 +92,8 @@ class MulScalar(Elementwise):
         self.scalar = scalar
 
     def compute(self, x: Array) -> Array:
+        if x.dtype.char == "e":  # numbers over 65504 are infinite in float16
+            return (x.astype("float32") * self.scalar).astype(x.dtype)
         return x * self.scalar
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
@@ -122,6 +124,8 @@ class DivScalar(Elementwise):
         self.scalar = scalar
 
     def compute(self, x: Array) -> Array:
+        if x.dtype.char == "e":  # counts over 65504 are infinite in float16
+            return (x.astype("float32") / self.scalar).astype(x.dtype)
         return x / self.scalar
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from needle import kernels
 from needle.autograd import Tensor, TensorOp
-from needle.backend import xp
+from needle.backend import compute_dtype, xp
 from needle.graph import Spec
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar
 from needle.ops.base import Array, Gradients
@@ -26,9 +27,11 @@ class CrossEntropy(TensorOp):
 
     def compute(self, x: Array, classes: Array) -> Array:
         axis = class_axis(x)
-        shifted = x - x.max(axis=axis, keepdims=True)
-        log_total = xp(x).log(xp(x).exp(shifted).sum(axis=axis))
-        return (log_total - shifted[class_index(classes, axis)]).mean()
+        wide = x.astype(compute_dtype(x.dtype), copy=False)
+        shifted = wide - wide.max(axis=axis, keepdims=True)
+        log_total = xp(x).log(kernels.sums(xp(x).exp(shifted), (axis,))).squeeze(axis)
+        losses = log_total - shifted[class_index(classes, axis)]
+        return kernels.means(losses, tuple(range(losses.ndim))).reshape(()).astype(x.dtype, copy=False)
 
     def infer(self, x: Any, classes: Any) -> Spec:
         return Spec((), x.dtype)
@@ -44,13 +47,14 @@ class CrossEntropy(TensorOp):
     def compute_gradient(
         self, out_grad: Array, y: Array, x: Array, classes: Array, *, needed: Sequence[bool]
     ) -> tuple[Array, None]:
-        """The gradient in place, in the memory order of x."""
+        """The gradient in place, in the memory order of x; of float16 in float32."""
         axis = class_axis(x)
+        x = x.astype(compute_dtype(x.dtype), copy=False)
         x_grad = x - x.max(axis=axis, keepdims=True)
         xp(x).exp(x_grad, x_grad)
-        x_grad /= x_grad.sum(axis=axis, keepdims=True)
+        x_grad /= kernels.sums(x_grad, (axis,))
         x_grad[class_index(classes, axis)] -= 1
-        x_grad *= out_grad / classes.size
+        x_grad *= out_grad.astype(x.dtype, copy=False) / classes.size
         return x_grad, None
 
 

@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
-from needle import check, kernels
+from needle import check, kernels, tuning
 from needle.autograd import Tensor, TensorLike, TensorTuple, TensorTupleOp
-from needle.backend import xp
+from needle.backend import compute_dtype, device_of, xp
 from needle.graph import Spec
 from needle.kernels import Size
-from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.base import Array, Axes, Gradients
 from needle.ops.operand import floating, tensor
 from needle.ops.reduce import Mean
@@ -53,6 +53,11 @@ class Standardize(TensorTupleOp):
         average = mean(x)
         y = xp(x).subtract(x, average, out=out)
         variance = mean(y, y)
+        if device_of(x).is_async or bool((average * average > tuning.FAR_FROM_ZERO * variance).any()):
+            average = average + mean(y)  # the rounding error of the mean shows beside the deviations: it is their mean
+            y = xp(x).subtract(x, average, out=y)
+            y -= mean(y)
+            variance = mean(y, y)
         scale = (variance + self.eps) ** -0.5
         if self.scaled and affine[0].shape == scale.shape:
             y *= scale * affine[0]
@@ -83,7 +88,8 @@ class Standardize(TensorTupleOp):
         if self.form is not None:
             affine = [Reshape(self.form)(value) for value in affine]
         mean = Mean(self.axes, keepdims=True)
-        centered = ADD(x, NEGATE(mean(x)))
+        centered = ADD(x, NEGATE(pick(node, 1).detach()))  # the derivative of the mean follows: no shift changes it
+        centered = ADD(centered, NEGATE(mean(centered)))
         variance = mean(MULTIPLY(centered, centered))
         scale = PowerScalar(-0.5)(AddScalar(self.eps)(variance))
         unit = MULTIPLY(centered, scale)
@@ -137,9 +143,11 @@ def _backward(
 ) -> tuple[Array, Array, Array]:
     """The gradient in x, written into `out` if it is not None, and the means of grad and of grad · (x - average)."""
     unit = xp(x).subtract(x, average, out=out)
-    total, product = mean(grad), mean(grad, unit)
-    unit *= product * scale * scale
-    unit += total
+    total, product, drift = mean(grad), mean(grad, unit), mean(unit)
+    product = product - total * drift  # the average is rounded; what that leaves of the mean is taken out here
+    slope = product * scale * scale
+    unit *= slope
+    unit += total - drift * slope
     xp(x).subtract(grad, unit, out=unit)
     unit *= factor
     return unit, total, product
@@ -147,12 +155,13 @@ def _backward(
 
 def _mean_over(axes: Size) -> MeanOf:
     """The mean of an array, or of the product of two, over axes that stay with size 1."""
-    return lambda x, *other: (xp(x).multiply(x, *other) if other else x).mean(axis=axes, keepdims=True)
+    return lambda x, *other: kernels.means(xp(x).multiply(x, *other) if other else x, axes)
 
 
 def _mean_of_rows(x: Array, *other: Array) -> Array:
     """The mean of each row (R, M), or of the product of two: (R, 1)."""
-    return (kernels.row_products(x, *other) if other else kernels.row_sums(x)) / x.shape[1]
+    total = kernels.row_products(x, *other) if other else kernels.row_sums(x)
+    return (total / x.shape[1]).astype(x.dtype, copy=False)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -170,8 +179,8 @@ def standardize(
 
     y = (x - mean) / sqrt(variance + eps) · weight + bias has the shape and dtype of x; integers become float32. Weight
     and bias broadcast to x, reshaped to `form` if it is not None. `axes` stay in the statistics with size 1. The
-    statistics are returned as constants, but the gradient of y accounts for them. float16 is not widened: deviations of
-    256 and more overflow.
+    statistics are returned as constants, but the gradient of y accounts for them. float16 is computed in float32, the
+    dtype of its statistics. Elements that are all equal become exact zeros.
 
     Raises `ValueError` if `eps` is negative or `axes` hold no element, and for axes as `summation` does. Source: Ioffe
     and Szegedy, "Batch Normalization" (2015), section 3.
@@ -190,6 +199,8 @@ def standardized(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`standardize` of checked arguments."""
     affine = [value for value in (weight, bias) if value is not None]
-    result = Standardize(axes, eps, weight is not None, bias is not None, form)(x, *affine)
+    result = Standardize(axes, eps, weight is not None, bias is not None, form)(
+        *(as_dtype(value, compute_dtype(value.dtype)) for value in (x, *affine))
+    )
     y, average, variance = (pick(result, i) for i in range(3))
-    return y, average.detach(), variance.detach()
+    return as_dtype(y, x.dtype) if x.dtype == "float16" else y, average.detach(), variance.detach()

@@ -9,7 +9,7 @@ from typing import Any, Unpack
 
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
-from needle.backend import cpu, xp
+from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
@@ -84,9 +84,7 @@ class Mean(Reduction):
 
     def compute(self, x: Array) -> Array:
         axes = self.normalized_axes(x)
-        if x.dtype.kind != "f" or x.dtype.itemsize < 4:  # NumPy's mean accumulates float16 in float32
-            return x.mean(axis=axes, keepdims=self.keepdims)
-        return self.squeeze(kernels.sums(x, axes) / math.prod(x.shape[i] for i in axes), axes)
+        return self.squeeze(kernels.means(x, axes), axes)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
@@ -103,7 +101,9 @@ class _Extremum(Reduction):
         (x,) = node.inputs
         tied = EQUAL(x, self.unsqueeze(node, x))
         count = Summation(self.axes, keepdims=True)(tied)
-        share = DIVIDE(self.unsqueeze(out_grad, x), as_dtype(count, out_grad.dtype))
+        share = self.unsqueeze(out_grad, x)
+        wide = compute_dtype(share.dtype) if x.size > 2048 else share.dtype  # the counts that float16 holds exactly
+        share = as_dtype(DIVIDE(as_dtype(share, wide), as_dtype(count, wide)), share.dtype)
         return WHERE(tied, share, scalar_like(0, share))
 
 
@@ -128,11 +128,11 @@ class LogSumExp(Reduction):
 
     def compute(self, x: Array) -> Array:
         axes = self.normalized_axes(x)
-        top = x.max(axis=axes, keepdims=True)
+        wide = x.astype(compute_dtype(x.dtype), copy=False)
+        top = wide.max(axis=axes, keepdims=True)
         top = xp(x).where(xp(x).isfinite(top), top, 0)
-        total = xp(x).exp(x - top).sum(axis=axes, keepdims=True)
-        y = xp(x).log(total) + top
-        return y if self.keepdims else y.reshape([n for i, n in enumerate(x.shape) if i not in axes])
+        y = xp(x).log(kernels.sums(xp(x).exp(wide - top), axes)) + top
+        return self.squeeze(y if wide is x else y.astype(x.dtype), axes)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
@@ -156,8 +156,10 @@ class LogSoftmax(_AlongAxis):
     """x - logsumexp(x) along one axis."""
 
     def compute(self, x: Array) -> Array:
-        shifted = x - x.max(axis=self.axis, keepdims=True)
-        return shifted - xp(x).log(xp(x).exp(shifted).sum(axis=self.axis, keepdims=True))
+        wide = x.astype(compute_dtype(x.dtype), copy=False)
+        shifted = wide - wide.max(axis=self.axis, keepdims=True)
+        y = shifted - xp(x).log(kernels.sums(xp(x).exp(shifted), (self.axis % x.ndim,)))
+        return y if wide is x else y.astype(x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         total = Summation(self.axis, keepdims=True)(out_grad)
@@ -165,8 +167,8 @@ class LogSoftmax(_AlongAxis):
 
     def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
         """The gradient in place, in the memory order of y."""
-        x_grad = xp(y).exp(y)
-        x_grad *= -out_grad.sum(axis=self.axis, keepdims=True)
+        x_grad = xp(y).exp(y.astype(compute_dtype(y.dtype), copy=False))
+        x_grad *= -kernels.sums(out_grad, (self.axis % y.ndim,))
         x_grad += out_grad
         return (x_grad,)
 
@@ -175,8 +177,10 @@ class Softmax(_AlongAxis):
     """e ** x / sum(e ** x) along one axis, shifted by the maximum: more exact than exp(LogSoftmax)."""
 
     def compute(self, x: Array) -> Array:
-        powers = xp(x).exp(x - x.max(axis=self.axis, keepdims=True))
-        return powers / powers.sum(axis=self.axis, keepdims=True)
+        wide = x.astype(compute_dtype(x.dtype), copy=False)
+        powers = xp(x).exp(wide - wide.max(axis=self.axis, keepdims=True))
+        y = powers / kernels.sums(powers, (self.axis % x.ndim,))
+        return y if wide is x else y.astype(x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         weighted = MULTIPLY(out_grad, node)
@@ -206,9 +210,8 @@ class ArgMax(TensorOp):
 def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
     """The sum of x `(*S)` over `axes`: an axis, several, or None for all; an empty tuple sums nothing.
 
-    The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64.
-    float16 is summed in float16: sums overflow at 65504 and, over other axes than the last,
-    may stop growing at 2048, where `mean` does not. The sum of no elements is 0.
+    The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64,
+    float16 in float32, rounded once. The sum of no elements is 0.
 
     Raises `TypeError` if x is not a tensor, array, list or number, or an axis not an integer; `ValueError` for an axis
     that x lacks or that is named twice.
@@ -255,8 +258,7 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words:
     The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
     softmax(x). If all elements are -infinity, so is the result, and its gradient is NaN.
 
-    Dtypes as in `exp`; float16 is summed as in `summation`. Raises `ValueError` for empty
-    axes.
+    Dtypes as in `exp`; float16 is computed in float32. Raises `ValueError` for empty axes.
     """
     if words:
         return respelled(logsumexp, words, x, axes=axes, keepdims=keepdims)
@@ -270,7 +272,7 @@ def logsoftmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Ten
     Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
     but -infinity, is NaN; -infinity beside finite elements stays.
 
-    float16 is summed as in `summation`. Raises `ValueError` for an axis that x lacks or that is empty.
+    float16 is computed in float32. Raises `ValueError` for an axis that x lacks or that is empty.
     """
     if words:
         return respelled(logsoftmax, words, x, axis=axis)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import compute_dtype, lone_types, xp
 from needle.graph import check_one_device
@@ -154,7 +154,8 @@ class Optimizer:
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
         check_one_device("clip_grad_norm", grads)
         namespace = xp(grads[0].array)
-        squares = [namespace.square(grad.array.astype(compute_dtype(grad.dtype), copy=False)).sum() for grad in grads]
+        arrays = [grad.array.astype(compute_dtype(grad.dtype), copy=False) for grad in grads]
+        squares = [kernels.sums(a * a, tuple(range(a.ndim))).reshape(()) for a in arrays]
         norm = namespace.sqrt(sum(squares[1:], squares[0]))
         scale = namespace.minimum(max_norm / (norm + 1e-6), 1)
         for parameter in self.params:

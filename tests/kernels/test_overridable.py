@@ -26,6 +26,7 @@ CALLS = {
     "spread_windows": (BEST, (2, 2), WINDOW, (4, 4)),
     "matmul": (X, X),
     "sums": (X, (0, 2)),
+    "means": (X, (0, 2)),
     "erf": (X,),
 }
 

@@ -229,8 +229,11 @@ def test_functions_of_one_tensor_have_torchs_dtypes(name, device, subtests):
 @pytest.mark.on_cpu
 @each_row(row for row in DIFFERENTIABLE if row.dtype is None)
 def test_no_op_computes_in_a_wider_dtype(row, device):
-    """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back."""
-    for dtype in ("float16", "float32"):
+    """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back.
+
+    Except in normalizations: the squares of float16 overflow, and their statistics are float32.
+    """
+    for dtype in ("float32",) if row.op == "standardize" else ("float16", "float32"):
         results = run_needle(row, inputs_of(row, device, dtype=dtype), device, dtype)
         for value in find_topo_sort([*results["result"], *results["gradient"]]):
             arrays = value.array if isinstance(value, ndl.TensorTuple) else (value.array,)

@@ -6,7 +6,7 @@ import math
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
-from needle.ops.arithmetic import ADD, as_dtype
+from needle.ops.arithmetic import ADD
 from needle.ops.linalg import MatMul
 from needle.ops.operand import check_broadcast, tensor
 from needle.ops.shape import Permute, Reshape
@@ -38,17 +38,16 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
 def matmul_along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Multiply one axis, not the first, by a constant matrix: x (N, …, S, …), matrix (S, P) -> (N, …, P, …).
 
-    The matmul runs in the dtype of the matrix; the result has the dtype of x. In batch-last order the axes after S, and
-    N, are the columns of a single matmul.
+    In batch-last order the axes after S, and N, are the columns of a single matmul.
     """
-    columns = batch_last(as_dtype(x, matrix.dtype))  # (…, S, …, N)
+    columns = batch_last(x)  # (…, S, …, N)
     before, after = columns.shape[: axis - 1], columns.shape[axis:]
     rows, (s, p) = math.prod(before), matrix.shape
     if math.prod(after) == 1:
         y = MatMul()(Reshape((rows, s))(columns), matrix)
     else:
         y = MatMul()(Permute((1, 0))(matrix), Reshape((rows, s, math.prod(after)))(columns))
-    return as_dtype(batch_first(Reshape((*before, p, *after))(y)), x.dtype)
+    return batch_first(Reshape((*before, p, *after))(y))
 
 
 def batch_last(x: Tensor) -> Tensor:

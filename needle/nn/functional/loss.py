@@ -27,7 +27,7 @@ from needle.ops.operand import (
     tensor,
     without_index,
 )
-from needle.ops.reduce import LogSoftmax, Summation
+from needle.ops.reduce import LogSoftmax, Mean, Summation
 from needle.ops.shape import Reshape
 
 __all__ = [
@@ -163,7 +163,7 @@ def _of_indices(
         losses = MULTIPLY(losses, weights)
     if smoothing:
         terms = log_p if weight is None else MULTIPLY(log_p, _per_class(weight, log_p))
-        spread = MulScalar(smoothing / log_p.shape[axis])(Summation(axis)(terms))
+        spread = MulScalar(smoothing)(Mean(axis)(terms))
         losses = ADD(MulScalar(1 - smoothing)(losses), NEGATE(spread))
     if kept is not None:
         losses = WHERE(kept, losses, scalar_like(0, losses))

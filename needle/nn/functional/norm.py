@@ -72,9 +72,7 @@ def checked_batch_norm(
             raise ValueError(f"{op}: each channel must have more than 1 value in training, but got x {x.shape}")
     else:
         eps = check.number(op, "eps", eps, least=0)
-    wide = as_dtype(x, compute_dtype(x.dtype))
-    y = over_batch(wide, running_mean, running_var, weight, bias, training, momentum, eps, unbiased)
-    return as_dtype(y, x.dtype)
+    return over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased)
 
 
 def over_batch(
@@ -90,10 +88,14 @@ def over_batch(
 ) -> Tensor:
     """`batch_norm` of checked arguments."""
     channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
-    by_channel = Reshape(channels)
+    wide = compute_dtype(x.dtype)
+
+    def by_channel(value: Tensor) -> Tensor:
+        return as_dtype(Reshape(channels)(value), wide)
+
     if not x.size:
-        y = x if weight is None else MULTIPLY(x, by_channel(weight))
-        return y if bias is None else ADD(y, by_channel(bias))
+        y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
+        return as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
     if training:
         y, batch_mean, batch_var = standardized(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
         if running_mean is not None and running_var is not None:
@@ -105,8 +107,8 @@ def over_batch(
     scale = PowerScalar(-0.5)(AddScalar(eps)(by_channel(running_var.detach())))
     if weight is not None:
         scale = MULTIPLY(scale, by_channel(weight))
-    y = MULTIPLY(ADD(x, NEGATE(by_channel(running_mean.detach()))), scale)
-    return y if bias is None else ADD(y, by_channel(bias))
+    y = MULTIPLY(ADD(as_dtype(x, wide), NEGATE(by_channel(running_mean.detach()))), scale)
+    return as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
 
 
 def instance_norm(
@@ -140,15 +142,14 @@ def instance_norm(
         raise ValueError(f"{op}: each channel must have more than 1 value, but got x {x.shape}")
     if not x.size:
         return x
-    wide = as_dtype(x, compute_dtype(x.dtype))
     if not use_input_stats:
-        return as_dtype(over_batch(wide, running_mean, running_var, weight, bias, False, momentum, eps), x.dtype)
+        return over_batch(x, running_mean, running_var, weight, bias, False, momentum, eps)
     channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
-    y, sample_mean, sample_var = standardized(wide, tuple(range(2, x.ndim)), weight, bias, eps, channels)
+    y, sample_mean, sample_var = standardized(x, tuple(range(2, x.ndim)), weight, bias, eps, channels)
     if running_mean is not None and running_var is not None:
         _track(running_mean, Mean((0,))(sample_mean), momentum)
         _track(running_var, Mean((0,))(sample_var), momentum, count)
-    return as_dtype(y, x.dtype)
+    return y
 
 
 def group_norm(
@@ -178,11 +179,10 @@ def group_norm(
         raise ValueError(f"{op}: x must have more than 1 value per group, but got {x.shape} in {groups} groups")
     if not x.size:
         return x
-    wide = as_dtype(x, compute_dtype(x.dtype))
-    grouped = Reshape((x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))(wide)  # (N, G, C/G, *S)
+    grouped = Reshape((x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))(x)  # (N, G, C/G, *S)
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
     y, _, _ = standardized(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
-    return as_dtype(Reshape(x.shape)(y), x.dtype)
+    return Reshape(x.shape)(y)
 
 
 def layer_norm(
@@ -210,9 +210,8 @@ def layer_norm(
     eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    wide = as_dtype(x, compute_dtype(x.dtype))
-    y, _, _ = standardized(wide, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
-    return as_dtype(y, x.dtype)
+    y, _, _ = standardized(x, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
+    return y
 
 
 def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: float = 1e-12) -> Tensor:
@@ -261,8 +260,8 @@ def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int 
     """
     array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
     scale = share if count is None else share * (count / (count - 1))
-    step = batch.array.reshape(array.shape).astype(array.dtype) * scale
-    running.data = Tensor.make_const(array * (1 - share) + step)
+    moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.array.reshape(array.shape) * scale
+    running.data = Tensor.make_const(moved.astype(array.dtype, copy=False))
 
 
 # ---- argument rules --------------------------------------------------------------------------------------------------

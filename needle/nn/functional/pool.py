@@ -13,6 +13,7 @@ from needle.kernels import at
 from needle.nn.functional.conv import Sizes
 from needle.nn.functional.linear import matmul_along
 from needle.ops import getitem, greater_equal, less, maximum, reshape
+from needle.ops.arithmetic import as_dtype
 from needle.ops.operand import pool_window, unbatched
 from needle.ops.pool import Pooled, average, avg_pool, largest, max_pool, pool_operand
 from needle.ops.reduce import Mean
@@ -252,9 +253,12 @@ def _adaptive_avg_pool(op: str, x: TensorLike, rank: int, output_size: OutputSiz
     elif _is_uniform(size, output):
         x = average(x, *pool_window(op, rank, _quotients(size, output)))
     else:
+        dtype = x.dtype
+        x = as_dtype(x, compute_dtype(dtype))  # float16 is rounded once, after the last axis
         for axis, (n, p) in enumerate(zip(size, output, strict=True), 2):
             if n != p:
-                x = matmul_along(x, _averages(n, p, x.device, compute_dtype(x.dtype)), axis)
+                x = matmul_along(x, _averages(n, p, x.device, x.dtype), axis)
+        x = as_dtype(x, dtype)
     return unbatched(x, had_batch)
 
 

@@ -57,8 +57,10 @@ def reduced(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Te
         return losses
     if reduction == "sum":
         return Summation()(losses)
-    mean = Mean()(losses)
-    return mean if weights is None else DIVIDE(mean, Mean()(weights))
+    if weights is None:
+        return Mean()(losses)
+    wide = compute_dtype(losses.dtype)  # in float16, the mean of weights that are mostly 0 loses its digits
+    return as_dtype(DIVIDE(Mean()(as_dtype(losses, wide)), Mean()(as_dtype(weights, wide))), losses.dtype)
 
 
 def reduced_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:

@@ -27,6 +27,7 @@ from needle.ops import (
     summation,
     where,
 )
+from needle.ops.arithmetic import as_dtype
 from needle.ops.operand import tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
@@ -95,16 +96,17 @@ def interpolate(
     if mode == "area":
         return AREA[rank - 1](x, output)
     weights = _antialiased if antialias else _cubics if mode == "bicubic" else _hats
+    y = as_dtype(x, compute_dtype(x.dtype)) if mode in INTERPOLATING else x  # float16 is rounded once, at the end
     for axis, (n, p, scale) in enumerate(zip(x.shape[2:], output, scales, strict=True), 2):
         step = 1 / scale if scale else n / p
         if mode in INTERPOLATING:
             if p != n or (weights is _cubics and step != 1 and not align_corners):  # torch copies an axis otherwise
                 options = (mode == "bicubic",) if weights is _antialiased else ()
-                matrix = weights(n, p, step, bool(align_corners), x.device, compute_dtype(x.dtype), *options)
-                x = matmul_along(x, matrix, axis)
+                matrix = weights(n, p, step, bool(align_corners), x.device, y.dtype, *options)
+                y = matmul_along(y, matrix, axis)
         else:
-            x = _nearest(x, axis, p, step, 0.5 if mode == "nearest-exact" else 0.0)
-    return x
+            y = _nearest(y, axis, p, step, 0.5 if mode == "nearest-exact" else 0.0)
+    return as_dtype(y, x.dtype)
 
 
 def _output(
