@@ -515,7 +515,8 @@ ROWS = [
     (
         lambda: operator.setitem(ndl.ones(3).broadcast_to((2, 3)), 0, 1),
         ValueError,
-        "setitem: the memory of x must be writable, but x of shape (2, 3) is a read-only view",
+        ("setitem: x must have writable memory, but got a read-only or repeated array of shape (2, 3), as "
+         "broadcasting makes it; copy it first"),
     ),
     (lambda: operator.setitem(X, 1.5, 0), TypeError,
      "setitem: index arrays must be of integers or bools, but got dtype float64"),
@@ -703,8 +704,8 @@ ROWS = [
     (lambda: optim.Adam([X], beta1=0.5, betas=(0.9, 0.99)), ValueError,
      "Adam: betas must not come with beta1 or beta2, but got (0.9, 0.99)"),
     (lambda: stepped(optim.SGD([ndl.ones(3).broadcast_to((2, 3))]), X), ValueError,
-     ("step: each parameter must have memory of its own that can be written to, but one of shape (2, 3) is read-only "
-      "or repeats elements")),
+     ("step: each parameter must have writable memory, but got a read-only or repeated array of shape (2, 3), as "
+      "broadcasting makes it; copy it first")),
     # ---- the derivative checker
     (lambda: ndl.gradcheck(ops.exp, 1.0), TypeError, "gradcheck: inputs must be tensors, but input 0 is float"),
     (lambda: ndl.gradcheck(ops.add, leaf(2, dtype="float64"), leaf(2)), TypeError,

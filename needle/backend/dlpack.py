@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from needle.backend.registry import all_devices
+from needle.backend.writable import is_writable
 
 __all__ = ["from_dlpack", "to_dlpack"]
 
@@ -12,10 +13,9 @@ __all__ = ["from_dlpack", "to_dlpack"]
 def to_dlpack(array: Any) -> Any:
     """The raw array, ready for export: itself, or a copy if a stride is negative, which DLPack's readers refuse.
 
-    Raises BufferError if the memory is read-only or an axis has stride 0: a reader could write to it.
+    Raises BufferError if the memory is read-only or repeated: a reader could write to it.
     """
-    repeated = any(step == 0 and n > 1 for n, step in zip(array.shape, array.strides, strict=True))
-    if repeated or not getattr(array.flags, "writeable", True):  # CuPy's flags have no `writeable`: all arrays are
+    if not is_writable(array):
         raise BufferError(
             f"DLPack: memory must be writable, but got a read-only or repeated array of shape {array.shape}, as "
             "broadcasting makes it; copy it first"

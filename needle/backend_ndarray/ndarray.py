@@ -15,6 +15,7 @@ from needle.backend import (
     DTypeLike,
     HostArray,
     HostScalar,
+    check_writable,
     cpu,
     default_device,
     device_for,
@@ -239,8 +240,12 @@ class NDArray:
         return self._view(self.array[self._slices(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        """Write a number, or an array of as many elements, in place."""
+        """Write a number, or an array of as many elements, in place.
+
+        Raises ValueError, before anything is marked as changed, if the memory is read-only or repeated.
+        """
         index = self._slices(index)
+        check_writable("NDArray", "an array that is written to", self.array)
         if isinstance(value, NDArray):
             value = self._operand(value).reshape(self.array[index].shape)
         if self._owner is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from needle.autograd import Tensor, TensorLike
-from needle.backend import cpu
+from needle.backend import check_writable, cpu
 from needle.grad_mode import mode
 from needle.ops.index import elements, parsed_index, with_arrays
 from needle.ops.operand import broadcast_shape, tensor
@@ -38,8 +38,7 @@ def setitem(x: Tensor, index: Any, value: TensorLike) -> None:
     lead = max(0, value.ndim - len(shape))  # leading axes of size 1, which NumPy ignores
     if not {*value.shape[:lead]} <= {1} or broadcast_shape("setitem", value.shape[lead:], shape) != shape:
         raise ValueError(f"setitem: value must broadcast to x[index] of shape {shape}, but got shape {value.shape}")
-    if not getattr(array.flags, "writeable", True):  # CuPy's arrays always are
-        raise ValueError(f"setitem: the memory of x must be writable, but x of shape {x.shape} is a read-only view")
+    check_writable("setitem", "x", array)
     x.bump_version()
     array[place] = value.array
 

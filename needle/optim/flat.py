@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import device_of, xp
+from needle.backend import check_writable, device_of, xp
 
 __all__ = ["Cohort", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
 
@@ -66,12 +66,7 @@ class State:
         arrays = [array for array, _ in operands.values()]
         if len(arrays) != len(self.checked) or any(map(is_not, arrays, self.checked)):
             for array in arrays:
-                start, end = _address_range(array)
-                if end - start < array.nbytes or not getattr(array.flags, "writeable", True):
-                    raise ValueError(
-                        f"step: each parameter must have memory of its own that can be written to, but one of shape "
-                        f"{array.shape} is read-only or repeats elements"
-                    )
+                check_writable("step", "each parameter", array)
             self.checked, self.overlap = arrays, may_share_memory(arrays)
             for cohort in self.cohorts:
                 cohort.fits = False

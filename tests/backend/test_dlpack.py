@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 import torch
@@ -93,6 +95,42 @@ def test_read_only_and_repeated_memory_is_refused(device):
     x = ndl.broadcast_to(constant([1.0], device), (3,))
     with pytest.raises(BufferError, match="DLPack: memory must be writable, but got a read-only or repeated array "):
         ndl.from_dlpack(x)
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        np.broadcast_to(np.ones(1, "float32"), (3,)),
+        np.lib.stride_tricks.as_strided(np.ones(1, "float32"), (3,), (0,)),
+        np.lib.stride_tricks.as_strided(np.ones(4, "float32"), (3, 2), (4, 4)),
+        read_only(np.ones(3, "float32")),
+    ],
+    ids=["broadcast", "stride 0", "overlapping", "read-only"],
+)
+def test_shared_memory_that_is_not_writable_is_read_but_not_written(source):
+    """Written, a repeated element would take the last of its values, and NumPy's own error would come too late."""
+    x = ndl.from_dlpack(source)
+    x.requires_grad = True
+    assert (x * 2).numpy().tolist() == (2 * source).tolist()
+    y = (x * x).sum()
+    x.grad = ndl.ones(*x.shape)
+    rule = "must have writable memory, but got a read-only or repeated array"
+    with ndl.no_grad():
+        for write in (
+            lambda: ndl.optim.SGD([x], lr=1).step(),
+            lambda: ndl.optim.Adam([x]).step(),
+            lambda: x.cached_data.fill(5),
+            lambda: operator.setitem(x, 0, 5),
+        ):
+            with pytest.raises(ValueError, match=rule):
+                write()
+    y.backward()  # nothing has been marked as changed
+    assert x.grad.numpy().tolist() == (2 * source).tolist()
 
 
 @pytest.mark.parametrize("source", [[1.0], 2.0, "a", None])

@@ -365,17 +365,20 @@ def read_only():
     return array
 
 
-OWN_MEMORY = "step: each parameter must have memory of its own that can be written to, but one of shape"
+NOT_WRITABLE = (
+    "step: each parameter must have writable memory, but got a read-only or repeated array of shape {}, as "
+    "broadcasting makes it; copy it first"
+)
 ERRORS = [
     (
         lambda: step_on(read_only()),
         ValueError,
-        f"{OWN_MEMORY} (2,) is read-only or repeats elements",
+        NOT_WRITABLE.format("(2,)"),
     ),
     (
         lambda: step_on(np.lib.stride_tricks.as_strided(np.zeros(1), (3,), (0,))),
         ValueError,
-        f"{OWN_MEMORY} (3,) is read-only or repeats elements",
+        NOT_WRITABLE.format("(3,)"),
     ),
     (lambda: optim.SGD([]), ValueError, "SGD: params must hold at least one tensor, but got none"),
     (lambda: optim.Adam(one_parameter()[0]), TypeError, "Adam: params must be a sequence of tensors, but got Tensor"),

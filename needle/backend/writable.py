@@ -1,0 +1,22 @@
+"""Whether the memory of a raw array may be written to."""
+
+from __future__ import annotations
+
+from needle.backend.device import Array
+
+__all__ = ["check_writable", "is_writable"]
+
+
+def is_writable(array: Array) -> bool:
+    """Whether memory is neither read-only nor repeated: of several elements in one place, the last write would stay."""
+    span = sum(max(n - 1, 0) * abs(step) for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize
+    return span >= array.nbytes and getattr(array.flags, "writeable", True)  # CuPy's arrays always are writable
+
+
+def check_writable(op: str, name: str, array: Array) -> None:
+    """Require writable memory; `name` says whose."""
+    if not is_writable(array):
+        raise ValueError(
+            f"{op}: {name} must have writable memory, but got a read-only or repeated array of shape {array.shape}, as "
+            "broadcasting makes it; copy it first"
+        )
