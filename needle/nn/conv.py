@@ -17,7 +17,7 @@ from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module, Parameter
 from needle.ops import permute
-from needle.ops.operand import cast_like, has_batch, make_window, spatial_sizes, tensor, window_padding
+from needle.ops.operand import cast_like, has_batch, make_window, spatial_sizes, tensor, window_padding, window_sizes
 
 __all__ = [
     "Conv",
@@ -90,7 +90,7 @@ class _Conv(Module):
             parts.append(f"padding={self.padding}")
         if set(window.dilation) != {1}:
             parts.append(f"dilation={self.dilation}")
-        if any(check.sizes(type(self).__name__, "output_padding", self.output_padding or 0, self.rank)):
+        if any(window_sizes(type(self).__name__, "output_padding", self.output_padding or 0, self.rank)):
             parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
@@ -228,7 +228,7 @@ class _ConvTranspose(_Conv):
     ) -> None:  # fmt: skip
         name = type(self).__name__
         self.padding_mode: str = check.one_of(name, "padding_mode", padding_mode, ("zeros",))
-        extra = check.sizes(name, "output_padding", output_padding, self.rank)
+        extra = window_sizes(name, "output_padding", output_padding, self.rank)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, device, dtype)
         self.output_padding = extra
 

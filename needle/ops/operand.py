@@ -206,9 +206,9 @@ def _are_plain(options: tuple[Any, ...]) -> bool:
 
 def _make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any, groups: Any) -> Window:
     return shared_window(
-        check.sizes(op, "stride", stride, rank, least=1),
+        window_sizes(op, "stride", stride, rank, least=1),
         _padding_pairs(op, padding, rank),
-        check.sizes(op, "dilation", dilation, rank, least=1),
+        window_sizes(op, "dilation", dilation, rank, least=1),
         check.integer(op, "groups", groups, least=1),
     )
 
@@ -226,7 +226,14 @@ def _padding_pairs(op: str, padding: Any, rank: int) -> tuple[tuple[int, int], .
                 f"but got {tuple(padding)}"
             )
         return tuple((before, after) for before, after in (check.sizes(op, "padding", pair, 2) for pair in padding))
-    return tuple((n, n) for n in check.sizes(op, "padding", padding, rank))
+    return tuple((n, n) for n in window_sizes(op, "padding", padding, rank))
+
+
+def window_sizes(op: str, name: str, value: Any, rank: int, *, least: int = 0) -> Size:
+    """One integer for each axis of a window; a single one, also in a tuple, stands for all axes, as in torch."""
+    if isinstance(value, (tuple, list)) and len(value) == 1:
+        value = value[0]
+    return check.sizes(op, name, value, rank, least=least)
 
 
 def pool_window(
@@ -240,8 +247,8 @@ def pool_window(
 def _pool_window(
     op: str, rank: int, kernel_size: Any, stride: Any, padding: Any, dilation: Any
 ) -> tuple[Size, Window]:
-    kernel = check.sizes(op, "kernel_size", kernel_size, rank, least=1)
-    padding = check.sizes(op, "padding", padding, rank)
+    kernel = window_sizes(op, "kernel_size", kernel_size, rank, least=1)
+    padding = window_sizes(op, "padding", padding, rank)
     if any(2 * before > k for before, k in zip(padding, kernel, strict=True)):
         raise ValueError(f"{op}: padding must be at most half of the kernel {kernel}, but got {padding}")
     return kernel, make_window(op, rank, stride, padding, dilation)
@@ -258,12 +265,12 @@ def window_padding(op: str, padding: Any, kernel: Size, stride: Any, dilation: A
     rank = len(kernel)
     if padding == "valid":
         return ((0, 0),) * rank
-    if set(check.sizes(op, "stride", stride, rank, least=1)) != {1}:
+    if set(window_sizes(op, "stride", stride, rank, least=1)) != {1}:
         raise ValueError(
             f'{op}: padding="same" needs stride 1, but got stride={stride}; functional.same_padding computes the '
             "padding for ceil(size / stride) outputs"
         )
-    return same_padding(kernel, kernel, (1,) * rank, check.sizes(op, "dilation", dilation, rank, least=1))
+    return same_padding(kernel, kernel, (1,) * rank, window_sizes(op, "dilation", dilation, rank, least=1))
 
 
 def check_sizes(op: str, x: Tensor, kernel: Size) -> None:
@@ -330,7 +337,7 @@ def check_channels_transpose(op: str, x: Tensor, w: Tensor, groups: int) -> None
 
 def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_padding: Any) -> tuple[Size, Size]:
     """The smallest sizes *S from which a convolution produces x (N, C, *P), and these with `output_padding` added."""
-    extra = check.sizes(op, "output_padding", output_padding, len(kernel))
+    extra = window_sizes(op, "output_padding", output_padding, len(kernel))
     if any(more >= max(s, d) for more, s, d in zip(extra, window.stride, window.dilation, strict=True)):
         raise ValueError(
             f"{op}: output_padding must be less than the larger of stride and dilation, but got {extra} for "

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
 import needle as ndl
 from needle import nn
@@ -27,6 +28,8 @@ AVG_WINDOW = WINDOW | {"count_include_pad": (1, None)}
 OUTPUT = {"output_size": (0, 1.5, (1,) * 4, None)}
 COLUMNS = {"kernel_size": (0, 1.5, (), (2, 0)), "stride": (0, (1,) * 4), "padding": (-1,), "dilation": (0, "a")}
 
+DEFAULTS = {"PixelShuffle": {"upscale_factor": 2}, "PixelUnshuffle": {"downscale_factor": 2}}
+DEFAULTS |= {f"AdaptiveAvgPool{rank}d": {"output_size": 2} for rank in (1, 2, 3)}
 # layer, its function, operands, options that are needed, bad values of each option
 SAME_RULES = [
     ("LeakyReLU", "leaky_relu", (X,), {}, {"negative_slope": NUMBER}),
@@ -132,6 +135,38 @@ def test_a_layer_refuses_what_its_function_refuses_in_the_same_words(layer, func
             assert message.startswith(f"{function}: ")
             make, expected = partial(getattr(nn, layer), **options), message.replace(function, layer, 1)
             raises(make, type(by_function.value), expected)
+
+
+@pytest.mark.parametrize(
+    ("layer", "arguments", "options"),
+    [
+        ("Conv2d", (4, 2, 3), {"stride": (2,), "padding": [1], "dilation": (1,)}),
+        ("ConvTranspose2d", (4, 2, 3), {"stride": (2,), "padding": (1,), "output_padding": (1,), "dilation": (1,)}),
+        ("MaxPool2d", ((3,),), {"stride": (2,), "padding": (1,), "dilation": (1,)}),
+        ("AvgPool2d", ((3,),), {"stride": (2,), "padding": (1,)}),
+    ],
+)
+def test_a_tuple_of_one_size_stands_for_all_axes(layer, arguments, options):
+    ours = getattr(nn, layer)(*arguments, **options)
+    theirs = getattr(torch.nn, layer)(*arguments, **options)
+    theirs.load_state_dict({name: torch.from_numpy(value.numpy()) for name, value in ours.state_dict().items()})
+    x = np.random.default_rng(0).normal(size=(1, 4, 6, 6)).astype("float32")
+    expected = theirs(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(ours(ndl.Tensor(x)).numpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("layer", "function", "operands", "needed", "bad"), SAME_RULES)
+def test_a_layer_refuses_them_when_they_are_set_later(layer, function, operands, needed, bad, subtests):
+    """When they are set, or in the next call; a None may mean the default."""
+    for option, value in ((option, value) for option, values in bad.items() for value in values):
+        made = getattr(nn, layer)(**DEFAULTS.get(layer, {}) | needed)
+
+        def change_and_call(made=made, option=option, value=value):
+            setattr(made, option, value)
+            made(*operands)
+
+        with subtests.test(f"{option}={value!r}"), pytest.raises((AttributeError, TypeError, ValueError)):
+            change_and_call()
 
 
 @pytest.mark.parametrize("value", ["a", None, [1, 2]])

@@ -38,17 +38,14 @@ def options_of(op, rank, name):
     x, w = (2, 4, *(5,) * rank), (4, 4, *(3,) * rank)
     many = (1,) * (rank + 1)
 
-    def misuse(what, value, rule, kind=ValueError, **more):
-        return Misuse(f"{name} {what}", op, (x, w), f"{op}: {name} must be {rule}", {name: value}, kind, **more)
+    def misuse(what, value, rule, kind=ValueError):
+        return Misuse(f"{name} {what}", op, (x, w), f"{op}: {name} must be {rule}", {name: value}, kind)
 
     yield misuse("too small", least - 1, f"at least {least}, but got {least - 1}")
     last_too_small = (1,) * (rank - 1) + (least - 1,)
     yield misuse("too small on the last axis", last_too_small, f"at least {least}, but got {least - 1}")
     yield misuse("of too many axes", many, f"one integer or {rank}, but got {rank + 1}: {many}")
     yield misuse("of no axes", (), f"one integer or {rank}, but got 0: ()")
-    if rank > 1:
-        takes = "torch takes a list of one for all axes"
-        yield misuse("of one axis", [least], f"one integer or {rank}, but got 1: ({least},)", torch_takes_it=takes)
     for what, value in {"a fraction": 1.5, "None": None, "a bool": True}.items():
         yield misuse(what, value, f"an integer, but got {value!r}", TypeError)
     yield misuse("with a fraction in it", (1,) * (rank - 1) + (0.5,), "an integer, but got 0.5", TypeError)
