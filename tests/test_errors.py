@@ -30,6 +30,7 @@ from tests.nn.functional import (
     test_conv_errors,
     test_dropout,
     test_embedding,
+    test_grid,
     test_linear,
     test_loss,
     test_margin_loss,
@@ -767,8 +768,9 @@ def lines_of(error):
 def rows_elsewhere():
     """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
-        test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_linear, test_loss,
-        test_margin_loss, test_norm, test_recurrent, test_refusals, test_scale_norm, test_similarity, test_unpool,
+        test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_grid, test_linear,
+        test_loss, test_margin_loss, test_norm, test_recurrent, test_refusals, test_scale_norm, test_similarity,
+        test_unpool,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -9,6 +9,7 @@ from needle.nn.functional.conv import *
 from needle.nn.functional.dropout import *  # a function may share its file's name: on the package, the function wins
 from needle.nn.functional.embedding import *
 from needle.nn.functional.embedding_loss import *
+from needle.nn.functional.grid import *
 from needle.nn.functional.likelihood_loss import *
 from needle.nn.functional.linear import *
 from needle.nn.functional.loss import *

@@ -176,7 +176,7 @@ def _cubics(n: int, p: int, step: float, align_corners: bool, device: Device, dt
     weights = init.zeros(n, p, device=device, dtype="float64")
     for tap in range(-1, 3):
         place = first + tap
-        weights = weights + equal(clip(place, 0, n - 1), element) * _cubic(position - place, -0.75)
+        weights = weights + equal(clip(place, 0, n - 1), element) * cubic_weight(position - place, -0.75)
     return weights.astype(dtype)
 
 
@@ -189,7 +189,7 @@ def _antialiased(
         step = (n - 1) / (p - 1) if p > 1 else 0.0
     center = (init.arange(p, device=device, dtype="float64") + 0.5) * step
     distance = (reshape(init.arange(n, device=device, dtype="float64"), (n, 1)) + 0.5 - center) / max(step, 1.0)
-    weights = _cubic(distance, -0.5) if is_cubic else _hat(distance)
+    weights = cubic_weight(distance, -0.5) if is_cubic else _hat(distance)
     return (weights / summation(weights, 0)).astype(dtype)
 
 
@@ -205,7 +205,7 @@ def _hat(distance: Tensor) -> Tensor:
     return maximum(1 - abs(distance), 0)
 
 
-def _cubic(distance: Tensor, a: float) -> Tensor:
+def cubic_weight(distance: Tensor, a: float) -> Tensor:
     """The weight of cubic interpolation at a distance; `a` is its slope at 1."""
     d = abs(distance)
     near = ((a + 2) * d - (a + 3)) * d * d + 1
