@@ -121,8 +121,13 @@ class ImageDataset(NDArrayDataset):
             )
 
     def apply_transforms(self, x: HostArray) -> HostArray:
-        """Apply every transform to an image: (C, H, W) -> (C, H, W)."""
-        return np.moveaxis(super().apply_transforms(np.moveaxis(x, 0, -1)), -1, 0) if self.transforms else x
+        """Apply every transform to an image: (C, H, W) -> (C, H, W). Raises ValueError if one returns no image."""
+        if not self.transforms:
+            return x
+        image = super().apply_transforms(np.moveaxis(x, 0, -1))
+        if np.ndim(image) != x.ndim:
+            raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {np.shape(image)}")
+        return np.moveaxis(image, -1, 0)
 
 
 def _own(items: Any, array: HostArray) -> Any:

@@ -45,8 +45,8 @@ class DataLoader:
     On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
     shape stays (B, ...), and `numpy()` returns a row-major copy as always.
 
-    Raises TypeError if `dataset` is not a Dataset or if `shuffle` or `drop_last` is not a bool, and ValueError if
-    `batch_size` is less than 1 or `prefetch` or `seed` is negative. Errors of the dataset pass through.
+    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, or `device` not a Device, and
+    ValueError if `batch_size` is less than 1 or `prefetch` or `seed` is negative. Errors of the dataset pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -70,7 +70,7 @@ class DataLoader:
         self.shuffle = check.instance("DataLoader", "shuffle", shuffle, bool)
         self.drop_last = check.instance("DataLoader", "drop_last", drop_last, bool)
         self.prefetch = check.integer("DataLoader", "prefetch", prefetch, least=0)
-        self.device = device
+        self.device = device if device is None else check.instance("DataLoader", "device", device, Device)
         self._generator = None
         if seed is not None:
             self._generator = np.random.default_rng(check.integer("DataLoader", "seed", seed, least=0))

@@ -120,13 +120,17 @@ def get_batch(
 
     T is `bptt`, or n - 1 - i if fewer rows follow row i. The tensors require no gradient and are float32 by default.
 
-    Raises ValueError if `i` is not a row of `batches` or `bptt` is less than 1.
+    Raises ValueError if `batches` does not have two axes, `i` is not one of its rows, or `bptt` is less than 1.
 
     >>> x, y = get_batch(batchify(range(7), batch_size=2), 1, bptt=35)
     >>> x.numpy().tolist(), y.numpy().tolist()
     ([[1.0, 4.0]], [2.0, 5.0])
     """
     batches = np.asarray(batches)
+    if batches.ndim != 2:
+        raise ValueError(
+            f"get_batch: batches must be a table (n, B), as batchify returns, but got shape {batches.shape}"
+        )
     start = check.integer("get_batch", "i", i, least=0)
     steps = min(check.integer("get_batch", "bptt", bptt, least=1), len(batches) - 1 - start)
     if steps < 0:

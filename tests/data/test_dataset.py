@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -149,6 +151,13 @@ def test_images_in_the_other_layout_are_refused_by_name(transform):
     )
     with pytest.raises(ValueError, match=message):
         ImageDataset(channels_last, transforms=[transform])
+
+
+@pytest.mark.parametrize(("wrong", "shape"), [(lambda image: None, ()), (lambda image: image[..., 0], (5, 6))])
+def test_a_transform_that_returns_no_image_is_refused(wrong, shape):
+    message = rf"^ImageDataset: transforms must return images H x W x C, but got shape {re.escape(str(shape))}$"
+    with pytest.raises(ValueError, match=message):
+        ImageDataset(np.zeros((1, 3, 5, 6)), transforms=[wrong])[0]
 
 
 def test_image_datasets_flip_left_to_right():

@@ -468,6 +468,7 @@ def test_two_epochs_at_once():
             "^DataLoader: shuffle must be a bool, but got numpy.bool",
         ),
         (lambda: DataLoader(Numbers(), drop_last=1), TypeError, "^DataLoader: drop_last must be a bool, but got int$"),
+        (lambda: DataLoader(Numbers(), device="cpu"), TypeError, "^DataLoader: device must be a Device, but got str$"),
         (lambda: DataLoader(Numbers(), seed="one"), TypeError, "^DataLoader: seed must be an integer, but got 'one'$"),
     ],
 )

@@ -185,6 +185,14 @@ TABLE = batchify(range(6), 2)
         (lambda: get_batch(TABLE, 0, 0), ValueError, "get_batch: bptt must be at least 1, but got 0"),
         (lambda: get_batch(TABLE, 3, 1), ValueError, "get_batch: i must be one of the rows, but got 3 of 3 rows"),
         (lambda: get_batch(TABLE, 9, 1), ValueError, "get_batch: i must be one of the rows, but got 9 of 3 rows"),
+        *(
+            (
+                lambda shape=shape: get_batch(np.zeros(shape), 0, 1),
+                ValueError,
+                f"get_batch: batches must have shape (n, B), as batchify returns, but got {shape}",
+            )
+            for shape in ((), (5,), (5, 2, 2))
+        ),
         (lambda: Corpus(".", max_lines=-1), ValueError, "Corpus: max_lines must be at least 0, but got -1"),
         (lambda: Corpus(".", max_lines="2"), TypeError, "Corpus: max_lines must be an integer, but got '2'"),
     ],
