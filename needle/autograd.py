@@ -131,7 +131,8 @@ class Tensor(Result, TensorMethods):
     >>> x.grad
     Tensor([ 6. 12.], requires_grad=True)
 
-    Raises `TypeError` for elements or a `dtype` other than real numbers or bools, `ValueError` for ragged lists.
+    Raises `TypeError` for elements or a `dtype` other than real numbers or bools, or if `device` is not a Device, and
+    `ValueError` for ragged lists.
     """
 
     __slots__ = ()
@@ -147,6 +148,8 @@ class Tensor(Result, TensorMethods):
         data: Any = array.array if isinstance(array, (Tensor, NDArray)) else array
         if device is None:
             device = array.device if isinstance(array, (Tensor, NDArray)) else device_for(data)
+        elif not isinstance(device, Device):
+            raise TypeError(f"Tensor: device must be a Device, but got {type(device).__name__}")
         self.array = self.spec = device.real_array("Tensor", data, dtype)
         self.op, self.inputs, self.grad = None, (), None
         self.requires_grad, self.version = requires_grad, VersionCounter.clock

@@ -282,6 +282,8 @@ ROWS = [
     (lambda: _Unfinished()(X), NotImplementedError, "_Unfinished: compute is not defined"),
     (lambda: Op().gradient(X, X), NotImplementedError, "Op: gradient is not defined"),
     (lambda: Value().accumulate_grad(None, X, Op()), NotImplementedError, "Value: accumulate_grad is not defined"),
+    (lambda: Tensor([1.0], device="cpu"), TypeError, "Tensor: device must be a Device, but got str"),
+    (lambda: ndl.init.one_hot(3, [1], device="cpu"), TypeError, "init: device must be a Device, but got str"),
     (lambda: Tensor("abc"), TypeError, "Tensor: elements must be real numbers or bools, but got dtype <U3"),
     (lambda: Tensor([1j]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype complex128"),
     (lambda: Tensor([None]), TypeError, "Tensor: elements must be real numbers or bools, but got dtype object"),

@@ -128,9 +128,7 @@ def get_batch(
     """
     batches = np.asarray(batches)
     if batches.ndim != 2:
-        raise ValueError(
-            f"get_batch: batches must be a table (n, B), as batchify returns, but got shape {batches.shape}"
-        )
+        raise ValueError(f"get_batch: batches must have shape (n, B), as batchify returns, but got {batches.shape}")
     start = check.integer("get_batch", "i", i, least=0)
     steps = min(check.integer("get_batch", "bptt", bptt, least=1), len(batches) - 1 - start)
     if steps < 0:

@@ -123,9 +123,10 @@ def one_hot(
 
     The result is on the device of `i` unless `device` is passed.
 
-    Raises `TypeError` if n is not an integer or i are bools; `ValueError` if n is below 1 or one of i is another number
-    (checked on the CPU only).
+    Raises `TypeError` if n is not an integer, i are bools or `device` is no Device; `ValueError` if n is below 1 or one
+    of i is another number (checked on the CPU only).
     """
+    device = device if device is None else as_device(device)
     encoded = ops.one_hot(n, i if isinstance(i, Tensor) else Tensor(i, device=device), dtype)
     return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)
 
