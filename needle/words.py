@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
-__all__ = ["Axes", "AxesWords", "AxisWords", "BoundWords", "IndexWords", "ReductionWords", "respelled"]
+__all__ = ["Axes", "AxesWords", "AxisWords", "BoundWords", "DeviationWords"]
+__all__ += ["IndexWords", "ReductionWords", "respelled"]
 
 Axes: TypeAlias = int | Sequence[int] | None  # an axis, several, or None for all
 T = TypeVar("T")
@@ -36,6 +37,12 @@ class ReductionWords(AxesWords, total=False):
     out: None
 
 
+class DeviationWords(ReductionWords, total=False):
+    """Words for `axes`, `keepdims` and `correction`."""
+
+    ddof: float
+
+
 class IndexWords(TypedDict, total=False):
     """Words for `axis`, which may be None, and `keepdims`."""
 
@@ -53,7 +60,7 @@ class BoundWords(TypedDict, total=False):
 
 OWN_NAMES = {  # word -> what functions call it
     **dict.fromkeys(("axis", "axes", "dim", "dims"), ("axes", "axis")),
-    "keepdim": ("keepdims",), "min": ("low",), "max": ("high",),
+    "keepdim": ("keepdims",), "ddof": ("correction",), "min": ("low",), "max": ("high",),
 }
 
 

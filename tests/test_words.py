@@ -11,8 +11,14 @@ import needle as ndl
 from needle import ops
 from needle.words import OWN_NAMES
 
-VALUES = {"axes": 1, "axis": 1, "keepdims": True, "low": 0, "high": 0.5}  # for each name that has other words
+# A value for each name that has other words.
+VALUES = {"axes": 1, "axis": 1, "keepdims": True, "correction": 0, "low": 0, "high": 0.5}
 OTHERS = {"permute": (1, 0), "transpose": (1, 0)}
+# The arguments without defaults.
+REQUIRED = {
+    "topk": {"k": 1}, "repeat_interleave": {"repeats": 2}, "gather": {"index": [[0]]}, "index_select": {"index": [0]},
+    "scatter": {"index": [[0]], "src": 1}, "scatter_add": {"index": [[0]], "src": 1},
+}  # fmt: skip
 WITH_WORDS = [
     function
     for function in (getattr(ops, name) for name in ops.__all__)
@@ -26,7 +32,7 @@ def operand_of(function):
 
 
 def arrays(result):
-    return [part.numpy().tolist() for part in (result if isinstance(result, ndl.TensorTuple) else [result])]
+    return [part.numpy().tolist() for part in (result if isinstance(result, (tuple, ndl.TensorTuple)) else [result])]
 
 
 def test_these_functions_take_other_words():
@@ -41,13 +47,14 @@ def test_every_word_means_the_function_s_own_name(function):
         name = next((name for name in names if name in parameters), None)
         if name is None or word == name:
             continue
+        more = REQUIRED.get(function.__name__, {})
         value = OTHERS.get(function.__name__, VALUES[name])
-        expected = function(x, **{name: value})
-        assert arrays(function(x, **{word: value})) == arrays(expected), word
+        expected = function(x, **{name: value}, **more)
+        assert arrays(function(x, **{word: value}, **more)) == arrays(expected), word
         with pytest.raises(TypeError, match=rf"^{function.__name__}: {name} must be given once, .* and {word}="):
-            function(x, **{name: value, word: value})
+            function(x, **{name: value, word: value}, **more)
     with pytest.raises(TypeError, match=rf"^{function.__name__}: arguments must be among .* but got colour='red'$"):
-        function(x, colour="red")
+        function(x, colour="red", **REQUIRED.get(function.__name__, {}))
 
 
 def test_numpy_s_functions_reduce_tensors():
@@ -56,6 +63,9 @@ def test_numpy_s_functions_reduce_tensors():
     assert np.sum(x, axis=1).numpy().tolist() == [3, 8]
     assert np.max(x, axis=0, keepdims=True).numpy().tolist() == [[3, 5]]
     assert np.argmax(x, axis=1).numpy().tolist() == [1, 1]
+    assert np.var(x).item() == x.var(ddof=0).item() == np.var([1, 2, 3, 5])
+    assert np.std(x, axis=0, ddof=1).numpy().tolist() == x.std(0).numpy().tolist()
+    assert np.prod(x, axis=1).numpy().tolist() == [2, 15]
     predictions = x.argmax(1)
     assert np.mean(predictions != np.array([1, 0])).item() == np.mean(np.array([1, 0]) != predictions).item() == 0.5
     for option in ({"dtype": "float32"}, {"out": x}):

@@ -15,18 +15,24 @@ from needle.backend import to_host
 from needle.ops import (
     arithmetic,
     bits,
+    cumulative,
     elementwise,
     in_place,
     index,
     linalg,
     logarithms,
     logic,
+    order,
     powers,
     reduce,
     rounding,
+    scatter,
     shape,
     special,
+    statistics,
+    tiling,
     transfer,
+    triangle,
     trigonometry,
     tuples,
 )
@@ -84,6 +90,9 @@ def _contains(x: Tensor, element: Any) -> bool:
     """Whether an element of x equals `element`, which broadcasts."""
     return bool(to_host(logic.equal(x, element).array.any()))
 
+
+# Files of which every function is a method.
+_FILES = (bits, cumulative, logarithms, order, rounding, scatter, statistics, tiling, triangle, trigonometry)
 
 TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__add__": _with_scalar("__add__", arithmetic.add_scalar, arithmetic.add),
@@ -157,7 +166,8 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "rsqrt": powers.rsqrt,
     "sign": elementwise.sign,
     "square": powers.square,
-    **{name: getattr(file, name) for file in (bits, logarithms, rounding, trigonometry) for name in file.__all__},
+    "repeat": tiling.repeat,
+    **{name: getattr(file, name) for file in _FILES for name in file.__all__},
 }
 
 TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {

@@ -304,13 +304,18 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False, **wor
     """
     if words:
         return respelled(argmax, words, x, axis=axis, keepdims=keepdims)
-    x = tensor("argmax", x)
+    return extreme_index("argmax", ArgMax, x, axis, keepdims)
+
+
+def extreme_index(op: str, op_class: type[ArgMax], x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
+    """The index that `op_class` finds along `axis`, or in the flattened x."""
+    x = tensor(op, x)
     if axis is None:
-        _nonempty("argmax", x, tuple(range(x.ndim)))
-        index = ArgMax(0)(Reshape((x.size,))(x))
+        _nonempty(op, x, tuple(range(x.ndim)))
+        index = op_class(0)(Reshape((x.size,))(x))
         return Reshape((1,) * x.ndim)(index) if keepdims else index
-    (axis,) = _nonempty("argmax", x, (check.axis("argmax", axis, x.ndim),))
-    return ArgMax(axis, keepdims)(x)
+    (axis,) = _nonempty(op, x, (check.axis(op, axis, x.ndim),))
+    return op_class(axis, keepdims)(x)
 
 
 def _nonempty(op: str, x: Tensor, axes: Size) -> Size:

@@ -641,4 +641,4 @@ for function in (operator.eq, operator.ne, operator.lt, operator.le, operator.gt
 
 # ---- more rows -------------------------------------------------------------------------------------------------------
 
-from tests.ops import table_elementwise  # noqa: E402, F401 (it adds its rows with `row`)
+from tests.ops import table_elementwise, table_order  # noqa: E402, F401 (they add rows with `row`)

@@ -14,7 +14,7 @@ import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
-from needle.ops import arithmetic
+from needle.ops import arithmetic, tiling
 from needle.ops.methods import TENSOR_METHODS, TENSOR_TUPLE_METHODS
 from tests.ops.op_classes import all_op_classes
 from tests.ops.table import ROWS, each_row, inputs_of, tensors
@@ -322,7 +322,7 @@ def test_a_detached_tuple_is_a_constant(device):
 
 
 # Declarations that others share, and one of Python's own.
-TEMPLATES = {"_binary", "_function", "_unary", "_reduction", "_along", "__hash__"}
+TEMPLATES = {"_binary", "_deviation", "_function", "_unary", "_reduction", "_along", "_ordered", "__hash__"}
 
 
 def declared_methods(class_name):
@@ -377,6 +377,7 @@ def test_methods_are_attached(tensor_class, table):
 
 def test_methods_are_the_functions_of_their_names():
     other_names = {"astype": arithmetic.cast, "clamp": ops.clip, "log_softmax": ops.logsoftmax, "sum": ops.summation}
+    other_names["repeat"] = tiling.repeat
     for name, function in TENSOR_METHODS.items():
         if not name.startswith("__"):
             assert function is other_names.get(name, getattr(ops, name, None)), name
