@@ -14,7 +14,7 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
-from needle.nn.functional.norm import as_normalized_shape, checked_batch_norm
+from needle.nn.functional.norm import add_one, as_normalized_shape, checked_batch_norm
 from needle.nn.module import Module, Parameter
 from needle.ops import reshape
 from needle.ops.operand import cast_like, tensor
@@ -117,7 +117,7 @@ class _BatchNorm(_ChannelNorm):
             name, x, mean, var, self.weight, self.bias, self.training or mean is None, momentum, self.eps, self.unbiased
         )
         if counter is not None:
-            counter.data = counter + 1
+            add_one(counter)
         return y
 
     def _cast(self, x: Tensor) -> Tensor:

@@ -264,6 +264,12 @@ def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int 
     running.data = Tensor.make_const(moved.astype(array.dtype, copy=False))
 
 
+def add_one(counter: Tensor) -> None:
+    """Count one more batch in place."""
+    counter.array[...] += 1
+    counter.bump_version()
+
+
 # ---- argument rules --------------------------------------------------------------------------------------------------
 
 
@@ -287,13 +293,15 @@ def _parameters(
     op: str, x: Tensor, shape: tuple[int, ...], **parameters: TensorLike | None
 ) -> tuple[Tensor | None, ...]:
     """The parameters as tensors of `shape` (or None) in the dtype of x; with a float16 x they may be float32."""
-    result = []
+    result: list[Tensor | None] = []
+    dtype, device = x.dtype, x.device
     for name, value in parameters.items():
         parameter = None if value is None else tensor(op, value)
         if parameter is not None:
             if parameter.shape != shape:
                 raise ValueError(f"{op}: {name} must have shape {shape} for x {x.shape}, but got {parameter.shape}")
-            if not (x.dtype == "float16" and parameter.dtype == "float32"):
+            fits = parameter.dtype == dtype and parameter.device is device  # the usual case, in the shortest time
+            if not fits and not (dtype == "float16" and parameter.dtype == "float32"):
                 check.floats(op, **{"x": x, name: parameter})
         result.append(parameter)
     return tuple(result)
