@@ -10,10 +10,11 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size, Window
-from needle.ops.arithmetic import DIVIDE, DivScalar, as_dtype
+from needle.ops.arithmetic import ADD, DIVIDE, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, FixedShape, Gradients
 from needle.ops.index import getitem
-from needle.ops.operand import batched, check_fit, constant, pool_window, unbatched
+from needle.ops.operand import batched, check_fit, constant, pool_window, scalar_like, unbatched
+from needle.ops.rounding import FloorDivide, Fmod
 
 Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
 INTEGERS = tuple(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
@@ -188,12 +189,20 @@ def avg_pool(
     windows = list(zip(kernel, window.stride, total.shape[2:], counted, strict=True))
     counts = [[min(i * s + k, end) - max(i * s, start) for i in range(p)] for k, s, p, (start, end) in windows]
     if divisor_override is not None:
-        mean = DivScalar(divisor_override)(total)
+        mean = _divided(total, divisor_override)
     elif all(len(set(axis)) == 1 for axis in counts):
-        mean = DivScalar(math.prod(axis[0] for axis in counts))(total)
+        mean = _divided(total, math.prod(axis[0] for axis in counts))
     else:
-        mean = DIVIDE(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
-    return unbatched(as_dtype(mean, x.dtype), had_batch)  # a mean of integers is cut off towards zero
+        mean = _divided(total, x.make_const(_counts(x.device.xp, windows).astype(total.dtype)))
+    return unbatched(as_dtype(mean, x.dtype), had_batch)
+
+
+def _divided(total: Tensor, divisor: int | Tensor) -> Tensor:
+    """Sums by a divisor; those of integers are cut off towards zero."""
+    if total.dtype.kind == "f":
+        return DIVIDE(total, divisor) if isinstance(divisor, Tensor) else DivScalar(divisor)(total)
+    whole = divisor if isinstance(divisor, Tensor) else scalar_like(divisor, total)
+    return FloorDivide()(ADD(total, NEGATE(Fmod()(total, whole))), whole)
 
 
 def average(x: Tensor, kernel: Size, window: Window) -> Tensor:

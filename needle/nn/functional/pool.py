@@ -151,7 +151,7 @@ def avg_pool2d(
     Options are one integer or a pair. The stride is the kernel size by default. Padding counts as zeros, or not at all
     with `count_include_pad=False`. Elements that the last window of `ceil_mode` (see `max_pool2d`) has beyond the
     padding never count. `divisor_override` divides all sums instead of the counts. float16 accumulates in float32;
-    means of int64 are cut off towards zero, and exact if sums stay below 2 ** 53.
+    means of int64 are cut off towards zero.
 
     Raises `ValueError` if padding exceeds half of the kernel or shapes do not fit, `TypeError` unless the dtype of x is
     floating or int64.
