@@ -8,6 +8,7 @@ Further options are those of train.py. Needs matplotlib: pip install -e '.[plot]
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"picture must end in one of .{', .'.join(formats)}, but got {options.picture}")
     with errors.user_errors("plot_run"):
         options.picture.parent.mkdir(parents=True, exist_ok=True)
-        if options.picture.is_dir():
-            raise ValueError(f"picture must be a file, but {options.picture} is a folder")
+        place = options.picture if options.picture.exists() else options.picture.parent
+        if options.picture.is_dir() or not os.access(place, os.W_OK):
+            raise ValueError(f"picture must be a file that can be written, but {options.picture} is none")
     model, rows = train.run(options)
     with errors.interruptible(lambda: "; there is no picture"), errors.user_errors("plot_run"):
         _, test_set = train.load(options.data)

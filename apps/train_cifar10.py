@@ -39,8 +39,9 @@ def load(folder: Path | None, transforms: Sequence[Transform]) -> tuple[CIFAR10D
             synthetic.write_cifar10(Path(temporary))
             train_set, test_set, _ = load(Path(temporary), transforms)
         return train_set, test_set, "synthetic stand-in for CIFAR-10 (--data FOLDER reads the real one)"
-    train_set = CIFAR10Dataset(folder, train=True, transforms=transforms)
-    return train_set, CIFAR10Dataset(folder, train=False), "CIFAR-10"
+    train_set, test_set = CIFAR10Dataset(folder, train=True, transforms=transforms), CIFAR10Dataset(folder, train=False)
+    whole = (len(train_set), len(test_set)) == (50_000, 10_000)
+    return train_set, test_set, "CIFAR-10" if whole else "a part of CIFAR-10 (it has 50000 and 10000 images)"
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:

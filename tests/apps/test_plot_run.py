@@ -1,5 +1,7 @@
 """The picture of a run."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -62,8 +64,11 @@ def test_a_picture_that_cannot_be_written_is_refused_before_training(tmp_path, c
     (tmp_path / "file").write_text("mine")
     for name, message in {
         "run.xyz": "plot_run.py: error: picture must end in one of .",
-        "folder.png": f"plot_run: picture must be a file, but {tmp_path / 'folder.png'} is a folder",
+        "folder.png": f"plot_run: picture must be a file that can be written, but {tmp_path / 'folder.png'} is none",
         "file/run.png": "plot_run: [Errno ",
     }.items():
         assert message in error_of(plot_run, capsys, tmp_path / name)[-1].replace("__main__.py", "plot_run.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "access", lambda path, mode: path != tmp_path)
+        assert "a file that can be written" in error_of(plot_run, capsys, tmp_path / "run.png")[-1]
     assert "--lr must be finite" in error_of(plot_run, capsys, tmp_path / "run.png", "--lr", "nan")[-1]

@@ -63,7 +63,8 @@ def test_without_a_folder_synthetic_data_are_learned_and_the_first_line_says_so(
 
 def test_a_folder_is_read_and_the_numbers_match_plain_loops(capsys, folder):
     rows, lines = run(train_cifar10, capsys, "--data", folder, "--epochs", "1", "--batch-size", "16", "--seed", "3")
-    assert lines[0] == "CIFAR-10: 50 training and 10 test images of 3x32x32"
+    whole = "a part of CIFAR-10 (it has 50000 and 10000 images)"
+    assert lines[0] == f"{whole}: 50 training and 10 test images of 3x32x32"
     np.random.seed(3)
     model = ResNet9()
     optimizer, loss_fn = optim.Adam(model.parameters(), lr=0.001, weight_decay=0.001), nn.SoftmaxLoss()
