@@ -17,6 +17,7 @@ from needle.autograd import Tensor, TensorOp
 from needle.lazy import Deferred
 from needle.ops.elementwise import Exp
 from tests.ops.op_classes import all_op_classes
+from tests.ops.table import ROWS, each_row, tensors
 from tests.standin.device import STANDIN
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -281,6 +282,61 @@ def test_tuples(lazily, computed):
     np.testing.assert_allclose(detached[1].numpy(), np.exp([3.0, 4.0]))
     parts[0].backward()
     np.testing.assert_allclose(x.grad.numpy(), [np.exp([1.0, 2.0]), [0, 0]])
+
+
+# ---- shapes and dtypes -----------------------------------------------------------------------------------------------
+
+
+def check_spec(value):
+    """What a deferred value says of itself is what its array has."""
+    shape, dtype = value.shape, value.dtype
+    assert isinstance(dtype, np.dtype)
+    assert (shape, dtype) == (value.array.shape, value.array.dtype)
+
+
+def leaves_of(row, dtype):
+    """The inputs of a row, its draws in any dtype: for integers, from 1 on."""
+    arrays = row.values()
+    for i, drawn in enumerate(row.is_drawn()):
+        if drawn:
+            rounds = np.dtype(dtype).kind != "f"
+            arrays[i] = (np.ceil(np.abs(arrays[i])).clip(1, 99) if rounds else arrays[i]).astype(dtype)
+    return tensors(row, [ndl.default_device().array(array) for array in arrays])
+
+
+@pytest.mark.on_cpu
+@pytest.mark.parametrize("dtype", ["float16", "int8", "bool"])
+@each_row(row for row in ROWS if row.op != "Correlate" and row.setting != "extremes")  # these take no integers
+def test_values_have_the_shape_and_dtype_that_they_say(row, dtype, lazily):
+    for create_graph in (False, True)[: 2 if dtype == "float16" else 1]:
+        inputs, leaves = leaves_of(row, dtype)
+        try:
+            result = row.apply(*inputs)
+        except (TypeError, ValueError):  # the op refuses the dtype, or an option that it cannot hold
+            return
+        results = [result] if isinstance(result, Tensor) else list(result)
+        losses = [y.sum() for y in results if y.requires_grad]
+        for y in results:
+            check_spec(y)
+        if losses and dtype != "bool":
+            sum(losses[1:], losses[0]).backward(create_graph=create_graph)
+            for x in leaves:
+                if x.grad is not None:
+                    check_spec(x.grad)
+
+
+@pytest.mark.on_cpu
+def test_gradients_of_norms_have_the_dtype_that_they_say(lazily):
+    x = Tensor(np.random.default_rng(0).normal(size=(5, 4)).astype("float16"))
+    for dtype in ("float16", "float32"):
+        for layer in (nn.BatchNorm1d(4, dtype=dtype), nn.LayerNorm(4, dtype=dtype), nn.GroupNorm(2, 4, dtype=dtype)):
+            for create_graph in (False, True):
+                if isinstance(layer, nn.BatchNorm1d) and dtype == "float32":
+                    continue
+                layer(x).sum().backward(create_graph=create_graph)
+                for grad, expected in (x.grad, "float16"), (layer.weight.grad, dtype), (layer.bias.grad, dtype):
+                    assert grad.dtype == expected
+                    check_spec(grad)
 
 
 # ---- sizes -----------------------------------------------------------------------------------------------------------

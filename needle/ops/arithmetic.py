@@ -165,8 +165,8 @@ class Cast(TensorOp):
 
     saved_inputs = ()
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: DTypeLike) -> None:
+        self.dtype = real_dtype("astype", dtype)
 
     def compute(self, x: Array) -> Array:
         return x.astype(self.dtype)
