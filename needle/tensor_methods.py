@@ -7,15 +7,25 @@ of Python. Names in one line share a signature.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, Unpack
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar, Unpack
 
 from needle.backend import Device, DTypeLike, HostArray, HostScalar
 from needle.backend_ndarray import NDArray
 from needle.words import Axes, AxesWords, AxisWords, BoundWords, DeviationWords, IndexWords, ReductionWords
 
-__all__ = ["TensorMethods"]
+__all__ = ["Ordered", "TensorMethods"]
 
 Operand: TypeAlias = "TensorMethods | NDArray | HostArray | HostScalar | float | Sequence[Any]"
+
+
+T = TypeVar("T")
+
+
+class Ordered(NamedTuple, Generic[T]):
+    """What `sort` and `topk` return: elements in order, and their int64 indices."""
+
+    values: T
+    indices: T
 
 
 class TensorMethods:
@@ -72,10 +82,10 @@ class TensorMethods:
         def argsort(self, axis: int = -1, descending: bool = False, **words: Unpack[AxisWords]) -> Self: ...
         def sort(
             self, axis: int = -1, descending: bool = False, **words: Unpack[AxisWords]
-        ) -> tuple[Self, Self]: ...
+        ) -> Ordered[Self]: ...
         def topk(
             self, k: int, axis: int = -1, largest: bool = True, **words: Unpack[AxisWords]
-        ) -> tuple[Self, Self]: ...
+        ) -> Ordered[Self]: ...
         def cumsum(self, axis: int | None = None, **words: Unpack[AxisWords]) -> Self: ...
         def gather(
             self, axis: int | None = None, index: Operand | None = None, **words: Unpack[AxisWords]

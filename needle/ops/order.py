@@ -14,6 +14,7 @@ from needle.ops.operand import tensor
 from needle.ops.reduce import ArgMax, extreme_index
 from needle.ops.scatter import TakeAlong, with_axis
 from needle.ops.shape import Reshape
+from needle.tensor_methods import Ordered
 from needle.words import AxisWords, IndexWords, respelled
 
 __all__ = ["argmin", "argsort", "sort", "topk"]
@@ -73,16 +74,18 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, **words: Un
 
 def sort(
     x: TensorLike, axis: int = -1, descending: bool = False, **words: Unpack[AxisWords]
-) -> tuple[Tensor, Tensor]:
-    """The elements in ascending order along `axis`, and their int64 indices in x: `(*S) -> (*S), (*S)`, torch's pair.
+) -> Ordered[Tensor]:
+    """The elements in ascending order along `axis`, and their int64 indices in x: `(*S) -> (*S), (*S)`.
 
     NaN counts as the largest. Tied elements keep their order, also if `descending`. A gradient flows to the place that
-    the element came from. NumPy's `sort` returns the first of the two.
+    the element came from. The result is torch's pair, with names; NumPy's `sort` returns the first alone.
 
     >>> from needle import Tensor
     >>> values, indices = sort(Tensor([3.0, 1.0, 2.0], requires_grad=False))
     >>> values, indices
     (Tensor([1. 2. 3.]), Tensor([1 2 0]))
+    >>> topk([3, 1, 2], 2).values
+    Tensor([3 2])
 
     Raises `ValueError` for an axis that x lacks.
     """
@@ -93,7 +96,7 @@ def sort(
 
 def topk(
     x: TensorLike, k: int, axis: int = -1, largest: bool = True, **words: Unpack[AxisWords]
-) -> tuple[Tensor, Tensor]:
+) -> Ordered[Tensor]:
     """The k largest elements along `axis`, largest first, and their indices: `(…, n, …) -> (…, k, …), (…, k, …)`.
 
     With `largest=False` the smallest, smallest first. Of tied elements the first ones are taken. NaN as in `sort`.
@@ -105,7 +108,7 @@ def topk(
     return _first("topk", tensor("topk", x), check.integer("topk", "k", k, least=0), axis, largest)
 
 
-def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -> tuple[Tensor, Tensor]:
+def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -> Ordered[Tensor]:
     """The first `count` elements in the order along `axis` (None: all), and their indices."""
     line, axis = with_axis(op, x, axis)
     if count is not None and count > line.shape[axis]:
@@ -114,4 +117,6 @@ def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -
     if count is not None:
         indices = GetItem((slice(None),) * axis + (slice(0, count),))(indices)
     values = TakeAlong(axis)(line, indices)
-    return (values, indices) if x.ndim or count == 0 else (Reshape(())(values), Reshape(())(indices))
+    if not x.ndim and count != 0:
+        values, indices = Reshape(())(values), Reshape(())(indices)
+    return Ordered(values, indices)

@@ -232,9 +232,12 @@ def atan2(a: TensorLike, b: TensorLike) -> Tensor:
 def hypot(a: TensorLike, b: TensorLike) -> Tensor:
     """sqrt(a ** 2 + b ** 2): `(*A), (*B) -> (*C)`; no square overflows. The derivative at the origin is NaN.
 
-    Broadcasting, dtypes and errors as in `divide`.
+    Broadcasting, dtypes and errors as in `add`; also `TypeError` if neither is of floats.
     """
-    return HYPOT(*map(floating, ("hypot",) * 2, pair("hypot", a, b)))
+    a, b = pair("hypot", a, b)
+    if "f" not in (a.dtype.kind, b.dtype.kind):
+        raise TypeError(f"hypot: one operand must be of floats, but got dtypes {a.dtype} and {b.dtype}")
+    return HYPOT(a, b)
 
 
 def sinh(x: TensorLike) -> Tensor:

@@ -21,6 +21,7 @@ ERRORS = [
     (lambda: ops.sin("a"), TypeError,
      "sin: operands must be tensors, arrays, rectangular lists or numbers, but got str"),
     (lambda: ops.atan2(X, ndl.ones(2)), ValueError, "atan2: shapes must broadcast, but got (2, 3) and (2,)"),
+    (lambda: INTEGERS.hypot(TRUTHS), TypeError, "hypot: one operand must be of floats, but got dtypes int64 and bool"),
     *(
         (lambda name=name: getattr(ops, name)(TRUTHS), TypeError, f"{name}: x must be of numbers, but got dtype bool")
         for name in ("floor", "ceil", "trunc", "round")
@@ -167,6 +168,51 @@ def test_no_square_overflows_in_a_slope(name, dtype, device):
         getattr(ops, name)(*inputs).sum().backward()
         slopes.append(inputs[0].grad.numpy())
     np.testing.assert_allclose(*slopes, rtol=2e-3, atol=1e-7)
+
+
+def test_nan_is_the_largest_in_order(device):
+    array = np.array([2.0, np.nan, -np.inf, 2.0, np.inf])
+    x, t = ndl.Tensor(array, device=device), torch.tensor(array)
+    for descending in (False, True):
+        expected = t.sort(descending=descending, stable=True)
+        result = x.sort(descending=descending)
+        np.testing.assert_array_equal(result.values.numpy(), expected.values.numpy())
+        np.testing.assert_array_equal(result.indices.numpy(), expected.indices.numpy())
+        np.testing.assert_array_equal(x.topk(3, largest=descending).indices.numpy(), expected.indices.numpy()[:3])
+    assert x.argmin().item() == t.argmin().item() == 1
+
+
+@pytest.mark.parametrize(("dtype", "error"), [("float16", 1e-3), ("float32", 1e-7)])
+def test_running_sums_lose_no_terms(dtype, error, device):
+    x = ndl.Tensor(np.full((30_000, 1), 0.1 if dtype == "float32" else 1.0), dtype=dtype, device=device)
+    expected = np.cumsum(x.numpy().astype("float64"), 0)
+    np.testing.assert_allclose(x.cumsum(0).numpy().astype("float64"), expected, rtol=error)
+
+
+def test_deviations_of_constant_and_of_far_rows(device):
+    row = np.full((1, 1000), 1000.1, "float32")
+    x = ndl.Tensor(np.concatenate([row, row + np.random.default_rng(0).normal(size=row.shape)]), device=device)
+    x = x.astype("float32")
+    exact = np.std(x.numpy().astype("float64"), axis=1, ddof=1)
+    assert x.std(1).numpy()[0] == x.var(1).numpy()[0] == 0
+    np.testing.assert_allclose(x.std(1).numpy()[1], exact[1], rtol=1e-6)
+    half = ndl.Tensor(np.linspace(-300, 300, 601), dtype="float16", device=device)
+    np.testing.assert_allclose(half.std().item(), np.std(half.numpy().astype("float64"), ddof=1), rtol=1e-3)
+
+
+def test_without_degrees_of_freedom_the_variance_is_no_number(device):
+    with np.errstate(all="ignore"):
+        assert np.isnan(ndl.ones(1, device=device).var().item())
+        assert ndl.Tensor([1.0, 2.0], device=device).var(correction=5).item() == np.inf
+
+
+@pytest.mark.parametrize("p", [2, 3, -1])
+def test_a_norm_neither_overflows_nor_vanishes(p, device):
+    for scale in (1e-40, 1e30):
+        x = ndl.Tensor(np.array([3.0, 4.0]) * scale, dtype="float64", device=device)
+        np.testing.assert_allclose(x.norm(p).item(), np.linalg.norm([3.0, 4.0], p) * scale)
+        half = ndl.Tensor([300.0, 400.0], dtype="float16", device=device)
+        np.testing.assert_allclose(half.norm(p).item(), np.linalg.norm([300.0, 400.0], p), rtol=1e-3)
 
 
 INTEGER_TYPES = ["int8", "uint8", "int32", "int64", "bool"]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.nn.functional.norm import vector_norm
 from needle.nn.functional.reduction import check_reduction, float_operands, float_target, reduced
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, as_dtype
 from needle.ops.elementwise import Clip, Minimum, Sqrt
@@ -17,6 +16,7 @@ from needle.ops.logic import EQUAL, NOT_EQUAL, WHERE
 from needle.ops.operand import broadcast_shape, scalar_like, tensor
 from needle.ops.reduce import Summation
 from needle.ops.shape import Reshape
+from needle.ops.statistics import vector_norm
 
 __all__ = ["cosine_embedding_loss", "hinge_embedding_loss", "margin_ranking_loss", "triplet_margin_loss"]
 

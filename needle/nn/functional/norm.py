@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from needle import check, ops
+from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
-from needle.ops.elementwise import Abs, Clip, Sqrt
+from needle.ops.elementwise import Clip
 from needle.ops.norm import standardized
 from needle.ops.operand import tensor
-from needle.ops.reduce import Mean, Summation
+from needle.ops.reduce import Mean
 from needle.ops.shape import Reshape
+from needle.ops.statistics import vector_norm
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 
@@ -230,27 +231,6 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
         return x
     wide = as_dtype(x, compute_dtype(x.dtype))
     return as_dtype(DIVIDE(wide, Clip(eps, None)(vector_norm(wide, p, axes))), x.dtype)
-
-
-def vector_norm(x: Tensor, p: float, axes: tuple[int, ...]) -> Tensor:
-    """The p-norm of x over `axes`, which remain with size 1.
-
-    The largest magnitude is factored out, so that no power overflows or vanishes. It is a constant for the graph, since
-    the norm does not depend on it.
-    """
-    total = Summation(axes, keepdims=True)
-    if p == 1:
-        return total(Abs()(x))
-    if p == math.inf:
-        return ops.max(Abs()(x), axes, keepdims=True)
-    largest = ops.max(Abs()(x.detach()), axes, keepdims=True)
-    is_zero = as_dtype(ops.equal(largest, 0), x.dtype)  # 1 where all elements are 0: avoids 0 / 0 and the root of 0
-    scaled = DIVIDE(x, ADD(largest, is_zero))
-    if p == 2:
-        return MULTIPLY(Sqrt()(ADD(total(MULTIPLY(scaled, scaled)), is_zero)), largest)
-    nonzero = ops.not_equal(x, 0)
-    powers = ops.where(nonzero, Abs()(scaled), 1) ** p * nonzero
-    return (total(powers) + is_zero) ** (1 / p) * largest
 
 
 def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int | None = None) -> None:

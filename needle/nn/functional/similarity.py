@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
-from needle.nn.functional.norm import vector_norm
 from needle.ops.operand import broadcast_shape, tensor
+from needle.ops.statistics import vector_norm
 
 __all__ = ["cosine_similarity"]
 
