@@ -69,6 +69,11 @@ def axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     return result
 
 
+def reduced_axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
+    """`axes`, but without axes the entries 0 and -1 are allowed, as in torch: a reduction over the only element."""
+    return axes(op, value, ndim, name) if ndim else axes(op, value, 1, name)[:0]
+
+
 def axis(op: str, value: Any, ndim: int, name: str = "axis") -> int:
     """One axis of `ndim`, counted from the end if negative: an integer in [0, `ndim`)."""
     index = integer(op, name, value)

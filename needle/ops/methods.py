@@ -78,7 +78,7 @@ def _or_identity(function: Callable[[Tensor, Any], Tensor]) -> Callable[[Tensor,
     def method(x: Tensor, other: Any) -> Any:
         if not isinstance(other, Tensor):
             try:
-                other = tensor(function.__name__, other, x)
+                other = tensor(function.__name__, other, x, fits=False)
             except TypeError:
                 return NotImplemented
         return function(x, other)

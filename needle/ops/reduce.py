@@ -12,7 +12,7 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size
-from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, as_dtype
 from needle.ops.base import Array, Axes, result_dtype
 from needle.ops.elementwise import Exp
 from needle.ops.logic import EQUAL, WHERE
@@ -213,13 +213,13 @@ def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words:
     The result lacks these axes, or keeps them with size 1 if `keepdims`. Integers and bools are summed in int64,
     float16 in float32, rounded once. The sum of no elements is 0.
 
-    Raises `TypeError` if x is not a tensor, array, list or number, or an axis not an integer; `ValueError` for an axis
-    that x lacks or that is named twice.
+    A tensor () has the axes 0 and -1, as in torch. Raises `TypeError` if x is not a tensor, array, list or number, or
+    an axis not an integer; `ValueError` for an axis that x lacks or that is named twice.
     """
     if words:
         return respelled(summation, words, x, axes=axes, keepdims=keepdims)
     x = tensor("summation", x)
-    return Summation(check.axes("summation", axes, x.ndim), keepdims)(x)
+    return Summation(check.reduced_axes("summation", axes, x.ndim), keepdims)(x)
 
 
 def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -230,7 +230,7 @@ def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpa
     if words:
         return respelled(mean, words, x, axes=axes, keepdims=keepdims)
     x = floating("mean", x)
-    return Mean(check.axes("mean", axes, x.ndim), keepdims)(x)
+    return Mean(check.reduced_axes("mean", axes, x.ndim), keepdims)(x)
 
 
 def max(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -241,7 +241,7 @@ def max(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(max, words, x, axes=axes, keepdims=keepdims)
     x = tensor("max", x)
-    return Max(_nonempty("max", x, check.axes("max", axes, x.ndim)), keepdims)(x)
+    return Max(_nonempty("max", x, check.reduced_axes("max", axes, x.ndim)), keepdims)(x)
 
 
 def min(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -249,7 +249,7 @@ def min(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(min, words, x, axes=axes, keepdims=keepdims)
     x = tensor("min", x)
-    return Min(_nonempty("min", x, check.axes("min", axes, x.ndim)), keepdims)(x)
+    return Min(_nonempty("min", x, check.reduced_axes("min", axes, x.ndim)), keepdims)(x)
 
 
 def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -258,12 +258,15 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words:
     The maximum m is subtracted first, log(sum(exp(x - m))) + m, so that nothing overflows. The gradient is out_grad ·
     softmax(x). If all elements are -infinity, so is the result, and its gradient is NaN.
 
-    Dtypes as in `exp`; float16 is computed in float32. Raises `ValueError` for empty axes.
+    Dtypes as in `exp`; float16 is computed in float32. Over no elements it is -infinity.
     """
     if words:
         return respelled(logsumexp, words, x, axes=axes, keepdims=keepdims)
     x = floating("logsumexp", x)
-    return LogSumExp(_nonempty("logsumexp", x, check.axes("logsumexp", axes, x.ndim)), keepdims)(x)
+    axes = check.reduced_axes("logsumexp", axes, x.ndim)
+    if any(x.shape[i] == 0 for i in axes):
+        return AddScalar(-math.inf)(Summation(axes, keepdims)(x))
+    return LogSumExp(axes, keepdims)(x)
 
 
 def logsoftmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Tensor:
@@ -272,13 +275,12 @@ def logsoftmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Ten
     Its gradient out_grad - softmax(x) · sum(out_grad) reads the result alone. An axis with +infinity, or with nothing
     but -infinity, is NaN; -infinity beside finite elements stays.
 
-    float16 is computed in float32. Raises `ValueError` for an axis that x lacks or that is empty.
+    float16 is computed in float32. Raises `ValueError` for an axis that x lacks.
     """
     if words:
         return respelled(logsoftmax, words, x, axis=axis)
     x = floating("logsoftmax", x)
-    (axis,) = _nonempty("logsoftmax", x, (check.axis("logsoftmax", axis, x.ndim),))
-    return LogSoftmax(axis)(x)
+    return normalized(LogSoftmax, x, check.axis("logsoftmax", axis, x.ndim or 1))
 
 
 def softmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Tensor:
@@ -290,8 +292,7 @@ def softmax(x: TensorLike, axis: int = -1, **words: Unpack[AxisWords]) -> Tensor
     if words:
         return respelled(softmax, words, x, axis=axis)
     x = floating("softmax", x)
-    (axis,) = _nonempty("softmax", x, (check.axis("softmax", axis, x.ndim),))
-    return Softmax(axis)(x)
+    return normalized(Softmax, x, check.axis("softmax", axis, x.ndim or 1))
 
 
 def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False, **words: Unpack[IndexWords]) -> Tensor:
@@ -310,12 +311,19 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False, **wor
 def extreme_index(op: str, op_class: type[ArgMax], x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
     """The index that `op_class` finds along `axis`, or in the flattened x."""
     x = tensor(op, x)
-    if axis is None:
-        _nonempty(op, x, tuple(range(x.ndim)))
+    if axis is None or not x.ndim:
+        _nonempty(op, x, check.reduced_axes(op, axis, x.ndim))
         index = op_class(0)(Reshape((x.size,))(x))
         return Reshape((1,) * x.ndim)(index) if keepdims else index
     (axis,) = _nonempty(op, x, (check.axis(op, axis, x.ndim),))
     return op_class(axis, keepdims)(x)
+
+
+def normalized(kind: type[Softmax | LogSoftmax], x: Tensor, axis: int) -> Tensor:
+    """Softmax or LogSoftmax along an axis of x, of which a tensor () has one; x itself if it is empty."""
+    if not x.ndim:
+        return Reshape(())(kind(0)(Reshape((1,))(x)))
+    return kind(axis)(x) if x.size else x
 
 
 def _nonempty(op: str, x: Tensor, axes: Size) -> Size:

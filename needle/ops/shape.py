@@ -322,7 +322,7 @@ def flip(x: TensorLike, axes: Axes = None, **words: Unpack[AxesWords]) -> Tensor
     if words:
         return respelled(flip, words, x, axes=axes)
     x = tensor("flip", x)
-    return Flip(check.axes("flip", axes, x.ndim))(x)
+    return Flip(check.reduced_axes("flip", axes, x.ndim))(x)
 
 
 def dilate(x: TensorLike, axes: int | Sequence[int], dilation: int) -> Tensor:

@@ -404,6 +404,22 @@ for axes in (0, (0, 1), None):
         (4, 5), draw=few)  # fmt: skip
     row("min", f"ties {axes!r}", lambda x, a=axes: ops.min(x, a), lambda x, a=axes: x.amin(every_axis(a, x.ndim)),
         (4, 5), draw=few)  # fmt: skip
+for op, oracle in (
+    ("summation", torch.sum), ("mean", torch.mean), ("max", torch.amax), ("min", torch.amin),
+    ("logsumexp", torch.logsumexp), ("softmax", torch.softmax), ("logsoftmax", torch.log_softmax),
+    ("flip", lambda x, axis: x.flip((axis,))),
+):  # fmt: skip
+    function = getattr(ops, op)
+    for axis in (0, -1):
+        row(op, f"() along {axis}", lambda x, f=function, a=axis: f(x, a), lambda x, f=oracle, a=axis: f(x, a), ())
+    if op not in ("mean", "max", "min"):
+        for shape in ((0,), (2, 0), (0, 3)):
+            row(op, f"{shape} along the last", lambda x, f=function: f(x, -1), lambda x, f=oracle: f(x, -1), shape,
+                order=1)  # fmt: skip
+for axis in (None, 0, -1):
+    row("argmax", f"() along {axis}", lambda x, a=axis: ops.argmax(x, a), lambda x, a=axis: x.argmax(a), (),
+        constant=True)  # fmt: skip
+row("clip", "bounds the wrong way round", lambda x: ops.clip(x, 0.5, -0.5), lambda x: x.clamp(0.5, -0.5), (3, 4))
 row("logsumexp", "large", lambda x: ops.logsumexp(x * 1024, 1), lambda x: torch.logsumexp(x * 1024, 1), (3, 4))
 
 for axis in (0, 1, -1):

@@ -112,6 +112,8 @@ def test_integers_that_do_not_fit_are_compared_exactly(number, greater, device):
     x = ndl.Tensor(np.array([44, 255], "uint8"), device=device)
     assert (x > number).numpy().tolist() == (number < x).numpy().tolist() == greater
     assert not ops.equal(x, number).numpy().any()
+    assert not (x == number).numpy().any()
+    assert (x != number).numpy().all()
 
 
 def test_numbers_are_not_sent_to_the_device():

@@ -12,7 +12,7 @@ from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar, MulScalar, a
 from needle.ops.elementwise import RELU, Clip, Expm1, HardTanh, Sigmoid, Softplus
 from needle.ops.logic import GREATER, LESS_EQUAL, WHERE
 from needle.ops.operand import scalar_like, tensor
-from needle.ops.reduce import LogSoftmax, Softmax
+from needle.ops.reduce import LogSoftmax, Softmax, normalized
 
 __all__ = [
     "elu",
@@ -104,41 +104,39 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 
 
 def softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
-    """e ** x / sum(e ** x) along axis `dim` of x (at least 1 axis), without overflow.
+    """e ** x / sum(e ** x) along axis `dim` of x, without overflow; a tensor () has the axis 0.
 
-    x is cast to `dtype` first if one is passed; the result has that dtype. Without `dim` the axis is 0 for inputs of 1
+    x is cast to `dtype` first if one is passed; the result has that dtype. Without `dim` the axis is 0 for inputs of 0, 1
     or 3 axes and 1 otherwise, with a warning, as in torch.
 
     Raises `ValueError` if x has no such axis, `TypeError` unless the dtype is floating.
     """
     x, axis = _along_axis("softmax", x, dim, dtype)
-    return Softmax(axis)(x) if x.size else x
+    return normalized(Softmax, x, axis)
 
 
 def log_softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
-    """x - log(sum(e ** x)) along axis `dim` of x (at least 1 axis), without overflow.
+    """x - log(sum(e ** x)) along axis `dim` of x, without overflow; a tensor () has the axis 0.
 
     Options and errors as in `softmax`.
     """
     x, axis = _along_axis("log_softmax", x, dim, dtype)
-    return LogSoftmax(axis)(x) if x.size else x
+    return normalized(LogSoftmax, x, axis)
 
 
 def softmin(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
     """`softmax` of -x: e ** -x / sum(e ** -x) along axis `dim`. Options and errors as in `softmax`."""
     x, axis = _along_axis("softmin", x, dim, dtype)
-    return Softmax(axis)(NEGATE(x)) if x.size else x
+    return normalized(Softmax, NEGATE(x), axis)
 
 
 def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None) -> tuple[Tensor, int]:
     """x cast to `dtype`, and the axis `dim`: torch's choice if it is None."""
     x = tensor(op, x)
-    if not x.ndim:
-        raise ValueError(f"{op}: x must have at least 1 axis, but got shape ()")
     if dim is None:
-        dim = 0 if x.ndim in (1, 3) else 1
+        dim = 0 if x.ndim in (0, 1, 3) else 1
         warnings.warn(f"{op}: dim was not passed, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
-    axis = check.axis(op, dim, x.ndim, "dim")
+    axis = check.axis(op, dim, x.ndim or 1, "dim")
     x = x if dtype is None else x.astype(dtype)
     check.floats(op, x=x)
     return x, axis

@@ -24,6 +24,8 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, dim: int = 1, eps: float =
     shape = broadcast_shape(op, x1.shape, x2.shape)
     axis = check.axis(op, dim, len(shape), "dim")
     eps = check.number(op, "eps", eps, least=0)
+    if not shape[axis]:
+        return ops.summation(x1 * x2, axis)
     operands = [ops.broadcast_to(x, shape) for x in (x1, x2)]
     unit1, unit2 = (x / ops.clip(vector_norm(x, 2, (axis,)), eps) for x in operands)
     return ops.summation(unit1 * unit2, axis)
