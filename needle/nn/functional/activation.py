@@ -106,8 +106,8 @@ def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tenso
 def softmax(x: TensorLike, dim: int | None = None, dtype: DTypeLike | None = None) -> Tensor:
     """e ** x / sum(e ** x) along axis `dim` of x, without overflow; a tensor () has the axis 0.
 
-    x is cast to `dtype` first if one is passed; the result has that dtype. Without `dim` the axis is 0 for inputs of 0, 1
-    or 3 axes and 1 otherwise, with a warning, as in torch.
+    x is cast to `dtype` first if one is passed; the result has that dtype. Without `dim` the axis is 0 for inputs of
+    0, 1 or 3 axes and 1 otherwise, with a warning, as in torch.
 
     Raises `ValueError` if x has no such axis, `TypeError` unless the dtype is floating.
     """
