@@ -100,14 +100,14 @@ class Module:
     flags: ClassVar[tuple[str, ...]] = ()  # options that must be bools
     layouts: ClassVar[Mapping[str, str]] = {}  # parameters in another layout than torch's: how to convert torch's
     optional: ClassVar[tuple[str, ...]] = ()  # buffers that older states lack
-    _buffers: dict[str, bool]  # attributes declared as buffers, and whether they are saved
+    _buffers: Mapping[str, bool] = {}  # attributes declared as buffers, and whether they are saved
 
     def __init__(self) -> None:
         self.training = True
 
     def __setattr__(self, name: str, value: Any) -> None:
         state = vars(self)
-        old, buffers = state.get(name), state.setdefault("_buffers", {})
+        old, buffers = state.get(name), self._declared()
         op = type(self).__name__
         if name in self.fixed and name in state and value != old:
             raise AttributeError(
@@ -128,7 +128,12 @@ class Module:
 
     def __delattr__(self, name: str) -> None:
         super().__delattr__(name)
-        self._buffers.pop(name, None)
+        self._declared().pop(name, None)
+
+    def _declared(self) -> dict[str, bool]:
+        """The module's own `_buffers`; a subclass may assign attributes before `super().__init__()`."""
+        declared: dict[str, bool] = vars(self).setdefault("_buffers", {})
+        return declared
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
         """Assign a tensor to the attribute `name` as a buffer: moved by `to`, saved if `persistent`, never learned.
@@ -144,7 +149,7 @@ class Module:
         if not name or "." in name or (hasattr(self, name) and name not in self._buffers):
             raise ValueError(f"{op}: name must be new, not empty and without a dot, but got {name!r}")
         setattr(self, name, tensor)
-        self._buffers[name] = persistent
+        self._declared()[name] = persistent
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call; every subclass defines its own."""
