@@ -23,6 +23,8 @@ NAMES = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class _GRUStep(Step):
     """One step, by the parameters of `module` whose names end in `suffix`."""
 
+    weight_names = ("weight_ih", "weight_hh")
+
     def __init__(self, module: GRU | GRUCell, suffix: str = "") -> None:
         self.hidden_size = module.hidden_size
         self.W_ih, self.W_hh = (permute(getattr(module, name + suffix), (1, 0)) for name in NAMES[:2])

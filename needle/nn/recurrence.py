@@ -31,6 +31,7 @@ State: TypeAlias = tuple[Tensor, ...]  # the hidden state comes first
 class Step:
     """One step of a recurrence: the products with the input and the hidden state, whose columns hold blocks of H."""
 
+    weight_names: ClassVar[tuple[str, str]] = ("W_ih", "W_hh")  # in errors
     hidden_size: int
     W_ih: Tensor  # (in, gates·H)
     W_hh: Tensor  # (H, gates·H)
@@ -59,8 +60,8 @@ class Step:
     def check_dtypes(self, op: str, x: Tensor) -> None:
         """Refuse x, and parameters that were replaced, unless they share a floating dtype."""
         check.floats(op, x=x)
-        for name in ("W_ih", "W_hh", "bias_ih", "bias_hh"):
-            parameter = getattr(self, name)
+        parameters = self.W_ih, self.W_hh, self.bias_ih, self.bias_hh
+        for name, parameter in zip((*self.weight_names, "bias_ih", "bias_hh"), parameters, strict=True):
             if parameter is not None and parameter.dtype != x.dtype:
                 check.floats(op, **{"x": x, name: parameter})
 
