@@ -108,31 +108,30 @@ class ImageDataset(NDArrayDataset):
 
     The transforms receive an image as (H, W, C), the layout of `RandomCrop` and `RandomFlipHorizontal`.
 
-    Errors as in `NDArrayDataset`; besides, with transforms, ValueError if the images have their channels last.
+    Errors as in `NDArrayDataset`; besides, with transforms, ValueError if the images do not have four axes, or have
+    their channels last.
     """
 
     def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None) -> None:
         super().__init__(*arrays, transforms=transforms)
-        *sizes, last = self.arrays[0].shape[1:] or (0,)
-        if transforms and len(sizes) == 2 and last <= MOST_CHANNELS < min(sizes):
-            raise ValueError(
-                f"ImageDataset: images must be N x C x H x W, but got shape {self.arrays[0].shape}; "
-                "use NDArrayDataset for N x H x W x C"
-            )
+        shape = self.arrays[0].shape
+        if transforms and (len(shape) != 4 or shape[3] <= MOST_CHANNELS < min(shape[1:3])):
+            hint = "; use NDArrayDataset for N x H x W x C" if len(shape) == 4 else ""
+            raise ValueError(f"ImageDataset: images must be N x C x H x W, but got shape {shape}{hint}")
 
     def apply_transforms(self, x: HostArray) -> HostArray:
         """Apply every transform to an image: (C, H, W) -> (C, H, W). Raises ValueError if one returns no image."""
         if not self.transforms:
             return x
-        image = super().apply_transforms(np.moveaxis(x, 0, -1))
-        if np.ndim(image) != x.ndim:
-            raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {np.shape(image)}")
-        return np.moveaxis(image, -1, 0)
+        image = np.asarray(super().apply_transforms(x.transpose(1, 2, 0)))
+        if image.ndim != 3:
+            raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {image.shape}")
+        return image.transpose(2, 0, 1)
 
 
 def _own(items: Any, array: HostArray) -> Any:
     """Items of an array, copied if they are a view of it."""
-    return items.copy() if np.may_share_memory(items, array) else items
+    return items.copy() if isinstance(items, np.ndarray) and np.may_share_memory(items, array) else items
 
 
 def _stack(position: int, field: tuple[Any, ...]) -> HostArray:

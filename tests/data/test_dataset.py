@@ -160,6 +160,12 @@ def test_a_transform_that_returns_no_image_is_refused(wrong, shape):
         ImageDataset(np.zeros((1, 3, 5, 6)), transforms=[wrong])[0]
 
 
+def test_transforms_of_what_is_no_batch_of_images():
+    message = r"^ImageDataset: images must be N x C x H x W, but got shape \(2, 28, 28\)$"
+    with pytest.raises(ValueError, match=message):
+        ImageDataset(np.zeros((2, 28, 28)), transforms=[RandomCrop(2)])
+
+
 def test_image_datasets_flip_left_to_right():
     photographs = np.arange(3 * 5 * 6.0).reshape(1, 3, 5, 6)
     flipped = ImageDataset(photographs, transforms=[RandomFlipHorizontal(1)])
