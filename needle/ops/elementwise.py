@@ -54,15 +54,13 @@ class Exp(Elementwise):
 
 
 class Expm1(Elementwise):
-    """e ** x - 1, exact for small x."""
-
-    saved_inputs, saves_output = (), True
+    """e ** x - 1, exact for small x; its derivative is not computed from the result, which is -1 for large -x."""
 
     def compute(self, x: Array) -> Array:
         return xp(x).expm1(x)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
-        return MULTIPLY(out_grad, AddScalar(1)(node))
+        return MULTIPLY(out_grad, Exp()(node.inputs[0]))
 
 
 class Log(Elementwise):

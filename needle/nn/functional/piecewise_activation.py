@@ -5,7 +5,8 @@ from __future__ import annotations
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn.functional.activation import floating
-from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar
+from needle.nn.functional.smooth_activation import wide
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip, HardTanh
 from needle.ops.logic import GREATER_EQUAL, LESS_EQUAL, WHERE
 from needle.ops.operand import scalar_like, tensor
@@ -39,8 +40,9 @@ def hardswish(x: TensorLike) -> Tensor:
 
     Howard et al., "Searching for MobileNetV3" (2019), section 5.2.
     """
-    x = floating("hardswish", x)
-    return MULTIPLY(x, _hardsigmoid(x))
+    x, dtype = wide("hardswish", x)
+    bent = HardTanh(-3.0, 3.0)(x)  # x itself would make infinity · 0 in the derivative
+    return as_dtype(ADD(MULTIPLY(bent, _hardsigmoid(bent)), Clip(0, None)(AddScalar(-3)(x))), dtype)
 
 
 def hardsigmoid(x: TensorLike) -> Tensor:

@@ -1,14 +1,16 @@
-"""Smooth activations of exponentials, and gated linear units, under torch's names."""
+"""Smooth activations of exponentials, and gated linear units, under torch's names. float16 is computed in float32."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
+from needle.backend import compute_dtype
 from needle.kernels import at
 from needle.nn.functional.activation import floating
-from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
 from needle.ops.elementwise import RELU, Abs, Clip, Expm1, Sigmoid, Softplus, Tanh
 
 __all__ = ["celu", "gelu", "glu", "logsigmoid", "mish", "selu", "softsign", "tanhshrink"]
@@ -16,7 +18,7 @@ __all__ = ["celu", "gelu", "glu", "logsigmoid", "mish", "selu", "softsign", "tan
 # Of Klambauer et al. (2017), equation 14.
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 GELU_FORMS = ("none", "tanh")
-_FAR = Clip(-40, 40)  # beyond it, the normal distribution is 0 or 1 in every dtype; powers must not overflow
+_NEAR = Clip(-40, 40)  # beyond it, the normal distribution is 0 or 1 in every dtype; powers must not overflow
 
 
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
@@ -28,15 +30,15 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 
     Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016), section 2.
     """
-    x = floating("gelu", x)
+    x, dtype = wide("gelu", x)
     check.one_of("gelu", "approximate", approximate, GELU_FORMS)
-    near = _FAR(x)
+    near = _NEAR(x)
     if approximate == "none":
-        curve = ops.erf(MulScalar(math.sqrt(0.5))(near))
-    else:
+        share = MulScalar(0.5)(AddScalar(1)(ops.erf(MulScalar(math.sqrt(0.5))(near))))
+    else:  # (1 + tanh u) / 2 = sigmoid(2u), which keeps small values exact
         cubic = ADD(near, MulScalar(0.044715)(MULTIPLY(near, MULTIPLY(near, near))))
-        curve = Tanh()(MulScalar(math.sqrt(2 / math.pi))(cubic))
-    return MULTIPLY(x, MulScalar(0.5)(AddScalar(1)(curve)))
+        share = Sigmoid()(MulScalar(math.sqrt(8 / math.pi))(cubic))
+    return as_dtype(MULTIPLY(x, share), dtype)
 
 
 def selu(x: TensorLike) -> Tensor:
@@ -46,9 +48,9 @@ def selu(x: TensorLike) -> Tensor:
 
     Klambauer, Unterthiner, Mayr and Hochreiter, "Self-Normalizing Neural Networks" (2017), equations 2 and 14.
     """
-    x = floating("selu", x)
+    x, dtype = wide("selu", x)
     below = MulScalar(SELU_SCALE * SELU_ALPHA)(Expm1()(Clip(None, 0)(x)))
-    return ADD(MulScalar(SELU_SCALE)(RELU(x)), below)
+    return as_dtype(ADD(MulScalar(SELU_SCALE)(RELU(x)), below), dtype)
 
 
 def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
@@ -58,9 +60,9 @@ def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
 
     Barron, "Continuously Differentiable Exponential Linear Units" (2017), equation 2.
     """
-    x = floating("celu", x)
+    x, dtype = wide("celu", x)
     alpha = nonzero("celu", "alpha", alpha)
-    return ADD(RELU(x), MulScalar(alpha)(Expm1()(DivScalar(alpha)(Clip(None, 0)(x)))))
+    return as_dtype(ADD(RELU(x), MulScalar(alpha)(Expm1()(DivScalar(alpha)(Clip(None, 0)(x))))), dtype)
 
 
 def mish(x: TensorLike) -> Tensor:
@@ -68,8 +70,8 @@ def mish(x: TensorLike) -> Tensor:
 
     Misra, "Mish: A Self Regularized Non-Monotonic Activation Function" (2019), equation 1.
     """
-    x = floating("mish", x)
-    return MULTIPLY(x, Tanh()(Softplus()(x)))
+    x, dtype = wide("mish", x)
+    return as_dtype(MULTIPLY(x, Tanh()(Softplus()(x))), dtype)
 
 
 def softsign(x: TensorLike) -> Tensor:
@@ -77,8 +79,8 @@ def softsign(x: TensorLike) -> Tensor:
 
     Turian, Bergstra and Bengio, "Quadratic Features and Deep Architectures for Chunking" (2009).
     """
-    x = floating("softsign", x)
-    return DIVIDE(x, AddScalar(1)(Abs()(x)))
+    x, dtype = wide("softsign", x)
+    return as_dtype(DIVIDE(x, AddScalar(1)(Abs()(x))), dtype)
 
 
 def logsigmoid(x: TensorLike) -> Tensor:
@@ -86,13 +88,14 @@ def logsigmoid(x: TensorLike) -> Tensor:
 
     Raises `TypeError` unless the dtype of x is floating.
     """
-    return NEGATE(Softplus()(NEGATE(floating("logsigmoid", x))))
+    x, dtype = wide("logsigmoid", x)
+    return as_dtype(NEGATE(Softplus()(NEGATE(x))), dtype)
 
 
 def tanhshrink(x: TensorLike) -> Tensor:
     """x - tanh(x) for x of any shape. Raises `TypeError` unless the dtype of x is floating."""
-    x = floating("tanhshrink", x)
-    return ADD(x, NEGATE(Tanh()(x)))
+    x, dtype = wide("tanhshrink", x)
+    return as_dtype(ADD(x, NEGATE(Tanh()(x))), dtype)
 
 
 def glu(x: TensorLike, dim: int = -1) -> Tensor:
@@ -102,13 +105,19 @@ def glu(x: TensorLike, dim: int = -1) -> Tensor:
 
     Dauphin, Fan, Auli and Grangier, "Language Modeling with Gated Convolutional Networks" (2017), equation 1.
     """
-    x = floating("glu", x)
+    x, dtype = wide("glu", x)
     axis = check.axis("glu", dim, x.ndim, "dim")
     half, odd = divmod(x.shape[axis], 2)
     if odd:
         raise ValueError(f"glu: x must have an even size along axis {axis}, but got shape {x.shape}")
     value, gate = ops.getitem(x, at(axis, slice(half))), ops.getitem(x, at(axis, slice(half, None)))
-    return MULTIPLY(value, Sigmoid()(gate))
+    return as_dtype(MULTIPLY(value, Sigmoid()(gate)), dtype)
+
+
+def wide(op: str, x: TensorLike) -> tuple[Tensor, Any]:
+    """x as a floating tensor, float16 as float32, and the dtype of the result."""
+    x = floating(op, x)
+    return as_dtype(x, compute_dtype(x.dtype)), x.dtype
 
 
 def nonzero(op: str, name: str, value: float) -> float:

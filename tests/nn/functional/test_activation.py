@@ -188,6 +188,42 @@ def test_softmax_of_large_and_of_missing_scores(name, device):
     assert_allclose(x.grad.numpy(), torch_x.grad.numpy(), rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("elu", {}), ("selu", {}), ("celu", {}), ("gelu", {"approximate": "tanh"}), ("logsigmoid", {}), ("mish", {})],
+)
+def test_tails_keep_their_digits(name, options, dtype, device):
+    """Where the value nears a constant, and the derivative 0: 1 + (e ** x - 1) would lose all digits of e ** x."""
+    points = np.linspace(-9, -3, 40).astype(dtype)
+    x, twin = ndl.Tensor(points, device=device), torch.tensor(points.astype("float64"), requires_grad=True)
+    y, expected = getattr(F, name)(x, **options), getattr(torch.nn.functional, name)(twin, **options)
+    y.backward(ndl.ones(40, device=device, dtype=dtype))
+    expected.sum().backward()
+    bounds = {"rtol": 1e-5} if dtype == "float32" else {"rtol": 2e-3, "atol": 1e-7}
+    if (name, dtype) == ("gelu", "float32"):
+        bounds = {"rtol": 1e-5, "atol": 1e-12}  # the double's own 1 + tanh is no more exact
+    assert_allclose(y.numpy(), expected.detach().numpy(), **bounds)
+    assert_allclose(x.grad.numpy(), twin.grad.numpy(), **bounds)
+
+
+@pytest.mark.parametrize("name", [name for name, _ in FAR if name not in ("softsign", "gelu")])
+def test_infinities_match_torch(name, device):
+    options = NEEDED_OPTIONS.get(name, {})
+    for sign in (1, -1):
+        point = np.array([sign * np.inf])
+        x, twin = ndl.Tensor(point, device=device), torch.tensor(point, requires_grad=True)
+        with np.errstate(invalid="ignore"):
+            y, expected = getattr(F, name)(x, **options), getattr(torch.nn.functional, name)(twin, **options)
+            y.backward()
+        expected.backward()
+        if np.isnan(expected.item()):
+            assert y.item() == 0 or np.isnan(y.item())
+        else:
+            assert_array_equal(y.numpy(), expected.detach().numpy())
+            assert_array_equal(x.grad.numpy(), twin.grad.numpy())
+
+
 def test_small_inputs_stay_exact(device):
     x = ndl.Tensor(np.array([-1e-6, -1e-20], "float32"), device=device)
     assert_allclose(F.elu(x).numpy(), [-1e-6, -1e-20], rtol=1e-6)
