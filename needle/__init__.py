@@ -2,6 +2,15 @@
 
 from typing import TYPE_CHECKING
 
+from numpy import float16 as float16
+from numpy import float32 as float32
+from numpy import float64 as float64
+from numpy import int8 as int8
+from numpy import int16 as int16
+from numpy import int32 as int32
+from numpy import int64 as int64
+from numpy import uint8 as uint8
+
 from needle import autograd as autograd
 from needle import backend_ndarray as backend_ndarray
 from needle import backend_numpy as backend_numpy
@@ -14,6 +23,7 @@ from needle import ops as ops
 from needle import optim as optim
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
+from needle.backend import seed as manual_seed
 from needle.backend import seed as seed
 from needle.backend import set_default_device as set_default_device
 from needle.backend_ndarray import BackendDevice as BackendDevice
@@ -25,13 +35,29 @@ from needle.backend_ndarray import cuda as cuda
 from needle.backend_ndarray import default_device as default_device
 from needle.backend_selection import Device as Device
 from needle.backend_selection import array_api as array_api
+from needle.derivatives import grad as grad
 from needle.exports import public_names as _public_names
+from needle.grad_mode import enable_grad as enable_grad
 from needle.grad_mode import is_grad_enabled as is_grad_enabled
 from needle.grad_mode import no_grad as no_grad
 from needle.gradcheck import gradcheck as gradcheck
+from needle.init import arange as arange
+from needle.init import eye as eye
 from needle.init import from_dlpack as from_dlpack
+from needle.init import from_dlpack as from_numpy
+from needle.init import full as full
+from needle.init import full_like as full_like
+from needle.init import linspace as linspace
 from needle.init import ones as ones
 from needle.init import ones_like as ones_like
+from needle.init import rand as rand
+from needle.init import rand_like as rand_like
+from needle.init import randint as randint
+from needle.init import randn as randn
+from needle.init import randn_like as randn_like
+from needle.init import randperm as randperm
+from needle.init import tensor as as_tensor
+from needle.init import tensor as tensor
 from needle.init import zeros as zeros
 from needle.init import zeros_like as zeros_like
 from needle.kernels import conv_algorithm as conv_algorithm
@@ -39,6 +65,25 @@ from needle.nn.functional import conv1d as conv1d
 from needle.nn.functional import conv2d as conv2d
 from needle.nn.functional import conv3d as conv3d
 from needle.ops import *
+from needle.ops import clip as clamp
+from needle.ops import concatenate as cat
+from needle.ops import divide as div
+from needle.ops import equal as eq
+from needle.ops import greater as gt
+from needle.ops import greater_equal as ge
+from needle.ops import less as lt
+from needle.ops import less_equal as le
+from needle.ops import logsoftmax as log_softmax
+from needle.ops import matmul as mm
+from needle.ops import max as amax
+from needle.ops import min as amin
+from needle.ops import multiply as mul
+from needle.ops import negate as neg
+from needle.ops import not_equal as ne
+from needle.ops import power as pow
+from needle.ops import split as unbind
+from needle.ops import subtract as sub
+from needle.ops import summation as sum
 
 __version__ = "0.1.0"
 

@@ -244,13 +244,13 @@ class Tensor(Result, TensorMethods):
         """
         walk(
             self,
-            self._initial_grad(out_grad) if create_graph else self._initial_grad(out_grad).detach(),
+            self.initial_grad(out_grad) if create_graph else self.initial_grad(out_grad).detach(),
             create_graph=create_graph,
             retain_graph=create_graph if retain_graph is None else retain_graph,
             accumulate=accumulate,
         )
 
-    def _initial_grad(self, out_grad: Tensor | None) -> Tensor:
+    def initial_grad(self, out_grad: Tensor | None) -> Tensor:
         """The gradient that backward starts from: `out_grad`, or ones."""
         if not self.requires_grad:
             raise RuntimeError(

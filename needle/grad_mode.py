@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager
+from typing import Any, TypeVar, overload
 
-__all__ = ["grad_mode", "is_grad_enabled", "mode", "no_grad"]
+__all__ = ["enable_grad", "grad_mode", "is_grad_enabled", "mode", "no_grad"]
+
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class _Mode(threading.local):
@@ -32,8 +36,12 @@ def grad_mode(enabled: bool) -> Iterator[None]:
         mode.recording = before
 
 
-def no_grad() -> _GeneratorContextManager[None]:
-    """Record no graph in this thread until the block ends; also a decorator: `@no_grad()`.
+@overload
+def no_grad() -> _GeneratorContextManager[None]: ...
+@overload
+def no_grad(function: F) -> F: ...
+def no_grad(function: Any = None) -> Any:
+    """Record no graph in this thread until the block ends; also a decorator: `@no_grad` or `@no_grad()`.
 
     Results are constants, whatever their inputs; other threads go on recording.
 
@@ -44,4 +52,9 @@ def no_grad() -> _GeneratorContextManager[None]:
     >>> y.requires_grad
     False
     """
-    return grad_mode(False)
+    return grad_mode(False) if function is None else grad_mode(False)(function)
+
+
+def enable_grad() -> _GeneratorContextManager[None]:
+    """Record the graph in this thread until the block ends, also within `no_grad`; also a decorator."""
+    return grad_mode(True)

@@ -212,12 +212,22 @@ def find_topo_sort(nodes: Iterable[Value]) -> list[Value]:
     return order
 
 
-def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool, accumulate: bool) -> None:
+def walk(
+    output: Value,
+    out_grad: Any,
+    *,
+    create_graph: bool,
+    retain_graph: bool,
+    accumulate: bool = False,
+    found: dict[Value, Any] | None = None,
+) -> None:
     """Set or add to `.grad` of every leaf below `output`, from the gradient of `output`, in reverse topological order.
 
     With `create_graph` the gradients are recorded; otherwise ops use their fused `compute_gradient` where they have
     one. Without `retain_graph` each node drops its inputs as soon as it is passed. Raises RuntimeError before any
     work if a node was released or a saved value was changed in place.
+
+    With `found`, no `.grad` is touched: the gradients of its keys, which may be any values, become its values.
     """
     order = find_topo_sort([output])
     clock = VersionCounter.clock
@@ -233,8 +243,11 @@ def walk(output: Value, out_grad: Any, *, create_graph: bool, retain_graph: bool
                 continue
             grad = node.finish_grad(grads.pop(node))
             op, inputs = node.op, node.inputs
+            if found is not None and node in found:
+                found[node] = grad
             if op is None:
-                node.grad = node.grad + grad if accumulate and node.grad is not None else grad
+                if found is None:
+                    node.grad = node.grad + grad if accumulate and node.grad is not None else grad
                 continue
             if create_graph or op.compute_gradient is None:
                 x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)

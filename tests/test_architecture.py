@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     ["check", "words", "exports", "tuning", "backend", "backend_ndarray", "backend_selection", "backend_numpy"],
     ["kernels"],
-    ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "lazy"],
+    ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "derivatives", "lazy"],
     ["ops"],
     ["init"],
     ["nn"],

@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike, default_device, real_dtype
 from needle.ops.operand import number
 
-__all__ = ["arange", "constant", "one_hot", "ones", "ones_like", "tril", "zeros", "zeros_like"]
+__all__ = [
+    "arange",
+    "constant",
+    "eye",
+    "full",
+    "full_like",
+    "linspace",
+    "one_hot",
+    "ones",
+    "ones_like",
+    "tensor",
+    "tril",
+    "zeros",
+    "zeros_like",
+]
 
 
 def constant(
-    *shape: int, c: float = 1.0, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
-) -> Tensor:
-    """A tensor of `shape` with every element `c`, cast to `dtype`; `constant()` has shape ().
+    *shape: int | Sequence[int], c: float = 1.0,
+    device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of `shape`, sizes one by one or in a tuple, with every element `c`, cast to `dtype`.
 
     Raises `TypeError` if a size is not an integer, `c` not a number, `dtype` not one of real numbers or bools or
     `device` not a device; `ValueError` for a negative size, or if `dtype` is one of integers and does not hold `c`.
@@ -24,14 +41,14 @@ def constant(
 
 
 def ones(
-    *shape: int, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+    *shape: int | Sequence[int], device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
 ) -> Tensor:
     """A tensor of `shape` filled with ones. Errors as in `constant`."""
     return _filled("ones", shape, 1, device, dtype, requires_grad)
 
 
 def zeros(
-    *shape: int, device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
+    *shape: int | Sequence[int], device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False
 ) -> Tensor:
     """A tensor of `shape` filled with zeros. Errors as in `constant`."""
     return _filled("zeros", shape, 0, device, dtype, requires_grad)
@@ -49,6 +66,72 @@ def zeros_like(
 ) -> Tensor:
     """Zeros of the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
     return _filled("zeros_like", x.shape, 0, device or x.device, dtype or x.dtype, requires_grad)
+
+
+def full(
+    shape: int | Sequence[int], value: float, *,
+    device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """A tensor of `shape` with every element `value`: float32 for a float, int64 for an integer, bool for a bool.
+
+    Errors as in `constant`.
+    """
+    value = number("full", value)
+    shape = as_shape("full", (shape,))
+    return _filled("full", shape, value, device, dtype or dtype_of(value), requires_grad)
+
+
+def full_like(
+    x: Tensor, value: float, *,
+    device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`value` in the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
+    value = number("full_like", value)
+    return _filled("full_like", x.shape, value, device or x.device, dtype or x.dtype, requires_grad)
+
+
+def eye(
+    rows: int, columns: int | None = None, *,
+    device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Ones where row and column are equal, zeros elsewhere: (rows, columns), by default square. Errors as in `tril`."""
+    rows = check.integer("eye", "rows", rows, least=0)
+    columns = rows if columns is None else check.integer("eye", "columns", columns, least=0)
+    device = as_device(device)
+    with device.current():
+        return Tensor.make_const(device.xp.eye(rows, columns, dtype=dtype), requires_grad)
+
+
+def linspace(
+    start: float, stop: float, num: int = 50, *,
+    device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """`num` numbers from `start` to `stop`, both included, at equal distances: (num,).
+
+    Raises `TypeError` unless the bounds are numbers and `num` is an integer, `ValueError` if `num` is negative or a
+    bound is not finite.
+    """
+    num = check.integer("linspace", "num", num, least=0)
+    _check_finite("linspace", start=start, stop=stop)
+    device = as_device(device)
+    with device.current():
+        return Tensor.make_const(device.xp.linspace(start, stop, num, dtype=dtype), requires_grad)
+
+
+def tensor(
+    data: TensorLike, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """`Tensor(data)` as torch makes it: it requires no gradient by default, and floats of Python become float32.
+
+    Arrays keep their dtype. Raises what `Tensor` raises.
+
+    >>> tensor([1.0, 2.0]).dtype
+    dtype('float32')
+    """
+    made = Tensor(data, device=device, dtype=dtype, requires_grad=requires_grad)
+    if dtype is None and made.dtype == "float64" and not hasattr(data, "dtype"):
+        return Tensor(made, dtype="float32", requires_grad=requires_grad)
+    return made
 
 
 def arange(
@@ -74,9 +157,7 @@ def arange(
     Tensor([1.   1.25 1.5  1.75])
     """
     start, stop = (0, start) if stop is None else (start, stop)
-    for name, value in ("start", start), ("stop", stop), ("step", step):
-        if type(value) is not int and not math.isfinite(check.number("arange", name, value)):
-            raise ValueError(f"arange: {name} must be finite, but got {value}")
+    _check_finite("arange", start=start, stop=stop, step=step)
     if step == 0:
         raise ValueError(f"arange: step must not be 0, but got {step}")
     if dtype is None:
@@ -131,8 +212,20 @@ def one_hot(
     return Tensor.make_const((device or encoded.device).asarray(encoded.array), requires_grad)
 
 
+def _check_finite(op: str, **numbers: float) -> None:
+    """Refuse infinities and NaN; integers may have any size."""
+    for name, value in numbers.items():
+        if type(value) is not int and not math.isfinite(check.number(op, name, value)):
+            raise ValueError(f"{op}: {name} must be finite, but got {value}")
+
+
+def dtype_of(value: float) -> str:
+    """The dtype of a new tensor that holds a Python number: float32, int64 or bool."""
+    return "bool" if isinstance(value, bool) else "int64" if isinstance(value, int) else "float32"
+
+
 def _filled(
-    op: str, shape: tuple[int, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
+    op: str, shape: tuple[Any, ...], value: float, device: Device | None, dtype: DTypeLike, requires_grad: bool
 ) -> Tensor:
     """A tensor of `shape` with every element `value`."""
     dtype = real_dtype(op, dtype)
@@ -148,6 +241,8 @@ def as_device(device: Device | None) -> Device:
     return device
 
 
-def as_shape(op: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The sizes of a new tensor as non-negative integers."""
+def as_shape(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
+    """The sizes of a new tensor, given one by one or as one tuple, as non-negative integers."""
+    if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
+        shape = tuple(shape[0])
     return tuple(check.integer(op, "shape", n, least=0) for n in shape)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
@@ -11,11 +14,11 @@ from needle.backend import Device, DTypeLike, cpu, real_dtype, xp
 from needle.init.fill import as_device, as_shape
 from needle.ops.operand import number
 
-__all__ = ["rand", "randb", "randn"]
+__all__ = ["rand", "rand_like", "randb", "randint", "randn", "randn_like", "randperm"]
 
 
 def rand(
-    *shape: int,
+    *shape: int | Sequence[int],
     low: float = 0.0,
     high: float = 1.0,
     device: Device | None = None,
@@ -42,7 +45,7 @@ def rand(
 
 
 def randn(
-    *shape: int,
+    *shape: int | Sequence[int],
     mean: float = 0.0,
     std: float = 1.0,
     device: Device | None = None,
@@ -62,9 +65,51 @@ def randn(
     return Tensor.make_const(array, requires_grad)
 
 
-def randb(
-    *shape: int, p: float = 0.5, device: Device | None = None, dtype: DTypeLike = "bool", requires_grad: bool = False
+def rand_like(
+    x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
 ) -> Tensor:
+    """`rand` in the shape of x `(*S)`; by default also its dtype and device."""
+    return rand(x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def randn_like(
+    x: Tensor, *, device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """`randn` in the shape of x `(*S)`; by default also its dtype and device."""
+    return randn(x.shape, device=device or x.device, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+def randint(
+    low: int, high: int | Sequence[int] | None = None, shape: int | Sequence[int] = (), *,
+    device: Device | None = None, dtype: DTypeLike = "int64", requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
+    """Integers in [low, high), of `shape`: one `np.random.randint`. Also `randint(high, shape)` and `randint(high)`.
+
+    Raises `TypeError` unless the bounds are integers, `ValueError` unless low is less than high.
+    """
+    if isinstance(high, (tuple, list)):
+        return randint(0, low, high, device=device, dtype=dtype, requires_grad=requires_grad)
+    if high is None:
+        low, high = 0, low
+    least, end = check.integer("randint", "low", low), check.integer("randint", "high", high)
+    if least >= end:
+        raise ValueError(f"randint: low must be less than high, but got {low} and {high}")
+    draws = np.random.randint(least, end, as_shape("randint", (shape,)))
+    return Tensor.make_const(as_device(device).asarray(np.asarray(draws), dtype), requires_grad)
+
+
+def randperm(
+    n: int, *, device: Device | None = None, dtype: DTypeLike = "int64", requires_grad: bool = False
+) -> Tensor:
+    """The integers below n, shuffled: one `np.random.permutation`. Raises `TypeError` unless n is an integer."""
+    draws = np.random.permutation(check.integer("randperm", "n", n, least=0))
+    return Tensor.make_const(as_device(device).asarray(draws, dtype), requires_grad)
+
+
+def randb(
+    *shape: int | Sequence[int], p: float = 0.5,
+    device: Device | None = None, dtype: DTypeLike = "bool", requires_grad: bool = False,
+) -> Tensor:  # fmt: skip
     """True with probability p, of `shape`: where one `np.random.rand(*shape)` is at most p.
 
     In another dtype than bool: 1 and 0. Raises `ValueError` if p is not in [0, 1], `TypeError` if it is not a number;

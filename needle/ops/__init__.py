@@ -12,6 +12,7 @@ from needle.ops import ops_logarithmic as ops_logarithmic  # modules of the cour
 from needle.ops.bits import *
 from needle.ops.cumulative import *
 from needle.ops.einsum import *
+from needle.ops.forms import *
 from needle.ops.index import *
 from needle.ops.logarithms import *
 from needle.ops.logic import *
@@ -27,6 +28,7 @@ from needle.ops.tiling import *
 from needle.ops.transfer import *
 from needle.ops.triangle import *
 from needle.ops.trigonometry import *
+from needle.ops.truth import *
 
 if not TYPE_CHECKING:
     __all__ = _public_names(globals())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -43,17 +44,38 @@ def setitem(x: Tensor, index: Any, value: TensorLike) -> None:
     array[place] = value.array
 
 
-def assignment(operator: Callable[[Any, Any], Any]) -> Callable[[Tensor, TensorLike], Tensor]:
+def assignment(function: Callable[[Any, Any], Any]) -> Callable[[Tensor, TensorLike], Tensor]:
     """An augmented assignment, x += y. It writes into x if x is a leaf that requires grad and nothing is recorded.
 
     Anywhere else x names a new tensor, as `x = x + y` does.
     """
 
     def assign(x: Tensor, y: TensorLike) -> Tensor:
-        result: Tensor = operator(x, y)
+        result: Tensor = function(x, y)
         if mode.recording or not x.requires_grad or x.op is not None:
             return result
         x[...] = result
         return x
 
     return assign
+
+
+def fill_(x: Tensor, value: TensorLike) -> Tensor:
+    """Write `value`, which broadcasts, into all of x, and return x. Errors as in `setitem`."""
+    setitem(x, ..., value)
+    return x
+
+
+def _applied(function: Callable[[Any, Any], Any]) -> Callable[[Tensor, TensorLike], Tensor]:
+    return lambda x, other: fill_(x, function(x, other))
+
+
+METHODS: dict[str, Callable[..., Tensor]] = {
+    "add_": _applied(operator.add),
+    "copy_": fill_,
+    "div_": _applied(operator.truediv),
+    "fill_": fill_,
+    "mul_": _applied(operator.mul),
+    "sub_": _applied(operator.sub),
+    "zero_": lambda x: fill_(x, 0),
+}

@@ -17,6 +17,7 @@ from needle.ops import (
     bits,
     cumulative,
     elementwise,
+    forms,
     in_place,
     index,
     linalg,
@@ -167,6 +168,8 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "sign": elementwise.sign,
     "square": powers.square,
     "repeat": tiling.repeat,
+    **in_place.METHODS,
+    **forms.METHODS,
     **{name: getattr(file, name) for file in _FILES for name in file.__all__},
 }
 
@@ -181,3 +184,5 @@ Tensor._add, Tensor._cast = arithmetic.ADD, staticmethod(arithmetic.as_dtype)
 for _class, _methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
     for _name, _method in _methods.items():
         setattr(_class, _name, _method)
+for _name, _method in forms.PROPERTIES.items():
+    setattr(Tensor, _name, property(_method))

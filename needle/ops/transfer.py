@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp
-from needle.backend import Device
+from needle.backend import Device, DTypeLike
 from needle.graph import Spec
+from needle.ops.arithmetic import cast
 from needle.ops.base import Array
 from needle.ops.operand import tensor
 
@@ -33,11 +33,16 @@ class To(TensorOp):
         return To(node.inputs[0].device)(out_grad)
 
 
-def to(x: TensorLike, device: Device) -> Tensor:
+def to(x: TensorLike, device: Device | DTypeLike) -> Tensor:
     """x on `device`, of the same shape and dtype: x itself if it is there, else a copy. Gradients flow back.
 
-    Raises `TypeError` unless `device` is a device, `RuntimeError` if it cannot be used.
+    A dtype in its place casts as `x.astype` does. Raises `TypeError` unless it is a device or a dtype, `RuntimeError`
+    if the device cannot be used.
     """
     x = tensor("to", x)
-    check.instance("to", "device", device, Device)
-    return x if x.device == device else To(device)(x)
+    if isinstance(device, Device):
+        return x if x.device == device else To(device)(x)
+    try:
+        return cast(x, device)
+    except TypeError as error:
+        raise TypeError(f"to: device must be a Device or a dtype, but got {device!r}") from error

@@ -620,6 +620,30 @@ row("Correlate", "the bias alone", lambda x, w, b: Correlate(LINE)(x.detach() * 
     lambda x, w, b: 0 * torch.conv1d(torch_pad(x, (1, 0)), w, None, 2).detach() + b[:, None], (2, 3, 6), (4, 3, 3), (4,)
     )  # fmt: skip
 
+# ---- other forms -----------------------------------------------------------------------------------------------------
+
+for axes in (None, 0, 2, (0, 2), -3, [1, 2]):
+    dim = tuple(range(3)) if axes is None else tuple(axes) if isinstance(axes, list) else axes
+    row("squeeze", axes, lambda x, a=axes: ops.squeeze(x, a), lambda x, d=dim: torch.squeeze(x, d), (1, 3, 1))
+row("squeeze", "no axes", lambda x: ops.squeeze(x, 0), lambda x: torch.squeeze(x, 0), ())
+for axis in (0, 1, -1, -3):
+    row("unsqueeze", axis, lambda x, a=axis: ops.unsqueeze(x, a), lambda x, a=axis: torch.unsqueeze(x, a), (2, 3))
+for ends in ((), (1,), (0, 1), (-2, -1), (1, 1)):
+    row("flatten", ends, lambda x, e=ends: ops.flatten(x, *e), lambda x, e=ends: torch.flatten(x, *e), (2, 3, 4))
+row("flatten", "no axes", ops.flatten, torch.flatten, ())
+for old, shape in (((1, 3), (4, -1, 3)), ((2, 1), (-1, 3)), ((3, 1, 4), (2, -1, 5, -1)), ((), (2, 3))):
+    row("expand", shape, lambda x, s=shape: ops.expand(x, s), lambda x, s=shape: x.expand(s), old)
+row("expand", "sizes", lambda x: ops.expand(x, 2, 3), lambda x: x.expand(2, 3), (1, 3))
+row("clone", "x", ops.clone, torch.clone, (2, 3))
+for function, oracle in (ops.any, torch.any), (ops.all, torch.all):
+    name = function.__name__
+    for axes in (0, (0, 2), -1):
+        row(name, axes, lambda x, f=function, a=axes: f(x, a), lambda x, f=oracle, a=axes: f(x, a),
+            (2, 3, 4), draw=few, constant=True, dtype="bool")  # fmt: skip
+    row(name, "keepdims", lambda x, f=function: f(x, 1, True), lambda x, f=oracle: f(x, 1, True), (2, 3), draw=few,
+        constant=True, dtype="bool")  # fmt: skip
+    row(name, "no elements", function, oracle, (0, 2), constant=True, dtype="bool")
+
 # ---- operators and methods of Tensor ---------------------------------------------------------------------------------
 
 for name, function in (

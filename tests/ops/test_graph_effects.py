@@ -14,7 +14,7 @@ import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
-from needle.ops import arithmetic, tiling
+from needle.ops import arithmetic, forms, in_place, tiling
 from needle.ops.methods import TENSOR_METHODS, TENSOR_TUPLE_METHODS
 from tests.ops.op_classes import all_op_classes
 from tests.ops.table import ROWS, each_row, inputs_of, tensors
@@ -322,23 +322,27 @@ def test_a_detached_tuple_is_a_constant(device):
 
 
 # Declarations that others share, and one of Python's own.
-TEMPLATES = {"_binary", "_deviation", "_function", "_unary", "_reduction", "_along", "_ordered", "__hash__"}
+TEMPLATES = {
+    "_binary", "_deviation", "_function", "_unary", "_reduction", "_along", "_ordered", "_cast", "__hash__",
+    *forms.PROPERTIES,
+}  # fmt: skip
 
 
 def declared_methods(class_name):
     """Method -> its parameters and defaults, as the class declares them for type checkers."""
     file = {"TensorMethods": "tensor_methods.py", "TensorTuple": "autograd.py"}[class_name]
     tree = ast.parse(Path(inspect.getfile(ndl), "..", file).resolve().read_text("utf-8"))
-    (tensor_class,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == class_name)
-    *_, declarations = (node for node in tensor_class.body if isinstance(node, ast.If))
-    methods = {}
-    for node in ast.walk(declarations):
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    names = ["TensorCasts", class_name] if class_name == "TensorMethods" else [class_name]
+    blocks = [[node for node in classes[name].body if isinstance(node, ast.If)][-1] for name in names]
+    methods, nodes = {}, [node for block in blocks for node in ast.walk(block)]
+    for node in nodes:
         if isinstance(node, ast.FunctionDef):
             defaults = [ast.literal_eval(default) for default in node.args.defaults]
             names = [argument.arg for argument in (*node.args.args, node.args.vararg, node.args.kwarg) if argument][1:]
             methods[node.name] = (names, defaults)
-    for node in ast.walk(declarations):
-        if isinstance(node, ast.Assign):  # names that share a declaration
+    for node in nodes:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):  # names that share a declaration
             methods |= {target.id: methods[node.value.id] for target in node.targets}
     return {name: form for name, form in methods.items() if name not in TEMPLATES}
 
@@ -378,7 +382,7 @@ def test_methods_are_attached(tensor_class, table):
 def test_methods_are_the_functions_of_their_names():
     other_names = {"astype": arithmetic.cast, "clamp": ops.clip, "log_softmax": ops.logsoftmax, "sum": ops.summation}
     other_names["repeat"] = tiling.repeat
-    for name, function in TENSOR_METHODS.items():
+    for name, function in TENSOR_METHODS.items() - (forms.METHODS | in_place.METHODS).items():
         if not name.startswith("__"):
             assert function is other_names.get(name, getattr(ops, name, None)), name
 

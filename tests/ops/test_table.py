@@ -9,19 +9,25 @@ import needle as ndl
 from needle import autograd, ops
 from needle.autograd import Op, Tensor, TensorTuple, find_topo_sort
 from needle.lazy import Deferred
+from needle.ops import forms, in_place
 from needle.ops.methods import TENSOR_METHODS
 from tests.ops.op_classes import all_op_classes
 from tests.ops.table import ORDERS, ROWS, check_close, check_row, each_row, inputs_of, run_needle
 
 # Functions of needle.ops that have no row here.
-ELSEWHERE = {"conv": "convolution has its own tests in tests/ops/test_conv.py"}
+ELSEWHERE = {
+    "allclose": "a bool; see tests/test_forms.py",
+    "chunk": "slices; see tests/test_forms.py",
+    "conv": "convolution has its own tests in tests/ops/test_conv.py",
+}
 
 # Op classes on windows; the tests of convolution and pooling differentiate them.
 WINDOWED = {"CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "MaxUnpool", "ScatterToMax", "SpreadPool", "SumPool"}
 
-# Methods that are no ops; tests/test_protocols.py tests them.
-WITHOUT_OPS = {"__contains__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
+# Methods that are no ops, or ops by other names; tests/test_protocols.py and tests/test_forms.py test them.
+WITHOUT_OPS = forms.METHODS.keys() | in_place.METHODS.keys()
+WITHOUT_OPS |= {"__contains__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
 
 # Indices that decide the shape of the result by their values.
 MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
