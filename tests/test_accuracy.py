@@ -184,6 +184,18 @@ def test_float16_is_summed_in_float32(name):
     check(lambda x: getattr(ops, name)(x, 0), lambda x: torch_function(x, 0), [x], "float16")
 
 
+def test_attention_of_float16_is_rounded_once():
+    arrays = [values("around 1", 2, n, 16) for n in (9, 700, 700)]
+    attention = torch_F.scaled_dot_product_attention
+    check(F.scaled_dot_product_attention, lambda *x: attention(*x), arrays, "float16")
+
+
+def test_sums_of_the_courses_arrays():
+    x = np.full((70000, 2), 0.1, "float32")
+    for axis in (0, None):
+        np.testing.assert_allclose(ndl.NDArray(x).sum(axis).numpy(), x.sum(axis, dtype="float64"), rtol=1e-7)
+
+
 def test_the_norm_of_gradients():
     parameter = ndl.Tensor(np.zeros((2, 300000), "float32").T)
     parameter.grad = ndl.Tensor.make_const(np.full((2, 300000), 0.1, "float32").T)
@@ -255,6 +267,15 @@ def test_equal_elements_become_exact_zeros(norm, dtype):
                 assert not y.any()
                 assert not weight_grad.any()
                 assert np.isfinite(x_grad).all()
+
+
+def test_no_row_depends_on_others():
+    """One row far from zero is centered twice; the others stay the same to the bit."""
+    x = np.random.default_rng(0).normal(size=(8, 64)).astype("float32")
+    y = x.copy()
+    y[3] += 1000
+    first, second = (F.layer_norm(ndl.Tensor(a), 64).numpy() for a in (x, y))
+    assert_array_equal(np.delete(first, 3, 0), np.delete(second, 3, 0))
 
 
 LAYERS = [

@@ -301,8 +301,10 @@ class NDArray:
         return self._new(xp(self.array).tanh(self.array))
 
     def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
-        """The sum over one axis, several, or all (None): the result then has shape ()."""
-        return self._new(self.array.sum(axis=check.axes("sum", axis, self.ndim), keepdims=keepdims))
+        """The sum over one axis, several, or all (None): the result then has shape (). Floats are summed in float64."""
+        dtype = self.array.dtype if self.array.dtype.kind == "f" else None
+        total = self.array.sum(axis=check.axes("sum", axis, self.ndim), keepdims=keepdims, dtype=dtype and "float64")
+        return self._new(total if dtype is None else total.astype(dtype, copy=False))
 
     def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
         """The maximum over one axis, several, or all (None): the result then has shape ()."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, DTypeLike
+from needle.backend import Device, DTypeLike, compute_dtype
 from needle.nn.dropout import Dropout
 from needle.nn.embedding import Embedding
 from needle.nn.functional.attention import attention_weights
@@ -24,17 +24,16 @@ from needle.ops.operand import tensor
 __all__ = ["AttentionLayer", "MultiHeadAttention", "Transformer", "TransformerLayer"]
 
 LOWEST = -(2 - 2**-23) * 2.0**127  # the most negative float32
-LOWEST_HALF = -(2.0**15)  # half of the range of float16, so that adding a score does not overflow
 
 
 class MultiHeadAttention(Module):
     """softmax(q @ kᵀ / sqrt(D) + mask) @ v: q (N, H, T, D), k (N, H, S, D), v (N, H, S, E).
 
     Returns a pair: the result (N, H, T, E), and the weights (N, H, T, S) after dropout, which training applies to them.
-    With `causal`, query t may not look ahead to keys after t + S - T: the mask adds -3.4e38, the most negative float32
-    (-32768 for float16), to their scores. The result has the dtype of q. There are no parameters: `device` and `dtype`
-    are accepted, as in other layers, but have no effect. Raises ValueError if shapes do not fit, TypeError if dtypes do
-    not.
+    With `causal`, query t may not look ahead to keys after t + S - T: the mask adds -3.4e38, the most negative float32,
+    to their scores. The result has the dtype of q; float16 scores are computed in float32. There are no parameters:
+    `device` and `dtype` are accepted, as in other layers, but have no effect. Raises ValueError if shapes do not fit,
+    TypeError if dtypes do not.
 
     Vaswani et al., "Attention Is All You Need" (2017), equation 1.
     """
@@ -66,8 +65,8 @@ class MultiHeadAttention(Module):
     def _causal_mask(self, q: Tensor, k: Tensor) -> Tensor:
         """(T, S), to be added to the scores: LOWEST where a query would look ahead, 0 elsewhere."""
         queries, keys = q.shape[2], k.shape[2]
-        visible = init.tril(queries, keys, keys - queries, device=q.device, dtype=q.dtype)
-        return (1 - visible) * (LOWEST if q.dtype.itemsize > 2 else LOWEST_HALF)
+        visible = init.tril(queries, keys, keys - queries, device=q.device, dtype=compute_dtype(q.dtype))
+        return (1 - visible) * LOWEST
 
     def extra_repr(self) -> str:
         return f"causal={self.causal}"

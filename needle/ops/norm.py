@@ -53,10 +53,12 @@ class Standardize(TensorTupleOp):
         average = mean(x)
         y = xp(x).subtract(x, average, out=out)
         variance = mean(y, y)
-        if device_of(x).is_async or bool((average * average > tuning.FAR_FROM_ZERO * variance).any()):
-            average = average + mean(y)  # the rounding error of the mean shows beside the deviations: it is their mean
+        is_far = average * average > tuning.FAR_FROM_ZERO * variance
+        if device_of(x).is_async or bool(is_far.any()):
+            # The rounding error of the mean shows beside such deviations: it is their mean. No row depends on others.
+            average = average + xp(x).where(is_far, mean(y), 0)
             y = xp(x).subtract(x, average, out=y)
-            y -= mean(y)
+            y -= xp(x).where(is_far, mean(y), 0)
             variance = mean(y, y)
         scale = (variance + self.eps) ** -0.5
         if self.scaled and affine[0].shape == scale.shape:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController
 
-from needle import kernels, ops, tuning
+from needle import kernels, tuning
+from needle.ops.norm import Standardize
 from tests.interrupts import interrupt_everywhere
 from tests.kernels.memory_orders import ORDERS, draw, every_order
 
@@ -60,7 +61,7 @@ def test_float16_and_integers_have_no_rows():
 def test_batch_norm_matches_the_formula(order, shape, threads):
     x, grad = order(draw(*shape) + 3), draw(*shape, seed=1)
     weight, bias = draw(1, shape[1], 1, 1, seed=2), draw(1, shape[1], 1, 1, seed=3)
-    op = ops.norm.Standardize((0, 2, 3), 1e-5, True, True)
+    op = Standardize((0, 2, 3), 1e-5, True, True)
     y, average, variance = op.compute(x, weight, bias)
     exact = x.astype("float64")
     mean, var = exact.mean((0, 2, 3), keepdims=True), exact.var((0, 2, 3), keepdims=True)
@@ -81,7 +82,7 @@ def test_batch_norm_matches_the_formula(order, shape, threads):
 
 def test_batch_norm_gives_the_same_bits_again(threads):
     x = ORDERS["batch-last"](draw(64, 40, 16, 16))
-    op = ops.norm.Standardize((0, 2, 3), 1e-5, False, False)
+    op = Standardize((0, 2, 3), 1e-5, False, False)
     first, second = op.compute(x)[0], op.compute(x)[0]
     np.testing.assert_array_equal(first.view("int32"), second.view("int32"))
 
@@ -94,5 +95,5 @@ def test_numpys_buffer_is_short_for_short_rows_only_meanwhile(threads):
     x, before, sizes = draw(640, 600), np.getbufsize(), []
     assert next(iter(kernels.Rows.of(x, (1,)).apply(work, [x], []))).tolist() == x.tolist()
     assert sizes == [tuning.SHORT_UFUNC_BUFFER] * threads
-    op = ops.norm.Standardize((1,), 1e-5, False, False)
+    op = Standardize((1,), 1e-5, False, False)
     assert {np.getbufsize() for _ in interrupt_everywhere(lambda: op.compute(x[:4]), kernels.rows)} == {before}

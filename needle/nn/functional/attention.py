@@ -9,7 +9,9 @@ import math
 
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
+from needle.backend import compute_dtype
 from needle.nn.functional.dropout import dropout
+from needle.ops.arithmetic import as_dtype
 from needle.ops.operand import broadcast_shape, check_broadcast, tensor
 
 __all__ = ["scaled_dot_product_attention"]
@@ -31,7 +33,8 @@ def scaled_dot_product_attention(
     - `scale` is 1 / sqrt(E) by default.
     - `dropout_p` drops attention weights, in evaluation too: pass 0 there.
 
-    The axes … broadcast. A query that may attend to no key yields zeros. All operands share one floating dtype.
+    The axes … broadcast. A query that may attend to no key yields zeros. All operands share one floating dtype; float16
+    is computed in float32.
 
     Raises `ValueError` if shapes or options do not fit together, `TypeError` if dtypes or devices do not.
 
@@ -59,8 +62,10 @@ def scaled_dot_product_attention(
         check_broadcast(op, "attn_mask", mask, "scores", (*batch, queries, keys))
     elif is_causal:
         mask = init.tril(queries, keys, device=query.device, dtype="bool")
+    dtype, wide = query.dtype, compute_dtype(query.dtype)
+    query, key, value = (as_dtype(x, wide) for x in (query, key, value))
     weights = attention_weights(query, key, mask, scale, may_mask_all_keys=attn_mask is not None)
-    return (dropout(weights, dropout_p) if dropout_p else weights) @ value
+    return as_dtype((dropout(weights, dropout_p) if dropout_p else weights) @ value, dtype)
 
 
 def attention_weights(
@@ -76,11 +81,12 @@ def attention_weights(
     `mask` and `scale` as in `scaled_dot_product_attention`. With `may_mask_all_keys`, rows with all keys masked are
     zeros; without it, the mask must leave each query at least one key.
     """
-    scores = query @ ops.transpose(key)
+    dtype, wide = query.dtype, compute_dtype(query.dtype)
+    scores = as_dtype(query, wide) @ ops.transpose(as_dtype(key, wide))
     scores = scores / math.sqrt(max(query.shape[-1], 1)) if scale is None else scores * scale
     if mask is not None:
         scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
     if not may_mask_all_keys:
-        return ops.softmax(scores)
+        return as_dtype(ops.softmax(scores), dtype)
     is_masked = ops.equal(ops.max(scores.detach(), -1, keepdims=True), -math.inf)
-    return ops.where(is_masked, 0, ops.softmax(ops.where(is_masked, 0, scores)))
+    return as_dtype(ops.where(is_masked, 0, ops.softmax(ops.where(is_masked, 0, scores))), dtype)

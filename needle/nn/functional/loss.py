@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, cpu
+from needle.backend import Device, compute_dtype, cpu
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
@@ -299,11 +299,13 @@ def binary_cross_entropy_with_logits(
     """
     op = "binary_cross_entropy_with_logits"
     x, target, weight, pos_weight = _binary_operands(op, x, target, reduction, weight, pos_weight)
+    dtype = x.dtype
+    x, target = (as_dtype(value, compute_dtype(dtype)) for value in (x, target))
     positive = Softplus()(NEGATE(x))  # -log sigmoid(x)
     if pos_weight is not None:  # · ((pos_weight - 1) · target + 1)
         positive = MULTIPLY(positive, AddScalar(1)(MULTIPLY(AddScalar(-1)(pos_weight), target)))
     losses = ADD(MULTIPLY(_complement(target), x), positive)
-    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
+    return as_dtype(reduced(losses if weight is None else MULTIPLY(losses, weight), reduction), dtype)
 
 
 def _complement(x: Tensor) -> Tensor:
