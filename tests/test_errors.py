@@ -659,6 +659,8 @@ ROWS = [
      "Linear: in_features must stay 2, for which the layer was made, but got 3; make a new layer"),
     (lambda: nn.Identity().register_buffer("forward", X), ValueError,
      "register_buffer: name must be new, not empty and without a dot, but got 'forward'"),
+    (lambda: nn.Identity().load_state_dict({"weight": None}), TypeError,
+     "load_state_dict: weight must be an array of numbers, but got NoneType"),
     (lambda: nn.ModuleDict({"a.b": nn.ReLU()}), ValueError,
      "ModuleDict: key must not be empty or have a dot, but got 'a.b'"),
     (lambda: ndl.conv2d(X, WEIGHT), ValueError,

@@ -69,6 +69,9 @@ class _Sequence(Module):
         self.modules = (*self.modules, *self._checked(modules))
         return self
 
+    def __add__(self, modules: Iterable[Module]) -> Self:
+        return self._of((*self.modules, *modules))
+
     def __iadd__(self, modules: Iterable[Module]) -> Self:
         return self.extend(modules)
 
@@ -118,8 +121,8 @@ class ModuleList(_Sequence):
     (2, ['0.weight', '0.bias'])
     """
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
-        super().__init__(modules)
+    def __init__(self, modules: Iterable[Module] | None = None) -> None:
+        super().__init__([] if modules is None else modules)
 
     def _of(self, modules: tuple[Module, ...]) -> ModuleList:
         return ModuleList(modules)
@@ -138,10 +141,10 @@ class ModuleDict(Module):
     ['digits', 'parity']
     """
 
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
+    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None) -> None:
         super().__init__()
         self.modules: dict[str, Module] = {}
-        self.update(modules)
+        self.update({} if modules is None else modules)
 
     def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
         return ((name.removeprefix("modules."), member) for name, member in super().named_members())
@@ -204,10 +207,10 @@ class ParameterList(Module):
     [('0', (2,)), ('1', (3,))]
     """
 
-    def __init__(self, values: Iterable[Tensor] = ()) -> None:
+    def __init__(self, values: Iterable[Tensor] | None = None) -> None:
         super().__init__()
         self.entries: list[Parameter] = []
-        self.extend(values)
+        self.extend([] if values is None else values)
 
     def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
         return ((name.removeprefix("entries."), member) for name, member in super().named_members())

@@ -45,6 +45,7 @@ class _Conv(Module):
     rank: ClassVar[int]
     transposed: ClassVar[bool] = False
     output_padding: Sizes = ()
+    bias: Tensor | None
     padding_mode: str = "zeros"
     fixed: ClassVar[tuple[str, ...]] = ("in_channels", "out_channels", "kernel_size", "groups")
 
@@ -72,7 +73,7 @@ class _Conv(Module):
         shape = (first, second // self.groups, *self.kernel_size)
         bound = 1 / math.sqrt(init.conv_fans(shape)[0])
         self.weight: Tensor = Parameter(init.rand(*shape, low=-bound, high=bound, device=device, dtype=dtype))
-        self.bias: Tensor | None = None
+        self.register_parameter("bias", None)
         if check.instance(name, "bias", bias, bool):
             self.bias = Parameter(init.rand(out_channels, low=-bound, high=bound, device=device, dtype=dtype))
 
@@ -176,6 +177,7 @@ class Conv(Module):
     Raises ValueError if sizes are not positive or shapes do not fit, TypeError if x is not floating-point.
     """
 
+    bias: Tensor | None
     fixed = ("in_channels", "out_channels", "kernel_size")
     layouts: ClassVar = {"weight": "permute(2, 3, 1, 0)"}
 
@@ -192,7 +194,7 @@ class Conv(Module):
         shape = (k, k, self.in_channels, self.out_channels)
         fan_in, fan_out = self.in_channels * k * k, self.out_channels * k * k
         self.weight: Tensor = Parameter(init.kaiming_uniform(fan_in, fan_out, shape=shape, device=device, dtype=dtype))
-        self.bias: Tensor | None = None
+        self.register_parameter("bias", None)
         if check.instance("Conv", "bias", bias, bool):
             bound = 1 / math.sqrt(fan_in)
             self.bias = Parameter(init.rand(self.out_channels, low=-bound, high=bound, device=device, dtype=dtype))

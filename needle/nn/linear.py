@@ -32,6 +32,7 @@ class Linear(Module):
     (5, 2)
     """
 
+    bias: Tensor | None
     fixed = ("in_features", "out_features")
     layouts: ClassVar = {"weight": "T"}
 
@@ -43,7 +44,7 @@ class Linear(Module):
         self.in_features = check.integer("Linear", "in_features", in_features, least=1)
         self.out_features = check.integer("Linear", "out_features", out_features, least=1)
         self.weight: Tensor = Parameter(init.kaiming_uniform(in_features, out_features, device=device, dtype=dtype))
-        self.bias: Tensor | None = None
+        self.register_parameter("bias", None)
         if check.instance("Linear", "bias", bias, bool):
             column = init.kaiming_uniform(out_features, 1, device=device, dtype=dtype)
             self.bias = Parameter(reshape(column, (1, out_features)))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
+from needle.init import zeros_like
 
 __all__ = ["Buffer", "Module", "Parameter"]
 
@@ -141,15 +142,26 @@ class Module:
         None declares the name for a tensor that is assigned later. Raises TypeError if `tensor` is not a Tensor,
         ValueError if the name has a dot or is that of another attribute.
         """
-        op = "register_buffer"
+        check.instance("register_buffer", "persistent", persistent, bool)
+        self._register("register_buffer", name, tensor, Tensor)
+        self._declared()[name] = persistent
+
+    def register_parameter(self, name: str, parameter: Parameter | None) -> None:
+        """Assign a Parameter to the attribute `name`; errors as in `register_buffer`.
+
+        None declares the name: a tensor that is assigned later belongs to the state.
+        """
+        self._register("register_parameter", name, parameter, Parameter)
+        if parameter is None:
+            self._declared()[name] = True
+
+    def _register(self, op: str, name: str, value: Tensor | None, kind: type) -> None:
         check.instance(op, "name", name, str)
-        check.instance(op, "persistent", persistent, bool)
-        if tensor is not None:
-            check.instance(op, "tensor", tensor, Tensor)
+        if value is not None:
+            check.instance(op, kind.__name__.lower(), value, kind)
         if not name or "." in name or (hasattr(self, name) and name not in self._buffers):
             raise ValueError(f"{op}: name must be new, not empty and without a dot, but got {name!r}")
-        setattr(self, name, tensor)
-        self._declared()[name] = persistent
+        setattr(self, name, value)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the result of a call; every subclass defines its own."""
@@ -177,36 +189,42 @@ class Module:
             for name, child in self.named_children():
                 yield from child._named_modules(_dotted(prefix, name), seen)
 
-    def _named_tensors(self, *, saved: bool = False) -> Iterator[tuple[str, Tensor]]:
+    def _named_tensors(self, *, saved: bool = False, recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
         """Every tensor of this module and its descendants, under each of its names, in order of definition.
 
         With `saved`, those of `state_dict`: no buffer that is not persistent.
         """
         for name, member in self.named_members():
             if isinstance(member, Module):
-                yield from ((_dotted(name, inner), tensor) for inner, tensor in member._named_tensors(saved=saved))
+                if recurse:
+                    yield from ((_dotted(name, inner), tensor) for inner, tensor in member._named_tensors(saved=saved))
             elif not saved or self._buffers.get(name, getattr(member, "persistent", True)):
                 yield name, member
 
-    def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
-        """Pairs (dotted name, Parameter) in order of definition; a shared one appears once, under its first name."""
+    def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
+        """Pairs (dotted name, Parameter) in order of definition; a shared one appears once, under its first name.
+
+        Names begin with `prefix`. `recurse=False` leaves out those of child modules.
+        """
         seen = set()
-        for name, tensor in self._named_tensors():
+        for name, tensor in self._named_tensors(recurse=recurse):
             if isinstance(tensor, Parameter) and tensor not in seen:
                 seen.add(tensor)
-                yield name, tensor
+                yield _dotted(prefix, name), tensor
 
-    def parameters(self) -> list[Parameter]:
+    def parameters(self, recurse: bool = True) -> list[Parameter]:
         """The Parameters of this module and its descendants in order of definition, each once."""
-        return [parameter for _, parameter in self.named_parameters()]
+        return [parameter for _, parameter in self.named_parameters(recurse=recurse)]
 
-    def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """Pairs (dotted name, Tensor) of the buffers, the tensors that are saved but not learned."""
-        return ((name, tensor) for name, tensor in self._named_tensors() if not isinstance(tensor, Parameter))
+    def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Pairs (dotted name, Tensor) of the buffers, the tensors of the state that are not learned."""
+        for name, tensor in self._named_tensors(recurse=recurse):
+            if not isinstance(tensor, Parameter):
+                yield _dotted(prefix, name), tensor
 
-    def buffers(self) -> list[Tensor]:
-        """The tensors that are saved but not learned, in order of definition."""
-        return [buffer for _, buffer in self.named_buffers()]
+    def buffers(self, recurse: bool = True) -> list[Tensor]:
+        """The tensors of the state that are not learned, in order of definition."""
+        return [buffer for _, buffer in self.named_buffers(recurse=recurse)]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
         """Pairs (name, module) of the direct child modules in order of definition, including those in containers."""
@@ -241,10 +259,12 @@ class Module:
             parameter.requires_grad = requires_grad
         return self
 
-    def zero_grad(self) -> None:
-        """Forget the gradients of all parameters: each `.grad` becomes None."""
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients of all parameters: each `.grad` becomes None, or zeros with `set_to_none=False`."""
+        check.instance("zero_grad", "set_to_none", set_to_none, bool)
         for parameter in self.parameters():
-            parameter.grad = None
+            keep = not set_to_none and parameter.grad is not None
+            parameter.grad = zeros_like(parameter) if keep else None
 
     def to(self, device: Device) -> Self:
         """Move all parameters and buffers, with their gradients, to `device`; returns the module.
@@ -285,11 +305,11 @@ class Module:
         if strict:
             optional = {_dotted(path, name) for path, module in self.named_modules() for name in module.optional}
             problems += [f"missing {name} {own[name].shape}" for name in own if name not in {*values, *optional}]
-            problems += [f"unexpected {name} {_shape(value)}" for name, value in values.items() if name not in own]
+            problems += [f"unexpected {name} {_shape(name, x)}" for name, x in values.items() if name not in own]
         values = {name: values[name] for name in own if name in values}
         for name, value in values.items():
-            if _shape(value) != own[name].shape:
-                problems.append(f"{name} has shape {own[name].shape}, not {_shape(value)}")
+            if _shape(name, value) != own[name].shape:
+                problems.append(f"{name} has shape {own[name].shape}, not {_shape(name, value)}")
             elif name in layouts and type(value).__module__.partition(".")[0] == "torch":
                 problems.append(f"{name} has torch's layout: pass its {layouts[name]}.numpy()")
         if problems:
@@ -318,8 +338,13 @@ def _dotted(prefix: str, name: Any) -> str:
     return f"{prefix}.{name}" if prefix else name
 
 
-def _shape(value: Any) -> tuple[int, ...]:
-    return tuple(value.shape if hasattr(value, "shape") else Tensor(value).shape)
+def _shape(name: str, value: Any) -> tuple[int, ...]:
+    """The shape of a value in a state; TypeError if it is no array of numbers."""
+    try:
+        return tuple(value.shape if hasattr(value, "shape") else Tensor(value).shape)
+    except (TypeError, ValueError) as error:
+        got = type(value).__name__
+        raise TypeError(f"load_state_dict: {name} must be an array of numbers, but got {got}") from error
 
 
 def _members(prefix: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:

@@ -40,6 +40,8 @@ class _ChannelNorm(Module):
     fixed = ("num_features", "affine")
     flags = ("affine", "track_running_stats")
     optional = ("num_batches_tracked",)
+    weight: Tensor | None
+    bias: Tensor | None
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
@@ -54,7 +56,7 @@ class _ChannelNorm(Module):
         self.eps = check.number(name, "eps", eps, least=0)
         self.momentum = None if momentum is None else check.number(name, "momentum", momentum, least=0, most=1)
         self.affine, self.track_running_stats = affine, track_running_stats
-        self.weight, self.bias = _affine(name, (self.num_features,), affine, bias, device, dtype)
+        _register_affine(self, (self.num_features,), affine, bias, device, dtype)
         for buffer in ("running_mean", "running_var", "num_batches_tracked"):
             self.register_buffer(buffer, None)
         if track_running_stats:
@@ -84,15 +86,15 @@ class _ChannelNorm(Module):
         )
 
 
-def _affine(
-    op: str, shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
-) -> tuple[Tensor | None, Tensor | None]:
+def _register_affine(
+    layer: Module, shape: tuple[int, ...], affine: bool, bias: bool, device: Device | None, dtype: DTypeLike
+) -> None:
     """Weight and bias of a norm, ones and zeros; None for one that is left out."""
-    check.instance(op, "bias", bias, bool)
-    if not affine:
-        return None, None
-    weight = Parameter(init.ones(*shape, device=device, dtype=dtype))
-    return weight, Parameter(init.zeros(*shape, device=device, dtype=dtype)) if bias else None
+    check.instance(type(layer).__name__, "bias", bias, bool)
+    weight = Parameter(init.ones(*shape, device=device, dtype=dtype)) if affine else None
+    layer.register_parameter("weight", weight)
+    shift = Parameter(init.zeros(*shape, device=device, dtype=dtype)) if affine and bias else None
+    layer.register_parameter("bias", shift)
 
 
 # ---- over the batch --------------------------------------------------------------------------------------------------
@@ -282,6 +284,8 @@ class LayerNorm(Module):
     Ba, Kiros and Hinton, "Layer Normalization" (2016), equation 4.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
     fixed = ("normalized_shape", "elementwise_affine")
     flags = ("elementwise_affine",)
 
@@ -293,7 +297,7 @@ class LayerNorm(Module):
         self.normalized_shape: tuple[int, ...] = as_normalized_shape("LayerNorm", normalized_shape)
         self.eps = check.number("LayerNorm", "eps", eps, least=0)
         self.elementwise_affine = elementwise_affine
-        self.weight, self.bias = _affine("LayerNorm", self.normalized_shape, elementwise_affine, bias, device, dtype)
+        _register_affine(self, self.normalized_shape, elementwise_affine, bias, device, dtype)
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -342,6 +346,8 @@ class GroupNorm(Module):
     Wu and He, "Group Normalization" (2018), equations 1 to 4.
     """
 
+    weight: Tensor | None
+    bias: Tensor | None
     fixed = ("num_channels", "affine")
     flags = ("affine",)
 
@@ -355,7 +361,7 @@ class GroupNorm(Module):
         if num_channels % num_groups:
             raise ValueError(f"GroupNorm: num_groups must divide num_channels, but got {num_groups} and {num_channels}")
         self.eps, self.affine = check.number("GroupNorm", "eps", eps, least=0), affine
-        self.weight, self.bias = _affine("GroupNorm", (num_channels,), affine, bias, device, dtype)
+        _register_affine(self, (num_channels,), affine, bias, device, dtype)
 
     def forward(self, x: TensorLike) -> Tensor:
         return functional.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)

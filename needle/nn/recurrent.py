@@ -41,9 +41,8 @@ class _CourseCell(Cell, Step):
         super().__init__(input_size, hidden_size, bias)
         shapes = parameter_shapes(self.input_size, self.hidden_size, self.gates)
         self.W_ih, self.W_hh = (draw(shape[::-1], self.hidden_size, device, dtype) for shape in shapes[:2])
-        self.bias_ih, self.bias_hh = (
-            draw(shape, self.hidden_size, device, dtype) if bias else None for shape in shapes[2:]
-        )
+        for name, shape in zip(("bias_ih", "bias_hh"), shapes[2:], strict=True):
+            self.register_parameter(name, draw(shape, self.hidden_size, device, dtype) if bias else None)
 
 
 class RNNCell(_CourseCell):

@@ -23,6 +23,7 @@ class RMSNorm(Module):
     Zhang and Sennrich, "Root Mean Square Layer Normalization" (2019), equation 4.
     """
 
+    weight: Tensor | None
     fixed = ("normalized_shape", "elementwise_affine")
     flags = ("elementwise_affine",)
 
@@ -34,7 +35,7 @@ class RMSNorm(Module):
         self.normalized_shape = as_normalized_shape("RMSNorm", normalized_shape)
         self.eps = eps if eps is None else check.number("RMSNorm", "eps", eps, least=0)
         self.elementwise_affine = elementwise_affine
-        self.weight: Tensor | None = None
+        self.register_parameter("weight", None)
         if elementwise_affine:
             self.weight = Parameter(init.ones(*self.normalized_shape, device=device, dtype=dtype))
 

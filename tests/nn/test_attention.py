@@ -209,7 +209,7 @@ def test_attention_layers_are_causal_unless_told_otherwise(device):
     """Later steps do not change the results of earlier ones."""
     x = normal(2, 4, 5)
     y = x.copy()
-    y[:, 3] += 1
+    y[:, 3] += [3, 0, -1, 2, 1]  # not a constant, which the norm would remove
     for make in (lambda **o: nn.AttentionLayer(5, 2, 3, **o), lambda **o: nn.TransformerLayer(5, 2, 3, 4, **o),
                  lambda **o: nn.Transformer(5, 4, 2, batch_first=True, **o)):  # fmt: skip
         for options, same in ({}, True), ({"causal": False}, False):

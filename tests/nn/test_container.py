@@ -49,6 +49,7 @@ def test_sequences_change_like_lists(kind):
     same(net[:2], [a, c])
     same(net[::-2], [d, a])
     del net[0]
+    same(net + kind(*([[b]] if kind is nn.ModuleList else [b])), [c, d, b])
     net += [a, b]
     same(net, [c, d, a, b])
     del net[1:3]

@@ -209,6 +209,52 @@ def test_buffers_are_declared(device):
     assert list(module.state_dict()) == ["later", "scratch.1"]
 
 
+LEFT_OUT = {
+    "Linear": (lambda: nn.Linear(2, 2, bias=False), ["bias"]),
+    "Conv": (lambda: nn.Conv(2, 2, 1, bias=False), ["bias"]),
+    "Conv2d": (lambda: nn.Conv2d(2, 2, 1, bias=False), ["bias"]),
+    "ConvTranspose1d": (lambda: nn.ConvTranspose1d(2, 2, 1, bias=False), ["bias"]),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(2, affine=False, track_running_stats=False),
+                    ["weight", "bias", "running_mean", "running_var", "num_batches_tracked"]),
+    "GroupNorm": (lambda: nn.GroupNorm(1, 2, bias=False), ["bias"]),
+    "LayerNorm": (lambda: nn.LayerNorm(2, elementwise_affine=False), ["weight", "bias"]),
+    "RMSNorm": (lambda: nn.RMSNorm(2, elementwise_affine=False), ["weight"]),
+    "RNNCell": (lambda: nn.RNNCell(2, 2, bias=False), ["bias_ih", "bias_hh"]),
+    "NLLLoss": (lambda: nn.NLLLoss(), ["weight"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_what_a_layer_left_out_is_state_once_it_is_assigned(name):
+    make, missing = LEFT_OUT[name]
+    layer = make()
+    before = list(layer.state_dict())
+    for attribute in missing:
+        assert getattr(layer, attribute) is None
+        setattr(layer, attribute, ndl.ones(2))
+    assert set(layer.state_dict()) == {*before, *missing}
+
+
+def test_registered_parameters():
+    module = Scale()
+    module.register_parameter("new", parameter(3))
+    module.register_parameter("none", None)
+    assert [name for name, _ in module.named_parameters()] == ["gain", "new"]
+    module.none = parameter(4)
+    assert [name for name, _ in module.named_parameters()] == ["gain", "new", "none"]
+    with pytest.raises(TypeError, match=r"^register_parameter: parameter must be a Parameter, but got Tensor$"):
+        module.register_parameter("plain", ndl.ones(2))
+
+
+def test_names_with_a_prefix_and_without_children():
+    net = nn.Sequential(Scale())
+    net.own, net.mask = parameter(1), buffer(1)
+    assert [name for name, _ in net.named_parameters(prefix="net")] == ["net.0.gain", "net.own"]
+    assert [name for name, _ in net.named_buffers("net", recurse=False)] == ["net.mask"]
+    assert net.parameters(recurse=False) == [net.own]
+    assert [b is net.mask for b in net.buffers(recurse=False)] == [True]
+
+
 @pytest.mark.parametrize(
     ("name", "tensor", "error", "message"),
     [
@@ -290,6 +336,8 @@ def test_parameters_are_frozen_and_forget_their_gradients():
     net = nn.Sequential(Scale(2), Scale(3))
     net(ndl.ones(1)).sum().backward()
     assert all(parameter.grad is not None for parameter in net.parameters())
+    net.zero_grad(set_to_none=False)
+    assert [parameter.grad.item() for parameter in net.parameters()] == [0, 0]
     net.zero_grad()
     assert all(parameter.grad is None for parameter in net.parameters())
     assert net[0].requires_grad_(False) is net[0]
@@ -393,6 +441,12 @@ def test_shapes_are_neither_broadcast_nor_reshaped(shape):
     with pytest.raises(ValueError, match=r"4\.weight has shape"):
         net.load_state_dict(before | {"4.weight": np.zeros(shape)})
     assert_same_values(net, before)
+
+
+@pytest.mark.parametrize("value", [None, "text", [1.0, [2.0]], object()])
+def test_values_that_are_no_arrays_are_named(value):
+    message = f"load_state_dict: gain must be an array of numbers, but got {type(value).__name__}"
+    raises(lambda: Scale().load_state_dict({"gain": value}, strict=False), TypeError, message)
 
 
 def test_nothing_is_copied_if_one_value_cannot_be():
