@@ -94,7 +94,7 @@ def fits(op: str, name: str, value: float, dtype: Any, most: float | None = None
     most = value if most is None else most
     if not (holds(dtype, value) and holds(dtype, most)):
         low, high = bounds(dtype)
-        got = value if most == value else f"{value} to {most}"
+        got = f"{value} to {most}" if value < most else value
         raise ValueError(f"{op}: {name} must lie in [{low}, {high}], the range of {dtype}, but got {got}")
 
 

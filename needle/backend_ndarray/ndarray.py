@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ from needle.backend import (
     xp,
 )
 from needle.backend_ndarray.buffer import Buffer, Shape, reach, row_major, strided
+from needle.backend_ndarray.operators import arithmetic, as_floats, comparison, matched
 
 __all__ = ["NDArray"]
 
@@ -34,33 +35,6 @@ class Owner(Protocol):
 
     def bump_version(self) -> None: ...
     def version_counter(self) -> Any: ...
-
-
-def _arithmetic(function: Callable[[Any, Any], Any], *, reflected: bool = False) -> Any:
-    """The operator on two arrays, or on an array and a number; a number never promotes the array."""
-
-    def method(self: NDArray, other: Any) -> Any:
-        operand = self._operand(other)
-        if operand is NotImplemented:
-            return NotImplemented
-        return self._new(function(operand, self.array) if reflected else function(self.array, operand))
-
-    return method
-
-
-def _comparison(function: Callable[[Any, Any], Any]) -> Any:
-    """The comparison, as ones and zeros; a number is first rounded to the dtype of a floating array."""
-
-    def method(self: NDArray, other: Any) -> Any:
-        operand = self._operand(other)
-        if operand is NotImplemented:
-            return NotImplemented
-        floating = self.dtype.kind == "f"
-        if floating and isinstance(operand, (int, float)):
-            operand = self.dtype.type(operand)
-        return self._new(function(self.array, operand).astype(self.dtype if floating else "float32"))
-
-    return method
 
 
 class NDArray:
@@ -242,12 +216,15 @@ class NDArray:
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write a number, or an array of as many elements, in place.
 
-        Raises ValueError, before anything is marked as changed, if the memory is read-only or repeated.
+        Raises ValueError, before anything is marked as changed, if the memory is read-only or repeated, or its dtype
+        does not hold the number.
         """
         index = self._slices(index)
         check_writable("NDArray", "an array that is written to", self.array)
         if isinstance(value, NDArray):
             value = self._operand(value).reshape(self.array[index].shape)
+        elif isinstance(value, (int, float)):
+            check.fits("NDArray", "a value", value, self.dtype)
         if self._owner is not None:
             self._owner.bump_version()
         self.array[index] = value
@@ -261,24 +238,24 @@ class NDArray:
 
     # ---- arithmetic --------------------------------------------------------------------------------------------------
 
-    __add__ = _arithmetic(operator.add)
-    __radd__ = _arithmetic(operator.add, reflected=True)
-    __sub__ = _arithmetic(operator.sub)
-    __rsub__ = _arithmetic(operator.sub, reflected=True)
-    __mul__ = _arithmetic(operator.mul)
-    __rmul__ = _arithmetic(operator.mul, reflected=True)
-    __truediv__ = _arithmetic(operator.truediv)
-    __rtruediv__ = _arithmetic(operator.truediv, reflected=True)
-    __pow__ = _arithmetic(operator.pow)
-    __rpow__ = _arithmetic(operator.pow, reflected=True)
-    __matmul__ = _arithmetic(operator.matmul)
-    __rmatmul__ = _arithmetic(operator.matmul, reflected=True)
-    __eq__ = _comparison(operator.eq)
-    __ne__ = _comparison(operator.ne)
-    __lt__ = _comparison(operator.lt)
-    __le__ = _comparison(operator.le)
-    __gt__ = _comparison(operator.gt)
-    __ge__ = _comparison(operator.ge)
+    __add__ = arithmetic(operator.add)
+    __radd__ = arithmetic(operator.add, reflected=True)
+    __sub__ = arithmetic(operator.sub)
+    __rsub__ = arithmetic(operator.sub, reflected=True)
+    __mul__ = arithmetic(operator.mul)
+    __rmul__ = arithmetic(operator.mul, reflected=True)
+    __truediv__ = arithmetic(operator.truediv)
+    __rtruediv__ = arithmetic(operator.truediv, reflected=True)
+    __pow__ = arithmetic(operator.pow)
+    __rpow__ = arithmetic(operator.pow, reflected=True)
+    __matmul__ = arithmetic(operator.matmul)
+    __rmatmul__ = arithmetic(operator.matmul, reflected=True)
+    __eq__ = comparison(operator.eq)
+    __ne__ = comparison(operator.ne)
+    __lt__ = comparison(operator.lt)
+    __le__ = comparison(operator.le)
+    __gt__ = comparison(operator.gt)
+    __ge__ = comparison(operator.ge)
     __hash__ = None  # type: ignore[assignment]  # __eq__ is elementwise
 
     def __neg__(self) -> NDArray:
@@ -289,16 +266,16 @@ class NDArray:
         operand = self._operand(other)
         if operand is NotImplemented:
             raise TypeError(f"maximum: other must be an array or a number, but got {type(other).__name__}")
-        return self._new(xp(self.array).maximum(self.array, operand))
+        return self._new(xp(self.array).maximum(*matched(self.array, operand)))
 
     def log(self) -> NDArray:
-        return self._new(xp(self.array).log(self.array))
+        return self._new(xp(self.array).log(as_floats(self.array)))
 
     def exp(self) -> NDArray:
-        return self._new(xp(self.array).exp(self.array))
+        return self._new(xp(self.array).exp(as_floats(self.array)))
 
     def tanh(self) -> NDArray:
-        return self._new(xp(self.array).tanh(self.array))
+        return self._new(xp(self.array).tanh(as_floats(self.array)))
 
     def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
         """The sum over one axis, several, or all (None): the result then has shape (). Floats are summed in float64."""

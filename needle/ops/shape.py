@@ -358,10 +358,11 @@ def pad(x: TensorLike, pairs: Sequence[Sequence[int]], value: float = 0) -> Tens
     `(*S) -> (*P)` with P = S + before + after, of the dtype of x, to which `value` is cast. An integer in place of a
     pair stands for both sides.
 
-    Raises `ValueError` if there is not one pair per axis, or cropping leaves a negative size; `TypeError` for widths
-    that are not integers or a `value` that is not a number.
+    Raises `ValueError` if there is not one pair per axis, cropping leaves a negative size, or integers x do not hold
+    `value`; `TypeError` for widths that are not integers or a `value` that is not a number.
     """
     x, value = tensor("pad", x), number("pad", value)
+    check.fits("pad", "value", value, x.dtype)
     check.instance("pad", "pairs", pairs, Sequence)
     widths = tuple((before, after) for before, after in (check.sizes("pad", "pair", p, 2, least=None) for p in pairs))
     if len(widths) != x.ndim:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.kernels import at
-from needle.ops.operand import number, tensor
+from needle.ops.operand import tensor
 
 __all__ = ["pad"]
 
@@ -41,7 +41,7 @@ def pad(x: TensorLike, pad: Sequence[int], mode: str = "constant", value: float 
     pairs = _pairs(x, pad)
     first = x.ndim - len(pairs)
     if mode == "constant":
-        return ops.pad(x, ((0, 0),) * first + pairs, _fill_value(x, value))
+        return ops.pad(x, ((0, 0),) * first + pairs, 0 if value is None else value)
     _check_mode(x, pairs, mode, value)
     for axis, (before, after) in enumerate(pairs, first):
         if mode == "circular":  # elements that are cut off do not reappear at the other end
@@ -86,14 +86,6 @@ def _pairs(x: Tensor, pad: Sequence[int]) -> Pairs:
     if len(pad) % 2 or len(pad) > 2 * x.ndim:
         raise ValueError(f"pad: pad must hold a pair for each of at most {x.ndim} axes, but got {pad} for {x.shape}")
     return tuple(zip(pad[::2], pad[1::2], strict=True))[::-1]
-
-
-def _fill_value(x: Tensor, value: float | None) -> float:
-    """The value that mode "constant" fills in."""
-    fill: float = 0 if value is None else number("pad", value)
-    if x.dtype.kind != "f" and not math.isfinite(fill):
-        raise ValueError(f"pad: value must be finite for an x of {x.dtype}, but got {fill}")
-    return fill
 
 
 def _check_mode(x: Tensor, pairs: Pairs, mode: str, value: float | None) -> None:

@@ -185,7 +185,7 @@ def test_what_torch_refuses_is_refused(device, shape, arguments, error, message)
 
 def test_integers_are_not_filled_with_nan(device):
     x = ndl.Tensor([1, 2], device=device, requires_grad=False)
-    with pytest.raises(ValueError, match="pad: value must be finite for an x of int64, but got nan"):
+    with pytest.raises(ValueError, match=r"pad: value must lie in .*, the range of int64, but got nan"):
         F.pad(x, (1, 1), value=float("nan"))
 
 
