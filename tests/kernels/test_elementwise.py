@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 import needle as ndl
 from needle import kernels, ops, tuning
 from needle.ops.elementwise import ReLUGrad
 from tests.kernels.memory_orders import draw, every_order
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """BLAS, and so needle, with that number of threads."""
-    with ThreadpoolController().limit(limits=request.param, user_api="blas"):
-        yield request.param
 
 
 @every_order

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 from needle import kernels, ops
 from tests.kernels.memory_orders import draw, every_order
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """BLAS, and so needle, with that number of threads."""
-    with ThreadpoolController().limit(limits=request.param, user_api="blas"):
-        yield request.param
 
 
 @pytest.mark.parametrize("length", [100, 700, 5000, 50000])

@@ -4,19 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from threadpoolctl import ThreadpoolController
 
 from needle import kernels, tuning
 from needle.ops.norm import Standardize
 from tests.interrupts import interrupt_everywhere
 from tests.kernels.memory_orders import ORDERS, draw, every_order
-
-
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    """BLAS, and so needle, with that number of threads."""
-    with ThreadpoolController().limit(limits=request.param, user_api="blas"):
-        yield request.param
 
 
 @pytest.mark.parametrize(
