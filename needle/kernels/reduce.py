@@ -90,7 +90,7 @@ def _repeated_sums(x: Array, axes: tuple[int, ...]) -> Array:
 def _sum_middle(device: Device, terms: Array, dtype: Any) -> Array:
     """(A, L, B) -> (A, 1, B): the sums over the middle axis; threads share A, or L if A is 1."""
     if terms.nbytes < tuning.PARALLEL_SUM_BYTES:
-        return _add_up(device, terms, dtype)[:, None]
+        return device.parallel_sum(lambda chunk: _add_up(device, terms[chunk], dtype), [slice(None)])[:, None]
     before, length, after = terms.shape
     row_bytes = after * terms.itemsize
     if before == 1:

@@ -6,7 +6,7 @@ number of groups, and is short enough to be checked against the formulas of docs
 
 from __future__ import annotations
 
-from needle.backend import xp
+from needle.backend import device_of, xp
 from needle.kernels.conv import im2col
 from needle.kernels.conv.gemm import add_bias
 from needle.kernels.conv.polyphase import flip_taps, swap_channels
@@ -25,15 +25,14 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
     padded = xp(x).ascontiguousarray(padded).swapaxes(1, -1)  # (N, C, *S)
     windows = im2col.window_view(batch_last(padded), kernel, output, window)  # (C, *K, *P, N)
     in_per_group, out_per_group = w.shape[1], w.shape[0] // window.groups
-    products = [
-        xp(x).tensordot(  # (C/G, *K, *P, N), (O/G, C/G, *K) -> (*P, N, O/G)
-            windows[group * in_per_group : (group + 1) * in_per_group],
-            w[group * out_per_group : (group + 1) * out_per_group],
-            (tuple(range(rank + 1)), tuple(range(1, rank + 2))),
-        )
-        for group in range(window.groups)
-    ]
-    y = xp(x).concatenate(products, -1)  # (*P, N, O)
+    y = xp(x).empty((*output, x.shape[0], w.shape[0]), x.dtype)  # (*P, N, O)
+
+    def compute(group: int) -> None:
+        ins, outs = (slice(group * n, (group + 1) * n) for n in (in_per_group, out_per_group))
+        axes = tuple(range(rank + 1)), tuple(range(1, rank + 2))
+        y[..., outs] = xp(x).tensordot(windows[ins], w[outs], axes)  # (C/G, *K, *P, N), (O/G, C/G, *K) -> (*P, N, O/G)
+
+    device_of(x).parallel_for(compute, range(window.groups))
     add_bias(y.swapaxes(0, -1), bias)
     return y.transpose((rank, rank + 1, *range(rank)))
 

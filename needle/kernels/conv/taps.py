@@ -6,6 +6,7 @@ Source: Vasudevan, Anderson and Gregg, "Parallel Multi Channel Convolution using
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from needle import tuning
 from needle.backend import device_of, xp
@@ -26,9 +27,12 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
     if set(window.stride) == {1}:
         y = _forward_by_shifts(padded, matrices, kernel, output, window)
     else:
-        total = xp(x).zeros((groups, matrices.shape[1], math.prod(output) * x.shape[0]), x.dtype)  # (G, O/G, P·N)
-        for position, index in tap_slices(window, kernel, output):
-            total += grouped_matmul(matrices[(..., *position)], by_group(padded[index], groups))
+
+        def product(tap: tuple[Any, Any]) -> Array:
+            position, index = tap
+            return grouped_matmul(matrices[(..., *position)], by_group(padded[index], groups))  # (G, O/G, P·N)
+
+        total = device_of(x).parallel_sum(product, list(tap_slices(window, kernel, output)))
         y = total.reshape(w.shape[0], *output, x.shape[0])  # (O, *P, N)
     add_bias(y, bias)
     return batch_first(y)
@@ -47,7 +51,8 @@ def _forward_by_shifts(padded: Array, matrices: Array, kernel: Size, output: Siz
     length = flat.shape[2] - max(shifts.values())
     column_bytes = groups * out_per_group * padded.itemsize
     step = max(1, tuning.TAPS_ACCUMULATOR_BYTES * device_of(padded).chunk_scale // max(1, column_bytes))
-    for start in range(0, length, step):
+
+    def compute(start: int) -> None:
         stop = min(start + step, length)
         block = wide[:, :, start:stop]
         for i, (position, shift) in enumerate(shifts.items()):
@@ -56,6 +61,8 @@ def _forward_by_shifts(padded: Array, matrices: Array, kernel: Size, output: Siz
                 block += term
             else:
                 block[...] = term
+
+    device_of(padded).parallel_for(compute, range(0, length, step))
     wide = wide.reshape(groups * out_per_group, *padded.shape[1:])  # (O, *S, N)
     return xp(padded).ascontiguousarray(wide[(slice(None), *(slice(n) for n in output))])
 
@@ -71,9 +78,13 @@ def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
         return _backward_weight_by_stretches(padded, y, window, kernel)
     w = xp(x).empty((y.shape[0], x.shape[1] // window.groups, *kernel), x.dtype)
     target = by_group(y, window.groups)  # (G, O/G, P·N)
-    for position, index in tap_slices(window, kernel, y.shape[1:-1]):
+
+    def compute(tap: tuple[Any, Any]) -> None:
+        position, index = tap
         product = target @ by_group(padded[index], window.groups).swapaxes(1, 2)  # (G, O/G, C/G)
         w[(..., *position)] = product.reshape(w.shape[:2])
+
+    device_of(x).parallel_for(compute, tap_slices(window, kernel, y.shape[1:-1]))
     return w
 
 
