@@ -28,6 +28,7 @@ from needle.ops import (
     less,
     less_equal,
     matmul,
+    pad,
     permute,
     reshape,
     round,
@@ -131,9 +132,10 @@ def grid_sample(
         center = wide[:, :, rank - 1 - axis]
         place = (center + 1) * ((s - 1) / 2) if align_corners else ((center + 1) * s - 1) * 0.5
         taps.append(_taps(place, s, mode, padding_mode, align_corners))
-    elements = reshape(as_dtype(x, dtype), (x.size,))
-    start = reshape(init.arange(n * c, device=x.device) * math.prod(size), (n, c, 1))
-    terms = [_term(elements, start, size, tap) for tap in itertools.product(*taps)]
+    area = math.prod(size)
+    rows = pad(reshape(as_dtype(x, dtype), (n * c, area)), ((0, 0), (0, 1)))  # the last element stands for all outside
+    start = reshape(init.arange(n * c, device=x.device) * (area + 1), (n, c, 1))
+    terms = [_term(reshape(rows, (-1,)), start, size, tap) for tap in itertools.product(*taps)]
     return as_dtype(reshape(sum(terms[1:], terms[0]), (n, c, *points)), x.dtype)
 
 
@@ -146,15 +148,15 @@ class _Tap(NamedTuple):
 
 
 def _term(elements: Tensor, start: Tensor, size: Size, taps: tuple[_Tap, ...]) -> Tensor:
-    """The elements at one tap of each axis times their weights, 0 outside: (N, C, P)."""
+    """The elements at one tap of each axis times their weights: (N, C, P)."""
     index, inside, weight = taps[0]
     for (place, also_inside, also_weight), s in zip(taps[1:], size[1:], strict=True):
         index, inside = index * s + place, inside * also_inside
         if weight is not None and also_weight is not None:
             weight = weight * also_weight
     n, count = index.shape
-    values = getitem(elements, start + reshape(index, (n, 1, count)))
-    values = where(reshape(inside, (n, 1, count)), values, 0.0)
+    index = start + reshape(where(inside, index, math.prod(size)), (n, 1, count))
+    values = reshape(getitem(elements, reshape(index, (-1,))), index.shape)  # NumPy adds faster at flat indices
     return values if weight is None else values * reshape(weight, (n, 1, count))
 
 
