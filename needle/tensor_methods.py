@@ -56,7 +56,7 @@ class TensorMethods(TensorCasts):
         __pow__ = __rpow__ = __matmul__ = __rmatmul__ = __lt__ = __le__ = __gt__ = __ge__ = _binary
         __floordiv__ = __rfloordiv__ = __mod__ = __rmod__ = _binary
         __and__ = __rand__ = __or__ = __ror__ = __xor__ = __rxor__ = _binary
-        __iadd__ = __isub__ = __imul__ = __itruediv__ = __ipow__ = _binary
+        __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = _binary
         __neg__ = __pos__ = __abs__ = __invert__ = _unary
         abs = erf = exp = log = relu = sigmoid = sign = sqrt = tanh = _unary
         log1p = log2 = log10 = reciprocal = rsqrt = square = ceil = floor = trunc = _unary

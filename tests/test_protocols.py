@@ -201,7 +201,7 @@ def test_a_refused_assignment_changes_nothing():
     assert values(x.grad) == [2, 4]
 
 
-@pytest.mark.parametrize("symbol", ["+", "-", "*", "/", "**"])
+@pytest.mark.parametrize("symbol", ["+", "-", "*", "/", "//", "%", "**"])
 def test_augmented_assignment_under_no_grad_updates_a_parameter(symbol):
     weight, twin = nn.Parameter(ndl.ones(2) * 3), torch.nn.Parameter(torch.ones(2) * 3)
     step, torch_step = ndl.ones(2) * 2, torch.ones(2) * 2

@@ -115,6 +115,8 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "__iadd__": in_place.assignment(operator.add),
     "__isub__": in_place.assignment(operator.sub),
     "__imul__": in_place.assignment(operator.mul),
+    "__ifloordiv__": in_place.assignment(operator.floordiv),
+    "__imod__": in_place.assignment(operator.mod),
     "__itruediv__": in_place.assignment(operator.truediv),
     "__ipow__": in_place.assignment(operator.pow),
     "__neg__": arithmetic.negate,

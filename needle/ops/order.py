@@ -68,7 +68,7 @@ def argsort(x: TensorLike, axis: int = -1, descending: bool = False, **words: Un
         return respelled(argsort, words, x, axis=axis, descending=descending)
     x = tensor("argsort", x)
     line, axis = with_axis("argsort", x, axis)
-    indices = ArgSort(axis, bool(descending))(line)
+    indices = ArgSort(axis, check.instance("argsort", "descending", descending, bool))(line)
     return indices if x.ndim else Reshape(())(indices)
 
 
@@ -91,7 +91,7 @@ def sort(
     """
     if words:
         return respelled(sort, words, x, axis=axis, descending=descending)
-    return _first("sort", tensor("sort", x), None, axis, descending)
+    return _first("sort", tensor("sort", x), None, axis, check.instance("sort", "descending", descending, bool))
 
 
 def topk(
@@ -105,7 +105,8 @@ def topk(
     """
     if words:
         return respelled(topk, words, x, k=k, axis=axis, largest=largest)
-    return _first("topk", tensor("topk", x), check.integer("topk", "k", k, least=0), axis, largest)
+    k = check.integer("topk", "k", k, least=0)
+    return _first("topk", tensor("topk", x), k, axis, check.instance("topk", "largest", largest, bool))
 
 
 def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -> Ordered[Tensor]:
@@ -113,7 +114,7 @@ def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -
     line, axis = with_axis(op, x, axis)
     if count is not None and count > line.shape[axis]:
         raise ValueError(f"{op}: k must be at most {line.shape[axis]}, the size of axis {axis}, but got {count}")
-    indices = ArgSort(axis, bool(descending))(line)
+    indices = ArgSort(axis, descending)(line)
     if count is not None:
         indices = GetItem((slice(None),) * axis + (slice(0, count),))(indices)
     values = TakeAlong(axis)(line, indices)

@@ -28,6 +28,7 @@ WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "MaxUnpool", "ScatterToMax",
 # Methods that are no ops, or ops by other names; tests/test_protocols.py and tests/test_forms.py test them.
 WITHOUT_OPS = forms.METHODS.keys() | in_place.METHODS.keys()
 WITHOUT_OPS |= {"__contains__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
+WITHOUT_OPS |= {"__ifloordiv__", "__imod__"}
 
 # Indices that decide the shape of the result by their values.
 MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
