@@ -355,6 +355,12 @@ class TensorTuple(Result):
     def __iter__(self) -> Iterator[Tensor]:
         return iter(self.tuple())
 
+    def __eq__(self, other: object) -> bool:
+        """Equality of tuples: the same tensors, or tensors of one equal element; others have no single truth."""
+        return self.tuple() == tuple(other) if isinstance(other, (tuple, TensorTuple)) else NotImplemented
+
+    __hash__ = object.__hash__
+
     def __repr__(self) -> str:
         return f"TensorTuple{self.tuple()}"
 

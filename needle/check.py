@@ -139,4 +139,5 @@ def floats(op: str, **tensors: Any) -> None:
         if value.dtype != dtype or dtype.kind != "f":
             rule = "one floating dtype" if len(values) > 1 else "a floating dtype"
             dtypes = " and ".join(str(t.dtype) for t in values)
-            raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}")
+            hint = '; .astype("float32") converts' if {str(t.dtype) for t in values} == {"float32", "float64"} else ""
+            raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}{hint}")

@@ -45,6 +45,8 @@ from tests.nn.functional import (
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 SOURCES = Path(ndl.__file__).resolve().parent
 
 X = ndl.ones(2, 3)
@@ -626,7 +628,7 @@ ROWS = [
      ("conv1d: the kernel must fit into the padded input, but its extent is (5,) "
       "and the padded size of x (1, 3, 4) is (4,)")),
     (lambda: ndl.conv2d(IMAGE, ndl.ones(2, 3, 3, 3, dtype="float64")), TypeError,
-     "conv2d: x and weight must have one floating dtype, but got float32 and float64"),
+     "conv2d: x and weight must have one floating dtype, but got float32 and float64" + HINT),
     (lambda: functional.max_pool2d(Tensor([[[[True]]]]), 1), TypeError,
      "max_pool2d: x must have a floating dtype, but got bool"),
     (lambda: functional.max_pool1d(X[0], 2), ValueError,
@@ -668,7 +670,7 @@ ROWS = [
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(3)), ValueError,
      "conv2d: bias must have the shape (2,) of out-channels, but got (3,)"),
     (lambda: ndl.conv2d(IMAGE, WEIGHT, ndl.ones(2, dtype="float64")), TypeError,
-     "conv2d: x and weight and bias must have one floating dtype, but got float32 and float32 and float64"),
+     "conv2d: x and weight and bias must have one floating dtype, but got float32 and float32 and float64" + HINT),
     (lambda: functional.cross_entropy(X, ndl.ones(3)), ValueError,
      "cross_entropy: target must hold class indices (2,) or probabilities (2, 3) for x (2, 3), but got (3,)"),
     (lambda: functional.cross_entropy(ndl.ones(0, 3), ndl.ones(0)), ValueError,

@@ -69,6 +69,20 @@ def test_hash_and_keys_are_by_identity():
     assert len({weight, nn.Parameter(weight), weight}) == 2
 
 
+def test_tuples_of_tensors_compare_as_python_s_tuples():
+    x, y = Tensor([1.0, 2.0]), Tensor([1.0, 2.0])
+    pair = ndl.make_tuple(x, y)
+    assert pair == ndl.make_tuple(x, y)
+    assert pair == (x, y)
+    assert pair != (x, y, x)
+    assert pair != [x, y]
+    assert hash(pair) != hash(ndl.make_tuple(x, y))
+    assert ndl.split(Tensor([1.0, 2.0])) == ndl.split(Tensor([1.0, 2.0]))
+    assert ndl.split(Tensor([1.0, 2.0])) != ndl.split(Tensor([1.0, 3.0]))
+    with pytest.raises(ValueError, match="must have one element"):
+        _ = pair == (y, x)
+
+
 def test_deferred_values_compare_too(monkeypatch):
     monkeypatch.setattr(ndl.autograd, "LAZY_MODE", True)
     x = Tensor([1.0, 2.0])

@@ -18,6 +18,8 @@ from tests.nn.compare import assert_draws, assert_floats_are, uniform
 from tests.nn.functional.alike import normal, raises
 from tests.ops.derivatives import assert_like_torch
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 FLOAT32_MAX = float(np.finfo("float32").max)
 SEED = 11
 
@@ -371,7 +373,7 @@ ERRORS = [
     (heads(v=(2, 3, 5, 2)), ValueError, f"{HEADS} (2, 3, 4, 5), (2, 3, 6, 5) and (2, 3, 5, 2)"),
     (heads(k=(2, 3, 0, 5), v=(2, 3, 0, 2)), ValueError, f"{HEADS} (2, 3, 4, 5), (2, 3, 0, 5) and (2, 3, 0, 2)"),
     (lambda: nn.MultiHeadAttention()(*[zeros(1, 1, 2, 2)] * 2, zeros(1, 1, 2, 2, dtype="float64")), TypeError,
-     "MultiHeadAttention: q and k and v must have one floating dtype, but got float32 and float32 and float64"),
+     "MultiHeadAttention: q and k and v must have one floating dtype, but got float32 and float32 and float64" + HINT),
     (lambda: nn.AttentionLayer(0, 2, 3), ValueError, "AttentionLayer: q_features must be at least 1, but got 0"),
     (lambda: nn.AttentionLayer(5, 0, 3), ValueError, "AttentionLayer: num_head must be at least 1, but got 0"),
     (lambda: nn.AttentionLayer(5, 2, 1.5), TypeError, "AttentionLayer: dim_head must be an integer, but got 1.5"),

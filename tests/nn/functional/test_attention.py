@@ -14,6 +14,8 @@ import needle.nn.functional as F
 from needle.backend import to_host
 from tests.nn.functional.alike import check_function, check_signature, normal, raises
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 Q, K, V = normal(2, 3, 4), normal(2, 5, 4), normal(2, 5, 2)
 MASK = normal(3, 5, seed=1) > 0
 MASK[:, 0] = True
@@ -104,7 +106,8 @@ ERRORS = [
     (attend(v=(3, 5, 2)), ValueError, f"{ATTEND}: shapes must broadcast, but got (2,) and (2,) and (3,)"),
     (
         lambda: F.scaled_dot_product_attention(zeros(3, 4), zeros(5, 4, dtype="float64"), zeros(5, 2)), TypeError,
-        f"{ATTEND}: query and key and value must have one floating dtype, but got float32 and float64 and float32",
+        f"{ATTEND}: query and key and value must have one floating dtype, but got float32 and float64 and float32"
+        f"{HINT}",
     ),
     (attend(dropout_p=1.5), ValueError, f"{ATTEND}: dropout_p must lie in [0, 1], but got 1.5"),
     (attend(scale="a"), TypeError, f"{ATTEND}: scale must be a number, but got 'a'"),

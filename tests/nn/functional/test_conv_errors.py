@@ -14,6 +14,8 @@ import needle as ndl
 from needle import kernels
 from needle.nn import functional
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 
 @dataclass(frozen=True)
 class Misuse:
@@ -103,10 +105,11 @@ def of_both(op, rank):
         rule = f"{op}: x and weight must have one floating dtype, but got {dtype} and {dtype}"
         takes = "torch convolves integers" if dtype != "bool" else ""
         yield Misuse(f"of {dtype}", op, (x, w), rule, {}, TypeError, (dtype, dtype), takes)
-    rule = f"{op}: x and weight must have one floating dtype, but got float32 and float64"
+    rule = f"{op}: x and weight must have one floating dtype, but got float32 and float64" + HINT
     yield Misuse("of two dtypes", op, (x, w), rule, {}, TypeError, ("float32", "float64"))
     for dtype in ("float32", "int64"):
         rule = f"{op}: x and weight and bias must have one floating dtype, but got float64 and float64 and {dtype}"
+        rule += HINT if dtype == "float32" else ""
         takes = "torch adds such a bias to a transpose of one or two axes" if transposed and rank < 3 else ""
         dtypes = ("float64", "float64", dtype)
         yield Misuse(f"with a bias of {dtype}", op, (x, w, (4,)), rule, {}, TypeError, dtypes, takes)

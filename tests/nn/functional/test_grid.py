@@ -13,6 +13,8 @@ import needle as ndl
 import needle.nn.functional as F
 from tests.nn.functional.alike import check_function, check_signature, normal, raises
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 MODES = ["bilinear", "nearest", "bicubic"]
 PADDINGS = ["zeros", "border", "reflection"]
 
@@ -194,7 +196,7 @@ ERRORS = [
     ),
     (
         lambda: F.grid_sample(IMAGE, GRID.astype("float64")), TypeError,
-        "grid_sample: x and grid must have one floating dtype, but got float32 and float64",
+        "grid_sample: x and grid must have one floating dtype, but got float32 and float64" + HINT,
     ),
     (
         lambda: F.grid_sample(IMAGE.astype("int64"), GRID.astype("int64")), TypeError,

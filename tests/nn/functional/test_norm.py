@@ -14,6 +14,8 @@ import needle.nn.functional as F
 from needle import nn
 from tests.nn.functional.alike import check_function, check_module, check_signature, normal, raises
 
+HINT = '; .astype("float32") converts'  # where float32 meets float64
+
 X = normal(3, 4, 2, 3) + 2
 VIDEO = normal(2, 4, 2, 3, 2, scale=3.0)
 FLAT = normal(5, 4)
@@ -385,7 +387,7 @@ ERRORS = [
             ),
             (
                 norm(name, x, weight=zeros(3, dtype="float64")), TypeError,
-                f"{name}: x and weight must have one floating dtype, but got float32 and float64",
+                f"{name}: x and weight must have one floating dtype, but got float32 and float64" + HINT,
             ),
             (
                 norm(name, zeros(2, 3, 3, dtype="float16"), bias=zeros(3, dtype="float64")), TypeError,
@@ -437,7 +439,7 @@ ERRORS = [
     ),
     (
         lambda: F.batch_norm(zeros(2, 3), zeros(3), zeros(3, dtype="float64")), TypeError,
-        "batch_norm: x and running_var must have one floating dtype, but got float32 and float64",
+        "batch_norm: x and running_var must have one floating dtype, but got float32 and float64" + HINT,
     ),
     (
         lambda: F.batch_norm(zeros(2, 3), [0, 0, 0], zeros(3)), TypeError,
