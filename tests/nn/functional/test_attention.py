@@ -106,8 +106,8 @@ ERRORS = [
     (attend(v=(3, 5, 2)), ValueError, f"{ATTEND}: shapes must broadcast, but got (2,) and (2,) and (3,)"),
     (
         lambda: F.scaled_dot_product_attention(zeros(3, 4), zeros(5, 4, dtype="float64"), zeros(5, 2)), TypeError,
-        f"{ATTEND}: query and key and value must have one floating dtype, but got float32 and float64 and float32"
-        f"{HINT}",
+        (f"{ATTEND}: query and key and value must have one floating dtype, but got float32 and float64 and float32"
+        f"{HINT}"),
     ),
     (attend(dropout_p=1.5), ValueError, f"{ATTEND}: dropout_p must lie in [0, 1], but got 1.5"),
     (attend(scale="a"), TypeError, f"{ATTEND}: scale must be a number, but got 'a'"),
