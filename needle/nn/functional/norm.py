@@ -246,6 +246,7 @@ def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int 
 
 def add_one(counter: Tensor) -> None:
     """Count one more batch in place."""
+    counter.version_counter().compute_pending()
     counter.array[...] += 1
     counter.bump_version()
 
