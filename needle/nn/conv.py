@@ -85,13 +85,12 @@ class _Conv(Module):
         return make_window(name, self.rank, self.stride, padding, self.dilation, self.groups)
 
     def extra_repr(self) -> str:
-        window = self._window()
         parts = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
-        if isinstance(self.padding, str) or any(map(any, window.padding)):
+        if not _is_all(self.padding, 0):
             parts.append(f"padding={self.padding}")
-        if set(window.dilation) != {1}:
+        if not _is_all(self.dilation, 1):
             parts.append(f"dilation={self.dilation}")
-        if any(window_sizes(type(self).__name__, "output_padding", self.output_padding or 0, self.rank)):
+        if not _is_all(self.output_padding, 0):
             parts.append(f"output_padding={self.output_padding}")
         if self.groups != 1:
             parts.append(f"groups={self.groups}")
@@ -100,6 +99,11 @@ class _Conv(Module):
         if self.padding_mode != "zeros":
             parts.append(f"padding_mode={self.padding_mode}")
         return ", ".join(parts)
+
+
+def _is_all(value: Any, number: int) -> bool:
+    """Whether an option is `number` for all axes; anything else is no error, since options are printed as they are."""
+    return all(_is_all(v, number) for v in value) if isinstance(value, (tuple, list)) else value == number
 
 
 # ---- convolution -----------------------------------------------------------------------------------------------------

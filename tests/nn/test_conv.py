@@ -353,6 +353,12 @@ def test_columns_print_as_in_torch(arguments):
         assert repr(nn.Fold(size, *arguments)) == repr(torch.nn.Fold(size, *arguments))
 
 
+def test_options_that_do_not_fit_print_as_they_are():
+    layer = nn.Conv2d(3, 4, 3)
+    layer.padding, layer.stride, layer.dilation = "same", 2, [1, "a"]
+    assert repr(layer) == "Conv2d(3, 4, kernel_size=(3, 3), stride=2, padding=same, dilation=[1, 'a'])"
+
+
 def test_padding_by_sides_prints_its_pairs():
     assert repr(nn.Conv2d(1, 2, 3, padding=((1, 0), (0, 2)))) == (
         "Conv2d(1, 2, kernel_size=(3, 3), stride=(1, 1), padding=((1, 0), (0, 2)))"
