@@ -140,4 +140,5 @@ def _tensors(op: str, tensors: Any) -> tuple[Tensor, ...]:
         raise TypeError(f"{op}: tensors must be a list or tuple of tensors, but got {type(tensors).__name__}")
     if not len(tensors):
         raise ValueError(f"{op}: at least one tensor is needed, but got none")
-    return promoted(op, *(tensor(op, x) for x in tensors))
+    like = next((x for x in tensors if isinstance(x, Tensor)), None)
+    return promoted(op, *(tensor(op, x, like) for x in tensors))

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import needle as ndl
-from needle import ops
+from needle import nn, ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
 from tests.ops.table import ROWS, check_close, each_row, inputs_of, run_needle
@@ -223,6 +223,15 @@ def test_functions_of_one_tensor_have_torchs_dtypes(name, device, subtests):
         values = np.array([100, 3, 0]).astype(dtype)
         with subtests.test(dtype):
             check_like_torch(getattr(ops, name), UNARY[name], device, values)
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "l1_loss", "huber_loss"])
+def test_losses_keep_the_dtype_of_x_beside_integers(name, device):
+    x, y = (ndl.ones(2, 3, device=device, dtype="float16") for _ in range(2))
+    integers = ndl.ones(2, 3, device=device, dtype="int64")
+    loss = getattr(nn.functional, name)
+    for other in (integers, [[0.5] * 3] * 2):
+        assert loss(x, other).dtype == loss(x, y, weight=other).dtype == "float16"
 
 
 # ---- nothing widens --------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import needle as ndl
 from needle import ops
@@ -61,6 +62,14 @@ def test_logsumexp_of_infinities(device):
     assert (y.tolist(), slope.tolist()) == (1, [0, 1])
     y = ops.logsumexp(ndl.Tensor([np.inf, 1.0], device=device))
     assert y.item() == np.inf
+
+
+def test_logsumexp_of_no_elements_is_minus_infinity(device):
+    for shape, axes in (((0,), None), ((2, 0), -1), ((0, 3), 0), ((2, 0, 3), (0, 1))):
+        expected = torch.logsumexp(torch.zeros(shape), tuple(range(len(shape))) if axes is None else axes)
+        y, slope = derivative(lambda x, a=axes: ops.logsumexp(x, a), np.zeros(shape), device)
+        assert (y.shape, slope.shape) == (tuple(expected.shape), shape)
+        np.testing.assert_array_equal(y, expected.numpy())
 
 
 def test_powers_of_zero(device):

@@ -15,6 +15,7 @@ from needle.backend import Device, compute_dtype, cpu
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
+from needle.ops.dtypes import promoted
 from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
 from needle.ops.logic import WHERE
 from needle.ops.operand import (
@@ -247,17 +248,20 @@ def _huber(distance: Tensor, delta: float) -> Tensor:
 def _operands(
     op: str, x: TensorLike, target: TensorLike, weight: TensorLike | None, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands of a distance as tensors, a target of integers in the dtype of x."""
-    x, target = tensor(op, x), tensor(op, target)
+    """The operands of a distance as tensors, in dtypes that mix as those of `ops.add`."""
+    x = tensor(op, x)
     check.floats(op, x=x)
+    target = tensor(op, target, x)
     shape = broadcast_shape(op, x.shape, target.shape)
     if weight is not None:
-        weight = tensor(op, weight)
+        weight = tensor(op, weight, x)
         check.same(op, "shape", x.shape, weight.shape, ("x", "weight"))
+        x, weight = promoted(op, x, weight)
     check_reduction(op, x, reduction, shape)
     if x.shape != target.shape:
         warnings.warn(f"{op}: x and target broadcast to {shape}, but got {x.shape} and {target.shape}", stacklevel=3)
-    return x, target if target.dtype.kind == "f" else as_dtype(target, x.dtype), weight
+    x, target = promoted(op, x, target)
+    return x, target, weight
 
 
 # ---- two classes -----------------------------------------------------------------------------------------------------

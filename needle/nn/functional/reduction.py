@@ -22,7 +22,8 @@ def float_operands(op: str, **operands: TensorLike) -> tuple[list[Tensor], Any]:
     The result has the widest dtype of the operands; float16 is computed in float32. Raises `TypeError` unless all are
     floating and on one device.
     """
-    tensors = {name: tensor(op, value) for name, value in operands.items()}
+    like = next((value for value in operands.values() if isinstance(value, Tensor)), None)
+    tensors = {name: tensor(op, value, like) for name, value in operands.items()}
     for name, value in tensors.items():
         check.floats(op, **{name: value})
     dtype = max((value.dtype for value in tensors.values()), key=lambda dtype: dtype.itemsize)
@@ -33,7 +34,8 @@ def float_operands(op: str, **operands: TensorLike) -> tuple[list[Tensor], Any]:
 
 def float_target(op: str, target: TensorLike, x: TensorLike) -> Tensor:
     """A target as a tensor; integers and bools in the dtype of x."""
-    x, target = tensor(op, x), tensor(op, target)
+    x = tensor(op, x)
+    target = tensor(op, target, x)
     check.floats(op, x=x)
     return target if target.dtype.kind == "f" else as_dtype(target, x.dtype)
 

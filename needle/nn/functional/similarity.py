@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
+from needle.ops.dtypes import promoted
 from needle.ops.operand import broadcast_shape, tensor
 from needle.ops.statistics import vector_norm
 
@@ -18,9 +19,11 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, dim: int = 1, eps: float =
     Raises `ValueError` if the broadcast shape has no such axis, `TypeError` unless both dtypes are floating.
     """
     op = "cosine_similarity"
-    x1, x2 = tensor(op, x1), tensor(op, x2)
+    x1 = tensor(op, x1)
+    x2 = tensor(op, x2, x1)
     check.floats(op, x1=x1)
     check.floats(op, x2=x2)
+    x1, x2 = promoted(op, x1, x2)
     shape = broadcast_shape(op, x1.shape, x2.shape)
     axis = check.axis(op, dim, len(shape), "dim")
     eps = check.number(op, "eps", eps, least=0)
