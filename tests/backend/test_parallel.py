@@ -253,6 +253,33 @@ def test_chunks_cover_all_rows(count):
     assert len(STANDIN.chunks(10, 1 << 22)) == 1
 
 
+def test_parallel_sum_adds_every_term_once(count):
+    for length in (1, 2, 3, 7):
+        total = ndl.cpu().parallel_sum(lambda i: np.array([10.0**i, 1]), range(length))
+        assert total.tolist() == [sum(10**i for i in range(length)), length]
+
+
+def test_an_interrupt_before_the_callers_own_chunks_ends_the_loop(count, monkeypatch):
+    if count == 1:
+        pytest.skip("there is no thread to stop")
+    done, run = [], parallel._Task.run
+
+    def interrupted(task):
+        if threading.current_thread() is threading.main_thread():
+            time.sleep(0.02)  # the others have begun
+            raise KeyboardInterrupt
+        run(task)
+
+    def body(chunk):
+        time.sleep(0.001)
+        done.append(chunk)
+
+    monkeypatch.setattr(parallel._Task, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        parallel.parallel_for(body, range(1000))
+    assert 0 < len(done) < 999
+
+
 def test_another_device_runs_its_loops_in_order():
     done = []
     STANDIN.parallel_for(done.append, range(9))

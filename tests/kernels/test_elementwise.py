@@ -35,13 +35,14 @@ def test_ops_return_the_same_bits_below_and_above_the_threshold(order, threads, 
         np.testing.assert_array_equal(result.numpy().view("int32"), expected.numpy().view("int32"))
 
 
-def test_large_results_are_shared_by_all_threads(threads):
+@pytest.mark.parametrize("shape", [(64, 2048), (1, 64, 2048)], ids=str)
+def test_large_results_are_shared_by_all_threads(shape, threads):
     calls = []
 
     def work(x, out=None):
         calls.append(x.shape)
         return np.negative(x, out=out)
 
-    x = draw(64, 2048)
+    x = draw(*shape)
     np.testing.assert_array_equal(kernels.elementwise(work, x), -x)
     assert len(calls) == threads
