@@ -7,6 +7,7 @@ import pytest
 
 from needle import kernels, ops
 from tests.kernels.memory_orders import draw, every_order
+from tests.kernels.thresholds import thresholds
 
 
 @pytest.mark.parametrize("length", [100, 700, 5000, 50000])
@@ -28,3 +29,12 @@ def test_sums_over_what_was_broadcast(order, shape, kept, threads):
     result = ops.shape.SumTo(target).compute(x)
     assert result.shape == target
     np.testing.assert_allclose(result.ravel(), x.astype("float64").sum(axes).ravel(), rtol=1e-5, atol=1e-4)
+
+
+@every_order
+@pytest.mark.parametrize("axes", [(0,), (1,), (3,), (1, 2), (0, 2, 3), (0, 1, 2, 3)], ids=str)
+def test_sums_that_threads_share(axes, order, threads):
+    x = order(draw(7, 5, 6, 9))
+    with thresholds(PARALLEL_SUM_BYTES=1, NUMPY_SUM_MAX_SIZE=1, BLOCK_BYTES=200, SPLIT_BYTES=1):
+        result = kernels.sums(x, axes)
+    np.testing.assert_allclose(result, x.astype("float64").sum(axes, keepdims=True), rtol=1e-5, atol=1e-5)
