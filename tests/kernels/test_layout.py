@@ -9,6 +9,8 @@ import needle as ndl
 from needle import kernels, nn
 from needle.kernels import layout
 from needle.kernels.conv import dispatch
+from tests.kernels.memory_orders import draw, every_order
+from tests.kernels.thresholds import thresholds
 
 
 def networks():
@@ -74,3 +76,12 @@ def test_copying_by_blocks_is_copying(shape, dtype, pairs):
     assert result.flags.c_contiguous
     inner = np.ascontiguousarray(layout.batch_last(x))
     assert np.shares_memory(layout.pad_to_batch_last(layout.batch_first(inner), window), inner) == (pairs == 0)
+
+
+@every_order
+@pytest.mark.parametrize("pairs", [0, 1])
+def test_copying_large_arrays_of_any_order_is_copying(order, pairs, threads):
+    x = order(draw(6, 5, 4, 7))
+    with thresholds(BLOCKED_COPY_SIZE=1, SPLIT_BYTES=1):
+        result = layout.pad_to_batch_last(x, kernels.Window((1, 1), ((pairs, pairs),) * 2, (1, 1)))
+    np.testing.assert_array_equal(result, np.pad(layout.batch_last(x), ((0, 0), *((pairs, pairs),) * 2, (0, 0))))
