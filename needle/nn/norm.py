@@ -239,8 +239,8 @@ class _InstanceNorm(_ChannelNorm):
         batch = x if batched else reshape(x, (1, *x.shape))
         use_input_stats = self.training or not self.track_running_stats
         y = functional.instance_norm(
-            batch, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats, self.momentum or 0.0,
-            self.eps,
+            batch, self.running_mean, self.running_var, self.weight, self.bias, use_input_stats,
+            0.0 if self.momentum is None else self.momentum, self.eps,
         )  # fmt: skip
         return reshape(y, x.shape)
 

@@ -175,9 +175,10 @@ class Recurrent(Module):
         if states is not None:
             initial = zip(*(split(state, 0) for state in states), strict=True)
         final = []
+        dropout = check.number(type(self).__name__, "dropout", self.dropout, least=0, most=1)  # it may have changed
         for i, layer in enumerate(cells):
-            if i and self.dropout:
-                x = host_dropout(x, self.dropout, self.training)
+            if i and dropout:
+                x = host_dropout(x, dropout, self.training)
             outputs = []
             for backwards, cell in enumerate(layer):
                 y, state = _one_direction(cell, x, next(initial), bool(backwards))

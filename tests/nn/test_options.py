@@ -169,6 +169,23 @@ def test_a_layer_refuses_them_when_they_are_set_later(layer, function, operands,
             change_and_call()
 
 
+@pytest.mark.parametrize("value", ["a", [], float("nan"), -1, 2])
+@pytest.mark.parametrize(
+    ("make", "option", "shape"),
+    [
+        (lambda: nn.RNN(3, 2), "dropout", (5, 4, 3)),
+        (lambda: nn.GRU(3, 2, 2), "dropout", (5, 4, 3)),
+        (lambda: nn.BatchNorm2d(3), "momentum", (2, 3, 4, 4)),
+        (lambda: nn.InstanceNorm2d(3), "momentum", (2, 3, 4, 4)),
+    ],
+)
+def test_a_number_that_is_set_later_is_checked(make, option, shape, value):
+    layer = make()
+    setattr(layer, option, value)
+    with pytest.raises((TypeError, ValueError), match=f"{option} must"):
+        layer(ndl.ones(*shape))
+
+
 @pytest.mark.parametrize("value", ["a", None, [1, 2]])
 def test_constant_padding_needs_a_number(value):
     with pytest.raises(TypeError, match=r"^ConstantPad2d: scalar must be a number, but got "):
