@@ -9,7 +9,6 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import cpu, xp
 from needle.graph import Spec
 from needle.ops.base import Array
-from needle.ops.index import GetItem
 from needle.ops.operand import tensor
 from needle.ops.reduce import ArgMax, extreme_index
 from needle.ops.scatter import TakeAlong, with_axis
@@ -45,6 +44,27 @@ class ArgSort(TensorOp):
 
     def infer(self, x: Any) -> Spec:
         return Spec(x.shape, cpu().xp.dtype("int64"))
+
+
+class ArgTop(ArgSort):
+    """The first `count` indices of the order; where elements tie for the last place, any of them."""
+
+    def __init__(self, axis: int, descending: bool, count: int) -> None:
+        super().__init__(axis, descending)
+        self.count = count
+
+    def compute(self, x: Array) -> Array:
+        namespace, n = xp(x), x.shape[self.axis]
+        if not self.count:
+            return namespace.zeros(self.infer(x).shape, "int64")
+        split = namespace.argpartition(x, n - self.count if self.descending else self.count - 1, self.axis)
+        ends = slice(n - self.count, n) if self.descending else slice(0, self.count)
+        chosen = namespace.sort(split[(slice(None),) * self.axis + (ends,)], self.axis)
+        take = TakeAlong(self.axis).compute
+        return take(chosen, super().compute(take(x, chosen)))
+
+    def infer(self, x: Any) -> Spec:
+        return Spec((*x.shape[: self.axis], self.count, *x.shape[self.axis + 1 :]), cpu().xp.dtype("int64"))
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -99,7 +119,8 @@ def topk(
 ) -> Ordered[Tensor]:
     """The k largest elements along `axis`, largest first, and their indices: `(…, n, …) -> (…, k, …), (…, k, …)`.
 
-    With `largest=False` the smallest, smallest first. Of tied elements the first ones are taken. NaN as in `sort`.
+    With `largest=False` the smallest, smallest first. Tied elements are in the order of x, but if some of them are left
+    out, it may be any. NaN as in `sort`.
 
     Raises `ValueError` for an axis that x lacks, and unless k lies in [0, n]; `TypeError` if k is not an integer.
     """
@@ -114,9 +135,7 @@ def _first(op: str, x: Tensor, count: int | None, axis: int, descending: bool) -
     line, axis = with_axis(op, x, axis)
     if count is not None and count > line.shape[axis]:
         raise ValueError(f"{op}: k must be at most {line.shape[axis]}, the size of axis {axis}, but got {count}")
-    indices = ArgSort(axis, descending)(line)
-    if count is not None:
-        indices = GetItem((slice(None),) * axis + (slice(0, count),))(indices)
+    indices = (ArgSort(axis, descending) if count is None else ArgTop(axis, descending, count))(line)
     values = TakeAlong(axis)(line, indices)
     if not x.ndim and count != 0:
         values, indices = Reshape(())(values), Reshape(())(indices)
