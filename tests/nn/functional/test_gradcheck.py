@@ -11,7 +11,17 @@ import pytest
 import needle as ndl
 import needle.nn.functional as F
 from needle import gradcheck
-from tests.nn.functional import test_activation, test_attention, test_linear, test_loss, test_norm, test_similarity
+from tests.nn.functional import (
+    test_activation,
+    test_attention,
+    test_linear,
+    test_loss,
+    test_margin_loss,
+    test_norm,
+    test_scale_norm,
+    test_similarity,
+    test_unpool,
+)
 from tests.nn.functional.alike import normal
 from tests.ops import table
 
@@ -33,7 +43,11 @@ RESAMPLED = [
     ("interpolate", IMAGE, {"scale_factor": 2, "mode": "nearest"}),
     ("interpolate", IMAGE, {"size": (3, 7), "mode": "bilinear", "align_corners": False}),
     ("interpolate", IMAGE, {"size": (3, 7), "mode": "bilinear", "align_corners": True}),
+    ("interpolate", IMAGE, {"size": (3, 7), "mode": "bicubic"}),
+    ("interpolate", IMAGE, {"size": (3, 7), "mode": "bicubic", "antialias": True}),
     ("pixel_shuffle", normal(2, 8, 2, 3), {"upscale_factor": 2}),
+    ("affine_grid", normal(2, 2, 3), {"size": (2, 1, 3, 4)}),
+    *test_unpool.LP,
 ]
 
 # title: (function, inputs that are differentiated, constants, names of the last inputs, options)
@@ -41,6 +55,11 @@ FUNCTIONS = {
     f"{i}-{name}-{options}": (name, [x], [], (), options)
     for i, (name, x, options) in enumerate(test_activation.ROWS + RESAMPLED)
 }
+for i, (name, inputs, options, names) in enumerate(test_scale_norm.ROWS):
+    FUNCTIONS[f"{i}-{name}-{options}"] = name, inputs, [], names, options
+FUNCTIONS["prelu"] = "prelu", [IMAGE, normal(2)], [], (), {}
+PLACES = np.array([[[[0, 3], [8, 15]]] * 2])
+FUNCTIONS["max_unpool2d"] = "max_unpool2d", [normal(1, 2, 2, 2)], [PLACES], (), {"kernel_size": 2}
 for title, (name, inputs, names, options) in test_norm.ROWS.items():
     FUNCTIONS[title] = name, inputs, [], names, options
 for title, (name, inputs, constants, options) in (
@@ -50,6 +69,10 @@ for title, (name, inputs, constants, options) in (
 for title, (name, inputs, constants, options) in test_loss.ROWS.items():
     for reduction in ("mean", "sum", "none"):
         FUNCTIONS[f"{title}, {reduction}"] = name, inputs, constants, (), {**options, "reduction": reduction}
+
+for title, (name, inputs, constants, options) in test_margin_loss.ROWS.items():
+    inputs = [np.asarray(x) for x in inputs]
+    FUNCTIONS[title] = name, inputs, constants, (), {**options, "reduction": "none"}
 
 # Rows of ops that differences cannot check: reason -> the rows it applies to.
 RULES = {
@@ -62,6 +85,7 @@ OPS = {str(row): row for row in table.ROWS if not any(holds(row) for holds in RU
 # Rows with an input on a kink: backward takes one slope or splits the gradient, differences average the slopes.
 KINKS = {
     **{f"l1 at its kink, {reduction}": "two elements are equal" for reduction in ("mean", "sum", "none")},
+    "gaussian, limited": "the gradient ignores the limit, as in torch",
     "clip-(-0.5,0.5)": "an element is 0.5",
     "minimum-((2,3),())": "an element equals the scalar",
     "max-defaults": "the largest element occurs twice",
