@@ -33,20 +33,24 @@ __all__ = [
 def relu6(x: TensorLike) -> Tensor:
     """min(max(x, 0), 6) for each element of x (any shape); the derivative at 0 and at 6 is 0.
 
-    Raises `TypeError` unless the dtype of x is floating.
+    Integers stay as they are. Raises `TypeError` for bools.
     """
-    return HardTanh(0.0, 6.0)(floating("relu6", x))
+    x, (low, high) = with_numbers("relu6", x, limits=(0.0, 6.0))
+    return HardTanh(low, high)(x)
 
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x (any shape) limited to [min_val, max_val]; the derivative at both ends is 0.
 
-    Raises `ValueError` if `min_val` exceeds `max_val`, `TypeError` unless the dtype of x is floating.
+    For integers, which stay as they are, the limits lose their fractions.
+
+    Raises `ValueError` if `min_val` exceeds `max_val` or an integer dtype does not hold the limits, `TypeError` for
+    bools.
     """
-    x = floating("hardtanh", x)
     low, high = check.number("hardtanh", "min_val", min_val), check.number("hardtanh", "max_val", max_val)
     if low > high:
         raise ValueError(f"hardtanh: min_val must not exceed max_val, but got {min_val} and {max_val}")
+    x, (low, high) = with_numbers("hardtanh", x, limits=(low, high))
     return HardTanh(low, high)(x)
 
 
@@ -147,3 +151,15 @@ def floating(op: str, x: TensorLike) -> Tensor:
     x = tensor(op, x)
     check.floats(op, x=x)
     return x
+
+
+def with_numbers(op: str, x: TensorLike, **numbers: tuple[float, ...]) -> tuple[Tensor, tuple[float, ...]]:
+    """x of a floating or integer dtype, and numbers called by that name; for integers without their fractions."""
+    x, ((name, values),) = tensor(op, x), numbers.items()
+    if x.dtype.kind not in "iu":
+        check.floats(op, x=x)
+        return x, values
+    bounds = x.device.xp.iinfo(x.dtype)
+    if not all(bounds.min <= value <= bounds.max for value in values):
+        raise ValueError(f"{op}: {name} must lie in the range of {x.dtype}, but got {', '.join(map(str, values))}")
+    return x, tuple(map(int, values))

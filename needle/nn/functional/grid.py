@@ -109,7 +109,8 @@ def grid_sample(
     "Cubic Convolution Interpolation for Digital Image Processing" (1981), equation 15 with a = -3/4.
     """
     op = "grid_sample"
-    x, grid = tensor(op, x), tensor(op, grid)
+    x = tensor(op, x)
+    grid = tensor(op, grid, x)
     rank, size = x.ndim - 2, x.shape[2:]
     if rank not in (2, 3) or grid.ndim != x.ndim or grid.shape[0] != x.shape[0] or grid.shape[-1] != rank:
         raise ValueError(

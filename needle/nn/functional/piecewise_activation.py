@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.nn.functional.activation import floating
+from needle.nn.functional.activation import floating, with_numbers
 from needle.nn.functional.smooth_activation import wide
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip, HardTanh
@@ -24,7 +24,8 @@ def prelu(x: TensorLike, weight: TensorLike) -> Tensor:
 
     He, Zhang, Ren and Sun, "Delving Deep into Rectifiers" (2015), equation 1.
     """
-    x, weight = tensor("prelu", x), tensor("prelu", weight)
+    x = tensor("prelu", x)
+    weight = tensor("prelu", weight, x)
     channels = x.shape[1] if x.ndim > 1 else 1
     if weight.ndim > 1 or weight.size not in (1, channels):
         raise ValueError(f"prelu: weight must hold 1 number or {channels}, one per channel, but got {weight.shape}")
@@ -81,10 +82,13 @@ def hardshrink(x: TensorLike, lambd: float = 0.5) -> Tensor:
 def threshold(x: TensorLike, threshold: float, value: float) -> Tensor:
     """x where it exceeds `threshold`, else `value`, for x of any shape; there the derivative is 0.
 
-    Raises `TypeError` unless the dtype of x is floating.
+    For integers, which stay as they are, both numbers lose their fractions.
+
+    Raises `ValueError` if an integer dtype does not hold the numbers, `TypeError` for bools.
     """
-    x = floating("threshold", x)
-    limit, value = check.number("threshold", "threshold", threshold), check.number("threshold", "value", value)
+    op = "threshold"
+    options = check.number(op, "threshold", threshold), check.number(op, "value", value)
+    x, (limit, value) = with_numbers(op, x, numbers=options)
     return WHERE(LESS_EQUAL(x, scalar_like(limit, x)), scalar_like(value, x), x)
 
 

@@ -37,7 +37,7 @@ def rms_norm(
         raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
     check.floats(op, x=x)
     if weight is not None:
-        weight = tensor(op, weight)
+        weight = tensor(op, weight, x)
         if weight.shape != shape:
             raise ValueError(f"{op}: weight must have shape {shape} for x {x.shape}, but got {weight.shape}")
         if not (x.dtype == "float16" and weight.dtype == "float32"):

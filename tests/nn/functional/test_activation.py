@@ -226,6 +226,18 @@ def test_infinities_match_torch(name, device):
             assert_array_equal(x.grad.numpy(), twin.grad.numpy())
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "int64"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("relu6", ()), ("hardtanh", (0, 4.7)), ("threshold", (1.5, 2.7)), ("threshold", (0, 5))]
+)
+def test_integers_stay_integers_as_in_torch(name, options, dtype, device):
+    x = np.array([0, 1, 2, 5, 9, 100], dtype)
+    y = getattr(F, name)(ndl.Tensor(x, device=device, requires_grad=False), *options)
+    expected = getattr(torch.nn.functional, name)(torch.tensor(x), *options)
+    assert y.dtype == dtype
+    assert_array_equal(y.numpy(), expected.numpy())
+
+
 def test_small_inputs_stay_exact(device):
     x = ndl.Tensor(np.array([-1e-6, -1e-20], "float32"), device=device)
     assert_allclose(F.elu(x).numpy(), [-1e-6, -1e-20], rtol=1e-6)
@@ -341,11 +353,25 @@ ERRORS = [
             f"{name}: x must have a floating dtype, but got int64",
         )
         for name in (
-            "relu6", "leaky_relu", "elu", "silu", "softplus", "hardtanh", "gelu", "selu", "celu", "mish", "hardswish",
+            "leaky_relu", "elu", "silu", "softplus", "gelu", "selu", "celu", "mish", "hardswish",
             "hardsigmoid", "softsign", "logsigmoid", "softshrink", "hardshrink", "tanhshrink", "glu",
         )
     ),
-    (lambda: F.threshold(INTEGERS, 1, 2), TypeError, "threshold: x must have a floating dtype, but got int64"),
+    *(
+        (
+            lambda name=name, options=options: getattr(F, name)(ndl.Tensor([True]), *options), TypeError,
+            f"{name}: x must have a floating dtype, but got bool",
+        )
+        for name, options in (("relu6", ()), ("hardtanh", ()), ("threshold", (1, 2)))
+    ),
+    (
+        lambda: F.hardtanh(ndl.Tensor(np.array([1], "uint8"))), ValueError,
+        "hardtanh: limits must lie in the range of uint8, but got -1.0, 1.0",
+    ),
+    (
+        lambda: F.threshold(ndl.Tensor(np.array([1], "int8")), 0, 128), ValueError,
+        "threshold: numbers must lie in the range of int8, but got 0.0, 128.0",
+    ),
     (lambda: F.softmin(INTEGERS, 1), TypeError, "softmin: x must have a floating dtype, but got int64"),
     (lambda: F.softmin(FLOATS, 2), ValueError, "softmin: dim must lie in [-2, 1], but got 2"),
     (
