@@ -30,11 +30,11 @@ def sums(x: Array, axes: tuple[int, ...]) -> Array:
 
 
 @overridable
-def means(x: Array, axes: tuple[int, ...]) -> Array:
-    """The mean over `axes` (not negative), which stay with size 1: of float16, rounded once; of integers, float64."""
+def means(x: Array, axes: tuple[int, ...], dtype: Any = None) -> Array:
+    """The mean over `axes` (not negative), which stay with size 1, in `dtype`: by default that of x, or float64."""
     if x.dtype.kind != "f":
         return x.mean(axis=axes, keepdims=True)
-    return (_wide_sums(x, axes) / math.prod(x.shape[i] for i in axes)).astype(x.dtype, copy=False)
+    return (_wide_sums(x, axes) / math.prod(x.shape[i] for i in axes)).astype(dtype or x.dtype, copy=False)
 
 
 def row_sums(rows: Array) -> Array:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from needle import check, kernels, tuning
 from needle.autograd import Tensor, TensorLike, TensorTuple, TensorTupleOp
-from needle.backend import compute_dtype, device_of, xp
+from needle.backend import compute_dtype, cpu, device_of, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
@@ -24,14 +24,15 @@ from needle.ops.tuples import pick
 
 __all__ = ["standardize"]
 
-MeanOf: TypeAlias = Callable[..., Array]  # the mean of an array, or of the product of two, over the normalized axes
+MeanOf: TypeAlias = Callable[..., Array]  # the mean, in float64, of an array or of the product of two
 
 
 class Standardize(TensorTupleOp):
     """(x - mean) / sqrt(variance + eps) · weight + bias, and the mean and variance over `axes`, kept with size 1.
 
     The inputs are x, a weight if `scaled`, and a bias if `shifted`; both broadcast to x, reshaped to `form` if it is
-    not None. The variance is the biased one. Mean and variance are constants.
+    not None. The variance is the biased one. Mean and variance are constants, in float64: rounded to float32, a mean is
+    off by as much as the deviations of elements far from zero.
     """
 
     saves_output = True
@@ -50,21 +51,21 @@ class Standardize(TensorTupleOp):
 
     def normalize(self, mean: MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
         """The result, written into `out` if it is not None, and the mean and variance of x."""
-        average = mean(x)
-        y = xp(x).subtract(x, average, out=out)
+        average, dtype = mean(x), x.dtype
+        y = xp(x).subtract(x, average.astype(dtype, copy=False), out=out)
         variance = mean(y, y)
         is_far = average * average > tuning.FAR_FROM_ZERO * variance
         if device_of(x).is_async or bool(is_far.any()):
             # The rounding error of the mean shows beside such deviations: it is their mean. No row depends on others.
-            average = average + xp(x).where(is_far, mean(y), 0)
-            y = xp(x).subtract(x, average, out=y)
-            y -= xp(x).where(is_far, mean(y), 0)
+            average = xp(x).where(is_far, average.astype(dtype, copy=False) + mean(y), average)
+            y = xp(x).subtract(x, average.astype(dtype, copy=False), out=y)
+            y -= xp(x).where(is_far, mean(y), 0).astype(dtype, copy=False)
             variance = mean(y, y)
         scale = (variance + self.eps) ** -0.5
         if self.scaled and affine[0].shape == scale.shape:
-            y *= scale * affine[0]
+            y *= (scale * affine[0]).astype(dtype, copy=False)
         else:
-            y *= scale
+            y *= scale.astype(dtype, copy=False)
             if self.scaled:
                 y *= affine[0]
         if self.shifted:
@@ -81,7 +82,8 @@ class Standardize(TensorTupleOp):
         return all(weight.shape[axis - lead] == 1 for axis in self.axes if axis >= lead)
 
     def infer(self, x: Any, *affine: Any) -> tuple[Spec, ...]:
-        statistics = Spec(tuple(1 if i in self.axes else n for i, n in enumerate(x.shape)), x.dtype)
+        shape = tuple(1 if i in self.axes else n for i, n in enumerate(x.shape))
+        statistics = Spec(shape, cpu().xp.dtype("float64"))
         return Spec(x.shape, x.dtype), statistics, statistics
 
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
@@ -90,7 +92,7 @@ class Standardize(TensorTupleOp):
         if self.form is not None:
             affine = [Reshape(self.form)(value) for value in affine]
         mean = Mean(self.axes, keepdims=True)
-        centered = ADD(x, NEGATE(pick(node, 1).detach()))  # the derivative of the mean follows: no shift changes it
+        centered = ADD(x, NEGATE(as_dtype(pick(node, 1).detach(), x.dtype)))  # a shift, which changes no derivative
         centered = ADD(centered, NEGATE(mean(centered)))
         variance = mean(MULTIPLY(centered, centered))
         scale = PowerScalar(-0.5)(AddScalar(self.eps)(variance))
@@ -130,13 +132,17 @@ class Standardize(TensorTupleOp):
             x_grad, total, product = _backward(_mean_over(self.axes), weighted, x, *columns)
         partials, count = [], x.size // average.size
         if self.scaled:
-            partials.append(product * scale * count if per_row[0] else grad * ((x - average) * scale))
+            if per_row[0]:
+                partials.append(product * scale * count)
+            else:
+                center, scale = (column.astype(x.dtype, copy=False) for column in (average, scale))
+                partials.append(grad * ((x - center) * scale))
         if self.shifted:
             partials.append(total * count if all(per_row) else grad)
         grads = [x_grad]
         for partial_sum, value, parameter in zip(partials, values, affine, strict=True):
             summed = partial_sum if partial_sum.shape == value.shape else SumTo(value.shape).compute(partial_sum)
-            grads.append(summed.reshape(parameter.shape))
+            grads.append(summed.reshape(parameter.shape).astype(x.dtype, copy=False))
         return tuple(grad if need else None for grad, need in zip(grads, needed, strict=True))
 
 
@@ -144,26 +150,27 @@ def _backward(
     mean: MeanOf, grad: Array, x: Array, average: Array, scale: Array, factor: Array, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
     """The gradient in x, written into `out` if it is not None, and the means of grad and of grad · (x - average)."""
-    unit = xp(x).subtract(x, average, out=out)
-    total, product, drift = mean(grad), mean(grad, unit), mean(unit)
-    product = product - total * drift  # the average is rounded; what that leaves of the mean is taken out here
+    center, dtype = average.astype(x.dtype, copy=False), x.dtype
+    unit = xp(x).subtract(x, center, out=out)
+    total, drift = mean(grad), average - center
+    product = mean(grad, unit) - total * drift
     slope = product * scale * scale
-    unit *= slope
-    unit += total - drift * slope
+    unit *= slope.astype(dtype, copy=False)
+    unit += (total - drift * slope).astype(dtype, copy=False)
     xp(x).subtract(grad, unit, out=unit)
-    unit *= factor
+    unit *= factor.astype(dtype, copy=False)
     return unit, total, product
 
 
 def _mean_over(axes: Size) -> MeanOf:
     """The mean of an array, or of the product of two, over axes that stay with size 1."""
-    return lambda x, *other: kernels.means(xp(x).multiply(x, *other) if other else x, axes)
+    return lambda x, *other: kernels.means(xp(x).multiply(x, *other) if other else x, axes, "float64")
 
 
 def _mean_of_rows(x: Array, *other: Array) -> Array:
     """The mean of each row (R, M), or of the product of two: (R, 1)."""
     total = kernels.row_products(x, *other) if other else kernels.row_sums(x)
-    return (total / x.shape[1]).astype(x.dtype, copy=False)
+    return total.astype("float64", copy=False) / x.shape[1]
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -193,16 +200,18 @@ def standardize(
     if not math.prod(x.shape[i] for i in axes):
         raise ValueError(f"standardize: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
     weight, bias = (None if value is None else tensor("standardize", value) for value in (weight, bias))
-    return standardized(x, axes, weight, bias, eps, form)
+    y, average, variance = standardized(x, axes, weight, bias, eps, form)
+    dtype = compute_dtype(x.dtype)
+    return y, as_dtype(average, dtype), as_dtype(variance, dtype)
 
 
 def standardized(
     x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """`standardize` of checked arguments."""
+    """`standardize` of checked arguments, with statistics in float64."""
     affine = [value for value in (weight, bias) if value is not None]
     result = Standardize(axes, eps, weight is not None, bias is not None, form)(
         *(as_dtype(value, compute_dtype(value.dtype)) for value in (x, *affine))
     )
     y, average, variance = (pick(result, i) for i in range(3))
-    return as_dtype(y, x.dtype) if x.dtype == "float16" else y, average.detach(), variance.detach()
+    return as_dtype(y, x.dtype), average.detach(), variance.detach()

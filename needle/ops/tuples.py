@@ -19,13 +19,20 @@ class MakeTensorTuple(TensorTupleOp):
     saved_inputs = ()
 
     def compute(self, *arrays: Array) -> tuple[Array, ...]:
-        return tuple(array.copy() for array in arrays)  # one version counter cannot follow the memory of all inputs
+        return tuple(array.copy("K") for array in arrays)  # one version counter cannot follow the memory of all inputs
 
     def infer(self, *specs: Any) -> Any:
         return specs
 
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
         return tuple(pick(out_grad, i) if x.requires_grad else None for i, x in enumerate(node.inputs))
+
+
+class _Gradients(MakeTensorTuple):
+    """The same without copies: nothing writes into gradients, which may be large."""
+
+    def compute(self, *arrays: Array) -> tuple[Array, ...]:
+        return arrays
 
 
 class TensorTupleGetItem(TensorOp):
@@ -86,7 +93,7 @@ def with_zeros(x: TensorTuple, parts: dict[int, Tensor]) -> TensorTuple:
     elements = (
         parts[i] if i in parts else Tensor.make_const(zeros(spec.shape, spec.dtype)) for i, spec in enumerate(x.spec)
     )
-    return MakeTensorTuple()(*elements)
+    return _Gradients()(*elements)
 
 
 def tuple_add(a: TensorTuple, b: TensorTuple) -> TensorTuple:

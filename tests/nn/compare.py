@@ -120,9 +120,12 @@ def arrays_in(value):
 
 
 def assert_floats_are(dtype, tensors):
-    """All values in the graph of `tensors` have that dtype, or hold integers or bools."""
+    """All values in the graph of `tensors` have that dtype, or hold integers or bools.
+
+    Of a tuple, that is the first: a normalization's statistics are in float64.
+    """
     for node in ndl.autograd.find_topo_sort(tensors):
-        for array in arrays_in(node.array):
+        for array in arrays_in(node.array[0] if isinstance(node, ndl.TensorTuple) else node.array):
             assert array.dtype == dtype or array.dtype.kind in "iub", (node.op, array.dtype, array.shape)
 
 
