@@ -99,7 +99,7 @@ def eye(
     columns = rows if columns is None else check.integer("eye", "columns", columns, least=0)
     device = as_device(device)
     with device.current():
-        return Tensor.make_const(device.xp.eye(rows, columns, dtype=dtype), requires_grad)
+        return Tensor.make_const(device.xp.eye(rows, columns, dtype=real_dtype("eye", dtype)), requires_grad)
 
 
 def linspace(
@@ -113,6 +113,8 @@ def linspace(
     """
     num = check.integer("linspace", "num", num, least=0)
     _check_finite("linspace", start=start, stop=stop)
+    dtype = real_dtype("linspace", dtype)
+    check.fits("linspace", "numbers", min(start, stop), dtype, max(start, stop))
     device = as_device(device)
     with device.current():
         return Tensor.make_const(device.xp.linspace(start, stop, num, dtype=dtype), requires_grad)
@@ -229,7 +231,7 @@ def _filled(
 ) -> Tensor:
     """A tensor of `shape` with every element `value`."""
     dtype = real_dtype(op, dtype)
-    check.fits(op, "c", value, dtype)
+    check.fits(op, "the value", value, dtype)
     return Tensor.make_const(as_device(device).filled(as_shape(op, shape), value, dtype), requires_grad)
 
 

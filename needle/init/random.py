@@ -85,7 +85,8 @@ def randint(
 ) -> Tensor:  # fmt: skip
     """Integers in [low, high), of `shape`: one `np.random.randint`. Also `randint(high, shape)` and `randint(high)`.
 
-    Raises `TypeError` unless the bounds are integers, `ValueError` unless low is less than high.
+    Raises `TypeError` unless the bounds are integers, `ValueError` unless low is less than high and `dtype`
+    holds all numbers between.
     """
     if isinstance(high, (tuple, list)):
         return randint(0, low, high, device=device, dtype=dtype, requires_grad=requires_grad)
@@ -94,15 +95,19 @@ def randint(
     least, end = check.integer("randint", "low", low), check.integer("randint", "high", high)
     if least >= end:
         raise ValueError(f"randint: low must be less than high, but got {low} and {high}")
-    draws = np.random.randint(least, end, as_shape("randint", (shape,)))
-    return Tensor.make_const(as_device(device).asarray(np.asarray(draws), dtype), requires_grad)
+    result = real_dtype("randint", dtype)
+    check.fits("randint", "numbers", least, result if result.kind in "iu" else np.dtype("int64"), end - 1)
+    draws = np.random.randint(least, end, as_shape("randint", (shape,)), "uint64" if end > 2**63 else "int64")
+    return Tensor.make_const(as_device(device).asarray(np.asarray(draws), result), requires_grad)
 
 
 def randperm(
     n: int, *, device: Device | None = None, dtype: DTypeLike = "int64", requires_grad: bool = False
 ) -> Tensor:
     """The integers below n, shuffled: one `np.random.permutation`. Raises `TypeError` unless n is an integer."""
+    dtype = real_dtype("randperm", dtype)
     draws = np.random.permutation(check.integer("randperm", "n", n, least=0))
+    check.fits("randperm", "numbers", max(n - 1, 0), dtype)
     return Tensor.make_const(as_device(device).asarray(draws, dtype), requires_grad)
 
 

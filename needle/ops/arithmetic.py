@@ -191,9 +191,9 @@ def add(a: TensorLike, b: TensorLike) -> Tensor:
     """a + b with NumPy's broadcasting: `(*A), (*B) -> (*C)`.
 
     Of two floats or two integers the wider dtype wins; a float tensor () does not widen one with axes. Integers and
-    bools take the dtype of the floats beside them. A Python number adopts the tensor's dtype if that can hold its kind;
-    a float makes float32 of integers and bools, an integer makes int64 of bools. Integers wrap around; bools combine by
-    "or".
+    bools take the dtype of the floats beside them. A Python number adopts the tensor's dtype if that can hold its kind,
+    and so does a list of floats; a float makes float32 of integers and bools, an integer makes int64 of bools. Integers
+    wrap around; bools combine by "or".
 
     Raises `TypeError` for an operand that is not a tensor, array, list or number, or is on another device, and for
     uint64 with signed integers; `ValueError` for shapes that do not broadcast, and for a number that an integer dtype

@@ -76,7 +76,7 @@ def where(condition: TensorLike, a: TensorLike, b: TensorLike) -> Tensor:
     if condition.dtype.kind != "b":
         raise TypeError(f"where: condition must be of bools, but got dtype {condition.dtype}")
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
-        a = tensor("where", a)
+        a = tensor("where", a, condition)
     a, b = pair("where", a, b)
     broadcast_shape("where", condition.shape, a.shape, b.shape)
     return WHERE(condition, a, b)

@@ -83,6 +83,15 @@ def test_numbers_are_weak_in_where(dtype, device):
     check_weak(lambda a, b: ops.where(condition, a, b), where, dtype, device)
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "dtype"),
+    [(1.0, 0.0, "float32"), (1, 0, "int64"), (1, 0.5, "float32"), ([1.0], 0, "float32"), (True, False, "bool")],
+)
+def test_numbers_alone_in_where_have_torchs_dtypes(a, b, dtype, device):
+    mask = ndl.Tensor([True, False], device=device)
+    assert ops.where(mask, a, b).dtype == dtype
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int8", "bool"])
 def test_lists_of_floats_are_weak(dtype, device):
     x = ndl.ones(2, dtype=dtype, device=device)
