@@ -19,14 +19,15 @@ REDUCTIONS = ("none", "mean", "sum")
 def float_operands(op: str, **operands: TensorLike) -> tuple[list[Tensor], Any]:
     """The operands as floating tensors of one dtype in which to compute, and the dtype of the result.
 
-    The result has the widest dtype of the operands; float16 is computed in float32. Raises `TypeError` unless all are
-    floating and on one device.
+    The result has the widest dtype of the operands, of those with axes if there are any; float16 is computed in
+    float32. Raises `TypeError` unless all are floating and on one device.
     """
     like = next((value for value in operands.values() if isinstance(value, Tensor)), None)
     tensors = {name: tensor(op, value, like) for name, value in operands.items()}
     for name, value in tensors.items():
         check.floats(op, **{name: value})
-    dtype = max((value.dtype for value in tensors.values()), key=lambda dtype: dtype.itemsize)
+    decisive = [value for value in tensors.values() if value.ndim] or tensors.values()
+    dtype = max((value.dtype for value in decisive), key=lambda dtype: dtype.itemsize)
     values = {name: as_dtype(value, dtype) for name, value in tensors.items()}
     check.floats(op, **values)
     return [as_dtype(value, compute_dtype(dtype)) for value in values.values()], dtype

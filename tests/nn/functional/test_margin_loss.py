@@ -193,6 +193,14 @@ def test_mixed_dtypes_give_the_widest_as_in_torch(device):
     assert_allclose(loss.item(), expected.item(), rtol=1e-12)
 
 
+def test_tensors_without_axes_do_not_widen_as_in_torch(device):
+    x, target = X.astype("float32"), np.array(0.5)
+    loss = F.kl_div(ndl.Tensor(x, device=device), ndl.Tensor(target, device=device), "sum")
+    expected = torch.nn.functional.kl_div(torch.tensor(x), torch.tensor(target), reduction="sum")
+    assert (str(loss.dtype), str(expected.dtype)) == ("float32", "torch.float32")
+    assert_allclose(loss.item(), expected.item(), rtol=1e-6)
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int32", "float32"])
 def test_class_indices_may_be_of_any_dtype(dtype, device):
     loss = F.multi_margin_loss(ndl.Tensor(X, device=device), ndl.Tensor(LABELS.astype(dtype), device=device))
