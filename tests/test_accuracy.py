@@ -314,3 +314,18 @@ def test_the_statistics_of_float16_are_float32():
     assert (y.dtype, mean.dtype, variance.dtype) == ("float16", "float32", "float32")
     np.testing.assert_allclose(variance.numpy(), x.astype("float64").var(1, keepdims=True), rtol=1e-6)
     assert_array_equal(ops.standardize(ndl.Tensor(np.full((2, 3), 1000.1)), 1)[0].numpy(), 0)
+
+
+def test_long_sums_on_any_device(device):
+    for shape, axes in ((9001, 3), (0,)), ((2, 9001, 3), (1,)), ((3, 20011), (1,)), ((40, 8, 50, 3), (0, 2)):
+        for dtype in ("float16", "float32"):
+            x = values("around 1", *shape).astype(dtype)
+            y = ndl.Tensor(x, device=device).mean(axes)
+            tolerance = 2**-10 if dtype == "float16" else 2e-7
+            np.testing.assert_allclose(y.numpy(), x.astype("float64").mean(axes), rtol=tolerance)
+    x = ndl.Tensor(np.full((4, 3, 50, 50), 1000.1, "float32"), device=device)
+    for create_graph in (False, True):
+        y = F.batch_norm(x, None, None, training=True)
+        y.sum().backward(create_graph=create_graph)
+        assert not y.numpy().any()
+        assert not x.grad.numpy().any()
