@@ -253,3 +253,32 @@ def test_gradcheck_takes_functions_of_several_results(collect):
 def test_gradcheck_names_a_result_that_is_no_tensor(result):
     with pytest.raises(TypeError, match=r"^gradcheck: each result of f must be a Tensor, but got "):
         gradcheck(lambda x: result, Tensor([1.0]))
+
+
+# ---- operators with NumPy on either side -----------------------------------------------------------------------------
+
+FLOATS, INTEGERS, BOOLS = np.array([1.5, 2.5]), np.array([1, 2]), np.array([True, False])
+OPERATORS = {
+    **dict.fromkeys(("add", "mul", "eq", "ne", "lt", "le", "gt", "ge"), (FLOATS, INTEGERS, BOOLS)),
+    **dict.fromkeys(("sub", "truediv", "floordiv", "mod", "pow"), (FLOATS, INTEGERS)),
+    **dict.fromkeys(("and_", "or_", "xor"), (INTEGERS, BOOLS)),
+    "matmul": (FLOATS, INTEGERS),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_arrays_scalars_lists_and_numbers_stand_on_either_side_of_an_operator(name):
+    function = getattr(operator, name)
+    for array in OPERATORS[name]:
+        x = ndl.tensor(array, device=ndl.cpu())
+        others = [array, array.tolist(), ndl.NDArray(array, device=ndl.cpu())]
+        if name != "matmul":
+            others += [array[1], array[1].item(), np.array(array[1])]
+        for other in others:
+            host = np.asarray(other.numpy() if isinstance(other, ndl.NDArray) else other)
+            for result, expected in (
+                (function(x, other), function(array, host)),
+                (function(other, x), function(host, array)),
+            ):
+                assert isinstance(result, Tensor)
+                np.testing.assert_allclose(result.numpy(), expected, rtol=1e-6)
