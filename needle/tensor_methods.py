@@ -67,7 +67,7 @@ class TensorMethods(TensorCasts):
         sum = mean = max = min = prod = logsumexp = _reduction
         softmax = log_softmax = logsoftmax = _along
         def _deviation(
-            self, axes: Axes = None, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
+            self, axes: Axes = None, *, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
             **words: Unpack[DeviationWords],
         ) -> Self: ...
         std = var = _deviation

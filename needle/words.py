@@ -71,6 +71,7 @@ def respelled(function: Callable[..., T], words: Mapping[str, Any], x: Any, **gi
     """
     op, code, values = function.__name__, function.__code__, function.__defaults__ or ()
     defaults = dict(zip(code.co_varnames[code.co_argcount - len(values) : code.co_argcount], values, strict=True))
+    defaults |= function.__kwdefaults__ or {}
     for word, value in words.items():
         if value is None and word in ("dtype", "out") and "keepdims" in given:
             continue

@@ -40,14 +40,16 @@ class Root(Elementwise):
 
 
 def var(
-    x: TensorLike, axes: Axes = None, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
+    x: TensorLike, axes: Axes = None, *, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
     **words: Unpack[DeviationWords],
 ) -> Tensor:  # fmt: skip
     """The variance of x `(*S)` over `axes`: squared distances from the mean, summed and divided by n - `correction`.
 
     By default it is torch's: 1 / (n - 1), unbiased for a sample. NumPy's default is 1 / n, `correction=0`, which batch
-    and layer norm use, too; `np.var(x)` asks for it. `ddof` is NumPy's word, `unbiased=False` torch's for 0. Axes and
-    shapes as in `summation`. Where n - `correction` is not positive the result is NaN, or infinite.
+    and layer norm use, too; `np.var(x)` asks for it. `ddof` is NumPy's word, `unbiased=False` torch's for 0. Where
+    n - `correction` is not positive the result is NaN, or infinite.
+
+    Axes and shapes as in `summation`, but `keepdims` must be named: in torch `x.var(1, False)` means `unbiased`.
 
     float16 is computed in float32. Raises `TypeError` unless x is of floats, and as `summation`.
     """
@@ -59,7 +61,7 @@ def var(
 
 
 def std(
-    x: TensorLike, axes: Axes = None, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
+    x: TensorLike, axes: Axes = None, *, keepdims: bool = False, correction: float = 1, unbiased: bool | None = None,
     **words: Unpack[DeviationWords],
 ) -> Tensor:  # fmt: skip
     """The standard deviation of x `(*S)` over `axes`, the root of `var`; its derivative is 0 where it is 0."""

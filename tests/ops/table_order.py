@@ -110,7 +110,7 @@ for op in ("var", "std"):
     function, oracle = getattr(ops, op), getattr(torch, op)
     for axes, keepdims, correction in ((None, False, 1), (1, True, 0), ((0, -1), False, 2), (2, False, 0.5)):
         row(op, (axes, keepdims, correction),
-            lambda x, f=function, a=axes, k=keepdims, c=correction: f(x, a, k, correction=c),
+            lambda x, f=function, a=axes, k=keepdims, c=correction: f(x, a, keepdims=k, correction=c),
             lambda x, f=oracle, a=axes, k=keepdims, c=correction: f(x, every_axis(a, x.ndim), correction=c, keepdim=k),
             (3, 4, 2))  # fmt: skip
     row(op, "biased", lambda x, f=function: f(x, unbiased=False), lambda x, f=oracle: f(x, correction=0), (2, 5))

@@ -338,8 +338,9 @@ def declared_methods(class_name):
     methods, nodes = {}, [node for block in blocks for node in ast.walk(block)]
     for node in nodes:
         if isinstance(node, ast.FunctionDef):
-            defaults = [ast.literal_eval(default) for default in node.args.defaults]
-            names = [argument.arg for argument in (*node.args.args, node.args.vararg, node.args.kwarg) if argument][1:]
+            form = node.args
+            defaults = [ast.literal_eval(default) for default in (*form.defaults, *form.kw_defaults)]
+            names = [part.arg for part in (*form.args, form.vararg, *form.kwonlyargs, form.kwarg) if part][1:]
             methods[node.name] = (names, defaults)
     for node in nodes:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):  # names that share a declaration

@@ -88,6 +88,9 @@ ERRORS = [
      "repeat_interleave: repeats must be integers in at most 1 axis, but got [1.5]"),
     (lambda: X.repeat_interleave([1, 2], 1), ValueError, "repeat_interleave: repeats must be 1 number or 3, but got 2"),
     (lambda: INTEGERS.var(), TypeError, "var: x must have a floating dtype, but got int64"),
+    (lambda: X.std(1, foo=True), TypeError,
+     ("std: arguments must be among axes, keepdims, correction, unbiased, axis, dim, dims, keepdim, ddof, "
+      "but got foo=True")),
     (lambda: X.std(2), ValueError, "std: axis must lie in [-2, 1], but got 2"),
     (lambda: X.std(correction="1"), TypeError, "std: correction must be a number, but got '1'"),
     (lambda: X.std(unbiased=0), TypeError, "std: unbiased must be a bool, but got int"),
@@ -201,6 +204,13 @@ def test_deviations_of_constant_and_of_far_rows(device):
     np.testing.assert_allclose(x.std(1).numpy()[1], exact[1], rtol=1e-6)
     half = ndl.Tensor(np.linspace(-300, 300, 601), dtype="float16", device=device)
     np.testing.assert_allclose(half.std().item(), np.std(half.numpy().astype("float64"), ddof=1), rtol=1e-3)
+
+
+def test_a_second_argument_of_a_deviation_is_refused():
+    """It is `unbiased` in torch, and would be `keepdims` elsewhere in needle."""
+    for function in (ops.var, ops.std):
+        with pytest.raises(TypeError, match="positional"):
+            function(X, 1, False)
 
 
 def test_without_degrees_of_freedom_the_variance_is_no_number(device):
