@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
+from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -19,7 +20,7 @@ from typing import Any
 
 from needle.backend.blas import drop_limit, hold_limit, worker_count
 
-__all__ = ["parallel_for"]
+__all__ = ["parallel_for", "start_thread"]
 
 
 def _new_queue() -> Any:
@@ -27,6 +28,22 @@ def _new_queue() -> Any:
     from queue import SimpleQueue  # the import takes a millisecond, which programs on one thread save
 
     return SimpleQueue()
+
+
+def start_thread(thread: threading.Thread, failed: Callable[[RuntimeError], object]) -> None:
+    """Start a thread, or call `failed` with the error that says why it cannot be started.
+
+    Another thread does it, because no interrupt reaches that: one within `Thread.start` would leave a thread that waits
+    for ever.
+    """
+
+    def start() -> None:
+        try:
+            thread.start()
+        except RuntimeError as error:
+            failed(error)
+
+    start_new_thread(start, ())
 
 
 class _Task:
@@ -100,7 +117,7 @@ class _ThreadPool:
         task.done, self.wanted = _new_queue(), max(self.wanted, count)
         with suppress(RuntimeError):
             for _ in range(len(self.serving), count):
-                threading.Thread(target=self._serve, name="needle", daemon=True).start()
+                start_thread(threading.Thread(target=self._serve, name="needle", daemon=True), bool)
         for _ in range(count):
             self.tasks.put((task, copy_context()))
 

@@ -14,6 +14,7 @@ import numpy as np
 from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, cpu, default_device
+from needle.backend.parallel import start_thread
 from needle.data.dataset import Dataset
 
 __all__ = ["DataLoader"]
@@ -145,7 +146,7 @@ def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
         try:
             for _ in range(depth):
                 slots.put(None)
-            thread.start()
+            start_thread(thread, fetched.put)
             while (outcome := fetched.get()) is not None:
                 if isinstance(outcome, BaseException):
                     raise outcome

@@ -183,7 +183,7 @@ def test_an_interrupt_at_any_line_leaves_nothing_behind(two_threads, uses_blas, 
 
     monkeypatch.setattr(parallel, "_pool", Pool())
     places, pools, before = [], [parallel._pool], threading.enumerate()
-    for place in interrupt_everywhere(run, parallel, blas):
+    for place in interrupt_everywhere(run, parallel, blas, threading):
         assert blas_threads() == blas.worker_count() == 2, place
         assert [*blas._limit.loops, *blas._limit.owner, *parallel._pool.task] == [], place
         barrier = threading.Barrier(2)

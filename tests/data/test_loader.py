@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needle as ndl
+from needle.backend import parallel
 from needle.data import DataLoader, Dataset, NDArrayDataset, loader
 from tests.interrupts import interrupt_everywhere
 
@@ -401,10 +402,19 @@ def test_an_interrupt_at_any_line_leaves_no_thread(read):
         epoch.close()
 
     places = []
-    for place in interrupt_everywhere(run, loader):
+    for place in interrupt_everywhere(run, loader, parallel, threading):
         assert eventually(lambda: not any(thread.name == "needle-prefetch" for thread in threading.enumerate())), place
         places.append(place)
-    assert {place.split(":")[0] for place in places} >= {"__iter__", "_tensors", "_ahead", "stop"}
+    assert {place.split(":")[0] for place in places} >= {"__iter__", "_tensors", "_ahead", "start_thread", "stop"}
+
+
+def test_a_thread_that_cannot_be_started_is_an_error(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(RuntimeError, match="^can't start new thread$"):
+        next(iter(DataLoader(Numbers(), prefetch=1)))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
