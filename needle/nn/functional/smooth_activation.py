@@ -9,9 +9,10 @@ from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
 from needle.kernels import at
-from needle.nn.functional.activation import floating
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
+from needle.ops.dtypes import DEFAULT_FLOAT
 from needle.ops.elementwise import RELU, Abs, Clip, Expm1, Sigmoid, Softplus, Tanh
+from needle.ops.operand import tensor
 
 __all__ = ["celu", "gelu", "glu", "logsigmoid", "mish", "selu", "softsign", "tanhshrink"]
 
@@ -75,11 +76,11 @@ def mish(x: TensorLike) -> Tensor:
 
 
 def softsign(x: TensorLike) -> Tensor:
-    """x / (1 + |x|) for x of any shape. Raises `TypeError` unless the dtype of x is floating.
+    """x / (1 + |x|) for x of any shape; integers become float32. Raises `TypeError` for bools.
 
     Turian, Bergstra and Bengio, "Quadratic Features and Deep Architectures for Chunking" (2009).
     """
-    x, dtype = wide("softsign", x)
+    x, dtype = wide("softsign", x, integers=True)
     return as_dtype(DIVIDE(x, AddScalar(1)(Abs()(x))), dtype)
 
 
@@ -93,8 +94,8 @@ def logsigmoid(x: TensorLike) -> Tensor:
 
 
 def tanhshrink(x: TensorLike) -> Tensor:
-    """x - tanh(x) for x of any shape. Raises `TypeError` unless the dtype of x is floating."""
-    x, dtype = wide("tanhshrink", x)
+    """x - tanh(x) for x of any shape; integers become float32. Raises `TypeError` for bools."""
+    x, dtype = wide("tanhshrink", x, integers=True)
     return as_dtype(ADD(x, NEGATE(Tanh()(x))), dtype)
 
 
@@ -114,9 +115,12 @@ def glu(x: TensorLike, dim: int = -1) -> Tensor:
     return as_dtype(MULTIPLY(value, Sigmoid()(gate)), dtype)
 
 
-def wide(op: str, x: TensorLike) -> tuple[Tensor, Any]:
-    """x as a floating tensor, float16 as float32, and the dtype of the result."""
-    x = floating(op, x)
+def wide(op: str, x: TensorLike, integers: bool = False) -> tuple[Tensor, Any]:
+    """x as a floating tensor, float16 and, if allowed, `integers` as float32, and the dtype of the result."""
+    x = tensor(op, x)
+    if integers and x.dtype.kind in "iu":
+        x = as_dtype(x, DEFAULT_FLOAT)
+    check.floats(op, x=x)
     return as_dtype(x, compute_dtype(x.dtype)), x.dtype
 
 

@@ -238,6 +238,14 @@ def test_integers_stay_integers_as_in_torch(name, options, dtype, device):
     assert_array_equal(y.numpy(), expected.numpy())
 
 
+@pytest.mark.parametrize("name", ["softsign", "tanhshrink"])
+def test_integers_become_float32_as_in_torch(name, device):
+    x = np.array([-3, 0, 1, 9])
+    y, expected = getattr(F, name)(ndl.Tensor(x, device=device)), getattr(torch.nn.functional, name)(torch.tensor(x))
+    assert y.dtype == "float32"
+    assert_allclose(y.numpy(), expected.numpy(), rtol=1e-6)
+
+
 def test_small_inputs_stay_exact(device):
     x = ndl.Tensor(np.array([-1e-6, -1e-20], "float32"), device=device)
     assert_allclose(F.elu(x).numpy(), [-1e-6, -1e-20], rtol=1e-6)
@@ -354,7 +362,7 @@ ERRORS = [
         )
         for name in (
             "leaky_relu", "elu", "silu", "softplus", "gelu", "selu", "celu", "mish", "hardswish",
-            "hardsigmoid", "softsign", "logsigmoid", "softshrink", "hardshrink", "tanhshrink", "glu",
+            "hardsigmoid", "logsigmoid", "softshrink", "hardshrink", "glu",
         )
     ),
     *(
@@ -362,7 +370,9 @@ ERRORS = [
             lambda name=name, options=options: getattr(F, name)(ndl.Tensor([True]), *options), TypeError,
             f"{name}: x must have a floating dtype, but got bool",
         )
-        for name, options in (("relu6", ()), ("hardtanh", ()), ("threshold", (1, 2)))
+        for name, options in (
+            ("relu6", ()), ("hardtanh", ()), ("threshold", (1, 2)), ("softsign", ()), ("tanhshrink", ()),
+        )
     ),
     (
         lambda: F.hardtanh(ndl.Tensor(np.array([1], "uint8"))), ValueError,
