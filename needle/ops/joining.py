@@ -121,11 +121,13 @@ def split(x: TensorLike, axis: int = 0, **words: Unpack[AxisWords]) -> TensorTup
 def concatenate(tensors: Sequence[TensorLike] | TensorTuple, axis: int = 0, **words: Unpack[AxisWords]) -> Tensor:
     """Tensors joined along `axis`, which they have: `(…, n, …), (…, m, …) -> (…, n + m, …)`.
 
-    Dtypes and errors as in `stack`; here `ValueError` is raised if sizes of other axes differ.
+    Dtypes and errors as in `stack`; here `ValueError` is raised if sizes of other axes differ. Tensors (0,) beside
+    others of more axes are left out, as in torch.
     """
     if words:
         return respelled(concatenate, words, tensors, axis=axis)
     tensors = _tensors("concatenate", tensors)
+    tensors = tuple(x for x in tensors if x.shape != (0,)) or tensors
     axis = check.axis("concatenate", axis, tensors[0].ndim)
     for x in tensors:
         first, other = (t.shape[:axis] + t.shape[axis + 1 :] for t in (tensors[0], x))

@@ -496,6 +496,9 @@ row("stack", "a TensorTuple", lambda x: ops.stack(ops.split(x, 1)), lambda x: to
 row("stack", "x twice", lambda x: ops.stack([x, x], 1), lambda x: torch.stack([x, x], 1), (2, 3))
 row("split", "one part used", lambda x: ops.split(x, 1)[-1], lambda x: x.unbind(1)[-1], (2, 3))
 row("concatenate", "sizes differ", lambda *x: ops.concatenate(x, 1), lambda *x: torch.cat(x, 1), (2, 3), (2, 0), (2, 1))
+row("concatenate", "(0,) beside others", lambda *x: ops.concatenate(x), lambda *x: torch.cat(x), (0,), (2, 3), (0,),
+    (1, 3))  # fmt: skip
+row("concatenate", "(0,) alone", lambda *x: ops.concatenate(x), lambda *x: torch.cat(x), (0,), (0,))
 row("concatenate", "one", lambda x: ops.concatenate([x]), lambda x: x * 1, (2, 3))
 row("concatenate", "x twice", lambda x: ops.concatenate([x, x]), lambda x: torch.cat([x, x]), (2, 3))
 

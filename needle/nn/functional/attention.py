@@ -45,7 +45,7 @@ def scaled_dot_product_attention(
     shapes = f"query {query.shape}, key {key.shape} and value {value.shape}"
     if min(query.ndim, key.ndim, value.ndim) < 2:
         raise ValueError(f"{op}: query, key and value must have at least 2 axes, but got {shapes}")
-    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2] or not key.shape[-2]:
+    if query.shape[-1] != key.shape[-1] or key.shape[-2] != value.shape[-2]:
         raise ValueError(f"{op}: query (…, L, E), key (…, S, E) and value (…, S, V) are needed, but got {shapes}")
     operands = {"query": query, "key": key, "value": value}
     mask = None if attn_mask is None else tensor(op, attn_mask)
@@ -64,7 +64,7 @@ def scaled_dot_product_attention(
         mask = init.tril(queries, keys, device=query.device, dtype="bool")
     dtype, wide = query.dtype, compute_dtype(query.dtype)
     query, key, value = (as_dtype(x, wide) for x in (query, key, value))
-    weights = attention_weights(query, key, mask, scale, may_mask_all_keys=attn_mask is not None)
+    weights = attention_weights(query, key, mask, scale, may_mask_all_keys=attn_mask is not None and keys > 0)
     return as_dtype((dropout(weights, dropout_p) if dropout_p else weights) @ value, dtype)
 
 
