@@ -29,10 +29,13 @@ def is_grad_enabled() -> bool:
 def grad_mode(enabled: bool) -> Iterator[None]:
     """Switch the recording of the graph in this thread on or off until the block ends."""
     before = mode.recording
-    mode.recording = enabled
     try:
-        yield
-    finally:
+        try:
+            mode.recording = enabled
+            yield
+        finally:
+            mode.recording = before
+    finally:  # once more: an interrupt may come before the line above
         mode.recording = before
 
 

@@ -148,11 +148,15 @@ def conv_algorithm(name: str) -> Iterator[None]:
     name = FORMER_NAMES.get(name, name) if isinstance(name, str) else name
     algorithm = ALGORITHMS[check.one_of("conv_algorithm", "name", name, list(ALGORITHMS))]
     passes = {direction: name for direction in PASSES if getattr(algorithm, direction) is not None}
-    token = _requested.set(_requested.get() | passes)
+    before = _requested.get()
     try:
-        yield
-    finally:
-        _requested.reset(token)
+        try:
+            _requested.set(before | passes)
+            yield
+        finally:
+            _requested.set(before)
+    finally:  # once more: an interrupt may come before the line above
+        _requested.set(before)
 
 
 class Plan(NamedTuple):
