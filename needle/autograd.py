@@ -23,6 +23,7 @@ from needle.backend import (
     deserialize,
     device_for,
     device_of,
+    is_writable,
     serialize,
     to_dlpack,
     to_host,
@@ -137,6 +138,7 @@ class Tensor(Result, TensorMethods):
 
     __slots__ = ()
     _add: ClassVar[Any]  # the op ADD, which accumulates gradients; set by ops/methods.py
+    _clone: ClassVar[Any]  # the op CLONE; set by ops/methods.py
     _cast: ClassVar[Any]  # `as_dtype`, which gives a gradient the dtype of its value; set by ops/methods.py
     __array_ufunc__ = None  # `ndarray + tensor` asks the tensor; `np.exp(tensor)` fails loudly
     grad: Tensor | None
@@ -275,6 +277,17 @@ class Tensor(Result, TensorMethods):
         if spec.dtype != mine.dtype and mine.dtype.kind == "f":
             grad = self._cast(grad, mine.dtype)
         return grad if partial is None else self._add(partial, grad)
+
+    def own_grad(self, grad: Tensor, taken: dict[int, Any]) -> Tensor:
+        if not isinstance(grad, self.deferred):  # which memory that will have is not known
+            array = root = grad.array
+            while (base := getattr(root, "base", None)) is not None:
+                root = base
+            if id(root) not in taken and (root is array or is_writable(array)):
+                taken[id(root)] = root
+                return grad
+        copied: Tensor = self._clone(grad)
+        return copied
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> HostArray:
         if self.requires_grad:

@@ -121,6 +121,10 @@ class Value:
         """Return the gradient of this value once all its uses have contributed."""
         return partial
 
+    def own_grad(self, grad: Any, taken: dict[int, Array]) -> Any:
+        """Return `grad`, or a copy if its memory is among `taken` (by id) or not writable: users write into `.grad`."""
+        return grad
+
     @property
     def device(self) -> Device:
         return device_of(self.array)
@@ -235,6 +239,8 @@ def walk(
         if node.op is not None and (node.version != clock or not node.inputs):
             _check_intact(node, node.op)
     grads = {output: out_grad}
+    taken: dict[int, Array] = {}
+    output.own_grad(out_grad, taken)  # it is the caller's
     del out_grad  # each gradient is freed as soon as it has been used
     with grad_mode(create_graph):
         while order:
@@ -247,7 +253,8 @@ def walk(
                 found[node] = grad
             if op is None:
                 if found is None:
-                    node.grad = node.grad + grad if accumulate and node.grad is not None else grad
+                    adds = accumulate and node.grad is not None
+                    node.grad = node.grad + grad if adds else node.own_grad(grad, taken)
                 continue
             if create_graph or op.compute_gradient is None:
                 x_grads: Sequence[Any] = op.gradient_as_tuple(grad, node)

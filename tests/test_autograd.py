@@ -1013,3 +1013,53 @@ def test_gradients_of_small_batches_add_up_as_in_torch():
         (Tensor(batch, requires_grad=False) @ w).tanh().mean().backward(create_graph=False, accumulate=True)
         (torch.tensor(batch) @ twin).tanh().mean().backward()
     np.testing.assert_allclose(w.grad.numpy(), twin.grad.numpy(), rtol=1e-12)
+
+
+# ---- the memory of gradients -----------------------------------------------------------------------------------------
+
+FANS = {  # functions that pass one gradient on to both inputs
+    "add": lambda a, b: a + b,
+    "subtract": lambda a, b: b - (-a),
+    "sum": lambda a, b: (a + b).sum() * 1,
+    "views": lambda a, b: (a.reshape(3, 1) + b.reshape(3, 1)).reshape(3),
+    "broadcast": lambda a, b: a.reshape(1, 3).broadcast_to((2, 3)) + b,
+    "tuple": lambda a, b: sum(ops.make_tuple(a, b), b),
+}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("fan", FANS.values(), ids=FANS)
+def test_each_grad_has_writable_memory_of_its_own(monkeypatch, fan, create_graph, lazy):
+    monkeypatch.setattr(ndl.autograd, "LAZY_MODE", lazy)
+    a, b = (ndl.ones(3, dtype="float64", requires_grad=True) for _ in range(2))
+    result = fan(a, b)
+    weight = ndl.ones(*result.shape, dtype="float64")
+    result.backward(weight, create_graph=create_graph)
+    expected = b.grad.numpy()
+    with ndl.no_grad():
+        a.grad.mul_(7)
+        same(b.grad, expected)
+        same(weight, np.ones(weight.shape))
+        weight.mul_(5)
+        b.grad[0] = 9
+    same(a.grad, np.full(3, 14 if fan is FANS["broadcast"] else 7))
+    same(b.grad, [9, *expected[1:]])
+
+
+def test_a_leaf_does_not_keep_the_out_grad_that_it_was_given(x):
+    weight = Tensor(np.ones((2, 2)))
+    for create_graph in (False, True):
+        x.backward(weight, create_graph=create_graph)
+        weight.data[0, 0] = 5
+        same(x.grad, np.ones((2, 2)))
+        weight.data[0, 0] = 1
+
+
+def test_a_copied_gradient_can_be_differentiated():
+    a, b = Tensor([2.0]), Tensor([3.0])
+    (a * a * a + 0 * b).backward()
+    first = a.grad
+    ((a + b) * first).sum().backward()
+    same(b.grad, [12])
+    same(a.grad, [12 + 5 * 12])

@@ -44,9 +44,12 @@ class Clone(TensorOp):
         return out_grad
 
 
+CLONE = Clone()
+
+
 def clone(x: TensorLike) -> Tensor:
     """A copy of x `(*S)` in memory of its own; the gradient flows back."""
-    return Clone()(tensor("clone", x))
+    return CLONE(tensor("clone", x))
 
 
 def squeeze(x: TensorLike, axes: Axes = None, **words: Unpack[AxesWords]) -> Tensor:

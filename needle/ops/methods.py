@@ -181,7 +181,7 @@ TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {
     "with_zeros": tuples.with_zeros,
 }
 
-Tensor._add, Tensor._cast = arithmetic.ADD, staticmethod(arithmetic.as_dtype)
+Tensor._add, Tensor._clone, Tensor._cast = arithmetic.ADD, forms.CLONE, staticmethod(arithmetic.as_dtype)
 
 for _class, _methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
     for _name, _method in _methods.items():
