@@ -248,7 +248,7 @@ def _huber(distance: Tensor, delta: float) -> Tensor:
 def _operands(
     op: str, x: TensorLike, target: TensorLike, weight: TensorLike | None, reduction: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands of a distance as tensors, in dtypes that mix as those of `ops.add`."""
+    """The operands of a distance as tensors; integers and lists of floats in the dtype of x."""
     x = tensor(op, x)
     check.floats(op, x=x)
     target = tensor(op, target, x)
@@ -260,8 +260,7 @@ def _operands(
     check_reduction(op, x, reduction, shape)
     if x.shape != target.shape:
         warnings.warn(f"{op}: x and target broadcast to {shape}, but got {x.shape} and {target.shape}", stacklevel=3)
-    x, target = promoted(op, x, target)
-    return x, target, weight
+    return x, target if target.dtype.kind == "f" else as_dtype(target, x.dtype), weight
 
 
 # ---- two classes -----------------------------------------------------------------------------------------------------
