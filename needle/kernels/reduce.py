@@ -116,9 +116,10 @@ def _add_up(device: Device, terms: Array, dtype: Any) -> Array:
 
     Where these sums are few, they are added in float64, which takes no time.
     """
-    length = terms.shape[1]
+    _, length, after = terms.shape
+    few = tuning.NUMPY_SUM_MAX_SIZE if after == 1 or after > tuning.BLAS_COLUMN_TERMS else tuning.BLAS_COLUMNS
     while terms.shape[1] > 1:
-        if terms.size <= tuning.NUMPY_SUM_MAX_SIZE:
+        if terms.size <= few:  # NumPy is slow across short rows
             return terms.sum(axis=1, dtype="float64")
         if terms.shape[1] * tuning.FLOAT64_SUM_TERMS <= length:
             dtype = "float64"
