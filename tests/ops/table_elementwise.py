@@ -21,6 +21,11 @@ def above_one(draws, shape):
     return draws.uniform(1.05, 3, shape)
 
 
+def odd(draws, shape):
+    """Odd multiples of 1/8: half of one is never a multiple of another, so no remainder is near a jump."""
+    return draws.choice([-1, 1], shape) * (2 * draws.integers(1, 8, shape) + 1) / 8
+
+
 # ---- smooth functions ------------------------------------------------------------------------------------------------
 
 for op, draw in (
@@ -51,16 +56,17 @@ for decimals in (1, 2, -1):
         lambda x, n=decimals: torch.round(x * 16, decimals=n), (3, 4), constant=True)  # fmt: skip
 for op in ("remainder", "fmod", "floor_divide"):
     function, oracle = getattr(ops, op), getattr(torch, op)
-    options = {"constant": op == "floor_divide"}
+    options = {"constant": op == "floor_divide", "draw": odd}
     for pair in (((2, 3), (3,)), ((), (2, 1)), ((0, 3), (1, 3))):
-        row(op, pair, lambda a, b, f=function: f(a * 4, b), lambda a, b, f=oracle: f(a * 4, b), *pair, **options)
+        row(op, pair, lambda a, b, f=function: f(a * 4.5, b), lambda a, b, f=oracle: f(a * 4.5, b), *pair, **options)
     row(op, "a number at the right", lambda x, f=function: f(x, -0.75), lambda x, f=oracle: f(x, -0.75), (4, 5),
         **options)  # fmt: skip
 for symbol, constant in ((operator.floordiv, True), (operator.mod, False)):
     name = symbol.__name__
-    row(f"__{name}__", "x, 2", lambda x, f=symbol: f(x, 2), lambda x, f=symbol: f(x, 2), (4, 5), constant=constant)
-    row(f"__r{name}__", "2, x", lambda x, f=symbol: f(2, x), lambda x, f=symbol: f(2 + 0 * x, x), (4, 5),
-        constant=constant)  # fmt: skip
+    options = {"constant": constant, "draw": odd}
+    row(f"__{name}__", "x, 2", lambda x, f=symbol: f(x, 2), lambda x, f=symbol: f(x, 2), (4, 5), **options)
+    row(f"__r{name}__", "2, x", lambda x, f=symbol: f(2, x * 0.375), lambda x, f=symbol: f(2 + 0 * x, x * 0.375),
+        (4, 5), **options)  # fmt: skip
 
 # ---- truth and bits --------------------------------------------------------------------------------------------------
 
