@@ -24,6 +24,7 @@ from needle.backend import (
     device_for,
     device_of,
     is_writable,
+    root_of,
     serialize,
     to_dlpack,
     to_host,
@@ -280,10 +281,8 @@ class Tensor(Result, TensorMethods):
 
     def own_grad(self, grad: Tensor, taken: dict[int, Any]) -> Tensor:
         if not isinstance(grad, self.deferred):  # which memory that will have is not known
-            array = root = grad.array
-            while (base := getattr(root, "base", None)) is not None:
-                root = base
-            if id(root) not in taken and (root is array or is_writable(array)):
+            root = root_of(grad.array)
+            if id(root) not in taken and (root is grad.array or is_writable(grad.array)):
                 taken[id(root)] = root
                 return grad
         copied: Tensor = self._clone(grad)

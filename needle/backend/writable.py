@@ -1,10 +1,17 @@
-"""Whether the memory of a raw array may be written to."""
+"""The memory of a raw array: which it is, and whether it may be written to."""
 
 from __future__ import annotations
 
 from needle.backend.device import Array
 
-__all__ = ["check_writable", "is_writable"]
+__all__ = ["check_writable", "is_writable", "root_of"]
+
+
+def root_of(array: Array) -> Array:
+    """The object that owns the memory of an array: the last of its bases."""
+    while (base := getattr(array, "base", None)) is not None:
+        array = base
+    return array
 
 
 def is_writable(array: Array) -> bool:

@@ -10,6 +10,7 @@ from needle.exports import public_names as _public_names
 from needle.ops import methods as _methods  # gives tensors their operators and methods
 from needle.ops import ops_logarithmic as ops_logarithmic  # modules of the course, like the next two
 from needle.ops.bits import *
+from needle.ops.copies import *
 from needle.ops.cumulative import *
 from needle.ops.einsum import *
 from needle.ops.forms import *

@@ -11,6 +11,7 @@ from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.ops.arithmetic import MULTIPLY, as_dtype
 from needle.ops.base import Array, Axes
+from needle.ops.copies import apart
 from needle.ops.index import GetItem
 from needle.ops.joining import Concatenate
 from needle.ops.operand import tensor
@@ -88,4 +89,4 @@ def prod(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpa
         product = MULTIPLY(first, second)
         rows = Concatenate(len(kept))(product, rest) if n % 2 else product
     shape = tuple(1 if i in reduced else n for i, n in enumerate(x.shape) if keepdims or i not in reduced)
-    return as_dtype(Reshape(shape)(rows), dtype)
+    return apart(as_dtype(Reshape(shape)(rows), dtype), x)

@@ -8,14 +8,13 @@ from itertools import accumulate
 from typing import Any, Unpack
 
 from needle import check
-from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
 from needle.backend_ndarray import cuda
-from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops import logic, reduce, truth
 from needle.ops.arithmetic import add, cast, divide, multiply, negate, subtract
-from needle.ops.base import Array
+from needle.ops.copies import clone
 from needle.ops.elementwise import expm1, maximum, minimum
 from needle.ops.index import GetItem
 from needle.ops.joining import split
@@ -26,30 +25,7 @@ from needle.ops.shape import Permute, Reshape, broadcast_to, reshape, transpose
 from needle.ops.transfer import to
 from needle.words import Axes, AxesWords, AxisWords, respelled
 
-__all__ = ["chunk", "clone", "expand", "flatten", "squeeze", "unsqueeze"]
-
-
-class Clone(TensorOp):
-    """A copy."""
-
-    saved_inputs = ()
-
-    def compute(self, x: Array) -> Array:
-        return x.copy()
-
-    def infer(self, x: Any) -> Spec:
-        return Spec(x.shape, x.dtype)
-
-    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
-        return out_grad
-
-
-CLONE = Clone()
-
-
-def clone(x: TensorLike) -> Tensor:
-    """A copy of x `(*S)` in memory of its own; the gradient flows back."""
-    return CLONE(tensor("clone", x))
+__all__ = ["chunk", "expand", "flatten", "squeeze", "unsqueeze"]
 
 
 def squeeze(x: TensorLike, axes: Axes = None, **words: Unpack[AxesWords]) -> Tensor:

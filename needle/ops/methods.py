@@ -15,6 +15,7 @@ from needle.backend import to_host
 from needle.ops import (
     arithmetic,
     bits,
+    copies,
     cumulative,
     elementwise,
     forms,
@@ -181,7 +182,7 @@ TENSOR_TUPLE_METHODS: dict[str, Callable[..., Any]] = {
     "with_zeros": tuples.with_zeros,
 }
 
-Tensor._add, Tensor._clone, Tensor._cast = arithmetic.ADD, forms.CLONE, staticmethod(arithmetic.as_dtype)
+Tensor._add, Tensor._clone, Tensor._cast = arithmetic.ADD, copies.CLONE, staticmethod(arithmetic.as_dtype)
 
 for _class, _methods in ((Tensor, TENSOR_METHODS), (TensorTuple, TENSOR_TUPLE_METHODS)):
     for _name, _method in _methods.items():

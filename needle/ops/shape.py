@@ -15,6 +15,7 @@ from needle.backend import cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.base import Array, Axes, Elementwise, FixedShape
+from needle.ops.copies import CLONE
 from needle.ops.operand import broadcast_shape, number, tensor
 from needle.words import AxesWords, respelled
 
@@ -110,15 +111,15 @@ class SumTo(TensorOp):
 
 
 class Flip(Elementwise):
-    """The elements in reverse order along `axes`: a view with negative strides."""
+    """The elements in reverse order along `axes`: a copy."""
 
-    saved_inputs, is_view = (), True
+    saved_inputs = ()
 
     def __init__(self, axes: Axes = None) -> None:
         self.axes = axes
 
     def compute(self, x: Array) -> Array:
-        return xp(x).flip(x, self.axes)
+        return xp(x).flip(x, self.axes).copy()
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return self(out_grad)
@@ -315,7 +316,7 @@ def sum_to(x: TensorLike, shape: int | Iterable[int]) -> Tensor:
 
 
 def flip(x: TensorLike, axes: Axes = None, **words: Unpack[AxesWords]) -> Tensor:
-    """The elements in reverse order along `axes`: an axis, several, or None for all. `(*S) -> (*S)`, a view.
+    """The elements in reverse order along `axes`: an axis, several, or None for all. `(*S) -> (*S)`, a copy.
 
     Raises `TypeError` or `ValueError` for axes as `summation` does.
     """
@@ -370,7 +371,7 @@ def pad(x: TensorLike, pairs: Sequence[Sequence[int]], value: float = 0) -> Tens
     for n, (before, after) in zip(x.shape, widths, strict=True):
         if n + min(before, 0) + min(after, 0) < 0:
             raise ValueError(f"pad: negative pairs must not crop an axis of {x.shape} below 0, but got {widths}")
-    return x if all(width == (0, 0) for width in widths) else Pad(widths, value)(x)
+    return CLONE(x) if all(width == (0, 0) for width in widths) else Pad(widths, value)(x)
 
 
 def _sizes(op: str, shape: Any, least: int = 0) -> Size:

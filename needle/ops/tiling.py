@@ -14,6 +14,7 @@ from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu, to_host
 from needle.kernels import Size
+from needle.ops.copies import CLONE
 from needle.ops.index import GetItem, parsed_index
 from needle.ops.operand import tensor
 from needle.ops.scatter import with_axis
@@ -76,7 +77,7 @@ def repeat_interleave(
     if counts.size == 1:
         times = int(counts.item())
         before, after = x.shape[: axis + 1], x.shape[axis + 1 :]
-        y = BroadcastTo((*before, times, *after))(Reshape((*before, 1, *after))(x))
+        y = CLONE(BroadcastTo((*before, times, *after))(Reshape((*before, 1, *after))(x)))
         return Reshape((*x.shape[:axis], n * times, *after))(y)
     if counts.size != n:
         raise ValueError(f"repeat_interleave: repeats must be 1 number or {n}, but got {counts.size}")
@@ -97,4 +98,4 @@ def _tiled(x: Tensor, counts: Size) -> Tensor:
     counts = (1,) * (rank - len(counts)) + counts
     rows = Reshape([n for size in shape for n in (1, size)])(x)
     repeated = BroadcastTo([n for pair in zip(counts, shape, strict=True) for n in pair])(rows)
-    return Reshape([math.prod(pair) for pair in zip(counts, shape, strict=True)])(repeated)
+    return Reshape([math.prod(pair) for pair in zip(counts, shape, strict=True)])(CLONE(repeated))

@@ -11,6 +11,7 @@ from typing import TypeAlias
 from needle import check, kernels
 from needle.autograd import Tensor, TensorLike
 from needle.ops.conv import convolve, convolve_transpose, from_columns, to_columns
+from needle.ops.copies import apart
 from needle.ops.operand import batched, spatial_sizes, unbatched
 
 __all__ = [
@@ -178,7 +179,7 @@ def unfold(x: TensorLike, kernel_size: Sizes, dilation: Sizes = 1, padding: Size
     kernel = spatial_sizes("unfold", "kernel_size", kernel_size)
     x, had_batch = batched("unfold", x, len(kernel))
     columns = to_columns("unfold", x, kernel, dilation=dilation, padding=padding, stride=stride)
-    return unbatched(columns, had_batch)
+    return apart(unbatched(columns, had_batch), x)
 
 
 def fold(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.kernels import at
+from needle.ops.copies import apart
 from needle.ops.operand import tensor
 
 __all__ = ["pad"]
@@ -43,14 +44,15 @@ def pad(x: TensorLike, pad: Sequence[int], mode: str = "constant", value: float 
     if mode == "constant":
         return ops.pad(x, ((0, 0),) * first + pairs, 0 if value is None else value)
     _check_mode(x, pairs, mode, value)
+    y = x
     for axis, (before, after) in enumerate(pairs, first):
         if mode == "circular":  # elements that are cut off do not reappear at the other end
-            x = _crop(x, axis, before, after)
-        parts = _extended(x, axis, mode, max(before, 0), max(after, 0))
-        x = ops.concatenate(parts, axis) if len(parts) > 1 else x
+            y = _crop(y, axis, before, after)
+        parts = _extended(y, axis, mode, max(before, 0), max(after, 0))
+        y = ops.concatenate(parts, axis) if len(parts) > 1 else y
         if mode != "circular":
-            x = _crop(x, axis, before, after)
-    return x
+            y = _crop(y, axis, before, after)
+    return apart(y, x)
 
 
 def _extended(x: Tensor, axis: int, mode: str, before: int, after: int) -> list[Tensor]:

@@ -28,6 +28,7 @@ from needle.ops import (
     where,
 )
 from needle.ops.arithmetic import as_dtype
+from needle.ops.copies import apart
 from needle.ops.operand import tensor
 
 __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
@@ -106,7 +107,7 @@ def interpolate(
                 y = matmul_along(y, matrix, axis)
         else:
             y = _nearest(y, axis, p, step, 0.5 if mode == "nearest-exact" else 0.0)
-    return as_dtype(y, x.dtype)
+    return apart(as_dtype(y, x.dtype), x)
 
 
 def _output(
@@ -228,7 +229,7 @@ def pixel_shuffle(x: TensorLike, upscale_factor: int) -> Tensor:
     b = len(lead)
     squares = reshape(x, (*lead, c // (r * r), r, r, h, w))
     squares = permute(squares, (*range(b), b, b + 3, b + 1, b + 4, b + 2))  # (…, C, H, r, W, r)
-    return reshape(squares, (*lead, c // (r * r), h * r, w * r))
+    return apart(reshape(squares, (*lead, c // (r * r), h * r, w * r)), x)
 
 
 def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
@@ -243,7 +244,7 @@ def pixel_unshuffle(x: TensorLike, downscale_factor: int) -> Tensor:
     b = len(lead)
     squares = reshape(x, (*lead, c, h // r, r, w // r, r))
     squares = permute(squares, (*range(b), b, b + 2, b + 4, b + 1, b + 3))  # (…, C, r, r, H, W)
-    return reshape(squares, (*lead, c * r * r, h // r, w // r))
+    return apart(reshape(squares, (*lead, c * r * r, h // r, w // r)), x)
 
 
 def _image(op: str, x: TensorLike) -> Tensor:
