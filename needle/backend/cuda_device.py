@@ -126,7 +126,7 @@ class CudaDevice(Device):
         if array.dtype == "int64":  # CuPy has atomic additions of unsigned words only: the bits are the same
             array, values = array.view("uint64"), values.astype("int64").view("uint64")
         if array.dtype.kind == "f" or array.dtype.itemsize > 2:
-            self.xp.add.at(array, index, values)
+            super().add_at(array, index, values)
         else:  # CuPy has no atomic additions of shorter integers
             total = self.xp.zeros(array.shape, "int32")
             self.xp.add.at(total, index, values.astype("int32"))

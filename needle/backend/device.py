@@ -171,8 +171,11 @@ class Device:
         return np.asarray(array)
 
     def add_at(self, array: Array, index: Index, values: Array) -> None:
-        """Add values at an index, in place; repeated indices accumulate."""
-        self.xp.add.at(array, index, values)
+        """Add values at an index, in place; repeated indices accumulate, those of float16 in float32."""
+        total = array.astype(compute_dtype(array.dtype), copy=False)
+        self.xp.add.at(total, index, values)
+        if total is not array:
+            array[...] = total
 
     def address(self, array: Array) -> int:
         """The address of the first element."""

@@ -49,9 +49,9 @@ def row_products(a: Array, b: Array) -> Array:
     """(R, M), (R, M) -> (R, 1): the dot product of each pair of rows, without a * b in memory; of long rows in float64.
     """
     rows, length = a.shape
-    count = -(-length // tuning.BLAS_PRODUCT_TERMS)
-    if count == 1:
+    if length <= tuning.BLAS_PRODUCT_TERMS:
         return (a[:, None, :] @ b[:, :, None])[:, :, 0]
+    count = -(-length // tuning.BLAS_DOT_TERMS)
     k = length // count // 64 * 64  # the dot product of BLAS keeps 64 partial sums
     whole = count * k
     blocks = a[:, :whole].reshape(rows, count, 1, k) @ b[:, :whole].reshape(rows, count, k, 1)

@@ -54,7 +54,7 @@ class Standardize(TensorTupleOp):
         average, dtype = mean(x), x.dtype
         y = xp(x).subtract(x, average.astype(dtype, copy=False), out=out)
         variance = mean(y, y)
-        is_far = average * average > tuning.FAR_FROM_ZERO * variance
+        is_far = _is_far(average, variance)
         if device_of(x).is_async or bool(is_far.any()):
             # The rounding error of the mean shows beside such deviations: it is their mean. No row depends on others.
             average = xp(x).where(is_far, average.astype(dtype, copy=False) + mean(y), average)
@@ -135,8 +135,13 @@ class Standardize(TensorTupleOp):
             if per_row[0]:
                 partials.append(product * scale * count)
             else:
-                center, scale = (column.astype(x.dtype, copy=False) for column in (average, scale))
-                partials.append(grad * ((x - center) * scale))
+                center = average.astype(x.dtype, copy=False)
+                unit = x - center
+                if device_of(x).is_async or bool(_is_far(average, variance).any()):
+                    unit -= (average - center).astype(x.dtype, copy=False)
+                unit *= scale.astype(x.dtype, copy=False)
+                unit *= grad
+                partials.append(unit)
         if self.shifted:
             partials.append(total * count if all(per_row) else grad)
         grads = [x_grad]
@@ -160,6 +165,11 @@ def _backward(
     xp(x).subtract(grad, unit, out=unit)
     unit *= factor.astype(dtype, copy=False)
     return unit, total, product
+
+
+def _is_far(average: Array, variance: Array) -> Array:
+    """Whether a mean, rounded to the dtype of its elements, is off by more than the rounding of their deviations."""
+    return average * average > tuning.FAR_FROM_ZERO * variance
 
 
 def _mean_over(axes: Size) -> MeanOf:

@@ -136,8 +136,9 @@ class LogSumExp(Reduction):
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
-        probabilities = Exp()(ADD(x, NEGATE(self.unsqueeze(node, x))))
-        return MULTIPLY(self.unsqueeze(out_grad, x), probabilities)
+        dtype = compute_dtype(x.dtype)
+        wide, y, grad = (as_dtype(value, dtype) for value in (x, self.unsqueeze(node, x), self.unsqueeze(out_grad, x)))
+        return as_dtype(MULTIPLY(grad, Exp()(ADD(wide, NEGATE(y)))), x.dtype)
 
 
 class _AlongAxis(TensorOp):
@@ -162,12 +163,14 @@ class LogSoftmax(_AlongAxis):
         return y if wide is x else y.astype(x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
-        total = Summation(self.axis, keepdims=True)(out_grad)
-        return ADD(out_grad, NEGATE(MULTIPLY(Exp()(node), total)))
+        wide, y = (as_dtype(value, compute_dtype(node.dtype)) for value in (out_grad, node))
+        total = Summation(self.axis, keepdims=True)(wide)
+        return as_dtype(ADD(wide, NEGATE(MULTIPLY(Exp()(y), total))), node.dtype)
 
     def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
-        """The gradient in place, in the memory order of y."""
-        x_grad = xp(y).exp(y.astype(compute_dtype(y.dtype), copy=False))
+        """The gradient in place, in the memory order of y; of float16 in float32."""
+        out_grad, y = (array.astype(compute_dtype(y.dtype), copy=False) for array in (out_grad, y))
+        x_grad = xp(y).exp(y)
         x_grad *= -kernels.sums(out_grad, (self.axis % y.ndim,))
         x_grad += out_grad
         return (x_grad,)
@@ -183,8 +186,10 @@ class Softmax(_AlongAxis):
         return y if wide is x else y.astype(x.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
-        weighted = MULTIPLY(out_grad, node)
-        return ADD(weighted, NEGATE(MULTIPLY(node, Summation(self.axis, keepdims=True)(weighted))))
+        wide, y = (as_dtype(value, compute_dtype(node.dtype)) for value in (out_grad, node))
+        weighted = MULTIPLY(wide, y)
+        total = Summation(self.axis, keepdims=True)(weighted)
+        return as_dtype(ADD(weighted, NEGATE(MULTIPLY(y, total))), node.dtype)
 
 
 class ArgMax(TensorOp):
