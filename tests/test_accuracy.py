@@ -184,6 +184,33 @@ def test_float16_is_summed_in_float32(name):
     check(lambda x: getattr(ops, name)(x, 0), lambda x: torch_function(x, 0), [x], "float16")
 
 
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_the_gradient_of_float16_is_computed_in_float32(name):
+    """The sum of 70,000 gradients is no float16."""
+    x = np.random.default_rng(0).normal(size=70000)
+    mine, theirs = getattr(F, name), getattr(torch_F, name)
+    for create_graph in (False, True):
+        check(lambda x: mine(x, 0), lambda x: theirs(x, 0), [x], "float16", create_graph=create_graph)
+
+
+def test_equal_indices_of_float16_add_up_in_float32(subtests):
+    places = np.random.default_rng(0).integers(0, 2, 9000)
+    forms = {
+        "embedding": (F, torch_F, lambda f, i, x: f.embedding(i, x)),
+        "getitem": (F, torch_F, lambda f, i, x: x[i]),
+        "take": (ops, torch, lambda f, i, x: f.take(x, i)),
+        "index_select": (ops, torch, lambda f, i, x: f.index_select(x, 0, i)),
+        "gather": (ops, torch, lambda f, i, x: f.gather(x, 0, i[:, None])),
+        "scatter_add": (ops, torch, lambda f, i, *x: f.scatter_add(x[0], 0, i[:, None], x[1])),
+    }
+    for name, (mine, theirs, form) in forms.items():
+        arrays = [values("positive", 2, 1), values("positive", 9000, 1) / 4][: 1 + (name == "scatter_add")]
+        with subtests.test(name):
+            actual = in_needle(lambda *x, f=form, m=mine: f(m, ndl.Tensor(places), *x), arrays, "float16")
+            exact = in_torch(lambda *x, f=form, m=theirs: f(m, torch.tensor(places), *x), arrays, "float64", "float16")
+            check_as_exact(actual, exact, exact, "float16", units=1)
+
+
 def test_attention_of_float16_is_rounded_once():
     arrays = [values("around 1", 2, n, 16) for n in (9, 700, 700)]
     attention = torch_F.scaled_dot_product_attention
@@ -235,6 +262,7 @@ NORMS = {
     "group": ((5, 6, 9, 9), 6, lambda f, *x: f.group_norm(x[0], 2, *x[1:])),
     "layer": ((50, 64), 64, lambda f, *x: f.layer_norm(x[0], (64,), *x[1:])),
     "layer, long": ((6, 2000), 2000, lambda f, *x: f.layer_norm(x[0], (2000,), *x[1:])),
+    "layer, few": ((3, 20000), 20000, lambda f, *x: f.layer_norm(x[0], (20000,), *x[1:])),
 }
 
 
