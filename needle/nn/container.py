@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
-from typing import Self, overload
+from typing import Any, Self, overload
 
 from needle import check
 from needle.autograd import Tensor
@@ -260,7 +260,10 @@ class Residual(Module):
 
 
 class Identity(Module):
-    """x itself, unchanged: a placeholder where a network needs no layer."""
+    """x itself, unchanged: a placeholder where a network needs no layer. Arguments of that layer are ignored."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
         return x

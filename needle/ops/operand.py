@@ -74,9 +74,11 @@ def _number_like(op: str, value: float, like: Tensor, fits: bool) -> Tensor:
     return Tensor.make_const(device.filled((), value, dtype))
 
 
-def cast_like(op: str, x: TensorLike, like: Tensor) -> Tensor:
+def cast_like(op: str, x: TensorLike, like: Tensor | None) -> Tensor:
     """x as a tensor of the dtype of `like`: another floating dtype is cast, any other dtype refused."""
     x = tensor(op, x)
+    if like is None:  # a layer's weight was set to None
+        raise _not_an_operand(op, like)
     if x.spec.dtype == like.spec.dtype:
         return x
     check.floats(op, x=x)

@@ -40,7 +40,7 @@ def any(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(any, words, x, axes=axes, keepdims=keepdims)
     x = tensor("any", x)
-    return Truth("any", check.axes("any", axes, x.ndim), keepdims)(x)
+    return Truth("any", check.reduced_axes("any", axes, x.ndim), keepdims)(x)
 
 
 def all(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -51,7 +51,7 @@ def all(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(all, words, x, axes=axes, keepdims=keepdims)
     x = tensor("all", x)
-    return Truth("all", check.axes("all", axes, x.ndim), keepdims)(x)
+    return Truth("all", check.reduced_axes("all", axes, x.ndim), keepdims)(x)
 
 
 def allclose(a: TensorLike, b: TensorLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:

@@ -160,3 +160,12 @@ def test_flags_are_bools(name, subtests):
                 with subtests.test(flag=flag, value=value, later=True), pytest.raises((AttributeError, TypeError)):
                     setattr(layer, flag, value)
     raises(lambda: setattr(layer, "training", 0), TypeError, f"{name}: training must be a bool, but got int")
+
+
+@pytest.mark.parametrize("name", ["Conv", "Conv2d", "Embedding", "GRUCell", "LSTMCell", "LayerNorm1d", "Linear"])
+def test_a_layer_without_the_weight_that_it_needs_says_so(name):
+    layer, operands = layer_and_operands(name)
+    weight = next(key for key, _ in layer.named_parameters())
+    setattr(layer, weight, None)
+    with pytest.raises(TypeError, match=r"^\w+: .* must be .*, but got NoneType$"):
+        layer(*(ndl.Tensor(x, dtype="float32" if x.dtype.kind == "f" else None) for x in operands))

@@ -170,3 +170,4 @@ def test_identity_is_its_input(device):
     assert layer(x) is x
     assert layer.parameters() == layer.buffers() == []
     assert_as_in_torch(layer, torch.nn.Identity(), normal(3, 4), device)
+    assert nn.Identity(54, unused=False)(x) is x  # what a layer in its place would take

@@ -140,3 +140,11 @@ def test_a_gradient_with_zero_weight_hides_nothing(device):
     safe = ops.where(x > 0, x, 1)
     ops.where(x > 0, ops.sqrt(safe), 0).sum().backward()
     assert x.grad.numpy().tolist() == [0, 0.25]
+
+
+@pytest.mark.parametrize("axis", [None, 0, -1, ()])
+@pytest.mark.parametrize("name", ["any", "all", "sum", "mean", "amax", "prod", "logsumexp"])
+def test_a_tensor_without_axes_is_reduced_along_0_and_minus_1(name, axis, device):
+    x = ndl.Tensor(2.0, device=device)
+    y = getattr(ndl, name)(x, axis)
+    assert (y.shape, y.item()) == ((), x.item() if name not in ("any", "all") else True)

@@ -6,6 +6,7 @@ refused.
 
 from __future__ import annotations
 
+import math
 import warnings
 from functools import lru_cache
 
@@ -13,7 +14,7 @@ from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, compute_dtype, cpu
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
-from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, DivScalar, MulScalar, as_dtype
+from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
 from needle.ops.dtypes import promoted
 from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
@@ -218,7 +219,7 @@ def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", b
     x, target, _ = _operands("smooth_l1_loss", x, target, None, reduction)
     beta = check.number("smooth_l1_loss", "beta", beta, least=0)
     distance = ADD(x, NEGATE(target))
-    return reduced(DivScalar(beta)(_huber(distance, beta)) if beta else Abs()(distance), reduction)
+    return reduced(_huber(distance, beta, 0.5 / beta, 1.0) if beta else Abs()(distance), reduction)
 
 
 def huber_loss(
@@ -235,14 +236,18 @@ def huber_loss(
     Huber, "Robust Estimation of a Location Parameter" (1964).
     """
     x, target, weight = _operands("huber_loss", x, target, weight, reduction)
-    losses = _huber(ADD(x, NEGATE(target)), check.number("huber_loss", "delta", delta, above=0))
+    delta = check.number("huber_loss", "delta", delta, above=0)
+    losses = _huber(ADD(x, NEGATE(target)), delta, 0.5, delta)
     return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
 
 
-def _huber(distance: Tensor, delta: float) -> Tensor:
-    """Half the square within ±delta and its tangents outside: c · (d - c / 2), where c is d limited to ±delta."""
+def _huber(distance: Tensor, delta: float, square: float, slope: float) -> Tensor:
+    """square · d² within ±delta, continued by lines of the same slope, whose derivative is finite at infinity too."""
     clipped = Clip(-delta, delta)(distance)
-    return MULTIPLY(clipped, ADD(distance, NEGATE(MulScalar(0.5)(clipped))))
+    inside = MULTIPLY(MulScalar(square)(clipped), clipped)
+    if delta == math.inf:
+        return inside
+    return ADD(inside, MulScalar(slope)(Abs()(ADD(distance, NEGATE(clipped)))))
 
 
 def _operands(

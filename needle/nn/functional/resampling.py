@@ -35,7 +35,8 @@ __all__ = ["interpolate", "pixel_shuffle", "pixel_unshuffle"]
 
 LINEAR = ("linear", "bilinear", "trilinear")  # over one, two and three axes
 INTERPOLATING = (*LINEAR, "bicubic")
-MODES = ("nearest", "nearest-exact", *INTERPOLATING, "area")
+NEAREST = ("nearest", "nearest-exact")
+MODES = (*NEAREST, *INTERPOLATING, "area")
 AREA = (adaptive_avg_pool1d, adaptive_avg_pool2d, adaptive_avg_pool3d)
 
 
@@ -66,7 +67,8 @@ def interpolate(
     of the outermost elements coincide. `antialias=True`, for `"bilinear"` and `"bicubic"`, widens the weights by the
     factor by which an axis shrinks, and normalizes them at the border.
 
-    Raises `ValueError` if shapes and options do not fit, `TypeError` unless the dtype of x is floating.
+    Raises `ValueError` if shapes and options do not fit, `TypeError` unless the dtype of x is floating or, in
+    the modes that only choose elements, uint8.
 
     Keys, "Cubic Convolution Interpolation for Digital Image Processing" (1981), equation 15 with a = -3/4, and with
     `antialias` a = -1/2.
@@ -88,7 +90,8 @@ def interpolate(
     align_corners = check.instance(op, "align_corners", align_corners or False, bool)
     if check.instance(op, "antialias", antialias, bool) and mode not in ("bilinear", "bicubic"):
         raise ValueError(f"{op}: antialias needs the mode 'bilinear' or 'bicubic', but got {mode!r}")
-    check.floats(op, x=x)
+    if mode not in NEAREST or x.dtype != "uint8":
+        check.floats(op, x=x)
     output, scales = _output(op, x.shape[2:], size, scale_factor)
     if check.instance(op, "recompute_scale_factor", recompute_scale_factor or False, bool):
         if size is not None:

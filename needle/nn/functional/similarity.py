@@ -25,10 +25,10 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, dim: int = 1, eps: float =
     check.floats(op, x2=x2)
     x1, x2 = promoted(op, x1, x2)
     shape = broadcast_shape(op, x1.shape, x2.shape)
-    axis = check.axis(op, dim, len(shape), "dim")
+    axes = check.reduced_axes(op, check.integer(op, "dim", dim), len(shape), "dim")
     eps = check.number(op, "eps", eps, least=0)
-    if not shape[axis]:
-        return ops.summation(x1 * x2, axis)
+    if 0 in [shape[axis] for axis in axes]:
+        return ops.summation(x1 * x2, axes)
     operands = [ops.broadcast_to(x, shape) for x in (x1, x2)]
-    unit1, unit2 = (x / ops.clip(vector_norm(x, 2, (axis,)), eps) for x in operands)
-    return ops.summation(unit1 * unit2, axis)
+    unit1, unit2 = (x / ops.clip(vector_norm(x, 2, axes), eps) for x in operands)
+    return ops.summation(unit1 * unit2, axes)

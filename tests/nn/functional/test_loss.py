@@ -184,6 +184,24 @@ def test_where_the_square_joins_the_line(name, options, device):
     assert_allclose(leaf.grad.numpy(), torch_leaf.grad.numpy(), rtol=1e-12)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("width", [0.1, 1.0, 3.0])
+@pytest.mark.parametrize(("name", "option"), [("smooth_l1_loss", "beta"), ("huber_loss", "delta")])
+def test_the_slope_stays_finite_for_outliers_up_to_infinity(name, option, width, dtype, device):
+    x, zeros = np.array([0.05, 0.5, -1, 2e4, -2e4, np.inf, -np.inf], dtype), np.zeros(7, dtype)
+    leaf, torch_leaf = ndl.Tensor(x, device=device), torch.from_numpy(x).requires_grad_()
+    getattr(F, name)(leaf, ndl.Tensor(zeros, device=device), "none", **{option: width}).sum().backward()
+    loss = getattr(torch.nn.functional, name)(torch_leaf, torch.from_numpy(zeros), reduction="none", **{option: width})
+    loss.sum().backward()
+    assert_allclose(leaf.grad.numpy(), torch_leaf.grad.numpy(), rtol=1e-3)
+
+
+def test_an_infinite_delta_is_half_the_squared_error(device):
+    x = ndl.Tensor([3.0, -1e4], device=device)
+    y = F.huber_loss(x, ndl.Tensor([0.0, 0.0], device=device), "none", delta=np.inf)
+    assert_allclose(y.numpy(), [4.5, 5e7])
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_bce_of_probabilities_0_and_1_matches_torch(dtype, device):
     x = np.array([0, 0, 1, 1, 1e-30, 1e-13, 1e-7, 0.5], dtype)

@@ -309,6 +309,15 @@ def test_switches_are_bools(option):
         F.interpolate(ndl.ones(*IMAGE), None, 2, "bicubic", **{option: 1})
 
 
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
+@pytest.mark.parametrize("options", [{"size": (6, 5)}, {"scale_factor": 1.6}, {"scale_factor": 2}, {"size": (2, 1)}])
+def test_nearest_elements_of_images_of_bytes_as_in_torch(device, mode, options):
+    x = np.random.default_rng(0).integers(0, 256, (1, 2, 4, 3), "uint8")
+    y = F.interpolate(ndl.Tensor(x, device=device, requires_grad=False), mode=mode, **options)
+    assert y.dtype == "uint8"
+    assert_array_equal(y.numpy(), torch.nn.functional.interpolate(torch.tensor(x), mode=mode, **options).numpy())
+
+
 def test_only_floats_are_resampled(device):
     x = np.arange(3).reshape(1, 1, 3)
     with pytest.raises(TypeError, match="interpolate: x must have a floating dtype, but got int64"):

@@ -19,6 +19,7 @@ ROWS = {
     "cosine": ("cosine_similarity", [normal(3, 4), normal(3, 4, seed=1)], [], {}),
     "cosine, axis": ("cosine_similarity", [normal(3, 4, 2), normal(3, 4, 2, seed=1)], [], {"dim": 0}),
     "cosine, vectors": ("cosine_similarity", [normal(4), normal(4, seed=1)], [], {"dim": -1}),
+    "cosine, numbers": ("cosine_similarity", [np.array(2.0), np.array(-3.0)], [], {"dim": 0}),
     "cosine, broadcast": ("cosine_similarity", [normal(3, 1, 4), normal(2, 4, seed=1)], [], {"dim": 2}),
 }
 
