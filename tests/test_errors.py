@@ -208,6 +208,12 @@ def without_gradient():
     y.backward()
 
 
+def without_weight():
+    layer = nn.Linear(2, 1)
+    layer.weight = None
+    layer(ndl.ones(1, 2))
+
+
 ROWS = [
     # ---- argument rules, by some op that uses them
     (lambda: nn.Linear(2.5, 1), TypeError, "Linear: in_features must be an integer, but got 2.5"),
@@ -444,6 +450,8 @@ ROWS = [
     (lambda: ops.power_scalar(X, np.array([1j])), TypeError, "power_scalar: scalar must be a number, but got ndarray"),
     (lambda: ops.clip(X, "a", 1), TypeError, "clip: scalar must be a number, but got str"),
     (lambda: ops.pad(X, ((1, 1), (1, 1)), "a"), TypeError, "pad: scalar must be a number, but got str"),
+    (without_weight, TypeError,
+     "Linear: operands must be tensors, arrays, rectangular lists or numbers, but got NoneType"),
     (lambda: X + "a", TypeError, "add: operands must be tensors, arrays, rectangular lists or numbers, but got str"),
     (lambda: None - X, TypeError,
      "subtract: operands must be tensors, arrays, rectangular lists or numbers, but got NoneType"),
