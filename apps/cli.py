@@ -7,8 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import numpy as np
-
+import errors  # noqa: F401 (it refuses to go on without needle)
 import needle as ndl
 from needle import nn, optim
 
@@ -73,7 +72,7 @@ def check_optimizer(parser: argparse.ArgumentParser, options: argparse.Namespace
 
 def start(seed: int, device: str) -> ndl.BackendDevice:
     """Seed NumPy's global generator and return the named device; raises RuntimeError if it cannot be used."""
-    np.random.seed(seed)
+    ndl.manual_seed(seed)
     named = {"cpu": ndl.cpu, "cuda": ndl.cuda}[device]()
     named.zeros(1)  # the first allocation reports what is missing
     return named

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import NoReturn
 
 __all__ = ["interruptible", "leave", "user_errors"]
@@ -41,10 +42,16 @@ def one_line(error: Exception) -> str:
 
 
 def leave(line: str, status: int) -> NoReturn:
-    """Write a line to stderr and exit, without a second error if stdout is closed or full."""
-    print(line, file=sys.stderr)
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write a line to stderr and exit, without a second error if stderr or stdout is closed or full."""
+    for stream, text in ((sys.stderr, f"{line}\n"), (sys.stdout, "")):
+        if stream is not None:  # None: it was closed before the start
+            try:
+                stream.write(text)
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     raise SystemExit(status) from None
+
+
+if find_spec("needle") is None:
+    leave("needle must be installed, by pip install -e ., but there is no module of that name", 2)

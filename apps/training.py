@@ -155,7 +155,7 @@ def fit(
 
 def progress(outputs: Outputs, total: int) -> Outputs:
     """`outputs`, with a progress bar of `total` batches if stderr is a terminal and tqdm is installed."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         return outputs
     try:
         from tqdm import tqdm

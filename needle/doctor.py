@@ -99,9 +99,15 @@ def _try_gpu(cupy: Any) -> Iterator[str]:
 
 
 def main() -> None:
-    """Print the report."""
-    for subject, finding in findings():
-        print(f"{subject:9}{finding}")
+    """Print the report; exit with status 2 if stdout is full, or closed by its reader (`| head`)."""
+    try:
+        for subject, finding in findings():
+            print(f"{subject:9}{finding}", flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
+        if not isinstance(error, BrokenPipeError):
+            print(f"doctor: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -163,3 +163,27 @@ def test_the_driver_reports_its_version(monkeypatch, speaks):
 
     monkeypatch.setattr(cuda_probe.ctypes, "CDLL", lambda name: SimpleNamespace(cuDriverGetVersion=version))
     assert report()["driver"] == [f"for CUDA {speaks // 1000}.{speaks % 1000 // 10}"]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), ""),
+        (OSError(28, "No space left on device"), "doctor: [Errno 28] No space left on device\n"),
+    ],
+)
+def test_a_report_that_cannot_be_written_is_no_traceback(monkeypatch, capsys, tmp_path, error, line):
+    class Full:
+        def write(self, text):
+            raise error
+
+        def fileno(self):
+            return descriptor
+
+    with open(tmp_path / "out", "w") as file:
+        descriptor = file.fileno()
+        monkeypatch.setattr(sys, "stdout", Full())
+        with pytest.raises(SystemExit) as caught:
+            doctor.main()
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == line

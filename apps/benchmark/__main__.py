@@ -16,6 +16,12 @@ is set, needle is timed both with it, "pinned", and without, "native"; its rival
 
 from __future__ import annotations
 
+import sys
+
+if not __package__:
+    print("benchmark: it must run as a module, by python -m apps.benchmark", file=sys.stderr)
+    raise SystemExit(2)
+
 import argparse
 import json
 import math

@@ -11,6 +11,12 @@ called "first" are row-major images.
 
 from __future__ import annotations
 
+import sys
+
+if not __package__:
+    print("benchmark: it must run as a module, by python -m apps.benchmark.conv_algorithms", file=sys.stderr)
+    raise SystemExit(2)
+
 import argparse
 import math
 import os

@@ -283,3 +283,29 @@ def test_a_full_disk_is_one_line_and_status_2(small):
         process = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False)
     message = "stopped after 0 of 2 epochs: [Errno 28] No space left on device\n"
     assert (process.returncode, process.stderr.decode()) == (2, message)
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_stream_that_was_closed_before_the_start_is_no_second_error(closed, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, closed, None)
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--dataset", "mnist", "--data", str(tmp_path)])
+    assert caught.value.code == 2
+    assert list(training.progress(iter([1]), 1)) == [1]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (["-m", "apps.train", "--dataset", "mnist", "--data", "nowhere"], "train: idx_files: folder must hold one of"),
+        (["apps/benchmark"], "benchmark: it must run as a module, by python -m apps.benchmark"),
+        (["apps/benchmark/conv_algorithms.py"], "benchmark: it must run as a module, by python -m apps.benchmark.conv"),
+        (["-S", "apps/train.py"], "needle must be installed, by pip install -e ., but"),  # -S: without site-packages
+    ],
+)
+def test_started_in_another_way_it_runs_or_says_how(command, message, monkeypatch):
+    if "-S" in command:
+        monkeypatch.delitem(ENVIRONMENT, "PYTHONPATH")
+    status, out, err = finish(command)
+    assert (status, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith(message)
