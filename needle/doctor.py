@@ -107,7 +107,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it once more at exit
         if not isinstance(error, BrokenPipeError):
             print(f"doctor: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        sys.exit(2)
 
 
 if __name__ == "__main__":
