@@ -34,7 +34,8 @@ def means(x: Array, axes: tuple[int, ...], dtype: Any = None) -> Array:
     """The mean over `axes` (not negative), which stay with size 1, in `dtype`: by default that of x, or float64."""
     if x.dtype.kind != "f":
         return x.mean(axis=axes, keepdims=True)
-    return (_wide_sums(x, axes) / math.prod(x.shape[i] for i in axes)).astype(dtype or x.dtype, copy=False)
+    total = _wide_sums(x, axes)
+    return (total / (x.size // max(total.size, 1))).astype(dtype or x.dtype, copy=False)
 
 
 def row_sums(rows: Array) -> Array:

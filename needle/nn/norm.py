@@ -72,7 +72,7 @@ class _ChannelNorm(Module):
 
     def _check_input(self, x: Tensor, axis: int = 1) -> None:
         """Refuse x if it has other axes, or other channels in `axis`."""
-        if x.ndim not in self.ndims or x.shape[axis] != self.num_features:
+        if len(x.shape) not in self.ndims or x.shape[axis] != self.num_features:
             ndims = " or ".join(map(str, self.ndims))
             raise ValueError(
                 f"{type(self).__name__}: x must have {ndims} axes and {self.num_features} channels, "
@@ -153,7 +153,7 @@ class _CourseBatchNorm(_BatchNorm):
 
     def _cast(self, x: Tensor) -> Tensor:
         like = self.running_mean if self.weight is None else self.weight
-        return x if like is None else cast_like(type(self).__name__, x, like)
+        return x if like is None or x.spec.dtype == like.spec.dtype else cast_like(type(self).__name__, x, like)
 
 
 class BatchNorm1d(_CourseBatchNorm):

@@ -210,18 +210,19 @@ def standardize(
     if not math.prod(x.shape[i] for i in axes):
         raise ValueError(f"standardize: axes must hold at least one element, but got axes {axes} of shape {x.shape}")
     weight, bias = (None if value is None else tensor("standardize", value) for value in (weight, bias))
-    y, average, variance = standardized(x, axes, weight, bias, eps, form)
-    dtype = compute_dtype(x.dtype)
-    return y, as_dtype(average, dtype), as_dtype(variance, dtype)
+    y, result = standardized(x, axes, weight, bias, eps, form)
+    average, variance = (as_dtype(pick(result, i).detach(), compute_dtype(x.dtype)) for i in (1, 2))
+    return y, average, variance
 
 
 def standardized(
     x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """`standardize` of checked arguments, with statistics in float64."""
-    affine = [value for value in (weight, bias) if value is not None]
-    result = Standardize(axes, eps, weight is not None, bias is not None, form)(
-        *(as_dtype(value, compute_dtype(value.dtype)) for value in (x, *affine))
-    )
-    y, average, variance = (pick(result, i) for i in range(3))
-    return as_dtype(y, x.dtype), average.detach(), variance.detach()
+) -> tuple[Tensor, TensorTuple]:
+    """The y of `standardize`, of checked arguments, and the result of the op, with statistics in float64."""
+    operands = [value for value in (x, weight, bias) if value is not None]
+    narrow = [value.spec.dtype.itemsize < 4 for value in operands]
+    if True in narrow:
+        operands = [as_dtype(value, compute_dtype(value.dtype)) for value in operands]
+    result = Standardize(axes, eps, weight is not None, bias is not None, form)(*operands)
+    y = pick(result, 0)
+    return as_dtype(y, x.dtype) if narrow[0] else y, result

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
+from needle.kernels import means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.elementwise import Clip
 from needle.ops.norm import standardized
 from needle.ops.operand import tensor
-from needle.ops.reduce import Mean
 from needle.ops.shape import Reshape
 from needle.ops.statistics import vector_norm
+from needle.version_counter import VersionCounter
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 
@@ -63,8 +65,9 @@ def checked_batch_norm(
 ) -> Tensor:
     """`batch_norm` under the name `op`. Without `unbiased`, `running_var` tracks the biased variance."""
     x = _with_channels(op, x)
-    weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
-    _check_running(op, x, running_mean, running_var, required=not training, option="training=True")
+    _check_running(op, running_mean, running_var, required=not training, option="training=True")
+    running = {"running_mean": running_mean, "running_var": running_var}
+    weight, bias, *_ = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias, **running)
     if not isinstance(momentum, Tensor):
         momentum = check.number(op, "momentum", momentum, least=0, most=1)
     if training:
@@ -88,18 +91,19 @@ def over_batch(
     unbiased: bool = True,
 ) -> Tensor:
     """`batch_norm` of checked arguments."""
-    channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
+    channels = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
     wide = compute_dtype(x.dtype)
 
     def by_channel(value: Tensor) -> Tensor:
         return as_dtype(Reshape(channels)(value), wide)
 
-    if not x.size:
+    if 0 in x.shape:
         y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
         return as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
     if training:
-        y, batch_mean, batch_var = standardized(x, (0, *range(2, x.ndim)), weight, bias, eps, channels)
+        y, result = standardized(x, (0, *range(2, len(x.shape))), weight, bias, eps, channels)
         if running_mean is not None and running_var is not None:
+            _, batch_mean, batch_var = result.array
             _track(running_mean, batch_mean, momentum)
             _track(running_var, batch_var, momentum, x.size // x.shape[1] if unbiased else None)
         return y
@@ -134,8 +138,9 @@ def instance_norm(
     """
     op = "instance_norm"
     x = _with_channels(op, x)
-    weight, bias = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias)
-    _check_running(op, x, running_mean, running_var, required=not use_input_stats, option="use_input_stats=True")
+    _check_running(op, running_mean, running_var, required=not use_input_stats, option="use_input_stats=True")
+    running = {"running_mean": running_mean, "running_var": running_var}
+    weight, bias, *_ = _parameters(op, x, x.shape[1:2], weight=weight, bias=bias, **running)
     momentum = check.number(op, "momentum", momentum, least=0, most=1)
     eps = check.number(op, "eps", eps, least=0)
     count = math.prod(x.shape[2:])
@@ -146,10 +151,11 @@ def instance_norm(
     if not use_input_stats:
         return over_batch(x, running_mean, running_var, weight, bias, False, momentum, eps)
     channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
-    y, sample_mean, sample_var = standardized(x, tuple(range(2, x.ndim)), weight, bias, eps, channels)
+    y, result = standardized(x, tuple(range(2, x.ndim)), weight, bias, eps, channels)
     if running_mean is not None and running_var is not None:
-        _track(running_mean, Mean((0,))(sample_mean), momentum)
-        _track(running_var, Mean((0,))(sample_var), momentum, count)
+        _, sample_mean, sample_var = result.array
+        _track(running_mean, means(sample_mean, (0,)), momentum)
+        _track(running_var, means(sample_var, (0,)), momentum, count)
     return y
 
 
@@ -182,7 +188,7 @@ def group_norm(
         return x
     grouped = Reshape((x.shape[0], groups, x.shape[1] // groups, *x.shape[2:]))(x)  # (N, G, C/G, *S)
     channels = (1, *grouped.shape[1:3]) + (1,) * (x.ndim - 2)
-    y, _, _ = standardized(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
+    y, _ = standardized(grouped, tuple(range(2, grouped.ndim)), weight, bias, eps, channels)
     return Reshape(x.shape)(y)
 
 
@@ -211,7 +217,7 @@ def layer_norm(
     eps = check.number(op, "eps", eps, least=0)
     if not x.size:
         return x
-    y, _, _ = standardized(x, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
+    y, _ = standardized(x, tuple(range(x.ndim - len(shape), x.ndim)), weight, bias, eps)
     return y
 
 
@@ -233,15 +239,18 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
     return as_dtype(DIVIDE(wide, Clip(eps, None)(vector_norm(wide, p, axes))), x.dtype)
 
 
-def _track(running: Tensor, batch: Tensor, momentum: float | Tensor, count: int | None = None) -> None:
-    """Move a running statistic towards a batch's. `count` makes a variance over that many values unbiased.
+def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | None = None) -> None:
+    """Move a running statistic towards a batch's raw array. `count` makes a variance over that many values unbiased.
 
-    A write, not a node of a graph: raw arrays take a third of the time that ops would.
+    A write as by `running.data = ...`, not a node of a graph: raw arrays take a third of the time that ops would.
     """
+    running.version_counter().compute_pending()
     array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
     scale = share if count is None else share * (count / (count - 1))
-    moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.array.reshape(array.shape) * scale
-    running.data = Tensor.make_const(moved.astype(array.dtype, copy=False))
+    moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(array.shape) * scale
+    running.array = running.spec = moved.astype(array.dtype, copy=False)
+    running.counter = VersionCounter()
+    running.bump_version()
 
 
 def add_one(counter: Tensor) -> None:
@@ -264,9 +273,10 @@ def as_normalized_shape(op: str, value: int | Sequence[int]) -> tuple[int, ...]:
 
 def _with_channels(op: str, x: TensorLike) -> Tensor:
     x = tensor(op, x)
-    if x.ndim < 2:
+    if len(x.shape) < 2:
         raise ValueError(f"{op}: x must have at least 2 axes, (N, C, *S), but got shape {x.shape}")
-    check.floats(op, x=x)
+    if x.spec.dtype.kind != "f":
+        check.floats(op, x=x)
     return x
 
 
@@ -277,7 +287,7 @@ def _parameters(
     result: list[Tensor | None] = []
     dtype, device = x.dtype, x.device
     for name, value in parameters.items():
-        parameter = None if value is None else tensor(op, value)
+        parameter = value if value is None or isinstance(value, Tensor) else tensor(op, value)
         if parameter is not None:
             if parameter.shape != shape:
                 raise ValueError(f"{op}: {name} must have shape {shape} for x {x.shape}, but got {parameter.shape}")
@@ -289,9 +299,11 @@ def _parameters(
 
 
 def _check_running(
-    op: str, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None, *, required: bool, option: str
+    op: str, running_mean: Tensor | None, running_var: Tensor | None, *, required: bool, option: str
 ) -> None:
-    """Refuse one running statistic without the other, none if `required`, and wrong shapes or dtypes."""
+    """Refuse one running statistic without the other, none if `required`, and what is no tensor."""
+    if isinstance(running_mean, Tensor) and isinstance(running_var, Tensor):
+        return
     running = {"running_mean": running_mean, "running_var": running_var}
     missing = [name for name, value in running.items() if value is None]
     if missing and (required or len(missing) < 2):
@@ -302,4 +314,3 @@ def _check_running(
     for name, value in running.items():
         if value is not None:
             check.instance(op, name, value, Tensor)
-    _parameters(op, x, x.shape[1:2], **running)
