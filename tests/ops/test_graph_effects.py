@@ -80,8 +80,8 @@ def test_a_single_gradient_becomes_a_tuple(device):
 # The ops that backward runs if only the first input requires a gradient, and if only the second one does. The inputs
 # have shapes (2, 3) and (3,); matmul's second input has (3, 4).
 WORK = {
-    "add": ([], ["SumTo"]),
-    "subtract": ([], ["SumTo", "Negate"]),
+    "add": (["Clone"], ["SumTo"]),  # a leaf does not share the memory of out_grad
+    "subtract": (["Clone"], ["SumTo", "Negate"]),
     "multiply": (["EWiseMul"], ["EWiseMul", "SumTo"]),
     "divide": (["EWiseDiv"], ["EWiseDiv", "EWiseDiv", "EWiseMul", "Negate", "SumTo"]),
     "maximum": (
@@ -90,7 +90,7 @@ WORK = {
     ),
     "where": (["Where"], ["Where", "SumTo"]),
     "matmul": (["Permute", "MatMul"], ["Permute", "MatMul"]),
-    "stack": (["Split", "TensorTupleGetItem"], ["Split", "TensorTupleGetItem", "SumTo"]),
+    "stack": (["Split", "TensorTupleGetItem", "Clone"], ["Split", "TensorTupleGetItem", "SumTo"]),
     "concatenate": (["Pad"], ["Pad", "SumTo"]),
     "make_tuple": ([], []),
 }

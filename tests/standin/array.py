@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -50,6 +51,9 @@ def counting() -> Iterator[Counts]:
         setattr(since, name, getattr(counts, name) - then)
 
 
+_owners: WeakValueDictionary[int, Array] = WeakValueDictionary()  # by the id of the NumPy array inside
+
+
 class Array:
     """An array of a stand-in device. `Array.of(host)` holds a NumPy array; its memory stands for the device's.
 
@@ -66,6 +70,8 @@ class Array:
     def of(cls, host: Any, device: DeviceContext | None = None) -> Array:
         self = cls.__new__(cls)
         self._host, self._rootless, self.device = host, False, device or DeviceContext.current()
+        if host.base is None:
+            _owners[id(host)] = self
         return self
 
     def here(self) -> np.ndarray[Any, Any]:
@@ -157,7 +163,15 @@ class Array:
     mT = property(lambda self: self._view(self._host.mT))
     real = property(lambda self: self._view(self._host.real))
     imag = property(lambda self: self._view(self._host.imag))
-    base = property(lambda self: None if self._rootless or self._host.base is None else self._view(self._host.base))
+
+    @property
+    def base(self) -> Array | None:
+        host = self._host.base
+        if self._rootless or host is None:
+            return None
+        owner = _owners.get(id(host))
+        return owner if owner is not None and owner._host is host else self._view(host)
+
     data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
 
     @property
