@@ -67,6 +67,7 @@ from needle.nn.functional import conv3d as conv3d
 from needle.ops import *
 from needle.ops import clip as clamp
 from needle.ops import concatenate as cat
+from needle.ops import concatenate as concat
 from needle.ops import divide as div
 from needle.ops import equal as eq
 from needle.ops import greater as gt
@@ -74,6 +75,7 @@ from needle.ops import greater_equal as ge
 from needle.ops import less as lt
 from needle.ops import less_equal as le
 from needle.ops import logsoftmax as log_softmax
+from needle.ops import matmul as bmm
 from needle.ops import matmul as mm
 from needle.ops import max as amax
 from needle.ops import min as amin
@@ -84,6 +86,7 @@ from needle.ops import power as pow
 from needle.ops import split as unbind
 from needle.ops import subtract as sub
 from needle.ops import summation as sum
+from needle.ops import transpose as swapaxes
 
 __version__ = "0.1.0"
 

@@ -12,7 +12,9 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["axes", "axis", "fits", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
+__all__ = ["axes", "axis", "filling", "fits", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
+
+LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}  # bytes of a floating dtype -> its maximum
 
 
 def integer(op: str, name: str, value: Any, *, least: int | None = None) -> int:
@@ -69,8 +71,13 @@ def axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
     return result
 
 
-def reduced_axes(op: str, value: Any, ndim: int, name: str = "axis") -> tuple[int, ...]:
-    """`axes`, but without axes the entries 0 and -1 are allowed, as in torch: a reduction over the only element."""
+def reduced_axes(op: str, value: Any, ndim: int, keepdims: bool = False, name: str = "axis") -> tuple[int, ...]:
+    """`axes`, but without axes the entries 0 and -1 are allowed, as in torch: a reduction over the only element.
+
+    `keepdims` must be a bool: x.sum(0, 1) does not name two axes.
+    """
+    if keepdims is not True and keepdims is not False:
+        instance(op, "keepdims", keepdims, bool)
     return axes(op, value, ndim, name) if ndim else axes(op, value, 1, name)[:0]
 
 
@@ -96,6 +103,15 @@ def fits(op: str, name: str, value: float, dtype: Any, most: float | None = None
         low, high = bounds(dtype)
         got = f"{value} to {most}" if value < most else value
         raise ValueError(f"{op}: {name} must lie in [{low}, {high}], the range of {dtype}, but got {got}")
+
+
+def filling(op: str, name: str, value: float, dtype: Any, most: float | None = None) -> None:
+    """`fits` for numbers that are written: floats must hold them, too, though arithmetic with them may be right."""
+    fits(op, name, value, dtype, most)
+    limit = LARGEST[dtype.itemsize] if dtype.kind == "f" else math.inf
+    for written in (value, value if most is None else most):
+        if limit < abs(written) < math.inf:
+            raise ValueError(f"{op}: {name} must lie in [{-limit}, {limit}], the range of {dtype}, but got {written}")
 
 
 def holds(dtype: Any, value: float) -> bool:

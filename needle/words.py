@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypedDict, TypeVar
 
 __all__ = ["Axes", "AxesWords", "AxisWords", "BoundWords", "DeviationWords"]
-__all__ += ["IndexWords", "ReductionWords", "respelled"]
+__all__ += ["IndexWords", "RangeWords", "ReductionWords", "respelled"]
 
 Axes: TypeAlias = int | Sequence[int] | None  # an axis, several, or None for all
 T = TypeVar("T")
@@ -58,9 +58,18 @@ class BoundWords(TypedDict, total=False):
     max: float | None
 
 
+class RangeWords(TypedDict, total=False):
+    """Torch's words for `stop`, `num` and `shape`, each where a function has that argument."""
+
+    end: float
+    steps: int
+    size: int | Sequence[int]
+
+
 OWN_NAMES = {  # word -> what functions call it
     **dict.fromkeys(("axis", "axes", "dim", "dims"), ("axes", "axis")),
     "keepdim": ("keepdims",), "ddof": ("correction",), "min": ("low",), "max": ("high",),
+    "end": ("stop",), "steps": ("num",), "size": ("shape",),
 }
 
 

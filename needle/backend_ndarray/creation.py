@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from needle import check
 from needle.backend import Device, DTypeLike, default_device, native
 from needle.backend_ndarray.ndarray import NDArray
 
@@ -29,7 +30,8 @@ def empty(shape: Sequence[int], dtype: DTypeLike = "float32", device: Device | N
 def full(
     shape: Sequence[int], fill_value: float, dtype: DTypeLike = "float32", device: Device | None = None
 ) -> NDArray:
-    """An array with every element `fill_value`."""
+    """An array with every element `fill_value`. Raises `ValueError` if `dtype` does not hold it."""
+    check.filling("full", "fill_value", fill_value, native(dtype))
     return NDArray.wrap((device or default_device()).filled(tuple(shape), fill_value, dtype))
 
 

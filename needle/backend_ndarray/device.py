@@ -25,7 +25,8 @@ class BackendDevice(Device):
             return NDArray.wrap(self.xp.empty(shape, dtype=backend.native(dtype)))
 
     def full(self, shape: Any, fill_value: float, dtype: DTypeLike = "float32") -> NDArray:
-        """An array with every element `fill_value`."""
+        """An array with every element `fill_value`. Raises `ValueError` if `dtype` does not hold it."""
+        check.filling("full", "fill_value", fill_value, backend.native(dtype))
         return NDArray.wrap(self.filled(shape, fill_value, dtype))
 
     def zeros(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
@@ -39,12 +40,12 @@ class BackendDevice(Device):
             return NDArray.wrap(self.xp.ones(shape, dtype=backend.native(dtype)))
 
     def rand(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
-        """Uniform draws in [0, 1): one `np.random.rand(*shape)`."""
-        return NDArray.wrap(self.uniform(shape, dtype))
+        """Uniform draws in [0, 1): one `np.random.rand(*shape)`. Raises `TypeError` unless `dtype` is floating."""
+        return NDArray.wrap(self.uniform(shape, _floating("rand", dtype)))
 
     def randn(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
-        """Standard normal draws: one `np.random.randn(*shape)`."""
-        return NDArray.wrap(self.normal(shape, dtype))
+        """Standard normal draws: one `np.random.randn(*shape)`. Errors as in `rand`."""
+        return NDArray.wrap(self.normal(shape, _floating("randn", dtype)))
 
     def one_hot(self, n: int, i: Any, dtype: DTypeLike = "float32") -> NDArray:
         """Integers in [0, n) (\\*I) of any dtype -> (\\*I, n): one at each index, zero elsewhere.
@@ -55,6 +56,14 @@ class BackendDevice(Device):
         array = self.asarray(i.array if isinstance(i, NDArray) else i)
         with self.current():
             return NDArray.wrap(self.one_hot_array(n, backend.index_array("one_hot", "i", array, n), dtype))
+
+
+def _floating(op: str, dtype: DTypeLike) -> Any:
+    """A floating dtype."""
+    result = backend.native(dtype)
+    if result.kind != "f":
+        raise TypeError(f"{op}: dtype must be a floating one, but got {result}")
+    return result
 
 
 class _Cpu(BackendDevice, backend.CpuDevice):

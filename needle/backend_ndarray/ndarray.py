@@ -216,15 +216,18 @@ class NDArray:
     def __setitem__(self, index: Any, value: Any) -> None:
         """Write a number, or an array of as many elements, in place.
 
-        Raises ValueError, before anything is marked as changed, if the memory is read-only or repeated, or its dtype
-        does not hold the number.
+        Before anything is marked as changed it raises ValueError if the memory is read-only or repeated, or its dtype
+        does not hold the number, and TypeError for an array of a dtype that it cannot hold (integers no floats).
         """
         index = self._slices(index)
         check_writable("NDArray", "an array that is written to", self.array)
+        value = value.item() if isinstance(value, HostScalar) else value
+        if isinstance(value, (int, float)):
+            check.filling("NDArray", "a value", value, self.dtype)
+        elif hasattr(value, "dtype") and not np.can_cast(value.dtype, self.dtype, "same_kind"):
+            raise TypeError(f"NDArray: a value must fit dtype {self.dtype}, but got {value.dtype}")
         if isinstance(value, NDArray):
             value = self._operand(value).reshape(self.array[index].shape)
-        elif isinstance(value, (int, float)):
-            check.fits("NDArray", "a value", value, self.dtype)
         if self._owner is not None:
             self._owner.bump_version()
         self.array[index] = value
@@ -277,15 +280,22 @@ class NDArray:
     def tanh(self) -> NDArray:
         return self._new(xp(self.array).tanh(as_floats(self.array)))
 
-    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
-        """The sum over one axis, several, or all (None): the result then has shape (). Floats are summed in float64."""
+    def sum(self, axis: int | Sequence[int] | None = None, keepdims: bool = False, **nones: None) -> NDArray:
+        """The sum over one axis, several, or all (None): the result then has shape (). Floats are summed in float64.
+
+        `np.sum` passes `dtype` and `out`, which must be None; so for `max`.
+        """
+        _check_nones("sum", nones)
         dtype = self.array.dtype if self.array.dtype.kind == "f" else None
-        total = self.array.sum(axis=check.axes("sum", axis, self.ndim), keepdims=keepdims, dtype=dtype and "float64")
+        axes = check.reduced_axes("sum", axis, self.ndim, keepdims)
+        total = self.array.sum(axis=axes, keepdims=keepdims, dtype=dtype and "float64")
         return self._new(total if dtype is None else total.astype(dtype, copy=False))
 
-    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False) -> NDArray:
+    def max(self, axis: int | Sequence[int] | None = None, keepdims: bool = False, **nones: None) -> NDArray:
         """The maximum over one axis, several, or all (None): the result then has shape ()."""
-        return self._new(self.array.max(axis=check.axes("max", axis, self.ndim), keepdims=keepdims))
+        _check_nones("max", nones)
+        axes = check.reduced_axes("max", axis, self.ndim, keepdims)
+        return self._new(self.array.max(axis=axes, keepdims=keepdims))
 
     def flip(self, axes: int | Sequence[int] | None = None) -> NDArray:
         """A compact copy with the elements in reverse order along `axes`, by default all."""
@@ -319,8 +329,14 @@ class NDArray:
     def __float__(self) -> float:
         return float(self.item())
 
+    def __int__(self) -> int:
+        return int(self.item())
+
     def __bool__(self) -> bool:
         return bool(self.item())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
 
     def __repr__(self) -> str:
         values = str(to_host(self.array)).replace("\n", "\n        ")
@@ -370,3 +386,10 @@ class NDArray:
         if not -size <= index < size:
             raise IndexError(f"NDArray: an index must lie in [{-size}, {size - 1}], but got {index} for {self.shape}")
         return slice(index % size, index % size + 1, 1)
+
+
+def _check_nones(op: str, words: dict[str, Any]) -> None:
+    """Refuse other arguments than those that NumPy's functions pass."""
+    for word, value in words.items():
+        if value is not None or word not in ("dtype", "out"):
+            raise TypeError(f"{op}: arguments must be axis and keepdims, but got {word}={value!r}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike, default_device, real_dtype
 from needle.ops.operand import number
+from needle.words import RangeWords, respelled
 
 __all__ = [
     "arange",
@@ -35,7 +36,7 @@ def constant(
     """A tensor of `shape`, sizes one by one or in a tuple, with every element `c`, cast to `dtype`.
 
     Raises `TypeError` if a size is not an integer, `c` not a number, `dtype` not one of real numbers or bools or
-    `device` not a device; `ValueError` for a negative size, or if `dtype` is one of integers and does not hold `c`.
+    `device` not a device; `ValueError` for a negative size, or if `dtype` does not hold `c`.
     """
     return _filled("constant", shape, number("constant", c), device, dtype, requires_grad)
 
@@ -69,24 +70,24 @@ def zeros_like(
 
 
 def full(
-    shape: int | Sequence[int], value: float, *,
+    shape: int | Sequence[int], fill_value: float, *,
     device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """A tensor of `shape` with every element `value`: float32 for a float, int64 for an integer, bool for a bool.
+    """A tensor of `shape` with every element `fill_value`: float32 for a float, int64 for an integer, bool for a bool.
 
     Errors as in `constant`.
     """
-    value = number("full", value)
+    value = number("full", fill_value)
     shape = as_shape("full", (shape,))
     return _filled("full", shape, value, device, dtype or dtype_of(value), requires_grad)
 
 
 def full_like(
-    x: Tensor, value: float, *,
+    x: Tensor, fill_value: float, *,
     device: Device | None = None, dtype: DTypeLike | None = None, requires_grad: bool = False,
 ) -> Tensor:  # fmt: skip
-    """`value` in the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
-    value = number("full_like", value)
+    """`fill_value` in the shape of x `(*S)`; by default also its dtype and device. Errors as in `constant`."""
+    value = number("full_like", fill_value)
     return _filled("full_like", x.shape, value, device or x.device, dtype or x.dtype, requires_grad)
 
 
@@ -105,16 +106,20 @@ def eye(
 def linspace(
     start: float, stop: float, num: int = 50, *,
     device: Device | None = None, dtype: DTypeLike = "float32", requires_grad: bool = False,
+    **words: Unpack[RangeWords],
 ) -> Tensor:  # fmt: skip
     """`num` numbers from `start` to `stop`, both included, at equal distances: (num,).
 
-    Raises `TypeError` unless the bounds are numbers and `num` is an integer, `ValueError` if `num` is negative or a
-    bound is not finite.
+    `steps` is torch's word for `num`. Raises `TypeError` unless the bounds are numbers and `num` is an integer,
+    `ValueError` if `num` is negative, a bound is not finite, or `dtype` does not hold it.
     """
+    if words:
+        given = {"stop": stop, "num": num, "device": device, "dtype": dtype, "requires_grad": requires_grad}
+        return respelled(linspace, words, start, **given)
     num = check.integer("linspace", "num", num, least=0)
     _check_finite("linspace", start=start, stop=stop)
     dtype = real_dtype("linspace", dtype)
-    check.fits("linspace", "numbers", min(start, stop), dtype, max(start, stop))
+    check.filling("linspace", "numbers", min(start, stop), dtype, max(start, stop))
     device = as_device(device)
     with device.current():
         return Tensor.make_const(device.xp.linspace(start, stop, num, dtype=dtype), requires_grad)
@@ -144,11 +149,12 @@ def arange(
     device: Device | None = None,
     dtype: DTypeLike | None = None,
     requires_grad: bool = False,
+    **words: Unpack[RangeWords],
 ) -> Tensor:
     """The numbers start, start + step, … below `stop`, as one axis; `arange(n)` counts from 0 to n - 1.
 
     A negative `step` counts down; if no number lies between, the result has shape (0,). The dtype is int64 by default,
-    or float32 if one of the numbers is a Python float.
+    or float32 if one of the numbers is a Python float. `end` is torch's word for `stop`.
 
     Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0, a number is not finite, or
     `dtype` does not hold the results.
@@ -158,6 +164,9 @@ def arange(
     >>> arange(1, 2, 0.25)
     Tensor([1.   1.25 1.5  1.75])
     """
+    if words:
+        given = {"stop": stop, "step": step, "device": device, "dtype": dtype, "requires_grad": requires_grad}
+        return respelled(arange, words, start, **given)
     start, stop = (0, start) if stop is None else (start, stop)
     _check_finite("arange", start=start, stop=stop, step=step)
     if step == 0:
@@ -193,7 +202,7 @@ def tril(
     """
     rows = check.integer("tril", "rows", rows, least=0)
     columns = check.integer("tril", "columns", columns, least=0)
-    diagonal = check.integer("tril", "diagonal", diagonal)
+    diagonal = max(-rows, min(check.integer("tril", "diagonal", diagonal), columns))
     device = as_device(device)
     with device.current():
         return Tensor.make_const(device.xp.tri(rows, columns, diagonal, dtype=real_dtype("tril", dtype)), requires_grad)
@@ -231,7 +240,7 @@ def _filled(
 ) -> Tensor:
     """A tensor of `shape` with every element `value`."""
     dtype = real_dtype(op, dtype)
-    check.fits(op, "the value", value, dtype)
+    check.filling(op, "the value", value, dtype)
     return Tensor.make_const(as_device(device).filled(as_shape(op, shape), value, dtype), requires_grad)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike, cpu, real_dtype, xp
 from needle.init.fill import as_device, as_shape
 from needle.ops.operand import number
+from needle.words import RangeWords, respelled
 
 __all__ = ["rand", "rand_like", "randb", "randint", "randn", "randn_like", "randperm"]
 
@@ -82,12 +83,18 @@ def randn_like(
 def randint(
     low: int, high: int | Sequence[int] | None = None, shape: int | Sequence[int] = (), *,
     device: Device | None = None, dtype: DTypeLike = "int64", requires_grad: bool = False,
+    **words: Unpack[RangeWords],
 ) -> Tensor:  # fmt: skip
     """Integers in [low, high), of `shape`: one `np.random.randint`. Also `randint(high, shape)` and `randint(high)`.
+
+    `size` is torch's and NumPy's word for `shape`.
 
     Raises `TypeError` unless the bounds are integers, `ValueError` unless low is less than high and `dtype`
     holds all numbers between.
     """
+    if words:
+        given = {"high": high, "shape": shape, "device": device, "dtype": dtype, "requires_grad": requires_grad}
+        return respelled(randint, words, low, **given)
     if isinstance(high, (tuple, list)):
         return randint(0, low, high, device=device, dtype=dtype, requires_grad=requires_grad)
     if high is None:

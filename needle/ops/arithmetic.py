@@ -6,6 +6,7 @@ keep their dtype beside integers; floats that are computed from integers are flo
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from needle import tuning
@@ -14,7 +15,7 @@ from needle.backend import DTypeLike, real_dtype, xp
 from needle.graph import Spec
 from needle.kernels import elementwise
 from needle.ops.base import Array, Elementwise, Gradients
-from needle.ops.operand import beside, floating, number, pair, tensor
+from needle.ops.operand import beside, floating, is_number, number, pair, tensor
 from needle.ops.shape import sum_like
 
 __all__ = [
@@ -217,6 +218,8 @@ def subtract(a: TensorLike, b: TensorLike) -> Tensor:
 
 def multiply(a: TensorLike, b: TensorLike) -> Tensor:
     """a · b, element by element: `(*A), (*B) -> (*C)`; bools: "and". Broadcasting, dtypes and errors as in `add`."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) and _exceeds_float16(a, b):
+        return as_dtype(multiply(*_widened(a, b)), "float16")
     return make_tensor(MULTIPLY, pair("multiply", a, b))
 
 
@@ -225,8 +228,22 @@ def divide(a: TensorLike, b: TensorLike) -> Tensor:
 
     Division by zero returns an infinity, 0 / 0 NaN.
     """
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) and _exceeds_float16(a, b):
+        return as_dtype(divide(*_widened(a, b)), "float16")
     a, b = pair("divide", a, b)
     return make_tensor(DIVIDE, (a, b) if a.spec.dtype.kind == "f" else (floating("divide", a), floating("divide", b)))
+
+
+def _exceeds_float16(a: TensorLike, b: TensorLike) -> bool:
+    """Whether one is a tensor of float16, and the other a number that would be infinite in it."""
+    return any(
+        isinstance(x, Tensor) and x.dtype.char == "e" and is_number(scalar) and 65504 < abs(scalar) < math.inf
+        for x, scalar in ((a, b), (b, a))
+    )
+
+
+def _widened(*operands: Any) -> tuple[Any, ...]:
+    return tuple(as_dtype(x, "float32") if isinstance(x, Tensor) else x for x in operands)
 
 
 def negate(x: TensorLike) -> Tensor:

@@ -74,7 +74,7 @@ def prod(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpa
     if words:
         return respelled(prod, words, x, axes=axes, keepdims=keepdims)
     x = tensor("prod", x)
-    reduced = check.reduced_axes("prod", axes, x.ndim)
+    reduced = check.reduced_axes("prod", axes, x.ndim, keepdims)
     kept = tuple(i for i in range(x.ndim) if i not in reduced)
     dtype = x.dtype if x.dtype.kind == "f" else cpu().xp.dtype("int64")
     sizes = (*(x.shape[i] for i in kept), math.prod(x.shape[i] for i in reduced))

@@ -182,6 +182,7 @@ METHODS: dict[str, Callable[..., Any]] = {  # what `needle.ops` has under anothe
     "unbind": split,
     "unsqueeze": unsqueeze,
     "view": reshape,
+    "where": lambda x, condition, other: logic.where(condition, x, other),
     "view_as": lambda x, other: reshape(x, other.shape),
     "half": _cast_to("float16"),
     "float": _cast_to("float32"),

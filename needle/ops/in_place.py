@@ -6,11 +6,12 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import check_writable, cpu
 from needle.grad_mode import mode
 from needle.ops.index import elements, parsed_index, with_arrays
-from needle.ops.operand import broadcast_shape, tensor
+from needle.ops.operand import broadcast_shape, is_number, tensor
 
 __all__ = ["assignment", "setitem"]
 
@@ -21,9 +22,11 @@ def setitem(x: Tensor, index: Any, value: TensorLike) -> None:
     Views of x change with it. Index and its errors as in `getitem`.
 
     Raises `RuntimeError` if x or `value` requires grad outside of `no_grad`; `TypeError` if x cannot hold the kind of
-    `value` (integers no floats), or they are on different devices; `ValueError` if `value` does not broadcast or the
-    memory is read-only.
+    `value` (integers no floats), or they are on different devices; `ValueError` for a number that its dtype does not
+    hold, and if `value` does not broadcast or the memory is read-only.
     """
+    if is_number(value):
+        check.filling("setitem", "value", value, x.dtype)
     value = tensor("setitem", value, x)
     if mode.recording and (x.requires_grad or value.requires_grad):
         name = "x" if x.requires_grad else "value"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeGuard
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
@@ -20,7 +20,7 @@ from needle.ops.dtypes import DEFAULT_FLOAT, promoted
 PLAIN = (float, int)  # tested first: asking the abstract class takes a third of a microsecond
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether `value` is a real number of Python or NumPy."""
     return type(value) in PLAIN or isinstance(value, numbers.Real)
 

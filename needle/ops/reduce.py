@@ -219,12 +219,12 @@ def summation(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words:
     float16 in float32, rounded once. The sum of no elements is 0.
 
     A tensor () has the axes 0 and -1, as in torch. Raises `TypeError` if x is not a tensor, array, list or number, or
-    an axis not an integer; `ValueError` for an axis that x lacks or that is named twice.
+    an axis not an integer or `keepdims` not a bool; `ValueError` for an axis that x lacks or that is named twice.
     """
     if words:
         return respelled(summation, words, x, axes=axes, keepdims=keepdims)
     x = tensor("summation", x)
-    return Summation(check.reduced_axes("summation", axes, x.ndim), keepdims)(x)
+    return Summation(check.reduced_axes("summation", axes, x.ndim, keepdims), keepdims)(x)
 
 
 def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -235,7 +235,7 @@ def mean(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpa
     if words:
         return respelled(mean, words, x, axes=axes, keepdims=keepdims)
     x = floating("mean", x)
-    return Mean(check.reduced_axes("mean", axes, x.ndim), keepdims)(x)
+    return Mean(check.reduced_axes("mean", axes, x.ndim, keepdims), keepdims)(x)
 
 
 def max(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -246,7 +246,7 @@ def max(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(max, words, x, axes=axes, keepdims=keepdims)
     x = tensor("max", x)
-    return Max(_nonempty("max", x, check.reduced_axes("max", axes, x.ndim)), keepdims)(x)
+    return Max(_nonempty("max", x, check.reduced_axes("max", axes, x.ndim, keepdims)), keepdims)(x)
 
 
 def min(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -254,7 +254,7 @@ def min(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(min, words, x, axes=axes, keepdims=keepdims)
     x = tensor("min", x)
-    return Min(_nonempty("min", x, check.reduced_axes("min", axes, x.ndim)), keepdims)(x)
+    return Min(_nonempty("min", x, check.reduced_axes("min", axes, x.ndim, keepdims)), keepdims)(x)
 
 
 def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -268,7 +268,7 @@ def logsumexp(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words:
     if words:
         return respelled(logsumexp, words, x, axes=axes, keepdims=keepdims)
     x = floating("logsumexp", x)
-    axes = check.reduced_axes("logsumexp", axes, x.ndim)
+    axes = check.reduced_axes("logsumexp", axes, x.ndim, keepdims)
     if any(x.shape[i] == 0 for i in axes):
         return AddScalar(-math.inf)(Summation(axes, keepdims)(x))
     return LogSumExp(axes, keepdims)(x)
@@ -316,6 +316,7 @@ def argmax(x: TensorLike, axis: int | None = None, keepdims: bool = False, **wor
 def extreme_index(op: str, op_class: type[ArgMax], x: TensorLike, axis: int | None, keepdims: bool) -> Tensor:
     """The index that `op_class` finds along `axis`, or in the flattened x."""
     x = tensor(op, x)
+    check.instance(op, "keepdims", keepdims, bool)
     if axis is None or not x.ndim:
         _nonempty(op, x, check.reduced_axes(op, axis, x.ndim))
         index = op_class(0)(Reshape((x.size,))(x))

@@ -91,9 +91,12 @@ def round(x: TensorLike, decimals: int = 0) -> Tensor:
     A negative `decimals` counts digits before the point. The result is rint(x · 10 ** decimals) / 10 ** decimals, so
     that a half is what the product makes of it.
 
-    Raises `TypeError` for bools, for integers with other `decimals` than 0, and unless `decimals` is an integer.
+    Raises `TypeError` for bools, for integers with other `decimals` than 0, and unless `decimals` is an integer;
+    `ValueError` unless it lies in [-308, 308].
     """
     decimals = check.integer("round", "decimals", decimals)
+    if not -308 <= decimals <= 308:  # 10 ** 309 is no float
+        raise ValueError(f"round: decimals must lie in [-308, 308], but got {decimals}")
     if not decimals:
         return _rounded("round", x)
     x = tensor("round", x)

@@ -187,17 +187,23 @@ def take(x: TensorLike, index: TensorLike) -> Tensor:
 def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     """x, but `value` where `mask` holds: `(*S), (*M), () -> (*C)`, of the dtype of x. x and mask broadcast.
 
-    Raises `TypeError` unless the mask is of bools, and for a value that the dtype of x does not hold; `ValueError`
-    unless `value` has a single element and no axes, and for shapes that do not broadcast.
+    Raises `TypeError` unless the mask is of bools, and for a value of another kind than x; `ValueError` unless `value`
+    has a single element and no axes, for one that the dtype of x does not hold (a tensor's: checked on the CPU only),
+    and for shapes that do not broadcast.
     """
     x = tensor("masked_fill", x)
+    if is_number(value):
+        check.filling("masked_fill", "value", value, x.dtype)
     mask, value = tensor("masked_fill", mask), tensor("masked_fill", value, x)
     if mask.dtype.kind != "b":
         raise TypeError(f"masked_fill: mask must be of bools, but got dtype {mask.dtype}")
     if value.ndim:
         raise ValueError(f"masked_fill: value must be a number or have no axes, but got shape {value.shape}")
-    if not cpu().xp.can_cast(value.dtype, x.dtype, "same_kind"):
+    are_integers = value.dtype.kind in "iu" and x.dtype.kind in "iu"
+    if not are_integers and not cpu().xp.can_cast(value.dtype, x.dtype, "same_kind"):
         raise TypeError(f"masked_fill: value must fit dtype {x.dtype}, but got {value.dtype}")
+    if value.device == cpu():
+        check.filling("masked_fill", "value", value.item(), x.dtype)
     broadcast_shape("masked_fill", x.shape, mask.shape)
     return WHERE(mask, as_dtype(value, x.dtype), x)
 

@@ -88,7 +88,7 @@ def norm(
         return respelled(norm, words, x, p=p, axes=axes, keepdims=keepdims)
     x = _floats("norm", x)
     order = 2.0 if p == "fro" else check.number("norm", "p", p)
-    reduced = check.reduced_axes("norm", axes, x.ndim)
+    reduced = check.reduced_axes("norm", axes, x.ndim, keepdims)
     if (order < 0 or order == math.inf) and any(x.shape[i] == 0 for i in reduced):
         raise ValueError(f"norm: axes must hold at least one element for p={p}, but got {reduced} of shape {x.shape}")
     y = as_dtype(vector_norm(as_dtype(x, compute_dtype(x.dtype)), order, reduced), x.dtype)
@@ -109,7 +109,7 @@ def _variance(
     op: str, x: Tensor, axes: Axes, keepdims: bool, correction: float, unbiased: bool | None
 ) -> Tensor:
     """The variance, for float16 in float32."""
-    reduced = check.reduced_axes(op, axes, x.ndim)
+    reduced = check.reduced_axes(op, axes, x.ndim, keepdims)
     if unbiased is not None:
         correction = int(check.instance(op, "unbiased", unbiased, bool))
     count = math.prod(x.shape[i] for i in reduced)

@@ -46,4 +46,5 @@ def _triangle(op: str, x: TensorLike, diagonal: int) -> Tensor:
     x = tensor(op, x)
     if x.ndim < 2:
         raise ValueError(f"{op}: x must have at least 2 axes, but got shape {x.shape}")
-    return Triangle(op, check.integer(op, "diagonal", diagonal))(x)
+    rows, columns = x.shape[-2:]
+    return Triangle(op, max(-rows, min(check.integer(op, "diagonal", diagonal), columns)))(x)

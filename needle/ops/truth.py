@@ -40,7 +40,7 @@ def any(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(any, words, x, axes=axes, keepdims=keepdims)
     x = tensor("any", x)
-    return Truth("any", check.reduced_axes("any", axes, x.ndim), keepdims)(x)
+    return Truth("any", check.reduced_axes("any", axes, x.ndim, keepdims), keepdims)(x)
 
 
 def all(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]) -> Tensor:
@@ -51,7 +51,7 @@ def all(x: TensorLike, axes: Axes = None, keepdims: bool = False, **words: Unpac
     if words:
         return respelled(all, words, x, axes=axes, keepdims=keepdims)
     x = tensor("all", x)
-    return Truth("all", check.reduced_axes("all", axes, x.ndim), keepdims)(x)
+    return Truth("all", check.reduced_axes("all", axes, x.ndim, keepdims), keepdims)(x)
 
 
 def allclose(a: TensorLike, b: TensorLike, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> bool:
@@ -60,4 +60,6 @@ def allclose(a: TensorLike, b: TensorLike, rtol: float = 1e-5, atol: float = 1e-
     Broadcasting and errors as in `add`. The answer waits for the device.
     """
     a, b = pair("allclose", a, b)
+    rtol, atol = check.number("allclose", "rtol", rtol, least=0), check.number("allclose", "atol", atol, least=0)
+    check.instance("allclose", "equal_nan", equal_nan, bool)
     return bool(to_host(xp(a.array).isclose(a.array, b.array, rtol, atol, equal_nan).all()))

@@ -51,3 +51,23 @@ def test_numbers_that_a_dtype_does_not_hold_are_refused(device):
             write()
     assert array.numpy().tolist() == [1, 2]
     assert (array < 300).numpy().tolist() == [1, 1]
+
+
+def test_functions_of_numpy_and_of_python(device):
+    array, element = nd.NDArray(np.array([[1.5, -2.0]]), device), nd.NDArray(np.array([2.5]), device)
+    assert np.sum(array).item() == -0.5
+    assert np.max(array, axis=1).numpy().tolist() == [1.5]
+    assert np.sum(array, axis=0, keepdims=True).shape == (1, 2)
+    assert (int(element), f"{element:.2f}", f"{array}") == (2, "2.50", repr(array))
+
+
+def test_arrays_are_written_as_their_dtype_holds_them(device):
+    array = nd.NDArray(np.array([1, 2], "uint8"), device)
+    array[0] = np.int64(7)
+    assert array.numpy().tolist() == [7, 2]
+    for value in (nd.NDArray([300], device), np.array([1.5])):
+        with pytest.raises(TypeError, match=r"NDArray: a value must fit dtype uint8, but got (int|float)64"):
+            array[0] = value
+    half = nd.NDArray(np.zeros(2, "float16"), device)
+    with pytest.raises(ValueError, match=r"NDArray: a value must lie in \[-65504.0, 65504.0\], the range of float16"):
+        half[0] = 1e6

@@ -161,6 +161,20 @@ def test_an_op_reads_no_element_outside_of_its_inputs(device, misfit):
         op(*tensors(device, *map(np.ones, shapes)))
 
 
+MIXED = {  # an op, and the dtypes of its inputs: the elements of one are not where the other's would be
+    "forward": (Correlate(DENSE), ("float64", (2, 3, 5, 5)), ("float32", (4, 3, 3, 3))),
+    "input": (CorrelateTranspose(DENSE, (5, 5)), ("float32", (2, 4, 3, 3)), ("float64", (4, 3, 3, 3))),
+    "weight": (CorrelateWeight(DENSE, (3, 3)), ("float64", (2, 3, 5, 5)), ("float16", (2, 4, 3, 3))),
+}
+
+
+@pytest.mark.parametrize("mixed", MIXED)
+def test_an_op_reads_all_inputs_as_of_one_dtype(device, mixed):
+    op, *inputs = MIXED[mixed]
+    with pytest.raises(TypeError, match=r"^correlate: arrays must have one dtype, but got float\d\d and float\d\d$"):
+        op(*(ndl.Tensor(np.ones(shape, dtype), device=device, requires_grad=False) for dtype, shape in inputs))
+
+
 @pytest.mark.parametrize(
     "options",
     [

@@ -26,6 +26,15 @@ ERRORS = [
         (lambda name=name: getattr(ops, name)(TRUTHS), TypeError, f"{name}: x must be of numbers, but got dtype bool")
         for name in ("floor", "ceil", "trunc", "round")
     ),
+    (lambda: X.round(309), ValueError, "round: decimals must lie in [-308, 308], but got 309"),
+    *(
+        (call, TypeError, f"{name}: keepdims must be a bool, but got int")
+        for name in ("max", "min", "mean", "prod", "norm", "logsumexp", "argmax", "argmin", "any", "all", "std", "var")
+        for call in [lambda name=name: getattr(ops, name)(X, axis=0, keepdim=1)]
+    ),
+    (lambda: X.sum(0, 1), TypeError, "summation: keepdims must be a bool, but got int"),
+    (lambda: ops.allclose(X, X, rtol=-1), ValueError, "allclose: rtol must lie in [0, inf], but got -1"),
+    (lambda: ops.allclose(X, X, equal_nan=1), TypeError, "allclose: equal_nan must be a bool, but got int"),
     (lambda: X.round(0.5), TypeError, "round: decimals must be an integer, but got 0.5"),
     (lambda: INTEGERS.round(1), TypeError, "round: x must have a floating dtype, but got int64"),
     (lambda: INTEGERS // 0, ValueError, "floor_divide: the divisor of integers must not be 0, but got 0"),
@@ -76,6 +85,10 @@ ERRORS = [
     (lambda: X.masked_fill(X > 0, ndl.ones(1)), ValueError,
      "masked_fill: value must be a number or have no axes, but got shape (1,)"),
     (lambda: INTEGERS.masked_fill(TRUTHS, 1.5), TypeError, "masked_fill: value must fit dtype int64, but got float32"),
+    (lambda: INTEGERS.to("int8").masked_fill(TRUTHS, ndl.tensor(300)), ValueError,
+     "masked_fill: value must lie in [-128, 127], the range of int8, but got 300"),
+    (lambda: X.half().masked_fill(X > 0, 1e6), ValueError,
+     "masked_fill: value must lie in [-65504.0, 65504.0], the range of float16, but got 1000000.0"),
     (lambda: X.masked_fill(TRUTHS, 0), ValueError, "masked_fill: shapes must broadcast, but got (2, 3) and (2,)"),
     (lambda: ndl.ones(3).tril(), ValueError, "tril: x must have at least 2 axes, but got shape (3,)"),
     (lambda: X.triu(0.5), TypeError, "triu: diagonal must be an integer, but got 0.5"),
@@ -248,3 +261,39 @@ def test_functions_of_integers_have_torchs_dtypes(name, device):
         values = np.array([0, 1, 7]).astype(dtype)
         y = getattr(ops, name)(ndl.Tensor(values, device=device))
         np.testing.assert_array_equal(y.numpy(), getattr(torch, name)(torch.tensor(values)).numpy(), strict=True)
+
+
+def test_triangles_take_any_diagonal():
+    x = ndl.randn(2, 3)
+    for diagonal, all_below in ((2**70, True), (-(2**70), False)):
+        assert (x.tril(diagonal) == x).all().item() is all_below
+        assert (x.triu(diagonal) == x).all().item() is not all_below
+        assert (ndl.init.tril(2, 3, diagonal) == all_below).all()
+
+
+def test_masked_fill_takes_integers_that_fit():
+    x = ndl.Tensor(np.array([1, 2], "uint8"), requires_grad=False)
+    filled = x.masked_fill(x > 1, ndl.tensor(255))
+    assert (filled.dtype, filled.tolist()) == ("uint8", [1, 255])
+
+
+@pytest.mark.parametrize("name", ["any", "all"])
+def test_the_truth_of_a_tensor_without_axes(name):
+    for axis in (0, -1):
+        assert getattr(ndl.tensor(True), name)(axis).shape == getattr(torch.tensor(True), name)(axis).shape == ()
+
+
+def test_float16_beside_a_number_that_it_does_not_hold():
+    values = np.array([1e-3, 0, 5e-2], "float16")
+    for function in (lambda x, lib: lib.mul(x, 1e6), lambda x, lib: lib.div(x, 1e5), lambda x, lib: x.mul(-70_000)):
+        x, expected = ndl.Tensor(values), torch.tensor(values, requires_grad=True)
+        y, z = function(x, ndl), function(expected, torch)
+        np.testing.assert_allclose(y.numpy(), z.detach(), rtol=2e-3)
+        with np.errstate(over="ignore"):  # the derivative is the number
+            y.backward()
+        z.backward(torch.ones(3, dtype=torch.half))
+        np.testing.assert_allclose(x.grad.numpy(), expected.grad, rtol=2e-3)
+        assert (y.dtype, x.grad.dtype) == ("float16", "float16")
+    x = ndl.Tensor(np.array([6e2, 6e4], "float16"))
+    np.testing.assert_allclose((1e6 / x).numpy(), [1666.67, 16.67], rtol=2e-3)
+    np.testing.assert_allclose(x.div(1e6).numpy(), [6e-4, 6e-2], rtol=2e-3)

@@ -34,7 +34,8 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     if x.dtype == "float16":
         return _in_float32(correlate, x, w, window, bias)
     requested = _requested.get().get("forward")
-    plan = _plan("forward", requested, x.shape, w.shape, None, window, x.dtype, device_of(x).strided_gemm)
+    dtypes, device = (x.dtype, w.dtype), device_of(x)
+    plan = _plan("forward", requested, x.shape, w.shape, None, window, dtypes, device.strided_gemm)
     live_w = w[plan.live] if plan.live else w
     return ALGORITHMS[plan.algorithm].forward(x, live_w, plan.window, bias)
 
@@ -46,7 +47,8 @@ def correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array
         return _in_float32(correlate_transpose, y, w, window, size)
     requested = _requested.get().get("backward_data")
     x_shape = (y.shape[0], w.shape[1] * window.groups, *size)
-    plan = _plan("backward_data", requested, x_shape, w.shape, y.shape, window, y.dtype, device_of(y).strided_gemm)
+    dtypes, device = (y.dtype, w.dtype), device_of(y)
+    plan = _plan("backward_data", requested, x_shape, w.shape, y.shape, window, dtypes, device.strided_gemm)
     live_w = w[plan.live] if plan.live else w
     return ALGORITHMS[plan.algorithm].backward_data(y, live_w, plan.window, size)
 
@@ -58,8 +60,8 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
         return _in_float32(correlate_weight, x, y, window, kernel)
     requested = _requested.get().get("backward_weight")
     w_shape = (y.shape[1], x.shape[1] // window.groups, *kernel)
-    device = device_of(x)
-    plan = _plan("backward_weight", requested, x.shape, w_shape, y.shape, window, x.dtype, device.strided_gemm)
+    dtypes, device = (x.dtype, y.dtype), device_of(x)
+    plan = _plan("backward_weight", requested, x.shape, w_shape, y.shape, window, dtypes, device.strided_gemm)
     live_w = ALGORITHMS[plan.algorithm].backward_weight(x, y, plan.window, plan.kernel)
     if not plan.live:
         return live_w
@@ -176,14 +178,16 @@ def _plan(
     w_shape: Size,
     y_shape: Size | None,
     window: Window,
-    dtype: Any,
+    dtypes: tuple[Any, Any],
     strided_gemm: bool,
 ) -> Plan:
-    """The plan of a pass for x (N, C, *S), w (O, C/G, *K) and, backward, y (N, O, *P).
+    """The plan of a pass for x (N, C, *S), w (O, C/G, *K) and, backward, y (N, O, *P); two of them are read.
 
-    It depends on the thresholds in `tuning`. Raises ValueError for shapes that do not fit together: the algorithms read
-    through strides, which no array checks.
+    It depends on the thresholds in `tuning`. Raises ValueError for shapes that do not fit together, TypeError for two
+    dtypes: the algorithms read through strides, which no array checks.
     """
+    if dtypes[0] != dtypes[1]:
+        raise TypeError(f"correlate: arrays must have one dtype, but got {dtypes[0]} and {dtypes[1]}")
     check_conv(x_shape, w_shape, y_shape, window)
     live, window = window.without_dead_taps(x_shape[2:], w_shape[2:])
     kernel = tuple(part.stop - part.start for part in live)
@@ -192,7 +196,7 @@ def _plan(
         algorithm = requested
     elif direction == "backward_data":
         algorithm = "polyphase" if _polyphase_is_faster(x_shape, live_shape, window) else "col2im"
-    elif dtype == "float32" and strided_gemm and winograd.is_faster(x_shape, live_shape, window):
+    elif dtypes[0] == "float32" and strided_gemm and winograd.is_faster(x_shape, live_shape, window):
         algorithm = "winograd"  # float64 keeps the plain sum, which is more exact
     elif direction == "backward_weight" and strided_gemm and _taps_is_faster(x_shape, live_shape, window):
         algorithm = "taps"

@@ -231,7 +231,7 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
     x = tensor("normalize", x)
     check.floats("normalize", x=x)
     p = check.number("normalize", "p", p, above=0)
-    axes = check.reduced_axes("normalize", dim, x.ndim, "dim")
+    axes = check.reduced_axes("normalize", dim, x.ndim, name="dim")
     eps = check.number("normalize", "eps", eps, least=0)
     if not x.size:
         return x
