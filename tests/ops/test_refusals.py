@@ -277,12 +277,6 @@ def test_masked_fill_takes_integers_that_fit():
     assert (filled.dtype, filled.tolist()) == ("uint8", [1, 255])
 
 
-@pytest.mark.parametrize("name", ["any", "all"])
-def test_the_truth_of_a_tensor_without_axes(name):
-    for axis in (0, -1):
-        assert getattr(ndl.tensor(True), name)(axis).shape == getattr(torch.tensor(True), name)(axis).shape == ()
-
-
 def test_float16_beside_a_number_that_it_does_not_hold():
     values = np.array([1e-3, 0, 5e-2], "float16")
     for function in (lambda x, lib: lib.mul(x, 1e6), lambda x, lib: lib.div(x, 1e5), lambda x, lib: x.mul(-70_000)):

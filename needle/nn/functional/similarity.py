@@ -25,7 +25,7 @@ def cosine_similarity(x1: TensorLike, x2: TensorLike, dim: int = 1, eps: float =
     check.floats(op, x2=x2)
     x1, x2 = promoted(op, x1, x2)
     shape = broadcast_shape(op, x1.shape, x2.shape)
-    axes = check.reduced_axes(op, check.integer(op, "dim", dim), len(shape), "dim")
+    axes = check.reduced_axes(op, check.integer(op, "dim", dim), len(shape), name="dim")
     eps = check.number(op, "eps", eps, least=0)
     if 0 in [shape[axis] for axis in axes]:
         return ops.summation(x1 * x2, axes)
