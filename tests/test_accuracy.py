@@ -148,6 +148,8 @@ def pairs(draw):
     yield "conv2d", F.conv2d, torch_F.conv2d, [image, np.full((2, 3, 1, 1), 0.1), np.zeros(2)]
     kernel = np.full((3, 2, 1, 1), 0.1)
     yield "conv_transpose2d", F.conv_transpose2d, torch_F.conv_transpose2d, [image, kernel, np.zeros(2)]
+    yield "linear, small", F.linear, torch_F.linear, [column[:9001], values(draw, 3, 2), np.zeros(3)]
+    yield "matmul", lambda x, y: x @ y, None, [values(draw, 2, 1, 3, 3001), values(draw, 4, 3001, 3)]
     yield "logsumexp", lambda x: ops.logsumexp(x, 0), lambda x: torch.logsumexp(x, 0), [column]
     yield "softmax", lambda x: ops.softmax(x, 0), lambda x: torch.softmax(x, 0), [column[:5000]]
     yield "logsoftmax", lambda x: ops.logsoftmax(x, 0), lambda x: torch.log_softmax(x, 0), [column[:5000]]

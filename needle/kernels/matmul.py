@@ -20,6 +20,8 @@ def matmul(a: Array, b: Array) -> Array:
     """
     if a.ndim == b.ndim == 2 and a.size * b.shape[1] <= tuning.BLAS_ONE_THREAD_VECTOR_MACS:
         return a @ b  # too small for threads, whatever its shape
+    if a.shape[-1] > tuning.BLAS_MATMUL_TERMS and _adds_one_by_one(a, b):
+        return _in_blocks(a, b)
     device = device_of(a)
     if device.worker_count() == 1:
         return a @ b
@@ -39,3 +41,22 @@ def matmul(a: Array, b: Array) -> Array:
     parallel = macs >= tuning.PARALLEL_MATMUL_MACS
     device.parallel_for(multiply, device.chunks(shape[axis], y.nbytes // shape[axis], parallel))
     return y
+
+
+def _adds_one_by_one(a: Array, b: Array) -> bool:
+    """Whether BLAS adds all terms of an element of a @ b one after the other, in the dtype of a."""
+    n, m = a.shape[-2], b.shape[-1]
+    return min(n, m) > 1 and n * m * a.shape[-1] <= tuning.BLAS_UNPACKED_MACS and a.dtype == b.dtype == "float32"
+
+
+def _in_blocks(a: Array, b: Array) -> Array:
+    """a @ b as products of few terms, (*B, count, n, k) @ (*B, count, k, m), added in float64."""
+    k = tuning.BLAS_MATMUL_TERMS // 8
+    count = a.shape[-1] // k
+    whole = count * k
+    left = a[..., :whole].reshape(*a.shape[:-1], count, k).swapaxes(-3, -2)
+    right = b[..., :whole, :].reshape(*b.shape[:-2], count, k, b.shape[-1])
+    total = (left @ right).sum(axis=-3, dtype="float64")
+    if whole < a.shape[-1]:
+        total += a[..., whole:] @ b[..., whole:, :]
+    return total.astype(a.dtype, copy=False)
