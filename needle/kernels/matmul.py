@@ -46,7 +46,8 @@ def matmul(a: Array, b: Array) -> Array:
 def _adds_one_by_one(a: Array, b: Array) -> bool:
     """Whether BLAS adds all terms of an element of a @ b one after the other, in the dtype of a."""
     n, m = a.shape[-2], b.shape[-1]
-    return min(n, m) > 1 and n * m * a.shape[-1] <= tuning.BLAS_UNPACKED_MACS and a.dtype == b.dtype == "float32"
+    is_small = min(n, m) > 1 and n * m * a.shape[-1] <= tuning.BLAS_UNPACKED_MACS
+    return bool(is_small and a.dtype == b.dtype == "float32")
 
 
 def _in_blocks(a: Array, b: Array) -> Array:
