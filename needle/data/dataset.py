@@ -69,7 +69,7 @@ class NDArrayDataset(Dataset):
     (C, H, W), as convolutions take them, use `ImageDataset`.
 
     Raises ValueError if there is no array, if an array has no axes, or if lengths differ, and TypeError if an array
-    holds objects (a list of transforms, which must be passed by name).
+    holds objects (a list of transforms, which must be passed by name). Indexing raises IndexError for what is no index.
 
     >>> dataset = NDArrayDataset(np.array([[0.5, 1], [2, 3], [4, 5]]), np.array([7, 8, 9]))
     >>> dataset[1:]
@@ -93,8 +93,12 @@ class NDArrayDataset(Dataset):
         return len(self.arrays[0])
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
+        if isinstance(index, tuple | bool | np.bool_) or index is None:  # NumPy would add an axis, or cut an item
+            raise IndexError(f"{type(self).__name__}: index must be an integer, a slice or an array, but got {index!r}")
         if self.transforms and not isinstance(index, int | np.integer):
-            return super().take(np.arange(len(self))[index])
+            index = np.arange(len(self))[index]
+            if index.ndim:
+                return super().take(index)
         first, *others = (_own(array[index], array) for array in self.arrays)
         return (self.apply_transforms(first), *others)
 
@@ -114,8 +118,12 @@ class ImageDataset(NDArrayDataset):
 
     def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None) -> None:
         super().__init__(*arrays, transforms=transforms)
+        if self.transforms:
+            self._check_layout()
+
+    def _check_layout(self) -> None:
         shape = self.arrays[0].shape
-        if transforms and (len(shape) != 4 or shape[3] <= MOST_CHANNELS < min(shape[1:3])):
+        if len(shape) != 4 or shape[3] <= MOST_CHANNELS < min(shape[1:3]):
             hint = "; use NDArrayDataset for N x H x W x C" if len(shape) == 4 else ""
             raise ValueError(f"ImageDataset: images must be N x C x H x W, but got shape {shape}{hint}")
 
@@ -123,6 +131,7 @@ class ImageDataset(NDArrayDataset):
         """Apply every transform to an image: (C, H, W) -> (C, H, W). Raises ValueError if one returns no image."""
         if not self.transforms:
             return x
+        self._check_layout()  # again, since transforms may be assigned
         image = np.asarray(super().apply_transforms(x.transpose(1, 2, 0)))
         if image.ndim != 3:
             raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {image.shape}")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,7 +33,7 @@ class DataLoader:
     """Batches of `dataset`: tuples of tensors (B, ...), one per field of an item, that require no gradient.
 
     Every `iter(loader)` starts a new epoch. Floats become float32, integers keep their dtype. The last batch may be
-    smaller than `batch_size`; `drop_last` omits it.
+    smaller than `batch_size`; `drop_last` omits it. Options that are set later hold from the next epoch.
 
     Shuffling draws one `np.random.permutation(len(dataset))` per epoch from NumPy's global generator. With a `seed` the
     loader has its own generator, and the same seed produces the same sequence of orders.
@@ -55,6 +55,13 @@ class DataLoader:
     [((2, 3), [0, 1]), ((2, 3), [2, 3]), ((1, 3), [4])]
     """
 
+    dataset: Dataset
+    batch_size: int
+    shuffle: bool
+    drop_last: bool
+    prefetch: int
+    device: Device | None
+
     def __init__(
         self,
         dataset: Dataset,
@@ -66,15 +73,14 @@ class DataLoader:
         prefetch: int = 0,
         device: Device | None = None,
     ) -> None:
-        self.dataset = check.instance("DataLoader", "dataset", dataset, Dataset)
-        self.batch_size = check.integer("DataLoader", "batch_size", batch_size, least=1)
-        self.shuffle = check.instance("DataLoader", "shuffle", shuffle, bool)
-        self.drop_last = check.instance("DataLoader", "drop_last", drop_last, bool)
-        self.prefetch = check.integer("DataLoader", "prefetch", prefetch, least=0)
-        self.device = device if device is None else check.instance("DataLoader", "device", device, Device)
+        self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
+        self.drop_last, self.prefetch, self.device = drop_last, prefetch, device
         self._generator = None
         if seed is not None:
             self._generator = np.random.default_rng(check.integer("DataLoader", "seed", seed, least=0))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, _OPTIONS[name](value) if name in _OPTIONS else value)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
@@ -82,9 +88,9 @@ class DataLoader:
         return full if self.drop_last else full + bool(remainder)
 
     def __iter__(self) -> Generator[tuple[Tensor, ...]]:
-        count = len(self.dataset)
+        count, size = len(self.dataset), self.batch_size
         order = (self._generator or np.random).permutation(count) if self.shuffle else np.arange(count)
-        chunks = (order[i * self.batch_size : (i + 1) * self.batch_size] for i in range(len(self)))
+        chunks = (order[i * size : (i + 1) * size] for i in range(len(self)))
         batches = (tuple(map(_to_float32, self.dataset.take(chunk))) for chunk in chunks)
         return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches)
 
@@ -94,6 +100,16 @@ class DataLoader:
             for batch in batches:
                 device = self.device or default_device()
                 yield Batch(_to_tensor(field, device) for field in batch)
+
+
+_OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it is set
+    "dataset": lambda value: check.instance("DataLoader", "dataset", value, Dataset),
+    "batch_size": lambda value: check.integer("DataLoader", "batch_size", value, least=1),
+    "shuffle": lambda value: check.instance("DataLoader", "shuffle", value, bool),
+    "drop_last": lambda value: check.instance("DataLoader", "drop_last", value, bool),
+    "prefetch": lambda value: check.integer("DataLoader", "prefetch", value, least=0),
+    "device": lambda value: value if value is None else check.instance("DataLoader", "device", value, Device),
+}
 
 
 def _to_tensor(field: HostArray, device: Device) -> Tensor:

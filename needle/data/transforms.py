@@ -6,6 +6,8 @@ An image whose first axis can only be channels, such as (3, 32, 32), is refused:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from needle import check
@@ -22,7 +24,12 @@ class RandomFlipHorizontal:
     """
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = check.number("RandomFlipHorizontal", "p", p, least=0, most=1)
+        self.p = p
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "p":
+            value = check.number("RandomFlipHorizontal", "p", value, least=0, most=1)
+        super().__setattr__(name, value)
 
     def __call__(self, image: HostArray) -> HostArray:
         _check_image("RandomFlipHorizontal", image)
@@ -37,7 +44,12 @@ class RandomCrop:
     """
 
     def __init__(self, padding: int = 3) -> None:
-        self.padding = check.integer("RandomCrop", "padding", padding, least=0)
+        self.padding = padding
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "padding":
+            value = check.integer("RandomCrop", "padding", value, least=0)
+        super().__setattr__(name, value)
 
     def __call__(self, image: HostArray) -> HostArray:
         height, width, channels = _check_image("RandomCrop", image)

@@ -6,7 +6,9 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
+import needle as ndl
 from needle.data import DataLoader, Dataset, ImageDataset, NDArrayDataset, RandomCrop, RandomFlipHorizontal
 
 
@@ -227,3 +229,39 @@ def test_iteration_ends(images, labels):
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("transforms", [None, [lambda image: image]])
+@pytest.mark.parametrize("index", [(0, 1), True, np.True_, None], ids=repr)
+def test_what_would_cut_items_or_add_an_axis_is_no_index(transforms, index):
+    dataset = NDArrayDataset(np.zeros((3, 2, 2)), transforms=transforms)
+    message = f"NDArrayDataset: index must be an integer, a slice or an array, but got {index!r}"
+    with pytest.raises(IndexError, match=f"^{re.escape(message)}$"):
+        dataset[index]
+
+
+@pytest.mark.parametrize("transforms", [None, [lambda image: image + 1]])
+@pytest.mark.parametrize("index", [np.array(2), ndl.tensor(2), torch.tensor(2)], ids=lambda index: type(index).__name__)
+def test_an_array_of_one_index_is_that_index(transforms, index):
+    dataset = NDArrayDataset(np.arange(12.0).reshape(3, 4), np.arange(3), transforms=transforms)
+    row, label = dataset[index]
+    np.testing.assert_array_equal(row, np.arange(8.0, 12) + bool(transforms))
+    assert label == 2
+
+
+def test_transforms_and_their_options_may_be_set_later():
+    images = np.arange(2 * 8 * 8 * 3.0).reshape(2, 8, 8, 3)
+    flip, crop = RandomFlipHorizontal(0), RandomCrop(0)
+    dataset = NDArrayDataset(images)
+    dataset.transforms = [flip, crop]
+    np.testing.assert_array_equal(dataset[1][0], images[1])
+    flip.p = 1
+    np.testing.assert_array_equal(dataset[1][0], images[1, :, ::-1])
+    with pytest.raises(ValueError, match=r"^RandomFlipHorizontal: p must lie in \[0, 1\], but got 2$"):
+        flip.p = 2
+    with pytest.raises(ValueError, match="^RandomCrop: padding must be at least 0, but got -1$"):
+        crop.padding = -1
+    wrong = ImageDataset(images)
+    wrong.transforms = [flip]
+    with pytest.raises(ValueError, match="^ImageDataset: images must be N x C x H x W"):
+        wrong[0]

@@ -485,3 +485,36 @@ def test_two_epochs_at_once():
 def test_errors(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+# ---- options that are set later --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        ("dataset", [1, 2], TypeError, "dataset must be a Dataset, but got list"),
+        ("batch_size", 0, ValueError, "batch_size must be at least 1, but got 0"),
+        ("batch_size", 2.0, TypeError, "batch_size must be an integer, but got 2.0"),
+        ("shuffle", "no", TypeError, "shuffle must be a bool, but got str"),
+        ("drop_last", 1, TypeError, "drop_last must be a bool, but got int"),
+        ("prefetch", -1, ValueError, "prefetch must be at least 0, but got -1"),  # it waited for ever
+        ("device", "cpu", TypeError, "device must be a Device, but got str"),
+    ],
+)
+def test_an_option_is_checked_whenever_it_is_set(name, value, error, message):
+    loader = DataLoader(NDArrayDataset(np.arange(5)))
+    before = getattr(loader, name)
+    for act in (lambda: setattr(loader, name, value), lambda: DataLoader(**{"dataset": loader.dataset, name: value})):
+        with pytest.raises(error, match=f"^DataLoader: {message}$"):
+            act()
+    assert getattr(loader, name) is before
+
+
+def test_an_option_that_is_set_later_holds_from_the_next_epoch():
+    loader = DataLoader(NDArrayDataset(np.arange(6)), 2)
+    epoch = iter(loader)
+    next(epoch)
+    loader.batch_size, loader.prefetch = 3, 1
+    assert [batch.numpy().tolist() for (batch,) in epoch] == [[2, 3], [4, 5]]
+    assert [batch.numpy().tolist() for (batch,) in loader] == [[0, 1, 2], [3, 4, 5]]
