@@ -259,9 +259,9 @@ def test_transforms_and_their_options_may_be_set_later():
     np.testing.assert_array_equal(dataset[1][0], images[1, :, ::-1])
     with pytest.raises(ValueError, match=r"^RandomFlipHorizontal: p must lie in \[0, 1\], but got 2$"):
         flip.p = 2
-    with pytest.raises(ValueError, match="^RandomCrop: padding must be at least 0, but got -1$"):
+    with pytest.raises(ValueError, match=r"^RandomCrop: padding must be at least 0, but got -1$"):
         crop.padding = -1
     wrong = ImageDataset(images)
     wrong.transforms = [flip]
-    with pytest.raises(ValueError, match="^ImageDataset: images must be N x C x H x W"):
+    with pytest.raises(ValueError, match=r"^ImageDataset: images must be N x C x H x W"):
         wrong[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needle as ndl
-from needle.data import Corpus, Dictionary, batchify, get_batch
+from needle.data import Corpus, Dictionary, batchify, get_batch, ptb
 
 TRAIN = " the cat sat \n\n the dog sat on the cat\n"
 TEST = "a dog \n sat \n"
@@ -200,3 +201,28 @@ TABLE = batchify(range(6), 2)
 def test_errors(call, error, message):
     with pytest.raises(error, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_a_text_in_one_long_line_takes_little_more_memory_than_the_file(tmp_path):
+    (tmp_path / "train.txt").write_bytes(b"to be or not to be, " * 20_000)
+    (tmp_path / "test.txt").write_bytes(b"to be")
+    tracemalloc.start()
+    try:
+        corpus = Corpus(tmp_path)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(corpus.train) == 120_001
+    assert peak < 3 * 400_000 + 8 * 120_000  # the line as bytes and as text, and a list of ids
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(tmp_path):
+    for name in ("train.txt", "test.txt"):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbfthe cat\nthe dog\n")
+    assert Corpus(tmp_path).dictionary.idx2word == ["the", "cat", "<eos>", "dog"]
+
+
+@given(st.text())
+def test_the_words_of_a_long_line_are_those_of_split(line):
+    long_line = "a" * 2**16 + line
+    assert [*ptb._words(long_line)] == long_line.split()
