@@ -6,7 +6,7 @@ import warnings
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import DTypeLike
+from needle.backend import DTypeLike, real_dtype
 from needle.ops import relu, sigmoid, tanh
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar, MulScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip, Expm1, HardTanh, Sigmoid, Softplus
@@ -141,7 +141,7 @@ def _along_axis(op: str, x: TensorLike, dim: int | None, dtype: DTypeLike | None
         dim = 0 if x.ndim in (0, 1, 3) else 1
         warnings.warn(f"{op}: dim was not passed, and axis {dim} of {x.ndim} was chosen", stacklevel=3)
     axis = check.axis(op, dim, x.ndim or 1, "dim")
-    x = x if dtype is None else x.astype(dtype)
+    x = x if dtype is None else as_dtype(x, real_dtype(op, dtype))
     check.floats(op, x=x)
     return x, axis
 

@@ -414,6 +414,7 @@ ERRORS = [
     ),
     (lambda: nn.PReLU(0), ValueError, "PReLU: num_parameters must be at least 1, but got 0"),
     (lambda: nn.PReLU(1, "a"), TypeError, "PReLU: init must be a number, but got 'a'"),
+    (lambda: F.softmax(INTEGERS, 1, 3), TypeError, "softmax: dtype must be one of real numbers or bools, but got 3"),
     (lambda: F.softmax(INTEGERS, 1), TypeError, "softmax: x must have a floating dtype, but got int64"),
     (lambda: F.log_softmax(INTEGERS, 1), TypeError, "log_softmax: x must have a floating dtype, but got int64"),
     (lambda: F.softmax(FLOATS, 2), ValueError, "softmax: dim must lie in [-2, 1], but got 2"),
