@@ -93,7 +93,7 @@ def test_each_argument_is_coerced_once(name, options, tensors):
     call = partial(getattr(functional, name), x, **options)
     call()
     names = calls_of(call)
-    assert names.count(str(Path("ops/operand.py:tensor"))) == tensors
+    assert names.count(str(Path("ops/operand.py:tensor"))) <= tensors
     assert names.count("check.py:floats") <= tensors
     assert names.count("check.py:sizes") <= 1
     assert not {"check.py:axes", "check.py:axis"} & {*names}
