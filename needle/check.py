@@ -98,6 +98,8 @@ def one_of(op: str, name: str, value: Any, choices: Collection[Any]) -> Any:
 
 def fits(op: str, name: str, value: float, dtype: Any, most: float | None = None) -> None:
     """Require a number, or the range from it to `most`, to fit a dtype of integers; other dtypes hold all."""
+    if dtype.kind not in "iu":
+        return
     most = value if most is None else most
     if not (holds(dtype, value) and holds(dtype, most)):
         low, high = bounds(dtype)
@@ -116,8 +118,10 @@ def filling(op: str, name: str, value: float, dtype: Any, most: float | None = N
 
 def holds(dtype: Any, value: float) -> bool:
     """Whether a number lies in the range of a dtype of integers; others hold all."""
+    if dtype.kind not in "iu":
+        return True
     low, high = bounds(dtype)
-    return low <= value <= high or dtype.kind not in "iu"
+    return low <= value <= high
 
 
 def bounds(dtype: Any) -> tuple[int, int]:

@@ -41,7 +41,9 @@ class VersionCounter:
 
     def compute_pending(self) -> None:
         """Compute the deferred values from the buffer as it is now."""
-        for value in list((self.pending or {}).values()):
+        if self.pending is None:
+            return
+        for value in list(self.pending.values()):
             with suppress(Exception):  # an op that fails raises again when its own value is read
                 value.array  # noqa: B018
         self.pending = None

@@ -55,6 +55,7 @@ class _Task:
         self.error: BaseException | None = None
         self.entered: list[None] = []  # one entry per thread of the pool that has begun to help
         self.left: list[None] = []  # one entry per thread of the pool that has ended
+        self.has_ended = False  # whether `_end` has run to its end
         self.done: Any = None  # once threads may help, a queue with the entries of `left`, to wake the caller
 
     def run(self) -> None:
@@ -167,8 +168,9 @@ def parallel_for(body: Callable[[Any], None], chunks: Iterable[Any], uses_blas: 
             _run(task, pool, min(count, len(chunks)) - 1, uses_blas)
         finally:
             _end(task, pool)
-    finally:  # once more: an interrupt may come in `_end`, too
-        _end(task, pool)
+    finally:
+        if not task.has_ended:  # once more: an interrupt has come in `_end`, too
+            _end(task, pool)
     error, task.error = task.error, None
     if error is not None:
         try:
@@ -190,3 +192,4 @@ def _end(task: _Task, pool: _ThreadPool) -> None:
     task.finish()
     pool.release(task)
     drop_limit(task)
+    task.has_ended = True

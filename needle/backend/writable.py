@@ -16,6 +16,8 @@ def root_of(array: Array) -> Array:
 
 def is_writable(array: Array) -> bool:
     """Whether memory is neither read-only nor repeated: of several elements in one place, the last write would stay."""
+    if array.flags.c_contiguous:  # the usual case, in a fifth of the time
+        return getattr(array.flags, "writeable", True)
     span = sum(max(n - 1, 0) * abs(step) for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize
     return span >= array.nbytes and getattr(array.flags, "writeable", True)  # CuPy's arrays always are writable
 

@@ -12,7 +12,6 @@ import io
 import numbers
 import os
 import pickle
-import pickletools
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,6 +146,8 @@ def _check_opcodes(pickled: bytes) -> None:
     `genops` refuses values that are longer than the file. Left are: frames; the memo, which is as long as its highest
     index; and objects, which may take a hundred bytes for each opcode. A batch has about five opcodes per image.
     """
+    import pickletools  # imported when it is needed: the import takes a millisecond
+
     most = 10_000 + len(pickled) // 256
     for count, (opcode, argument, position) in enumerate(pickletools.genops(pickled)):
         limit = len(pickled) if opcode.name == "FRAME" else count if "PUT" in opcode.name else None

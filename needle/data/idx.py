@@ -6,11 +6,9 @@ dimensions, each dimension as a big-endian uint32, then the values, also big-end
 
 from __future__ import annotations
 
-import gzip
 import math
 import os
 import struct
-import zlib
 from collections.abc import Sequence
 from typing import BinaryIO, cast
 
@@ -45,6 +43,10 @@ def read_idx(path: Path) -> HostArray:
         file.seek(0)
         if magic != _GZIP_MAGIC:
             return _read_array(path, file, os.fstat(file.fileno()).st_size)
+
+        import gzip  # imported when they are needed: the imports take two milliseconds
+        import zlib
+
         try:
             with gzip.open(file) as unpacked:
                 return _read_array(path, cast(BinaryIO, unpacked), None)

@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import numpy as np
@@ -135,6 +134,8 @@ def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
     error in the loop, or by the garbage collector) stops the thread by adding one more slot. The queues are simple
     ones, on which a finalizer may call `put` in any thread at any time.
     """
+    from queue import SimpleQueue  # imported when it is needed: the import takes a millisecond
+
     fetched: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()  # (item,), an error, or None at the end
     slots: SimpleQueue[None] = SimpleQueue()
     is_open, reader = True, os.getpid()

@@ -92,7 +92,7 @@ def _not_an_operand(op: str, value: Any) -> TypeError:
 
 def floating(op: str, x: Any) -> Tensor:
     """An operand as a tensor of floats: integers and bools become float32."""
-    operand = tensor(op, x)
+    operand = x if isinstance(x, Tensor) else tensor(op, x)
     if operand.spec.dtype.kind != "f":
         operand = Tensor._cast(operand, DEFAULT_FLOAT)
     return operand
