@@ -59,3 +59,34 @@ def test_a_result_that_changes_nothing_is_a_copy(function, device):
     assert is_writable(y.array)
     y.fill_(-1)
     assert x.numpy().min() == 0
+
+
+LAYOUTS = {  # (shape, strides in elements): whether an element occurs twice
+    "row-major": ((2, 3), (3, 1), False),
+    "interleaved": ((2, 3), (1, 2), False),
+    "reversed": ((2, 3), (-3, -1), False),
+    "with gaps": ((3, 2), (8, 3), False),
+    "broadcast": ((2, 3), (0, 1), True),
+    "windows": ((4, 3), (1, 1), True),
+    "windows with gaps": ((2, 3), (4, 4), True),
+    "windows of every other element": ((3, 2), (2, 2), True),
+    "axes of one element": ((1, 3), (0, 1), False),
+    "no elements": ((0, 3), (0, 0), False),
+}
+
+
+@pytest.mark.parametrize(("shape", "strides", "twice"), LAYOUTS.values(), ids=LAYOUTS)
+def test_memory_that_holds_an_element_twice_is_not_written_to(shape, strides, twice):
+    memory = np.zeros(40)
+    steps = [8 * step for step in strides]
+    x = ndl.from_dlpack(np.lib.stride_tricks.as_strided(memory[20:], shape, steps))
+    x.requires_grad, x.grad = True, ndl.ones(*shape, dtype="float64")
+    for write in (ndl.optim.SGD([x], lr=1.0).step, ndl.no_grad()(lambda: x.add_(-1))):
+        memory[:] = 0
+        if twice:
+            with pytest.raises(ValueError, match="must have writable memory, but got a read-only or repeated array"):
+                write()
+            assert not memory.any()
+        else:
+            write()
+            assert memory.sum() == -x.size

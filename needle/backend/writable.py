@@ -16,10 +16,13 @@ def root_of(array: Array) -> Array:
 
 def is_writable(array: Array) -> bool:
     """Whether memory is neither read-only nor repeated: of several elements in one place, the last write would stay."""
-    if array.flags.c_contiguous:  # the usual case, in a fifth of the time
-        return getattr(array.flags, "writeable", True)
-    span = sum(max(n - 1, 0) * abs(step) for n, step in zip(array.shape, array.strides, strict=True)) + array.itemsize
-    return span >= array.nbytes and getattr(array.flags, "writeable", True)  # CuPy's arrays always are writable
+    if not array.flags.c_contiguous and array.size:  # contiguous memory, the usual case, repeats nothing
+        reach = array.itemsize  # bytes from the first to the last element along the axes of smaller steps
+        for step, n in sorted((abs(step), n) for n, step in zip(array.shape, array.strides, strict=True) if n > 1):
+            if step < reach:
+                return False
+            reach += (n - 1) * step
+    return getattr(array.flags, "writeable", True)  # CuPy's arrays always are writable
 
 
 def check_writable(op: str, name: str, array: Array) -> None:

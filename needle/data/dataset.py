@@ -47,7 +47,8 @@ class Dataset:
     def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
         """The items at B `indices`, stacked field by field: one array (B, ...) per field.
 
-        The loader calls this for each batch. Override it in a dataset that can fetch many items at once.
+        The loader calls this for each batch. Override it in a dataset that can fetch many items at once. Items must
+        not share memory with later ones.
 
         Raises ValueError if items differ in their number of fields, or in the shape of a field.
         """

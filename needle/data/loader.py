@@ -14,7 +14,7 @@ from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, cpu, default_device
 from needle.backend.parallel import start_thread
-from needle.data.dataset import Dataset
+from needle.data.dataset import Dataset, NDArrayDataset
 
 __all__ = ["DataLoader"]
 
@@ -91,7 +91,11 @@ class DataLoader:
         order = (self._generator or np.random).permutation(count) if self.shuffle else np.arange(count)
         chunks = (order[i * size : (i + 1) * size] for i in range(len(self)))
         batches = (tuple(map(_to_float32, self.dataset.take(chunk))) for chunk in chunks)
-        return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches)
+        if not self.prefetch:
+            return self._tensors(batches)
+        if type(self.dataset).take not in (Dataset.take, NDArrayDataset.take):  # a user's may use its memory again
+            batches = (tuple(field.copy() for field in batch) for batch in batches)
+        return self._tensors(_ahead(batches, self.prefetch))
 
     def _tensors(self, batches: Generator[tuple[HostArray, ...]]) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""

@@ -518,3 +518,19 @@ def test_an_option_that_is_set_later_holds_from_the_next_epoch():
     loader.batch_size, loader.prefetch = 3, 1
     assert [batch.numpy().tolist() for (batch,) in epoch] == [[2, 3], [4, 5]]
     assert [batch.numpy().tolist() for (batch,) in loader] == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("prefetch", [0, 1, 3])
+def test_a_dataset_may_use_the_memory_of_its_batches_again(prefetch):
+    class Reusing(Dataset):
+        batch = np.zeros((2, 3), np.float32)
+
+        def __len__(self):
+            return 8
+
+        def take(self, indices):
+            self.batch[:] = np.reshape(indices, (2, 1))
+            return (self.batch,)
+
+    batches = [batch.numpy()[:, 0].tolist() for (batch,) in DataLoader(Reusing(), 2, prefetch=prefetch)]
+    assert batches == [[0, 1], [2, 3], [4, 5], [6, 7]]
