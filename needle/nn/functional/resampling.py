@@ -57,7 +57,7 @@ def interpolate(
 
     | mode | output |
     |---|---|
-    | `"nearest"` | the element under the output's upper corner |
+    | `"nearest"` | the element under the output's upper corner; in images, an axis of size S or 2·S ignores the scale |
     | `"nearest-exact"` | the element under the output's center |
     | `"linear"`, `"bilinear"`, `"trilinear"` | linear between the nearest centers, over 1, 2, 3 axes |
     | `"bicubic"` | cubic through the 16 nearest centers, over 2 axes; elements at the border repeat |
@@ -103,6 +103,8 @@ def interpolate(
     y = as_dtype(x, compute_dtype(x.dtype)) if mode in INTERPOLATING else x  # float16 is rounded once, at the end
     for axis, (n, p, scale) in enumerate(zip(x.shape[2:], output, scales, strict=True), 2):
         step = 1 / scale if scale else n / p
+        if mode == "nearest" and rank == 2 and p in (n, 2 * n):
+            step = n / p  # as in torch: of images, whatever the scale was
         if mode in INTERPOLATING:
             if p != n or (weights is _cubics and step != 1 and not align_corners):  # torch copies an axis otherwise
                 options = (mode == "bicubic",) if weights is _antialiased else ()

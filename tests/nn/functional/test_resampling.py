@@ -13,7 +13,7 @@ import needle as ndl
 import needle.nn.functional as F
 from tests.kernels.windows import arrange, orders
 from tests.nn.compare import assert_refused
-from tests.nn.functional.alike import check_signature
+from tests.nn.functional.alike import check_signature, normal
 from tests.ops.derivatives import assert_like_torch
 
 LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}
@@ -307,6 +307,19 @@ def test_what_torch_refuses_is_refused(device, name, shape, arguments, options, 
 def test_switches_are_bools(option):
     with pytest.raises(TypeError, match=f"^interpolate: {option} must be a bool, but got int$"):
         F.interpolate(ndl.ones(*IMAGE), None, 2, "bicubic", **{option: 1})
+
+
+@pytest.mark.parametrize("mode", ["nearest", "nearest-exact", "bilinear", "bicubic"])
+@pytest.mark.parametrize("scale", [(1.3, 1.1), (2.1, 1.5), (1.0, 2.3), (1.2, 2.2)])
+def test_images_of_their_own_size_or_twice_that_by_another_scale(device, mode, scale):
+    x = normal(2, 3, 4, 3)
+    leaf, torch_leaf = ndl.Tensor(x, device=device), torch.from_numpy(x).requires_grad_()
+    y = F.interpolate(leaf, scale_factor=scale, mode=mode)
+    torch_y = torch.nn.functional.interpolate(torch_leaf, scale_factor=scale, mode=mode)
+    assert_allclose(y.numpy(), torch_y.detach().numpy(), atol=1e-12)
+    (y * y).sum().backward()
+    (torch_y * torch_y).sum().backward()
+    assert_allclose(leaf.grad.numpy(), torch_leaf.grad.numpy(), atol=1e-12)
 
 
 @pytest.mark.parametrize("mode", ["nearest", "nearest-exact"])
