@@ -100,8 +100,9 @@ def test_a_sum_of_more_ones_than_float32_can_count_one_by_one():
     assert ndl.Tensor(ones).mean(0).item() == 1
 
 
-def test_sums_of_what_was_broadcast_and_of_views_with_gaps():
-    row = np.random.default_rng(0).normal(size=(1, 7, 30)).astype("float32")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_sums_of_what_was_broadcast_and_of_views_with_gaps(dtype):
+    row = np.random.default_rng(0).normal(size=(1, 7, 30)).astype(dtype)
     repeated, gaps = np.broadcast_to(row, (500, 7, 30)), np.pad(row, ((0, 0), (3, 3), (500, 500)))[:, 3:-3, 500:-500]
     for axes in (0, 1, (0, 2), None):
         for x in (repeated, gaps, repeated[::-1], np.broadcast_to(gaps, (40, 7, 30))):
@@ -193,6 +194,16 @@ def test_the_gradient_of_float16_is_computed_in_float32(name):
     mine, theirs = getattr(F, name), getattr(torch_F, name)
     for create_graph in (False, True):
         check(lambda x: mine(x, 0), lambda x: theirs(x, 0), [x], "float16", create_graph=create_graph)
+
+
+@pytest.mark.parametrize("name", ["mse_loss", "smooth_l1_loss", "huber_loss"])
+def test_gradients_of_mean_losses_of_float16(name):
+    """1 / 70000 has eight bits in float16."""
+    x, target = np.random.default_rng(0).normal(scale=30, size=(2, 70000))
+    options = {"mse_loss": {}, "smooth_l1_loss": {"beta": 60.0}, "huber_loss": {"delta": 60.0}}[name]
+    mine, theirs = getattr(F, name), getattr(torch_F, name)
+    exact = in_torch(lambda *x: theirs(*x, **options), [x, target], "float64", "float16")
+    check_as_exact(in_needle(lambda *x: mine(*x, **options), [x, target], "float16"), exact, exact, "float16", units=1)
 
 
 def test_equal_indices_of_float16_add_up_in_float32(subtests):

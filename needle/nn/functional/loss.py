@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from functools import lru_cache
+from typing import Any
 
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
@@ -198,15 +199,15 @@ def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight:
 
     Raises `ValueError` if shapes or options do not fit together, `TypeError` unless the dtype of x is floating.
     """
-    x, target, weight = _operands("mse_loss", x, target, weight, reduction)
+    x, target, weight, dtype = _operands("mse_loss", x, target, weight, reduction)
     distance = ADD(x, NEGATE(target))
-    return reduced_weighted(MULTIPLY(distance, distance), weight, reduction)
+    return as_dtype(reduced_weighted(MULTIPLY(distance, distance), weight, reduction), dtype)
 
 
 def l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", weight: TensorLike | None = None) -> Tensor:
     """|x - target|, with derivative 0 at 0. Shapes, `weight` and errors as in `mse_loss`."""
-    x, target, weight = _operands("l1_loss", x, target, weight, reduction)
-    return reduced_weighted(Abs()(ADD(x, NEGATE(target))), weight, reduction)
+    x, target, weight, dtype = _operands("l1_loss", x, target, weight, reduction)
+    return as_dtype(reduced_weighted(Abs()(ADD(x, NEGATE(target))), weight, reduction), dtype)
 
 
 def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", beta: float = 1.0) -> Tensor:
@@ -216,10 +217,11 @@ def smooth_l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", b
 
     Girshick, "Fast R-CNN" (2015), equation 3.
     """
-    x, target, _ = _operands("smooth_l1_loss", x, target, None, reduction)
+    x, target, _, dtype = _operands("smooth_l1_loss", x, target, None, reduction)
     beta = check.number("smooth_l1_loss", "beta", beta, least=0)
     distance = ADD(x, NEGATE(target))
-    return reduced(_huber(distance, beta, 0.5 / beta, 1.0) if beta else Abs()(distance), reduction)
+    losses = _huber(distance, beta, 0.5 / beta, 1.0) if beta else Abs()(distance)
+    return as_dtype(reduced(losses, reduction), dtype)
 
 
 def huber_loss(
@@ -235,10 +237,10 @@ def huber_loss(
 
     Huber, "Robust Estimation of a Location Parameter" (1964).
     """
-    x, target, weight = _operands("huber_loss", x, target, weight, reduction)
+    x, target, weight, dtype = _operands("huber_loss", x, target, weight, reduction)
     delta = check.number("huber_loss", "delta", delta, above=0)
     losses = _huber(ADD(x, NEGATE(target)), delta, 0.5, delta)
-    return reduced(losses if weight is None else MULTIPLY(losses, weight), reduction)
+    return as_dtype(reduced(losses if weight is None else MULTIPLY(losses, weight), reduction), dtype)
 
 
 def _huber(distance: Tensor, delta: float, square: float, slope: float) -> Tensor:
@@ -252,8 +254,11 @@ def _huber(distance: Tensor, delta: float, square: float, slope: float) -> Tenso
 
 def _operands(
     op: str, x: TensorLike, target: TensorLike, weight: TensorLike | None, reduction: str
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands of a distance as tensors; integers and lists of floats in the dtype of x."""
+) -> tuple[Tensor, Tensor, Tensor | None, Any]:
+    """The operands of a distance as tensors, and the dtype of the loss; integers and lists of floats have that of x.
+
+    float16 is computed in float32: the gradient of a mean of many elements keeps few digits in it.
+    """
     x = tensor(op, x)
     check.floats(op, x=x)
     target = tensor(op, target, x)
@@ -265,7 +270,12 @@ def _operands(
     check_reduction(op, x, reduction, shape)
     if x.shape != target.shape:
         warnings.warn(f"{op}: x and target broadcast to {shape}, but got {x.shape} and {target.shape}", stacklevel=3)
-    return x, target if target.dtype.kind == "f" else as_dtype(target, x.dtype), weight
+    target = target if target.dtype.kind == "f" else as_dtype(target, x.dtype)
+    dtype = max(x.dtype, target.dtype, key=lambda dtype: dtype.itemsize)
+    if dtype.char != "e":
+        return x, target, weight, dtype
+    wide = compute_dtype(dtype)
+    return as_dtype(x, wide), as_dtype(target, wide), None if weight is None else as_dtype(weight, wide), dtype
 
 
 # ---- two classes -----------------------------------------------------------------------------------------------------
