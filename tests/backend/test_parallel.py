@@ -12,6 +12,7 @@ import time
 import warnings
 import weakref
 from contextlib import suppress
+from contextvars import ContextVar, copy_context
 
 import numpy as np
 import pytest
@@ -54,6 +55,26 @@ def test_blas_has_one_thread_in_a_loop_and_its_own_number_afterwards(count):
     parallel.parallel_for(lambda chunk: seen.append(blas_threads()), range(3))
     assert seen == [1, 1, 1]
     assert blas_threads() == blas.worker_count() == count
+
+
+def test_a_loop_without_products_leaves_blas_its_threads(count):
+    seen = []
+    parallel.parallel_for(lambda chunk: seen.append(blas_threads()), range(3), uses_blas=False)
+    assert seen == [count] * 3
+
+
+def test_waiting_threads_keep_no_context_alive(count):
+    variable, value = ContextVar[object]("variable"), threading.Event()
+    kept = weakref.ref(value)
+    context = copy_context()
+    context.run(variable.set, value)
+    context.run(parallel.parallel_for, lambda chunk: None, range(100))
+    del context, value
+    end = time.monotonic() + 10
+    while kept() is not None and time.monotonic() < end:  # a thread may be on its way
+        gc.collect()
+        time.sleep(0.01)
+    assert kept() is None
 
 
 def test_an_error_is_raised_and_ends_the_loop(count):

@@ -18,6 +18,24 @@ def test_sums_of_rows_are_as_exact_as_numpys(length):
         np.testing.assert_allclose(result[:, 0], terms.sum(1), rtol=1e-6)
 
 
+def test_products_of_rows_of_any_length():
+    for length in 8192, 8193, 8200, 9001, 9300:
+        a, b = draw(2, length) + 1, draw(2, length, seed=1) + 2
+        a[:, -1] = 1e5
+        np.testing.assert_allclose(kernels.row_products(a, b)[:, 0], (a.astype("float64") * b).sum(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(300000,), (300000, 2), (2, 150001), (2, 150001, 2)], ids=str)
+def test_sums_of_partial_sums_are_float64(shape, threads):
+    """Integers whose sum float32 does not hold, but those of some thousands."""
+    x = (np.random.default_rng(0).integers(900, 1000, shape)).astype("float32")
+    axis = x.shape.index(max(x.shape))
+    mean = kernels.means(x, (axis,), "float64")
+    assert mean.dtype == "float64"
+    np.testing.assert_array_equal(np.rint(mean * x.shape[axis]), x.sum(axis, keepdims=True, dtype="float64"))
+    np.testing.assert_allclose(mean, x.mean(axis, keepdims=True, dtype="float64"), rtol=1e-14)
+
+
 @every_order
 @pytest.mark.parametrize("shape", [(2, 3, 2, 2), (64, 5, 8, 8)], ids=str)
 @pytest.mark.parametrize("kept", [(1, None, 1, 1), (None, 1, 1, 1), (None, None, 1, 1), (None, 1, 1), (1, 1, 1, None)])
