@@ -134,7 +134,7 @@ class ImageDataset(NDArrayDataset):
             return x
         self._check_layout()  # again, since transforms may be assigned
         image = np.asarray(super().apply_transforms(x.transpose(1, 2, 0)))
-        if image.ndim != 3:
+        if image.ndim != 3 or (image.shape[0] <= MOST_CHANNELS < min(image.shape[1:]) and len(x) <= MOST_CHANNELS):
             raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {image.shape}")
         return image.transpose(2, 0, 1)
 

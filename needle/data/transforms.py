@@ -39,6 +39,7 @@ class RandomFlipHorizontal:
 class RandomCrop:
     """Shift an image by up to `padding` pixels along H and W and fill with zeros: (H, W, C) -> (H, W, C), same dtype.
 
+    torchvision's `RandomCrop(32, padding=4)` of images 32 x 32 is `RandomCrop(4)` here: there is no size.
     Draws one `np.random.randint(low=-padding, high=padding + 1, size=2)` per image: the shift along H, then along W.
     Raises ValueError if `padding` is negative, or if the image is not (H, W, C).
     """

@@ -155,7 +155,14 @@ def test_images_in_the_other_layout_are_refused_by_name(transform):
         ImageDataset(channels_last, transforms=[transform])
 
 
-@pytest.mark.parametrize(("wrong", "shape"), [(lambda image: None, ()), (lambda image: image[..., 0], (5, 6))])
+@pytest.mark.parametrize(
+    ("wrong", "shape"),
+    [
+        (lambda image: None, ()),
+        (lambda image: image[..., 0], (5, 6)),
+        (lambda image: image.transpose(2, 0, 1), (3, 5, 6)),  # as torchvision's ToTensor does
+    ],
+)
 def test_a_transform_that_returns_no_image_is_refused(wrong, shape):
     message = rf"^ImageDataset: transforms must return images H x W x C, but got shape {re.escape(str(shape))}$"
     with pytest.raises(ValueError, match=message):
