@@ -440,6 +440,8 @@ ROWS = [
     # ---- op classes, called without their functions
     (lambda: Window((0,), ((0, 0),), (1,)), ValueError, re.compile(
         r"Window: sizes must be positive, of one rank, and padding not negative, but got Window\(stride=\(0,\), .*")),
+    (lambda: Window((1.5,), ((0, 0),), (1,)), TypeError, re.compile(
+        r"Window: sizes must be of Python's type int, but got Window\(stride=\(1.5,\), .*")),
     (lambda: Correlate(DENSE)(X, ndl.ones(1, 1, 2)), ValueError, re.compile(
         r"correlate: shapes must fit together, but got x \(2, 3\), w \(1, 1, 2\) and y None with Window\(.*\)")),
     (lambda: Correlate(DENSE)(X, ndl.ones(1, 1, 2, dtype="float64")), TypeError,

@@ -1,6 +1,7 @@
 """The window of a convolution or a pooling: how a kernel slides over its input.
 
-Everything here is arithmetic on sizes. A network asks for the same sizes in every step, so the results are cached.
+Everything here is arithmetic on sizes. A network asks for the same sizes in every step, so the results are cached. They
+are Python's integers, also for NumPy's, which are equal as keys.
 """
 
 from __future__ import annotations
@@ -43,7 +44,9 @@ class Window:
     groups: int = 1
 
     def __post_init__(self) -> None:
-        """Raise ValueError for sizes with which a window would leave its input."""
+        """Raise ValueError for sizes with which a window would leave its input, TypeError unless they are ints."""
+        if not _are_ints(*self.stride, *self.dilation, self.groups, *(n for pair in self.padding for n in pair)):
+            raise TypeError(f"Window: sizes must be of Python's type int, but got {self}")
         is_one_rank = len(self.stride) == len(self.padding) == len(self.dilation)
         if not is_one_rank or min(*self.stride, *self.dilation, self.groups) < 1 or min(map(min, self.padding)) < 0:
             raise ValueError(f"Window: sizes must be positive, of one rank, and padding not negative, but got {self}")
@@ -51,12 +54,12 @@ class Window:
     @cached
     def extent(self, kernel: Size) -> Size:
         """The sizes that a dilated kernel spans."""
-        return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
+        return tuple(d * (int(k) - 1) + 1 for d, k in zip(self.dilation, kernel, strict=True))
 
     @cached
     def padded(self, size: Size) -> Size:
         """The sizes of the padded input."""
-        return tuple(n + before + after for n, (before, after) in zip(size, self.padding, strict=True))
+        return tuple(int(n) + before + after for n, (before, after) in zip(size, self.padding, strict=True))
 
     @cached
     def output(self, size: Size, kernel: Size) -> Size:
@@ -69,14 +72,14 @@ class Window:
     def input(self, output: Size, kernel: Size) -> Size:
         """The smallest input sizes that produce `output`."""
         return tuple(
-            s * (p - 1) + e - before - after
+            s * (int(p) - 1) + e - before - after
             for s, p, e, (before, after) in zip(self.stride, output, self.extent(kernel), self.padding, strict=True)
         )
 
     @cached
     def interior(self, size: Size) -> Index:
         """The index of the input within a padded (C, *S, N) array."""
-        parts = (slice(before, before + n) for n, (before, _) in zip(size, self.padding, strict=True))
+        parts = (slice(before, before + int(n)) for n, (before, _) in zip(size, self.padding, strict=True))
         return (slice(None), *parts, slice(None))
 
     @cached
@@ -87,7 +90,7 @@ class Window:
             if before:
                 borders.append(at(axis, slice(0, before)))
             if after:
-                borders.append(at(axis, slice(before + n, None)))
+                borders.append(at(axis, slice(before + int(n), None)))
         return PaddedLayout(self.padded(size), self.interior(size), tuple(borders))
 
     @cached
@@ -98,7 +101,7 @@ class Window:
         """
         live, pairs = [], []
         output = self.output(size, kernel)
-        sides = zip(size, output, kernel, self.stride, self.dilation, self.padding, strict=True)
+        sides = zip(map(int, size), output, map(int, kernel), self.stride, self.dilation, self.padding, strict=True)
         for n, p, k, s, d, (before, after) in sides:
             useful = [i for i in range(k) if i * d < n + before and s * (p - 1) + i * d >= before]
             first = min(useful[0] if useful else 0, before // d)
@@ -120,11 +123,17 @@ class Window:
         return replace(self, padding=tuple(pairs))
 
 
+def _are_ints(*sizes: Any) -> bool:
+    """Whether all are Python's integers; NumPy's wrap around in the products that address memory."""
+    return all(type(n) is int for n in sizes)
+
+
 def check_conv(x_shape: Size, w_shape: Size, y_shape: Size | None, window: Window) -> None:
     """Raise ValueError unless x (N, C, *S), w (O, C/G, *K) and y (N, O, *P), if it is not None, fit together."""
     (_, channels, *size), (out_channels, in_per_group, *kernel), groups = x_shape, w_shape, window.groups
     is_right = (
         len(size) == len(kernel) == len(window.stride)
+        and _are_ints(*size, *kernel)
         and channels == in_per_group * groups
         and out_channels % groups == 0
         and min(kernel) >= 1

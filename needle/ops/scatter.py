@@ -162,16 +162,21 @@ def index_select(
 ) -> Tensor:
     """The slices of x along `axis` at a list of indices: `(…, n, …), (k,) -> (…, k, …)`, `getitem` for one axis.
 
-    Errors as in `gather`; also `ValueError` if `index` has more than 1 axis.
+    A tensor () has one slice, itself: `(), (1,) -> ()`. Errors as in `gather`; also `ValueError` if `index` has more
+    than 1 axis, or x none and `index` not one element.
     """
     if words:
         return respelled(index_select, words, x, axis=axis, index=index)
+    x = tensor("index_select", x)
     line, axis = with_axis("index_select", x, axis)
     index = _line(_indices("index_select", line, index, line.shape[axis]))
     if index.ndim > 1:
         raise ValueError(f"index_select: index must have 1 axis, but got shape {index.shape}")
+    if not x.ndim and index.size != 1:
+        raise ValueError(f"index_select: index must have 1 element for x without axes, but got {index.size}")
     template, arrays = parsed_index("index_select", line, (slice(None),) * axis + (index,))
-    return GetItem(template)(line, *arrays)
+    slices = GetItem(template)(line, *arrays)
+    return slices if x.ndim else Reshape(())(slices)
 
 
 def take(x: TensorLike, index: TensorLike) -> Tensor:

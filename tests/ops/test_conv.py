@@ -149,6 +149,7 @@ MISFITS = {  # an op, and the shapes of its inputs: none fits
     "batch": (CorrelateWeight(DENSE, (3, 3)), (2, 3, 5, 5), (3, 4, 3, 3)),
     "weight's groups": (CorrelateWeight(WIDE, (1, 1)), (2, 3, 5, 5), (2, 4, 5, 5)),
     "columns": (Unfold(DENSE, (6, 6)), (2, 3, 5, 5)),
+    "NumPy's integers": (CorrelateWeight(DENSE, (np.int8(3), 3)), (2, 3, 5, 5), (2, 4, 3, 3)),
     "rank of columns": (Unfold(DENSE, (2,)), (2, 3, 5, 5)),
 }
 
@@ -173,6 +174,28 @@ def test_an_op_reads_all_inputs_as_of_one_dtype(device, mixed):
     op, *inputs = MIXED[mixed]
     with pytest.raises(TypeError, match=r"^correlate: arrays must have one dtype, but got float\d\d and float\d\d$"):
         op(*(ndl.Tensor(np.ones(shape, dtype), device=device, requires_grad=False) for dtype, shape in inputs))
+
+
+def test_sizes_of_numpys_integers_do_not_overflow_where_they_are_cached():
+    window, kernel, size = kernels.Window((1,), ((99, 98),), (251,)), (np.uint8(2),), (np.uint8(250),)
+    assert (window.extent(kernel), window.padded(size), window.output(size, kernel)) == ((252,), (447,), (196,))
+    assert (window.input(size, kernel), window.interior(size)[1].stop) == ((304,), 349)
+    assert window.without_dead_taps(size, kernel) == ((slice(0, 2),), window)
+    assert all(type(n) is int for n in (*window.extent((2,)), *window.padded((250,)), *window.input((250,), (2,))))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ((np.int8(100),), ((0, 0),), (1,)),
+        ((1,), ((0, np.uint8(9)),), (1,)),
+        ((1,), ((0, 0),), (1.5,)),
+        ((1,), ((0, 0),), (1,), True),
+    ],
+)
+def test_a_window_is_of_integers_that_do_not_overflow(options):
+    with pytest.raises(TypeError, match=r"^Window: sizes must be of Python's type int, but got "):
+        kernels.Window(*options)
 
 
 @pytest.mark.parametrize(

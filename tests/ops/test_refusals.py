@@ -80,6 +80,8 @@ ERRORS = [
      "scatter: index must fit into src, but got shapes (1, 2) and (1, 1)"),
     (lambda: X.index_select(1, [3]), IndexError, "index_select: index must lie in [0, 2], but got 3 to 3"),
     (lambda: X.index_select(1, [[0]]), ValueError, "index_select: index must have 1 axis, but got shape (1, 1)"),
+    (lambda: ndl.tensor(1.0).index_select(0, [0, 0]), ValueError,
+     "index_select: index must have 1 element for x without axes, but got 2"),
     (lambda: X.take([-7]), IndexError, "take: index must lie in [-6, 5], but got -7 to -7"),
     (lambda: X.masked_fill(X, 0), TypeError, "masked_fill: mask must be of bools, but got dtype float32"),
     (lambda: X.masked_fill(X > 0, ndl.ones(1)), ValueError,
@@ -291,3 +293,11 @@ def test_float16_beside_a_number_that_it_does_not_hold():
     x = ndl.Tensor(np.array([6e2, 6e4], "float16"))
     np.testing.assert_allclose((1e6 / x).numpy(), [1666.67, 16.67], rtol=2e-3)
     np.testing.assert_allclose(x.div(1e6).numpy(), [6e-4, 6e-2], rtol=2e-3)
+
+
+def test_the_slice_of_a_tensor_without_axes():
+    x = ndl.tensor(2.5, requires_grad=True)
+    y = x.index_select(0, [0])
+    (y * y).backward()
+    assert y.shape == torch.tensor(2.5).index_select(0, torch.tensor([0])).shape == ()
+    assert (y.item(), x.grad.item()) == (2.5, 5)
