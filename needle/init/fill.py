@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, Unpack
 
@@ -154,7 +155,7 @@ def arange(
     """The numbers start, start + step, … below `stop`, as one axis; `arange(n)` counts from 0 to n - 1.
 
     A negative `step` counts down; if no number lies between, the result has shape (0,). The dtype is int64 by default,
-    or float32 if one of the numbers is a Python float. `end` is torch's word for `stop`.
+    or float32 unless all numbers are integers. `end` is torch's word for `stop`.
 
     Raises `TypeError` if an argument is not a number, `ValueError` if `step` is 0, a number is not finite, or
     `dtype` does not hold the results.
@@ -172,7 +173,7 @@ def arange(
     if step == 0:
         raise ValueError(f"arange: step must not be 0, but got {step}")
     if dtype is None:
-        dtype = "float32" if any(isinstance(value, float) for value in (start, stop, step)) else "int64"
+        dtype = "int64" if all(isinstance(value, numbers.Integral) for value in (start, stop, step)) else "float32"
     dtype = real_dtype("arange", dtype)
     if (count := math.ceil((stop - start) / step)) > 0:
         ends = sorted((start, start + (count - 1) * step))

@@ -76,7 +76,8 @@ def test_labels_out_of_range_are_refused(name, label, dtype, rule):
     [
         ((5,), "int64"), ((0,), "int64"), ((-3,), "int64"), ((2, 7), "int64"), ((2, 7, 2), "int64"),
         ((7, 2, -2), "int64"), ((3.0,), "float32"), ((0.5, 2), "float32"), ((1, 2, 0.25), "float32"),
-        ((1, -1, -0.5), "float32"),
+        ((1, -1, -0.5), "float32"), ((0, 1, np.float32(0.5)), "float32"), ((np.float16(2),), "float32"),
+        ((np.int8(2),), "int64"),
     ],
 )  # fmt: skip
 def test_arange_matches_numpy(numbers, dtype, device):

@@ -82,8 +82,7 @@ row("scatter_add", "number", lambda x, i: ops.scatter_add(x, 0, i, 2),
 for axis, shape in ((0, (2, 3)), (-1, (4, 2))):
     row("index_select", (axis, shape), lambda x, i, a=axis: ops.index_select(x, a, i),
         lambda x, i, a=axis: x.index_select(a, i), shape, LIST)  # fmt: skip
-row("index_select", "()", lambda x, i: ops.index_select(x, 0, i), lambda x, i: x.reshape(1).index_select(0, i), (),
-    np.array([0, 0]))  # fmt: skip
+row("index_select", "()", lambda x, i: ops.index_select(x, 0, i), lambda x, i: x.index_select(0, i), (), np.array([0]))
 row("take", "", ops.take, torch.take, (2, 3), np.array([[5, 0], [-1, 5]]))
 row("masked_fill", "number", lambda x, m: ops.masked_fill(x, m, 2), lambda x, m: x.masked_fill(m, 2), (2, 3), MASK)
 row("masked_fill", "tensor", ops.masked_fill, lambda x, m, v: torch.where(m, v, x), (3,), MASK, ())

@@ -293,11 +293,3 @@ def test_float16_beside_a_number_that_it_does_not_hold():
     x = ndl.Tensor(np.array([6e2, 6e4], "float16"))
     np.testing.assert_allclose((1e6 / x).numpy(), [1666.67, 16.67], rtol=2e-3)
     np.testing.assert_allclose(x.div(1e6).numpy(), [6e-4, 6e-2], rtol=2e-3)
-
-
-def test_the_slice_of_a_tensor_without_axes():
-    x = ndl.tensor(2.5, requires_grad=True)
-    y = x.index_select(0, [0])
-    (y * y).backward()
-    assert y.shape == torch.tensor(2.5).index_select(0, torch.tensor([0])).shape == ()
-    assert (y.item(), x.grad.item()) == (2.5, 5)
