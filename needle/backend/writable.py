@@ -16,13 +16,14 @@ def root_of(array: Array) -> Array:
 
 def is_writable(array: Array) -> bool:
     """Whether memory is neither read-only nor repeated: of several elements in one place, the last write would stay."""
-    if not array.flags.c_contiguous and array.size:  # contiguous memory, the usual case, repeats nothing
+    flags = array.flags
+    if not (flags.c_contiguous or flags.f_contiguous) and array.size:  # contiguous, the usual case, repeats nothing
         reach = array.itemsize  # bytes from the first to the last element along the axes of smaller steps
         for step, n in sorted((abs(step), n) for n, step in zip(array.shape, array.strides, strict=True) if n > 1):
             if step < reach:
                 return False
             reach += (n - 1) * step
-    return getattr(array.flags, "writeable", True)  # CuPy's arrays always are writable
+    return getattr(flags, "writeable", True)  # CuPy's arrays always are writable
 
 
 def check_writable(op: str, name: str, array: Array) -> None:
