@@ -246,7 +246,7 @@ def test_losses_keep_the_dtype_of_x_beside_integers(name, device):
 # ---- nothing widens --------------------------------------------------------------------------------------------------
 
 
-IN_FLOAT32 = {"norm", "prod", "standardize", "std", "var"}
+IN_FLOAT32 = {"logsoftmax", "logsumexp", "norm", "prod", "softmax", "standardize", "std", "var"}
 
 
 @pytest.mark.on_cpu
@@ -254,7 +254,8 @@ IN_FLOAT32 = {"norm", "prod", "standardize", "std", "var"}
 def test_no_op_computes_in_a_wider_dtype(row, device):
     """No value of the forward or backward graph is wider than the inputs, so nothing must be cast back.
 
-    Except where the squares of float16 would overflow, computed in float32, and in statistics, which are float64.
+    Except where squares of float16 would overflow or differences of it cancel, computed in float32, and in statistics,
+    which are float64.
     """
     for dtype in ("float32",) if row.op in IN_FLOAT32 else ("float16", "float32"):
         results = run_needle(row, inputs_of(row, device, dtype=dtype), device, dtype)
