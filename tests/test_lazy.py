@@ -367,3 +367,20 @@ def test_computed_values_hold_no_inputs(lazily):
         y.numpy()
         gc.collect()
         assert watched() is None
+
+
+def test_a_write_keeps_no_deferred_value_alive_and_raises_no_error_of_another(lazily):
+    class Failing(Doubled):
+        def compute(self, x):
+            raise ValueError("failing: x must be another")
+
+    x = Tensor(np.ones(3, "float32"), requires_grad=False)
+    y, failed = x + 1, Failing()(x)
+    kept = weakref.ref(y)
+    del y
+    gc.collect()
+    assert kept() is None
+    x.data = Tensor(np.zeros(3, "float32"), requires_grad=False)
+    assert not x.numpy().any()
+    with pytest.raises(ValueError, match="must be another"):
+        failed.numpy()
