@@ -78,6 +78,8 @@ def reduced_axes(op: str, value: Any, ndim: int, keepdims: bool = False, name: s
     """
     if keepdims is not True and keepdims is not False:
         instance(op, "keepdims", keepdims, bool)
+    if value is None:
+        return tuple(range(ndim))
     return axes(op, value, ndim, name) if ndim else axes(op, value, 1, name)[:0]
 
 
