@@ -245,9 +245,10 @@ class Tensor(Result, TensorMethods):
         Raises `RuntimeError` if nothing requires a gradient, if an earlier backward released the graph, or if a value
         that a gradient needs was changed in place; `TypeError` or `ValueError` if `out_grad` does not fit.
         """
+        keeps = create_graph or out_grad is None  # ones have no graph
         walk(
             self,
-            self.initial_grad(out_grad) if create_graph else self.initial_grad(out_grad).detach(),
+            self.initial_grad(out_grad) if keeps else self.initial_grad(out_grad).detach(),
             create_graph=create_graph,
             retain_graph=create_graph if retain_graph is None else retain_graph,
             accumulate=accumulate,

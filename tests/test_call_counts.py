@@ -49,17 +49,23 @@ def test_the_counter_counts():
     assert calls_of(twice) == 2 * once
 
 
-def test_a_convolution_takes_at_most_60_calls(operands):
+def test_a_convolution_takes_at_most_75_calls(operands):
     functional.conv2d(*operands, padding=1)  # fills the caches of geometry and of the choice of algorithms
     assert len(calls_of(lambda: functional.conv2d(*operands, padding=1))) <= 75
 
 
-def test_its_backward_takes_at_most_95_calls(operands):
+def test_its_backward_takes_at_most_110_calls(operands):
     for _ in range(2):
         loss = functional.conv2d(*operands, padding=1).sum()
         calls = calls_of(lambda loss=loss: loss.backward(create_graph=False))
     assert operands[1].grad is not None
-    assert len(calls) <= 110
+    assert len(calls) <= 110  # 90 if BLAS has one thread, so that its number need not be limited
+
+
+def test_batch_norm_in_training_takes_at_most_90_calls(operands):
+    layer = ndl.nn.BatchNorm2d(3)
+    layer(operands[0])
+    assert len(calls_of(lambda: layer(operands[0]))) <= 90
 
 
 @pytest.mark.parametrize(("name", "most"), [("relu", 8), ("exp", 8), ("sum", 16), ("reshape", 10)])

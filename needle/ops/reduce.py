@@ -54,7 +54,7 @@ class Reduction(TensorOp):
     def unsqueeze(self, reduced: Tensor, x: Tensor) -> Tensor:
         """Put the reduced axes of x back, with size 1, into a tensor of the result's shape."""
         axes = self.normalized_axes(x)
-        shape = tuple(1 if i in axes else n for i, n in enumerate(x.shape))
+        shape = tuple([1 if i in axes else n for i, n in enumerate(x.shape)])
         return reduced if reduced.shape == shape else Reshape(shape)(reduced)
 
     def infer(self, x: Any) -> Spec:
