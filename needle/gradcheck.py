@@ -28,7 +28,7 @@ def gradcheck(
     NumPy's global generator untouched.
 
     Returns True. Raises AssertionError with op, order, input, index and both values if they disagree, TypeError if an
-    input is not a tensor or a differentiable one is not float64, and ValueError if no input requires grad.
+    input or a result is not a tensor or a differentiable input is not float64, ValueError if no input requires grad.
 
     >>> import needle as ndl
     >>> gradcheck(lambda x, y: x * ndl.exp(y), ndl.Tensor([0.5, 2.0]), ndl.Tensor([1.0, -1.0]))

@@ -8,7 +8,7 @@ processor time of 9 to 31 alternating samples in float32; repeated at the same v
 
 Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Three caches hold results
 that depend on a threshold, and a test that patches one clears them: `_plan` in kernels/conv/dispatch.py, `split_count`
-in gemm.py, `columns_for` in im2col.py. An optimizer forms its pools in its first step. HEAP_GROWTH_BYTES,
+in gemm.py, `columns_for` in im2col.py. An optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES,
 CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at import.
 """
 

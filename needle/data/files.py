@@ -61,7 +61,8 @@ def find_file(op: str, folder: Path, names: Sequence[str], source: str) -> str:
 def open_file(op: str, path: Path) -> Iterator[BinaryIO]:
     """Open a regular file for reading. A FIFO is not waited for, and a device is not read.
 
-    Raises OSError, of the system's subclass, if the path is no regular file or if it cannot be read.
+    Raises OSError if the path is no regular file, or the system's subclass if it cannot be read; ValueError for a name
+    that no file can have, and TypeError if `path` is not a path.
     """
     path = path_name(op, "path", path)
     try:
