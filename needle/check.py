@@ -12,7 +12,8 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["axes", "axis", "filling", "fits", "floats", "instance", "integer", "number", "one_of", "same", "sizes"]
+__all__ = ["axes", "axis", "filling", "fits", "floats", "instance", "integer", "nonzero", "number", "one_of"]
+__all__ += ["same", "sizes"]
 
 LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}  # bytes of a floating dtype -> its maximum
 
@@ -48,6 +49,14 @@ def number(
         low = f"({above}" if above > -math.inf else f"[{least}"
         high = f"{below})" if below < math.inf else f"{most}]"
         raise ValueError(f"{op}: {name} must lie in {low}, {high}, but got {value}")
+    return real
+
+
+def nonzero(op: str, name: str, value: Any) -> float:
+    """A number other than 0."""
+    real = number(op, name, value)
+    if not real:
+        raise ValueError(f"{op}: {name} must not be 0, but got {value}")
     return real
 
 
@@ -103,8 +112,8 @@ def fits(op: str, name: str, value: float, dtype: Any, most: float | None = None
     if dtype.kind not in "iu":
         return
     most = value if most is None else most
-    if not (holds(dtype, value) and holds(dtype, most)):
-        low, high = bounds(dtype)
+    low, high = bounds(dtype)
+    if not (low <= value <= high and low <= most <= high):
         got = f"{value} to {most}" if value < most else value
         raise ValueError(f"{op}: {name} must lie in [{low}, {high}], the range of {dtype}, but got {got}")
 

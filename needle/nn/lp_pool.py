@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn import functional
 from needle.nn.functional.conv import Sizes
-from needle.nn.functional.lp_pool import exponent
 from needle.nn.module import Module
 from needle.ops.operand import pool_window
 
@@ -27,7 +27,7 @@ class _LPPool(Module):
     ) -> None:  # fmt: skip
         super().__init__()
         name = type(self).__name__
-        exponent(name, norm_type)
+        check.nonzero(name, "norm_type", norm_type)
         pool_window(name, self.rank, kernel_size, stride)
         self.norm_type, self.kernel_size, self.stride = norm_type, kernel_size, stride
         self.ceil_mode = ceil_mode

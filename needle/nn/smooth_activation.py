@@ -8,7 +8,7 @@ from __future__ import annotations
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.nn import functional
-from needle.nn.functional.smooth_activation import GELU_FORMS, nonzero
+from needle.nn.functional.smooth_activation import GELU_FORMS
 from needle.nn.module import Module
 
 __all__ = ["CELU", "GELU", "GLU", "SELU", "LogSigmoid", "Mish", "Softsign", "Tanhshrink"]
@@ -51,7 +51,7 @@ class CELU(Module):
 
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__()
-        nonzero("CELU", "alpha", alpha)
+        check.nonzero("CELU", "alpha", alpha)
         self.alpha = alpha
 
     def forward(self, x: TensorLike) -> Tensor:

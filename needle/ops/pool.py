@@ -214,7 +214,7 @@ def average(x: Tensor, kernel: Size, window: Window) -> Tensor:
 def pool_operand(op: str, x: TensorLike, rank: int, integers: tuple[str, ...] = ()) -> tuple[Tensor, bool]:
     """x as (N, C, *S), of which only N may be 0, of floats or of `integers`, and whether it had the axis N."""
     x, had_batch = batched(op, x, rank, nonempty=True)
-    if x.dtype.kind == "f" or x.dtype.name not in integers:  # the name of a dtype takes a microsecond
+    if x.dtype.kind != "f" and x.dtype.name not in integers:  # the name of a dtype takes a microsecond
         check.floats(op, x=x)
     return x, had_batch
 

@@ -11,7 +11,7 @@ from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, as_dtype
 from needle.ops.base import Array, FixedShape, Gradients
-from needle.ops.index import GetItem, parsed_index
+from needle.ops.index import GetItem, getitem
 from needle.ops.logic import WHERE
 from needle.ops.operand import broadcast_shape, is_number, scalar_like, tensor
 from needle.ops.shape import BroadcastTo, Reshape
@@ -174,8 +174,7 @@ def index_select(
         raise ValueError(f"index_select: index must have 1 axis, but got shape {index.shape}")
     if not x.ndim and index.size != 1:
         raise ValueError(f"index_select: index must have 1 element for x without axes, but got {index.size}")
-    template, arrays = parsed_index("index_select", line, (slice(None),) * axis + (index,))
-    slices = GetItem(template)(line, *arrays)
+    slices = getitem(line, (slice(None),) * axis + (index,))
     return slices if x.ndim else Reshape(())(slices)
 
 
@@ -185,8 +184,7 @@ def take(x: TensorLike, index: TensorLike) -> Tensor:
     Raises `IndexError` for an index outside [-n, n) (checked on the CPU only), `TypeError` unless they are integers.
     """
     x = tensor("take", x)
-    template, arrays = parsed_index("take", x, (_indices("take", x, index, x.size, -x.size),))
-    return GetItem(template)(Reshape((x.size,))(x), *arrays)
+    return getitem(Reshape((x.size,))(x), _indices("take", x, index, x.size, -x.size))
 
 
 def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:

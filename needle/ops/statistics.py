@@ -141,12 +141,11 @@ def vector_norm(x: Tensor, p: float, axes: Size) -> Tensor:
     if math.isinf(p):
         return (Max if p > 0 else Min)(axes, keepdims=True)(size)
     extreme = (Max if p > 0 else Min)(axes, keepdims=True)(size.detach())
-    is_zero = EQUAL(extreme, zero)
     usable = MULTIPLY(NOT_EQUAL(extreme, zero), LESS(extreme, scalar_like(math.inf, x)))
     scale = WHERE(usable, extreme, one)
     if p == 2:
         return MULTIPLY(Root()(total(PowerScalar(2)(DIVIDE(x, scale)))), scale)
-    nonzero = NOT_EQUAL(x, zero)
+    is_zero, nonzero = EQUAL(extreme, zero), NOT_EQUAL(x, zero)
     powers = WHERE(nonzero, PowerScalar(p)(WHERE(nonzero, DIVIDE(size, scale), one)), zero)
     length = MULTIPLY(PowerScalar(1 / p)(ADD(total(powers), as_dtype(is_zero, x.dtype))), scale)
     return WHERE(is_zero, zero, length)

@@ -15,7 +15,7 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu, to_host
 from needle.kernels import Size
 from needle.ops.copies import CLONE
-from needle.ops.index import GetItem, parsed_index
+from needle.ops.index import getitem
 from needle.ops.operand import tensor
 from needle.ops.scatter import with_axis
 from needle.ops.shape import BroadcastTo, Reshape
@@ -82,8 +82,7 @@ def repeat_interleave(
     if counts.size != n:
         raise ValueError(f"repeat_interleave: repeats must be 1 number or {n}, but got {counts.size}")
     places = cpu().xp.repeat(cpu().xp.arange(n), counts)
-    template, arrays = parsed_index("repeat_interleave", x, (slice(None),) * axis + (places,))
-    return GetItem(template)(x, *arrays)
+    return getitem(x, (slice(None),) * axis + (places,))
 
 
 def _counts(op: str, counts: tuple[int | Sequence[int], ...]) -> Size:

@@ -118,10 +118,9 @@ class State:
         pools = []
         for group in groups.values():
             if len(group) >= tuning.POOLED_PARAMETERS:
-                state = {parameter: self.arrays.get(parameter) for parameter in group}
                 pool = Pool({parameter: operands[parameter][0] for parameter in group}, self.count)
                 for parameter, (_, _, *views) in pool.views.items():
-                    if state[parameter]:
+                    if self.arrays.get(parameter):
                         for view, array in zip(views, self._arrays_of(parameter, operands[parameter][0]), strict=True):
                             view[...] = array
                     self.arrays[parameter] = tuple(views)

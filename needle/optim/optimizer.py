@@ -29,7 +29,7 @@ def finite(op: str, name: str, value: Any, **bounds: float) -> float:
 
 
 class Optimizer:
-    """The base of all optimizers: `params`, `step()`, `reset_grad()`, `clip_grad_norm()`.
+    """The base of all optimizers: `params`, `step()`, `zero_grad()`, `reset_grad()`, `clip_grad_norm()`.
 
     `params` are different tensors of floating dtype, of any shapes, on any devices. A subclass defines `_update`, the
     rule, and `state_count`, or overrides `step`. `params` and all options may be assigned between steps; each takes
@@ -154,7 +154,7 @@ class Optimizer:
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
         check_one_device("clip_grad_norm", grads)
         namespace = xp(grads[0].array)
-        arrays = [grad.array.astype(compute_dtype(grad.dtype), copy=False) for grad in grads]
+        arrays = (grad.array.astype(compute_dtype(grad.dtype), copy=False) for grad in grads)
         squares = [kernels.sums(a * a, tuple(range(a.ndim))).reshape(()) for a in arrays]
         norm = namespace.sqrt(sum(squares[1:], squares[0]))
         scale = namespace.minimum(max_norm / (norm + 1e-6), 1)

@@ -159,7 +159,6 @@ def with_numbers(op: str, x: TensorLike, **numbers: tuple[float, ...]) -> tuple[
     if x.dtype.kind not in "iu":
         check.floats(op, x=x)
         return x, values
-    bounds = x.device.xp.iinfo(x.dtype)
-    if not all(bounds.min <= value <= bounds.max for value in values):
+    if not all(check.holds(x.dtype, value) for value in values):
         raise ValueError(f"{op}: {name} must lie in the range of {x.dtype}, but got {', '.join(map(str, values))}")
     return x, tuple(map(int, values))

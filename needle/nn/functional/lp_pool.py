@@ -53,7 +53,7 @@ def _lp_pool(
     op: str, x: TensorLike, rank: int, norm_type: float, kernel_size: Sizes, stride: Sizes | None, ceil_mode: bool
 ) -> Tensor:
     x, had_batch = pool_operand(op, x, rank)
-    p = exponent(op, norm_type)
+    p = check.nonzero(op, "norm_type", norm_type)
     kernel, window = pool_window(op, rank, kernel_size, stride)
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         check_fit(op, x, kernel, window.with_ceil_mode(x.shape[2:], kernel))
@@ -70,11 +70,3 @@ def _lp_pool(
     is_zero, zero = EQUAL(total, scalar_like(0, total)), scalar_like(0, total)
     root = PowerScalar(1 / p)(WHERE(is_zero, scalar_like(1, total), total))
     return unbatched(as_dtype(WHERE(is_zero, zero, root), x.dtype), had_batch)
-
-
-def exponent(op: str, value: float) -> float:
-    """A number other than 0."""
-    p = check.number(op, "norm_type", value)
-    if not p:
-        raise ValueError(f"{op}: norm_type must not be 0, but got {value}")
-    return p

@@ -209,9 +209,7 @@ def layer_norm(
     """
     op = "layer_norm"
     x = tensor(op, x)
-    shape = as_normalized_shape(op, normalized_shape)
-    if x.shape[-len(shape) :] != shape:
-        raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
+    shape = last_axes(op, x, normalized_shape)
     check.floats(op, x=x)
     weight, bias = _parameters(op, x, shape, weight=weight, bias=bias)
     eps = check.number(op, "eps", eps, least=0)
@@ -261,6 +259,14 @@ def add_one(counter: Tensor) -> None:
 
 
 # ---- argument rules --------------------------------------------------------------------------------------------------
+
+
+def last_axes(op: str, x: Tensor, normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
+    """`normalized_shape` as a tuple. Raises ValueError unless x ends in these axes."""
+    shape = as_normalized_shape(op, normalized_shape)
+    if x.shape[-len(shape) :] != shape:
+        raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
+    return shape
 
 
 def as_normalized_shape(op: str, value: int | Sequence[int]) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
-from needle.nn.functional.norm import as_normalized_shape
+from needle.nn.functional.norm import last_axes
 from needle.ops.arithmetic import DIVIDE, MULTIPLY, AddScalar, DivScalar, MulScalar, PowerScalar, as_dtype
 from needle.ops.operand import make_window, tensor
 from needle.ops.pool import SumPool
@@ -32,9 +32,7 @@ def rms_norm(
     """
     op = "rms_norm"
     x = tensor(op, x)
-    shape = as_normalized_shape(op, normalized_shape)
-    if x.shape[-len(shape) :] != shape:
-        raise ValueError(f"{op}: x must end in the axes {shape}, but got shape {x.shape}")
+    shape = last_axes(op, x, normalized_shape)
     check.floats(op, x=x)
     if weight is not None:
         weight = tensor(op, weight, x)

@@ -62,7 +62,7 @@ def celu(x: TensorLike, alpha: float = 1.0) -> Tensor:
     Barron, "Continuously Differentiable Exponential Linear Units" (2017), equation 2.
     """
     x, dtype = wide("celu", x)
-    alpha = nonzero("celu", "alpha", alpha)
+    alpha = check.nonzero("celu", "alpha", alpha)
     return as_dtype(ADD(RELU(x), MulScalar(alpha)(Expm1()(DivScalar(alpha)(Clip(None, 0)(x))))), dtype)
 
 
@@ -122,11 +122,3 @@ def wide(op: str, x: TensorLike, integers: bool = False) -> tuple[Tensor, Any]:
         x = as_dtype(x, DEFAULT_FLOAT)
     check.floats(op, x=x)
     return as_dtype(x, compute_dtype(x.dtype)), x.dtype
-
-
-def nonzero(op: str, name: str, value: float) -> float:
-    """A number other than 0."""
-    number = check.number(op, name, value)
-    if not number:
-        raise ValueError(f"{op}: {name} must not be 0, but got {value}")
-    return number
