@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 # Pinned, because tests and benchmarks compare with it: its rounding, bugs and speed change with its version.
 TORCH = "torch==2.13.0"
+APPS = ["matplotlib>=3.8", "pillow>=11", "tqdm>=4.64"]
+SAFETENSORS = ["safetensors>=0.5"]
 
 
 def version() -> str:
@@ -37,14 +39,22 @@ setup(
     python_requires=">=3.11",
     install_requires=["numpy>=2.0", "threadpoolctl>=3.5"],
     extras_require={
-        "apps": ["tqdm>=4.64"],
+        "apps": APPS,
         "bench": [TORCH],
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
-        "plot": ["matplotlib>=3.8", "tqdm>=4.64"],
-        "test": ["pytest>=9", "pytest-xdist>=3.6", "hypothesis>=6.115", "tqdm>=4.64", TORCH],
+        "safetensors": SAFETENSORS,
+        "test": [
+            *APPS,
+            *SAFETENSORS,
+            "pytest>=9",
+            "pytest-xdist>=3.6",
+            "hypothesis>=6.115",
+            "scikit-learn>=1.6",
+            TORCH,
+        ],
     },
     packages=find_packages(include=["needle", "needle.*"]),
     package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},

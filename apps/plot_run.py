@@ -2,7 +2,7 @@
 
     python apps/plot_run.py docs/images/training.png      # the picture in the README
 
-Further options are those of train.py. Needs matplotlib: pip install -e '.[plot]'.
+Further options are those of train.py. Needs matplotlib: pip install -e '.[apps]'.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 except ModuleNotFoundError as error:
-    errors.leave(f"plot_run: matplotlib must be installed, by pip install -e '.[plot]', but: {error}", 2)
+    errors.leave(f"plot_run: matplotlib must be installed, by pip install -e '.[apps]', but: {error}", 2)
 
 STYLE: dict[Any, Any] = {
     "font.size": 10,
