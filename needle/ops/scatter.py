@@ -107,9 +107,8 @@ def gather(x: TensorLike, axis: int | None = None, index: Any = None, **words: U
     if words:
         return respelled(gather, words, x, axis=axis, index=index)
     x = tensor("gather", x)
-    index = _along("gather", x, axis, index)
-    line, axis = with_axis("gather", x, axis)
-    return TakeAlong(axis)(x, index) if x.ndim else Reshape(())(TakeAlong(axis)(line, _line(index)))
+    axis, index = _along("gather", x, axis, index)
+    return TakeAlong(axis)(x, index) if x.ndim else Reshape(())(TakeAlong(axis)(_line(x), _line(index)))
 
 
 def scatter(
@@ -145,7 +144,7 @@ def scatter_add(
 def _scattered(op: str, x: TensorLike, axis: Any, index: Any, src: Any) -> tuple[Tensor, int, Tensor, Tensor]:
     """The arguments of a scattering, with `src` of the shape of `index`."""
     x = tensor(op, x)
-    index = _along(op, x, axis, index)
+    axis, index = _along(op, x, axis, index)
     src = BroadcastTo(index.shape)(tensor(op, src, x)) if is_number(src) else tensor(op, src)
     if src.dtype != x.dtype:
         raise TypeError(f"{op}: src must have the dtype {x.dtype} of x, but got {src.dtype}")
@@ -154,7 +153,7 @@ def _scattered(op: str, x: TensorLike, axis: Any, index: Any, src: Any) -> tuple
         raise ValueError(f"{op}: index must fit into src, but got shapes {index.shape} and {src.shape}")
     if src.shape != index.shape:
         src = GetItem(tuple(slice(0, n) for n in index.shape))(src)
-    return x, check.axis(op, axis, max(1, x.ndim)), index, src
+    return x, axis, index, src
 
 
 def index_select(
@@ -237,8 +236,8 @@ def _indices(op: str, x: Tensor, index: Any, size: int, low: int = 0) -> Tensor:
     return as_dtype(index, cpu().xp.dtype("int64"))
 
 
-def _along(op: str, x: Tensor, axis: Any, index: Any) -> Tensor:
-    """Indices into x along `axis`, which have no larger sizes than x along the others."""
+def _along(op: str, x: Tensor, axis: Any, index: Any) -> tuple[int, Tensor]:
+    """`axis`, which is not negative, and indices into x along it, of no larger sizes than x along the others."""
     line, axis = with_axis(op, x, axis)
     places = _indices(op, x, index, line.shape[axis])
     check.same(op, "rank", x.ndim, places.ndim, ("x", "index"))
@@ -246,4 +245,4 @@ def _along(op: str, x: Tensor, axis: Any, index: Any) -> Tensor:
         raise ValueError(
             f"{op}: index may be larger than x along axis {axis} only, but got shapes {places.shape} and {x.shape}"
         )
-    return places
+    return axis, places
