@@ -18,6 +18,7 @@ from needle import backend_selection as backend_selection
 from needle import data as data
 from needle import init as init
 from needle import lazy as _lazy  # registers the classes of deferred values
+from needle import metrics as metrics
 from needle import nn as nn
 from needle import ops as ops
 from needle import optim as optim
@@ -91,5 +92,5 @@ from needle.ops import transpose as swapaxes
 __version__ = "0.1.0"
 
 if not TYPE_CHECKING:
-    _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection data init nn ops optim"
+    _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection data init metrics nn ops optim"
     __all__ = sorted({*_MODULES.split(), *_public_names(globals())})

@@ -24,6 +24,7 @@ from needle.backend_ndarray import NDArray
 from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
+from tests import test_metrics
 from tests.nn import test_attention, test_conv, test_recurrent
 from tests.nn.functional import (
     test_activation,
@@ -800,8 +801,8 @@ def rows_elsewhere():
     """The rows of the error tables of functions and layers, each as a call that is refused."""
     modules = (
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_grid, test_linear,
-        test_loss, test_margin_loss, test_norm, test_recurrent, test_refusals, test_scale_norm, test_similarity,
-        test_unpool,
+        test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
+        test_similarity, test_unpool,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
