@@ -12,7 +12,7 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["axes", "axis", "filling", "fits", "floats", "instance", "integer", "nonzero", "number", "one_of"]
+__all__ = ["axes", "axis", "entries", "filling", "fits", "floats", "instance", "integer", "nonzero", "number", "one_of"]
 __all__ += ["same", "sizes"]
 
 LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}  # bytes of a floating dtype -> its maximum
@@ -149,6 +149,14 @@ def instance(op: str, name: str, value: Any, kind: type) -> Any:
             given = f"{type(value).__module__}.{given}"
         raise TypeError(f"{op}: {name} must be a {kind.__name__}, but got {given}")
     return value
+
+
+def entries(op: str, name: str, value: Any, keys: Collection[str]) -> dict[str, Any]:
+    """A dict with these keys and no others."""
+    given: dict[str, Any] = instance(op, name, value, dict)
+    if given.keys() != set(keys):
+        raise ValueError(f"{op}: {name} must hold {', '.join(keys)}, but got {', '.join(map(str, given)) or 'nothing'}")
+    return given
 
 
 def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) -> None:

@@ -21,6 +21,7 @@ from needle.autograd import Op, Tensor, TensorOp, Value
 from needle.backend import cuda_probe
 from needle.backend import device as device_module
 from needle.backend_ndarray import NDArray
+from needle.data import DataLoader, NDArrayDataset
 from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
@@ -739,6 +740,10 @@ ROWS = [
     (lambda: stepped(optim.SGD([ndl.ones(3).broadcast_to((2, 3))]), X), ValueError,
      ("step: each parameter must have writable memory, but got a read-only or repeated array of shape (2, 3), as "
       "broadcasting makes it; copy it first")),
+    # ---- states
+    (lambda: DataLoader(NDArrayDataset([1])).load_state_dict({"epoch": 3, "more": 1}), ValueError,
+     ("DataLoader: state must hold epoch, position, order, batch_size, length, generator, sampler, "
+      "but got epoch, more")),
     # ---- the derivative checker
     (lambda: ndl.gradcheck(ops.exp, 1.0), TypeError, "gradcheck: inputs must be tensors, but input 0 is float"),
     (lambda: ndl.gradcheck(ops.add, leaf(2, dtype="float64"), leaf(2)), TypeError,

@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -14,7 +14,9 @@ from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, cpu, default_device
 from needle.backend.parallel import start_thread
+from needle.data import generator
 from needle.data.dataset import Dataset, NDArrayDataset
+from needle.data.sampler import Sampler
 
 __all__ = ["DataLoader"]
 
@@ -31,22 +33,27 @@ class Batch(tuple[Tensor, ...]):
 class DataLoader:
     """Batches of `dataset`: tuples of tensors (B, ...), one per field of an item, that require no gradient.
 
-    Every `iter(loader)` starts a new epoch. Floats become float32, integers keep their dtype. The last batch may be
-    smaller than `batch_size`; `drop_last` omits it. Options that are set later hold from the next epoch.
+    Every `iter(loader)` begins a new epoch; after `load_state_dict`, the next one goes on with the epoch of the state.
+    Floats become float32, integers keep their dtype. The last batch may be smaller than `batch_size`; `drop_last` omits
+    it. Options that are set later hold from the next epoch.
 
     Shuffling draws one `np.random.permutation(len(dataset))` per epoch from NumPy's global generator. With a `seed` the
-    loader has its own generator, and the same seed produces the same sequence of orders.
+    loader has its own generator, and the same seed produces the same sequence of orders. A `sampler` takes the place of
+    shuffling: anything with a length that yields indices, all of an epoch when it begins. It has its own seed, if any.
 
     `prefetch` is the number of batches that a background thread prepares ahead. The default is 0, no thread: random
     transforms draw from NumPy's global generator, and with a thread the order of these draws and of the model's own
-    (dropout) depends on timing. An error in the thread is raised by the `next()` that asked for its batch. Leaving the
-    loop early stops the thread. A forked process has no such thread: it must begin an epoch of its own.
+    (dropout) depends on timing. So with random transforms leave it at 0 if a run must be repeatable, or go on bit for
+    bit from a state; without them both hold for any `prefetch`. An error in the thread is raised by the `next()` that
+    asked for its batch. Leaving the loop early stops the thread. A forked process has no such thread: it must begin an
+    epoch of its own.
 
     On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
     shape stays (B, ...), and `numpy()` returns a row-major copy as always.
 
-    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, or `device` not a Device, and
-    ValueError if `batch_size` is less than 1 or `prefetch` or `seed` is negative. Errors of the dataset pass through.
+    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, `device` not a Device, or
+    `sampler` has no length, and ValueError if `batch_size` is less than 1, `prefetch` or `seed` is negative, or a
+    sampler comes with `shuffle` or `seed`. Errors of the dataset and of the sampler pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -60,6 +67,7 @@ class DataLoader:
     drop_last: bool
     prefetch: int
     device: Device | None
+    sampler: Sampler | None
 
     def __init__(
         self,
@@ -71,38 +79,148 @@ class DataLoader:
         seed: int | None = None,
         prefetch: int = 0,
         device: Device | None = None,
+        sampler: Sampler | None = None,
     ) -> None:
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
-        self.drop_last, self.prefetch, self.device = drop_last, prefetch, device
-        self._generator = None
-        if seed is not None:
-            self._generator = np.random.default_rng(check.integer("DataLoader", "seed", seed, least=0))
+        self.drop_last, self.prefetch, self.device, self.sampler = drop_last, prefetch, device, sampler
+        if seed is not None and sampler is not None:
+            raise ValueError(
+                f"DataLoader: seed is for shuffle, and a sampler has its own, but got both and seed={seed}"
+            )
+        self._generator = generator.from_seed("DataLoader", seed)
+        self._number = 0  # of the running epoch, or of the next one
+        self._epoch: _Epoch | None = None  # the running one
+        self._is_loaded = False  # the next `iter` goes on with the running epoch
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, _OPTIONS[name](value) if name in _OPTIONS else value)
+        value = _OPTIONS[name](value) if name in _OPTIONS else value
+        if (name == "sampler" and value is not None and self.shuffle) or (
+            name == "shuffle" and value and self.__dict__.get("sampler") is not None
+        ):
+            raise ValueError("DataLoader: shuffle must be False with a sampler, but got True")
+        super().__setattr__(name, value)
 
     def __len__(self) -> int:
         """The number of batches in an epoch."""
-        full, remainder = divmod(len(self.dataset), self.batch_size)
+        return self._batches(self._length, self.batch_size)
+
+    @property
+    def _length(self) -> int:
+        """The number of items in an epoch."""
+        return len(self.dataset if self.sampler is None else self.sampler)
+
+    def _batches(self, length: int, size: int) -> int:
+        """The number of batches of `size` in an epoch of `length` items."""
+        full, remainder = divmod(length, size)
         return full if self.drop_last else full + bool(remainder)
 
     def __iter__(self) -> Generator[tuple[Tensor, ...]]:
-        count, size = len(self.dataset), self.batch_size
-        order = (self._generator or np.random).permutation(count) if self.shuffle else np.arange(count)
-        chunks = (order[i * size : (i + 1) * size] for i in range(len(self)))
+        epoch = self._epoch if self._is_loaded else None
+        if epoch is None:
+            epoch = _Epoch(self._draw_order(), self.batch_size)
+            self._number += self._epoch is not None  # that one was left before its end
+        self._epoch, self._is_loaded = epoch, False
+        order = np.arange(len(self.dataset)) if epoch.order is None else epoch.order
+        size, count = epoch.batch_size, self._batches(len(order), epoch.batch_size)
+        chunks = (order[i * size : (i + 1) * size] for i in range(epoch.position, count))
         batches = (tuple(map(_to_float32, self.dataset.take(chunk))) for chunk in chunks)
         if not self.prefetch:
-            return self._tensors(batches)
+            return self._tensors(batches, epoch)
         if type(self.dataset).take not in (Dataset.take, NDArrayDataset.take):  # a user's may use its memory again
             batches = (tuple(field.copy() for field in batch) for batch in batches)
-        return self._tensors(_ahead(batches, self.prefetch))
+        return self._tensors(_ahead(batches, self.prefetch), epoch)
 
-    def _tensors(self, batches: Generator[tuple[HostArray, ...]]) -> Generator[tuple[Tensor, ...]]:
+    def _draw_order(self) -> HostArray | None:
+        """The order of a new epoch; None is the dataset's."""
+        if self.sampler is not None:
+            return self._checked_order("DataLoader", "sampler", list(self.sampler))
+        if not self.shuffle:
+            return None
+        order: HostArray = (self._generator or np.random).permutation(len(self.dataset))
+        return order
+
+    def _checked_order(self, op: str, name: str, order: Any) -> HostArray:
+        """An order of an epoch as an array of indices of the dataset."""
+        given, length, items = np.asarray(order), self._length, len(self.dataset)
+        if given.shape != (length,) or (length and given.dtype.kind not in "iu"):
+            raise ValueError(f"{op}: {name} must hold {length} integers, but got {given.dtype} of shape {given.shape}")
+        for wrong in given[(given < 0) | (given >= items)][:1]:
+            raise ValueError(f"{op}: {name} must hold indices of the dataset, 0 to {items - 1}, but got {wrong}")
+        return given.astype(np.int64)
+
+    def _tensors(self, batches: Generator[tuple[HostArray, ...]], epoch: _Epoch) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
             for batch in batches:
                 device = self.device or default_device()
-                yield Batch(_to_tensor(field, device) for field in batch)
+                tensors = Batch(_to_tensor(field, device) for field in batch)
+                epoch.position += 1
+                yield tensors
+        if self._epoch is epoch:
+            self._number, self._epoch = self._number + 1, None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader is, as plain data: all that `load_state_dict` needs to go on from here, batch for batch.
+
+        `epoch` is the number of the running epoch, from 0; between epochs that of the next one. `position` counts the
+        batches of the running epoch that the reader has got; those that are only prefetched do not count. `order` holds
+        the indices of its items, or None where they come in order, and between epochs. `generator` is the state of the
+        loader's own generator, if it has a seed, and `sampler` that of a sampler with a `state_dict`. NumPy's global
+        generator is not included.
+
+        The running epoch is the one that began last, up to the end of its iterator: also after `break`, and if an
+        earlier epoch is still being read.
+        """
+        epoch = self._epoch or _Epoch(None, self.batch_size)
+        sampler = cast(Any, self.sampler)
+        return {
+            "epoch": self._number,
+            "position": epoch.position,
+            "order": None if epoch.order is None else epoch.order.copy(),
+            "batch_size": epoch.batch_size,
+            "length": len(self.dataset),
+            "generator": generator.get_state(self._generator),
+            "sampler": sampler.state_dict() if hasattr(sampler, "state_dict") else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a state: the next `iter(loader)` yields the batches that were left of its epoch.
+
+        An epoch that is being read goes on, and is no part of the loader's state any more.
+
+        Raises TypeError or ValueError, before anything changes, if `state` is not from `state_dict`, if the dataset has
+        another length, or if `shuffle`, `sampler`, the presence of a `seed` or, within an epoch, `batch_size` differs
+        from that loader's.
+        """
+        op = "DataLoader"
+        values = check.entries(op, "state", state, self.state_dict())
+        number, position = (check.integer(op, name, values[name], least=0) for name in ("epoch", "position"))
+        check.same(op, "length", values["length"], len(self.dataset), ("the dataset of the state", "this dataset"))
+        order, sampler, epoch = values["order"], cast(Any, self.sampler), None
+        is_shuffled, has_state = self.shuffle or sampler is not None, hasattr(sampler, "load_state_dict")
+        is_other = position > 0 and order is None if is_shuffled else order is not None
+        if is_other or has_state == (values["sampler"] is None):
+            raise ValueError(f"{op}: shuffle and sampler must be as they were for the state, but got others")
+        if order is not None or position:
+            order = None if order is None else self._checked_order(op, "order", order)
+            names = ("the state", "the loader, within an epoch,")
+            check.same(op, "batch_size", values["batch_size"], self.batch_size, names)
+            if position > (count := len(self)):
+                raise ValueError(f"{op}: position must be at most {count}, the number of batches, but got {position}")
+            epoch = _Epoch(order, self.batch_size, position)
+        stream = generator.from_state(op, values["generator"], self._generator)
+        if has_state:
+            sampler.load_state_dict(values["sampler"])
+        self._generator, self._number, self._epoch, self._is_loaded = stream, number, epoch, True
+
+
+class _Epoch:
+    """An epoch: the order of its items (None for the dataset's), and how many batches its reader has got."""
+
+    __slots__ = ("batch_size", "order", "position")
+
+    def __init__(self, order: HostArray | None, batch_size: int, position: int = 0) -> None:
+        self.order, self.batch_size, self.position = order, batch_size, position
 
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it is set
@@ -112,6 +230,7 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it 
     "drop_last": lambda value: check.instance("DataLoader", "drop_last", value, bool),
     "prefetch": lambda value: check.integer("DataLoader", "prefetch", value, least=0),
     "device": lambda value: value if value is None else check.instance("DataLoader", "device", value, Device),
+    "sampler": lambda value: value if value is None else check.instance("DataLoader", "sampler", value, Sampler),
 }
 
 
