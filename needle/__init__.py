@@ -24,9 +24,11 @@ from needle import ops as ops
 from needle import optim as optim
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
+from needle.backend import get_rng_state as get_rng_state
 from needle.backend import seed as manual_seed
 from needle.backend import seed as seed
 from needle.backend import set_default_device as set_default_device
+from needle.backend import set_rng_state as set_rng_state
 from needle.backend_ndarray import BackendDevice as BackendDevice
 from needle.backend_ndarray import NDArray as NDArray
 from needle.backend_ndarray import all_devices as all_devices

@@ -363,6 +363,8 @@ ROWS = [
     (lambda: ndl.cuda(-1), ValueError, "cuda: index must be at least 0, but got -1"),
     (lambda: ndl.set_default_device("cpu"), TypeError,
      "set_default_device: device must be a Device, but got str"),
+    (lambda: ndl.set_rng_state({**ndl.get_rng_state(), "has_gauss": 2}), ValueError,
+     "set_rng_state: state must be what get_rng_state returned, but got has_gauss 2"),
     (lambda: with_cupy(None, lambda: ndl.zeros(2, device=ndl.cuda())), RuntimeError,
      ("cuda: CuPy must be installed, by `pip install 'cupy-cuda12x[ctk]>=14'` (CUDA 12) or `pip install "
       "'cupy-cuda13x[ctk]>=14'` (CUDA 13), but got no module cupy")),
