@@ -26,13 +26,6 @@ def test_a_state_is_a_copy():
     np.testing.assert_array_equal(state["state"]["key"], key)
 
 
-def test_devices_draw_from_this_stream(device):
-    before = ndl.get_rng_state()
-    first = ndl.nn.functional.dropout(ndl.ones(20, device=device))
-    ndl.set_rng_state(before)
-    np.testing.assert_array_equal(ndl.nn.functional.dropout(ndl.ones(20, device=device)).numpy(), first.numpy())
-
-
 @pytest.mark.parametrize(
     ("change", "got"),
     [
@@ -51,9 +44,9 @@ def test_devices_draw_from_this_stream(device):
 )
 def test_a_state_that_does_not_fit_is_refused(change, got):
     before = ndl.get_rng_state()
-    with pytest.raises(ValueError, match="^set_rng_state: ") as error:
+    with pytest.raises(ValueError, match=r"^set_rng_state: ") as error:
         ndl.set_rng_state(before | change)
     assert str(error.value) == f"set_rng_state: state must be what get_rng_state returned, but got {got}"
     np.testing.assert_equal(ndl.get_rng_state(), before)
-    with pytest.raises(TypeError, match="^set_rng_state: state must be a Mapping, but got list"):
+    with pytest.raises(TypeError, match=r"^set_rng_state: state must be a Mapping, but got list"):
         ndl.set_rng_state([before])
