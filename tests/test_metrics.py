@@ -74,6 +74,8 @@ def test_figures_are_those_of_scikit_learn(seed, low, high, device):
             for figure, number in zip(figures, expected, strict=False):
                 assert_allclose(figure, number, rtol=1e-15, atol=0)
             assert_array_equal(np.array(figures), np.array(metrics.precision_recall_f1(matrix, average, zero)))
+        expected = oracle.jaccard_score(labels, predicted, labels=classes, average=average, zero_division=0)
+        assert_allclose(measured(metrics.IoU(5, average), pairs, device), expected, rtol=1e-15, atol=0)
 
 
 def test_one_class(device):

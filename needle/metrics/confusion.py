@@ -1,4 +1,4 @@
-"""The confusion matrix, and what follows from it: precision, recall and F1."""
+"""The confusion matrix, and what follows from it: precision, recall, F1 and IoU."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from needle.backend import HostArray, check_array_range, cpu, index_array, to_ho
 from needle.metrics.metric import Array, Metric, classes_of, is_class, kept_of, optional_index
 from needle.ops.cross_entropy import class_axis
 
-__all__ = ["F1", "ConfusionMatrix", "Precision", "Recall", "confusion_matrix", "precision_recall_f1"]
+__all__ = ["F1", "ConfusionMatrix", "IoU", "Precision", "Recall", "confusion_matrix", "precision_recall_f1"]
 
 
 class ClassCounts(Metric):
@@ -93,7 +93,7 @@ class Precision(ClassCounts):
     Raises `ValueError` or `TypeError` for bad arguments.
     """
 
-    position = 0  # in the results of `precision_recall_f1`
+    position = 0  # in the results of `class_shares`
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Precision(ClassCounts):
 
     def compute(self) -> Any:
         """The figure so far: a float, or float64 (classes,) without an average."""
-        return precision_recall_f1(self._matrix(), self.average, self.zero_division)[self.position]
+        return class_shares(self._matrix(), self.average, self.zero_division)[self.position]
 
 
 class Recall(Precision):
@@ -136,6 +136,21 @@ class F1(Precision):
     position = 2
 
 
+class IoU(Precision):
+    """Of the samples that are of a class or predicted as it, the share that are both; otherwise as `Precision`.
+
+    The intersection over union of masks, also called Jaccard index.
+
+    >>> from needle.metrics import IoU
+    >>> metric = IoU(2, average=None)
+    >>> metric.update([[1, 0], [1, 0]], [[1, 0], [0, 0]])
+    >>> metric.compute()
+    array([0.66666667, 0.5       ])
+    """
+
+    position = 3
+
+
 def confusion_matrix(outputs: TensorLike, targets: TensorLike, classes: int) -> HostArray:
     """How often each class (row) was predicted as each (column): int64 (classes, classes); as in `ConfusionMatrix`."""
     metric = ConfusionMatrix(classes)
@@ -160,17 +175,24 @@ def precision_recall_f1(matrix: Any, average: str | None = None, zero_division: 
     counts = np.asarray(to_host(matrix), "float64")
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not (counts >= 0).all():
         raise ValueError(f"{op}: matrix must be square and hold counts, but got shape {counts.shape}")
+    return class_shares(counts, average, zero_division)[:3]
+
+
+def class_shares(counts: HostArray, average: str | None, zero_division: float) -> tuple[Any, Any, Any, Any]:
+    """Precision, recall, F1 and IoU of a confusion matrix, per class or averaged."""
     right, predicted, actual = counts.diagonal(), counts.sum(0), counts.sum(1)
     weights = actual if average == "weighted" else None
     if average == "micro":
         right, predicted, actual = right.sum(keepdims=True), predicted.sum(keepdims=True), actual.sum(keepdims=True)
-    precision, recall, f1 = (
+    precision, recall, f1, iou = (
         np.divide(part, whole, out=np.full(whole.shape, zero_division), where=whole > 0)
-        for part, whole in ((right, predicted), (right, actual), (2 * right, predicted + actual))
-    )
+        for part, whole in (
+            (right, predicted), (right, actual), (2 * right, predicted + actual), (right, predicted + actual - right)
+        )
+    )  # fmt: skip
     if average is None:
-        return precision, recall, f1
-    return average_share(precision, weights), average_share(recall, weights), average_share(f1, weights)
+        return precision, recall, f1, iou
+    return tuple(average_share(share, weights) for share in (precision, recall, f1, iou))  # type: ignore[return-value]
 
 
 def average_share(shares: Array, weights: Array | None) -> float:
