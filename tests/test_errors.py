@@ -46,6 +46,7 @@ from tests.nn.functional import (
 )
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
+from tests.optim import test_groups
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
 
@@ -810,6 +811,7 @@ def rows_elsewhere():
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_grid, test_linear,
         test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
         test_similarity, test_unpool,
+        test_groups,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

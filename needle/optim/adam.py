@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from needle import check
 from needle.autograd import Tensor
 from needle.backend import xp
-from needle.optim.optimizer import Optimizer, finite
+from needle.optim.flat import Numbers
+from needle.optim.groups import Group, Option, finite, flag, two_betas
+from needle.optim.optimizer import Optimizer, decayed
 
 __all__ = ["Adam", "AdamW"]
 
@@ -23,7 +25,8 @@ class Adam(Optimizer):
         θ = θ - lr · (m / (1 - β1^t)) / (sqrt(v / (1 - β2^t)) + eps)
 
     t counts the steps of a parameter from 1: those in which it had a gradient. m and v have the shape and dtype of θ.
-    torch's word `betas=(beta1, beta2)` sets both.
+    torch's word `betas=(beta1, beta2)` sets both. `amsgrad` divides by the root of the largest v so far, `maximize`
+    takes -grad for grad, and `decoupled_weight_decay` decays as `AdamW` does.
 
     Source: Kingma and Ba, "Adam: A Method for Stochastic Optimization" (2015), algorithm 1.
 
@@ -37,19 +40,14 @@ class Adam(Optimizer):
     Tensor([0.9 2.1], requires_grad=True)
     """
 
-    state_count = 2
-    options: ClassVar[dict[str, Callable[..., Any]]] = Optimizer.options | {
-        "beta1": partial(finite, below=1),
-        "beta2": partial(finite, below=1),
-        "eps": finite,
-    }
-    beta1: float
-    beta2: float
-    eps: float
+    betas = Option(two_betas)
+    eps = Option(finite)
+    amsgrad = Option(flag)
+    decoupled_weight_decay = Option(flag)
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Group],
         lr: float = 0.01,
         beta1: float = 0.9,
         beta2: float = 0.999,
@@ -57,51 +55,69 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
         *,
         betas: tuple[float, float] | None = None,
+        amsgrad: bool = False,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
     ) -> None:
-        super().__init__(params, lr, weight_decay)
-        self.beta1, self.beta2, self.eps = beta1, beta2, eps
-        if betas is not None:
-            if (beta1, beta2) != (0.9, 0.999):
-                raise ValueError(f"{type(self).__name__}: betas must not come with beta1 or beta2, but got {betas}")
-            self.betas = betas
+        if betas is not None and (beta1, beta2) != (0.9, 0.999):
+            raise ValueError(f"{type(self).__name__}: betas must not come with beta1 or beta2, but got {betas}")
+        options = {"betas": (beta1, beta2) if betas is None else betas, "eps": eps, "amsgrad": amsgrad}
+        options["decoupled_weight_decay"] = decoupled_weight_decay
+        super().__init__(params, lr, weight_decay, maximize, **options)
 
     @property
-    def betas(self) -> tuple[float, float]:
-        """`beta1` and `beta2`."""
-        return self.beta1, self.beta2
+    def beta1(self) -> float:
+        """The first of `betas`; setting it keeps the second of each group."""
+        return self.betas[0]
 
-    @betas.setter
-    def betas(self, betas: tuple[float, float]) -> None:
-        name = type(self).__name__
-        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
-            raise TypeError(f"{name}: betas must be a pair of numbers, but got {betas!r}")
-        checked = [self.options[f"beta{i}"](name, f"beta{i}", beta) for i, beta in enumerate(betas, 1)]
-        self.beta1, self.beta2 = checked  # both are right before one is set
+    @beta1.setter
+    def beta1(self, beta1: float) -> None:
+        self._set_beta(0, beta1)
 
-    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any) -> None:
-        mean, variance = state
-        multiply = xp(theta).multiply
-        grad = self._decay(theta, grad, scratch)
-        mean *= self.beta1 / (1 - self.beta1)  # (β1 / (1 - β1)·m + g)·(1 - β1), without a product (1 - β1)·g
+    @property
+    def beta2(self) -> float:
+        """The second of `betas`; setting it keeps the first of each group."""
+        return self.betas[1]
+
+    @beta2.setter
+    def beta2(self, beta2: float) -> None:
+        self._set_beta(1, beta2)
+
+    def _set_beta(self, position: int, beta: float) -> None:
+        beta = check.number(type(self).__name__, f"beta{position + 1}", beta, least=0, below=1)
+        for options in (self.defaults, *self.param_groups):
+            pair = [*options["betas"]]
+            pair[position] = beta
+            options["betas"] = tuple(pair)
+
+    def _new_state(self, group: Group) -> dict[str, float]:
+        return dict.fromkeys(("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2], 0.0)
+
+    def _update(
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+    ) -> None:
+        mean, variance, *largest = state
+        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
+        steps, namespace = numbers["step"], xp(theta)
+        if decay and group["decoupled_weight_decay"]:
+            theta *= 1 - lr * decay
+            decay = 0.0
+        grad = decayed(theta, grad, scratch, decay, group["maximize"])
+        mean *= beta1 / (1 - beta1)  # (β1 / (1 - β1)·m + g)·(1 - β1), without a product (1 - β1)·g
         mean += grad
-        mean *= 1 - self.beta1
-        variance *= self.beta2
-        multiply(grad, grad, scratch)
-        scratch *= 1 - self.beta2
+        mean *= 1 - beta1
+        variance *= beta2
+        namespace.multiply(grad, grad, scratch)
+        scratch *= 1 - beta2
         variance += scratch
-        xp(theta).sqrt(variance, scratch)
-        correction = math.sqrt(1 - self.beta2**self._steps)  # taken out of the root, and applied to numbers only
-        scratch += self.eps * correction
-        xp(theta).divide(mean, scratch, scratch)
-        scratch *= self.lr * correction / (1 - self.beta1**self._steps)
+        for maximum in largest:
+            variance = namespace.maximum(maximum, variance, out=maximum)
+        namespace.sqrt(variance, scratch)
+        correction = math.sqrt(1 - beta2**steps)  # taken out of the root, and applied to numbers only
+        scratch += group["eps"] * correction
+        namespace.divide(mean, scratch, scratch)
+        scratch *= lr * correction / (1 - beta1**steps)
         theta -= scratch
-
-    def _decay(self, theta: Any, grad: Any, scratch: Any) -> Any:
-        """The gradient with weight decay: written to `scratch`, or `grad` itself if there is none."""
-        if not self.weight_decay:
-            return grad
-        xp(theta).multiply(theta, self.weight_decay, scratch)
-        return xp(theta).add(scratch, grad, scratch)
 
 
 class AdamW(Adam):
@@ -114,7 +130,7 @@ class AdamW(Adam):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Group],
         lr: float = 0.001,
         beta1: float = 0.9,
         beta2: float = 0.999,
@@ -122,9 +138,18 @@ class AdamW(Adam):
         weight_decay: float = 0.01,
         *,
         betas: tuple[float, float] | None = None,
+        amsgrad: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, beta1, beta2, eps, weight_decay, betas=betas)
-
-    def _decay(self, theta: Any, grad: Any, scratch: Any) -> Any:
-        theta *= 1 - self.lr * self.weight_decay
-        return grad
+        super().__init__(
+            params,
+            lr,
+            beta1,
+            beta2,
+            eps,
+            weight_decay,
+            betas=betas,
+            amsgrad=amsgrad,
+            maximize=maximize,
+            decoupled_weight_decay=True,
+        )

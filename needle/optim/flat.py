@@ -7,32 +7,36 @@ chunks that stay in cache and that threads share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import is_not
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.autograd import Tensor
 from needle.backend import check_writable, device_of, xp
 
-__all__ = ["Cohort", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
+__all__ = ["Cohort", "Fills", "Numbers", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
 
 Array: TypeAlias = Any
+Fills: TypeAlias = Mapping[str, float]  # the name of a state array -> the number that fills it at first
+Numbers: TypeAlias = dict[str, float]  # numbers that a rule keeps per parameter, such as the count of its steps
 Operands: TypeAlias = dict[Tensor, tuple[Array, Array]]  # a parameter -> the arrays of it and of its gradient
 Update: TypeAlias = tuple[Array, ...]  # arrays of the same shape: a parameter, its gradient, its state
 Rule: TypeAlias = Callable[[Array, Array, Sequence[Array], Array], None]  # (parameter, gradient, state, scratch)
 
 
 class Cohort:
-    """Parameters that had a gradient in the same steps, `steps` of them so far, and the pools of the small ones.
+    """Parameters of one group that had a gradient in the same steps, the numbers of those, and pools of the small ones.
 
     Pools are made when they are asked for. Copied or unpickled pools are made again: copies of views share no memory.
     """
 
-    def __init__(self, params: Iterable[Tensor], steps: int = 0) -> None:
-        self.params, self.steps = frozenset(params), steps
+    def __init__(self, params: Iterable[Tensor], numbers: Mapping[str, float] = MappingProxyType({})) -> None:
+        self.params, self.numbers = frozenset(params), {**numbers}
         self.pools: list[Pool] | None = None
+        self.names: tuple[str, ...] = ()  # of the state arrays in the pools
         self.fits = True  # whether the pools are known to fit the data of their parameters
 
     def __getstate__(self) -> dict[str, Any]:
@@ -46,11 +50,10 @@ class Cohort:
 
 
 class State:
-    """The state of an optimizer: `count` arrays per parameter, zeros at first, on the device of the parameter."""
+    """The state of an optimizer: named arrays and numbers per parameter, the arrays on the device of the parameter."""
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.arrays: dict[Tensor, tuple[Array, ...]] = {}
+    def __init__(self) -> None:
+        self.arrays: dict[Tensor, dict[str, Array]] = {}
         self.cohorts: list[Cohort] = []
         self.checked: list[Array] = []  # the parameters' arrays that `is_aliased` looked at last, and its answer
         self.overlap = False
@@ -58,12 +61,11 @@ class State:
     def __getstate__(self) -> dict[str, Any]:
         return vars(self) | {"checked": []}
 
-    def is_aliased(self, operands: Operands) -> bool:
+    def is_aliased(self, arrays: list[Array]) -> bool:
         """Whether two parameters may share memory; compared again only if an array is another than in the last step.
 
         Raises ValueError if a parameter cannot be written to, or holds an element of its memory more than once.
         """
-        arrays = [array for array, _ in operands.values()]
         if len(arrays) != len(self.checked) or any(map(is_not, arrays, self.checked)):
             for array in arrays:
                 check_writable("step", "each parameter", array)
@@ -72,70 +74,79 @@ class State:
                 cohort.fits = False
         return self.overlap
 
-    def advance(self, operands: Operands) -> list[Cohort]:
-        """Count a step for all parameters of `operands`, and return their cohorts."""
-        if len(self.cohorts) == 1 and self.cohorts[0].params == operands.keys():  # the common case first
-            self.cohorts[0].steps += 1
-            return self.cohorts
+    def cohorts_of(self, operands: Operands) -> list[Cohort]:
+        """The cohorts of the parameters of `operands`; a new one of those that take their first step.
+
+        A cohort that other parameters belong to as well is split: from now on the numbers of the two parts differ.
+        """
+        for cohort in self.cohorts:
+            if cohort.params == operands.keys():  # the common case first
+                return [cohort]
         new, cohorts, absent = {*operands}, [], []
         for cohort in self.cohorts:
             present = cohort.params & new
             if present == cohort.params:
                 cohorts.append(cohort)
-            else:  # from now on the parameters differ in the number of their steps
-                cohorts += [Cohort(present, cohort.steps)] * bool(present)
-                absent.append(Cohort(cohort.params - present, cohort.steps) if present else cohort)
+            else:
+                cohorts += [Cohort(present, cohort.numbers)] * bool(present)
+                absent.append(Cohort(cohort.params - present, cohort.numbers) if present else cohort)
             new -= present
         if new:
             cohorts.append(Cohort(new))
-        for cohort in cohorts:
-            cohort.steps += 1
         self.cohorts = cohorts + absent
         return cohorts
 
-    def pools_of(self, cohort: Cohort, operands: Operands) -> list[Pool]:
+    def pools_of(self, cohort: Cohort, operands: Operands, fills: Fills) -> list[Pool]:
         """The pools of a cohort, made again if the data of a parameter have another device or shape."""
-        if cohort.pools is None or not (cohort.fits or all(pool.fits(operands) for pool in cohort.pools)):
-            cohort.pools = self._make_pools(operands)
+        if (
+            cohort.pools is None
+            or cohort.names != (*fills,)
+            or not (cohort.fits or all(pool.fits(operands) for pool in cohort.pools))
+        ):
+            cohort.pools, cohort.names = self._make_pools(operands, fills), (*fills,)
         cohort.fits = True
         return cohort.pools
 
-    def unpooled(self, operands: Operands, pools: Iterable[Pool]) -> list[Update]:
+    def unpooled(self, operands: Operands, pools: Iterable[Pool], fills: Fills) -> list[Update]:
         """The arrays for the rule, for each parameter outside `pools`."""
         pooled = {parameter for pool in pools for parameter in pool.views}
         return [
-            (*pair, *self._arrays_of(parameter, pair[0]))
+            (*pair, *self.arrays_of(parameter, pair[0], fills).values())
             for parameter, pair in operands.items()
             if parameter not in pooled
         ]
 
-    def _make_pools(self, operands: Operands) -> list[Pool]:
+    def _make_pools(self, operands: Operands, fills: Fills) -> list[Pool]:
         """One pool per device and dtype, if it has enough small parameters; the state moves there."""
-        groups: dict[Any, list[Tensor]] = {}
+        alike: dict[Any, list[Tensor]] = {}
         for parameter, (array, _) in operands.items():
             if array.size < tuning.POOLED_ELEMENTS:
-                groups.setdefault((device_of(array), array.dtype), []).append(parameter)
+                alike.setdefault((device_of(array), array.dtype), []).append(parameter)
         pools = []
-        for group in groups.values():
-            if len(group) >= tuning.POOLED_PARAMETERS:
-                pool = Pool({parameter: operands[parameter][0] for parameter in group}, self.count)
+        for params in alike.values():
+            if len(params) >= tuning.POOLED_PARAMETERS:
+                pool = Pool({parameter: operands[parameter][0] for parameter in params}, len(fills))
                 for parameter, (_, _, *views) in pool.views.items():
-                    if self.arrays.get(parameter):
-                        for view, array in zip(views, self._arrays_of(parameter, operands[parameter][0]), strict=True):
-                            view[...] = array
-                    self.arrays[parameter] = tuple(views)
+                    arrays = self.arrays_of(parameter, operands[parameter][0], fills)
+                    for view, array in zip(views, arrays.values(), strict=True):
+                        view[...] = array
+                    self.arrays[parameter] = dict(zip(fills, views, strict=True))
                 pools.append(pool)
         return pools
 
-    def _arrays_of(self, parameter: Tensor, array: Array) -> tuple[Array, ...]:
-        """The state of a parameter on the device of its data, `array`, and in its shape."""
-        arrays = self.arrays.get(parameter)
-        if arrays is None:
-            arrays = tuple(xp(array).zeros_like(array) for _ in range(self.count))
-        elif arrays and device_of(arrays[0]) != device_of(array):  # the parameter has moved to another device
-            arrays = tuple(map(device_of(array).array, arrays))
-        elif arrays and arrays[0].shape != array.shape:  # axes of size 1 came or went
-            arrays = tuple(kept.reshape(array.shape) for kept in arrays)
+    def arrays_of(self, parameter: Tensor, array: Array, fills: Fills) -> dict[str, Array]:
+        """The state of a parameter that `fills` names, on the device of its data, `array`, and in its shape."""
+        arrays = self.arrays.get(parameter, {})
+        if arrays.keys() != fills.keys():  # the first step, or an option asks for other arrays than before
+            arrays = {
+                name: arrays[name] if name in arrays else xp(array).full_like(array, fill)
+                for name, fill in fills.items()
+            }
+        first = next(iter(arrays.values()), array)
+        if device_of(first) != device_of(array):  # the parameter has moved to another device
+            arrays = {name: device_of(array).array(kept) for name, kept in arrays.items()}
+        if first.shape != array.shape:  # axes of size 1 came or went
+            arrays = {name: kept.reshape(array.shape) for name, kept in arrays.items()}
         self.arrays[parameter] = arrays
         return arrays
 

@@ -6,125 +6,164 @@ in place and never into a gradient.
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from operator import is_not
 from typing import Any, ClassVar
 
 from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import compute_dtype, lone_types, xp
 from needle.graph import check_one_device
-from needle.optim.flat import Operands, State, for_each_chunk
+from needle.optim.flat import Numbers, Operands, State, for_each_chunk
+from needle.optim.groups import Group, Option, check_groups, check_params, finite, flag, own_group, own_list
 
 __all__ = ["Optimizer"]
 
 
-def finite(op: str, name: str, value: Any, **bounds: float) -> float:
-    """A finite number of at least 0, within the bounds of `check.number`."""
-    number = check.number(op, name, value, least=0, **bounds)
-    if math.isinf(number):
-        raise ValueError(f"{op}: {name} must be finite, but got {value}")
-    return number
-
-
 class Optimizer:
-    """The base of all optimizers: `params`, `step()`, `zero_grad()`, `reset_grad()`, `clip_grad_norm()`.
+    """The base of all optimizers: `params`, `param_groups`, `step()`, `zero_grad()`, `reset_grad()` and clipping.
 
-    `params` are different tensors of floating dtype, of any shapes, on any devices. A subclass defines `_update`, the
-    rule, and `state_count`, or overrides `step`. `params` and all options may be assigned between steps; each takes
-    effect with the next step and is checked as in the constructor.
+    `params` are different tensors of floating dtype, of any shapes, on any devices; or groups of them, as in torch:
+    dicts such as `{"params": [w], "lr": 0.1}` with options of their own. `param_groups` lists the groups, each with all
+    its options. An option as an attribute, such as `optimizer.lr`, reads the first group's, and sets all groups'.
+
+    Parameters and options may be assigned between steps, by attribute or in a group (`group["lr"] = 0.1`), and take
+    effect with the next step. An attribute is checked at once; what was put into a group is checked by the next step,
+    before anything changes. A group may also hold a `name` and the notes of schedulers (`initial_lr`, `max_lr`,
+    `min_lr`, `base_momentum`, `max_momentum`, `swa_lr`); other keys are refused.
 
     A parameter with `.grad` None is skipped. State belongs to a parameter: one that is skipped, or added later, finds
     its own.
 
-    Raises TypeError if `params` is not an iterable of tensors of floating dtype, and ValueError if it is empty, names a
-    tensor twice or holds a result of ops, or if `lr` or `weight_decay` is negative or not finite.
+    A subclass overrides `step`, or defines a rule. It declares each option by `name = Option(check)` and passes the
+    values to this constructor. `_new_state(group)` names the state arrays, which have shape and dtype of the parameter,
+    with the number that fills each at first. `_advance(numbers, group)` brings the numbers that belong to a parameter
+    up to this step. Then `_update(theta, grad, state, scratch, group, numbers)` is called: the rule.
+
+    Raises TypeError if `params` is not an iterable of tensors of floating dtype, or of dicts, and ValueError if it is
+    empty, names a tensor twice or holds a result of ops, if a group has a strange key, or if `lr` or `weight_decay` is
+    negative or not finite.
+
+    >>> weight, bias = Tensor([1.0, 2.0]), Tensor([3.0])
+    >>> optimizer = Optimizer([{"params": [weight], "weight_decay": 0.1}, {"params": [bias]}], lr=0.5)
+    >>> [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups]
+    [(0.5, 0.1), (0.5, 0.0)]
     """
 
-    state_count = 0  # number of state arrays that the rule keeps per parameter
-    options: ClassVar[dict[str, Callable[..., Any]]] = {"lr": finite, "weight_decay": finite}  # name -> its check
-    lr: float
-    weight_decay: float
+    options: ClassVar[dict[str, Callable[..., Any]]] = {}  # the check of each `Option`, by name
+    lr = Option(finite)
+    weight_decay = Option(finite)
+    maximize = Option(flag)
 
-    def __init__(self, params: Iterable[Tensor], lr: float = 0.01, weight_decay: float = 0.0) -> None:
-        self.params = params
-        self.lr, self.weight_decay = lr, weight_decay
-        self._state = State(self.state_count)
-        self._steps = 0  # number of updates, with this one, of the parameters that `_update` is called for
+    def __init__(
+        self,
+        params: Iterable[Tensor] | Iterable[Group],
+        lr: float = 0.01,
+        weight_decay: float = 0.0,
+        maximize: bool = False,
+        **options: Any,
+    ) -> None:
+        name = type(self).__name__
+        given = own_list(name, params)
+        groups = [own_group(name, group) for group in given] if given and isinstance(given[0], dict) else []
+        options |= {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
+        self.defaults = {option: self.options[option](name, option, value) for option, value in options.items()}
+        self.param_groups = self._checked([self.defaults | group for group in groups or [{"params": given}]])
+        self._seen: list[Any] = []  # what the groups held when they were checked last
+        self._state = State()
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in self.options:
-            value = self.options[name](type(self).__name__, name, value)
-            self._check_together(vars(self) | {name: value})
-        super().__setattr__(name, value)
+    def add_param_group(self, param_group: Group) -> None:
+        """Add a group of parameters; options that it does not have are those of the constructor.
 
-    def _check_together(self, options: dict[str, Any]) -> None:
-        """Refuse options that contradict each other; in the constructor some are not set yet."""
+        Raises what the constructor raises.
+        """
+        group = self.defaults | own_group(type(self).__name__, param_group)
+        self.param_groups = self._checked([*self.param_groups, group])
+
+    def _checked(self, groups: Iterable[Any]) -> list[Group]:
+        """Copies of the groups with all values in their canonical forms."""
+        checked = check_groups(type(self).__name__, groups, self.options)
+        for group in checked:
+            self._check_together(group)
+        return checked
+
+    def _check_together(self, options: Mapping[str, Any]) -> None:
+        """Refuse options that contradict each other."""
 
     @property
     def params(self) -> list[Tensor]:
-        """The parameters, in the order in which they were given."""
-        return self._params
+        """The parameters of all groups, in the order in which they were given."""
+        groups = self.param_groups
+        return groups[0]["params"] if len(groups) == 1 else [p for group in groups for p in group["params"]]
 
     @params.setter
     def params(self, params: Iterable[Tensor]) -> None:
         name = type(self).__name__
-        if isinstance(params, Tensor) or not isinstance(params, Iterable):
-            raise TypeError(f"{name}: params must be a sequence of tensors, but got {type(params).__name__}")
-        params = list(params)
-        if not params:
-            raise ValueError(f"{name}: params must hold at least one tensor, but got none")
-        for parameter in params:
-            check.instance(name, "each of params", parameter, Tensor)
-            if parameter.dtype.kind != "f":
-                raise TypeError(f"{name}: params must have floating dtypes, but got {parameter.dtype}")
-            if not parameter.is_leaf():  # it has no `.grad`: backward passes through it
-                raise ValueError(f"{name}: params must be leaves, but got the result of {parameter.op!r}")
-        twice = [parameter.shape for parameter, count in Counter(params).items() if count > 1]
-        if twice:
-            raise ValueError(f"{name}: params must differ, but got one of shape {twice[0]} twice")
-        self._params = params
+        if len(self.param_groups) > 1:
+            count = len(self.param_groups)
+            raise ValueError(f'{name}: of several groups, the "params" of one must be set, but got a list for {count}')
+        given = own_list(name, params)
+        check_params(name, given)
+        self.param_groups[0]["params"] = given
 
     def step(self) -> None:
         """Update every parameter that has a gradient.
 
         Raises, before anything is changed, ValueError if a gradient does not have its parameter's shape or a parameter
-        is read-only, TypeError if a gradient is on another device.
+        is read-only, TypeError if a gradient is on another device, and what the constructor raises for a group.
         """
-        operands = self._operands()
-        is_aliased = self._state.is_aliased(operands)
-        for parameter in operands:
-            parameter.bump_version()
-        for cohort in self._state.advance(operands):
-            self._steps, part = cohort.steps, cohort.part(operands)
+        self._check_groups()
+        updates = [(group, operands) for group in self.param_groups if (operands := _operands(group["params"]))]
+        is_aliased = self._state.is_aliased([array for _, operands in updates for array, _ in operands.values()])
+        for _, operands in updates:
+            for parameter in operands:
+                parameter.bump_version()
+        for group, operands in updates:
+            self._update_group(group, operands, is_aliased)
+
+    def _check_groups(self) -> None:
+        """Check the groups, if they hold another object than when they were checked last."""
+        seen = _content(self.param_groups)
+        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):
+            groups = [self.defaults | group for group in self.param_groups]
+            for group, checked in zip(self.param_groups, self._checked(groups), strict=True):
+                group.update(checked)
+            self._seen = _content(self.param_groups)
+
+    def _update_group(self, group: Group, operands: Operands, is_aliased: bool) -> None:
+        """Update the parameters of a group that have a gradient."""
+        fills, state = self._new_state(group), self._state
+        for cohort in state.cohorts_of(operands):
+            self._advance(cohort.numbers, group)
+            rule = partial(self._update, group=group, numbers=cohort.numbers)
+            part = cohort.part(operands)
             if is_aliased:  # parameters that share memory are updated one after the other
                 for parameter, pair in part.items():
-                    for_each_chunk(self._update, self._state.unpooled({parameter: pair}, []))
+                    for_each_chunk(rule, state.unpooled({parameter: pair}, [], fills))
                 continue
-            pools = self._state.pools_of(cohort, part)
-            for_each_chunk(self._update, [pool.gather(part) for pool in pools] + self._state.unpooled(part, pools))
+            pools = state.pools_of(cohort, part, fills)
+            for_each_chunk(rule, [pool.gather(part) for pool in pools] + state.unpooled(part, pools, fills))
             for pool in pools:
                 pool.scatter(part)
 
-    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any) -> None:
-        """The rule: change `theta` and `state` in place. All arrays have one shape; `scratch` may be overwritten."""
-        raise NotImplementedError(f"{type(self).__name__}: the rule is not defined")
+    def _new_state(self, group: Group) -> dict[str, float]:
+        """The names of the state arrays, and the number that fills each at first."""
+        return {}
 
-    def _operands(self) -> Operands:
-        """The arrays of each parameter that has a gradient, and of its gradient."""
-        operands: Operands = {}
-        for parameter in self.params:
-            if parameter.grad is not None:
-                array, grad = parameter.array, parameter.grad.array
-                if type(array) is not type(grad) or type(array) not in lone_types:
-                    check_one_device("step", (parameter, parameter.grad))
-                if grad.shape != array.shape:
-                    raise ValueError(
-                        f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}"
-                    )
-                operands[parameter] = array, grad
-        return operands
+    def _advance(self, numbers: Numbers, group: Group) -> None:
+        """Bring the numbers of parameters with the same steps so far, {} at first, up to this one: count it."""
+        numbers["step"] = numbers.get("step", 0) + 1
+
+    def _update(
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+    ) -> None:
+        """The rule: change `theta` and the arrays in `state` in place; `scratch` may be overwritten, `grad` may not.
+
+        All arrays have one shape: elements of one parameter or of several, so the rule must treat each alone. Several
+        threads may call it, each with other elements.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: the rule is not defined")
 
     def reset_grad(self) -> None:
         """Set `.grad` of all parameters to None."""
@@ -163,3 +202,30 @@ class Optimizer:
                 grad = parameter.grad.array
                 parameter.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
         return Tensor(norm, requires_grad=False)
+
+
+def decayed(theta: Any, grad: Any, scratch: Any, weight_decay: float, maximize: bool) -> Any:
+    """grad + weight_decay·θ, with -grad for `maximize`: written to `scratch`, or `grad` itself."""
+    if weight_decay:
+        xp(theta).multiply(theta, weight_decay, scratch)
+        return (xp(theta).subtract if maximize else xp(theta).add)(scratch, grad, scratch)
+    return xp(theta).negative(grad, scratch) if maximize else grad
+
+
+def _content(groups: list[Group]) -> list[Any]:
+    """All that groups hold: keys, values, and each parameter."""
+    return [entry for group in groups for entry in (*group, *group.values(), *group.get("params", ()))]
+
+
+def _operands(params: list[Tensor]) -> Operands:
+    """The arrays of each parameter that has a gradient, and of its gradient."""
+    operands: Operands = {}
+    for parameter in params:
+        if parameter.grad is not None:
+            array, grad = parameter.array, parameter.grad.array
+            if type(array) is not type(grad) or type(array) not in lone_types:
+                check_one_device("step", (parameter, parameter.grad))
+            if grad.shape != array.shape:
+                raise ValueError(f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}")
+            operands[parameter] = array, grad
+    return operands

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from needle import check
 from needle.autograd import Tensor
 from needle.backend import xp
-from needle.optim.optimizer import Optimizer, finite
+from needle.optim.flat import Numbers
+from needle.optim.groups import Group, Option, finite, flag
+from needle.optim.optimizer import Optimizer, decayed
 
 __all__ = ["SGD"]
 
@@ -21,7 +22,8 @@ class SGD(Optimizer):
         θ = θ - lr·u                          (nesterov: θ - lr·(g + momentum·u))
 
     `dampening=None` follows `momentum`, so that u is a running mean of gradients, and is 0 with `nesterov`;
-    `dampening=0` is torch's default rule. u has the shape and dtype of θ.
+    `dampening=0` is torch's default rule. u has the shape and dtype of θ, and is kept while `momentum` is not 0.
+    `maximize` takes -grad for grad.
 
     Source: Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning"
     (2013), with the learning rate taken out of u as in torch.
@@ -36,50 +38,51 @@ class SGD(Optimizer):
     Tensor([0.95 2.1 ], requires_grad=True)
     """
 
-    state_count = 1
-    options: ClassVar[dict[str, Callable[..., Any]]] = Optimizer.options | {
-        "momentum": finite,
-        "dampening": lambda op, name, value: None if value is None else finite(op, name, value),
-        "nesterov": lambda op, name, value: check.instance(op, name, value, bool),
-    }
-    momentum: float
-    dampening: float | None
-    nesterov: bool
+    momentum = Option(finite)
+    dampening = Option(lambda op, name, value: None if value is None else finite(op, name, value))
+    nesterov = Option(flag)
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[Group],
         lr: float = 0.01,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
         *,
         dampening: float | None = None,
         nesterov: bool = False,
+        maximize: bool = False,
     ) -> None:
-        super().__init__(params, lr, weight_decay)
-        self.momentum, self.dampening, self.nesterov = momentum, dampening, nesterov
+        options = {"momentum": momentum, "dampening": dampening, "nesterov": nesterov}
+        super().__init__(params, lr, weight_decay, maximize, **options)
 
-    def _check_together(self, options: dict[str, Any]) -> None:
-        momentum, dampening = options.get("momentum"), options.get("dampening") or 0.0
-        if options.get("nesterov") and (momentum == 0 or dampening != 0):
+    def _check_together(self, options: Mapping[str, Any]) -> None:
+        momentum, dampening = options["momentum"], options["dampening"] or 0.0
+        if options["nesterov"] and (momentum == 0 or dampening != 0):
             raise ValueError(f"SGD: nesterov needs momentum > 0 and dampening=0, but got {momentum} and {dampening}")
 
-    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any) -> None:
-        (velocity,) = state
-        dampening = self.dampening
+    def _new_state(self, group: Group) -> dict[str, float]:
+        return {"momentum_buffer": 0.0} if group["momentum"] else {}
+
+    def _advance(self, numbers: Numbers, group: Group) -> None:
+        """Nothing: every step is alike."""
+
+    def _update(
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+    ) -> None:
+        lr, momentum, dampening = group["lr"], group["momentum"], group["dampening"]
         if dampening is None:
-            dampening = 0.0 if self.nesterov else self.momentum
-        multiply, add = xp(theta).multiply, xp(theta).add
-        if self.weight_decay:
-            multiply(theta, self.weight_decay, scratch)
-            grad = add(scratch, grad, scratch)
-        if self.momentum:
-            velocity *= self.momentum
-            velocity += multiply(grad, 1 - dampening, scratch) if dampening else grad
+            dampening = 0.0 if group["nesterov"] else momentum
+        multiply = xp(theta).multiply
+        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
+        velocity = multiply(grad, 1 - dampening, scratch) if dampening else grad
+        if momentum:
+            (buffer,) = state
+            buffer *= momentum
+            buffer += velocity
+            velocity = buffer
+        if group["nesterov"]:
+            theta -= multiply(grad, lr, scratch)
+            theta -= multiply(velocity, lr * momentum, scratch)
         else:
-            multiply(grad, 1 - dampening, velocity)
-        if self.nesterov:
-            theta -= multiply(grad, self.lr, scratch)
-            theta -= multiply(velocity, self.lr * self.momentum, scratch)
-        else:
-            theta -= multiply(velocity, self.lr, scratch)
+            theta -= multiply(velocity, lr, scratch)

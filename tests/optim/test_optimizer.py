@@ -83,7 +83,7 @@ def test_the_state_has_no_graph_and_is_made_once(make, device):
     optimizer = make(params)
     optimizer.step()
     kept = state_arrays(optimizer, device)
-    assert kept
+    assert len(kept) == 2 * len(optimizer._new_state(optimizer.param_groups[0]))
     assert not any(array is parameter.array for array in kept for parameter in params)
     for _ in range(3):
         optimizer.step()
@@ -147,7 +147,7 @@ def test_a_step_keeps_the_dtype(make, dtype, device):
         optimizer.step()
         exact_optimizer.step()
     assert parameter.dtype == dtype
-    assert {str(array.dtype) for array in state_arrays(optimizer, device)} == {dtype}
+    assert {str(array.dtype) for array in state_arrays(optimizer, device)} <= {dtype}
     tolerance = {"float16": 1e-2, "float32": 1e-5, "float64": 0}[dtype]
     np.testing.assert_allclose(parameter.numpy(), exact.numpy(), rtol=tolerance, atol=tolerance)
 
@@ -236,7 +236,15 @@ OTHER_VALUES = {  # an option -> another value than its default, and values that
     "beta1": (0.5, [-1, 1, float("nan"), None]),
     "beta2": (0.5, [-1, 1, float("nan"), None]),
     "betas": ((0.5, 0.6), [(0.5, 1), 0.5, (0.5,), None]),
+    "amsgrad": (True, [1, "yes", None]),
+    "maximize": (True, [1, "yes", None]),
+    "decoupled_weight_decay": (True, [1, "yes", None]),
     "eps": (1e-2, [-1, float("inf"), float("nan"), None]),
+}
+OTHERS = {  # an option -> what it needs to show an effect
+    "nesterov": {"momentum": 0.5},
+    "amsgrad": {"beta2": 0.5},
+    "decoupled_weight_decay": {"weight_decay": 0.1},
 }
 KINDS = [kind for kind in vars(optim).values() if isinstance(kind, type) and kind is not optim.Optimizer]
 
@@ -248,7 +256,7 @@ def test_every_option_is_heeded_when_it_is_set_later(kind):
     assert {"lr", "weight_decay"} < options <= OTHER_VALUES.keys()
     for name in options:
         value, refused = OTHER_VALUES[name]
-        others = {"momentum": 0.5} if name == "nesterov" else {}
+        others = OTHERS.get(name, {})
         results = []
         for first, later in (({name: value}, {}), ({}, {name: value}), ({}, {})):
             params = parameters_with_gradients((3,))
@@ -256,7 +264,7 @@ def test_every_option_is_heeded_when_it_is_set_later(kind):
             for option, new in later.items():
                 setattr(optimizer, option, new)
             optimizer.step()
-            params[0].grad = params[0].grad * 3
+            params[0].grad = params[0].grad * 0.3
             optimizer.step()
             results.append(params[0].numpy().tolist())
         assert results[0] == results[1] != results[2], name
