@@ -17,10 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 import errors
-from needle import check
-from needle.backend import HostArray
 from needle.data import ImageDataset
-from needle.data.files import open_file
 
 try:
     from PIL import Image, ImageOps, UnidentifiedImageError
@@ -37,6 +34,7 @@ COLORED = ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 SETS = ("train", "val", "test")
 OP = "image_folder"
 Size = int | tuple[int, int]
+Array = np.ndarray
 
 
 class ImageSets(NamedTuple):
@@ -151,13 +149,13 @@ def _check_fit(path: Path, shape: tuple[int, ...], first: tuple[Path, tuple[int,
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: Path, size: Size | None = None, channels: int | None = None) -> HostArray:
+def read_image(path: Path, size: Size | None = None, channels: int | None = None) -> Array:
     """Read a picture as float32 (C, H, W) in [0, 1]. Arguments and errors as in `read_folder`."""
     pixels = _pixels(path, size, channels)
     return _floats([pixels], channels or len(pixels))[0]
 
 
-def _floats(images: list[HostArray], channels: int) -> HostArray:
+def _floats(images: list[Array], channels: int) -> Array:
     """Stack pictures of values in [0, 255] and divide by 255: float32 (N, C, H, W); `images` is emptied."""
     result = np.empty((len(images), channels, *images[0].shape[1:]), np.float32)
     for position in reversed(range(len(images))):
@@ -165,20 +163,23 @@ def _floats(images: list[HostArray], channels: int) -> HostArray:
     return result
 
 
-def _pixels(path: Path, size: Size | None, channels: int | None) -> HostArray:
+def _pixels(path: Path, size: Size | None, channels: int | None) -> Array:
     """The values of a picture in [0, 255], (1, H, W) or (3, H, W): uint8, or float32 if it has 16 bits."""
-    check.one_of(OP, "channels", channels, (None, 1, 3))
+    height, width = (size, size) if isinstance(size, int) else size or (1, 1)
+    if min(height, width) < 1 or channels not in (None, 1, 3):
+        raise ValueError(f"{OP}: size must be at least 1 and channels 1 or 3, but got size={size}, channels={channels}")
     image = _convert(path, *_decode(path), channels)
     if size is not None:
-        height, width = check.sizes(OP, "size", size, 2, least=1)
         image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)  # it keeps values in their range
-    pixels: HostArray = np.asarray(image)
+    pixels: Array = np.asarray(image)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _decode(path: Path) -> tuple[Image.Image, str | None]:
     """The first frame of a picture, turned upright, and its format. A file may lie, be cut off, or be a bomb."""
-    with open_file(OP, path) as file, warnings.catch_warnings():
+    if not path.is_file():  # a FIFO would be waited for
+        raise OSError(f"{OP}: a picture must be a file, but {path} is none")
+    with open(path, "rb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what Pillow says of odd metadata
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:

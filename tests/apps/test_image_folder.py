@@ -314,14 +314,14 @@ def test_folders_and_files_that_cannot_be_read(folder, tmp_path, monkeypatch):
     with pytest.raises(NotADirectoryError, match=r"^image_folder: folder must be one that can be read, but .*: Not a"):
         read_folder(folder / "ape" / "1.png")
     os.mkfifo(folder / "bee" / "pipe.png")
-    with pytest.raises(OSError, match=r"^image_folder: path must be a regular file, but \S+/pipe.png is a FIFO$"):
+    with pytest.raises(OSError, match=r"^image_folder: a picture must be a file, but \S+/pipe.png is none$"):
         read_folder(folder)
 
     def fail(*args, **kwargs):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(Image, "open", fail)
-    with pytest.raises(OSError, match=r"^image_folder: path must .* but \S+/ape/1.png: Input/output error$"):
+    with pytest.raises(OSError, match="Input/output error"):
         read_folder(folder)
 
 
@@ -337,12 +337,13 @@ def test_memory_is_bounded(folder, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "image_folder: size must be at least 1, but got 0"),
-        ({"size": (1, 2, 3)}, "image_folder: size must be one integer or 2, but got 3: (1, 2, 3)"),
-        ({"channels": 2}, "image_folder: channels must be one of None, 1, 3, but got 2"),
+        ({"size": 0}, "size=0, channels=None"),
+        ({"size": (3, -1)}, "size=(3, -1), channels=None"),
+        ({"channels": 2}, "size=None, channels=2"),
     ],
 )
 def test_options_are_checked(folder, options, message):
+    message = "image_folder: size must be at least 1 and channels 1 or 3, but got " + message
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         read_folder(folder, **options)
 
