@@ -191,9 +191,13 @@ class Tensor(Result, TensorMethods):
             raise TypeError(f"data: value must have dtype {self.dtype}, but got {value.dtype}")
         if [n for n in value.shape if n != 1] != [n for n in self.shape if n != 1]:
             raise ValueError(f"data: value must have shape {self.shape}, up to axes of size 1, but got {value.shape}")
+        self.replace_array(value.device.array(value.array))
+
+    def replace_array(self, array: Any) -> None:
+        """Put a raw array, of any device and dtype, in the place of this tensor's."""
         self.version_counter().compute_pending()
         self.array  # noqa: B018 (force a deferred value now, or it would overwrite the assignment later)
-        self.array = self.spec = value.device.array(value.array)
+        self.array = self.spec = array
         self.counter = VersionCounter()
         self.bump_version()
 

@@ -87,7 +87,9 @@ class Op:
 class Value:
     """A node of the graph: raw data (`array`) with the op and inputs it came from (None and () for a leaf)."""
 
-    __slots__ = "__weakref__", "array", "counter", "grad", "inputs", "op", "requires_grad", "spec", "thunk", "version"
+    __slots__ = (
+        "__weakref__", "array", "counter", "grad", "hooks", "inputs", "op", "requires_grad", "spec", "thunk", "version",
+    )  # fmt: skip
     array: Array
     spec: Any  # has shape and dtype: `array` itself, or a Spec before it is computed; faster to ask than the properties
     op: Op | None
@@ -97,6 +99,8 @@ class Value:
     eager_class: ClassVar[type[Any]]  # the class of constants and of computed values
     version: int  # VersionCounter.clock at creation
     counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
+    hooks: Any  # unset without any: see needle.ops.hooks
+    hooks_exist: ClassVar[bool] = False  # whether this process has made any: asking for an unset slot takes a while
     thunk: Any  # unset once computed: see needle.lazy
 
     @classmethod
@@ -118,8 +122,8 @@ class Value:
         return [None if a is None else x.eager_class.make_leaf(a) for x, a in zip(self.inputs, arrays, strict=True)]
 
     def finish_grad(self, partial: Any) -> Any:
-        """Return the gradient of this value once all its uses have contributed."""
-        return partial
+        """Return the gradient of this value once all its uses have contributed, as its hooks leave it."""
+        return self.hooks(self, partial) if Value.hooks_exist and hasattr(self, "hooks") else partial
 
     def own_grad(self, grad: Any, taken: dict[int, Array]) -> Any:
         """Return `grad`, or a copy if its memory is among `taken` (by id) or not writable: users write into `.grad`."""
@@ -231,13 +235,17 @@ def walk(
     one. Without `retain_graph` each node drops its inputs as soon as it is passed. Raises RuntimeError before any
     work if a node was released or a saved value was changed in place.
 
-    With `found`, no `.grad` is touched: the gradients of its keys, which may be any values, become its values.
+    With `found`, no `.grad` is touched: the gradients of its keys, which may be any values, become its values. Values
+    that lead to none of them are left out.
     """
     order = find_topo_sort([output])
+    leading = {*(found or ())}
     clock = VersionCounter.clock
     for node in order:
         if node.op is not None and (node.version != clock or not node.inputs):
             _check_intact(node, node.op)
+        if leading and not leading.isdisjoint(node.inputs):
+            leading.add(node)
     grads = {output: out_grad}
     taken: dict[int, Array] = {}
     output.own_grad(out_grad, taken)  # it is the caller's
@@ -247,7 +255,10 @@ def walk(
             node = order.pop()
             if node not in grads:
                 continue
-            grad = node.finish_grad(grads.pop(node))
+            grad = grads.pop(node)
+            if leading and node not in leading:
+                continue
+            grad = node.finish_grad(grad)
             op, inputs = node.op, node.inputs
             if found is not None and node in found:
                 found[node] = grad

@@ -6,7 +6,7 @@ of Python. Names in one line share a signature.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Self, TypeAlias, TypeVar, Unpack
 
 from needle.backend import Device, DTypeLike, HostArray, HostScalar
@@ -114,6 +114,7 @@ class TensorMethods(TensorCasts):
         def norm(
             self, p: float | str = 2, axes: Axes = None, keepdims: bool = False, **words: Unpack[ReductionWords]
         ) -> Self: ...
+        def register_hook(self, hook: Callable[[Self], Self | None]) -> Any: ...
         def repeat(self, *sizes: int | Sequence[int]) -> Self: ...
         def repeat_interleave(
             self, repeats: int | Operand, axis: int | None = None, **words: Unpack[AxisWords]

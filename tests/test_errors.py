@@ -26,7 +26,7 @@ from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_metrics
-from tests.nn import test_attention, test_conv, test_recurrent
+from tests.nn import test_attention, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
     test_activation,
     test_conv_errors,
@@ -680,6 +680,11 @@ ROWS = [
      "Linear: in_features must stay 2, for which the layer was made, but got 3; make a new layer"),
     (lambda: nn.Identity().register_buffer("forward", X), ValueError,
      "register_buffer: name must be new, not empty and without a dot, but got 'forward'"),
+    (lambda: nn.Identity().state_dict(copy=1), TypeError, "state_dict: copy must be a bool, but got int"),
+    (lambda: nn.Identity().to("int64"), TypeError,
+     "to: device must be a Device and dtype a floating dtype, but got 'int64' and None"),
+    (lambda: nn.Identity().to(), TypeError,
+     "to: device must be a Device and dtype a floating dtype, but got None and None"),
     (lambda: nn.Identity().load_state_dict({"weight": None}), TypeError,
      "load_state_dict: weight must be an array of numbers, but got NoneType"),
     (lambda: nn.ModuleDict({"a.b": nn.ReLU()}), ValueError,
@@ -812,6 +817,7 @@ def rows_elsewhere():
         test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
         test_similarity, test_unpool,
         test_groups,
+        test_hooks,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

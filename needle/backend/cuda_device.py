@@ -96,9 +96,9 @@ class CudaDevice(Device):
         with self.current():
             return super().array(self._fetched(data), dtype)
 
-    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Any:
+    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None, copy: bool = True) -> Any:
         with self.current():
-            return super().real_array(op, self._fetched(data), dtype)
+            return super().real_array(op, self._fetched(data), dtype, copy)
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Any:
         with self.current():

@@ -115,8 +115,10 @@ class Device:
             data = to_host(data)
         return self.xp.array(_in_native_order(data), dtype=None if dtype is None else native(dtype), order="C")
 
-    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None) -> Array:
+    def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None, copy: bool = True) -> Array:
         """`array`, restricted to real numbers and bools; an object array of real numbers becomes float64.
+
+        With `copy=False`, `asarray`.
 
         Raises ValueError if nested lists are ragged or hold a number that an integer `dtype` does not hold (arrays are
         cast), TypeError for any other dtype. Both name `op`.
@@ -134,6 +136,8 @@ class Device:
         result = native(data.dtype) if dtype is None else real_dtype(op, dtype)
         if result.kind in "iu" and not is_array and data.size:
             check.fits(op, "elements", data.min().item(), result, data.max().item())
+        if not copy:
+            return self.xp.asarray(_in_native_order(data), dtype=result)
         return self.xp.array(_in_native_order(data), dtype=result, order="C")
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Array:

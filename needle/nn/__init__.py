@@ -21,6 +21,7 @@ from needle.nn.margin_loss import *
 from needle.nn.module import *
 from needle.nn.norm import *
 from needle.nn.pad import *
+from needle.nn.parameter import *
 from needle.nn.piecewise_activation import *
 from needle.nn.pool import *
 from needle.nn.recurrent import *

@@ -7,7 +7,8 @@ from typing import Any, Self, overload
 
 from needle import check
 from needle.autograd import Tensor
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 
 __all__ = ["Identity", "ModuleDict", "ModuleList", "ParameterList", "Residual", "Sequential"]
 

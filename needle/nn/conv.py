@@ -15,7 +15,8 @@ from needle.backend import Device, DTypeLike
 from needle.kernels import Window
 from needle.nn import functional
 from needle.nn.functional.conv import Padding, Sizes
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 from needle.ops import permute
 from needle.ops.operand import cast_like, has_batch, make_window, spatial_sizes, tensor, window_padding, window_sizes
 

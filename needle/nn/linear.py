@@ -7,7 +7,8 @@ from typing import ClassVar
 from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 from needle.ops import reshape
 from needle.ops.operand import cast_like
 

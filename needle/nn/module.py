@@ -1,74 +1,22 @@
-"""Module, Parameter and Buffer: state around functions, found by walking attributes in order of definition."""
+"""Module: state around a function, found by walking attributes in order of definition."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, ClassVar, Self
 
 from needle import check
-from needle.autograd import Tensor, TensorLike
+from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike
 from needle.init import zeros_like
+from needle.nn.hooks import Hooked
+from needle.nn.parameter import Buffer, Parameter
+from needle.nn.state import MismatchedKeys, destination, load, move
 
-__all__ = ["Buffer", "Module", "Parameter"]
-
-P = ParamSpec("P")
-R_co = TypeVar("R_co", covariant=True)
-
-
-class Parameter(Tensor):
-    """A tensor that a module learns.
-
-    `Parameter(array, *, device=None, dtype=None)` copies its argument, as `Tensor` does, and requires a gradient.
-
-    >>> import needle as ndl
-    >>> Parameter(ndl.ones(2))
-    Tensor([1. 1.], requires_grad=True)
-    """
-
-    __slots__ = ()
+__all__ = ["Module"]
 
 
-class Buffer(Tensor):
-    """A tensor that belongs to a module's state, but is not learned: running statistics, masks, counts.
-
-    `Buffer(array, *, device=None, dtype=None, persistent=True)` copies its argument, as `Tensor` does, and requires no
-    gradient. `to` moves it; `state_dict` holds it unless `persistent=False`. A plain Tensor that is assigned to a
-    module is neither moved nor saved.
-
-    >>> import needle as ndl
-    >>> Buffer(ndl.zeros(2))
-    Tensor([0. 0.])
-    """
-
-    __slots__ = ()
-    persistent: ClassVar[bool] = True
-
-    def __new__(cls, *array: TensorLike, persistent: bool = True, **options: Any) -> Buffer:
-        check.instance("Buffer", "persistent", persistent, bool)
-        return object.__new__(cls if persistent else _TransientBuffer)
-
-    def __init__(
-        self, array: TensorLike, *, device: Device | None = None, dtype: DTypeLike | None = None,
-        requires_grad: bool = False, persistent: bool = True,
-    ) -> None:  # fmt: skip
-        super().__init__(array, device=device, dtype=dtype, requires_grad=requires_grad)
-
-
-class _TransientBuffer(Buffer):
-    """A buffer that is not saved; a class, so that copies and pickles keep it."""
-
-    __slots__ = ()
-    persistent = False
-
-
-class HasForward(Protocol[P, R_co]):
-    """For type checkers: an object whose `forward` takes P and returns R."""
-
-    def forward(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-
-class Module:
+class Module(Hooked):
     """Base class of layers and networks: a function with parameters, buffers and child modules.
 
     A subclass calls `super().__init__()`, assigns its state to `self`, and defines `forward`; calling the module calls
@@ -167,9 +115,6 @@ class Module:
         """Compute the result of a call; every subclass defines its own."""
         raise NotImplementedError(f"{type(self).__name__}: forward is not defined")
 
-    def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
-        return self.forward(*args, **kwargs)
-
     def named_members(self) -> Iterator[tuple[str, Tensor | Module]]:
         """Pairs (dotted name, member): Parameters, Buffers and Modules held directly, also through containers."""
         for name, value in vars(self).items():
@@ -266,57 +211,65 @@ class Module:
             keep = not set_to_none and parameter.grad is not None
             parameter.grad = zeros_like(parameter) if keep else None
 
-    def to(self, device: Device) -> Self:
-        """Move all parameters and buffers, with their gradients, to `device`; returns the module.
+    def to(self, device: Device | DTypeLike | None = None, dtype: DTypeLike | None = None) -> Self:
+        """Move parameters and buffers to `device`, and cast the floating ones to `dtype`; returns the module.
 
-        The Tensor objects stay the same, so an optimizer that holds them keeps working. Raises TypeError if `device` is
-        not a device.
+        One of both will do, and a dtype may come first. Integers and bools keep their dtype. Gradients go along. The
+        Tensor objects stay the same, so an optimizer that holds them keeps working, and its state follows. Raises
+        TypeError unless `device` is a Device and `dtype` a floating dtype.
         """
-        check.instance("to", "device", device, Device)
+        place, kind = destination(device, dtype)
         for _, tensor in self._named_tensors():
-            if tensor.device != device:
-                tensor.data = tensor.detach().to(device)
-                tensor.grad = None if tensor.grad is None else tensor.grad.detach().to(device)
+            move(tensor, place, kind)
         return self
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """Copies of all parameters and persistent buffers by dotted name; they require no gradient."""
-        return {name: Tensor(tensor, requires_grad=False) for name, tensor in self._named_tensors(saved=True)}
+    def half(self) -> Self:
+        """Cast floating parameters and buffers, with their gradients, to float16, as `to` does; returns the module."""
+        return self.to(dtype="float16")
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy values into the parameters and persistent buffers by name.
+    def float(self) -> Self:
+        """Cast to float32, as `to` does; returns the module."""
+        return self.to(dtype="float32")
+
+    def double(self) -> Self:
+        """Cast to float64, as `to` does; returns the module."""
+        return self.to(dtype="float64")
+
+    def state_dict(self, copy: bool = True) -> dict[str, Tensor]:
+        """All parameters and persistent buffers by dotted name, as tensors that require no gradient.
+
+        They are copies. With `copy=False` they share the memory of the module: they cost nothing, and change with it,
+        which suits a state that is written to a file at once.
+        """
+        check.instance("state_dict", "copy", copy, bool)
+        tensors = self._named_tensors(saved=True)
+        return {name: Tensor(x, requires_grad=False) if copy else x.detach() for name, x in tensors}
+
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> MismatchedKeys:
+        """Copy values into the memory of the parameters and persistent buffers, by name.
 
         `state` maps dotted names to tensors or arrays, as `state_dict()` does, or the file that `np.load` opens of a
         .npz; values are cast to the dtype of their target. With `strict` its names must equal those of `state_dict()`;
-        otherwise names on one side only are ignored. Shapes must always agree.
+        otherwise names on one side only are ignored. Shapes must always agree. Returns both kinds of names, the
+        `missing_keys` and the `unexpected_keys`.
 
-        Nothing is transposed. A torch tensor for a parameter whose axes have another order than torch's, such as
-        `Linear.weight`, is refused, since its shape may fit by chance.
+        Values are written in place: memory orders stay, on which the rounding of products depends, and whatever shares
+        the memory changes, too. Nothing is transposed. A torch tensor for a parameter whose axes have another order
+        than torch's, such as `Linear.weight`, is refused, since its shape may fit by chance.
 
         Raises ValueError, before any value is copied, with all missing names, unexpected names, wrong shapes and
-        layouts; TypeError if `state` is not a mapping.
+        layouts; TypeError if `state` is not a mapping of arrays of numbers.
         """
         check.instance("load_state_dict", "state", state, Mapping)
         check.instance("load_state_dict", "strict", strict, bool)
-        own = dict(self._named_tensors(saved=True))
-        layouts = {_dotted(path, name): how for path, m in self.named_modules() for name, how in m.layouts.items()}
-        values = {name: state[name] for name in state}  # once: a .npz reads its file for each
-        problems = []
-        if strict:
-            optional = {_dotted(path, name) for path, module in self.named_modules() for name in module.optional}
-            problems += [f"missing {name} {own[name].shape}" for name in own if name not in {*values, *optional}]
-            problems += [f"unexpected {name} {_shape(name, x)}" for name, x in values.items() if name not in own]
-        values = {name: values[name] for name in own if name in values}
-        for name, value in values.items():
-            if _shape(name, value) != own[name].shape:
-                problems.append(f"{name} has shape {own[name].shape}, not {_shape(name, value)}")
-            elif name in layouts and type(value).__module__.partition(".")[0] == "torch":
-                problems.append(f"{name} has torch's layout: pass its {layouts[name]}.numpy()")
-        if problems:
-            raise ValueError(f"load_state_dict: names and shapes must agree, but got {'; '.join(problems)}")
-        loaded = {name: Tensor(x, device=own[name].device, dtype=own[name].dtype) for name, x in values.items()}
-        for name, value in loaded.items():
-            own[name].data = value
+        modules = list(self.named_modules())
+        return load(
+            dict(self._named_tensors(saved=True)),
+            state,
+            strict,
+            {_dotted(path, name) for path, module in modules for name in module.optional},
+            {_dotted(path, name): how for path, module in modules for name, how in module.layouts.items()},
+        )
 
     def extra_repr(self) -> str:
         """The options that `repr` prints in the module's own parentheses; subclasses override it."""
@@ -336,15 +289,6 @@ class Module:
 
 def _dotted(prefix: str, name: Any) -> str:
     return f"{prefix}.{name}" if prefix else name
-
-
-def _shape(name: str, value: Any) -> tuple[int, ...]:
-    """The shape of a value in a state; TypeError if it is no array of numbers."""
-    try:
-        return tuple(value.shape if hasattr(value, "shape") else Tensor(value).shape)
-    except (TypeError, ValueError) as error:
-        got = type(value).__name__
-        raise TypeError(f"load_state_dict: {name} must be an array of numbers, but got {got}") from error
 
 
 def _members(prefix: str, value: Any) -> Iterator[tuple[str, Tensor | Module]]:

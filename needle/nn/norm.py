@@ -15,7 +15,8 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
 from needle.nn.functional.norm import add_one, as_normalized_shape, checked_batch_norm
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 from needle.ops import reshape
 from needle.ops.operand import cast_like, tensor
 

@@ -10,7 +10,8 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.init import constant
 from needle.nn import functional
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 
 __all__ = ["Hardshrink", "Hardsigmoid", "Hardswish", "PReLU", "Softshrink", "Threshold"]
 

@@ -17,7 +17,8 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn.functional.dropout import host_dropout
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 from needle.ops import concatenate, permute, reshape, split, stack
 from needle.ops.operand import tensor
 

@@ -9,7 +9,8 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
 from needle.nn.functional.norm import as_normalized_shape
-from needle.nn.module import Module, Parameter
+from needle.nn.module import Module
+from needle.nn.parameter import Parameter
 
 __all__ = ["LocalResponseNorm", "RMSNorm"]
 

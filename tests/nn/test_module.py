@@ -465,6 +465,86 @@ def test_not_strict_loads_the_common_names():
     assert module.gain.item() == 3
 
 
+def test_loading_tells_which_names_do_not_match():
+    net, module = small_net(), Scale()
+    assert net.load_state_dict(net.state_dict()) == ([], [])
+    keys = module.load_state_dict({"gain": np.array([3]), "other": np.zeros(2)}, strict=False)
+    assert (keys.missing_keys, keys.unexpected_keys) == (["seen"], ["other"])
+    theirs = torch.nn.BatchNorm1d(2).load_state_dict({"weight": torch.ones(2), "x": torch.ones(1)}, strict=False)
+    mine = nn.BatchNorm1d(2).load_state_dict({"weight": ndl.ones(2), "x": ndl.ones(1)}, strict=False)
+    assert tuple(mine) == tuple(theirs)
+
+
+def with_orders():
+    """A module with a parameter of each memory order."""
+    module = nn.Module()
+    base = ndl.init.randn(3, 4, 5, 6)
+    module.rows, module.columns = nn.Parameter(base), nn.Parameter(base)
+    module.batch_last, module.half = nn.Parameter(base), nn.Parameter(base)
+    space = base.device.xp
+    module.columns.array = module.columns.spec = space.asfortranarray(base.array)
+    module.batch_last.array = module.batch_last.spec = base.array.transpose(1, 2, 3, 0).copy().transpose(3, 0, 1, 2)
+    module.half.array = module.half.spec = base.array.repeat(2, 0)[::2]
+    return module
+
+
+def strides(module):
+    return {name: tensor.array.strides for name, tensor in module.named_parameters()}
+
+
+def test_loading_keeps_memory_orders():
+    """BLAS rounds by memory order: a resumed run must have the same."""
+    module = with_orders()
+    before, expected = strides(module), {name: value + 1 for name, value in values(module).items()}
+    assert len({*before.values()}) == 4
+    addresses = [tensor.device.address(tensor.array) for tensor in module.parameters()]
+    module.load_state_dict(expected)
+    assert strides(module) == before
+    assert [tensor.device.address(tensor.array) for tensor in module.parameters()] == addresses
+    assert_same_values(module, expected)
+
+
+def test_loading_reaches_views_and_stale_graphs():
+    module = Scale(2.0)
+    view = module.gain.detach()
+    y = module(module.gain * 3)
+    module.load_state_dict({"gain": [5.0], "seen": [1.0, 1.0]})
+    assert view.item() == 5
+    with pytest.raises(RuntimeError, match="must not change in place"):
+        y.sum().backward()
+
+
+def test_a_repeated_buffer_gets_memory_of_its_own():
+    module = nn.Module()
+    module.register_buffer("mask", ndl.ones(1).broadcast_to(3).detach())
+    module.load_state_dict({"mask": [1.0, 2.0, 3.0]})
+    assert module.mask.numpy().tolist() == [1, 2, 3]
+
+
+def test_a_state_may_share_the_memory_that_it_is_loaded_into():
+    module = nn.Module()
+    module.a, module.b = parameter(1, 2), parameter(3, 4)
+    module.load_state_dict({"a": module.b.detach(), "b": module.a.array[::-1]})
+    assert [module.a.numpy().tolist(), module.b.numpy().tolist()] == [[3, 4], [2, 1]]
+
+
+def test_a_state_without_copies_shares_memory():
+    net = small_net()
+    state = net.state_dict(copy=False)
+    assert list(state) == list(net.state_dict())
+    assert all(state[name].array is tensor.array for name, tensor in net.named_parameters())
+    assert not any(tensor.requires_grad for tensor in state.values())
+    net.load_state_dict({name: value + 1 for name, value in values(net).items()})
+    assert_same_values(net, {name: tensor.numpy() for name, tensor in state.items()})
+
+
+def test_a_state_of_deferred_values_loads(monkeypatch):
+    module = Scale(2.0)
+    monkeypatch.setattr(ndl.autograd, "LAZY_MODE", True)
+    module.load_state_dict({"gain": ndl.ones(1) * 3, "seen": ndl.zeros(2) + module.gain.detach()})
+    assert [module.gain.item(), module.seen.numpy().tolist()] == [3, [2, 2]]
+
+
 def test_state_must_be_a_mapping():
     for state in [("gain", np.ones(1))], np.array({"gain": np.ones(1)}, object):
         with pytest.raises(TypeError, match=r"^load_state_dict: state must be a Mapping, but got (list|ndarray)$"):
@@ -502,6 +582,57 @@ def test_a_torch_tensor_in_another_layout_is_refused_even_if_it_fits(layer, name
     np.testing.assert_array_equal(getattr(net[1], name).numpy(), mine)
     twin = nn.Conv2d(3, 4, 3)  # in torch's layout
     twin.load_state_dict(torch.nn.Conv2d(3, 4, 3).state_dict())
+
+
+# ---- dtypes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["half", "float", "double"])
+def test_dtypes_move_as_in_torch(name):
+    mine, theirs = small_net(), torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.BatchNorm2d(2))
+    mine(ndl.ones(2, 1, 4, 4)).sum().backward()
+    tensors = list(mine.state_dict(copy=False))
+    before, kept = values(mine), [*mine.parameters(), *mine.buffers()]
+    dtype = {"half": "float16", "float": "float32", "double": "float64"}[name]
+    assert getattr(mine, name)() is mine
+    getattr(theirs, name)()
+    assert [str(x.dtype) for x in theirs.state_dict().values()] == [
+        f"torch.{mine.state_dict()[key].dtype}" for key in theirs.state_dict()
+    ]
+    assert all(x is y for x, y in zip(kept, [*mine.parameters(), *mine.buffers()], strict=True))
+    assert {str(parameter.grad.dtype) for parameter in mine.parameters()} == {dtype}
+    for key in tensors:
+        expected = before[key] if "tracked" in key else before[key].astype(dtype)
+        np.testing.assert_array_equal(mine.state_dict()[key].numpy(), expected, strict=True)
+    assert str(mine(ndl.ones(2, 1, 4, 4, dtype=dtype)).dtype) == dtype
+
+
+def test_dtypes_keep_memory_orders():
+    module = with_orders()
+    del module.half  # no copy has that order
+    before = strides(module)
+    assert {name: tuple(n // 2 for n in steps) for name, steps in strides(module.double()).items()} == before
+
+
+def test_device_and_dtype_move_together(device):
+    module = nn.BatchNorm1d(2)
+    counter = module.num_batches_tracked.array
+    for arguments in [(device, "float64"), ("float16",), (None, np.float32)]:
+        assert module.to(*arguments) is module
+    assert [str(tensor.dtype) for tensor in module.parameters()] == ["float32"] * 2
+    assert module.num_batches_tracked.array is counter
+
+
+def test_statistics_of_a_frozen_norm_follow_its_mode_as_in_torch():
+    """Frozen parameters stop learning; statistics stop with `eval`."""
+    x = np.random.default_rng(0).standard_normal((4, 2)).astype("float32")
+    for library, data in (ndl, ndl.Tensor(x)), (torch, torch.from_numpy(x)):
+        norm = library.nn.BatchNorm1d(2).requires_grad_(False)
+        norm(data)
+        assert norm.num_batches_tracked.item() == 1
+        norm.eval()
+        norm(data)
+        assert norm.num_batches_tracked.item() == 1
 
 
 # ---- printing --------------------------------------------------------------------------------------------------------
