@@ -135,7 +135,7 @@ class State:
         return pools
 
     def arrays_of(self, parameter: Tensor, array: Array, fills: Fills) -> dict[str, Array]:
-        """The state of a parameter that `fills` names, on the device of its data, `array`, and in its shape."""
+        """The state of a parameter that `fills` names, on the device of its data, `array`, in its dtype and shape."""
         arrays = self.arrays.get(parameter, {})
         if arrays.keys() != fills.keys():  # the first step, or an option asks for other arrays than before
             arrays = {
@@ -145,6 +145,8 @@ class State:
         first = next(iter(arrays.values()), array)
         if device_of(first) != device_of(array):  # the parameter has moved to another device
             arrays = {name: device_of(array).array(kept) for name, kept in arrays.items()}
+        if first.dtype != array.dtype:  # its module was cast
+            arrays = {name: kept.astype(array.dtype) for name, kept in arrays.items()}
         if first.shape != array.shape:  # axes of size 1 came or went
             arrays = {name: kept.reshape(array.shape) for name, kept in arrays.items()}
         self.arrays[parameter] = arrays
@@ -169,10 +171,12 @@ class Pool:
             start = end
 
     def fits(self, operands: Operands) -> bool:
-        """Whether all parameters are on the pool's device and have the shape of their views."""
-        device = device_of(self.flat[0])
+        """Whether all parameters are on the pool's device and have the shape and dtype of their views."""
+        device, dtype = device_of(self.flat[0]), self.flat[0].dtype
         arrays = ((operands[parameter][0], view) for parameter, (view, *_) in self.views.items())
-        return all(device_of(array) == device and array.shape == view.shape for array, view in arrays)
+        return all(
+            device_of(array) == device and array.dtype == dtype and array.shape == view.shape for array, view in arrays
+        )
 
     def gather(self, operands: Operands) -> Update:
         """Copy parameters and gradients into the flat arrays, and return these with the state."""

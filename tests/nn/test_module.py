@@ -623,6 +623,23 @@ def test_device_and_dtype_move_together(device):
     assert module.num_batches_tracked.array is counter
 
 
+@pytest.mark.parametrize("count", [1, 6], ids=["few", "pooled"])
+def test_the_state_of_an_optimizer_follows_the_dtype(count):
+    """From float64 to float32 and back: the steps are those of float64, rounded once."""
+    start = np.linspace(1, 2, 3)
+    nets = [nn.ParameterList(nn.Parameter(start + i) for i in range(count)) for _ in range(2)]
+    optimizers = [ndl.optim.Adam(net.parameters(), lr=0.1) for net in nets]
+    for step in range(4):
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            optimizer.zero_grad()
+            sum((parameter * parameter).sum() for parameter in net).backward(create_graph=False)
+            optimizer.step()
+        nets[0].to(dtype="float32" if step % 2 == 0 else "float64")
+    for mine, theirs in zip(*nets, strict=True):
+        assert mine.dtype == "float64"
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-6)
+
+
 def test_statistics_of_a_frozen_norm_follow_its_mode_as_in_torch():
     """Frozen parameters stop learning; statistics stop with `eval`."""
     x = np.random.default_rng(0).standard_normal((4, 2)).astype("float32")
