@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from needle.exports import public_names as _public_names
+from needle.optim import lr_scheduler
 from needle.optim.adam import *
 from needle.optim.optimizer import *
 from needle.optim.sgd import *
