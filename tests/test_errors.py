@@ -46,7 +46,7 @@ from tests.nn.functional import (
 )
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
-from tests.optim import test_groups
+from tests.optim import test_groups, test_schedule_errors
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
 
@@ -818,6 +818,7 @@ def rows_elsewhere():
         test_similarity, test_unpool,
         test_groups,
         test_hooks,
+        test_schedule_errors,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -54,6 +54,7 @@ class LRScheduler:
         "base_lrs": numbers,
         "_last_lr": numbers,
     }
+    optimizer: Optimizer
     last_epoch: int
     base_lrs: list[float]
     _last_lr: list[float]
@@ -149,9 +150,10 @@ class LRScheduler:
     def _add_groups(self) -> None:
         """Take the rates of groups that are new as their base rates."""
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
-            self.base_lrs.append(group.setdefault("initial_lr", group["lr"]))
+            group.setdefault("initial_lr", group["lr"])
+            self.base_lrs.append(group["initial_lr"])
 
-    def _match(self, name: str, values: Sequence[T]) -> Sequence[T]:
+    def _match(self, name: str, values: list[T]) -> list[T]:
         """Require one value for each group."""
         count = len(self.optimizer.param_groups)
         if len(values) != count:
@@ -163,7 +165,7 @@ class LRScheduler:
     def _for_groups(self, name: str, value: Any) -> list[float]:
         """A number for all groups, or a list or tuple with one for each."""
         if isinstance(value, (list, tuple)):
-            return [*self._match(name, numbers(type(self).__name__, name, value))]
+            return self._match(name, numbers(type(self).__name__, name, value))
         return [finite(type(self).__name__, name, value)] * len(self.optimizer.param_groups)
 
 

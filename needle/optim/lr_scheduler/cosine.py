@@ -5,8 +5,8 @@ from __future__ import annotations
 from math import cos, pi
 from typing import ClassVar
 
-from needle.optim.lr_scheduler.base import Check, LRScheduler, RecursiveScheduler, positive
 from needle.optim.groups import finite
+from needle.optim.lr_scheduler.base import Check, LRScheduler, RecursiveScheduler, positive
 from needle.optim.optimizer import Optimizer
 
 __all__ = ["CosineAnnealingLR", "CosineAnnealingWarmRestarts"]

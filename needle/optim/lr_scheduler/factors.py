@@ -8,8 +8,8 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 from needle import check
-from needle.optim.lr_scheduler.base import Check, LRScheduler, RecursiveScheduler, epochs, positive
 from needle.optim.groups import finite
+from needle.optim.lr_scheduler.base import Check, LRScheduler, RecursiveScheduler, epochs, positive
 from needle.optim.optimizer import Optimizer
 
 __all__ = [
@@ -40,8 +40,9 @@ class FunctionScheduler(LRScheduler):
     ) -> None:
         name = type(self).__name__
         self.optimizer = check.instance(name, "optimizer", optimizer, Optimizer)
-        several = isinstance(lr_lambda, (list, tuple))
-        functions = [*lr_lambda] if several else [lr_lambda] * len(optimizer.param_groups)
+        functions: list[Any] = [lr_lambda] * len(optimizer.param_groups)
+        if isinstance(lr_lambda, (list, tuple)):
+            functions = self._match("lr_lambda", [*lr_lambda])
         for function in functions:
             if not callable(function):
                 raise TypeError(f"{name}: lr_lambda must be a function or a list of functions, but got {function!r}")
@@ -53,19 +54,21 @@ class FunctionScheduler(LRScheduler):
         return [function(self.last_epoch) for function in self._match("lr_lambda", self.lr_lambdas)]
 
     def state_dict(self) -> dict[str, Any]:
-        functions = [None if isinstance(f, FunctionType) else dict(vars(f)) for f in self.lr_lambdas]
-        return super().state_dict() | {"lr_lambdas": functions}
+        own = [None if isinstance(f, FunctionType) else {**getattr(f, "__dict__", {})} for f in self.lr_lambdas]
+        return super().state_dict() | {"lr_lambdas": own}
 
     def _read(self, state: Mapping[str, Any]) -> dict[str, Any]:
         name = type(self).__name__
-        functions = check.instance(name, "state", state, Mapping).get("lr_lambdas")
-        self._match("lr_lambdas", check.instance(name, "lr_lambdas", functions, list))
+        own = check.instance(name, "state", state, Mapping).get("lr_lambdas")
+        for entry in self._match("lr_lambdas", check.instance(name, "lr_lambdas", own, list)):
+            check.instance(name, "each of lr_lambdas", {} if entry is None else entry, dict)
         read = super()._read({key: value for key, value in state.items() if key != "lr_lambdas"})
-        return read | {"functions": functions}
+        return read | {"own": own}
 
     def _load(self, read: dict[str, Any]) -> None:
-        for function, attributes in zip(self.lr_lambdas, read.pop("functions"), strict=True):
-            vars(function).update(attributes or {})
+        for function, attributes in zip(self.lr_lambdas, read.pop("own"), strict=True):
+            if attributes:
+                vars(function).update(attributes)
         super()._load(read)
 
 
@@ -246,4 +249,5 @@ class PolynomialLR(RecursiveScheduler):
         epoch, total = self.last_epoch, self.total_iters
         if epoch == 0 or epoch > total:
             return lr
-        return lr * ((1 - epoch / total) / (1 - (epoch - 1) / total)) ** self.power
+        decay: float = ((1 - epoch / total) / (1 - (epoch - 1) / total)) ** self.power
+        return lr * decay

@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor
-from needle.optim.lr_scheduler.base import Check, LRScheduler, numbers
 from needle.optim.groups import finite
+from needle.optim.lr_scheduler.base import Check, LRScheduler, numbers
 from needle.optim.optimizer import Optimizer
 
 __all__ = ["ReduceLROnPlateau"]

@@ -17,20 +17,26 @@ __all__ = ["ChainedScheduler", "SequentialLR"]
 class CompositeScheduler(LRScheduler):
     """Several schedules of one optimizer; the state holds theirs."""
 
-    def __init__(self, optimizer: Optimizer | None, schedulers: Sequence[LRScheduler]) -> None:
+    _schedulers: list[LRScheduler]
+
+    def _take(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None) -> Optimizer:
+        """Check and keep the schedules, and return their optimizer: `optimizer` if that is given."""
         name = type(self).__name__
         if not isinstance(schedulers, (list, tuple)):
-            raise TypeError(f"{name}: schedulers must be a list of schedulers, but got {schedulers!r}")
+            kind = type(schedulers).__name__
+            raise TypeError(f"{name}: schedulers must be a list of schedulers, but got {kind}")
         if not schedulers:
             raise ValueError(f"{name}: schedulers must hold at least one, but got none")
         for scheduler in schedulers:
             check.instance(name, "each of schedulers", scheduler, LRScheduler)
             if isinstance(scheduler, ReduceLROnPlateau):
                 raise ValueError(f"{name}: schedulers must step without a metric, but got a ReduceLROnPlateau")
-            if scheduler.optimizer is not (optimizer or schedulers[0].optimizer):
-                raise ValueError(f"{name}: schedulers must have the same optimizer, but got another in {scheduler!r}")
+            optimizer = optimizer or scheduler.optimizer
+            if scheduler.optimizer is not optimizer:
+                kind = type(scheduler).__name__
+                raise ValueError(f"{name}: schedulers must have the same optimizer, but {kind} has another one")
         self._schedulers = [*schedulers]
-        super().__init__(optimizer or schedulers[0].optimizer)
+        return self._schedulers[0].optimizer
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
@@ -84,13 +90,14 @@ class SequentialLR(CompositeScheduler):
         check.instance("SequentialLR", "optimizer", optimizer, Optimizer)
         if last_epoch != -1:
             raise ValueError(f"SequentialLR: last_epoch must be -1 (load_state_dict goes on), but got {last_epoch!r}")
+        self._take(schedulers, optimizer)
         self._milestones = epochs("SequentialLR", "milestones", milestones)
         if self._milestones != sorted(self._milestones) or len(self._milestones) != len(schedulers) - 1:
             raise ValueError(
                 f"SequentialLR: milestones must be sorted and one fewer than schedulers, but got {milestones} for "
                 f"{len(schedulers)}"
             )
-        super().__init__(optimizer, schedulers)
+        super().__init__(optimizer)
 
     def _start(self) -> None:
         self._restart()
@@ -114,7 +121,7 @@ class ChainedScheduler(CompositeScheduler):
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
-        super().__init__(optimizer, schedulers)
+        super().__init__(self._take(schedulers, optimizer))
 
     def _start(self) -> None:  # each schedule has made its own start
         self.last_epoch, self._last_lr = 0, self._rates()
