@@ -15,6 +15,7 @@ from needle import autograd as autograd
 from needle import backend_ndarray as backend_ndarray
 from needle import backend_numpy as backend_numpy
 from needle import backend_selection as backend_selection
+from needle import checkpoint as checkpoint
 from needle import data as data
 from needle import init as init
 from needle import lazy as _lazy  # registers the classes of deferred values
@@ -38,6 +39,8 @@ from needle.backend_ndarray import cuda as cuda
 from needle.backend_ndarray import default_device as default_device
 from needle.backend_selection import Device as Device
 from needle.backend_selection import array_api as array_api
+from needle.checkpoint import load as load
+from needle.checkpoint import save as save
 from needle.derivatives import grad as grad
 from needle.exports import public_names as _public_names
 from needle.grad_mode import enable_grad as enable_grad
@@ -94,5 +97,6 @@ from needle.ops import transpose as swapaxes
 __version__ = "0.1.0"
 
 if not TYPE_CHECKING:
-    _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection data init metrics nn ops optim"
+    _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection"
+    _MODULES += " checkpoint data init metrics nn ops optim"
     __all__ = sorted({*_MODULES.split(), *_public_names(globals())})

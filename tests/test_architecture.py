@@ -14,7 +14,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # type checkers counts like any other. Unlisted files are siblings above these floors: they may import every row, but no
 # other sibling. TOP stands on all of them.
 FLOORS = [
-    ["check", "words", "exports", "tuning", "backend", "backend_ndarray", "backend_selection", "backend_numpy"],
+    [
+        *("check", "words", "exports", "files", "tuning"),
+        *("backend", "backend_ndarray", "backend_selection", "backend_numpy"),
+    ],
     ["kernels"],
     ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "derivatives", "lazy"],
     ["ops"],
@@ -25,10 +28,10 @@ TOP = ["training"]
 ROWS = [row for floor in FLOORS for row in floor]
 WITHOUT_NUMPY = {*FLOORS[2], *FLOORS[3], *FLOORS[5]}  # they reach arrays through the device of their data
 CALLED = {("backend", "threadpoolctl"), ("doctor", "threadpoolctl")}  # imported inside functions
-CALLED |= {("checkpoint", "safetensors"), ("training", "tqdm")}
+CALLED |= {("training", "tqdm")}
 CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".optim", ".data", ".init", ".ops")}
-PUBLIC |= {f"needle.{name}" for name in ("optim.lr_scheduler", "metrics", "training")}
+PUBLIC |= {f"needle.{name}" for name in ("checkpoint", "optim.lr_scheduler", "metrics", "training")}
 RIVALS = {"torch", "mygrad", "dezero", "threadpoolctl"}  # among the apps, only apps/benchmark/ imports these
 AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
 AT_ROOT |= {"findings", "CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in"}

@@ -26,6 +26,7 @@ from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_metrics
+from tests.checkpoint import test_refusals as test_files
 from tests.nn import test_attention, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
     test_activation,
@@ -816,6 +817,7 @@ def rows_elsewhere():
         test_activation, test_attention, test_attention_function, test_dropout, test_embedding, test_grid, test_linear,
         test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
         test_similarity, test_unpool,
+        test_files,
         test_groups,
         test_hooks,
         test_schedule_errors,

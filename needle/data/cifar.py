@@ -20,7 +20,8 @@ import numpy as np
 from needle import check
 from needle.backend import HostArray
 from needle.data.dataset import ImageDataset, Transform
-from needle.data.files import Path, find_file, open_file
+from needle.data.files import find_file
+from needle.files import Path, open_file
 
 __all__ = ["CIFAR10Dataset"]
 

@@ -17,7 +17,8 @@ import numpy as np
 from needle import check
 from needle.backend import HostArray
 from needle.data.dataset import ImageDataset, NDArrayDataset, Transform
-from needle.data.files import Path, find_file, open_file, path_name, read_at_most
+from needle.data.files import find_file
+from needle.files import Path, open_file, path_name, read_at_most
 
 __all__ = ["IDXDataset", "MNISTDataset", "idx_files", "read_idx"]
 

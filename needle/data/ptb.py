@@ -12,7 +12,8 @@ import numpy as np
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike, HostArray
-from needle.data.files import Path, find_file, open_file
+from needle.data.files import find_file
+from needle.files import Path, open_file
 
 __all__ = ["Corpus", "Dictionary", "batchify", "get_batch"]
 

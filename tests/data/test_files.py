@@ -13,7 +13,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from needle.data import CIFAR10Dataset, Corpus, IDXDataset, MNISTDataset, files, read_idx
+from needle import files
+from needle.data import CIFAR10Dataset, Corpus, IDXDataset, MNISTDataset, read_idx
 
 IDX = bytes.fromhex("00000802 00000002 00000003 010203040506")
 PICKLED = pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [3, 4]}, 2)

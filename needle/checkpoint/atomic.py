@@ -1,0 +1,173 @@
+"""Files that are written whole or not at all: a temporary file beside the target, flushed to disk, then renamed.
+
+A writer that is killed leaves its temporary file. Each writer holds a lock on its own (flock, which ends with the
+process): that tells such leftovers from the files of writers at work, in any process or thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from io import TextIOWrapper
+from stat import S_IMODE, S_ISREG
+from typing import BinaryIO, Literal, TextIO, overload
+
+from needle import check
+from needle.files import Path, file_status, path_name, system_error
+
+__all__ = ["remove_leftovers", "whole_file", "write_atomically"]
+
+_END = ".needle-tmp"
+_LEFTOVER = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(_END)}", re.DOTALL)
+_LONGEST = 200  # bytes of the target's name in that of its temporary file, which may have 255
+
+
+@overload
+def write_atomically(path: Path, mode: Literal["wb"] = "wb") -> AbstractContextManager[BinaryIO]: ...
+@overload
+def write_atomically(path: Path, mode: Literal["w"]) -> AbstractContextManager[TextIO]: ...
+def write_atomically(path: Path, mode: str = "wb") -> AbstractContextManager[BinaryIO] | AbstractContextManager[TextIO]:
+    """Open a file that takes the place of `path` when the `with` block ends, whole and on disk; use it in a `with`.
+
+    If the block raises, or the process is killed, or the disk is full, `path` stays what it was. Of writers at the same
+    time the last wins. Mode "w" writes text in UTF-8, with line ends as they are given. As with `open`, a link is
+    followed, permissions are kept or follow the umask, and a read-only file is refused. Leftovers of killed writers of
+    the same path are removed first.
+
+    Raises OSError if `path` is a folder or the like, and the system's subclass (PermissionError …) if it cannot be
+    written; ValueError for a name that no file can have or another mode, TypeError if `path` is not a path.
+    """
+    op = "write_atomically"
+    check.one_of(op, "mode", mode, ("wb", "w"))
+    return whole_file(op, path) if mode == "wb" else _whole_text(op, path)
+
+
+@contextmanager
+def _whole_text(op: str, path: Path) -> Iterator[TextIO]:
+    with whole_file(op, path) as file:
+        text = TextIOWrapper(file, "utf-8", newline="")
+        yield text
+        if not text.closed:
+            text.flush()
+
+
+@contextmanager
+def whole_file(op: str, path: Path) -> Iterator[BinaryIO]:
+    """`write_atomically` for bytes, in the name of the operation `op`."""
+    name = target = path_name(op, "path", path)
+    try:
+        target, mode = _target(op, name)
+        folder, base = os.path.split(target)
+        stem = os.fsdecode(os.fsencode(base)[:_LONGEST])
+        with suppress(OSError):  # a folder in which one may write, but not look
+            _remove_leftovers(folder, stem)
+        with _replacing(target, os.path.join(folder, f".{stem}"), mode) as file:
+            yield file
+        _sync_folder(folder)
+    except OSError as error:
+        # The system's errors about this file. Others that the block raises are not ours.
+        if error.errno is None or not (error.filename in (None, name, target) or str(error.filename).endswith(_END)):
+            raise
+        raise system_error(op, name, "written", error) from error
+
+
+def _target(op: str, path: str) -> tuple[str, int | None]:
+    """The file that a path leads to, by its real path, and its permissions; None if it does not exist."""
+    try:
+        status = file_status(op, path)
+    except FileNotFoundError:
+        return os.path.realpath(path), None
+    if not os.access(path, os.W_OK):
+        raise PermissionError(f"{op}: path must be a file that can be written, but {path} is read-only")
+    return os.path.realpath(path), S_IMODE(status.st_mode)
+
+
+@contextmanager
+def _replacing(target: str, start: str, mode: int | None) -> Iterator[BinaryIO]:
+    """A new file with a name that begins with `start`, renamed to `target` if the block ends without an error."""
+    temporary, descriptor, file = "", -1, None
+    try:
+        while descriptor < 0 or not os.fstat(descriptor).st_nlink:  # removed by another writer before it was locked
+            if descriptor >= 0:
+                removed, descriptor = descriptor, -1
+                os.close(removed)
+            temporary = f"{start}.{os.urandom(8).hex()}{_END}"
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
+            _lock(descriptor)
+        if mode is not None:
+            os.fchmod(descriptor, mode)  # whatever the umask
+        file = open(os.dup(descriptor), "wb")  # noqa: SIM115 (the block may close it, and keeps the lock)
+        yield file
+        if not file.closed:
+            file.flush()
+        os.fsync(descriptor)
+        os.replace(temporary, target)
+    finally:
+        with suppress(OSError):  # it was renamed
+            os.unlink(temporary)
+        if file is not None:
+            with suppress(OSError):  # what could not be written
+                file.close()
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock an open file until it is closed; whether that succeeded. Some file systems have no locks."""
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _sync_folder(folder: str) -> None:
+    """Put the new name on disk, too; where that is impossible, a crash of the machine may bring back the old file."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> list[str]:
+    """Remove the temporary files that killed writers left in `folder`; returns their paths.
+
+    Files of writers that are at work, in this process or another, stay.
+
+    Raises the system's OSError if the folder cannot be read, TypeError if `folder` is not a path.
+    """
+    name = path_name("remove_leftovers", "folder", folder)
+    try:
+        return _remove_leftovers(name)
+    except OSError as error:
+        told = f"remove_leftovers: folder must be a folder that can be read, but {name}: {error.strerror}"
+        raise type(error)(told) from error
+
+
+def _remove_leftovers(folder: str, stem: str | None = None) -> list[str]:
+    """Remove leftovers in a folder: those for a target with this stem, or all."""
+    with os.scandir(folder) as entries:
+        found = [(entry.path, _LEFTOVER.fullmatch(entry.name)) for entry in entries]
+    return [path for path, match in found if match and stem in (None, match[1]) and _remove_if_abandoned(path)]
+
+
+def _remove_if_abandoned(path: str) -> bool:
+    """Remove a regular file that no process has locked; whether it was removed."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        return False
+    with suppress(OSError):
+        try:
+            if S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False):
+                os.unlink(path)
+                return True
+        finally:
+            os.close(descriptor)
+    return False

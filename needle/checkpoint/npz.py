@@ -1,0 +1,157 @@
+"""The `.npz` format, a ZIP archive of `.npy` members: written and read without pickles, copies or trust.
+
+Formats: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html and PKWARE's APPNOTE.TXT.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+import struct
+import zlib
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+
+from needle.backend import HostArray
+from needle.checkpoint.arrays import Stored, blocks, host_array, is_stored, little_endian, native, room_for
+from needle.checkpoint.structure import LONGEST_TEXT, TEXT_NAME
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
+__all__ = ["read_npz", "write_npz"]
+
+_PIECE = 2**20  # bytes to read at a time
+_LONGEST_HEADER = 10_000  # bytes of a .npy's, as NumPy has it
+_HIGHEST_RATIO = 1032  # of deflate: zlib's documentation
+_DESCR = re.compile(r"[<>|=]?[biufc]\d{1,2}")
+
+
+def write_npz(file: BinaryIO, arrays: dict[str, Stored], text: str | None) -> None:
+    """Write arrays and a text. The bytes depend on nothing else: the archive holds no time."""
+    from zipfile import ZipFile  # imported when it is needed: the import takes five milliseconds
+
+    with ZipFile(file, "w") as archive:
+        for name, value in arrays.items():
+            array = host_array(value)
+            dtype = little_endian(array.dtype)
+            header = BytesIO()
+            by_columns = array.flags.f_contiguous and not array.flags.c_contiguous
+            form = {"descr": dtype.str, "fortran_order": by_columns, "shape": array.shape}
+            np.lib.format.write_array_header_1_0(header, form)
+            with _new_member(archive, f"{name}.npy", len(header.getvalue()) + array.nbytes) as member:
+                member.write(header.getvalue())
+                for block in blocks(array.T if by_columns else array, dtype):
+                    member.write(block)
+        if text is not None:
+            content = text.encode()
+            with _new_member(archive, TEXT_NAME, len(content)) as member:
+                member.write(content)
+
+
+def _new_member(archive: ZipFile, name: str, size: int) -> IO[bytes]:
+    from zipfile import ZipInfo
+
+    info = ZipInfo(name)
+    info.create_system, info.external_attr, info.file_size = 3, 0o644 << 16, size
+    return archive.open(info, "w")
+
+
+def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], str | None]:
+    """The arrays and the text of a file of `size` bytes.
+
+    Raises ValueError, with the end of a sentence about the file, if it is broken, or holds what is not read.
+    """
+    from zipfile import BadZipFile, ZipFile
+
+    try:
+        with ZipFile(file) as archive:
+            return _read_members(archive, size)
+    except (BadZipFile, EOFError, NotImplementedError, OverflowError, struct.error, zlib.error) as error:
+        raise ValueError(f"is not a complete ZIP archive: {error}") from error
+
+
+def _read_members(archive: ZipFile, size: int) -> tuple[dict[str, HostArray], str | None]:
+    members = archive.infolist()
+    _check_members(members, size)
+    arrays: dict[str, HostArray] = {}
+    text = None
+    for info in members:
+        with archive.open(info) as member:
+            if info.filename == TEXT_NAME:
+                content = bytearray(info.file_size)
+                _fill(memoryview(content), member, info.filename)
+                text = content.decode("ascii")
+            else:
+                arrays[info.filename.removesuffix(".npy")] = _read_array(member, info)
+    return arrays, text
+
+
+def _check_members(members: list[ZipInfo], size: int) -> None:
+    """Require members with one meaning, that lie apart, and that promise no more than their bytes can hold."""
+    if len({info.filename for info in members}) < len(members):
+        raise ValueError("holds two members of one name")
+    end = size
+    for info in sorted(members, key=lambda info: -info.header_offset):
+        name = info.filename
+        if not name.endswith(".npy") and name != TEXT_NAME:
+            raise ValueError(f"holds {name!r}, which is no array; np.load reads it")
+        if ".." in name.replace("\\", "/").split("/") or "\0" in info.orig_filename:
+            raise ValueError(f"holds {info.orig_filename!r}, a name that no array may have")
+        if info.flag_bits & 1 or info.compress_type not in (0, 8):
+            raise ValueError(f"holds {name!r} encrypted, or compressed by another method than deflate")
+        most = info.compress_size * (_HIGHEST_RATIO if info.compress_type else 1)
+        if info.file_size > most or info.header_offset + info.compress_size > end:
+            raise ValueError(f"promises {info.file_size} bytes for {name!r}, more than it can hold")
+        if name == TEXT_NAME and info.file_size > LONGEST_TEXT:
+            raise ValueError(f"holds a text {name} of {info.file_size} bytes, more than {LONGEST_TEXT}")
+        end = info.header_offset
+
+
+def _fill(room: memoryview, member: IO[bytes], name: str) -> None:
+    """Read the rest of a member into `room`. zipfile compares the checksum at its end."""
+    place = 0
+    while piece := member.read(_PIECE):
+        if place + len(piece) > len(room):
+            break
+        room[place : place + len(piece)] = piece
+        place += len(piece)
+    if piece or place < len(room):
+        raise ValueError(f"holds {name!r} with {'more' if piece else 'fewer'} bytes than its header says")
+
+
+def _read_array(member: IO[bytes], info: ZipInfo) -> HostArray:
+    """The array in a `.npy` member, in native byte order, and by rows or columns as it was written."""
+    name = info.filename
+    start = member.read(8)
+    width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4, b"\x93NUMPY\3\0": 4}.get(start)
+    if width is None:
+        raise ValueError(f"holds {name!r}, which is no .npy of version 1 to 3")
+    length = int.from_bytes(member.read(width), "little")
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"holds {name!r} with a header of {length} bytes, more than {_LONGEST_HEADER}")
+    dtype, by_columns, shape = _parse(member.read(length), name)
+    if 8 + width + length + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise ValueError(f"holds {name!r} of {info.file_size} bytes, which do not fit {dtype} of shape {shape}")
+    array = room_for(name, dtype, shape, "F" if by_columns else "C")
+    _fill((array.T if by_columns else array).reshape(-1).view(np.uint8).data, member, name)
+    return native(name, array)
+
+
+def _parse(header: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
+    """dtype, whether the order is by columns, and the shape, of the header of a `.npy`."""
+    try:
+        form = ast.literal_eval(header.decode("latin-1"))
+        descr, by_columns, shape = form["descr"], form["fortran_order"], form["shape"]
+        well_formed = type(by_columns) is bool and all(type(n) is int and n >= 0 for n in shape)
+    except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:  # of the parser
+        raise ValueError(f"holds {name!r} with a header that is none: {error}") from error
+    if not well_formed:
+        raise ValueError(f"holds {name!r} with a header that is none: {form}")
+    dtype = np.dtype(descr) if isinstance(descr, str) and _DESCR.fullmatch(descr) else None
+    if dtype is None or not is_stored(dtype):
+        raise ValueError(f"holds {name!r} of type {descr!r}, but only bools and numbers of at most 64 bits are read")
+    return dtype, by_columns, tuple(shape)
