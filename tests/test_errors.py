@@ -47,7 +47,7 @@ from tests.nn.functional import (
 )
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
-from tests.optim import test_groups, test_schedule_errors
+from tests.optim import test_groups, test_schedule_errors, test_state_dict
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
 
@@ -819,6 +819,7 @@ def rows_elsewhere():
         test_similarity, test_unpool,
         test_files,
         test_groups,
+        test_state_dict,
         test_hooks,
         test_schedule_errors,
     )  # fmt: skip

@@ -85,10 +85,10 @@ class Adam(Optimizer):
 
     def _set_beta(self, position: int, beta: float) -> None:
         beta = check.number(type(self).__name__, f"beta{position + 1}", beta, least=0, below=1)
-        for options in (self.defaults, *self.param_groups):
-            pair = [*options["betas"]]
+        for group in self.param_groups:
+            pair = [*group["betas"]]
             pair[position] = beta
-            options["betas"] = tuple(pair)
+            group["betas"] = tuple(pair)
 
     def _new_state(self, group: Group) -> dict[str, float]:
         return dict.fromkeys(("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2], 0.0)

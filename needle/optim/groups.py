@@ -43,8 +43,9 @@ class Option(Generic[T]):
         value = self.check(type(optimizer).__name__, self.name, value)
         for group in optimizer.param_groups:
             optimizer._check_together(group | {self.name: value})
-        for options in (optimizer.defaults, *optimizer.param_groups):
-            options[self.name] = value
+        for group in optimizer.param_groups:
+            group[self.name] = value
+        optimizer.defaults.setdefault(self.name, value)
 
 
 def finite(op: str, name: str, value: Any, **bounds: float) -> float:

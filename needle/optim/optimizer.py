@@ -17,6 +17,7 @@ from needle.backend import compute_dtype, lone_types, xp
 from needle.graph import check_one_device
 from needle.optim.flat import Numbers, Operands, State, for_each_chunk
 from needle.optim.groups import Group, Option, check_groups, check_params, finite, flag, own_group, own_list
+from needle.optim.state_dict import made, read, restored
 
 __all__ = ["Optimizer"]
 
@@ -155,6 +156,12 @@ class Optimizer:
         """Bring the numbers of parameters with the same steps so far, {} at first, up to this one: count it."""
         numbers["step"] = numbers.get("step", 0) + 1
 
+    def _new_numbers(self, group: Group) -> Numbers:
+        """The numbers of a parameter after its first step."""
+        numbers: Numbers = {}
+        self._advance(numbers, group)
+        return numbers
+
     def _update(
         self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
     ) -> None:
@@ -164,6 +171,44 @@ class Optimizer:
         threads may call it, each with other elements.
         """
         raise NotImplementedError(f"{type(self).__name__}: the rule is not defined")
+
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """The state as plain data, as in torch: `{"state": {0: {"step": 3, …}, …}, "param_groups": [{"lr": …}, …]}`.
+
+        The parameters of all groups are counted from 0; "params" of a group holds their numbers. Arrays are NumPy's.
+        They are copies; with `copy=False`, those of the CPU share the memory of the optimizer and change with it, which
+        suits a state that is written to a file at once.
+
+        Raises what a step raises for what was put into a group.
+        """
+        check.instance("state_dict", "copy", copy, bool)
+        self._check_groups()
+        return made(self.param_groups, self._state, self._new_state, copy)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the options and state of a `state_dict()`: training goes on bit for bit as where it was made.
+
+        The parameters are those of this optimizer; their order in its groups tells which is which. Keys may be text and
+        tuples lists, as in JSON. A state of torch's fits if its arrays are NumPy's: buffers keep the layout of their
+        parameter, so those of `Linear.weight` are to be transposed.
+
+        Raises, before anything is changed, TypeError or ValueError if `state` does not have this form, and ValueError
+        with all names, shapes and dtypes that do not fit.
+        """
+        saved = read(state)
+        if len(saved) != len(self.param_groups):
+            count = f"{len(saved)} for {len(self.param_groups)}"
+            raise ValueError(f"load_state_dict: state and optimizer must have as many groups, but got {count}")
+        for options, _ in saved:
+            absent = [name for name in self.options if name not in options]
+            if absent:
+                raise ValueError(f"load_state_dict: each group must have {', '.join(absent)}, but got {[*options]}")
+        own = zip(self.param_groups, saved, strict=True)
+        groups = self._checked([{**options, "params": group["params"]} for group, (options, _) in own])
+        self._state = restored(groups, [entries for _, entries in saved], self._new_state, self._new_numbers)
+        for group, loaded in zip(self.param_groups, groups, strict=True):
+            group.clear()
+            group.update(loaded)
 
     def reset_grad(self) -> None:
         """Set `.grad` of all parameters to None."""
