@@ -7,8 +7,10 @@ from needle.data.dataset import *
 from needle.data.digits import *
 from needle.data.idx import *
 from needle.data.loader import *
+from needle.data.parts import *
 from needle.data.ptb import *
 from needle.data.sampler import *
+from needle.data.segmentation import *
 from needle.data.transforms import *
 from needle.exports import public_names as _public_names
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeAlias
+from copy import copy
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 
@@ -20,17 +21,14 @@ class Dataset:
     """Numbered items: a subclass defines `dataset[i]` and `len(dataset)`.
 
     An item is one field or a tuple of fields. `apply_transforms` applies `transforms`, callables from array to array,
-    in order.
+    in order. `with_transforms` returns the same items with others: training images are augmented, and those that were
+    split from them for validation are not.
 
     Raises TypeError if `transforms` is not a sequence of callables.
     """
 
     def __init__(self, transforms: Sequence[Transform] | None = None) -> None:
-        transforms = () if transforms is None else transforms
-        if not isinstance(transforms, Sequence) or not all(map(callable, transforms)):
-            kind = type(self).__name__
-            raise TypeError(f"{kind}: transforms must be a list of callables, but got {transforms!r:.100}")
-        self.transforms = tuple(transforms)
+        self.transforms = check_transforms(type(self).__name__, () if transforms is None else transforms)
 
     def __getitem__(self, index: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}: a dataset must define __getitem__")
@@ -43,6 +41,12 @@ class Dataset:
         for transform in self.transforms:
             x = transform(x)
         return x
+
+    def with_transforms(self, transforms: Sequence[Transform] | None) -> Self:
+        """The same items with these transforms in place of the dataset's: a copy that shares its arrays."""
+        other = copy(self)
+        Dataset.__init__(other, transforms)
+        return other
 
     def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
         """The items at B `indices`, stacked field by field: one array (B, ...) per field.
@@ -94,13 +98,15 @@ class NDArrayDataset(Dataset):
         return len(self.arrays[0])
 
     def __getitem__(self, index: Any) -> tuple[Any, ...]:
-        if isinstance(index, tuple | bool | np.bool_) or index is None:  # NumPy would add an axis, or cut an item
-            raise IndexError(f"{type(self).__name__}: index must be an integer, a slice or an array, but got {index!r}")
+        check_index(type(self).__name__, index)
         if self.transforms and not isinstance(index, int | np.integer):
             index = np.arange(len(self))[index]
             if index.ndim:
                 return super().take(index)
-        first, *others = (_own(array[index], array) for array in self.arrays)
+        return self._transformed(*(_own(array[index], array) for array in self.arrays))
+
+    def _transformed(self, first: Any, *others: Any) -> tuple[Any, ...]:
+        """An item after the transforms."""
         return (self.apply_transforms(first), *others)
 
     def take(self, indices: Iterable[int]) -> tuple[HostArray, ...]:
@@ -124,7 +130,7 @@ class ImageDataset(NDArrayDataset):
 
     def _check_layout(self) -> None:
         shape = self.arrays[0].shape
-        if len(shape) != 4 or shape[3] <= MOST_CHANNELS < min(shape[1:3]):
+        if len(shape) != 4 or is_channels_first(shape[:0:-1]):
             hint = "; use NDArrayDataset for N x H x W x C" if len(shape) == 4 else ""
             raise ValueError(f"ImageDataset: images must be N x C x H x W, but got shape {shape}{hint}")
 
@@ -134,9 +140,27 @@ class ImageDataset(NDArrayDataset):
             return x
         self._check_layout()  # again, since transforms may be assigned
         image = np.asarray(super().apply_transforms(x.transpose(1, 2, 0)))
-        if image.ndim != 3 or (image.shape[0] <= MOST_CHANNELS < min(image.shape[1:]) and len(x) <= MOST_CHANNELS):
+        if image.ndim != 3 or (is_channels_first(image.shape) and len(x) <= MOST_CHANNELS):
             raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {image.shape}")
         return image.transpose(2, 0, 1)
+
+
+def is_channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether of three axes the first can only be channels, and the others not."""
+    return shape[0] <= MOST_CHANNELS < min(shape[1:])
+
+
+def check_transforms(op: str, transforms: Sequence[Transform]) -> tuple[Transform, ...]:
+    """A sequence of callables as a tuple."""
+    if not isinstance(transforms, Sequence) or not all(map(callable, transforms)):
+        raise TypeError(f"{op}: transforms must be a list of callables, but got {transforms!r:.100}")
+    return tuple(transforms)
+
+
+def check_index(op: str, index: Any) -> None:
+    """Refuse what NumPy would take for something else than items of a dataset: it adds an axis, or cuts an item."""
+    if isinstance(index, tuple | bool | np.bool_) or index is None:
+        raise IndexError(f"{op}: index must be an integer, a slice or an array, but got {index!r}")
 
 
 def _own(items: Any, array: HostArray) -> Any:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from needle.data import RandomCrop, RandomFlipHorizontal
+from needle.data import Compose, ImageDataset, Normalize, RandomCrop, RandomFlipHorizontal
 
 
 def image_of(height, width, channels=1):
@@ -63,6 +64,77 @@ def test_crop_pads_three_by_default():
     assert shifts - {0} == set(range(2, 9))
 
 
+# ---- images with masks -----------------------------------------------------------------------------------------------
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    padding=st.integers(0, 4),
+    shape=st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 3)),
+)
+def test_one_draw_moves_an_image_and_its_masks(seed, padding, shape):
+    """Each as it would be moved alone, with the same draw; the masks in their own dtypes and numbers of axes."""
+    image = image_of(*shape)
+    flat, deep = image[..., 0].astype(np.int64), np.stack([image[..., 0] > 3] * 2, axis=-1)
+    for transform in (
+        RandomFlipHorizontal(),
+        RandomCrop(padding),
+        Compose([RandomCrop(padding), RandomFlipHorizontal()]),
+    ):
+
+        def alone(array, transform=transform):
+            np.random.seed(seed)
+            return transform(array)
+
+        expected = alone(image), alone(flat[..., None])[..., 0], alone(deep)
+        after = np.random.rand()
+        np.random.seed(seed)
+        moved = transform(image, flat, deep)
+        assert np.random.rand() == after
+        assert type(moved) is tuple
+        for one, other in zip(moved, expected, strict=True):
+            np.testing.assert_array_equal(one, other, strict=True)
+
+
+def test_normalize_leaves_masks_as_they_are():
+    mask = np.ones((2, 3))
+    image, same = Normalize(1, 2)(np.ones((2, 3, 1)), mask)
+    assert same is mask
+    assert not image.any()
+
+
+# ---- Normalize and Compose -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.5, 0.25), ([0.485, 0.456, 0.406], np.array([0.229, 0.224, 0.225])), (1, [2])]
+)
+def test_normalize_is_torch_s_subtraction_and_division(dtype, mean, std):
+    image = np.random.default_rng(0).random((4, 5, len(np.atleast_1d(std)))).astype(dtype)
+    x = torch.tensor(image)
+    expected = (x - torch.tensor(mean, dtype=x.dtype)) / torch.tensor(std, dtype=x.dtype)
+    np.testing.assert_array_equal(Normalize(mean, std)(image), expected.numpy(), strict=True)
+
+
+def test_normalize_in_a_dataset_of_images():
+    images = np.random.default_rng(0).random((4, 3, 6, 5), np.float32)
+    mean, std = images.mean((0, 2, 3)), images.std((0, 2, 3))
+    normalized, _ = ImageDataset(images, np.arange(4), transforms=[Normalize(mean, std)])[:]
+    assert normalized.dtype == np.float32
+    np.testing.assert_allclose(normalized.mean((0, 2, 3)), 0, atol=1e-6)
+    np.testing.assert_allclose(normalized.std((0, 2, 3)), 1, atol=1e-6)
+
+
+def test_compose_applies_in_order():
+    both = Compose([lambda x: x + 1, lambda x: x * 10])
+    assert both(np.array(2)) == 30
+    assert Compose([])(np.array(2)) == 2
+    assert Compose([both, both])(np.array(2)) == 310
+    moved = Compose([lambda x, mask: (x + 1, mask), lambda x, mask: (x, mask * 2)])(np.array(2), np.array(3))
+    assert moved == (3, 6)
+
+
 def test_the_input_image_is_not_modified():
     image = image_of(4, 4)
     for transform in (RandomFlipHorizontal(1), RandomCrop(2)):
@@ -89,6 +161,35 @@ def test_the_input_image_is_not_modified():
             lambda: RandomCrop()(np.zeros((1, 1, 28, 28))),
             ValueError,
             r"^RandomCrop: image must be H x W x C, but got shape \(1, 1, 28, 28\)$",
+        ),
+        (
+            lambda: RandomCrop()(np.zeros((6, 5, 3)), np.zeros((6, 5)), np.zeros((5, 6))),
+            ValueError,
+            r"^RandomCrop: masks must have the size of the image \(6, 5, 3\), but got shape \(5, 6\)$",
+        ),
+        (lambda: Compose(abs), TypeError, "^Compose: transforms must be a list of callables, but got <built-in"),
+        (lambda: Compose([3]), TypeError, r"^Compose: transforms must be a list of callables, but got \[3\]$"),
+        (lambda: Normalize(0, 0), ValueError, "^Normalize: std must be greater than 0, but got 0$"),
+        (lambda: Normalize(0, [1, -1]), ValueError, r"^Normalize: std must be greater than 0, but got \[1, -1\]$"),
+        (
+            lambda: Normalize(np.nan, 1),
+            ValueError,
+            "^Normalize: mean must be a number or one per channel, but got nan$",
+        ),
+        (
+            lambda: Normalize(0, [[1]]),
+            ValueError,
+            r"^Normalize: std must be a number or one per channel, but got \[\[1\]\]$",
+        ),
+        (
+            lambda: Normalize(0, [1, 2])(np.zeros((4, 5, 3))),
+            ValueError,
+            r"^Normalize: mean and std must be numbers or have one for each channel of image \(4, 5, 3\), but got 2$",
+        ),
+        (
+            lambda: Normalize(0, 1)(np.zeros((4, 5, 3), np.uint8)),
+            TypeError,
+            "^Normalize: image must be of floats, but got uint8; divide bytes by 255 first$",
         ),
     ],
 )
