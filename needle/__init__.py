@@ -23,6 +23,7 @@ from needle import metrics as metrics
 from needle import nn as nn
 from needle import ops as ops
 from needle import optim as optim
+from needle.anomaly import detect_anomaly as detect_anomaly
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
 from needle.backend import get_rng_state as get_rng_state

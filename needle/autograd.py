@@ -30,7 +30,7 @@ from needle.backend import (
     to_host,
 )
 from needle.backend_ndarray import BackendDevice, NDArray
-from needle.grad_mode import mode
+from needle.grad_mode import mode, watching
 from needle.graph import Op, Value, find_topo_sort, run, walk
 from needle.tensor_methods import TensorMethods
 from needle.version_counter import VersionCounter
@@ -91,6 +91,9 @@ class Result(Value):
         self.grad, self.version = None, VersionCounter.clock
         if op.is_view:
             self.counter = inputs[0].version_counter()
+        if watching:
+            for watcher in mode.watchers:
+                watcher.made(self, op, inputs)
         if mode.recording and op.differentiable:
             for x in inputs:
                 if x.requires_grad:

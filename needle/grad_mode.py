@@ -1,23 +1,35 @@
-"""Whether ops record the graph: one switch per thread."""
+"""Modes of a thread: whether ops record the graph, and who watches them."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import _GeneratorContextManager, contextmanager
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, overload
 
-__all__ = ["enable_grad", "grad_mode", "is_grad_enabled", "mode", "no_grad"]
+__all__ = ["Watcher", "enable_grad", "grad_mode", "is_grad_enabled", "mode", "no_grad", "watch", "watching"]
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Watcher(Protocol):
+    """What sees the work of a thread; errors that it raises end that work."""
+
+    def made(self, value: Any, op: Any, inputs: Any) -> None:
+        """`op` has made a value from `inputs`."""
+
+    def passed(self, node: Any, grad: Any, x_grads: Any) -> None:
+        """Backward has passed a node: from its gradient it got those of its inputs, None where none flows."""
+
+
 class _Mode(threading.local):
     recording = True
+    watchers: tuple[Watcher, ...] = ()
 
 
 mode = _Mode()
+watching: set[Watcher] = set()  # the watchers of all threads: a set that is empty costs an op next to nothing
 
 
 def is_grad_enabled() -> bool:
@@ -61,3 +73,20 @@ def no_grad(function: Any = None) -> Any:
 def enable_grad() -> _GeneratorContextManager[None]:
     """Record the graph in this thread until the block ends, also within `no_grad`; also a decorator."""
     return grad_mode(True)
+
+
+@contextmanager
+def watch(watcher: Watcher) -> Iterator[None]:
+    """Let `watcher`, too, see the ops of this thread until the block ends."""
+    before = mode.watchers
+    try:
+        try:
+            watching.add(watcher)
+            mode.watchers = (*before, watcher)
+            yield
+        finally:
+            mode.watchers = before
+            watching.discard(watcher)
+    finally:  # once more: an interrupt may come before the lines above
+        mode.watchers = before
+        watching.discard(watcher)

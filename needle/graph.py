@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 from needle.backend import Device, HostScalar, device_of, lone_types
-from needle.grad_mode import grad_mode
+from needle.grad_mode import grad_mode, mode
 from needle.version_counter import VersionCounter
 
 __all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "walk"]
@@ -88,7 +88,8 @@ class Value:
     """A node of the graph: raw data (`array`) with the op and inputs it came from (None and () for a leaf)."""
 
     __slots__ = (
-        "__weakref__", "array", "counter", "grad", "hooks", "inputs", "op", "requires_grad", "spec", "thunk", "version",
+        "__weakref__", "array", "counter", "grad", "hooks", "inputs", "op", "place", "requires_grad", "spec", "thunk",
+        "version",
     )  # fmt: skip
     array: Array
     spec: Any  # has shape and dtype: `array` itself, or a Spec before it is computed; faster to ask than the properties
@@ -101,6 +102,7 @@ class Value:
     counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
     hooks: Any  # unset without any: see needle.ops.hooks
     hooks_exist: ClassVar[bool] = False  # whether this process has made any: asking for an unset slot takes a while
+    place: Any  # unset unless needle.anomaly has noted where the op was called
     thunk: Any  # unset once computed: see needle.lazy
 
     @classmethod
@@ -235,12 +237,12 @@ def walk(
     one. Without `retain_graph` each node drops its inputs as soon as it is passed. Raises RuntimeError before any
     work if a node was released or a saved value was changed in place.
 
-    With `found`, no `.grad` is touched: the gradients of its keys, which may be any values, become its values. Values
-    that lead to none of them are left out.
+    With `found`, no `.grad` is touched: the gradients of its keys, any values, become its values, and no others are
+    computed.
     """
     order = find_topo_sort([output])
     leading = {*(found or ())}
-    clock = VersionCounter.clock
+    clock, watchers = VersionCounter.clock, mode.watchers
     for node in order:
         if node.op is not None and (node.version != clock or not node.inputs):
             _check_intact(node, node.op)
@@ -253,10 +255,8 @@ def walk(
     with grad_mode(create_graph):
         while order:
             node = order.pop()
-            if node not in grads:
-                continue
-            grad = grads.pop(node)
-            if leading and node not in leading:
+            grad = grads.pop(node, None)
+            if grad is None or (leading and node not in leading):
                 continue
             grad = node.finish_grad(grad)
             op, inputs = node.op, node.inputs
@@ -272,6 +272,8 @@ def walk(
                 _check_count(op, x_grads, inputs)
             else:
                 x_grads = node.fused_gradients(grad, [x.requires_grad for x in inputs])
+            for watcher in watchers:
+                watcher.passed(node, grad, x_grads)
             for x, x_grad in zip(inputs, x_grads):  # noqa: B905 (`strict` doubles the time of zip)
                 if x.requires_grad and x_grad is not None:
                     grads[x] = x.accumulate_grad(grads.get(x), x_grad, op)
