@@ -17,7 +17,7 @@ from needle import tuning
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAPERS = [*DOCS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
-WITH_EXAMPLES = {"architecture", "convolution", "course", "from_pytorch", "gpu", "kernels", "performance"}
+WITH_EXAMPLES = {"architecture", "convolution", "course", "debugging", "from_pytorch", "gpu", "kernels", "performance"}
 
 
 def name(path):

@@ -25,7 +25,7 @@ from needle.data import DataLoader, NDArrayDataset
 from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
-from tests import test_metrics
+from tests import test_anomaly, test_metrics
 from tests.checkpoint import test_refusals as test_files
 from tests.nn import test_attention, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
@@ -820,7 +820,7 @@ def rows_elsewhere():
         test_files,
         test_groups,
         test_state_dict,
-        test_hooks,
+        test_hooks, test_anomaly,
         test_schedule_errors,
     )  # fmt: skip
     for module in modules:
