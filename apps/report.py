@@ -225,6 +225,8 @@ def results_section(results: Results, classes: Sequence[str], results_of: str, s
             "Each is shown as the network saw it, with its prediction, its class, and the prediction's probability."
         )
         parts.append(shown.html("mistakes", f"Images taken for another class: {pairs}.", caption))
+    elif matrix is not None and not results.pictures:
+        parts.append(page.paragraph(f"None of the {total:,} images is taken for another class."))
     parts.append(shown.html("examples", f"Pictures in rows: {', '.join(results.pictures)}."))
     return page.section("Held-out data", page.paragraph(about, "soft"), *parts) if any(parts) else ""
 
