@@ -41,6 +41,12 @@ OPTIMIZERS = {
     "Adam": lambda params, **options: optim.Adam(params, **options),
     "Adam, decay": lambda params, **options: optim.Adam(params, weight_decay=0.1, **options),
     "AdamW": lambda params, **options: optim.AdamW(params, weight_decay=0.1, **options),
+    "RMSprop": lambda params, **options: optim.RMSprop(params, momentum=0.5, centered=True, **options),
+    "Adagrad": lambda params, **options: optim.Adagrad(params, weight_decay=0.1, **options),
+    "Adadelta": lambda params, **options: optim.Adadelta(params, **options),
+    "NAdam": lambda params, **options: optim.NAdam(params, weight_decay=0.1, **options),
+    "RAdam": lambda params, **options: optim.RAdam(params, betas=(0.9, 0.5), **options),
+    "Adamax": lambda params, **options: optim.Adamax(params, **options),
 }
 every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 
