@@ -27,7 +27,7 @@ from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_metrics
 from tests.checkpoint import test_refusals as test_files
-from tests.nn import test_attention, test_conv, test_hooks, test_recurrent
+from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
     test_activation,
     test_conv_errors,
@@ -382,7 +382,7 @@ ROWS = [
     (lambda: mixed_step(lambda optimizer: optimizer.step()), TypeError,
      "step: inputs must be on one device, but got cpu() and elsewhere()"),
     (lambda: mixed_step(lambda optimizer: optimizer.clip_grad_norm()), TypeError,
-     "clip_grad_norm: inputs must be on one device, but got elsewhere() and cpu()"),
+     "clip_grad_norm_: inputs must be on one device, but got elsewhere() and cpu()"),
     (lambda: [ARRAY.__setitem__(0, there.cached_data) for there in elsewhere(1, 3)], TypeError,
      "NDArray: operands must be on one device, but got cpu() and elsewhere()"),
     (lambda: [there.cached_data.__array__(copy=False) for there in elsewhere(2)], ValueError,
@@ -734,7 +734,7 @@ ROWS = [
     (lambda: optim.SGD([leaf(2)]).clip_grad_norm(), ValueError,
      "clip_grad_norm: at least one parameter must have a gradient, but got none"),
     (lambda: optim.SGD([leaf(2)]).clip_grad_norm(-1), ValueError,
-     "clip_grad_norm: max_norm must lie in [0, inf], but got -1"),
+     "clip_grad_norm_: max_norm must lie in [0, inf], but got -1"),
     (lambda: optim.SGD([X], nesterov=True), ValueError,
      "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.0 and 0.0"),
     (lambda: optim.SGD([X], lr=float("inf")), ValueError, "SGD: lr must be finite, but got inf"),
@@ -818,6 +818,7 @@ def rows_elsewhere():
         test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
         test_similarity, test_unpool,
         test_files,
+        test_clip_grad,
         test_groups,
         test_state_dict,
         test_hooks, test_anomaly,

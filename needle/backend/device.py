@@ -23,6 +23,7 @@ __all__ = [
     "real_dtype",
     "register_device",
     "to_host",
+    "without_warnings",
     "xp",
 ]
 
@@ -310,6 +311,11 @@ def to_host(data: Any) -> Any:
     """An array of any device as a NumPy array; anything else (a list, a number) as it is."""
     device = find_device(data)
     return data if device is None else device.to_host(data)
+
+
+def without_warnings() -> np.errstate:
+    """A context in which NumPy does not warn of overflow, division by zero and NaN; CuPy never does."""
+    return np.errstate(all="ignore")
 
 
 def _recognizing(array: Array) -> Device:

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from needle.exports import public_names as _public_names
 from needle.nn import functional as functional
+from needle.nn import utils as utils
 from needle.nn.activation import *
 from needle.nn.attention import *
 from needle.nn.container import *
@@ -32,4 +33,4 @@ from needle.nn.smooth_activation import *
 from needle.nn.unpool import *
 
 if not TYPE_CHECKING:
-    __all__ = ["functional", *_public_names(globals())]
+    __all__ = ["functional", "utils", *_public_names(globals())]

@@ -11,10 +11,11 @@ from functools import partial
 from operator import is_not
 from typing import Any, ClassVar
 
-from needle import check, kernels
+from needle import check
 from needle.autograd import Tensor
-from needle.backend import compute_dtype, lone_types, xp
+from needle.backend import lone_types, xp
 from needle.graph import check_one_device
+from needle.nn.utils import clip_grad_norm_, clip_grad_value_
 from needle.optim.flat import Numbers, Operands, State, for_each_chunk
 from needle.optim.groups import Group, Option, check_groups, check_params, finite, flag, own_group, own_list
 from needle.optim.state_dict import made, read, restored
@@ -224,29 +225,18 @@ class Optimizer:
                 parameter.grad = Tensor.make_const(xp(grad).zeros_like(grad))
 
     def clip_grad_norm(self, max_norm: float = 0.25) -> Tensor:
-        """Scale all gradients by min(1, max_norm / (norm + 1e-6)) and return norm, a constant tensor of shape ().
+        """`nn.utils.clip_grad_norm_` of all parameters: scale gradients to an L2 norm of at most `max_norm`.
 
-        norm is the L2 norm of all gradients taken as one vector, as in `torch.nn.utils.clip_grad_norm_`. Each `.grad`
-        is replaced by a new constant of the same dtype. Squares of float16 are summed in float32.
-
-        Raises ValueError if `max_norm` is negative or no parameter has a gradient, and TypeError if the gradients are
-        on different devices.
+        Raises what that raises, and ValueError if no parameter has a gradient.
         """
-        max_norm = check.number("clip_grad_norm", "max_norm", max_norm, least=0)
-        grads = [parameter.grad for parameter in self.params if parameter.grad is not None]
-        if not grads:
+        norm = clip_grad_norm_(self.params, max_norm)
+        if all(parameter.grad is None for parameter in self.params):
             raise ValueError("clip_grad_norm: at least one parameter must have a gradient, but got none")
-        check_one_device("clip_grad_norm", grads)
-        namespace = xp(grads[0].array)
-        arrays = (grad.array.astype(compute_dtype(grad.dtype), copy=False) for grad in grads)
-        squares = [kernels.sums(a * a, tuple(range(a.ndim))).reshape(()) for a in arrays]
-        norm = namespace.sqrt(sum(squares[1:], squares[0]))
-        scale = namespace.minimum(max_norm / (norm + 1e-6), 1)
-        for parameter in self.params:
-            if parameter.grad is not None:
-                grad = parameter.grad.array
-                parameter.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
-        return Tensor(norm, requires_grad=False)
+        return norm
+
+    def clip_grad_value(self, clip_value: float) -> None:
+        """`nn.utils.clip_grad_value_` of all parameters: clip gradients to [-clip_value, clip_value]."""
+        clip_grad_value_(self.params, clip_value)
 
 
 def decayed(theta: Any, grad: Any, scratch: Any, weight_decay: float, maximize: bool) -> Any:

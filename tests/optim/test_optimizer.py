@@ -428,7 +428,7 @@ ERRORS = [
     (
         lambda: optim.SGD(one_parameter()).clip_grad_norm(-1),
         ValueError,
-        "clip_grad_norm: max_norm must lie in [0, inf], but got -1",
+        "clip_grad_norm_: max_norm must lie in [0, inf], but got -1",
     ),
     (
         lambda: optim.SGD(one_parameter()).clip_grad_norm(),
