@@ -28,8 +28,8 @@ def clip_grad_norm_(
     """Scale all gradients by min(1, max_norm / (norm + 1e-6)) and return norm, a constant tensor of shape ().
 
     norm is that of all gradients taken as one vector: (Σ|g|^p)^(1/p) with p = `norm_type`, max|g| for infinity, and 0
-    without gradients. Powers of float16 are summed in float32. An infinite norm sends finite gradients to 0 and infinite
-    ones to NaN; a norm of NaN sends all to NaN.
+    without gradients. Powers of float16 are summed in float32. An infinite norm sends finite gradients to 0 and
+    infinite ones to NaN; a norm of NaN sends all to NaN.
 
     Raises ValueError if `max_norm` is negative, if `norm_type` is not above 0, or if the norm is not finite and
     `error_if_nonfinite` is set; TypeError if the gradients are on different devices.
@@ -45,8 +45,8 @@ def clip_grad_norm_(
     check_one_device(op, [tensor.grad for tensor in tensors])
     with without_warnings():
         norm = _norm(grads, norm_type)
-        if error_if_nonfinite and not math.isfinite(norm):
-            raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm}")
+        if error_if_nonfinite and not math.isfinite(norm.item()):
+            raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm.item()}")
         scale = xp(norm).minimum(max_norm / (norm + 1e-6), 1)
         for tensor, grad in zip(tensors, grads, strict=True):
             tensor.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
