@@ -52,7 +52,7 @@ class ImageSets(NamedTuple):
 # ---- folders ---------------------------------------------------------------------------------------------------------
 
 
-def read_folder(folder: Path, size: Size | None = None, channels: int | None = None) -> ImageSets:
+def read_folder(folder: Path | str, size: Size | None = None, channels: int | None = None) -> ImageSets:
     """Read all pictures of a folder. Classes are in the order of their names, and so are the pictures of a class.
 
     All pictures must have one size; with `size`, (H, W) or the side, each is scaled until it covers that, and what is
@@ -63,6 +63,7 @@ def read_folder(folder: Path, size: Size | None = None, channels: int | None = N
     too many pixels, if pictures differ in size, if there are fewer than two classes, a class without pictures or other
     classes in another set, and if a set takes more memory than 4 GiB.
     """
+    folder = Path(folder)
     names = _folders(folder)
     is_divided = "train" in names and {*names} <= {*SETS}
     roots = {name: folder / name for name in SETS if name in names} if is_divided else {"train": folder}
@@ -149,9 +150,9 @@ def _check_fit(path: Path, shape: tuple[int, ...], first: tuple[Path, tuple[int,
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
 
-def read_image(path: Path, size: Size | None = None, channels: int | None = None) -> Array:
+def read_image(path: Path | str, size: Size | None = None, channels: int | None = None) -> Array:
     """Read a picture as float32 (C, H, W) in [0, 1]. Arguments and errors as in `read_folder`."""
-    pixels = _pixels(path, size, channels)
+    pixels = _pixels(Path(path), size, channels)
     return _floats([pixels], channels or len(pixels))[0]
 
 

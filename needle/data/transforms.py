@@ -108,7 +108,7 @@ class RandomCrop:
 
         def crop(array: HostArray) -> HostArray:
             shape = (height + 2 * self.padding, width + 2 * self.padding, *array.shape[2:])
-            padded = np.zeros(shape, array.dtype)
+            padded = np.zeros_like(array, shape=shape)  # in the memory order of the image
             padded[self.padding : self.padding + height, self.padding : self.padding + width] = array
             return padded[top : top + height, left : left + width]
 
