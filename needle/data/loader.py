@@ -191,6 +191,15 @@ class DataLoader:
         Raises TypeError or ValueError, before anything changes, if `state` is not from `state_dict`, if the dataset has
         another length, or if `shuffle`, `sampler`, the presence of a `seed` or, within an epoch, `batch_size` differs
         from that loader's.
+
+        >>> from needle.data import NDArrayDataset
+        >>> def make():
+        ...     return DataLoader(NDArrayDataset(np.arange(6)), 2)
+        >>> loader, resumed = make(), make()
+        >>> batch = next(iter(loader))
+        >>> resumed.load_state_dict(loader.state_dict())
+        >>> [labels.numpy().tolist() for (labels,) in resumed]
+        [[2, 3], [4, 5]]
         """
         op = "DataLoader"
         values = check.entries(op, "state", state, self.state_dict())

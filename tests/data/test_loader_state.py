@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needle as ndl
 from needle.data import (
     BalancedSampler,
     DataLoader,
@@ -255,6 +256,23 @@ def test_a_state_is_plain_data_of_its_own():
     left = rest(resumed)
     order[:] = 0
     assert rest(epoch) == left
+
+
+@pytest.mark.parametrize("kind", [".npz", ".safetensors"])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_a_state_goes_through_a_file(options, kind, tmp_path):
+    loader = make(options)
+    for _ in range(2):  # between epochs, and within one
+        ndl.save(tmp_path / f"state{kind}", loader.state_dict())
+        stream = np.random.get_state()
+        expected = [rest(loader) for _ in range(2)]
+        resumed = make(options)
+        resumed.load_state_dict(ndl.load(tmp_path / f"state{kind}"))
+        np.random.set_state(stream)
+        assert [rest(resumed) for _ in range(2)] == expected
+        loader.load_state_dict(resumed.state_dict())
+        next(iter(loader))
+        loader.load_state_dict(loader.state_dict())
 
 
 # ---- refused states --------------------------------------------------------------------------------------------------
