@@ -12,6 +12,8 @@ import needle as ndl
 from needle import optim
 from tests.optim.steps import MANY, one_parameter, parameters_with_gradients
 
+pytestmark = pytest.mark.usefixtures("double_precision")
+
 SETTINGS = {
     "RMSprop": [
         {},
@@ -38,14 +40,6 @@ SETTINGS = {
 every_setting = pytest.mark.parametrize(
     ("kind", "options"), [(kind, options) for kind, settings in SETTINGS.items() for options in settings], ids=str
 )
-
-
-@pytest.fixture(autouse=True)
-def double_precision():
-    """torch keeps NAdam's product of momenta in the default dtype, whatever that of the parameters."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def groups_of(params):
