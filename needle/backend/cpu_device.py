@@ -22,6 +22,9 @@ class CpuDevice(Device):
     def recognizes(self, array: Any) -> bool:
         return isinstance(array, (np.ndarray, np.generic))
 
+    def draws(self, shape: tuple[int, ...]) -> Any:
+        return np.random.random_sample(shape)
+
     def parallel_for(self, body: Callable[[Any], None], chunks: Iterable[Any], uses_blas: bool = True) -> None:
         parallel.parallel_for(body, chunks, uses_blas)
 

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from needle import check, tuning
+from needle.backend.splitmix import uniform_from
 
 __all__ = [
     "DTypeLike",
@@ -158,6 +159,15 @@ class Device:
         if draws.dtype.kind == "f":  # rounding may have reached 1
             np.minimum(draws, np.nextafter(draws.dtype.type(1), draws.dtype.type(0)), out=draws)
         return self.asarray(draws)
+
+    def draws(self, shape: tuple[int, ...]) -> Array:
+        """Uniform float64 draws in [0, 1), computed on this device from one 64-bit draw of NumPy's global stream.
+
+        No array is copied, and NumPy's stream is all the state there is. The CPU draws `np.random.random_sample(shape)`.
+        """
+        key = int(np.random.randint(0, 2**64, dtype="uint64"))
+        with self.current():
+            return uniform_from(self.xp, key, shape)
 
     def normal(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Array:
         """Standard normal draws from NumPy's legacy global stream: `np.random.randn(*shape)`, copied here."""

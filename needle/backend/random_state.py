@@ -15,10 +15,11 @@ _LIMITS = {"pos": 624, "has_gauss": 1}  # NumPy reads past the end of its key wi
 
 
 def get_rng_state() -> dict[str, Any]:
-    """A copy of the state of NumPy's legacy global stream, from which needle draws for every device.
+    """A copy of the state of NumPy's legacy global stream, from which needle draws for all devices.
 
     The form is NumPy's, `np.random.get_state(legacy=False)`: nested dicts of integers, floats, names and one uint32
-    array (624,). `ndl.save` writes it. CuPy's own streams are not in it: needle seeds them, but never draws from them.
+    array (624,). `ndl.save` writes it. CuPy's own streams are not in it: they cannot be read, and needle draws nothing
+    from them.
 
     >>> before = get_rng_state()
     >>> first = np.random.rand()

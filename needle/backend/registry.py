@@ -78,8 +78,7 @@ def device_for(data: Any) -> Device:
 def seed(number: int) -> None:
     """Seed the random stream of every device, including NumPy's legacy global stream.
 
-    Initializers, `nn.Dropout` and shuffling draw from NumPy's stream on every device; `functional.dropout` draws
-    from the stream of its input's device.
+    Needle draws from NumPy's stream alone, for every device; CuPy's is seeded for your own use of it.
 
     Raises `TypeError` if `number` is not an integer, `ValueError` unless 0 <= number < 2 ** 32.
     """

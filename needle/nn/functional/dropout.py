@@ -23,8 +23,9 @@ __all__ = ["dropout", "dropout1d", "dropout2d", "dropout3d"]
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element of x (any shape) with probability p and divide the others by 1 - p; in evaluation x itself.
 
-    In training, draws one uniform number in [0, 1) per element from the stream of x's device (even for p = 0) and keeps
-    elements where it is <= 1 - p. On the CPU that is NumPy's global stream; `needle.seed` seeds it on every device.
+    In training, draws one uniform number in [0, 1) per element (even for p = 0) and keeps elements where it is <= 1 - p.
+    On the CPU that is `np.random.random_sample`; another device computes the numbers from one 64-bit draw of NumPy's
+    stream, so that nothing is copied.
 
     Raises `ValueError` if p is not in [0, 1], `TypeError` unless the dtype of x is floating.
     """
@@ -77,8 +78,7 @@ def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) 
 
 
 def _draw_on_device(x: Tensor, shape: tuple[int, ...]) -> Any:
-    with x.device.current():
-        return x.device.xp.random.random_sample(shape)
+    return x.device.draws(shape)
 
 
 def _draw_on_host(x: Tensor, shape: tuple[int, ...]) -> Any:

@@ -26,8 +26,8 @@ ROWS = [
 
 
 def draws_of(device):
-    """Uniform draws from a device's stream: shape -> host array."""
-    return lambda shape: to_host(device.xp.random.random_sample(shape))
+    """Uniform draws for a device: shape -> host array."""
+    return lambda shape: to_host(device.draws(shape))
 
 
 rows = pytest.mark.parametrize(("name", "shape", "drawn"), ROWS, ids=[f"{name}{shape}" for name, shape, _ in ROWS])
