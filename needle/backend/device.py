@@ -163,7 +163,7 @@ class Device:
     def draws(self, shape: tuple[int, ...]) -> Array:
         """Uniform float64 draws in [0, 1), computed on this device from one 64-bit draw of NumPy's global stream.
 
-        No array is copied, and NumPy's stream is all the state there is. The CPU draws `np.random.random_sample(shape)`.
+        Nothing is copied, and NumPy's stream is all the state there is. The CPU draws `np.random.random_sample(shape)`.
         """
         key = int(np.random.randint(0, 2**64, dtype="uint64"))
         with self.current():

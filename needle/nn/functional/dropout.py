@@ -23,9 +23,9 @@ __all__ = ["dropout", "dropout1d", "dropout2d", "dropout3d"]
 def dropout(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
     """Zero each element of x (any shape) with probability p and divide the others by 1 - p; in evaluation x itself.
 
-    In training, draws one uniform number in [0, 1) per element (even for p = 0) and keeps elements where it is <= 1 - p.
-    On the CPU that is `np.random.random_sample`; another device computes the numbers from one 64-bit draw of NumPy's
-    stream, so that nothing is copied.
+    In training, draws one uniform number in [0, 1) per element (even for p = 0) and keeps elements where it is at most
+    1 - p. On the CPU that is `np.random.random_sample`; another device computes the numbers from one 64-bit draw of
+    NumPy's stream, so that nothing is copied.
 
     Raises `ValueError` if p is not in [0, 1], `TypeError` unless the dtype of x is floating.
     """
