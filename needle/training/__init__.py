@@ -3,6 +3,14 @@
 from typing import TYPE_CHECKING
 
 from needle.exports import public_names as _public_names
+from needle.training.bar import *
+from needle.training.checkpoints import *
+from needle.training.figures import *
+from needle.training.loop import *
+from needle.training.signals import *
+from needle.training.state import *
+from needle.training.stepper import *
+from needle.training.stopping import *
 
 if not TYPE_CHECKING:
     __all__ = _public_names(globals())

@@ -1,0 +1,61 @@
+"""A progress bar for the epoch that runs, if tqdm is installed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from needle import check
+from needle.training.figures import Figures
+from needle.training.state import TrainingState
+
+__all__ = ["ProgressBar"]
+
+REFRESH = 0.2  # seconds between two looks at the figures: on a GPU each waits for the queued work
+
+
+class ProgressBar:
+    """A callback that shows epoch, loss, metrics, items per second and the time left on stderr."""
+
+    def __init__(self, figures: Figures, epochs: int, batches: int | None) -> None:
+        self.figures, self.epochs, self.batches = figures, epochs, batches
+        self._bar: Any = None
+        self._next = 0.0
+
+    @staticmethod
+    def is_wanted(bar: bool | None) -> bool:
+        """Whether to show one: None means if stderr is a terminal and tqdm is installed."""
+        if bar is not None:
+            return bool(check.instance("fit", "bar", bar, bool))
+        if sys.stderr is None or not sys.stderr.isatty():
+            return False
+        try:
+            import tqdm  # noqa: F401
+        except ModuleNotFoundError:
+            return False
+        return True
+
+    def on_epoch_start(self, state: TrainingState) -> None:
+        from tqdm import tqdm
+
+        name = f"epoch {state.epoch + 1}/{self.epochs}"
+        self._bar = tqdm(desc=name, initial=state.batch, total=self.batches, unit="batch", leave=False)
+
+    def on_step(self, state: TrainingState) -> None:
+        self._bar.update()
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + REFRESH
+            figures = {name: value for name, value in self.figures.compute().items() if isinstance(value, float)}
+            shown = [f"{name} {value:.4f}" for name, value in figures.items()]
+            speed = self.figures.items / state.seconds if state.seconds else 0.0
+            self._bar.set_postfix_str(", ".join([*shown, f"{speed:,.0f} items/s"]), refresh=False)
+
+    def on_epoch_end(self, state: TrainingState) -> None:
+        self.on_exit(state)
+
+    def on_exit(self, state: TrainingState) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

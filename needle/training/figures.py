@@ -1,0 +1,127 @@
+"""The figures of a pass over data: its mean loss and metrics; `evaluate` computes them for held-out data."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeAlias
+
+from needle import check
+from needle.autograd import Tensor
+from needle.grad_mode import no_grad
+from needle.metrics import Mean, Metric
+from needle.nn import Module
+
+__all__ = ["Figures", "Forward", "LossFunction", "evaluate"]
+
+LossFunction: TypeAlias = Callable[[Any, Any], Tensor]  # (outputs, targets) -> the mean loss of a batch, ()
+Forward: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
+
+
+class Figures:
+    """The mean loss and the metrics of the batches so far. `update` never waits for a device; `compute` does.
+
+    `metrics` maps names to metrics of `needle.metrics`; the figures use copies of them. The mean is over items: losses
+    of batches are weighted by the length of their targets.
+
+    >>> from needle.metrics import Accuracy
+    >>> figures = Figures({"accuracy": Accuracy()})
+    >>> figures.update(Tensor(0.5), Tensor([[0.0, 1.0], [1.0, 0.0]]), Tensor([1, 1]))
+    >>> figures.compute()
+    {'loss': 0.5, 'accuracy': 0.5}
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
+        metrics = check.instance("Figures", "metrics", {} if metrics is None else metrics, Mapping)
+        for name, metric in metrics.items():
+            check.instance("Figures", f"metrics[{name!r}]", metric, Metric)
+        if "loss" in metrics:
+            raise ValueError("Figures: metrics must not be named 'loss', the name of the mean loss, but one is")
+        self.metrics = copy.deepcopy(dict(metrics))
+        self.loss, self.items = Mean(), 0
+        self.reset()
+
+    def update(self, loss: Tensor, outputs: Any, targets: Any) -> None:
+        """Add a batch: its mean loss (), and what the metrics take."""
+        size = items_in(targets)
+        self.items += size
+        self.loss.update(loss.detach(), size)
+        for metric in self.metrics.values():
+            metric.update(outputs, targets)
+
+    def compute(self) -> dict[str, Any]:
+        """`loss` and what each metric computes, by name."""
+        return {"loss": self.loss.compute(), **{name: metric.compute() for name, metric in self.metrics.items()}}
+
+    def reset(self) -> None:
+        """Forget all batches."""
+        self.items = 0
+        for metric in (self.loss, *self.metrics.values()):
+            metric.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The totals so far as plain data."""
+        metrics = {name: metric.state_dict() for name, metric in self.metrics.items()}
+        return {"items": self.items, "loss": self.loss.state_dict(), "metrics": metrics}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises ValueError if the metrics have other names or states."""
+        check.entries("Figures", "state", state, ("items", "loss", "metrics"))
+        check.entries("Figures", "metrics of the state", state["metrics"], self.metrics)
+        items = check.integer("Figures", "items", state["items"], least=0)
+        self.loss.load_state_dict(state["loss"])
+        for name, metric in self.metrics.items():
+            metric.load_state_dict(state["metrics"][name])
+        self.items = items
+
+
+def apply_model(model: Module, batch: Any) -> tuple[Any, Any]:
+    """The default `forward`: a batch is a pair (inputs, targets), and the model takes the inputs."""
+    inputs, targets = batch
+    return model(inputs), targets
+
+
+def evaluate(
+    model: Module,
+    loss_fn: LossFunction,
+    loader: Iterable[Any],
+    metrics: Mapping[str, Metric] | None = None,
+    *,
+    forward: Forward = apply_model,
+) -> dict[str, Any]:
+    """The mean loss and the metrics of a model over the batches of `loader`: `{"loss": …, name: …}`.
+
+    The model is put into evaluation mode and every module back into its own afterwards; no graph is recorded.
+    `forward(model, batch)` returns outputs and targets; a `reset()` that it has is called first.
+
+    Raises ValueError if `loader` yields no batch.
+    """
+    figures = Figures(metrics)
+    modes = [(module, module.training) for _, module in model.named_modules()]
+    model.eval()
+    start_pass(forward)
+    try:
+        with no_grad():
+            for batch in loader:
+                outputs, targets = forward(model, batch)
+                figures.update(loss_fn(outputs, targets), outputs, targets)
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not figures.items:
+        raise ValueError("evaluate: loader must yield at least one batch, but yielded none")
+    return figures.compute()
+
+
+def items_in(targets: Any) -> int:
+    """The number of items of a batch: the length of its targets, or of the first of several."""
+    if isinstance(targets, (tuple, list)) and targets:
+        return items_in(targets[0])
+    return len(targets)
+
+
+def start_pass(forward: Forward) -> None:
+    """Let a `forward` that carries something from batch to batch begin anew."""
+    reset = getattr(forward, "reset", None)
+    if reset is not None:
+        reset()

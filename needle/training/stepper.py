@@ -1,0 +1,112 @@
+"""From the losses of batches to steps of an optimizer: accumulation of gradients, and clipping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from needle import check
+from needle.autograd import Tensor
+from needle.backend import device_of, to_host, xp
+from needle.optim import Optimizer
+
+__all__ = ["Stepper"]
+
+
+class Stepper:
+    """Backward and step: `stepper(loss, size)` for each batch, `flush()` after the last one.
+
+    The optimizer steps once per `accumulate` batches, with the gradient of the mean loss over all of their items, as
+    one large batch would give it. (Layers that look at a whole batch, such as BatchNorm, still see the small ones.)
+    `flush` steps with what an incomplete group has. Losses are means over `size` items.
+
+    Before a step gradients are cut to [-clip_value, clip_value], then scaled so that their common norm is at most
+    `clip_norm`.
+
+    Raises TypeError or ValueError if `accumulate` is not an integer of at least 1, or a limit not a number above 0.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        accumulate: int = 1,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+    ) -> None:
+        self.optimizer = check.instance("Stepper", "optimizer", optimizer, Optimizer)
+        self.accumulate = check.integer("Stepper", "accumulate", accumulate, least=1)
+        self.clip_norm = clip_norm if clip_norm is None else check.number("Stepper", "clip_norm", clip_norm, above=0)
+        self.clip_value = (
+            clip_value if clip_value is None else check.number("Stepper", "clip_value", clip_value, above=0)
+        )
+        self.batches = 0  # in the current group
+        self.first = self.weight = 0.0  # items of its first batch, and of all of them as a multiple of that
+
+    def __call__(self, loss: Tensor, size: int = 1) -> bool:
+        """Add the gradient of a batch's mean loss () over `size` items; returns whether the optimizer stepped."""
+        if not self.batches:
+            self.optimizer.reset_grad()
+            self.first = self.weight = 0.0
+        self.first = self.first or float(size)
+        weight = size / self.first  # 1 for batches of one size, so that nothing is scaled
+        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full((), weight, loss.dtype))
+        loss.backward(scale, create_graph=False, accumulate=True)
+        self.batches += 1
+        self.weight += weight
+        return self.batches == self.accumulate and self.flush()
+
+    def flush(self) -> bool:
+        """Step with the gradients gathered so far; returns whether there were any."""
+        if not self.batches:
+            return False
+        if self.weight != 1:
+            for parameter in self.optimizer.params:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad / self.weight  # constants: no graph
+        if self.clip_value is not None:
+            self.optimizer.clip_grad_value(self.clip_value)
+        if self.clip_norm is not None:
+            self.optimizer.clip_grad_norm(self.clip_norm)
+        self.optimizer.step()
+        self.batches = 0
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        """The gradients of an incomplete group, with their memory order, and the sizes of its batches."""
+        grads = [_saved(parameter.grad) if self.batches else None for parameter in self.optimizer.params]
+        return {"batches": self.batches, "first": self.first, "weight": self.weight, "grads": grads}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what `state_dict` returned. Raises ValueError if its gradients do not fit the parameters."""
+        op, params = "Stepper", self.optimizer.params
+        check.entries(op, "state", state, ("batches", "first", "weight", "grads"))
+        batches = check.integer(op, "batches", state["batches"], least=0)
+        first, weight = (check.number(op, name, state[name], least=0) for name in ("first", "weight"))
+        check.same(op, "number", len(params), len(state["grads"]), ("parameters", "gradients of the state"))
+        grads = [_restored(parameter, saved) for parameter, saved in zip(params, state["grads"], strict=True)]
+        self.batches, self.first, self.weight = batches, first, weight
+        for parameter, grad in zip(params, grads, strict=True):
+            parameter.grad = grad
+
+
+def _saved(grad: Tensor | None) -> dict[str, Any] | None:
+    """A gradient's values in the order of its memory, and the axes in that order.
+
+    The norm of the gradients sums in that order, so a gradient must come back with it.
+    """
+    if grad is None:
+        return None
+    strides = grad.array.strides
+    axes = sorted(range(grad.ndim), key=lambda axis: -strides[axis])
+    values = to_host(grad.array).transpose(axes)
+    return {"values": values.copy(order="C"), "axes": axes}
+
+
+def _restored(parameter: Tensor, saved: Any) -> Tensor | None:
+    if saved is None:
+        return None
+    check.entries("Stepper", "each gradient", saved, ("values", "axes"))
+    axes = [check.axis("Stepper", axis, parameter.ndim) for axis in saved["axes"]]
+    shape = tuple(parameter.shape[axis] for axis in axes)
+    check.same("Stepper", "shape", shape, saved["values"].shape, ("a parameter", "its gradient"))
+    array = device_of(parameter.array).array(saved["values"], parameter.dtype)
+    return Tensor.make_const(array.transpose([axes.index(axis) for axis in range(len(axes))]))
