@@ -48,6 +48,7 @@ from tests.nn.functional import (
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
 from tests.optim import test_groups, test_schedule_errors, test_state_dict
+from tests.training import test_refusals as training_refusals
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
 
@@ -826,6 +827,7 @@ def rows_elsewhere():
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
+    yield from (row[0] for row in training_refusals.ERRORS)
     for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)

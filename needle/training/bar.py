@@ -26,31 +26,31 @@ class ProgressBar:
     @staticmethod
     def is_wanted(bar: bool | None) -> bool:
         """Whether to show one: None means if stderr is a terminal and tqdm is installed."""
-        if bar is not None:
-            return bool(check.instance("fit", "bar", bar, bool))
-        if sys.stderr is None or not sys.stderr.isatty():
-            return False
-        try:
-            import tqdm  # noqa: F401
-        except ModuleNotFoundError:
-            return False
-        return True
+        from importlib.util import find_spec
+
+        if bar is None:
+            is_terminal = sys.stderr is not None and sys.stderr.isatty()
+            return is_terminal and find_spec("tqdm") is not None
+        if check.instance("fit", "bar", bar, bool) and find_spec("tqdm") is None:
+            raise ModuleNotFoundError("fit: bar needs tqdm, which `pip install tqdm` installs, but got no module tqdm")
+        return bool(bar)
 
     def on_epoch_start(self, state: TrainingState) -> None:
         from tqdm import tqdm
 
         name = f"epoch {state.epoch + 1}/{self.epochs}"
-        self._bar = tqdm(desc=name, initial=state.batch, total=self.batches, unit="batch", leave=False)
+        start = {"initial": state.batch, "total": self.batches or None}
+        self._bar = tqdm(desc=name, unit="batch", leave=False, mininterval=REFRESH, **start)
 
     def on_step(self, state: TrainingState) -> None:
-        self._bar.update()
         now = time.monotonic()
         if now >= self._next:
             self._next = now + REFRESH
-            figures = {name: value for name, value in self.figures.compute().items() if isinstance(value, float)}
-            shown = [f"{name} {value:.4f}" for name, value in figures.items()]
+            figures = self.figures.compute().items()
+            shown = [f"{name} {value:.4f}" for name, value in figures if isinstance(value, float)]
             speed = self.figures.items / state.seconds if state.seconds else 0.0
             self._bar.set_postfix_str(", ".join([*shown, f"{speed:,.0f} items/s"]), refresh=False)
+        self._bar.update()
 
     def on_epoch_end(self, state: TrainingState) -> None:
         self.on_exit(state)

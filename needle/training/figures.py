@@ -12,7 +12,7 @@ from needle.grad_mode import no_grad
 from needle.metrics import Mean, Metric
 from needle.nn import Module
 
-__all__ = ["Figures", "Forward", "LossFunction", "evaluate"]
+__all__ = ["Figures", "evaluate"]
 
 LossFunction: TypeAlias = Callable[[Any, Any], Tensor]  # (outputs, targets) -> the mean loss of a batch, ()
 Forward: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)

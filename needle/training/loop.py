@@ -10,7 +10,7 @@ from typing import Any, Literal
 from needle import check
 from needle.metrics import Metric
 from needle.nn import Module
-from needle.optim import ExponentialMovingAverage, Optimizer
+from needle.optim import Optimizer
 from needle.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from needle.training.bar import ProgressBar
 from needle.training.callbacks import Callbacks, Reader
@@ -21,8 +21,6 @@ from needle.training.stepper import Stepper
 from needle.training.stopping import EarlyStopping, require_finite
 
 __all__ = ["fit"]
-
-Scheduler = LRScheduler | ReduceLROnPlateau
 
 
 def fit(
@@ -35,12 +33,12 @@ def fit(
     validation: Iterable[Any] | None = None,
     metrics: Mapping[str, Metric] | None = None,
     forward: Forward = apply_model,
-    scheduler: Scheduler | None = None,
+    scheduler: LRScheduler | None = None,
     schedule_by: Literal["epoch", "step"] | None = None,
     accumulate: int = 1,
     clip_norm: float | None = None,
     clip_value: float | None = None,
-    ema: ExponentialMovingAverage | None = None,
+    ema: Any | None = None,
     early_stopping: EarlyStopping | int | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     resume: bool | str | os.PathLike[str] = False,
@@ -73,6 +71,7 @@ def fit(
     a checkpoint is written. Such weights never replace a checkpoint.
     """
     check.integer("fit", "epochs", epochs, least=1)
+    check.instance("fit", "model", model, Module)
     stepper, figures = Stepper(optimizer, accumulate, clip_norm, clip_value), Figures(metrics)
     stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
     saver = checkpoints if isinstance(checkpoints, Checkpoints) or checkpoints is None else Checkpoints(checkpoints)
@@ -84,16 +83,24 @@ def fit(
         scheduler=scheduler, ema=ema, figures=figures, stepper=stepper, callbacks=hooks,
     )  # fmt: skip
     state.epochs = epochs
+    check.one_of("fit", "schedule_by", schedule_by, ("epoch", "step", None))
     by_step = isinstance(scheduler, OneCycleLR) if schedule_by is None else schedule_by == "step"
+    if by_step and isinstance(scheduler, ReduceLROnPlateau):
+        raise ValueError("fit: schedule_by must be 'epoch' for ReduceLROnPlateau, but got 'step'")
+    for keeper in (stopping, saver):
+        if keeper is not None and keeper.monitor is not None:
+            check.one_of("fit", "monitor", keeper.monitor, names_of_row(figures, validation))
 
     def finish_step() -> None:
         if ema is not None:
             ema.update()
-        if by_step:
+        if by_step and scheduler is not None:
             scheduler.step()
 
     if saver is not None:
         saver.start(state, resume)
+    elif resume is True:
+        raise ValueError("fit: resume must be a path unless there are checkpoints, but got True")
     elif resume:
         state.load(resume)
     model.train()
@@ -148,6 +155,12 @@ def training_row(state: TrainingState, figures: Figures, optimizer: Optimizer) -
     loss = {"loss": train.pop("loss")}
     speed = {"seconds": state.seconds, "items_per_second": figures.items / state.seconds}
     return {"epoch": state.epoch + 1, **loss, **numbers("train_", train), "lr": optimizer.lr, **speed}
+
+
+def names_of_row(figures: Figures, validation: Any) -> list[str]:
+    """The names that the figures of an epoch can have."""
+    held_out = [] if validation is None else ["val_loss", *(f"val_{name}" for name in figures.metrics)]
+    return ["loss", *(f"train_{name}" for name in figures.metrics), *held_out]
 
 
 def numbers(prefix: str, figures: Mapping[str, Any]) -> Row:

@@ -10,7 +10,7 @@ from needle import check
 from needle.backend import get_rng_state, set_rng_state
 from needle.checkpoint import load, save
 
-__all__ = ["HasState", "Row", "TrainingState"]
+__all__ = ["TrainingState"]
 
 Row: TypeAlias = dict[str, float]  # the figures of an epoch
 
@@ -53,7 +53,7 @@ class TrainingState:
                 raise ValueError(f"TrainingState: parts must not be named {', '.join(_OWN)}, but got {name}")
             if not (part is None or (hasattr(part, "state_dict") and hasattr(part, "load_state_dict"))):
                 got = type(part).__name__
-                raise TypeError(f"TrainingState: {name} must have state_dict and load_state_dict, but got a {got}")
+                raise TypeError(f"TrainingState: {name} must have state_dict and load_state_dict, but got {got}")
             if part is not None:
                 self.parts[name] = part
 
@@ -64,7 +64,8 @@ class TrainingState:
     def figure(self, monitor: str | None = None) -> float:
         """A figure of the last epoch: by default "val_loss", or "loss" without validation."""
         row = self.history[-1]
-        return row[monitor or ("val_loss" if "val_loss" in row else "loss")]
+        name = monitor or ("val_loss" if "val_loss" in row else "loss")
+        return row[check.one_of("fit", "monitor", name, row)]
 
     def state_dict(self) -> dict[str, Any]:
         """The state of every part by its name, and the run's own, as plain data for `ndl.save`."""

@@ -84,8 +84,9 @@ class Stepper:
         check.same(op, "number", len(params), len(state["grads"]), ("parameters", "gradients of the state"))
         grads = [_restored(parameter, saved) for parameter, saved in zip(params, state["grads"], strict=True)]
         self.batches, self.first, self.weight = batches, first, weight
-        for parameter, grad in zip(params, grads, strict=True):
-            parameter.grad = grad
+        if batches:  # otherwise the next group begins without gradients
+            for parameter, grad in zip(params, grads, strict=True):
+                parameter.grad = grad
 
 
 def _saved(grad: Tensor | None) -> dict[str, Any] | None:

@@ -1,0 +1,97 @@
+"""Mean losses and metrics of a pass; evaluation: modes, graphs, what is returned."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn, training
+from needle.metrics import Accuracy, ConfusionMatrix
+from needle.training import Figures
+
+
+class First(nn.Module):
+    """A loss that shows which batch it saw: the first logit of the last row."""
+
+    def forward(self, x, target):
+        return x[-1, 0] * 1
+
+
+def identity():
+    model = nn.Sequential(nn.Linear(2, 2))
+    model.load_state_dict({"0.weight": np.eye(2), "0.bias": np.zeros((1, 2))})
+    return model
+
+
+BATCHES = [
+    (ndl.Tensor([[9.0, 0], [0, 9], [4, 0]], dtype="float32"), ndl.Tensor([0, 1, 1])),
+    (ndl.Tensor([[8.0, 0]], dtype="float32"), ndl.Tensor([0])),
+]
+
+
+def test_the_figures_are_means_over_items():
+    metrics = {"accuracy": Accuracy(), "confusion": ConfusionMatrix(2)}
+    figures = training.evaluate(identity(), First(), BATCHES, metrics)
+    assert (figures["loss"], figures["accuracy"]) == ((3 * 4 + 1 * 8) / 4, 3 / 4)
+    assert np.asarray(figures["confusion"]).tolist() == [[2, 0], [1, 1]]
+    assert np.isnan(metrics["accuracy"].compute())  # copies were used
+
+
+def test_modes_and_graphs_of_an_evaluation():
+    seen = []
+
+    class Probe(nn.Linear):
+        def forward(self, x):
+            seen.append((self.training, ndl.is_grad_enabled()))
+            return super().forward(x)
+
+    model = nn.Sequential(Probe(2, 2), nn.Sequential(nn.ReLU()))
+    model[1].eval()
+    training.evaluate(model, nn.CrossEntropyLoss(), BATCHES)
+    assert seen == [(False, False)] * 2
+    assert [module.training for _, module in model.named_modules()] == [True, True, False, False]
+    with pytest.raises(ZeroDivisionError):
+        training.evaluate(model, lambda outputs, targets: 1 / 0, BATCHES)
+    assert [module.training for _, module in model.named_modules()] == [True, True, False, False]
+
+
+def test_a_forward_may_carry_something_through_a_pass():
+    class Counting:
+        def reset(self):
+            self.count = 0
+
+        def __call__(self, model, batch):
+            self.count += 1
+            return ndl.Tensor([[float(self.count), 0]]), ndl.Tensor([0])
+
+    for _ in range(2):
+        assert training.evaluate(identity(), First(), BATCHES, forward=Counting()) == {"loss": 1.5}
+
+
+def test_several_targets_count_as_the_first():
+    figures = Figures()
+    figures.update(ndl.Tensor(2.0), None, (ndl.ones(3), ndl.ones(3, 2)))
+    figures.update(ndl.Tensor(4.0), None, ndl.ones(1, 5))
+    assert (figures.items, figures.compute()) == (4, {"loss": 2.5})
+
+
+def test_figures_go_on_bit_for_bit(device):
+    losses, metrics = np.random.rand(6).astype("float32"), {"accuracy": Accuracy()}
+    whole, half = Figures(metrics), Figures(metrics)
+
+    def update(figures, i):
+        logits = ndl.Tensor(np.random.RandomState(i).randn(i + 1, 3), device=device)
+        figures.update(ndl.Tensor(losses[i], device=device), logits, ndl.Tensor(np.zeros(i + 1, int), device=device))
+
+    for i in range(6):
+        update(whole, i)
+        if i == 2:
+            half.load_state_dict(whole.state_dict())
+        elif i > 2:
+            update(half, i)
+    assert half.compute() == whole.compute()
+    assert half.items == whole.items == 21
+    assert whole.compute()["loss"] == pytest.approx(np.dot(losses, range(1, 7)) / 21, rel=1e-6)
+    whole.reset()
+    assert (whole.items, whole.loss.state_dict()["totals"].tolist()) == (0, [0, 0])

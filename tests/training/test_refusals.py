@@ -1,0 +1,148 @@
+"""What training refuses: arguments, states, folders; each error with its message, and nothing changed."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn, optim, training
+from needle.metrics import Accuracy
+from needle.optim import lr_scheduler
+from needle.training import Checkpoints, EarlyStopping, Figures, NonFiniteLoss, Stepper, TrainingState
+from tests.nn.functional.alike import raises
+from tests.training.runs import bytes_of, make
+
+MODEL = nn.Linear(2, 2)
+BATCH = ndl.ones(1, 2), ndl.Tensor([0])
+
+
+def sgd(model=MODEL):
+    return optim.SGD(model.parameters(), lr=0.1)
+
+
+def fit(*, model=MODEL, optimizer=None, loader=(BATCH,), epochs=1, **options):
+    return training.fit(model, nn.CrossEntropyLoss(), optimizer or sgd(), loader, epochs=epochs, **options)
+
+
+def in_folder(call, *files):
+    """Call with a new folder that holds files of these names; its path is the word FOLDER in the error."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in files:
+            Path(folder, name).touch()
+        try:
+            return call(folder)
+        except Exception as error:
+            error.args = tuple(str(arg).replace(folder, "FOLDER") for arg in error.args)
+            raise
+
+
+def without_tqdm(call):
+    with mock.patch.dict(sys.modules, tqdm=None):
+        return call()
+
+
+def diverged():
+    model = nn.Linear(2, 1)
+    model.load_state_dict({"weight": np.array([[1.0], [np.inf]]), "bias": np.zeros((1, 1))})
+    return model
+
+
+def one_state():
+    return TrainingState(model=MODEL).state_dict()
+
+
+ERRORS = [
+    (lambda: fit(epochs=0), ValueError, "fit: epochs must be at least 1, but got 0"),
+    (lambda: fit(model=3), TypeError, "fit: model must be a Module, but got int"),
+    (lambda: fit(loader=[]), ValueError, "fit: train_loader must yield at least one batch, but yielded none"),
+    (lambda: fit(validation=[]), ValueError, "evaluate: loader must yield at least one batch, but yielded none"),
+    (lambda: fit(accumulate=0), ValueError, "Stepper: accumulate must be at least 1, but got 0"),
+    (lambda: fit(clip_norm=0), ValueError, "Stepper: clip_norm must lie in (0, inf], but got 0"),
+    (lambda: fit(clip_value=-1), ValueError, "Stepper: clip_value must lie in (0, inf], but got -1"),
+    (lambda: fit(metrics={"a": 3}), TypeError, "Figures: metrics['a'] must be a Metric, but got int"),
+    (lambda: fit(metrics=Accuracy()), TypeError, "Figures: metrics must be a Mapping, but got Accuracy"),
+    (lambda: fit(metrics={"loss": Accuracy()}), ValueError,
+     "Figures: metrics must not be named 'loss', the name of the mean loss, but one is"),
+    (lambda: fit(schedule_by="batch"), ValueError,
+     "fit: schedule_by must be one of 'epoch', 'step', None, but got 'batch'"),
+    (lambda: fit(scheduler=lr_scheduler.ReduceLROnPlateau(sgd()), schedule_by="step"), ValueError,
+     "fit: schedule_by must be 'epoch' for ReduceLROnPlateau, but got 'step'"),
+    (lambda: fit(early_stopping=EarlyStopping(monitor="val_loss")), ValueError,
+     "fit: monitor must be one of 'loss', but got 'val_loss'"),
+    (lambda: fit(checkpoints=Checkpoints("nowhere", monitor="a"), metrics={"a": Accuracy()}), ValueError,
+     "fit: monitor must be one of 'loss', 'train_a', but got 'a'"),
+    (lambda: fit(early_stopping=True), TypeError, "EarlyStopping: patience must be an integer, but got True"),
+    (lambda: EarlyStopping(0), ValueError, "EarlyStopping: patience must be at least 1, but got 0"),
+    (lambda: EarlyStopping(mode="low"), ValueError, "EarlyStopping: mode must be one of 'min', 'max', but got 'low'"),
+    (lambda: Checkpoints("a", every=0), ValueError, "Checkpoints: every must be at least 1, but got 0"),
+    (lambda: fit(resume=True), ValueError, "fit: resume must be a path unless there are checkpoints, but got True"),
+    (lambda: fit(bar=1), TypeError, "fit: bar must be a bool, but got int"),
+    (lambda: without_tqdm(lambda: fit(bar=True)), ModuleNotFoundError,
+     "fit: bar needs tqdm, which `pip install tqdm` installs, but got no module tqdm"),
+    (lambda: in_folder(lambda folder: fit(checkpoints=folder), "best.npz"), FileExistsError,
+     "fit: checkpoints must be a folder without a run, or resume must name it, but got FOLDER/best.npz"),
+    (lambda: in_folder(lambda folder: fit(checkpoints=folder, resume="elsewhere/last.npz"), "last.npz"),
+     FileExistsError,
+     "fit: checkpoints must be a folder without a run, or resume must name it, but got FOLDER/last.npz"),
+    (lambda: in_folder(lambda folder: fit(model=diverged(), optimizer=sgd(), checkpoints=folder)), NonFiniteLoss,
+     ("fit: the weights must be finite before they are saved, but got NaN or infinity in model.weight; the earlier "
+      "checkpoint stays; lower the learning rate or clip the gradients (clip_norm=1)")),
+    (lambda: fit(loader=[(ndl.Tensor([[np.nan, 1]], dtype="float32"), BATCH[1])]), NonFiniteLoss,
+     ("fit: the loss must be finite, but got nan in batch 1 of epoch 1; lower the learning rate, clip the gradients "
+      "(clip_norm=1), or look for the first bad value with ndl.detect_anomaly()")),
+    (lambda: TrainingState(model=MODEL, epoch=MODEL), ValueError,
+     "TrainingState: parts must not be named epoch, batch, seconds, history, rng, but got epoch"),
+    (lambda: TrainingState(model=3), TypeError,
+     "TrainingState: model must have state_dict and load_state_dict, but got int"),
+    (lambda: TrainingState().load_state_dict(one_state()), ValueError,
+     ("TrainingState: state must hold epoch, batch, seconds, history, rng, but got model, epoch, batch, seconds, "
+      "history, rng")),
+    (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"epoch": -1}), ValueError,
+     "TrainingState: epoch must be at least 0, but got -1"),
+    (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"seconds": "1"}), TypeError,
+     "TrainingState: seconds must be a number, but got '1'"),
+    (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"history": [1]}), TypeError,
+     "TrainingState: each row of history must be a dict, but got int"),
+    (lambda: Stepper(sgd()).load_state_dict(Stepper(sgd()).state_dict() | {"grads": []}), ValueError,
+     "Stepper: parameters and gradients of the state must agree in number, but got 2 and 0"),
+    (lambda: Stepper(sgd()).load_state_dict(
+        Stepper(sgd()).state_dict() | {"grads": [None, {"values": np.ones(3), "axes": [1, 0]}]}), ValueError,
+     "Stepper: a parameter and its gradient must agree in shape, but got (2, 1) and (3,)"),
+    (lambda: Figures().load_state_dict(Figures({"a": Accuracy()}).state_dict()), ValueError,
+     "Figures: metrics of the state must hold , but got a"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for *_, message in ERRORS])
+def test_refusals(call, error, message):
+    before = bytes_of(MODEL)
+    raises(call, error, message)
+    if "train_loader" not in message and "evaluate" not in message:
+        assert bytes_of(MODEL) == before
+
+
+def test_a_state_that_a_part_refuses_changes_nothing():
+    model, optimizer, run = make()
+    states = []
+
+    class Copy:
+        def on_step(self, state):
+            states.append(state)
+
+    run(callbacks=[Copy()], epochs=1)
+    state = states[0]
+    other = make()[0]
+    before = ndl.get_rng_state(), bytes_of(model), state.state_dict()
+    for name, bad in (("rng", {}), ("callbacks", {"A": 1}), ("figures", {}), ("stepper", 3), ("optimizer", {})):
+        with pytest.raises((ValueError, TypeError)):
+            state.load_state_dict(before[2] | {"model": other.state_dict(), "epoch": 7, name: bad})
+        np.testing.assert_equal(ndl.get_rng_state(), before[0])
+        assert (bytes_of(model), state.epoch) == (before[1], 1)
+        np.testing.assert_equal(state.state_dict()["optimizer"], before[2]["optimizer"])
+    assert optimizer.state_dict()["param_groups"] == before[2]["optimizer"]["param_groups"]
