@@ -26,10 +26,10 @@ test: .venv/.has-test ## run the tests; ARGS are pytest's (ARGS="-n 0 -k conv", 
 
 KERNELS := tests/kernels tests/ops tests/test_conv_conformance.py
 
-nightly: .venv/.has-test ## run the tests with 2,000 examples, on every device and on deeper graphs; guard memory
+nightly: .venv/.has-test ## run all tests, also slow ones, with 2,000 examples, on every device and on deeper graphs; guard memory
 	$(PYTEST) -n auto --maxprocesses 4 --guard after $(KERNELS)
 	$(PYTEST) -n auto --maxprocesses 4 --guard before $(KERNELS)
-	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly $(ARGS)
+	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly -m "slow or not slow" $(ARGS)
 
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .
