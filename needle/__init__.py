@@ -23,6 +23,7 @@ from needle import metrics as metrics
 from needle import nn as nn
 from needle import ops as ops
 from needle import optim as optim
+from needle import training as training
 from needle.anomaly import detect_anomaly as detect_anomaly
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
@@ -99,5 +100,5 @@ __version__ = "0.1.0"
 
 if not TYPE_CHECKING:
     _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection"
-    _MODULES += " checkpoint data init metrics nn ops optim"
+    _MODULES += " checkpoint data init metrics nn ops optim training"
     __all__ = sorted({*_MODULES.split(), *_public_names(globals())})
