@@ -329,6 +329,8 @@ ERRORS = [
      "Accuracy: operands must be tensors, arrays, rectangular lists or numbers, but got str"),
     (lambda: metrics.accuracy(ndl.ones(4, 3, device=STANDIN), LABELS), TypeError,
      "Accuracy: inputs must be on one device, but got standin() and cpu()"),
+    (lambda: metrics.accuracy(ndl.ones(4, 1), LABELS), ValueError,
+     "Accuracy: targets must lie in [0, 0], but got 0 to 2"),
     (lambda: metrics.Accuracy(1.5), TypeError, "Accuracy: ignore_index must be an integer, but got 1.5"),
     (lambda: metrics.TopKAccuracy(0), ValueError, "TopKAccuracy: k must be at least 1, but got 0"),
     (lambda: metrics.top_k_accuracy(X, LABELS), ValueError,

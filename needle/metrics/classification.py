@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from needle import check
 from needle.autograd import TensorLike
-from needle.backend import check_array_range, index_array, xp
-from needle.metrics.metric import Array, Metric, classes_of, is_class, kept_of, optional_index
+from needle.backend import index_array, xp
+from needle.metrics.metric import Array, Metric, check_classes, classes_of, is_class, kept_of, optional_index
 from needle.ops.cross_entropy import class_axis
 
 __all__ = ["Accuracy", "TopKAccuracy", "accuracy", "top_k_accuracy"]
@@ -35,13 +35,17 @@ class Accuracy(Metric):
 
         The predicted class has the largest logit, the first of those that tie.
 
-        Raises `ValueError` if the shapes do not fit, `TypeError` if dtypes or devices do not.
+        Raises `ValueError` if the shapes do not fit or, on the CPU, a target is no class of the logits; `TypeError` if
+        dtypes or devices do not fit.
         """
-        outputs, targets = classes_of("Accuracy", outputs, targets)
-        predicted = outputs.array
+        op = "Accuracy"
+        outputs, targets = classes_of(op, outputs, targets)
+        predicted, actual = outputs.array, index_array(op, "targets", targets.array)
         if predicted.dtype.kind == "f":
-            predicted = predicted.argmax(class_axis(predicted))
-        self._count(predicted == targets.array, targets.array)
+            axis = class_axis(predicted)
+            check_classes(op, "targets", actual, predicted.shape[axis], self.ignore_index)
+            predicted = predicted.argmax(axis)
+        self._count(predicted == actual, actual)
 
     def compute(self) -> float:
         """The share so far."""
@@ -89,8 +93,7 @@ class TopKAccuracy(Accuracy):
         if self.k > n:
             raise ValueError(f"{op}: outputs must have at least k = {self.k} classes, but got shape {scores.shape}")
         actual, names = index_array(op, "targets", targets.array), xp(scores)
-        kept = kept_of(actual, self.ignore_index)
-        check_array_range(op, "targets", actual if kept is None else actual[kept], 0, n - 1)
+        check_classes(op, "targets", actual, n, self.ignore_index)
         index = names.expand_dims(actual, axis)
         score = names.take_along_axis(scores, index % n, axis)  # elsewhere than on the CPU it may be no class
         classes = names.arange(n).reshape((n,) + (1,) * (scores.ndim - axis - 1))

@@ -8,8 +8,8 @@ import numpy as np
 
 from needle import check
 from needle.autograd import TensorLike
-from needle.backend import HostArray, check_array_range, cpu, index_array, to_host, xp
-from needle.metrics.metric import Array, Metric, classes_of, is_class, kept_of, optional_index
+from needle.backend import HostArray, index_array, to_host, xp
+from needle.metrics.metric import Array, Metric, check_classes, classes_of, is_class, kept_of, optional_index
 from needle.ops.cross_entropy import class_axis
 
 __all__ = ["F1", "ConfusionMatrix", "IoU", "Precision", "Recall", "confusion_matrix", "precision_recall_f1"]
@@ -35,18 +35,19 @@ class ClassCounts(Metric):
         op, n = type(self).__name__, self.classes
         outputs, targets = classes_of(op, outputs, targets)
         predicted, device = outputs.array, outputs.device
+        actual = index_array(op, "targets", targets.array)
+        check_classes(op, "targets", actual, n, self.ignore_index)
         if predicted.dtype.kind == "f":
             axis = class_axis(predicted)
             if predicted.shape[axis] != n:
                 raise ValueError(f"{op}: outputs must have {n} classes, but got shape {predicted.shape}")
             predicted = predicted.argmax(axis)
-        predicted, actual = index_array(op, "outputs", predicted), index_array(op, "targets", targets.array)
-        known, kept = is_class(predicted, n) & is_class(actual, n), kept_of(actual, self.ignore_index)
-        if device == cpu() and not known.all():
-            for name, classes in (("targets", actual), ("outputs", predicted)):
-                check_array_range(op, name, classes if kept is None else classes[kept], 0, n - 1)
-        cells = xp(actual).where(known, actual * n + predicted, n * n).ravel()
-        device.add_at(self._totals_on(device), cells, 1.0 if kept is None else kept.ravel().astype("float64"))
+        else:
+            predicted = index_array(op, "outputs", predicted)
+            check_classes(op, "outputs", predicted, n)
+        cells = xp(actual).where(is_class(predicted, n) & is_class(actual, n), actual * n + predicted, n * n)
+        kept = kept_of(actual, self.ignore_index)
+        device.add_at(self._totals_on(device), cells.ravel(), 1.0 if kept is None else kept.ravel().astype("float64"))
 
     def _matrix(self) -> HostArray:
         totals = to_host(self._totals)

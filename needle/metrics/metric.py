@@ -8,7 +8,7 @@ import numpy as np
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, HostArray, device_of, to_host
+from needle.backend import Device, HostArray, check_array_range, cpu, device_of, to_host
 from needle.graph import check_one_device
 from needle.ops.cross_entropy import class_axis
 from needle.ops.operand import tensor
@@ -117,6 +117,12 @@ def optional_index(op: str, ignore_index: int | None) -> int | None:
 def is_class(indices: Array, n: int) -> Array:
     """Whether each int64 index lies in [0, n)."""
     return indices.view("uint64") < n  # negative indices become large ones
+
+
+def check_classes(op: str, name: str, indices: Array, n: int, ignored: int | None = None) -> None:
+    """Refuse indices outside [0, n) other than `ignored`, on the CPU only: elsewhere reading them would wait."""
+    if device_of(indices) == cpu():
+        check_array_range(op, name, indices if ignored is None else indices[indices != ignored], 0, n - 1)
 
 
 def kept_of(targets: Array, ignore_index: int | None) -> Array | None:
