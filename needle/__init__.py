@@ -95,6 +95,7 @@ from needle.ops import split as unbind
 from needle.ops import subtract as sub
 from needle.ops import summation as sum
 from needle.ops import transpose as swapaxes
+from needle.summary import summary as summary
 
 __version__ = "0.1.0"
 

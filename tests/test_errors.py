@@ -25,7 +25,7 @@ from needle.data import DataLoader, NDArrayDataset
 from needle.kernels import Window
 from needle.nn import functional
 from needle.ops.conv import Correlate
-from tests import test_anomaly, test_metrics
+from tests import test_anomaly, test_metrics, test_summary
 from tests.checkpoint import test_refusals as test_files
 from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
@@ -822,7 +822,7 @@ def rows_elsewhere():
         test_clip_grad,
         test_groups,
         test_state_dict,
-        test_hooks, test_anomaly,
+        test_hooks, test_anomaly, test_summary,
         test_schedule_errors,
     )  # fmt: skip
     for module in modules:
