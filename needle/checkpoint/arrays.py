@@ -12,11 +12,15 @@ from needle.backend import HostArray, to_host
 from needle.backend.device import find_device
 from needle.backend_ndarray import NDArray
 
-__all__ = ["Stored", "blocks", "host_array", "is_array", "is_stored", "little_endian", "native", "room_for"]
+__all__ = ["Broken", "Stored", "blocks", "host_array", "is_array", "is_stored", "little_endian", "native", "room_for"]
 
 Stored: TypeAlias = Any  # an array of any device, a NumPy scalar, a Tensor or an NDArray
 
-_PIECE = 2**20  # elements that are brought into order at a time
+class Broken(ValueError):
+    """What is wrong with a file that is read: the end of a sentence that begins with its path."""
+
+
+_PIECE = 2**17  # elements that are brought into order at a time
 
 
 def is_array(value: Any) -> bool:
@@ -61,15 +65,15 @@ def blocks(array: HostArray, dtype: np.dtype[Any]) -> Iterator[memoryview]:
 
 
 def room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> HostArray:
-    """An array whose values are to be read; ValueError, with the end of a sentence about the file, if there is none."""
+    """An array whose values are to be read; Broken if NumPy cannot have one."""
     try:
         return np.empty(shape, dtype, order=order)
     except ValueError as error:
-        raise ValueError(f"holds {name!r} of shape {shape}, which NumPy cannot hold: {error}") from error
+        raise Broken(f"holds {name!r} of shape {shape}, which NumPy cannot hold: {error}") from error
 
 
 def native(name: str, array: HostArray) -> HostArray:
-    """An array that was read, in native byte order; ValueError, as in `room_for`, if it holds bools not 0 or 1."""
+    """An array that was read, in native byte order; Broken if it holds bools other than 0 and 1."""
     if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise ValueError(f"holds {name!r} with bools other than 0 and 1")
+        raise Broken(f"holds {name!r} with bools other than 0 and 1")
     return array if array.dtype.isnative else array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored
+from needle.checkpoint.arrays import Broken, Stored
 from needle.checkpoint.atomic import whole_file
 from needle.checkpoint.npz import read_npz, write_npz
 from needle.checkpoint.safetensors import check_dtypes, read_safetensors, write_safetensors
@@ -20,7 +20,7 @@ _WRITERS: dict[str, Callable[[BinaryIO, dict[str, Stored], str | None], None]] =
     ".npz": write_npz,
     ".safetensors": write_safetensors,
 }
-_READERS: dict[str, Callable[[BinaryIO, int], tuple[dict[str, HostArray], str | None]]] = {
+_READERS: dict[str, Callable[[BinaryIO, int], tuple[dict[str, HostArray], bytearray | str | None]]] = {
     ".npz": read_npz,
     ".safetensors": read_safetensors,
 }
@@ -50,7 +50,7 @@ def load(path: Path) -> dict[Any, Any]:
     with open_file("load", path) as file:
         try:
             return nested(*_READERS[kind](file, os.fstat(file.fileno()).st_size))
-        except ValueError as error:
+        except Broken as error:
             told = f"load: path must be a whole {kind} file of numbers, but {os.fsdecode(path)} {error}"
             raise ValueError(told) from error
 

@@ -16,15 +16,15 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored, blocks, host_array, is_stored, little_endian, native, room_for
-from needle.checkpoint.structure import LONGEST_TEXT, TEXT_NAME
+from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, is_stored, little_endian, native, room_for
+from needle.checkpoint.structure import TEXT_NAME
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
 __all__ = ["read_npz", "write_npz"]
 
-_PIECE = 2**20  # bytes to read at a time
+_PIECE = 2**18  # bytes to read at a time
 _LONGEST_HEADER = 10_000  # bytes of a .npy's, as NumPy has it
 _HIGHEST_RATIO = 1032  # of deflate: zlib's documentation
 _DESCR = re.compile(r"[<>|=]?[biufc]\d{1,2}")
@@ -60,31 +60,36 @@ def _new_member(archive: ZipFile, name: str, size: int) -> IO[bytes]:
     return archive.open(info, "w")
 
 
-def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], str | None]:
+def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], bytearray | None]:
     """The arrays and the text of a file of `size` bytes.
 
-    Raises ValueError, with the end of a sentence about the file, if it is broken, or holds what is not read.
+    Raises Broken if it is not a whole archive, or holds what is not read.
     """
     from zipfile import BadZipFile, ZipFile
 
     try:
         with ZipFile(file) as archive:
-            return _read_members(archive, size)
-    except (BadZipFile, EOFError, NotImplementedError, OverflowError, struct.error, zlib.error) as error:
-        raise ValueError(f"is not a complete ZIP archive: {error}") from error
+            return _read_members(archive, file, size)
+    except Broken:
+        raise
+    except (BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, struct.error, zlib.error) as error:
+        raise Broken(f"is not a complete ZIP archive: {error}") from error
 
 
-def _read_members(archive: ZipFile, size: int) -> tuple[dict[str, HostArray], str | None]:
+def _read_members(archive: ZipFile, file: BinaryIO, size: int) -> tuple[dict[str, HostArray], bytearray | None]:
     members = archive.infolist()
+    file.seek(size - 22 - len(archive.comment))
+    end = file.read(12)
+    if end[:4] != b"PK\5\6" or int.from_bytes(end[10:], "little") != min(len(members), 0xFFFF):
+        raise Broken("is not a complete ZIP archive: members are missing, or bytes follow its end")
     _check_members(members, size)
     arrays: dict[str, HostArray] = {}
     text = None
     for info in members:
         with archive.open(info) as member:
             if info.filename == TEXT_NAME:
-                content = bytearray(info.file_size)
-                _fill(memoryview(content), member, info.filename)
-                text = content.decode("ascii")
+                text = bytearray(info.file_size)
+                _fill(memoryview(text), member, info.filename)
             else:
                 arrays[info.filename.removesuffix(".npy")] = _read_array(member, info)
     return arrays, text
@@ -93,21 +98,21 @@ def _read_members(archive: ZipFile, size: int) -> tuple[dict[str, HostArray], st
 def _check_members(members: list[ZipInfo], size: int) -> None:
     """Require members with one meaning, that lie apart, and that promise no more than their bytes can hold."""
     if len({info.filename for info in members}) < len(members):
-        raise ValueError("holds two members of one name")
+        raise Broken("holds two members of one name")
     end = size
     for info in sorted(members, key=lambda info: -info.header_offset):
         name = info.filename
         if not name.endswith(".npy") and name != TEXT_NAME:
-            raise ValueError(f"holds {name!r}, which is no array; np.load reads it")
+            raise Broken(f"holds {name!r}, which is no array; np.load reads it")
         if ".." in name.replace("\\", "/").split("/") or "\0" in info.orig_filename:
-            raise ValueError(f"holds {info.orig_filename!r}, a name that no array may have")
+            raise Broken(f"holds {info.orig_filename!r}, a name that no array may have")
         if info.flag_bits & 1 or info.compress_type not in (0, 8):
-            raise ValueError(f"holds {name!r} encrypted, or compressed by another method than deflate")
+            raise Broken(f"holds {name!r} encrypted, or compressed by another method than deflate")
         most = info.compress_size * (_HIGHEST_RATIO if info.compress_type else 1)
         if info.file_size > most or info.header_offset + info.compress_size > end:
-            raise ValueError(f"promises {info.file_size} bytes for {name!r}, more than it can hold")
-        if name == TEXT_NAME and info.file_size > LONGEST_TEXT:
-            raise ValueError(f"holds a text {name} of {info.file_size} bytes, more than {LONGEST_TEXT}")
+            raise Broken(f"promises {info.file_size} bytes for {name!r}, more than it can hold")
+        if name == TEXT_NAME and info.compress_type:  # a small file could hold a text that takes much memory
+            raise Broken(f"holds {name} compressed, which needle does not do")
         end = info.header_offset
 
 
@@ -120,7 +125,7 @@ def _fill(room: memoryview, member: IO[bytes], name: str) -> None:
         room[place : place + len(piece)] = piece
         place += len(piece)
     if piece or place < len(room):
-        raise ValueError(f"holds {name!r} with {'more' if piece else 'fewer'} bytes than its header says")
+        raise Broken(f"holds {name!r} with {'more' if piece else 'fewer'} bytes than its header says")
 
 
 def _read_array(member: IO[bytes], info: ZipInfo) -> HostArray:
@@ -129,13 +134,13 @@ def _read_array(member: IO[bytes], info: ZipInfo) -> HostArray:
     start = member.read(8)
     width = {b"\x93NUMPY\1\0": 2, b"\x93NUMPY\2\0": 4, b"\x93NUMPY\3\0": 4}.get(start)
     if width is None:
-        raise ValueError(f"holds {name!r}, which is no .npy of version 1 to 3")
+        raise Broken(f"holds {name!r}, which is no .npy of version 1 to 3")
     length = int.from_bytes(member.read(width), "little")
     if length > _LONGEST_HEADER:
-        raise ValueError(f"holds {name!r} with a header of {length} bytes, more than {_LONGEST_HEADER}")
+        raise Broken(f"holds {name!r} with a header of {length} bytes, more than {_LONGEST_HEADER}")
     dtype, by_columns, shape = _parse(member.read(length), name)
     if 8 + width + length + math.prod(shape) * dtype.itemsize != info.file_size:
-        raise ValueError(f"holds {name!r} of {info.file_size} bytes, which do not fit {dtype} of shape {shape}")
+        raise Broken(f"holds {name!r} of {info.file_size} bytes, which do not fit {dtype} of shape {shape}")
     array = room_for(name, dtype, shape, "F" if by_columns else "C")
     _fill((array.T if by_columns else array).reshape(-1).view(np.uint8).data, member, name)
     return native(name, array)
@@ -148,10 +153,10 @@ def _parse(header: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
         descr, by_columns, shape = form["descr"], form["fortran_order"], form["shape"]
         well_formed = type(by_columns) is bool and all(type(n) is int and n >= 0 for n in shape)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:  # of the parser
-        raise ValueError(f"holds {name!r} with a header that is none: {error}") from error
+        raise Broken(f"holds {name!r} with a header that is none: {error}") from error
     if not well_formed:
-        raise ValueError(f"holds {name!r} with a header that is none: {form}")
+        raise Broken(f"holds {name!r} with a header that is none: {form}")
     dtype = np.dtype(descr) if isinstance(descr, str) and _DESCR.fullmatch(descr) else None
     if dtype is None or not is_stored(dtype):
-        raise ValueError(f"holds {name!r} of type {descr!r}, but only bools and numbers of at most 64 bits are read")
+        raise Broken(f"holds {name!r} of type {descr!r}, but only bools and numbers of at most 64 bits are read")
     return dtype, by_columns, tuple(shape)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored, blocks, host_array, little_endian, native, room_for
+from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, little_endian, native, room_for
 from needle.checkpoint.structure import parse
 
 __all__ = ["check_dtypes", "read_safetensors", "write_safetensors"]
@@ -61,24 +61,26 @@ def read_safetensors(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], s
 
     The format has no checksum: bytes of the arrays that have changed are not noticed.
 
-    Raises ValueError, with the end of a sentence about the file, if it is broken, or holds what is not read.
+    Raises Broken if its header does not fit it, or if it holds what is not read.
     """
     length = int.from_bytes(file.read(8), "little")
     if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-        raise ValueError(f"has {size} bytes, and begins with a header of {length}")
+        raise Broken(f"has {size} bytes, and begins with a header of {length}")
     header = parse(file.read(length), "has a header")
     if not isinstance(header, dict):
-        raise ValueError("has a header that is not an object")
+        raise Broken("has a header that is not an object")
     metadata = header.pop(_METADATA, {})
     text = metadata.get(_KEY) if isinstance(metadata, dict) else None
+    if not isinstance(text, str | None):
+        raise Broken(f"has metadata {_KEY!r} that are no text")
     entries = sorted(((name, *_entry(name, form)) for name, form in header.items()), key=lambda entry: entry[3:])
     end = 0
     for name, *_, start, stop in entries:
         if start != end:
-            raise ValueError(f"holds {name!r} at byte {start} of its data, where {end} is expected")
+            raise Broken(f"holds {name!r} at byte {start} of its data, where {end} is expected")
         end = stop
     if end != size - 8 - length:
-        raise ValueError(f"holds {size - 8 - length} bytes of arrays, where its header says {end}")
+        raise Broken(f"holds {size - 8 - length} bytes of arrays, where its header says {end}")
     arrays = {name: _read_array(file, name, code, shape) for name, code, shape, *_ in entries}
     return {name: arrays[name] for name in header}, text
 
@@ -89,13 +91,13 @@ def _entry(name: str, form: Any) -> tuple[str, tuple[int, ...], int, int]:
         code, shape, (start, stop) = form["dtype"], form["shape"], form["data_offsets"]
         well_formed = len(form) == 3 and all(type(n) is int and n >= 0 for n in (*shape, start, stop))
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"holds {name!r} without a dtype, a shape and offsets") from error
+        raise Broken(f"holds {name!r} without a dtype, a shape and offsets") from error
     if not well_formed:
-        raise ValueError(f"holds {name!r} with sizes that are none: {str(form)[:80]}")
+        raise Broken(f"holds {name!r} with sizes that are none: {str(form)[:80]}")
     if code not in _FORMS:
-        raise ValueError(f"holds {name!r} of type {str(code)[:20]}, which is not read; {', '.join(_FORMS)} are")
+        raise Broken(f"holds {name!r} of type {str(code)[:20]}, which is not read; {', '.join(_FORMS)} are")
     if math.prod(shape) * np.dtype(_FORMS[code]).itemsize != stop - start:
-        raise ValueError(f"holds {name!r} with {stop - start} bytes, which do not fit {code} of shape {tuple(shape)}")
+        raise Broken(f"holds {name!r} with {stop - start} bytes, which do not fit {code} of shape {tuple(shape)}")
     return code, tuple(shape), start, stop
 
 
@@ -104,7 +106,7 @@ def _read_array(file: BinaryIO, name: str, code: str, shape: tuple[int, ...]) ->
     array = room_for(name, np.dtype(_FORMS[code]), shape)
     room = array.reshape(-1).view(np.uint8).data
     if file.readinto(room) < len(room):  # type: ignore[attr-defined]
-        raise ValueError(f"ends within {name!r}")
+        raise Broken(f"ends within {name!r}")
     if code == "BF16":  # the upper half of a float32
         return np.left_shift(array, 16, dtype="<u4").view("<f4")
     return native(name, array)

@@ -24,15 +24,15 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored, is_array, is_stored
+from needle.checkpoint.arrays import Broken, Stored, is_array, is_stored
 
-__all__ = ["LONGEST_TEXT", "TEXT_NAME", "flatten", "is_safe", "nested", "parse"]
+__all__ = ["TEXT_NAME", "flatten", "is_safe", "nested", "parse"]
 
 TEXT_NAME = "needle.json"  # the member of a .npz with the text
 _VERSION = 1
 _DEEPEST = 100  # levels of nesting
 _LONGEST_NAME = 60_000  # bytes; ZIP archives hold up to 65,535
-LONGEST_TEXT = 2**24  # bytes
+_LONGEST_TEXT = 2**24  # bytes
 _HEX = re.compile("-?0x[0-9a-f]+")
 
 
@@ -74,9 +74,9 @@ def flatten(op: str, state: Any) -> tuple[dict[str, Stored], str | None]:
     if [*arrays] == [*state] and all(map(is_array, state.values())):
         return arrays, None
     text = json.dumps({"needle": _VERSION, "state": tree}, separators=(",", ":"), allow_nan=False)
-    if len(text) > LONGEST_TEXT:
+    if len(text) > _LONGEST_TEXT:
         raise ValueError(
-            f"{op}: state must take at most {LONGEST_TEXT} bytes beside its arrays, but got {len(text)}; "
+            f"{op}: state must take at most {_LONGEST_TEXT} bytes beside its arrays, but got {len(text)}; "
             "keep long lists of numbers as arrays"
         )
     return arrays, text
@@ -144,23 +144,23 @@ def _joined(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def nested(arrays: dict[str, HostArray], text: str | None) -> dict[Any, Any]:
+def nested(arrays: dict[str, HostArray], text: bytes | bytearray | str | None) -> dict[Any, Any]:
     """The state that `flatten` made these arrays and this text of.
 
-    Raises ValueError, with the end of a sentence about the file, if they do not fit.
+    Raises Broken if they do not fit.
     """
     if text is None:
         return arrays
     content = parse(text, f"has a text {TEXT_NAME}")
     version = content.get("needle") if isinstance(content, dict) else None
     if type(version) is not int or version < 1 or "state" not in content:
-        raise ValueError(f"has a text {TEXT_NAME} that is not needle's")
+        raise Broken(f"has a text {TEXT_NAME} that is not needle's")
     if version > _VERSION:
-        raise ValueError(f"is of version {version} of the format: load it with a newer needle")
+        raise Broken(f"is of version {version} of the format: load it with a newer needle")
     decoder = _Decoder(arrays)
     state = decoder.decode(content["state"], 0)
     if not isinstance(state, dict) or decoder.unused:
-        raise ValueError(f"has a text {TEXT_NAME} of another state, which leaves out {sorted(decoder.unused)[:3]}")
+        raise Broken(f"has a text {TEXT_NAME} of another state, which leaves out {sorted(decoder.unused)[:3]}")
     return state
 
 
@@ -172,7 +172,7 @@ class _Decoder:
 
     def decode(self, node: Any, depth: int) -> Any:
         if depth > _DEEPEST:
-            raise ValueError(f"has a text {TEXT_NAME} that is nested in more than {_DEEPEST} levels")
+            raise Broken(f"has a text {TEXT_NAME} that is nested in more than {_DEEPEST} levels")
         if isinstance(node, list):
             return [self.decode(entry, depth + 1) for entry in node]
         if not isinstance(node, dict):
@@ -192,24 +192,25 @@ class _Decoder:
                 made = dict(self.decode_pair(pair, depth + 1) for pair in content)
                 if len(made) == len(content):
                     return made
-        raise ValueError(f"has a text {TEXT_NAME} with an object that has no meaning: {str(node)[:80]}")
+        raise Broken(f"has a text {TEXT_NAME} with an object that has no meaning: {str(node)[:80]}")
 
     def decode_pair(self, pair: Any, depth: int) -> tuple[Any, Any]:
         if isinstance(pair, list) and len(pair) == 2:
             key, entry = (self.decode(part, depth) for part in pair)
             if type(key) in (str, int):
                 return key, entry
-        raise ValueError(f"has a text {TEXT_NAME} with a pair of a dict that is none: {str(pair)[:80]}")
+        raise Broken(f"has a text {TEXT_NAME} with a pair of a dict that is none: {str(pair)[:80]}")
 
 
-def parse(text: str | bytes, what: str) -> Any:
-    """Python's values of JSON; ValueError, in the words of `what`, if it is none, or an object has a key twice."""
+def parse(text: bytes | bytearray | str, what: str) -> Any:
+    """Python's values of JSON; Broken, in the words of `what`, if it is none, or a key comes twice."""
     import json
 
     try:
+        text = text if isinstance(text, str) else text.decode()
         return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{what} that is not JSON: {error}") from error
+        raise Broken(f"{what} that is not JSON: {error}") from error
 
 
 def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
