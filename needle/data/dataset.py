@@ -14,7 +14,7 @@ __all__ = ["Dataset", "ImageDataset", "NDArrayDataset"]
 
 MOST_CHANNELS = 4  # of a photograph: gray or color, with or without opacity
 
-Transform: TypeAlias = Callable[[HostArray], HostArray]
+Transform: TypeAlias = Callable[..., Any]  # of an image, or of an image and its masks, to as many arrays
 
 
 class Dataset:

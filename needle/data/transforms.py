@@ -16,7 +16,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.data.dataset import check_transforms, is_channels_first
+from needle.data.dataset import Transform, check_transforms, is_channels_first
 
 __all__ = ["Compose", "Normalize", "RandomCrop", "RandomFlipHorizontal"]
 
@@ -27,7 +27,7 @@ class Compose:
     Raises TypeError if `transforms` is not a sequence of callables.
     """
 
-    def __init__(self, transforms: Sequence[Any]) -> None:
+    def __init__(self, transforms: Sequence[Transform]) -> None:
         self.transforms = check_transforms("Compose", transforms)
 
     def __call__(self, image: HostArray, *masks: HostArray) -> Any:

@@ -180,6 +180,11 @@ def test_photographs_are_turned_upright(tmp_path):
     np.testing.assert_array_equal(read_image(path), floats(np.rot90(colors(), -1)))
 
 
+def test_odd_metadata_are_passed_over(tmp_path):
+    path = write(tmp_path / "x.jpg", GRAY, exif=b"Exif\0\0II*\0\x08\0\0\0\x05\0", quality=100)  # Pillow warns: cut off
+    np.testing.assert_allclose(read_image(path), floats(GRAY), atol=0.02)
+
+
 def test_the_first_frame_counts(tmp_path):
     frames = [Image.fromarray(np.full((5, 4), value, np.uint8)) for value in (10, 200)]
     frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
