@@ -91,7 +91,8 @@ class Adam(Optimizer):
             group["betas"] = tuple(pair)
 
     def _new_state(self, group: Group) -> dict[str, float]:
-        return dict.fromkeys(("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if group["amsgrad"] else 2], 0.0)
+        moments = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
+        return moments | {"max_exp_avg_sq": 0.0} if group["amsgrad"] else moments
 
     def _update(
         self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers

@@ -24,7 +24,7 @@ Fills: TypeAlias = Mapping[str, float]  # the name of a state array -> the numbe
 Numbers: TypeAlias = dict[str, float]  # numbers that a rule keeps per parameter, such as the count of its steps
 Operands: TypeAlias = dict[Tensor, tuple[Array, Array]]  # a parameter -> the arrays of it and of its gradient
 Update: TypeAlias = tuple[Array, ...]  # arrays of the same shape: a parameter, its gradient, its state
-Rule: TypeAlias = Callable[[Array, Array, Sequence[Array], Array], None]  # (parameter, gradient, state, scratch)
+Rule: TypeAlias = Callable[..., None]  # (parameter, gradient, state, scratch, *arguments) are its parameters
 
 
 class Cohort:
@@ -36,6 +36,7 @@ class Cohort:
     def __init__(self, params: Iterable[Tensor], numbers: Mapping[str, float] = MappingProxyType({})) -> None:
         self.params, self.numbers = frozenset(params), {**numbers}
         self.pools: list[Pool] | None = None
+        self.unpooled: list[Tensor] = []  # the parameters outside the pools
         self.names: tuple[str, ...] = ()  # of the state arrays in the pools
         self.fits = True  # whether the pools are known to fit the data of their parameters
 
@@ -104,16 +105,16 @@ class State:
             or not (cohort.fits or all(pool.fits(operands) for pool in cohort.pools))
         ):
             cohort.pools, cohort.names = self._make_pools(operands, fills), (*fills,)
+            pooled = {parameter for pool in cohort.pools for parameter in pool.views}
+            cohort.unpooled = [parameter for parameter in operands if parameter not in pooled]
         cohort.fits = True
         return cohort.pools
 
-    def unpooled(self, operands: Operands, pools: Iterable[Pool], fills: Fills) -> list[Update]:
-        """The arrays for the rule, for each parameter outside `pools`."""
-        pooled = {parameter for pool in pools for parameter in pool.views}
+    def updates_of(self, params: Iterable[Tensor], operands: Operands, fills: Fills) -> list[Update]:
+        """The arrays for the rule, for each of `params` alone."""
         return [
-            (*pair, *self.arrays_of(parameter, pair[0], fills).values())
-            for parameter, pair in operands.items()
-            if parameter not in pooled
+            (*operands[parameter], *self.arrays_of(parameter, operands[parameter][0], fills).values())
+            for parameter in params
         ]
 
     def _make_pools(self, operands: Operands, fills: Fills) -> list[Pool]:
@@ -190,12 +191,12 @@ class Pool:
             operands[parameter][0][...] = view
 
 
-def for_each_chunk(rule: Rule, updates: Sequence[Update]) -> None:
+def for_each_chunk(rule: Rule, updates: Sequence[Update], *arguments: Any) -> None:
     """Call `rule` on all `updates` with scratch memory, chunk by chunk and in parallel if there are many elements."""
 
     def apply(update: Update) -> None:
         array, grad, *state = update
-        rule(array, grad, state, xp(array).empty_like(array))
+        rule(array, grad, state, xp(array).empty_like(array), *arguments)
 
     if sum(update[0].size for update in updates) < tuning.PARALLEL_STEP_ELEMENTS:
         for update in updates:

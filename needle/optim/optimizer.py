@@ -7,7 +7,6 @@ in place and never into a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from operator import is_not
 from typing import Any, ClassVar
 
@@ -137,15 +136,15 @@ class Optimizer:
         """Update the parameters of a group that have a gradient."""
         fills, state = self._new_state(group), self._state
         for cohort in state.cohorts_of(operands):
-            self._advance(cohort.numbers, group)
-            rule = partial(self._update, group=group, numbers=cohort.numbers)
-            part = cohort.part(operands)
+            part, numbers = cohort.part(operands), cohort.numbers
+            self._advance(numbers, group)
             if is_aliased:  # parameters that share memory are updated one after the other
-                for parameter, pair in part.items():
-                    for_each_chunk(rule, state.unpooled({parameter: pair}, [], fills))
+                for parameter in part:
+                    for_each_chunk(self._update, state.updates_of([parameter], part, fills), group, numbers)
                 continue
             pools = state.pools_of(cohort, part, fills)
-            for_each_chunk(rule, [pool.gather(part) for pool in pools] + state.unpooled(part, pools, fills))
+            updates = [pool.gather(part) for pool in pools] + state.updates_of(cohort.unpooled, part, fills)
+            for_each_chunk(self._update, updates, group, numbers)
             for pool in pools:
                 pool.scatter(part)
 
@@ -248,8 +247,12 @@ def decayed(theta: Any, grad: Any, scratch: Any, weight_decay: float, maximize: 
 
 
 def _content(groups: list[Group]) -> list[Any]:
-    """All that groups hold: keys, values, and each parameter."""
-    return [entry for group in groups for entry in (*group, *group.values(), *group.get("params", ()))]
+    """The values of all groups, and each parameter."""
+    content: list[Any] = []
+    for group in groups:
+        content += group.values()
+        content += group.get("params", ())
+    return content
 
 
 def _operands(params: list[Tensor]) -> Operands:
