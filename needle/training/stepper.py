@@ -7,7 +7,6 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import device_of, to_host, xp
-from needle.ops import clip
 from needle.optim import Optimizer
 
 __all__ = ["Stepper"]
@@ -59,11 +58,12 @@ class Stepper:
         """Step with the gradients gathered so far; returns whether there were any."""
         if not self.batches:
             return False
-        for parameter in self.optimizer.params:
-            if parameter.grad is not None and self.weight != 1:
-                parameter.grad = parameter.grad / self.weight  # constants: no graph
-            if parameter.grad is not None and self.clip_value is not None:
-                parameter.grad = clip(parameter.grad, -self.clip_value, self.clip_value)
+        if self.weight != 1:
+            for parameter in self.optimizer.params:
+                if parameter.grad is not None:
+                    parameter.grad = parameter.grad / self.weight  # constants: no graph
+        if self.clip_value is not None:
+            self.optimizer.clip_grad_value(self.clip_value)
         if self.clip_norm is not None:
             self.optimizer.clip_grad_norm(self.clip_norm)
         self.optimizer.step()

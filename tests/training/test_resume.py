@@ -42,7 +42,7 @@ class Keeper(Checkpoints):
 
 
 RUNS = {
-    "Adam, accumulation, clipping": (adam, None, {"accumulate": 3, "clip_norm": 0.5}),
+    "Adam, accumulation, clipping": (adam, None, {"accumulate": 3, "clip_norm": 0.5, "clip_value": 0.2}),
     "SGD, seeded loader, early stopping": (momentum, 7, {"early_stopping": 1}),
     "Adam, OneCycleLR, averaged weights": (
         adam,
