@@ -1,7 +1,7 @@
-"""Kill a small training run at random moments, let it go on each time, and compare its end with the uninterrupted run.
+"""Kill a small training run at random moments, let it go on each time, and compare its end with an uninterrupted one.
 
-`python -m tests.training.kills 100` does so until 100 processes were killed, and prints what happened. Each process is a
-fork of this one, so that it trains at once. A checkpoint is written after every batch, so most kills hit a write.
+`python -m tests.training.kills 100` does so until 100 processes were killed, and prints what happened. Each process is
+a fork of this one, so that it trains at once. A checkpoint is written after every batch, so many kills hit a write.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def main(kills, seed=0):
                 process = begin(folder)
                 if figures["kills"] < kills:
                     time.sleep(moments.uniform(0, duration / 3))
-                    os.kill(process, signal.SIGKILL)  # if it is done, its number is still its own until it is waited for
+                    os.kill(process, signal.SIGKILL)  # if it is done, its number is kept until it is waited for
                 _, status = os.waitpid(process, 0)
                 if status != signal.SIGKILL:
                     assert status == 0, "training failed"
@@ -102,4 +102,4 @@ def main(kills, seed=0):
 
 
 if __name__ == "__main__":
-    print(", ".join(f"{name}: {value}" for name, value in main(*map(int, sys.argv[1:])).items()))
+    sys.stdout.write(", ".join(f"{name}: {value}" for name, value in main(*map(int, sys.argv[1:])).items()) + "\n")
