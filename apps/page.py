@@ -43,6 +43,7 @@ figcaption { margin-top: .4rem; font-size: .9rem; max-width: 46rem; }
 pre { padding: .8rem 1rem; overflow-x: auto; background: var(--card); border-radius: .6rem; font-size: .85rem;
   line-height: 1.4; }
 th:last-child, td:last-child { padding-right: 0; }
+pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 30rem) { th, td { padding-right: .5rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11px; } .scroll { max-height: none; overflow: visible; }
   pre { white-space: pre-wrap; } thead th { position: static; } figure, .cards, tr { break-inside: avoid; }
@@ -75,9 +76,9 @@ def paragraph(text: str, kind: str = "") -> str:
     return f"<p{_class(kind)}>{escape(text)}</p>\n"
 
 
-def preformatted(text: str) -> str:
-    """Text with its spaces and line ends."""
-    return f"<pre>{escape(text)}</pre>\n"
+def preformatted(text: str, kind: str = "") -> str:
+    """Text with its spaces and line ends; of kind "wrapped" its long lines are broken."""
+    return f"<pre{_class(kind)}>{escape(text)}</pre>\n"
 
 
 def cards(facts: Iterable[tuple[str, str]]) -> str:

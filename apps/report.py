@@ -235,14 +235,11 @@ def class_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
     """Precision, recall and F1 of each class, and their means."""
     shares = ndl.metrics.precision_recall_f1(matrix)
     means = ndl.metrics.precision_recall_f1(matrix, "macro")
-    rows = [
-        [name, f"{count:,}", *(f"{share:.1%}" for share in row)]
-        for name, count, *row in zip(classes, matrix.sum(1), *shares, strict=True)
-    ]
-    rows.append(["mean of the classes", f"{matrix.sum():,}", *(f"{mean:.1%}" for mean in means)])
-    return page.table(
-        ["class", "samples", "precision", "recall", "F1"], rows, caption="How each class fares", marked=len(classes)
-    )
+    rows = [["mean of the classes", f"{matrix.sum():,}", *(f"{mean:.1%}" for mean in means)]]
+    for name, count, *row in zip(classes, matrix.sum(1), *shares, strict=True):
+        rows.append([name, f"{count:,}", *(f"{share:.1%}" for share in row)])
+    head = ["class", "samples", "precision", "recall", "F1"]
+    return page.table(head, rows, caption="How each class fares", marked=0)
 
 
 def confusions_table(matrix: np.ndarray, classes: Sequence[str]) -> str:
@@ -279,7 +276,7 @@ def plain(value: Any) -> str:
 def settings_tables(config: Mapping[str, Any]) -> Iterator[str]:
     """The commands, and a table of each group of settings."""
     if config.get("commands"):
-        yield page.preformatted("\n".join(map(str, config["commands"])))
+        yield page.preformatted("\n".join(map(str, config["commands"])), "wrapped")
     groups = {name: group for name, group in config.items() if isinstance(group, Mapping)}
     others = {name: value for name, value in config.items() if name not in {*groups, *PLACED}}
     tables = [
