@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from results import Mistake, Pictures
+from results import SHARES, Mistake, Pictures
 
 __all__ = ["confusion", "curves", "filters", "mistakes", "pictures", "png"]
 
@@ -45,7 +45,6 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "text.parse_math": False,  # the names of classes may have dollar signs
 }
-SHARES = ("accuracy", "precision", "recall", "f1", "iou")  # figures in percent
 LOG_FROM = 10  # the ratio of the largest to the smallest loss from which its axis is logarithmic
 MARKED = 40  # epochs up to which each has a marker
 CLASSES, COUNTED, SHARED = 100, 25, 14  # up to which a confusion matrix names each, shows its counts, and its shares

@@ -16,13 +16,12 @@ import numpy as np
 import needle as ndl
 import page
 from needle.checkpoint import write_atomically
-from results import Results
+from results import SHARES, Results
 
 __all__ = ["write_report"]
 
 Row = Mapping[str, float]
 
-SHARES = ("accuracy", "precision", "recall", "f1", "iou")  # figures in percent
 PREFIXES = {"train_": "training ", "val_": "validation ", "test_": "test "}
 PLACED = ("model", "parameters", "classes", "commands")  # parts of the configuration with places of their own
 CONFUSIONS = 10  # pairs of classes in the list of what is confused most
