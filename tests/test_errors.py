@@ -47,7 +47,7 @@ from tests.nn.functional import (
 )
 from tests.nn.functional import test_attention as test_attention_function
 from tests.ops import test_refusals
-from tests.optim import test_groups, test_schedule_errors, test_state_dict
+from tests.optim import test_average, test_groups, test_schedule_errors, test_state_dict
 from tests.training import test_refusals as training_refusals
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
@@ -824,6 +824,7 @@ def rows_elsewhere():
         test_state_dict,
         test_hooks, test_anomaly, test_summary,
         test_schedule_errors,
+        test_average,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -1,0 +1,136 @@
+"""Averages of weights over the steps of training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from needle import check
+from needle.autograd import Tensor
+from needle.backend import xp
+from needle.nn import Module
+from needle.nn.state import load, move
+from needle.optim.flat import for_each_chunk
+
+__all__ = ["ExponentialMovingAverage"]
+
+
+class ExponentialMovingAverage:
+    """Exponential moving averages of a model's parameters; with `use_buffers` of its buffers, too.
+
+        average = decay · average + (1 - decay) · weight
+
+    The first `update` copies the weights. Averages have shape, dtype and device of their weights; integers are
+    averaged in float32 and cut, as in torch. `decay` may be assigned between updates.
+
+    Call `update()` after each `optimizer.step()`, and evaluate in `with ema.applied():`.
+
+    Source: Polyak and Juditsky, "Acceleration of Stochastic Approximation by Averaging" (1992), with exponential
+    weights as in torch's `AveragedModel` with `get_ema_multi_avg_fn`.
+
+    Raises TypeError if `model` is not a Module or `use_buffers` not a bool, ValueError if `decay` is outside of [0, 1].
+
+    >>> from needle import nn, optim
+    >>> model = nn.Linear(1, 1)
+    >>> ema = ExponentialMovingAverage(model, decay=0.75)
+    >>> for value in (1.0, 3.0):
+    ...     model.weight.data = Tensor([[value]], dtype="float32")
+    ...     ema.update()
+    >>> with ema.applied():
+    ...     model.weight.item()
+    1.5
+    >>> model.weight.item()
+    3.0
+    """
+
+    def __init__(self, model: Module, decay: float = 0.999, use_buffers: bool = False) -> None:
+        name = type(self).__name__
+        self.model = check.instance(name, "model", model, Module)
+        self.use_buffers = check.instance(name, "use_buffers", use_buffers, bool)
+        self.decay = decay
+        self.n_averaged = 0
+        self._weights = self._averaged(model)
+        self._averages = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
+
+    @property
+    def decay(self) -> float:
+        """What an update leaves of the average before."""
+        return self._decay
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self._decay = check.number(type(self).__name__, "decay", decay, least=0, most=1)
+
+    def _averaged(self, model: Module) -> dict[str, Tensor]:
+        """The tensors of a model that are averaged, by name."""
+        weights: dict[str, Tensor] = dict(model.named_parameters())
+        return weights | (dict(model.named_buffers()) if self.use_buffers else {})
+
+    def update(self) -> None:
+        """Take the weights as they are now into the averages. Nothing is recorded, and no weight changes."""
+        pairs = []
+        for name, weight in self._weights.items():
+            average = self._averages[name]
+            if average.dtype != weight.dtype or average.device != weight.device:
+                move(average, weight.device, weight.dtype)
+            pairs.append((average.array, weight.array))
+        if self.n_averaged:
+            for average, weight in pairs:
+                if weight.dtype.kind != "f":
+                    average[...] = average.astype("float32") * self.decay + weight.astype("float32") * (1 - self.decay)
+            for_each_chunk(self._blend, [pair for pair in pairs if pair[0].dtype.kind == "f"])
+        else:
+            for average, weight in pairs:
+                average[...] = weight
+        self.n_averaged += 1
+
+    def _blend(self, average: Any, weight: Any, state: Sequence[Any], scratch: Any) -> None:
+        xp(average).subtract(weight, average, scratch)
+        scratch *= 1 - self.decay
+        average += scratch
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Put the averages into the model, and at the end of `with` the weights back, also after an error.
+
+        Weights that are changed in between are lost.
+        """
+        kept = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
+        self.copy_to()
+        try:
+            yield
+        finally:
+            load(self._weights, kept, True, (), {})
+
+    def copy_to(self, model: Module | None = None) -> None:
+        """Put the averages into `model`, or into the model itself.
+
+        Raises TypeError if `model` is not a Module, and ValueError if it has other names or shapes.
+        """
+        model = self.model if model is None else check.instance("copy_to", "model", model, Module)
+        load(self._averaged(model), self._averages, True, (), {})
+
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """`decay`, `n_averaged`, the count of updates, and `averages` by name.
+
+        They are copies; with `copy=False` they share memory with this object, and change with it.
+        """
+        check.instance("state_dict", "copy", copy, bool)
+        averages = {name: Tensor(x, requires_grad=False) if copy else x.detach() for name, x in self._averages.items()}
+        return {"decay": self.decay, "n_averaged": self.n_averaged, "averages": averages}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state that `state_dict` returned.
+
+        Raises, before anything is changed, TypeError if `state` is not a mapping, and ValueError if it has other
+        entries, or averages of other names or shapes.
+        """
+        name = type(self).__name__
+        if check.instance(name, "state", state, Mapping).keys() != {"decay", "n_averaged", "averages"}:
+            given = ", ".join(map(str, state))
+            raise ValueError(f"{name}: the state must have decay, n_averaged and averages, but got {given}")
+        count = check.integer(name, "n_averaged", state["n_averaged"], least=0)
+        decay = check.number(name, "decay", state["decay"], least=0, most=1)
+        load(self._averages, check.instance(name, "averages", state["averages"], Mapping), True, (), {})
+        self.decay, self.n_averaged = decay, count
