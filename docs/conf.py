@@ -68,11 +68,14 @@ def arrows(line):
 
 
 class Api(SphinxDirective):
-    """The reference of some names of a module: functions, and classes with the named `:members:`, or with all."""
+    """The reference of some names of a module: functions, and classes with the named `:members:`, or with all.
+
+    With `:inherited:` also those of base classes.
+    """
 
     has_content = True
     required_arguments = 1
-    option_spec = {"members": directives.unchanged}  # noqa: RUF012 (docutils reads it)
+    option_spec = {"members": directives.unchanged, "inherited": directives.flag}  # noqa: RUF012 (docutils reads it)
 
     def run(self):
         module = self.arguments[0]
@@ -83,6 +86,7 @@ class Api(SphinxDirective):
             if is_class and "members" in self.options:
                 members = ", ".join(self.options["members"].split())
                 lines += [f"   :members: {members}", *["   :undoc-members:"] * bool(members)]
+                lines += ["   :inherited-members: object"] * ("inherited" in self.options)
             lines.append("")
         return self.parse_text_to_nodes("\n".join(["```{eval-rst}", *lines, "```"]))
 

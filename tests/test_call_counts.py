@@ -68,6 +68,13 @@ def test_batch_norm_in_training_takes_at_most_90_calls(operands):
     assert len(calls_of(lambda: layer(operands[0]))) <= 90
 
 
+def test_a_module_without_hooks_only_calls_forward():
+    layer = ndl.nn.Identity()
+    layer.register_forward_hook(print).remove()
+    names = calls_of(lambda: layer(1))
+    assert names == [str(Path("nn/hooks.py:__call__")), str(Path("nn/container.py:forward"))]
+
+
 @pytest.mark.parametrize(("name", "most"), [("relu", 8), ("exp", 8), ("sum", 16), ("reshape", 10)])
 def test_methods_take_few_calls(name, most):
     x = ndl.ones(2, 3, requires_grad=True)

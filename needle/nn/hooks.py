@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from needle import check
-from needle.autograd import Tensor
+from needle.autograd import Tensor, TensorTuple
+from needle.grad_mode import is_grad_enabled
 from needle.ops.hooks import HookHandle, Seen, add_hook, pass_through
 
 __all__ = ["Hooked"]
@@ -103,7 +104,7 @@ def _call(module: Any, hooks: Sequence[Hook], args: tuple[Any, ...], kwargs: dic
     for hook in hooks:
         if hook.when == "before":
             args, kwargs = _call_before(module, hook, args, kwargs)
-    back = [hook.function for hook in hooks if hook.when == "back"]
+    back = [hook.function for hook in hooks if hook.when == "back"] if is_grad_enabled() else []
     passing = Passing(module, back)
     if back:
         args = passing.arguments(args)
@@ -153,6 +154,7 @@ class Passing:
 
     def results(self, result: Any) -> Any:
         """The results, whose gradients are seen."""
+        result = result.tuple() if isinstance(result, TensorTuple) else result
         results = [result] if isinstance(result, Tensor) else result
         if not isinstance(results, (list, tuple)) or not any(isinstance(x, Tensor) for x in results):
             raise TypeError(

@@ -295,6 +295,21 @@ def test_named_tuples_stay_what_they_are():
     assert x.grad.numpy().tolist() == [1, 1]
 
 
+def test_results_of_an_op_are_a_tuple():
+    seen = []
+    module = _with_backward_hook(lambda x: ndl.ops.split(x, 0), lambda module, back, out: seen.append(plain(out)))
+    x = ndl.Tensor(VALUES[:2])
+    first, second = module(x)
+    (first * 2 + second).sum().backward(create_graph=False)
+    assert seen == [([2] * 4, [1] * 4)]
+
+
+def test_results_of_any_kind_pass_where_no_gradient_flows():
+    module = _with_backward_hook(lambda x: {"y": x})
+    with ndl.no_grad():
+        assert module(3) == {"y": 3}
+
+
 def test_a_result_that_is_not_used_has_a_zero_gradient():
     seen = []
     module = _with_backward_hook(lambda x: (x * 2, x * 3), lambda module, back, out: seen.append(out))
