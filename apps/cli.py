@@ -1,70 +1,195 @@
-"""The command line of the training scripts: shared options and their checks."""
+"""The command line of the training scripts: shared options, their checks, and how a run is continued with its own."""
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
-import errors  # noqa: F401 (it refuses to go on without needle)
+import errors
 import needle as ndl
+import run_folder
 from needle import nn, optim
+from needle.optim import lr_scheduler
 
 __all__ = [
-    "add_optimizer_options",
+    "OPTIMIZERS",
+    "SCHEDULES",
     "add_run_options",
-    "check_numbers",
-    "check_optimizer",
+    "add_training_options",
     "count_parameters",
     "make_optimizer",
+    "parse",
     "start",
 ]
 
 SEEDS = 2**32 - 1  # the largest seed of NumPy's global generator
-OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "adamw": optim.AdamW, "sgd": optim.SGD}
+OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {
+    "adadelta": optim.Adadelta,
+    "adagrad": optim.Adagrad,
+    "adam": optim.Adam,
+    "adamax": optim.Adamax,
+    "adamw": optim.AdamW,
+    "nadam": optim.NAdam,
+    "radam": optim.RAdam,
+    "rmsprop": optim.RMSprop,
+    "sgd": optim.SGD,
+}
+RATES = {"adadelta": 1.0, "adagrad": 0.01, "adamax": 0.002, "nadam": 0.002, "radam": 0.001, "rmsprop": 0.001}  # torch's
+SCHEDULES = ("constant", "cosine", "step", "onecycle", "plateau")
+OPEN = ("constant", "step", "plateau")  # schedules that do not depend on the number of epochs
+DROPS = ("step", "plateau")  # schedules that divide the learning rate by 10
+FRACTIONS = ("validation", "label_smoothing", "momentum")  # in [0, 1)
+FROM_ZERO = ("weight_decay", "warmup")  # others are greater than 0
+
+Complete = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
 def add_run_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
-    """Add the options of every training script: --batch-size, --seed, --device, --out."""
+    """Add the options of every script that trains, apart from those of learning: --out, --resume, --seed and so on."""
     parser.add_argument("--batch-size", type=int, default=batch_size, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    parser.add_argument("--out", type=Path, help="folder for metrics.csv (default: none is written)")
+    parser.add_argument(
+        "--validation", type=float, default=0.0, metavar="FRACTION",
+        help="part of the training set that is held out: the best epoch is chosen by it (default: by the test set)",
+    )  # fmt: skip
+    folder = parser.add_mutually_exclusive_group()
+    folder.add_argument("--out", type=Path, metavar="RUN", help="new folder for checkpoints, figures and a report")
+    folder.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its options")
 
 
-def add_optimizer_options(parser: argparse.ArgumentParser, rates: Mapping[str, float], weight_decay: float) -> None:
-    """Add --optimizer, --lr, --weight-decay and --clip; `rates` maps each optimizer to its default learning rate."""
+def add_training_options(parser: argparse.ArgumentParser, rates: Mapping[str, float], weight_decay: float) -> None:
+    """Add the options of the optimizer, its schedule and its steps; `rates` has some default rates."""
+    rates = RATES | rates
     defaults = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
-    parser.add_argument("--optimizer", choices=rates, default="adam", help="default: %(default)s")
-    parser.add_argument("--lr", type=float, help=f"learning rate (default: {defaults})")
-    parser.add_argument("--weight-decay", type=float, default=weight_decay, help="default: %(default)s")
-    parser.add_argument("--clip", type=float, help="largest norm of all gradients together (default: no limit)")
+    add = parser.add_argument_group("learning").add_argument
+    add("--optimizer", choices=OPTIMIZERS, default="adam", help="default: %(default)s")
+    add("--lr", type=float, help=f"learning rate, the largest of a schedule (default: {defaults})")
+    add("--momentum", type=float, default=0.0, help="of sgd (default: %(default)s)")
+    add("--weight-decay", type=float, default=weight_decay, help="default: %(default)s")
+    add("--schedule", choices=SCHEDULES, default="constant", help="of the learning rate (default: %(default)s)")
+    add("--warmup", type=float, default=0.0, metavar="EPOCHS", help="in which the rate rises (default: %(default)s)")
+    drop = "step: divide the rate by 10 each time; plateau: after so many without progress (default: 10)"
+    add("--drop-after", type=int, metavar="EPOCHS", help=drop)
+    add("--clip", type=float, help="largest norm of all gradients together (default: no limit)")
+    add("--accumulate", type=int, default=1, metavar="BATCHES", help="for each step (default: %(default)s)")
+    add("--label-smoothing", type=float, default=0.0, help="default: %(default)s")
+    end = "stop after so many without progress on the validation set (default: never)"
+    add("--patience", type=int, metavar="EPOCHS", help=end)
 
 
-def check_numbers(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
-    """Exit with a usage error unless these options are None or positive and finite, and --seed is a seed.
+def parse(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    script: str,
+    rates: Mapping[str, float],
+    complete: Complete = lambda parser, options: None,
+) -> argparse.Namespace:
+    """The options of a new run, or with --resume those of the run in that folder, checked.
 
-    --weight-decay may also be 0.
+    `complete` checks the options that only this script has, and fills in defaults that depend on others. To continue a
+    run, its saved settings are read as if they were the command line. Exits with a usage error if an option is wrong
+    or contradicts a saved one: only --data may differ, and --epochs be larger if the schedule does not depend on it.
     """
+
+    def checked(arguments: Sequence[str] | None, saved: argparse.Namespace | None = None) -> argparse.Namespace:
+        options = parser.parse_args(arguments, saved and argparse.Namespace(**vars(saved)))
+        _check(parser, options)
+        complete(parser, options)
+        if options.lr is None:
+            options.lr = (RATES | rates)[options.optimizer]
+        return options
+
+    folder = parser.parse_args(arguments).resume
+    if folder is None:
+        return checked(arguments)
+    with errors.user_errors(script):
+        config = run_folder.read_config(folder)
+        if config["script"] != script:
+            raise ValueError(f"--resume must be a run of {script}.py, but {folder} is one of {config['script']}.py")
+    with _damage(parser, script, folder):
+        saved = checked(_as_arguments(config["settings"]))
+    options = checked(arguments, saved)
+    _compare(parser, options, saved)
+    return options
+
+
+@contextmanager
+def _damage(parser: argparse.ArgumentParser, script: str, folder: Path) -> Iterator[None]:
+    """Report usage errors as damage of the run's config.json."""
+    usage = parser.error
+
+    def error(message: str) -> NoReturn:
+        errors.leave(f"{script}: config.json of {folder} must hold the settings of a run, but: {message}", 2)
+
+    parser.error = error  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        parser.error = usage  # type: ignore[method-assign]
+
+
+def _as_arguments(settings: Mapping[str, object]) -> list[str]:
+    """Settings as a command line that sets them."""
+    chosen = {name: value for name, value in settings.items() if value is not None and value is not False}
+    return [_flag(name) if value is True else f"{_flag(name)}={value}" for name, value in chosen.items()]
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check every number, and that the shared options fit together."""
     if not 0 <= options.seed <= SEEDS:
         parser.error(f"--seed must lie in [0, {SEEDS}], but got {options.seed}")
-    for name in names:
-        value, zero = getattr(options, name), name == "weight_decay"
-        if value is None or 0 < value < math.inf or (zero and value == 0):
-            continue
-        rule = "at least 1" if isinstance(value, int) else f"finite and {'at least' if zero else 'greater than'} 0"
-        parser.error(f"--{name.replace('_', '-')} must be {rule}, but got {value}")
+    for name, value in vars(options).items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and name != "seed":
+            holds, rule = _rule(name, value)
+            if not holds:
+                parser.error(f"{_flag(name)} must be {rule}, but got {value}")
+    if options.momentum and options.optimizer != "sgd":
+        parser.error(f"--momentum is for sgd, but --optimizer is {options.optimizer}")
+    if options.warmup and options.schedule in ("onecycle", "plateau"):
+        parser.error(f"--warmup is for constant, cosine and step, but --schedule is {options.schedule}")
+    if options.drop_after is not None and options.schedule not in DROPS:
+        parser.error(f"--drop-after is for {' and '.join(DROPS)}, but --schedule is {options.schedule}")
+    if options.drop_after is None and options.schedule in DROPS:
+        options.drop_after = 10
 
 
-def check_optimizer(parser: argparse.ArgumentParser, options: argparse.Namespace, rates: Mapping[str, float]) -> None:
-    """Check the options of `add_optimizer_options`, and fill in the default of --lr."""
-    check_numbers(parser, options, "lr", "weight_decay", "clip")
-    if options.lr is None:
-        options.lr = rates[options.optimizer]
+def _rule(name: str, value: float) -> tuple[bool, str]:
+    """Whether a number is allowed as the value of this option, and the rule in words."""
+    if name in FRACTIONS:
+        return 0 <= value < 1, "at least 0 and less than 1"
+    if isinstance(value, int):
+        return value >= 1, "at least 1"
+    if name in FROM_ZERO:
+        return 0 <= value < math.inf, "finite and at least 0"
+    return 0 < value < math.inf, "finite and greater than 0"
+
+
+def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace, saved: argparse.Namespace) -> None:
+    """Exit with a usage error where the options of a resumed run contradict its settings."""
+    if options.epochs != saved.epochs:
+        if options.schedule not in OPEN:
+            parser.error(f"--epochs must stay {saved.epochs}: the learning rates of {options.schedule} depend on it")
+        if options.epochs < saved.epochs:
+            parser.error(f"--epochs must be at least the {saved.epochs} of the run, but got {options.epochs}")
+    for name, value in vars(saved).items():
+        if name not in ("resume", "epochs", "data") and getattr(options, name) != value:
+            text = "not given" if value in (None, False) else "given" if value is True else value
+            parser.error(f"{_flag(name)} must be as in the run, {text}; leave it out, or start another with --out")
 
 
 # ---- what the options name -------------------------------------------------------------------------------------------
@@ -79,8 +204,35 @@ def start(seed: int, device: str) -> ndl.BackendDevice:
 
 
 def make_optimizer(model: nn.Module, options: argparse.Namespace) -> optim.Optimizer:
-    """The optimizer that `add_optimizer_options` describes."""
-    return OPTIMIZERS[options.optimizer](model.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    """The optimizer that the options describe; with momentum, sgd follows torch's rule."""
+    extra = {"momentum": options.momentum, "dampening": 0} if options.momentum else {}
+    return OPTIMIZERS[options.optimizer](model.parameters(), lr=options.lr, weight_decay=options.weight_decay, **extra)
+
+
+def make_scheduler(
+    optimizer: optim.Optimizer, options: argparse.Namespace, batches: int
+) -> lr_scheduler.LRScheduler | None:
+    """The schedule that the options describe, for epochs of `batches`; None if the rate is constant.
+
+    All step with the optimizer, except plateau: that follows the validation loss of the epochs.
+    """
+    steps = -(-batches // options.accumulate)  # of an epoch
+    total, warm = options.epochs * steps, round(options.warmup * steps)
+    match options.schedule:
+        case "cosine":
+            main = lr_scheduler.CosineAnnealingLR(optimizer, max(1, total - warm))
+        case "step":
+            main = lr_scheduler.StepLR(optimizer, options.drop_after * steps, 0.1)
+        case "onecycle":
+            return lr_scheduler.OneCycleLR(optimizer, options.lr, total, cycle_momentum=False)
+        case "plateau":
+            return lr_scheduler.ReduceLROnPlateau(optimizer, "min", 0.1, options.drop_after)
+        case _:
+            main = lr_scheduler.ConstantLR(optimizer, 1.0)
+    if not warm:
+        return None if options.schedule == "constant" else main
+    rise = lr_scheduler.LinearLR(optimizer, 1 / warm, total_iters=warm)
+    return lr_scheduler.SequentialLR(optimizer, [rise, main], [warm])
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -9,21 +9,26 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import NoReturn
 
-__all__ = ["interruptible", "leave", "user_errors"]
+__all__ = ["interruptible", "leave", "one_line", "show", "user_errors"]
 
 
 @contextmanager
-def user_errors(script: str) -> Iterator[None]:
-    """Turn errors about files, devices, memory and options into one line on stderr and exit status 2."""
+def user_errors(script: str, until: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Turn errors about files, devices, memory and options into one line on stderr and exit status 2.
+
+    Once `until` returns True, errors are no longer the user's, and pass through.
+    """
     try:
         yield
-    except (OSError, ValueError, RuntimeError, MemoryError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+        if until():
+            raise
         leave(f"{script}: {one_line(error)}", 2)
 
 
 @contextmanager
-def interruptible(progress: Callable[[], str]) -> Iterator[None]:
-    """End long work in one line: "stopped", what `progress` says of the work done, and the reason.
+def interruptible(progress: Callable[[], str] = str, advice: Callable[[], str] = str) -> Iterator[None]:
+    """End long work in one line: "stopped", what `progress` says of the work done, the reason, and `advice`.
 
     Ctrl-C gives status 130; a full disk, a closed pipe or too little memory gives status 2. Other errors are mistakes
     in a program and keep their traceback.
@@ -31,9 +36,9 @@ def interruptible(progress: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        leave(f"\nstopped{progress()}", 130)
+        leave(f"\nstopped{progress()}{advice()}", 130)
     except (OSError, MemoryError) as error:
-        leave(f"stopped{progress()}: {one_line(error)}", 2)
+        leave(f"stopped{progress()}: {one_line(error)}{advice()}", 2)
 
 
 def one_line(error: Exception) -> str:
@@ -43,6 +48,12 @@ def one_line(error: Exception) -> str:
 
 def leave(line: str, status: int) -> NoReturn:
     """Write a line to stderr and exit, without a second error if stderr or stdout is closed or full."""
+    show(line)
+    raise SystemExit(status) from None
+
+
+def show(line: str) -> None:
+    """Write a line to stderr, and what stdout still holds, without an error if one of them is closed or full."""
     for stream, text in ((sys.stderr, f"{line}\n"), (sys.stdout, "")):
         if stream is not None:  # None: it was closed before the start
             try:
@@ -50,7 +61,6 @@ def leave(line: str, status: int) -> NoReturn:
                 stream.flush()
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    raise SystemExit(status) from None
 
 
 if find_spec("needle") is None:

@@ -1,11 +1,13 @@
-"""Train a small convolutional network on handwritten digits, MNIST or Fashion-MNIST.
+"""Train a network on images: digits, MNIST, Fashion-MNIST, CIFAR-10, or a folder of pictures.
 
-    python apps/train.py                                            # the digits that come with needle
+    python apps/train.py                                            # a small CNN on the digits that come with needle
     python apps/train.py --dataset fashion-mnist --data FOLDER      # the four IDX files, plain or gzipped
+    python apps/train.py --dataset FOLDER --out runs/first          # pictures by class; a folder that keeps the run
+    python apps/train.py --resume runs/first                        # goes on where it was stopped
 
-Prints one line per epoch: mean loss and accuracy while training, accuracy on the test set, and images per second; with
---out these figures also go to metrics.csv. The same seed reproduces the same numbers on the same machine. plot_run.py
-draws such a run.
+Classifiers are tinycnn, lenet, resnet9 and conv1d. The autoencoder reproduces its image, and the unet finds the ink of
+a noisy one. Prints one line per epoch, with figures of the training set and of the held-out one. The same seed gives
+the same numbers on the same machine, also when the run is stopped and resumed in between.
 """
 
 from __future__ import annotations
@@ -16,80 +18,67 @@ from pathlib import Path
 
 import cli
 import errors
-from models import TinyCNN
-from needle import nn, optim
-from needle.data import DataLoader, DigitsDataset, IDXDataset, ImageDataset
-from training import Images, Metrics, Row, fit
+import image_sets
+from image_run import image_run, task_of
+from models import MODELS
+from runs import Run
+from training import Row, train
 
-COLUMNS = ("epoch", "loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second")
-LINE = (
-    "epoch {epoch:2}: loss {loss:.4f}, train accuracy {train_accuracy:.2%}, "
-    "test accuracy {test_accuracy:.2%}, {images_per_second:,.0f} images/s"
-)
-
-
-def load(folder: Path | None) -> tuple[ImageDataset, ImageDataset]:
-    """The training set and the test set: the IDX files of `folder`, or the digits if it is None.
-
-    Raises ValueError if their images differ in size.
-    """
-    if folder is None:
-        return DigitsDataset(train=True), DigitsDataset(train=False)
-    sets = IDXDataset(folder, train=True), IDXDataset(folder, train=False)
-    (height, width), (test_height, test_width) = (dataset.arrays[0].shape[2:] for dataset in sets)
-    if (height, width) != (test_height, test_width):
-        raise ValueError(
-            "training and test images must agree in size, "
-            f"but those in {folder} are {height}x{width} and {test_height}x{test_width}"
-        )
-    return sets
+RATES = {"adam": 0.002, "adamw": 0.002, "sgd": 0.1}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
-    _, rows = run(parse(arguments))
-    return rows
-
-
-def run(options: argparse.Namespace) -> tuple[TinyCNN, list[Row]]:
-    """Train as the options say; returns the model and one row of figures per epoch."""
-    metrics = Metrics(COLUMNS, LINE)
-    with errors.interruptible(lambda: metrics.progress(options.epochs)):
+    options = parse(arguments)
+    with errors.interruptible():
         with errors.user_errors("train"):
-            device = cli.start(options.seed, options.device)
-            train_set, test_set = load(options.data)
-            height, width = train_set.arrays[0].shape[2:]
-            classes = 1 + max(int(dataset.arrays[1].max()) for dataset in (train_set, test_set))
-            model = TinyCNN((height, width), classes, device=device)
-            optimizer = optim.Adam(model.parameters(), lr=options.lr)
-            metrics.write_to(options.out)
-        train = Images(DataLoader(train_set, options.batch_size, shuffle=True, prefetch=2, device=device))
-        test = Images(DataLoader(test_set, 256, prefetch=2, device=device))
-        print(f"{options.dataset}: {len(train_set)} training and {len(test_set)} test images of {height}x{width}")
-        print(f"TinyCNN with {cli.count_parameters(model):,} parameters on {device}", flush=True)
-        fit(model, train, test, nn.CrossEntropyLoss(), optimizer, metrics, options.epochs)
-    return model, metrics.rows
+            run = prepare(options)
+        return train(run)
 
 
-def parse(arguments: Sequence[str] | None, parser: argparse.ArgumentParser | None = None) -> argparse.Namespace:
-    """The options of the command line, checked; `parser` may have further arguments."""
-    parser = parser or argparse.ArgumentParser(description=__doc__.split("\n")[0])
+def prepare(options: argparse.Namespace) -> Run:
+    """The images, the loaders and the network that the options name; raises errors of the user."""
+    device = cli.start(options.seed, options.device)
+    chosen = {name: getattr(options, name) for name in ("size", "validation", "augment", "seed")}
+    images = image_sets.load(options.dataset, options.data, **chosen)
+    return image_run("train", options, images, options.model, device)
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line, checked."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", choices=MODELS, default="tinycnn", help="default: %(default)s")
     parser.add_argument(
-        "--dataset", choices=("digits", "mnist", "fashion-mnist"), default="digits", help="default: %(default)s"
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help=f"{', '.join(image_sets.NAMES)}, or a folder of images by class (default: %(default)s)",
     )
-    parser.add_argument("--data", type=Path, help="folder of the four IDX files (for mnist and fashion-mnist)")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the files of mnist, fashion-mnist or cifar10")
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="scale the images of a folder to squares")
     parser.add_argument("--epochs", type=int, help="default: 15 for digits, 5 for the others")
-    parser.add_argument("--lr", type=float, default=0.002, help="learning rate of Adam (default: %(default)s)")
+    parser.add_argument("--augment", action="store_true", help="shift training images, and mirror those that may be")
     cli.add_run_options(parser, batch_size=64)
-    options = parser.parse_args(arguments)
-    if options.dataset == "digits" and options.data is not None:
-        parser.error("--data is for mnist and fashion-mnist; the digits come with needle")
-    if options.dataset != "digits" and options.data is None:
-        parser.error(f"--dataset {options.dataset} needs --data, the folder of its four IDX files")
+    cli.add_training_options(parser, RATES, weight_decay=0.0)
+    return cli.parse(parser, arguments, "train", RATES, complete)
+
+
+def complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Fill in the defaults that depend on other options, and check what fits together."""
+    name = options.dataset
+    if name not in image_sets.NAMES and not Path(name).is_dir():
+        parser.error(f"--dataset must be {', '.join(image_sets.NAMES)} or a folder, but got {name}")
+    needs_data = name in image_sets.NAMES and name != "digits"
+    if needs_data and options.data is None:
+        parser.error(f"--dataset {name} needs --data, the folder of its files")
+    if not needs_data and options.data is not None:
+        parser.error(f"--data is for {', '.join(image_sets.NAMES[1:])}, but --dataset is {name}")
+    if options.size is not None and name in image_sets.NAMES:
+        parser.error(f"--size is for folders of images, but --dataset is {name}")
     if options.epochs is None:
-        options.epochs = 15 if options.dataset == "digits" else 5
-    cli.check_numbers(parser, options, "epochs", "batch_size", "lr")
-    return options
+        options.epochs = 15 if name == "digits" else 5
+    if options.label_smoothing and task_of(options.model) == "reconstruction":
+        parser.error(f"--label-smoothing is for classes, but --model {options.model} has none")
 
 
 if __name__ == "__main__":

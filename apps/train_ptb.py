@@ -10,43 +10,84 @@ and words per second. The same seed reproduces the same numbers on the same mach
 from __future__ import annotations
 
 import argparse
-import math
 import tempfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 import cli
 import errors
 import synthetic
 from models import LanguageModel
-from needle import nn
 from needle.data import Corpus, batchify
-from training import Metrics, Row, Text, fit
+from runs import Run
+from text import CarriedState, Text
+from training import Row, train
 
 RATES = {"adam": 0.003, "adamw": 0.003, "sgd": 4.0}
 MODELS = {"rnn": "RNN", "lstm": "LSTM", "transformer": "transformer"}
-COLUMNS = (
-    "epoch", "loss", "train_perplexity", "train_accuracy", "test_loss", "test_perplexity", "test_accuracy",
-    "words_per_second",
-)  # fmt: skip
-LINE = (
-    "epoch {epoch:2}: loss {loss:.4f}, train perplexity {train_perplexity:.2f}, train accuracy {train_accuracy:.2%}, "
-    "test loss {test_loss:.4f}, test perplexity {test_perplexity:.2f}, test accuracy {test_accuracy:.2%}, "
-    "{words_per_second:,.0f} words/s"
-)
 
 
-class TextMetrics(Metrics):
-    """Metrics that add the perplexities of the two losses."""
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Run the script; returns one row of figures per epoch."""
+    options = parse(arguments)
+    with errors.interruptible():
+        with errors.user_errors("train_ptb"):
+            run = prepare(options)
+        return train(run)
 
-    def add(self, figures: Row) -> None:
-        train, test = perplexity(figures["loss"]), perplexity(figures["test_loss"])
-        super().add(figures | {"train_perplexity": train, "test_perplexity": test})
+
+def prepare(options: argparse.Namespace) -> Run:
+    """The texts and the network that the options name; raises errors of the user."""
+    device = cli.start(options.seed, options.device)
+    corpus, name = load(options.data, options.max_lines)
+    held_out = round(len(corpus.train) * options.validation)
+    texts = {"train": corpus.train[: len(corpus.train) - held_out], "test": corpus.test}
+    if held_out:
+        texts["validation"] = corpus.train[-held_out:]
+    columns = {part: as_columns(part, ids, options, device) for part, ids in texts.items()}
+    words = len(corpus.dictionary)
+    sizes = (options.embedding_size, words, options.hidden_size, options.layers, options.model)
+    counts = {part: len(ids) for part, ids in texts.items()}
+    return Run(
+        script="train_ptb",
+        options=options,
+        task="language",
+        title=MODELS[options.model],
+        model=LanguageModel(*sizes, seq_len=options.seq_len, device=device),
+        train=columns["train"],
+        validation=columns.get("validation"),
+        test=columns["test"],
+        unit="words",
+        classes=(),  # as many as words, which config.json does not list
+        data={"name": name, **counts, "checksum": checksum(corpus)},
+        data_line=f"{name}: {describe(counts)}, {words:,} different ones",
+        forward=CarriedState(device),
+    )
 
 
-def perplexity(loss: float) -> float:
-    """exp(loss): the number of equally likely words that would leave a model as uncertain."""
-    return math.exp(loss) if not loss > 700 else math.inf
+def as_columns(part: str, ids: list[int], options: argparse.Namespace, device: object) -> Text:
+    """A text in columns; raises ValueError if a column would have no next word."""
+    least = 2 * options.batch_size
+    if len(ids) < least:
+        where = "test.txt" if part == "test" else "train.txt" if part == "train" else "the part for --validation"
+        raise ValueError(
+            f"--batch-size {options.batch_size} needs at least {least} words in {where}, but there are {len(ids)}"
+        )
+    return Text(batchify(ids, options.batch_size), options.seq_len, device)
+
+
+def describe(counts: dict[str, int]) -> str:
+    """How many words each text has."""
+    held_out = f", {counts['validation']:,} validation" if "validation" in counts else ""
+    return f"{counts['train']:,} training{held_out} and {counts['test']:,} test words"
+
+
+def checksum(corpus: Corpus) -> str:
+    """A number that tells these texts from others."""
+    return f"{zlib.crc32(np.array([*corpus.train, *corpus.test], np.int64)):08x}"
 
 
 def load(folder: Path | None, max_lines: int | None) -> tuple[Corpus, str]:
@@ -57,37 +98,6 @@ def load(folder: Path | None, max_lines: int | None) -> tuple[Corpus, str]:
             corpus, _ = load(Path(temporary), max_lines)
         return corpus, "synthetic stand-in for the Penn Treebank (--data FOLDER reads the real one)"
     return Corpus(folder, max_lines), "Penn Treebank"
-
-
-def batches(corpus: Corpus, options: argparse.Namespace, device: object) -> tuple[Text, Text]:
-    """The training and the test text in columns; raises ValueError if a column would have no next word."""
-    least = 2 * options.batch_size
-    for name, ids in (("train.txt", corpus.train), ("test.txt", corpus.test)):
-        if len(ids) < least:
-            raise ValueError(
-                f"--batch-size {options.batch_size} needs at least {least} words in {name}, but there are {len(ids)}"
-            )
-    train, test = (batchify(ids, options.batch_size) for ids in (corpus.train, corpus.test))
-    return Text(train, options.seq_len, device), Text(test, options.seq_len, device)
-
-
-def main(arguments: Sequence[str] | None = None) -> list[Row]:
-    """Run the script; returns one row of figures per epoch."""
-    options = parse(arguments)
-    metrics = TextMetrics(COLUMNS, LINE)
-    with errors.interruptible(lambda: metrics.progress(options.epochs)):
-        with errors.user_errors("train_ptb"):
-            device = cli.start(options.seed, options.device)
-            corpus, name = load(options.data, options.max_lines)
-            train, test = batches(corpus, options, device)
-            words = len(corpus.dictionary)
-            sizes = (options.embedding_size, words, options.hidden_size, options.layers, options.model)
-            model = LanguageModel(*sizes, seq_len=options.seq_len, device=device)
-            optimizer = cli.make_optimizer(model, options)
-            metrics.write_to(options.out)
-        print(f"{name}: {len(corpus.train):,} training and {len(corpus.test):,} test words, {words:,} different ones")
-        print(f"{MODELS[options.model]} with {cli.count_parameters(model):,} parameters on {device}", flush=True)
-        return fit(model, train, test, nn.SoftmaxLoss(), optimizer, metrics, options.epochs, options.clip)
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -102,12 +112,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seq-len", type=int, default=40, help="words that gradients flow back (default: %(default)s)")
     parser.add_argument("--max-lines", type=int, help="lines to read of each file (default: all)")
     cli.add_run_options(parser, batch_size=16)
-    cli.add_optimizer_options(parser, RATES, weight_decay=0.0)
-    options = parser.parse_args(arguments)
-    sizes = ("embedding_size", "hidden_size", "layers", "seq_len", "max_lines")
-    cli.check_numbers(parser, options, "epochs", "batch_size", *sizes)
-    cli.check_optimizer(parser, options, RATES)
-    return options
+    cli.add_training_options(parser, RATES, weight_decay=0.0)
+    return cli.parse(parser, arguments, "train_ptb", RATES)
 
 
 if __name__ == "__main__":

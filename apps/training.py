@@ -1,202 +1,161 @@
-"""The training loop of the apps: one pass, a run of epochs, and the figures of a run.
-
-`pass_over` computes loss and accuracy over batches, with an optimizer step after each if there is an optimizer. `fit`
-alternates training and test passes for a number of epochs and hands one row of figures per epoch to `Metrics`. `Images`
-and `Text` feed a model: they yield the pair (logits, targets) of each batch.
-"""
+"""The training of a run: what `needle.training.fit` needs, what the user sees of it, and how it ends."""
 
 from __future__ import annotations
 
-import csv
-import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
-from pathlib import Path
-from typing import Any
+import argparse
+import contextlib
+import warnings
+from collections.abc import Iterator
 
-import needle as ndl
-from needle import nn, optim
+import cli
+import errors
+from needle.training import Checkpoints, EarlyStopping, NonFiniteLoss, StopOnSignal, TrainingState, fit
+from run_folder import RunFolder
+from runs import Run, load_weights, report, test_figures
+from tasks import TASKS, Task
 
-__all__ = ["Images", "Metrics", "Row", "Text", "fit", "pass_over", "step"]
+__all__ = ["Row", "train"]
 
-LossFunction = Callable[[ndl.Tensor, ndl.Tensor], ndl.Tensor]
-Outputs = Iterable[tuple[ndl.Tensor, ndl.Tensor]]  # logits (N, classes) and targets (N,) of each batch
 Row = dict[str, float]
 
 
-# ---- data ------------------------------------------------------------------------------------------------------------
+def train(run: Run) -> list[Row]:
+    """Train as the options say, into the folder of --out or --resume if there is one; returns one row per epoch.
 
-
-class Images:
-    """Labelled images; `loader` yields batches of images (N, C, H, W) and labels (N,)."""
-
-    unit = "images"
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-
-    def __len__(self) -> int:
-        """The number of batches."""
-        return len(self.loader)
-
-    @property
-    def items(self) -> int:
-        """The number of images."""
-        return len(self.loader.dataset)
-
-    def outputs(self, model: nn.Module) -> Iterator[tuple[ndl.Tensor, ndl.Tensor]]:
-        """Yield logits (N, classes) and labels (N,) of each batch."""
-        return ((model(images), labels) for images, labels in self.loader)
-
-
-class Text:
-    """Word ids (T, B) from `batchify`: each column is a text, read `seq_len` rows at a time."""
-
-    unit = "words"
-
-    def __init__(self, data: Any, seq_len: int = 40, device: Any = None, dtype: str = "float32") -> None:
-        self.data, self.seq_len, self.device, self.dtype = data, seq_len, device, dtype
-
-    def __len__(self) -> int:
-        """The number of batches: the last one may have fewer rows."""
-        return -(-(len(self.data) - 1) // self.seq_len)
-
-    @property
-    def items(self) -> int:
-        """The number of words."""
-        return self.data.size
-
-    def outputs(self, model: nn.Module) -> Iterator[tuple[ndl.Tensor, ndl.Tensor]]:
-        """Yield logits (S·B, words) and the next words (S·B,) for each S <= `seq_len` rows.
-
-        The model's state starts as None. It is carried from batch to batch, detached: gradients stop at a batch's start
-        (truncated backpropagation through time).
-        """
-        state = None
-        for start in range(0, len(self.data) - 1, self.seq_len):
-            words, next_words = ndl.data.get_batch(self.data, start, self.seq_len, device=self.device, dtype=self.dtype)
-            logits, state = model(words, state)
-            state = tuple(part.detach() for part in state) if isinstance(state, tuple) else state.detach()
-            yield logits, next_words
-
-
-# ---- the loop --------------------------------------------------------------------------------------------------------
-
-
-def step(loss: ndl.Tensor, opt: optim.Optimizer, clip: float | None = None) -> None:
-    """Update the parameters from the gradients of `loss`; `clip` bounds the norm of all gradients together."""
-    opt.reset_grad()
-    loss.backward(create_graph=False)
-    if clip is not None:
-        opt.clip_grad_norm(clip)
-    opt.step()
-
-
-def pass_over(
-    model: nn.Module,
-    outputs: Outputs,
-    loss_fn: LossFunction,
-    opt: optim.Optimizer | None = None,
-    clip: float | None = None,
-) -> tuple[float, float]:
-    """Accuracy and mean loss over all targets: in training mode with a step per batch, or in evaluation without `opt`.
-
-    `outputs` must compute each batch lazily, because the steps change the model in between. A batch is measured by
-    its logits before its step. Evaluation records no graph.
-
-    Raises ValueError if `outputs` is empty.
+    Shows a line for each epoch, and writes metrics.csv, checkpoints and at the end the report. Ctrl-C and SIGTERM end
+    the training after the current step, with status 130 and 143. A loss that is not finite ends it with status 2.
     """
-    model.train(opt is not None)
-    batches = []  # hits and losses stay on the device: reading a number there waits for all queued work
-    with ndl.no_grad() if opt is None else nullcontext():
-        for logits, targets in outputs:
-            loss = loss_fn(logits, targets)
-            if opt is not None:
-                step(loss, opt, clip)
-            batches.append((ndl.equal(logits.argmax(1), targets).sum(), loss.detach(), len(targets)))
-    if not batches:
-        raise ValueError("pass_over: outputs must yield at least one batch, but yielded none")
-    count = sum(size for _, _, size in batches)
-    accuracy = sum(hits.item() for hits, _, _ in batches) / count
-    return accuracy, sum(loss.item() * size for _, loss, size in batches) / count
+    path = run.options.resume or run.options.out
+    folder = None if path is None else RunFolder(path)
+    lines = Lines(run, folder)
+    with errors.interruptible(lines.so_far, lines.advice), folder or contextlib.nullcontext():
+        with StopOnSignal() as stop, _short_warnings(run.script):
+            _fit(run, folder, lines, stop)
+        if not stop.signal and len(lines.rows) < run.options.epochs:
+            print(f"no progress in {run.options.patience} epochs: ended{lines.so_far()}", flush=True)
+        if stop.signal:
+            errors.show(f"stopped{lines.so_far()}{lines.advice()}")
+        _finish(run, folder, lines)
+    if stop.signal:
+        raise SystemExit(128 + stop.signal)
+    return lines.rows
 
 
-def fit(
-    model: nn.Module,
-    train: Images | Text,
-    test: Images | Text,
-    loss_fn: LossFunction,
-    opt: optim.Optimizer,
-    metrics: Metrics,
-    epochs: int,
-    clip: float | None = None,
-) -> list[Row]:
-    """Train for `epochs` passes over `train`, with a pass over `test` after each; returns the rows of `metrics`.
-
-    The figures of an epoch are `epoch`, `loss`, `train_accuracy`, `test_loss`, `test_accuracy`, and the speed of the
-    training pass as `images_per_second` or `words_per_second`.
-    """
-    for epoch in range(1, epochs + 1):
-        start = time.perf_counter()
-        train_accuracy, loss = pass_over(model, progress(train.outputs(model), len(train)), loss_fn, opt, clip)
-        speed = train.items / (time.perf_counter() - start)
-        test_accuracy, test_loss = pass_over(model, test.outputs(model), loss_fn)
-        metrics.add({
-            "epoch": epoch,
-            "loss": loss,
-            "train_accuracy": train_accuracy,
-            "test_loss": test_loss,
-            "test_accuracy": test_accuracy,
-            f"{train.unit}_per_second": speed,
-        })  # fmt: skip
-    return metrics.rows
-
-
-def progress(outputs: Outputs, total: int) -> Outputs:
-    """`outputs`, with a progress bar of `total` batches if stderr is a terminal and tqdm is installed."""
-    if sys.stderr is None or not sys.stderr.isatty():
-        return outputs
+def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -> None:
+    """Make the folder, the optimizer and its schedule, and train until the end or the stop."""
+    options, task = run.options, TASKS[run.task]
     try:
-        from tqdm import tqdm
-    except ModuleNotFoundError:
-        return outputs
-    return tqdm(outputs, total=total, unit="batch", leave=False)
+        with errors.user_errors(run.script, until=lambda: lines.state is not None):
+            run.check()
+            optimizer = cli.make_optimizer(run.model, options)
+            scheduler = cli.make_scheduler(optimizer, options, len(run.train))
+            if folder is not None:
+                folder.resume(run.config()) if options.resume else folder.create(run.config())
+            fit(
+                run.model,
+                task.loss(options.label_smoothing),
+                optimizer,
+                run.train,
+                epochs=options.epochs,
+                validation=run.held_out,
+                metrics=task.metrics(len(run.classes)),
+                forward=run.forward or task.forward,
+                scheduler=scheduler,
+                schedule_by=None if scheduler is None or options.schedule == "plateau" else "step",
+                accumulate=options.accumulate,
+                clip_norm=options.clip,
+                early_stopping=_patience(options, task),
+                checkpoints=None if folder is None else Checkpoints(folder.path, monitor=task.best, mode=task.mode),
+                resume=folder.path / "last.npz" if folder is not None and options.resume else False,
+                callbacks=[lines, stop],
+            )
+    except NonFiniteLoss as error:
+        kept = "" if folder is None else f"; {folder.path} keeps the checkpoint before"
+        errors.leave(f"stopped{lines.so_far()}: {error}; here, use a smaller --lr or --clip 1{kept}", 2)
 
 
-# ---- the figures of a run --------------------------------------------------------------------------------------------
+def _patience(options: argparse.Namespace, task: Task) -> EarlyStopping | None:
+    if options.patience is None:
+        return None
+    return EarlyStopping(
+        options.patience, monitor=task.best, mode=task.mode, restore_best=not (options.out or options.resume)
+    )
 
 
-class Metrics:
-    """Rows of figures, one per epoch: kept in `rows`, printed as lines, and appended to a CSV file if there is one.
+class Lines:
+    """Shows each epoch as a line, and writes metrics.csv; a callback of `fit`."""
 
-    `columns` selects and orders the figures of a row; `line` is a format string with these names.
-    """
-
-    def __init__(self, columns: Sequence[str], line: str) -> None:
-        self.columns, self.line = columns, line
+    def __init__(self, run: Run, folder: RunFolder | None) -> None:
+        self.run, self.folder, self.task = run, folder, TASKS[run.task]
         self.rows: list[Row] = []
-        self.path: Path | None = None
+        self.state: TrainingState | None = None  # None until training starts
 
-    def write_to(self, folder: Path | None) -> None:
-        """Start a new metrics.csv in `folder`, which is created if missing; None writes no file."""
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.path = folder / "metrics.csv"
-            self._write("w", self.columns)
+    def on_start(self, state: TrainingState) -> None:
+        """Say what there is, and from where the run goes on."""
+        self.state = state
+        self.rows = [public_row(self.run, row) for row in state.history]
+        if self.folder is not None:
+            self.folder.write_metrics(self.rows)
+        device = next(iter(self.run.model.parameters())).device
+        print(self.run.data_line)
+        print(f"{self.run.title} with {cli.count_parameters(self.run.model):,} parameters on {device}", flush=True)
+        if self.run.options.resume:
+            print(f"goes on{self.so_far()}", flush=True)
 
-    def add(self, figures: Row) -> None:
-        """Add a row. The file gets it first, so that it holds every row that was printed."""
-        row = {name: figures[name] for name in self.columns}
-        self._write("a", row.values())
+    def on_epoch_end(self, state: TrainingState) -> None:
+        """Write the rows, then show the new one, so that the file holds every row that was shown."""
+        row = public_row(self.run, state.history[-1])
         self.rows.append(row)
-        print(self.line.format_map(row), flush=True)
+        if self.folder is not None:
+            try:
+                self.folder.write_metrics(self.rows)
+            except OSError as error:  # the rows are in the checkpoint, too
+                errors.show(f"{self.run.script}: {errors.one_line(error)}")
+        line = self.task.line(self.task.complete(state.history[-1]), self.run.split)
+        print(f"epoch {state.epoch:2}: {line}, {row[f'{self.run.unit}_per_second']:,.0f} {self.run.unit}/s", flush=True)
 
-    def progress(self, epochs: int) -> str:
-        """How many of `epochs` are complete."""
-        return f" after {len(self.rows)} of {epochs} epochs"
+    def so_far(self) -> str:
+        """How many of the epochs are complete."""
+        if self.state is None:
+            return ""
+        batches = f" and {self.state.batch} of {len(self.run.train)} batches" if self.state.batch else ""
+        return f" after {self.state.epoch} of {self.run.options.epochs} epochs{batches}"
 
-    def _write(self, mode: str, cells: Iterable[Any]) -> None:
-        if self.path is not None:
-            with open(self.path, mode, newline="", encoding="utf-8") as file:
-                csv.writer(file).writerow(cells)
+    def advice(self) -> str:
+        """How to go on, or that there is nothing to go on from."""
+        if self.state is None:
+            return ""
+        if self.folder is None:
+            return "; nothing was saved, since there was no --out RUN"
+        return f"; to go on: python apps/{self.run.script}.py --resume {self.folder.path}"
+
+
+@contextlib.contextmanager
+def _short_warnings(script: str) -> Iterator[None]:
+    """Show warnings in one line; NumPy's, of infinities and NaNs, not at all: the loss tells of them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", "fit: ", RuntimeWarning)
+        warnings.filterwarnings("ignore", ".* encountered in ", RuntimeWarning)
+        warnings.showwarning = lambda message, *others: errors.show(f"{script}: {message}")
+        yield
+
+
+def public_row(run: Run, row: Row) -> Row:
+    """A row of `fit` as the scripts show it: with derived figures, and named after what the held-out set is."""
+    figures = TASKS[run.task].complete(row)
+    held = {name: value for name, value in figures.items() if name.startswith("val_")}
+    speed = figures.pop("items_per_second")
+    last = {"lr": figures.pop("lr"), "seconds": figures.pop("seconds"), f"{run.unit}_per_second": speed}
+    first = {name: value for name, value in figures.items() if name not in held}
+    split = "val" if run.validation is not None else "test"
+    return {**first, **{f"{split}{name.removeprefix('val')}": value for name, value in held.items()}, **last}
+
+
+def _finish(run: Run, folder: RunFolder | None, lines: Lines) -> None:
+    """Take the best epoch's weights, test them if that was not done after each epoch, and write the report."""
+    epoch = len(lines.rows) if folder is None else load_weights(run.model, folder.path)
+    if run.validation is not None:
+        print(f"after epoch {epoch}: {TASKS[run.task].test_line(test_figures(run))}", flush=True)
+    if folder is not None:
+        report(run, folder.path, folder.config, lines.rows, f"ended{lines.so_far()}", epoch)
+        print(f"see {folder.path / 'report.html'}", flush=True)

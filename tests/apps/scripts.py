@@ -1,5 +1,6 @@
 """Helpers to run scripts in this process or as programs."""
 
+import csv
 import gzip
 import os
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import needle as ndl
 from needle.data import DigitsDataset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +49,31 @@ def error_of(script, capsys, *arguments):
 
 
 def without_speed(rows):
-    return [{name: value for name, value in row.items() if not name.endswith("_per_second")} for row in rows]
+    return [
+        {name: value for name, value in row.items() if name != "seconds" and not name.endswith("_per_second")}
+        for row in rows
+    ]
+
+
+def state_of(folder, name="last"):
+    """The checkpoint of a run without what measures time, each array as its bytes."""
+    return _plain(ndl.load(folder / f"{name}.npz"))
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items() if name not in ("seconds", "items_per_second")}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return (value.dtype, value.shape, value.tobytes()) if isinstance(value, np.ndarray) else value
+
+
+def read_metrics(folder):
+    """The columns of metrics.csv, and its rows as numbers."""
+    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [{name: float(value) for name, value in row.items()} for row in reader]
+    return tuple(reader.fieldnames), rows
 
 
 # ---- small data ------------------------------------------------------------------------------------------------------

@@ -1,9 +1,8 @@
-"""Features that the three training scripts share: options, errors, metrics.csv, Ctrl-C, runs as programs."""
+"""Features that the three training scripts share: options, errors, metrics.csv, runs as programs."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 import re
 import subprocess
 import sys
@@ -18,10 +17,20 @@ import train
 import train_cifar10
 import train_ptb
 import training
-from tests.apps.scripts import ENVIRONMENT, ROOT, error_of, finish, run, without_speed, write_digits, write_texts
+from needle.training import TrainingState
+from tests.apps.scripts import (
+    ENVIRONMENT,
+    ROOT,
+    error_of,
+    finish,
+    read_metrics,
+    run,
+    without_speed,
+    write_digits,
+    write_texts,
+)
 
 SCRIPTS = [train, train_cifar10, train_ptb]
-COURSE = [train_cifar10, train_ptb]  # these choose an optimizer
 
 
 def name_of(value):
@@ -39,24 +48,34 @@ def small(tmp_path_factory):
         train: ["--dataset", "mnist", "--data", write_digits(folder / "digits"), "--epochs", "2", "--batch-size", "32"],
         train_cifar10: ["--data", images, "--epochs", "2", "--batch-size", "25"],
         train_ptb: ["--data", write_texts(folder / "text"), "--epochs", "2", "--batch-size", "4",
-                    "--hidden-size", "16", "--embedding-size", "8"],
+                    "--hidden-size", "16", "--embedding-size", "8", "--seq-len", "4"],
     }  # fmt: skip
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
 
-OPTIMIZER = [
+LEARNING = [  # in code that the scripts share
     ["--lr", "0.01"],
     ["--optimizer", "adamw", "--weight-decay", "0.5"],
     ["--optimizer", "sgd"],
+    ["--optimizer", "sgd", "--momentum", "0.9"],
     ["--weight-decay", "1"],
     ["--clip", "0.01", "--optimizer", "sgd"],
+    ["--label-smoothing", "0.2"],
+    ["--accumulate", "2"],
+    ["--validation", "0.3"],
+    ["--schedule", "cosine"],
+    ["--schedule", "step", "--drop-after", "1"],
+    ["--schedule", "onecycle"],
+    ["--warmup", "1.5"],
+    ["--warmup", "1.5", "--schedule", "cosine"],
 ]
 OPTIONS = {
-    train: [["--lr", "0.001"]],
-    train_cifar10: [*OPTIMIZER, ["--augment"]],
+    train: [*LEARNING[:2], ["--validation", "0.3"], ["--augment"],
+            *(["--model", name] for name in ("conv1d", "resnet9", "autoencoder", "unet"))],
+    train_cifar10: [*LEARNING[:2], ["--validation", "0.3"], ["--augment"]],
     train_ptb: [
-        *OPTIMIZER,
+        *LEARNING,
         ["--model", "rnn"],
         ["--model", "transformer"],
         ["--embedding-size", "9"],
@@ -65,7 +84,7 @@ OPTIONS = {
         ["--seq-len", "7"],
         ["--max-lines", "12"],
     ],
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
@@ -78,6 +97,13 @@ def test_the_same_seed_gives_the_same_numbers_and_every_option_is_used(script, s
     assert len({str(rows) for rows in seen}) == 1 + len(others)
 
 
+CONFLICTS = [
+    (["--momentum", "0.9"], "--momentum is for sgd, but --optimizer is adam"),
+    (["--warmup", "1", "--schedule", "onecycle"],
+     "--warmup is for constant, cosine and step, but --schedule is onecycle"),
+    (["--drop-after", "3"], "--drop-after is for step and plateau, but --schedule is constant"),
+    (["--out", "a", "--resume", "b"], "argument --resume: not allowed with argument --out"),
+]  # fmt: skip
 SIZES = ["--embedding-size", "--hidden-size", "--layers", "--seq-len", "--max-lines"]
 
 
@@ -93,12 +119,20 @@ SIZES = ["--embedding-size", "--hidden-size", "--layers", "--seq-len", "--max-li
         *((script, ["--lr", value], f"--lr must be finite and greater than 0, but got {float(value)}")
           for script in SCRIPTS for value in ("inf", "nan", "-1", "0", "1e999")),
         *((script, ["--clip", value], f"--clip must be finite and greater than 0, but got {float(value)}")
-          for script in COURSE for value in ("inf", "nan", "-1", "0")),
+          for script in SCRIPTS for value in ("inf", "nan", "-1", "0")),
         *((script, ["--weight-decay", value], f"--weight-decay must be finite and at least 0, but got {float(value)}")
-          for script in COURSE for value in ("inf", "nan", "-1")),
-        *((train, ["--dataset", name], f"--dataset {name} needs --data, the folder of its four IDX files")
-          for name in ("mnist", "fashion-mnist")),
-        (train, ["--data", "digits"], "--data is for mnist and fashion-mnist; the digits come with needle"),
+          for script in SCRIPTS for value in ("inf", "nan", "-1")),
+        *((script, [f"--{name}", value], f"--{name} must be at least 0 and less than 1, but got {float(value)}")
+          for script in SCRIPTS for name in ("validation", "label-smoothing", "momentum") for value in ("1", "-0.1")),
+        *((script, arguments, message) for script in SCRIPTS for arguments, message in CONFLICTS),
+        *((train, ["--dataset", name], f"--dataset {name} needs --data, the folder of its files")
+          for name in ("mnist", "fashion-mnist", "cifar10")),
+        (train, ["--data", "digits"], "--data is for mnist, fashion-mnist, cifar10, but --dataset is digits"),
+        (train, ["--dataset", "letters"],
+         "--dataset must be digits, mnist, fashion-mnist, cifar10 or a folder, but got letters"),
+        (train, ["--size", "8"], "--size is for folders of images, but --dataset is digits"),
+        (train, ["--model", "autoencoder", "--label-smoothing", "0.1"],
+         "--label-smoothing is for classes, but --model autoencoder has none"),
     ],
     ids=name_of,
 )  # fmt: skip
@@ -113,9 +147,9 @@ def options_of(script):
     actions = []
     parse = argparse.ArgumentParser.parse_args
 
-    def record(parser, arguments):
+    def record(parser, *arguments):
         actions.extend(parser._actions)
-        return parse(parser, arguments)
+        return parse(parser, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", record)
@@ -175,23 +209,25 @@ def test_a_missing_gpu_of_this_machine(capsys):
 # ---- metrics.csv -----------------------------------------------------------------------------------------------------
 
 
-def read_metrics(script, folder):
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [{name: float(value) for name, value in row.items()} for row in reader]
-    assert tuple(reader.fieldnames) == script.COLUMNS
-    return rows
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_metrics_csv_holds_the_rows(script, small, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "report", lambda *arguments: None)  # it takes longer than the run
+    folder = tmp_path / "runs" / "first"
+    rows, _ = run(script, capsys, *small[script], "--out", folder)
+    columns, written = read_metrics(folder)
+    assert written == rows
+    assert columns == tuple(rows[0])
+    assert [row["epoch"] for row in rows] == [1, 2]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_metrics_csv_holds_the_rows_and_a_second_run_overwrites_it(script, small, tmp_path, capsys):
-    folder = tmp_path / "runs" / "first"
-    for epochs in (2, 1):
-        rows, lines = run(script, capsys, *small[script], "--epochs", epochs, "--out", folder)
-        assert [path.name for path in folder.iterdir()] == ["metrics.csv"]
-        assert read_metrics(script, folder) == rows
-        assert [row["epoch"] for row in rows] == list(range(1, epochs + 1))
-        assert lines[2:] == [script.LINE.format(**row) for row in rows]
+def test_the_columns_say_which_set_was_held_out(script, small, capsys):
+    for arguments, split in (([], "test"), (["--validation", "0.2"], "val")):
+        (row, _), lines = run(script, capsys, *small[script], *arguments)
+        assert {f"{split}_loss", f"{split}_accuracy", "train_accuracy", "loss", "lr", "seconds"} < {*row}
+        assert not any(name.startswith({"test": "val", "val": "test"}[split]) for name in row)
+        assert f", {'validation' if split == 'val' else 'test'} accuracy {row[f'{split}_accuracy']:.2%}" in lines[2]
+    assert re.match(r"after epoch 2: test loss \d", lines[-1])  # once, at the end
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
@@ -202,40 +238,32 @@ def test_without_out_nothing_is_written(script, small, tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_a_folder_for_metrics_that_is_a_file(script, small, tmp_path, capsys):
-    path = tmp_path / "out"
-    path.write_text("mine")
-    (line,) = error_of(script, capsys, *small[script], "--out", path)
-    assert line.startswith(f"{script.__name__}: ")
-    assert str(path) in line
-    assert path.read_text() == "mine"
+@pytest.mark.parametrize("arguments", [["--patience", "2"], ["--schedule", "plateau"]], ids=name_of)
+def test_the_test_set_is_not_for_choosing(script, arguments, small, capsys):
+    (line,) = error_of(script, capsys, *small[script], *arguments)
+    name = "--patience" if "--patience" in arguments else "plateau"
+    message = "needs --validation FRACTION, since the test set is not for choosing"
+    assert line == f"{script.__name__}: {name} {message}"
 
 
-# ---- errors and signals while training -------------------------------------------------------------------------------
+# ---- errors while training -------------------------------------------------------------------------------------------
+
+UNSAVED = "nothing was saved, since there was no --out RUN"
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
-def test_ctrl_c_reports_how_many_epochs_are_complete(script, small, capsys, monkeypatch):
-    def interrupted(*args):
-        passes.append(args)
-        if len(passes) == 3:  # each epoch has two
-            raise KeyboardInterrupt
-        return 0.5, 1.0
+def failing(monkeypatch, error):
+    """Let the training itself raise an error."""
 
-    passes = []
-    monkeypatch.setattr(training, "pass_over", interrupted)
-    with pytest.raises(SystemExit) as caught:
-        script.main([*map(str, small[script]), "--epochs", "9"])
-    assert caught.value.code == 130
-    assert capsys.readouterr().err == "\nstopped after 1 of 9 epochs\n"
+    def fit(*args, callbacks, **options):
+        callbacks[0].on_start(TrainingState())
+        raise error
+
+    monkeypatch.setattr(training, "fit", fit)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_an_error_in_the_training_itself_keeps_its_traceback(script, small, monkeypatch):
-    def broken(*args):
-        raise ValueError("a mistake in the program")
-
-    monkeypatch.setattr(training, "pass_over", broken)
+    failing(monkeypatch, ValueError("a mistake in the program"))
     with pytest.raises(ValueError, match="a mistake in the program"):
         script.main([str(argument) for argument in small[script]])
 
@@ -250,14 +278,27 @@ def test_an_error_in_the_training_itself_keeps_its_traceback(script, small, monk
 )
 @pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
 def test_what_the_machine_lacks_while_training_is_one_line(script, error, reason, small, capsys, monkeypatch):
-    def fail(*args):
-        raise error
-
-    monkeypatch.setattr(training, "pass_over", fail)
+    failing(monkeypatch, error)
     with pytest.raises(SystemExit) as caught:
         script.main([*map(str, small[script]), "--epochs", "9"])
     assert caught.value.code == 2
-    assert capsys.readouterr().err == f"stopped after 0 of 9 epochs: {reason}\n"
+    assert capsys.readouterr().err == f"stopped after 0 of 9 epochs: {reason}; {UNSAVED}\n"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_a_loss_that_is_not_finite_ends_with_what_to_do(script, small, tmp_path, capsys):
+    arguments = ["--optimizer", "sgd", "--lr", "1e38", "--epochs", "9"]
+    for kept in ([], ["--out", tmp_path / "run"]):
+        with pytest.raises(SystemExit) as caught:
+            script.main([*map(str, small[script]), *arguments, *map(str, kept)])
+        assert caught.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert re.match(
+            r"stopped after \d of 9 epochs.*: .* must be finite, but got .*; here, use a smaller --lr or --clip 1", line
+        )
+        assert line.endswith(f"; {tmp_path / 'run'} keeps the checkpoint before") == bool(kept)
+    state = ndl.load(tmp_path / "run" / "last.npz")
+    assert all(np.isfinite(array).all() for array in state["model"].values())
 
 
 # ---- as programs -----------------------------------------------------------------------------------------------------
@@ -281,7 +322,7 @@ def test_a_full_disk_is_one_line_and_status_2(small):
     command = [sys.executable, "apps/train_ptb.py", *map(str, small[train_ptb])]
     with open("/dev/full", "w") as full:
         process = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, stdout=full, stderr=subprocess.PIPE, check=False)
-    message = "stopped after 0 of 2 epochs: [Errno 28] No space left on device\n"
+    message = f"stopped after 0 of 2 epochs: [Errno 28] No space left on device; {UNSAVED}\n"
     assert (process.returncode, process.stderr.decode()) == (2, message)
 
 
@@ -291,7 +332,6 @@ def test_a_stream_that_was_closed_before_the_start_is_no_second_error(closed, mo
     with pytest.raises(SystemExit) as caught:
         train.main(["--dataset", "mnist", "--data", str(tmp_path)])
     assert caught.value.code == 2
-    assert list(training.progress(iter([1]), 1)) == [1]
 
 
 @pytest.mark.parametrize(

@@ -1,31 +1,33 @@
-"""Training on digits: the numbers against torch, lines, folders of IDX files, and Ctrl-C."""
+"""Training on images: the numbers against torch, lines, files of images, errors of the user."""
 
 from __future__ import annotations
 
-import csv
 import re
-import signal
-import subprocess
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import image_run
 import needle as ndl
+import simple_ml
 import train
 import training
-from models import TinyCNN
+from models import MODELS, TinyCNN
 from needle import nn, optim
 from needle.data import DigitsDataset
-from tests.apps.scripts import error_of, popen, run, without_speed, write_digits, write_idx
+from tests.apps.scripts import error_of, run, without_speed, write_digits, write_idx
 
 torch.set_num_threads(1)  # the arrays are small: more threads only wait for each other
 
 EPOCH_LINE = re.compile(
     r"epoch +(\d+): loss (\d+\.\d{4}), train accuracy (\d+\.\d\d)%, test accuracy (\d+\.\d\d)%, ([\d,]+) images/s"
 )
+COLUMNS = (
+    "epoch", "loss", "train_accuracy", "test_loss", "test_accuracy", "lr", "seconds", "images_per_second",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +81,7 @@ def test_fifty_steps_follow_torch():
         batch = np.random.permutation(len(images))[: options.batch_size]
         x, target = images[batch].astype(np.float64), labels[batch]
         tensors = [ndl.Tensor(array, requires_grad=False) for array in (x, target)]
-        outputs = training.Images([tensors]).outputs(model)
-        accuracy, loss = training.pass_over(model, outputs, nn.CrossEntropyLoss(), optimizer)
+        accuracy, loss = simple_ml.pass_over(model, [tensors], nn.CrossEntropyLoss(), optimizer)
         logits = twin(torch.from_numpy(x))
         torch_loss = torch.nn.functional.cross_entropy(logits, torch.from_numpy(target).long())
         torch_optimizer.zero_grad()
@@ -107,13 +108,13 @@ def run_with_parameters(monkeypatch, *arguments):
     """The rows of `main` without the speed, and the parameters of its model."""
     models = []
 
-    class Recorded(TinyCNN):
-        def __init__(self, *args, **options):
-            super().__init__(*args, **options)
-            models.append(self)
+    def record(*arguments, **options):
+        models.append(make(*arguments, **options))
+        return models[-1]
 
+    make = MODELS["tinycnn"]
     with monkeypatch.context() as patch:
-        patch.setattr(train, "TinyCNN", Recorded)
+        patch.setitem(image_run.MODELS, "tinycnn", record)
         rows = train.main(list(arguments))
     (model,) = models
     return without_speed(rows), {name: value.numpy().tobytes() for name, value in model.state_dict().items()}
@@ -139,7 +140,7 @@ def test_each_epoch_prints_a_line_and_makes_a_row(capsys):
     ]
     assert [row["epoch"] for row in rows] == [1, 2]
     for row, line in zip(rows, lines[2:], strict=True):
-        assert tuple(row) == train.COLUMNS
+        assert tuple(row) == COLUMNS
         assert EPOCH_LINE.fullmatch(line).groups() == (
             f"{row['epoch']}",
             f"{row['loss']:.4f}",
@@ -169,20 +170,19 @@ def test_the_options_of_the_command_line():
 
 
 def test_training_images_are_shuffled_for_each_epoch_and_test_images_are_not(monkeypatch, few_digits):
-    trained, tested = [], []
+    def prepared(batch, is_training):
+        seen.setdefault(is_training, []).extend(batch[1].numpy().tolist())
+        return batch
 
-    def record(model, outputs, loss_fn, opt=None, clip=None):
-        labels = np.concatenate([batch.numpy() for _, batch in outputs]).tolist()
-        (tested if opt is None else trained).append(labels)
-        return 0.0, 0.0
-
-    monkeypatch.setattr(training, "pass_over", record)
+    seen = {}
+    monkeypatch.setitem(training.TASKS, "classification", replace(training.TASKS["classification"], prepare=prepared))
     train.main(few_digits)
-    labels = DigitsDataset().arrays[1]
-    assert tested == [labels[:96].tolist()] * 2
-    assert trained[0] != trained[1]
-    assert labels[:192].tolist() not in trained
-    assert sorted(trained[0]) == sorted(trained[1]) == sorted(labels[:192].tolist())
+    labels = DigitsDataset().arrays[1].tolist()
+    assert seen[False] == labels[:96] * 2
+    first, second = seen[True][:192], seen[True][192:]
+    assert first != second
+    assert labels[:192] not in (first, second)
+    assert sorted(first) == sorted(second) == sorted(labels[:192])
 
 
 # ---- errors of the user ----------------------------------------------------------------------------------------------
@@ -225,12 +225,12 @@ def test_training_and_test_images_of_different_size(tmp_path, capsys):
     assert line == f"train: training and test images must agree in size, but those in {folder} are 8x8 and 8x9"
 
 
-def test_letters_have_26_classes_that_start_at_1(tmp_path, capsys):
+def test_labels_may_start_at_1_as_those_of_letters_do(tmp_path, capsys):
     folder = write_digits(tmp_path / "data")
     for part, count in (("train", 96), ("t10k", 48)):
         write_idx(folder / f"{part}-labels-idx1-ubyte", np.arange(count, dtype=np.uint8) % 26 + 1)
     rows, lines = run(train, capsys, "--dataset", "mnist", "--data", folder, "--epochs", "1")
-    assert lines[1] == f"TinyCNN with {26090 + 17 * 257:,} parameters on cpu()"
+    assert lines[1] == f"TinyCNN with {26090 + 16 * 257:,} parameters on cpu()"
     assert np.isfinite(rows[0]["test_loss"])
 
 
@@ -245,63 +245,3 @@ def test_an_empty_file(tmp_path, capsys):
     (folder / "train-images-idx3-ubyte").write_bytes(b"")
     (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
     assert line.endswith(f"{folder / 'train-images-idx3-ubyte'} begins with nothing")
-
-
-# ---- as a program ----------------------------------------------------------------------------------------------------
-
-
-# A background shell ignores SIGINT, and its children inherit that: restore the handler first.
-INTERRUPTIBLE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
-sys.path.insert(0, "apps")
-runpy.run_path("apps/train.py", run_name="__main__")
-"""
-
-
-def read_metrics(folder):
-    with open(folder / "metrics.csv", newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [{name: float(value) for name, value in row.items()} for row in reader]
-    assert tuple(reader.fieldnames) == train.COLUMNS
-    return rows
-
-
-def interrupt(arguments, begin_of_line, seconds):
-    """Send SIGINT `seconds` after a line with this beginning; returns the lines of stdout, and stderr."""
-    with popen(["-c", INTERRUPTIBLE, *arguments]) as process:
-        lines = []
-        for line in process.stdout:
-            lines.append(line)
-            if line.startswith(begin_of_line):
-                time.sleep(seconds)
-                process.send_signal(signal.SIGINT)
-                break
-        try:
-            out, err = process.communicate(timeout=60)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-    assert process.returncode == 130, err
-    return lines + out.splitlines(keepends=True), err
-
-
-@pytest.mark.parametrize("seconds", [0, 0.1])
-def test_ctrl_c_after_an_epoch_keeps_what_was_finished(seconds, tmp_path, few_digits):
-    arguments = [*few_digits, "--epochs", "9999", "--out", str(tmp_path)]
-    lines, err = interrupt(arguments, "epoch  1:", seconds)
-    printed = [int(EPOCH_LINE.fullmatch(line.strip()).group(1)) for line in lines[2:]]
-    written = [row["epoch"] for row in read_metrics(tmp_path)]
-    stopped = int(re.fullmatch(r"\nstopped after (\d+) of 9999 epochs\n", err).group(1))
-    assert printed == list(range(1, len(printed) + 1))
-    assert written == list(range(1, len(written) + 1))
-    assert len(printed) <= stopped <= len(written) <= len(printed) + 1  # the signal may come between file and line
-
-
-def test_ctrl_c_within_the_first_epoch(tmp_path):
-    folder, out = write_digits(tmp_path / "data", count=30000, side=28), tmp_path / "out"
-    arguments = ["--dataset", "mnist", "--data", str(folder), "--out", str(out)]
-    lines, err = interrupt(arguments, "TinyCNN", 0.3)
-    assert len(lines) == 2
-    assert read_metrics(out) == []
-    assert err == "\nstopped after 0 of 5 epochs\n"

@@ -309,7 +309,7 @@ def test_a_custom_loss_is_used(simple_ml, device):
 
 
 def test_loops_without_a_batch_or_an_epoch(simple_ml, device):
-    with pytest.raises(ValueError, match=r"^pass_over: outputs must yield at least one batch, but yielded none$"):
+    with pytest.raises(ValueError, match=r"loader must yield at least one batch, but yielded none$"):
         simple_ml.evaluate_cifar10(classifier(device), [])
     with pytest.raises(ValueError, match=r"^train_cifar10: the number of epochs must be at least 1, but got 0$"):
         simple_ml.train_cifar10(classifier(device), image_batches(device), n_epochs=0)
@@ -408,7 +408,7 @@ def test_texts_without_an_epoch_or_a_next_word(simple_ml, models, device):
     model = language_model(models, device)
     with pytest.raises(ValueError, match=r"^train_ptb: the number of epochs must be at least 1, but got 0$"):
         simple_ml.train_ptb(model, text(), n_epochs=0, device=device)
-    with pytest.raises(ValueError, match=r"^pass_over: outputs must yield at least one batch, but yielded none$"):
+    with pytest.raises(ValueError, match=r"loader must yield at least one batch, but yielded none$"):
         simple_ml.evaluate_ptb(model, text(rows=1), device=device)
 
 

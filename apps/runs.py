@@ -1,0 +1,143 @@
+"""Runs: what a script makes of its options, and what can be done with a trained one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import cli
+import needle as ndl
+import results
+from needle import nn
+from needle.training import evaluate
+from report import write_report
+from run_folder import read_config
+from tasks import TASKS
+
+__all__ = ["Run", "load_weights", "open_run", "outputs", "report", "test_figures"]
+
+SCRIPTS = ("train", "train_cifar10", "train_ptb")
+
+
+@dataclass
+class Run:
+    """What a script makes of its options: a network, a task, loaders, and what config.json says of them.
+
+    `validation` is None if no part of the training set is held out: then the test set takes its place. `data` are facts
+    by which a resumed run recognizes its data; `facts` are others.
+    """
+
+    script: str
+    options: argparse.Namespace
+    task: str
+    title: str
+    model: nn.Module
+    train: Any
+    validation: Any
+    test: Any
+    unit: str
+    classes: tuple[str, ...]
+    data: dict[str, Any]
+    data_line: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    forward: Any = None
+
+    @property
+    def split(self) -> str:
+        """What epochs are compared by: "validation" or "test"."""
+        return "test" if self.validation is None else "validation"
+
+    @property
+    def held_out(self) -> Any:
+        """The loader of that."""
+        return self.test if self.validation is None else self.validation
+
+    def check(self) -> None:
+        """Raise ValueError if a choice would be made by the test set."""
+        for name, is_used in (("--patience", self.options.patience), ("plateau", self.options.schedule == "plateau")):
+            if is_used and self.validation is None:
+                raise ValueError(f"{name} needs --validation FRACTION, since the test set is not for choosing")
+
+    def config(self) -> dict[str, Any]:
+        """What config.json says of the run."""
+        settings = {name: value for name, value in vars(self.options).items() if name not in ("out", "resume")}
+        settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        facts = {"task": self.task, "model": self.title, "parameters": cli.count_parameters(self.model)}
+        facts |= {"classes": list(self.classes), "unit": self.unit, **self.facts}
+        return {"script": self.script, "settings": settings, "data": self.data, **facts}
+
+
+# ---- a run in a folder -----------------------------------------------------------------------------------------------
+
+
+def open_run(folder: Path, data: Path | None = None) -> Run:
+    """The run in a folder, with its data and its network as they were at first; `data` is where its files lie now.
+
+    Raises OSError or ValueError if the folder holds no run, or the data are missing.
+    """
+    script = read_config(folder)["script"]
+    if script not in SCRIPTS:
+        raise ValueError(f"{folder} must hold a run of {', '.join(SCRIPTS)}, but it is one of {script!r}")
+    module = import_module(script)
+    run: Run = module.prepare(module.parse(["--resume", str(folder), *(["--data", str(data)] if data else [])]))
+    return run
+
+
+def load_weights(model: nn.Module, folder: Path, name: str = "best") -> int:
+    """Give the model the weights of the best epoch of a run, or those of last.npz if no epoch is complete.
+
+    Returns the number of complete epochs. Raises what `ndl.load` and `load_state_dict` raise.
+    """
+    path = folder / f"{name}.npz"
+    state = ndl.load(path if path.exists() else folder / "last.npz")
+    if not isinstance(state.get("model"), dict):
+        raise ValueError(f"{path} must be a checkpoint of a run, but it holds no model")
+    model.load_state_dict(state["model"])
+    return int(state["epoch"])
+
+
+# ---- the test --------------------------------------------------------------------------------------------------------
+
+
+def test_figures(run: Run, **metrics: Any) -> dict[str, Any]:
+    """The loss and the figures of the test set, and those of further metrics."""
+    task = TASKS[run.task]
+    metrics |= task.metrics(len(run.classes))
+    return task.complete(evaluate(run.model, task.loss(0.0), run.test, metrics, forward=run.forward or task.forward))
+
+
+def outputs(run: Run) -> Iterator[tuple[ndl.Tensor, ndl.Tensor, ndl.Tensor]]:
+    """Inputs as the network sees them, its outputs and the targets, for each batch of the test set."""
+    run.model.eval()
+    with ndl.no_grad():
+        for batch in run.test:
+            inputs, targets = TASKS[run.task].prepare(batch, False)
+            yield inputs, run.model(inputs), targets
+
+
+RESULTS = {
+    "classification": lambda run: results.classification(outputs(run), len(run.classes)),
+    "segmentation": lambda run: results.segmentation(outputs(run), len(run.classes)),
+    "reconstruction": lambda run: results.reconstruction(outputs(run)),
+    "language": lambda run: None,
+}
+
+
+def report(
+    run: Run, folder: Path, config: Mapping[str, Any], rows: Sequence[Mapping[str, float]], status: str, epoch: int
+) -> None:
+    """Write the report of a run whose model has the weights after `epoch`."""
+    write_report(
+        folder,
+        config=config,
+        rows=rows,
+        status=status,
+        best=epoch or None,
+        filters=results.first_filters(run.model),
+        results=RESULTS[run.task](run),
+        results_of=f"the test set, with the weights after epoch {epoch}",
+    )
