@@ -10,6 +10,9 @@ import zlib
 
 import numpy as np
 import pytest
+
+pytest.importorskip("PIL")
+
 from PIL import Image
 
 import image_folder
