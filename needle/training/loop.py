@@ -10,7 +10,7 @@ from typing import Any, Literal
 from needle import check
 from needle.metrics import Metric
 from needle.nn import Module
-from needle.optim import Optimizer
+from needle.optim import ExponentialMovingAverage, Optimizer
 from needle.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from needle.training.bar import ProgressBar
 from needle.training.callbacks import Callbacks, Reader
@@ -38,7 +38,7 @@ def fit(
     accumulate: int = 1,
     clip_norm: float | None = None,
     clip_value: float | None = None,
-    ema: Any | None = None,
+    ema: ExponentialMovingAverage | None = None,
     early_stopping: EarlyStopping | int | None = None,
     checkpoints: Checkpoints | str | os.PathLike[str] | None = None,
     resume: bool | str | os.PathLike[str] = False,

@@ -195,6 +195,32 @@ def test_a_plateau_looks_at_the_validation_loss():
     assert [row["lr"] for row in history] == [0.01, 0.01, 0.005]
 
 
+def test_validation_and_early_stopping_see_the_averages():
+    """After two steps per epoch the average of the weights is that of a loop of one's own."""
+    model, twin = identity(), identity()
+    ema = optim.ExponentialMovingAverage(model, 0.5)
+    seen = []
+    history = small(1, model=model, ema=ema, validation=BATCHES, early_stopping=3, callbacks=[Seen(seen)])
+    averages = optim.ExponentialMovingAverage(twin, 0.5)
+    optimizer = optim.SGD(twin.parameters(), lr=0.01)
+    for images, labels in [(np.float32([[9, 0], [4, 0]]), [0, 1]), (np.float32([[7, 0]]), [0])]:
+        First()(twin(ndl.Tensor(images)), labels).backward()
+        optimizer.step()
+        averages.update()
+    assert seen == [bytes_of(twin)]  # outside of validation the model has its own weights
+    averages.copy_to()
+    assert history[0]["val_loss"] == training.evaluate(twin, First(), BATCHES)["loss"]
+    assert bytes_of(model) == bytes_of(twin)  # the best weights, restored at the end, are the averages
+
+
+class Seen:
+    def __init__(self, seen):
+        self.seen = seen
+
+    def on_epoch_end(self, state):
+        self.seen.append(bytes_of(state.parts["model"]))
+
+
 # ---- early stopping --------------------------------------------------------------------------------------------------
 
 

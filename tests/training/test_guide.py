@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import signal
 from pathlib import Path
@@ -34,12 +35,11 @@ def parts(tmp_path, monkeypatch):
     model, epochs, accumulate = nn.Linear(4, 10), 4, 2
     optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     return {
-        **{"model": model, "optimizer": optimizer, "loss_fn": nn.CrossEntropyLoss(), "epochs": epochs},
-        **{"loader": DataLoader(dataset, 3, shuffle=True), "validation": DataLoader(dataset, 5)},
-        **{"metrics": {"accuracy": Accuracy()}, "accumulate": accumulate, "schedule": lr_scheduler.StepLR(optimizer, 2)},
-        **{"training": training, "lr_scheduler": lr_scheduler, "math": math, "os": __import__("os")},
-        "ConfusionMatrix": ConfusionMatrix,
-    }
+        "model": model, "optimizer": optimizer, "loss_fn": nn.CrossEntropyLoss(), "epochs": epochs,
+        "loader": DataLoader(dataset, 3, shuffle=True), "validation": DataLoader(dataset, 5),
+        "schedule": lr_scheduler.StepLR(optimizer, 2), "accumulate": accumulate, "metrics": {"accuracy": Accuracy()},
+        "training": training, "lr_scheduler": lr_scheduler, "math": math, "os": os, "ConfusionMatrix": ConfusionMatrix,
+    }  # fmt: skip
 
 
 def test_the_program_has_at_most_40_lines():
