@@ -27,11 +27,18 @@ _READERS: dict[str, Callable[[BinaryIO, int], tuple[dict[str, HostArray], bytear
 
 
 def save(path: Path, state: dict[Any, Any]) -> None:
-    """Write a state to a `.npz` file, whole or not at all. `load` reads it, and so do `np.load` and torch.
+    """Write a state to a `.npz` or `.safetensors` file, whole or not at all; the same state makes the same bytes.
 
-    A state is a dict of arrays, as `model.state_dict()`, or plain data: dicts (keys are text or integers), lists,
-    numbers, text, bools, None and arrays, nested at will. Arrays are those of NumPy and of needle, on any device; their
-    dtypes bools and numbers of at most 64 bits (complex: 128). They are not copied.
+    A state is plain data: a dict of arrays, as `model.state_dict()` is, or dicts (whose keys are text or integers),
+    lists, tuples, numbers, text, bools, None and arrays, nested at will. Arrays are NumPy's and needle's, on any
+    device, of bools or of numbers of at most 64 bits (complex numbers: twice that, if the file is a `.npz`). They are
+    not copied. A dict of arrays keeps its names, and `np.load` or `safetensors.torch.load_file` reads it.
+
+    An earlier file stays as it was if anything fails. Leftovers of killed writers of the same path are removed first.
+
+    Raises TypeError for what is not plain data, and ValueError for another ending of the path, or a state that is
+    nested too deeply, before anything is written; the system's OSError (PermissionError …) if the file cannot be
+    written.
     """
     kind = _kind("save", path)
     arrays, text = flatten("save", state)
@@ -42,9 +49,22 @@ def save(path: Path, state: dict[Any, Any]) -> None:
 
 
 def load(path: Path) -> dict[Any, Any]:
-    """The state in a `.npz` file that `save` wrote, or the arrays of one by `np.savez`: on the host.
+    """The state that `save` wrote to a `.npz` or `.safetensors` file; or the arrays that NumPy or torch wrote, by name.
 
-    Arrays come back as NumPy's, tuples as lists, NumPy's scalars as arrays of shape (). Nothing is unpickled.
+    Arrays come back as NumPy's, in native byte order, each with memory of its own; tuples as lists, NumPy's scalars as
+    arrays of shape (), bfloat16 of other writers as float32. Nothing is unpickled, and memory is bounded by what the
+    file can hold.
+
+    Raises ValueError if the path has another ending, or the file is cut, changed, or holds what is not read; the
+    system's OSError (FileNotFoundError …) if it cannot be read. A changed `.npz` is always noticed, by its checksums;
+    of a `.safetensors` file only the header can be checked.
+
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "run.npz")
+    ...     save(path, {"epoch": 3, "losses": [0.5, float("inf")], "best": None})
+    ...     load(path)
+    {'epoch': 3, 'losses': [0.5, inf], 'best': None}
     """
     kind = _kind("load", path)
     with open_file("load", path) as file:
