@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, NamedTuple, TypeAlias
 
 from needle import check
@@ -169,12 +170,19 @@ def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summ
 
 def _example(entry: Any, device: Any, dtype: Any) -> Any:
     """An argument of the model: ones, or zeros of integers, for a shape; anything else as it is."""
-    if isinstance(entry, int):
-        raise TypeError(f"summary: inputs must be shapes with a batch axis, or examples, but got the integer {entry}")
-    if not isinstance(entry, (tuple, list)) or not all(isinstance(n, int) for n in entry):
+    if isinstance(entry, Integral) or (isinstance(entry, (tuple, list)) and entry and all(map(_is_shape, entry))):
+        raise TypeError(
+            f"summary: each of inputs must be a shape with a batch axis, or an example, but got {entry!r}; "
+            "several shapes are several arguments"
+        )
+    if not _is_shape(entry):
         return entry
     shape = tuple(check.integer("summary", "a size", n, least=0) for n in entry)
     return Tensor.make_const(device.filled(shape, 1 if dtype.kind == "f" else 0, dtype))
+
+
+def _is_shape(entry: Any) -> bool:
+    return isinstance(entry, (tuple, list)) and all(isinstance(n, Integral) for n in entry)
 
 
 class _Count:

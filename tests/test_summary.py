@@ -154,6 +154,8 @@ def test_what_is_frozen_and_other_dtypes():
 def test_a_model_without_parameters():
     found = ndl.summary(nn.ReLU(), (2, 3))
     assert found.memory == (0, 0, 0, 2 * 3 * 4)
+    assert ndl.summary(nn.ReLU(), [np.int64(2), 3]).layers[0].output == (2, 3)
+    assert ndl.summary(nn.ReLU(), ()).layers[0].output == ()
 
 
 # ---- memory ----------------------------------------------------------------------------------------------------------
@@ -260,12 +262,15 @@ def test_an_error_in_the_model_itself_is_placed():
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
+FORM = "summary: each of inputs must be a shape with a batch axis, or an example, but got"
 ERRORS = [
     (lambda: ndl.summary(print, (1, 3)), TypeError,
      "summary: model must be a Module, but got builtin_function_or_method"),
     (lambda: ndl.summary(nn.ReLU()), ValueError, "summary: inputs must be at least one shape or example, but got none"),
     (lambda: ndl.summary(nn.ReLU(), 3, 32, 32), TypeError,
-     "summary: inputs must be shapes with a batch axis, or examples, but got the integer 3"),
+     f"{FORM} 3; several shapes are several arguments"),
+    (lambda: ndl.summary(nn.ReLU(), [(1, 3), (2, 3)]), TypeError,
+     f"{FORM} [(1, 3), (2, 3)]; several shapes are several arguments"),
     (lambda: ndl.summary(nn.ReLU(), (1, -3)), ValueError, "summary: a size must be at least 0, but got -3"),
     (lambda: ndl.summary(nn.ReLU(), (1, 3), dtype="complex64"), TypeError,
      "summary: dtype must be one of real numbers or bools, but got 'complex64'"),

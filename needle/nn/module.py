@@ -198,7 +198,11 @@ class Module(Hooked):
         return self.train(False)
 
     def requires_grad_(self, requires_grad: bool = True) -> Self:
-        """Let all parameters require a gradient, or freeze them with False; returns the module."""
+        """Let all parameters require a gradient, or freeze them with False; returns the module.
+
+        Frozen parameters get no gradient, so optimizers skip them; one that they have stays until `zero_grad`. Running
+        statistics are no parameters: `eval` stops them.
+        """
         check.instance("requires_grad_", "requires_grad", requires_grad, bool)
         for parameter in self.parameters():
             parameter.requires_grad = requires_grad
