@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from operator import is_not
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from needle import tuning
@@ -33,8 +32,8 @@ class Cohort:
     Pools are made when they are asked for. Copied or unpickled pools are made again: copies of views share no memory.
     """
 
-    def __init__(self, params: Iterable[Tensor], numbers: Mapping[str, float] = MappingProxyType({})) -> None:
-        self.params, self.numbers = frozenset(params), {**numbers}
+    def __init__(self, params: Iterable[Tensor], numbers: Numbers | None = None) -> None:
+        self.params, self.numbers = frozenset(params), {**(numbers or {})}
         self.pools: list[Pool] | None = None
         self.unpooled: list[Tensor] = []  # the parameters outside the pools
         self.names: tuple[str, ...] = ()  # of the state arrays in the pools

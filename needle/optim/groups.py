@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import is_not
 from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from needle import check
 from needle.autograd import Tensor
 
-__all__ = ["Group", "Option", "check_groups", "check_params", "finite", "flag", "own_group", "own_list", "two_betas"]
+__all__ = ["Group", "Option", "all_params", "check_groups", "check_params", "finite", "flag", "is_same", "own_group"]
+__all__ += ["own_list", "two_betas"]
 
 Group: TypeAlias = dict[str, Any]  # "params": a list of tensors; the options by name; notes
 
@@ -82,20 +84,42 @@ def own_group(op: str, group: Any) -> Group:
     return {**group, "params": [params] if isinstance(params, Tensor) else own_list(op, params)}
 
 
-def check_groups(op: str, groups: Iterable[Any], options: Mapping[str, Callable[..., Any]]) -> list[Group]:
-    """Copies of the groups with all values in their canonical forms; the lists of parameters are the same."""
+def check_groups(
+    op: str, groups: Sequence[Any], options: Mapping[str, Callable[..., Any]], known: Sequence[Group] = ()
+) -> list[Group]:
+    """Copies of the groups with all values in their canonical forms, and the same lists of parameters.
+
+    `known` are groups that were checked before: an object in its place there is not checked again.
+    """
+    keys = {"params", *options, *NOTES}
     checked = []
-    for group in groups:
+    for position, group in enumerate(groups):
+        old = known[position] if position < len(known) else {}
         params = check.instance(op, "each group of params", group, dict).get("params")
         check.instance(op, 'the "params" of a group', params, list)
-        strange = [key for key in group if key not in ("params", *options, *NOTES)]
-        if strange:
-            known = f"params, {', '.join(options)} or a note of schedulers"
-            raise ValueError(f"{op}: each key of a group must be one of {known}, but got {strange[0]!r}")
-        values = {name: rule(op, name, group[name]) for name, rule in options.items() if name in group}
-        checked.append(group | values)
-    check_params(op, [parameter for group in checked for parameter in group["params"]])
+        new = {}
+        for key, value in group.items():
+            if key not in old or value is not old[key]:
+                if key not in keys:
+                    choices = f"params, {', '.join(options)} or a note of schedulers"
+                    raise ValueError(f"{op}: each key of a group must be one of {choices}, but got {key!r}")
+                if key in options:
+                    new[key] = options[key](op, key, value)
+        checked.append(group | new)
+    params = all_params(checked)
+    if not known or not is_same(params, all_params(known)):
+        check_params(op, params)
     return checked
+
+
+def all_params(groups: Sequence[Group]) -> list[Any]:
+    """The parameters of all groups."""
+    return [parameter for group in groups for parameter in group["params"]]
+
+
+def is_same(first: list[Any], second: list[Any]) -> bool:
+    """Whether two lists hold the same objects."""
+    return len(first) == len(second) and not any(map(is_not, first, second))
 
 
 def check_params(op: str, params: list[Any]) -> None:

@@ -7,7 +7,6 @@ in place and never into a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from operator import is_not
 from typing import Any, ClassVar
 
 from needle import check
@@ -16,7 +15,18 @@ from needle.backend import lone_types, xp
 from needle.graph import check_one_device
 from needle.nn.utils import clip_grad_norm_, clip_grad_value_
 from needle.optim.flat import Numbers, Operands, State, for_each_chunk
-from needle.optim.groups import Group, Option, check_groups, check_params, finite, flag, own_group, own_list
+from needle.optim.groups import (
+    Group,
+    Option,
+    all_params,
+    check_groups,
+    check_params,
+    finite,
+    flag,
+    is_same,
+    own_group,
+    own_list,
+)
 from needle.optim.state_dict import made, read, restored
 
 __all__ = ["Optimizer"]
@@ -37,10 +47,11 @@ class Optimizer:
     A parameter with `.grad` None is skipped. State belongs to a parameter: one that is skipped, or added later, finds
     its own.
 
-    A subclass overrides `step`, or defines a rule. It declares each option by `name = Option(check)` and passes the
-    values to this constructor. `_new_state(group)` names the state arrays, which have shape and dtype of the parameter,
-    with the number that fills each at first. `_advance(numbers, group)` brings the numbers that belong to a parameter
-    up to this step. Then `_update(theta, grad, state, scratch, group, numbers)` is called: the rule.
+    A subclass overrides `step`, or defines a rule. It declares each option by `name = Option(check)` (in
+    `needle.optim.groups`) and passes the values to this constructor. `_new_state(group)` names the state arrays, which
+    have shape and dtype of the parameter, with the number that fills each at first. `_advance(numbers, group)` brings
+    the numbers that belong to a parameter up to this step. Then the rule runs: `_update(theta, grad, state, scratch,
+    group, numbers)`.
 
     Raises TypeError if `params` is not an iterable of tensors of floating dtype, or of dicts, and ValueError if it is
     empty, names a tensor twice or holds a result of ops, if a group has a strange key, or if `lr` or `weight_decay` is
@@ -68,10 +79,11 @@ class Optimizer:
         name = type(self).__name__
         given = own_list(name, params)
         groups = [own_group(name, group) for group in given] if given and isinstance(given[0], dict) else []
-        options |= {"lr": lr, "weight_decay": weight_decay, "maximize": maximize}
+        options = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize, **options}
         self.defaults = {option: self.options[option](name, option, value) for option, value in options.items()}
         self.param_groups = self._checked([self.defaults | group for group in groups or [{"params": given}]])
-        self._seen: list[Any] = []  # what the groups held when they were checked last
+        self._known: list[Group] = []  # the groups when they were checked last: copies, and all that they held
+        self._seen: list[Any] = []
         self._state = State()
 
     def add_param_group(self, param_group: Group) -> None:
@@ -80,11 +92,11 @@ class Optimizer:
         Raises what the constructor raises.
         """
         group = self.defaults | own_group(type(self).__name__, param_group)
-        self.param_groups = self._checked([*self.param_groups, group])
+        self.param_groups.append(self._checked([*self.param_groups, group])[-1])
 
-    def _checked(self, groups: Iterable[Any]) -> list[Group]:
-        """Copies of the groups with all values in their canonical forms."""
-        checked = check_groups(type(self).__name__, groups, self.options)
+    def _checked(self, groups: Sequence[Any], known: Sequence[Group] = ()) -> list[Group]:
+        """Copies of the groups with all values in their canonical forms; what stands in `known` is right already."""
+        checked = check_groups(type(self).__name__, groups, self.options, known)
         for group in checked:
             self._check_together(group)
         return checked
@@ -96,7 +108,7 @@ class Optimizer:
     def params(self) -> list[Tensor]:
         """The parameters of all groups, in the order in which they were given."""
         groups = self.param_groups
-        return groups[0]["params"] if len(groups) == 1 else [p for group in groups for p in group["params"]]
+        return groups[0]["params"] if len(groups) == 1 else all_params(groups)
 
     @params.setter
     def params(self, params: Iterable[Tensor]) -> None:
@@ -125,12 +137,13 @@ class Optimizer:
 
     def _check_groups(self) -> None:
         """Check the groups, if they hold another object than when they were checked last."""
-        seen = _content(self.param_groups)
-        if len(seen) != len(self._seen) or any(map(is_not, seen, self._seen)):
-            groups = [self.defaults | group for group in self.param_groups]
-            for group, checked in zip(self.param_groups, self._checked(groups), strict=True):
-                group.update(checked)
-            self._seen = _content(self.param_groups)
+        groups = self.param_groups
+        if not is_same(_content(groups), self._seen):
+            checked = self._checked([self.defaults | group for group in groups], self._known)
+            for group, values in zip(groups, checked, strict=True):
+                group.update(values)
+            self._known = [{**group, "params": [*group["params"]]} for group in groups]
+            self._seen = _content(groups)
 
     def _update_group(self, group: Group, operands: Operands, is_aliased: bool) -> None:
         """Update the parameters of a group that have a gradient."""
@@ -179,9 +192,11 @@ class Optimizer:
         They are copies; with `copy=False`, those of the CPU share the memory of the optimizer and change with it, which
         suits a state that is written to a file at once.
 
-        Raises what a step raises for what was put into a group.
+        Raises what a step raises for what was put into a group, and NotImplementedError for a subclass that overrides
+        `step` and so keeps its state elsewhere: it must override this and `load_state_dict`, too.
         """
         check.instance("state_dict", "copy", copy, bool)
+        self._check_rule()
         self._check_groups()
         return made(self.param_groups, self._state, self._new_state, copy)
 
@@ -193,8 +208,9 @@ class Optimizer:
         parameter, so those of `Linear.weight` are to be transposed.
 
         Raises, before anything is changed, TypeError or ValueError if `state` does not have this form, and ValueError
-        with all names, shapes and dtypes that do not fit.
+        with all names, shapes and dtypes that do not fit; NotImplementedError as `state_dict`.
         """
+        self._check_rule()
         saved = read(state)
         if len(saved) != len(self.param_groups):
             count = f"{len(saved)} for {len(self.param_groups)}"
@@ -209,6 +225,12 @@ class Optimizer:
         for group, loaded in zip(self.param_groups, groups, strict=True):
             group.clear()
             group.update(loaded)
+
+    def _check_rule(self) -> None:
+        """Refuse to speak for the state of a subclass that has no rule."""
+        if type(self)._update is Optimizer._update:
+            name = type(self).__name__
+            raise NotImplementedError(f"{name}: what overrides step must override state_dict, too")
 
     def reset_grad(self) -> None:
         """Set `.grad` of all parameters to None."""

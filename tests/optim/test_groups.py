@@ -71,6 +71,7 @@ def test_an_attribute_reads_the_first_group_and_sets_all():
     assert [parameter is own for parameter, own in zip((w, b), optimizer.params, strict=True)] == [True, True]
     assert [group["lr"] for group in optimizer.param_groups] == [0.5, 0.1]
     assert (optimizer.lr, optimizer.betas, optimizer.beta2) == (0.5, (0.9, 0.99), 0.99)
+    first = optimizer.param_groups[0]
     optimizer.lr = 0.3
     optimizer.beta1 = 0.7
     assert [(group["lr"], group["betas"]) for group in optimizer.param_groups] == [
@@ -83,6 +84,7 @@ def test_an_attribute_reads_the_first_group_and_sets_all():
     extra = ndl.ones(1)
     optimizer.add_param_group({"params": extra, "eps": 1})
     assert optimizer.params[2] is extra
+    assert optimizer.param_groups[0] is first
     assert (optimizer.param_groups[2]["lr"], optimizer.param_groups[2]["eps"]) == (0.1, 1.0)  # as in the constructor
 
 
@@ -173,6 +175,9 @@ def test_a_subclass_in_the_form_of_the_course_overrides_step():
     assert_same_bits([p.numpy() for p in params], [p.numpy() for p in twins])
     assert optimizers[0].momentum == 0.9
     assert optimizers[0].param_groups[0]["lr"] == 0.1
+    for call in (optimizers[0].state_dict, lambda: optimizers[0].load_state_dict({})):
+        with pytest.raises(NotImplementedError, match=r"^Course: what overrides step must"):
+            call()  # the state is in u, which the base does not know
 
 
 def test_a_subclass_with_a_rule_and_options():

@@ -11,7 +11,15 @@ import torch
 
 import needle as ndl
 from needle import optim
-from tests.optim.steps import MANY, OPTIMIZERS, assert_same_bits, every_optimizer, parameters_with_gradients, tensor
+from tests.optim.steps import (
+    MANY,
+    OPTIMIZERS,
+    assert_same_bits,
+    every_optimizer,
+    one_parameter,
+    parameters_with_gradients,
+    tensor,
+)
 from tests.standin.device import STANDIN
 
 torch.set_num_threads(1)
@@ -78,6 +86,19 @@ def test_a_resumed_run_is_the_uninterrupted_one(make, shapes, dtype, device):
     for resumed_after, trip in ((0, copy.deepcopy), (3, through_json), (6, copy.deepcopy)):
         resumed = trained(make, shapes, resumed_after, trip, dtype=dtype, device=device)
         assert_same_bits(resumed, expected)
+
+
+@every_optimizer
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+def test_a_run_resumes_from_a_file(make, ending, tmp_path):
+    path = tmp_path / f"state.{ending}"
+
+    def through_a_file(state):
+        ndl.save(path, {"optimizer": state})
+        return ndl.load(path)["optimizer"]
+
+    expected = trained(make, MANY, dtype="float32")
+    assert_same_bits(trained(make, MANY, 3, through_a_file, dtype="float32"), expected)
 
 
 @every_optimizer
@@ -301,6 +322,11 @@ def without_moments(state):
 
 FITS = "load_state_dict: the state must fit the optimizer, but got "
 ERRORS = [
+    (
+        lambda: optim.Optimizer(one_parameter()).state_dict(),
+        NotImplementedError,
+        "Optimizer: what overrides step must override state_dict, too",
+    ),
     (lambda: trained_adam().state_dict(copy=1), TypeError, "state_dict: copy must be a bool, but got int"),
     (lambda: loaded(lambda state: [1]), TypeError, "load_state_dict: state must be a dict, but got list"),
     (
