@@ -42,7 +42,7 @@ RATES = {"adadelta": 1.0, "adagrad": 0.01, "adamax": 0.002, "nadam": 0.002, "rad
 SCHEDULES = ("constant", "cosine", "step", "onecycle", "plateau")
 OPEN = ("constant", "step", "plateau")  # schedules that do not depend on the number of epochs
 DROPS = ("step", "plateau")  # schedules that divide the learning rate by 10
-FRACTIONS = ("validation", "label_smoothing", "momentum")  # in [0, 1)
+FRACTIONS = ("validation", "label_smoothing", "momentum", "ema")  # in [0, 1)
 FROM_ZERO = ("weight_decay", "warmup")  # others are greater than 0
 
 Complete = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
@@ -79,6 +79,7 @@ def add_training_options(parser: argparse.ArgumentParser, rates: Mapping[str, fl
     drop = "step: divide the rate by 10 each time; plateau: after so many without progress (default: 10)"
     add("--drop-after", type=int, metavar="EPOCHS", help=drop)
     add("--clip", type=float, help="largest norm of all gradients together (default: no limit)")
+    add("--ema", type=float, metavar="DECAY", help="evaluate a running mean of the weights (default: the weights)")
     add("--accumulate", type=int, default=1, metavar="BATCHES", help="for each step (default: %(default)s)")
     add("--label-smoothing", type=float, default=0.0, help="default: %(default)s")
     end = "stop after so many without progress on the validation set (default: never)"
@@ -188,7 +189,7 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace, saved
             parser.error(f"--epochs must be at least the {saved.epochs} of the run, but got {options.epochs}")
     for name, value in vars(saved).items():
         if name not in ("resume", "epochs", "data") and getattr(options, name) != value:
-            text = "not given" if value in (None, False) else "given" if value is True else value
+            text = "not given" if value is None or value is False else "given" if value is True else value
             parser.error(f"{_flag(name)} must be as in the run, {text}; leave it out, or start another with --out")
 
 

@@ -2,6 +2,7 @@
 
     python apps/evaluate.py runs/first              # the weights of the best epoch
     python apps/evaluate.py runs/first --last       # those of the last step
+    python apps/evaluate.py runs/first --report     # and write the report again
 
 The test set is that of the run; --data says where its files lie now.
 """
@@ -17,7 +18,8 @@ import numpy as np
 
 import errors
 from needle.metrics import ConfusionMatrix, precision_recall_f1
-from runs import load_weights, open_run, test_figures
+from run_folder import read_config, read_metrics
+from runs import load_weights, open_run, report, test_figures
 from tasks import TASKS
 
 LARGEST = 20  # classes of a confusion matrix that is printed
@@ -36,6 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         print(f"{run.title} of {options.run} after epoch {epoch}: {TASKS[run.task].test_line(figures)}")
         if has_classes:
             print_classes(run.classes, figures["confusion"])
+        if options.report:
+            rows = read_metrics(options.run)
+            status = f"trained for {len(rows)} of {run.options.epochs} epochs"
+            report(run, options.run, read_config(options.run), rows, status, epoch)
+            print(f"\nsee {options.run / 'report.html'}")
     return figures
 
 
@@ -58,6 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("--last", action="store_true", help="test the weights of the last step, not of the best epoch")
+    parser.add_argument("--report", action="store_true", help="write the report of the run again")
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="where the files of the data lie now")
     return parser.parse_args(arguments)
 

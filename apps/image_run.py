@@ -77,6 +77,7 @@ def image_run(script: str, options: argparse.Namespace, images: Splits, network:
         validation=loader(images.validation),
         test=loader(images.test),
         unit="images",
+        input_shape=(min(options.batch_size, total), *images.shape),
         classes=classes,
         data={"name": images.name, **images.counts, "checksum": images.checksum},
         data_line=str(images),

@@ -21,7 +21,7 @@ from needle.data import (
     random_split,
 )
 
-__all__ = ["NAMES", "Splits", "load"]
+__all__ = ["NAMES", "SHAPES", "Splits", "load"]
 
 Part = tuple[np.ndarray, np.ndarray]  # images (N, C, H, W) in [0, 1] and labels (N,), or masks (N, H, W)
 
@@ -75,6 +75,7 @@ def _read_cifar10(folder: Path) -> tuple[Part, Part]:
     return CIFAR10Dataset(folder, train=True).arrays, CIFAR10Dataset(folder, train=False).arrays
 
 
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 READERS: dict[str, Callable[[Path], tuple[Part, Part]]] = {
     "digits": _read_digits,
     "mnist": _read_idx,

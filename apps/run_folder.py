@@ -23,7 +23,7 @@ import numpy as np
 import needle as ndl
 from needle.checkpoint import remove_leftovers, write_atomically
 
-__all__ = ["RunFolder", "read_config"]
+__all__ = ["RunFolder", "read_config", "read_metrics"]
 
 CONFIG, METRICS = "config.json", "metrics.csv"
 FILES = (CONFIG, METRICS, "last.npz", "best.npz", "report.html")
@@ -44,6 +44,15 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} must describe a run, but it is damaged: {type(error).__name__}: {error}") from error
     return config
+
+
+def read_metrics(folder: Path) -> list[dict[str, float]]:
+    """The rows of metrics.csv in a folder; raises OSError or ValueError if it is missing or damaged."""
+    with open(folder / METRICS, newline="", encoding="utf-8") as file:
+        try:
+            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{folder / METRICS} must hold numbers, but it is damaged: {error}") from error
 
 
 def versions() -> dict[str, str]:

@@ -40,6 +40,7 @@ class Run:
     validation: Any
     test: Any
     unit: str
+    input_shape: tuple[int, ...]  # of a batch
     classes: tuple[str, ...]
     data: dict[str, Any]
     data_line: str
@@ -88,16 +89,20 @@ def open_run(folder: Path, data: Path | None = None) -> Run:
 
 
 def load_weights(model: nn.Module, folder: Path, name: str = "best") -> int:
-    """Give the model the weights of the best epoch of a run, or those of last.npz if no epoch is complete.
+    """Give the model the weights of a checkpoint, averaged ones if there are; of last.npz if there is no best.npz yet.
 
-    Returns the number of complete epochs. Raises what `ndl.load` and `load_state_dict` raise.
+    Returns the number of complete epochs. Raises OSError or ValueError if the file is missing, damaged, or of another
+    network.
     """
     path = folder / f"{name}.npz"
-    state = ndl.load(path if path.exists() else folder / "last.npz")
-    if not isinstance(state.get("model"), dict):
-        raise ValueError(f"{path} must be a checkpoint of a run, but it holds no model")
-    model.load_state_dict(state["model"])
-    return int(state["epoch"])
+    path = path if path.exists() else folder / "last.npz"
+    state = ndl.load(path)
+    try:
+        averages = state["ema"]["averages"] if "ema" in state else {}
+        model.load_state_dict({**state["model"], **averages})
+        return int(state["epoch"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} must be a checkpoint of this network, but: {error}") from error
 
 
 # ---- the test --------------------------------------------------------------------------------------------------------
@@ -137,6 +142,7 @@ def report(
         rows=rows,
         status=status,
         best=epoch or None,
+        summary=str(ndl.summary(run.model, run.input_shape)),
         filters=results.first_filters(run.model),
         results=RESULTS[run.task](run),
         results_of=f"the test set, with the weights after epoch {epoch}",

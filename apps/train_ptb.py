@@ -61,6 +61,7 @@ def prepare(options: argparse.Namespace) -> Run:
         validation=columns.get("validation"),
         test=columns["test"],
         unit="words",
+        input_shape=(options.seq_len, options.batch_size),
         classes=(),  # as many as words, which config.json does not list
         data={"name": name, **counts, "checksum": checksum(corpus)},
         data_line=f"{name}: {describe(counts)}, {words:,} different ones",

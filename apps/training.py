@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import cli
 import errors
+from needle.optim import ExponentialMovingAverage
 from needle.training import Checkpoints, EarlyStopping, NonFiniteLoss, StopOnSignal, TrainingState, fit
 from run_folder import RunFolder
 from runs import Run, load_weights, report, test_figures
@@ -61,9 +62,10 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
                 metrics=task.metrics(len(run.classes)),
                 forward=run.forward or task.forward,
                 scheduler=scheduler,
-                schedule_by=None if scheduler is None or options.schedule == "plateau" else "step",
+                schedule_by="epoch" if options.schedule == "plateau" else "step",
                 accumulate=options.accumulate,
                 clip_norm=options.clip,
+                ema=None if options.ema is None else ExponentialMovingAverage(run.model, options.ema),
                 early_stopping=_patience(options, task),
                 checkpoints=None if folder is None else Checkpoints(folder.path, monitor=task.best, mode=task.mode),
                 resume=folder.path / "last.npz" if folder is not None and options.resume else False,
