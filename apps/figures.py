@@ -73,7 +73,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(rows: Sequence[Row], best: int | None = None) -> Figure:
-    """Loss, metrics and learning rate over the epochs, in training and on held-out data; `best` marks an epoch."""
+    """Loss, metrics and a changing learning rate over the epochs, in training and on held-out data; `best` is marked."""
     panels = _panels(rows)
     width = 3 if len(panels) in (3, 5, 6) else min(len(panels), 2)
     height = math.ceil(len(panels) / width)
@@ -88,14 +88,14 @@ def curves(rows: Sequence[Row], best: int | None = None) -> Figure:
 
 
 def _panels(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Title -> label of a line -> its column. The loss comes first, the learning rate last."""
+    """Title -> label of a line -> its column. The loss comes first, a changing rate last."""
     names = {name: None for row in rows for name in row}  # in order of appearance
     panels: dict[str, dict[str, str]] = {"loss": {"training": "loss"}}
     for name in names:
         for prefix, label in (("train_", "training"), ("val_", "validation"), ("test_", "test")):
             if name.startswith(prefix):
                 panels.setdefault(name.removeprefix(prefix), {})[label] = name
-    if "lr" in names:
+    if len({row.get("lr") for row in rows}) > 1:
         panels["learning rate"] = {"": "lr"}
     return panels
 
@@ -111,7 +111,8 @@ def _draw_lines(axes: Axes, rows: Sequence[Row], title: str, lines: Mapping[str,
         color, marker = {"training": TRAIN, "": OTHER}.get(label, HELD_OUT), "o" if len(rows) <= MARKED else None
         axes.plot(epochs, shown, color=color, marker=marker, markersize=3.5, label=label or None)
         if best in epochs and color == HELD_OUT:
-            axes.plot(best, shown[epochs.index(best)], "o", markersize=9, fillstyle="none", color=WRONG, zorder=3)
+            ring = {"marker": "o", "markersize": 9, "fillstyle": "none", "linestyle": "none", "label": "best epoch"}
+            axes.plot(best, shown[epochs.index(best)], color=WRONG, zorder=3, **ring)
         finite += shown[np.isfinite(shown)].tolist()
         lost |= {row["epoch"] for row in rows if not math.isfinite(row.get(name, 0))}
     if lost:

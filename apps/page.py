@@ -15,7 +15,7 @@ STYLE = """
 @media (prefers-color-scheme: dark) { :root { --text: #e4e6e9; --soft: #a0a6ae; --line: #383d44; --ground: #16181b;
   --card: #202327; --accent: #56b4e9; --best: #1d3242; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 62rem; color: var(--text); background: var(--ground);
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 65rem; color: var(--text); background: var(--ground);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { margin: 0; font-size: 1.9rem; line-height: 1.2; overflow-wrap: anywhere; }
 h2 { margin: 2.75rem 0 .75rem; padding-top: .75rem; border-top: 1px solid var(--line); font-size: 1.25rem; }
@@ -28,7 +28,7 @@ p { max-width: 46rem; overflow-wrap: anywhere; }
 .scroll { max-height: 32rem; margin: 1rem 0; overflow: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
 caption { padding: .3rem 0; text-align: left; }
-th, td { padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 td { overflow-wrap: anywhere; }
 thead th { position: sticky; top: 0; background: var(--ground); font-weight: 600; white-space: nowrap; }
 tbody th { font-weight: 400; }

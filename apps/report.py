@@ -25,7 +25,10 @@ Row = Mapping[str, float]
 PREFIXES = {"train_": "training ", "val_": "validation ", "test_": "test "}
 PLACED = ("model", "parameters", "classes", "commands")  # parts of the configuration with places of their own
 CONFUSIONS = 10  # pairs of classes in the list of what is confused most
-NO_PICTURES = "There are no pictures: they need matplotlib, by pip install -e '.[apps]'."
+NO_PICTURES = (
+    "There are no pictures: they need matplotlib, by pip install -e '.[apps]'. To resume the run then draws them, even if "
+    "it is complete."
+)
 
 
 def write_report(
@@ -60,7 +63,7 @@ def write_report(
     heading = f"{config.get('model', 'A model')} on {config.get('data', {}).get('name', 'data')}"
     shown = Pictures(pictures or {})
     parts = [
-        f"<header>\n<h1>{page.escape(heading)}</h1>\n{page.paragraph(status, 'soft')}</header>\n",
+        f"<header>\n<h1>{page.escape(heading)}</h1>\n{page.paragraph(sentence(status), 'soft')}</header>\n",
         page.cards(key_facts(config, rows, best)),
         page.paragraph(NO_PICTURES) if pictures is None else "",
         page.section("Training", shown.html("curves", curves_text(rows, best)), figures_table(rows, best)),
@@ -108,6 +111,11 @@ def draw(
 # ---- figures of the epochs -------------------------------------------------------------------------------------------
 
 
+def sentence(text: str) -> str:
+    """Text with a capital letter at its start and a full stop at its end."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
+
+
 def title(name: str) -> str:
     """The name of a column in words."""
     for prefix, words in PREFIXES.items():
@@ -146,7 +154,7 @@ def key_facts(config: Mapping[str, Any], rows: Sequence[Row], best: int | None) 
         name = main_figure(chosen)
         when = f", best epoch ({best})" if chosen["epoch"] == best else ""
         yield title(name) + when, number(name, chosen[name])
-        yield "final loss", number("loss", last["loss"])
+        yield "final training loss", number("loss", last["loss"])
     yield "epochs", str(len(rows))
     if "parameters" in config:
         yield "parameters", f"{config['parameters']:,}"
@@ -212,7 +220,7 @@ class Pictures:
 
 def results_section(results: Results, classes: Sequence[str], results_of: str, shown: Pictures) -> str:
     """What the model does with held-out data: classes, confusions, mistakes, examples."""
-    about, matrix, parts = results_of or "Held-out data.", results.confusion, []
+    about, matrix, parts = sentence(results_of), results.confusion, []
     if matrix is not None:
         right, total = int(matrix.trace()), int(matrix.sum())
         text = f"Confusion matrix of {len(matrix)} classes: {right:,} of {total:,} are on the diagonal."
@@ -227,7 +235,7 @@ def results_section(results: Results, classes: Sequence[str], results_of: str, s
     elif matrix is not None and not results.pictures:
         parts.append(page.paragraph(f"None of the {total:,} images is taken for another class."))
     parts.append(shown.html("examples", f"Pictures in rows: {', '.join(results.pictures)}."))
-    return page.section("Held-out data", page.paragraph(about, "soft"), *parts) if any(parts) else ""
+    return page.section("Held-out data", page.paragraph(about, "soft") if about else "", *parts) if any(parts) else ""
 
 
 def class_table(matrix: np.ndarray, classes: Sequence[str]) -> str:

@@ -47,7 +47,7 @@ def test_the_best_epoch_is_marked(best):
 
 
 def test_one_epoch_without_held_out_data():
-    (axes,) = figures.curves([{"epoch": 7, "loss": 0.5}]).axes
+    (axes,) = figures.curves([{"epoch": 7, "loss": 0.5, "lr": 0.1}]).axes
     (line,) = axes.lines
     assert (line.get_xdata(), line.get_ydata(), line.get_marker()) == ([7], [0.5], "o")
     assert axes.get_xlim() == (6, 8)
@@ -62,7 +62,7 @@ def test_epochs_without_a_finite_loss_are_marked():
 
 
 def test_curves_of_many_metrics_and_epochs():
-    rows = [{"epoch": i, "loss": 1.0, "train_a": i, "train_b": i, "test_c": i, "lr": 1} for i in range(1, 100)]
+    rows = [{"epoch": i, "loss": 1.0, "train_a": i, "train_b": i, "test_c": i, "lr": i} for i in range(1, 100)]
     panels = figures.curves(rows).axes
     assert [axes.get_title("left") for axes in panels] == ["Loss", "A", "B", "C", "Learning rate"]
     assert panels[0].lines[0].get_marker() == "None"

@@ -139,7 +139,7 @@ def test_the_same_run_gives_the_same_page(tmp_path, unpainted):
 
 
 def test_a_run_without_epochs(tmp_path, unpainted):
-    shown = written(tmp_path, rows=[], config={}, status="Stopped by Ctrl-C.")
+    shown = written(tmp_path, rows=[], config={}, status="stopped by Ctrl-C")
     assert "No epoch was completed." in shown.text
     assert "Stopped by Ctrl-C." in shown.text
     assert not shown.images
