@@ -26,8 +26,8 @@ PREFIXES = {"train_": "training ", "val_": "validation ", "test_": "test "}
 PLACED = ("model", "parameters", "classes", "commands")  # parts of the configuration with places of their own
 CONFUSIONS = 10  # pairs of classes in the list of what is confused most
 NO_PICTURES = (
-    "There are no pictures: they need matplotlib, by pip install -e '.[apps]'. To resume the run then draws them, even if "
-    "it is complete."
+    "There are no pictures: they need matplotlib, by pip install -e '.[apps]'. "
+    "To resume the run then draws them, even if it is complete."
 )
 
 
