@@ -73,7 +73,7 @@ def png(figure: Figure) -> bytes:
 
 
 def curves(rows: Sequence[Row], best: int | None = None) -> Figure:
-    """Loss, metrics and a changing learning rate over the epochs, in training and on held-out data; `best` is ringed."""
+    """Loss, metrics and a changing learning rate over the epochs, on training and held-out data; `best` is marked."""
     panels = _panels(rows)
     width = 3 if len(panels) in (3, 5, 6) else min(len(panels), 2)
     height = math.ceil(len(panels) / width)
