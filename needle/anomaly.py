@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from needle.nn import Parameter
 
 __all__ = ["detect_anomaly"]
 
-SOURCES = str(Path(__file__).parent)
+SOURCES = os.path.dirname(__file__) + os.sep
 GRADIENTS = {"gradient_as_tuple", "fused_gradients"}  # the methods through which backward asks ops for gradients
 
 

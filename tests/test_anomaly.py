@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import sys
 import threading
@@ -14,7 +15,7 @@ import pytest
 import needle as ndl
 import needle.nn.functional as F
 from needle import autograd, nn
-from needle.anomaly import _calling_place
+from needle.anomaly import SOURCES, _calling_place
 from tests.interrupts import interrupt_everywhere
 from tests.nn.functional.alike import raises
 
@@ -297,6 +298,13 @@ def test_interrupts_leave_nothing_behind():
     for place in interrupt_everywhere(run, contextlib, sys.modules["needle.grad_mode"], sys.modules["needle.anomaly"]):
         assert autograd.mode.watchers == (), place
         assert not autograd.watching, place
+
+
+def test_a_folder_beside_needle_is_the_users():
+    """The place of `needle-experiments/train.py` is not taken for needle's own."""
+    file = SOURCES.rstrip(os.sep) + "-experiments/train.py"
+    with pytest.raises(RuntimeError, match=f"at {re.escape(file)}:1 in <module>$"), ndl.detect_anomaly():
+        exec(compile("x * 10.0", file, "exec"), {"x": leaf(3e38)})
 
 
 def test_the_walk_over_frames_ends_at_the_outermost(monkeypatch):

@@ -640,6 +640,19 @@ def test_the_state_of_an_optimizer_follows_the_dtype(count):
         np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-6)
 
 
+def test_frozen_parameters_do_not_change_in_training_and_learn_again():
+    net = small_net()
+    train_a_little(net)
+    before = values(net)
+    net[0].requires_grad_(False)
+    train_a_little(net, 3)  # which forgets the gradients of the last step first
+    after = values(net)
+    assert {name for name in after if after[name].tobytes() == before[name].tobytes()} == {"0.weight", "0.bias"}
+    net.requires_grad_()
+    train_a_little(net)
+    assert not np.array_equal(net[0].weight.numpy(), before["0.weight"])
+
+
 def test_statistics_of_a_frozen_norm_follow_its_mode_as_in_torch():
     """Frozen parameters stop learning; statistics stop with `eval`."""
     x = np.random.default_rng(0).standard_normal((4, 2)).astype("float32")
