@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from needle import check
-from needle.checkpoint import load, save
 from needle.nn import Module
 from needle.ops import isfinite
 from needle.training.state import TrainingState
@@ -63,7 +62,7 @@ class Checkpoints:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         if path is not None and (path.exists() or resume is not True):
-            state.load_state_dict(load(path))
+            state.load(path)
         self.save(self.last, state)
 
     def on_step(self, state: TrainingState) -> None:
@@ -90,7 +89,7 @@ class Checkpoints:
         for name, part in state.parts.items():
             if isinstance(part, Module):
                 require_finite_weights(name, part)
-        save(path, state.state_dict())
+        state.save(path)
         if path == self.last:
             self._saved = state.epoch, state.batch
 

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypeAlias
 from needle import check
 from needle.backend import get_rng_state, set_rng_state
 from needle.checkpoint import load, save
+from needle.nn import Module
+from needle.optim import ExponentialMovingAverage, Optimizer
 
 __all__ = ["TrainingState"]
 
@@ -67,9 +69,13 @@ class TrainingState:
         name = monitor or ("val_loss" if "val_loss" in row else "loss")
         return row[check.one_of("fit", "monitor", name, row)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of every part by its name, and the run's own, as plain data for `ndl.save`."""
-        state = {name: part.state_dict() for name, part in self.parts.items()}
+    def state_dict(self, copy: bool = True) -> dict[str, Any]:
+        """The state of every part by its name, and the run's own, as plain data for `ndl.save`.
+
+        With `copy=False` arrays of modules, optimizers and averages are shared: they change with the next step.
+        """
+        check.instance("state_dict", "copy", copy, bool)
+        state = {name: _state_of(part, copy) for name, part in self.parts.items()}
         history = [dict(row) for row in self.history]
         own = (self.epoch, self.batch, self.seconds, history, get_rng_state())
         return state | dict(zip(_OWN, own, strict=True))
@@ -99,12 +105,17 @@ class TrainingState:
         self.epoch, self.batch, self.seconds, self.history = epoch, batch, seconds, history
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the state to a file with `ndl.save`."""
-        save(path, self.state_dict())
+        """Write the state to a file with `ndl.save`, without copies in memory."""
+        save(path, self.state_dict(copy=False))
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Take over the state that `save` wrote; errors as in `ndl.load` and `load_state_dict`."""
         self.load_state_dict(load(path))
+
+
+def _state_of(part: Any, copy: bool) -> Any:
+    shares = not copy and isinstance(part, (Module, Optimizer, ExponentialMovingAverage))
+    return part.state_dict(copy=False) if shares else part.state_dict()
 
 
 def averaged(state: TrainingState) -> AbstractContextManager[Any]:
