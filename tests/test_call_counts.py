@@ -75,6 +75,18 @@ def test_a_module_without_hooks_only_calls_forward():
     assert names == [str(Path("nn/hooks.py:__call__")), str(Path("nn/container.py:forward"))]
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_step_of_ten_small_parameters_takes_few_calls(groups):
+    """10 of them count versions and 20 ask for shapes or arrays; each further group takes 25 more."""
+    params = [ndl.ones(5, requires_grad=True) for _ in range(10)]
+    for parameter in params:
+        parameter.grad = ndl.ones(5)
+    optimizer = ndl.optim.Adam([{"params": params[i::groups]} for i in range(groups)])
+    for _ in range(2):
+        optimizer.step()
+    assert len(calls_of(optimizer.step)) <= 50 + 25 * groups
+
+
 @pytest.mark.parametrize(("name", "most"), [("relu", 8), ("exp", 8), ("sum", 16), ("reshape", 10)])
 def test_methods_take_few_calls(name, most):
     x = ndl.ones(2, 3, requires_grad=True)

@@ -80,6 +80,8 @@ class Optimizer:
         given = own_list(name, params)
         groups = [own_group(name, group) for group in given] if given and isinstance(given[0], dict) else []
         options = {"lr": lr, "weight_decay": weight_decay, "maximize": maximize, **options}
+        if not options.keys() <= self.options.keys():
+            raise TypeError(f"{name}: options must be among {', '.join(self.options)}, but got {', '.join(options)}")
         self.defaults = {option: self.options[option](name, option, value) for option, value in options.items()}
         self.param_groups = self._checked([self.defaults | group for group in groups or [{"params": given}]])
         self._known: list[Group] = []  # the groups when they were checked last: copies, and all that they held

@@ -207,6 +207,11 @@ def test_a_subclass_with_a_rule_and_options():
 
 
 ERRORS = [
+    (
+        lambda: optim.Optimizer(one_parameter(), power=2),
+        TypeError,
+        "Optimizer: options must be among lr, weight_decay, maximize, but got lr, weight_decay, maximize, power",
+    ),
     (lambda: optim.SGD([{"lr": 1}]), TypeError, "SGD: params must be a sequence of tensors, but got NoneType"),
     (lambda: optim.SGD([{"params": []}]), ValueError, "SGD: params must hold at least one tensor, but got none"),
     (
