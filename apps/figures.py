@@ -21,7 +21,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from results import SHARES, Mistake, Pictures
+from names import is_share, title
+from results import Mistake, Pictures
 
 __all__ = ["confusion", "curves", "filters", "mistakes", "pictures", "png"]
 
@@ -80,15 +81,15 @@ def curves(rows: Sequence[Row], best: int | None = None) -> Figure:
     with style():
         figure = Figure(figsize=(1 + 3.6 * width, 0.3 + 2.7 * height), layout="constrained")
         grid = figure.subplots(height, width, squeeze=False).flat
-        for axes, (title, lines) in zip(grid, panels.items(), strict=False):
-            _draw_lines(axes, rows, title, lines, best)
+        for axes, (name, lines) in zip(grid, panels.items(), strict=False):
+            _draw_lines(axes, rows, name, lines, best)
         for axes in figure.axes[len(panels) :]:
             axes.remove()
     return figure
 
 
 def _panels(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
-    """Title -> label of a line -> its column. The loss comes first, a changing rate last."""
+    """Name of a figure -> label of a line -> its column. The loss comes first, a changing rate last."""
     names = {name: None for row in rows for name in row}  # in order of appearance
     panels: dict[str, dict[str, str]] = {"loss": {"training": "loss"}}
     for name in names:
@@ -96,12 +97,12 @@ def _panels(rows: Sequence[Row]) -> dict[str, dict[str, str]]:
             if name.startswith(prefix):
                 panels.setdefault(name.removeprefix(prefix), {})[label] = name
     if len({row.get("lr") for row in rows}) > 1:
-        panels["learning rate"] = {"": "lr"}
+        panels["lr"] = {"": "lr"}
     return panels
 
 
-def _draw_lines(axes: Axes, rows: Sequence[Row], title: str, lines: Mapping[str, str], best: int | None) -> None:
-    """Draw columns of the rows over the epochs."""
+def _draw_lines(axes: Axes, rows: Sequence[Row], figure: str, lines: Mapping[str, str], best: int | None) -> None:
+    """Draw the columns of a figure over the epochs."""
     epochs = [row["epoch"] for row in rows]
     finite: list[float] = []
     lost: set[float] = set()  # epochs whose figure is not finite
@@ -120,15 +121,15 @@ def _draw_lines(axes: Axes, rows: Sequence[Row], title: str, lines: Mapping[str,
         axes.plot(sorted(lost), [0.03] * len(lost), "x", color=WRONG, transform=place, label="not finite", zorder=3)
     if best in epochs:
         axes.axvline(best, color="#999999", linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
-    axes.set_title(title[0].upper() + title[1:].replace("_", " "))
+    axes.set_title(title(figure)[0].upper() + title(figure)[1:])
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    if title == "loss" and finite and 0 < LOG_FROM * min(finite) < max(finite):
+    if figure == "loss" and finite and 0 < LOG_FROM * min(finite) < max(finite):
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter("{x:g}")
-    elif title.endswith(SHARES):
+    elif is_share(figure):
         axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.6g}%")
-    elif title == "learning rate":
+    elif figure == "lr":
         axes.set_ylim(bottom=0)
     if len(rows) == 1:
         axes.set_xlim(epochs[0] - 1, epochs[0] + 1)

@@ -6,7 +6,6 @@ page comes without them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,14 @@ import numpy as np
 
 import needle as ndl
 import page
+from names import number, title
 from needle.checkpoint import write_atomically
-from results import SHARES, Results
+from results import Results
 
 __all__ = ["write_report"]
 
 Row = Mapping[str, float]
 
-PREFIXES = {"train_": "training ", "val_": "validation ", "test_": "test "}
 PLACED = ("model", "parameters", "classes", "commands")  # parts of the configuration with places of their own
 CONFUSIONS = 10  # pairs of classes in the list of what is confused most
 NO_PICTURES = (
@@ -114,25 +113,6 @@ def draw(
 def sentence(text: str) -> str:
     """Text with a capital letter at its start and a full stop at its end."""
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) or not text else ".")
-
-
-def title(name: str) -> str:
-    """The name of a column in words."""
-    for prefix, words in PREFIXES.items():
-        if name.startswith(prefix):
-            name = words + name.removeprefix(prefix)
-    return {"lr": "learning rate"}.get(name, name.replace("_", " "))
-
-
-def number(name: str, value: float) -> str:
-    """A figure as text, in the form that its name asks for."""
-    if not math.isfinite(value):
-        return str(value)
-    if name.endswith(SHARES):
-        return f"{value:.2%}"
-    if name == "epoch" or name.endswith("_per_second"):
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
 
 
 def row_of(rows: Sequence[Row], epoch: int | None) -> Row | None:

@@ -62,9 +62,9 @@ def test_epochs_without_a_finite_loss_are_marked():
 
 
 def test_curves_of_many_metrics_and_epochs():
-    rows = [{"epoch": i, "loss": 1.0, "train_a": i, "train_b": i, "test_c": i, "lr": i} for i in range(1, 100)]
+    rows = [{"epoch": i, "loss": 1.0, "train_a_b": i, "train_iou": i, "test_c": i, "lr": i} for i in range(1, 100)]
     panels = figures.curves(rows).axes
-    assert [axes.get_title("left") for axes in panels] == ["Loss", "A", "B", "C", "Learning rate"]
+    assert [axes.get_title("left") for axes in panels] == ["Loss", "A b", "IoU", "C", "Learning rate"]
     assert panels[0].lines[0].get_marker() == "None"
 
 
