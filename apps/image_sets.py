@@ -127,7 +127,7 @@ def load(
     if augment:
         train = train.with_transforms(transforms(name, images))
     _, channels, height, width = images.shape
-    return Splits(title or name, train, held, test, classes, (channels, height, width), number)
+    return Splits(title or Path(name).name, train, held, test, classes, (channels, height, width), number)
 
 
 def checksum(*arrays: np.ndarray) -> str:

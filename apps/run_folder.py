@@ -141,7 +141,7 @@ class RunFolder:
         needed, free = COPIES * 4 * config["parameters"], shutil.disk_usage(self.path).free
         if free < needed:
             raise OSError(
-                f"{self.path} must have {needed / 1e6:,.0f} MB free for the checkpoints, but has {free / 1e6:,.0f}"
+                f"{self.path} must have {needed / 1e6:,.1f} MB free for the checkpoints, but has {free / 1e6:,.1f}"
             )
         self.config = dict(config)
         with write_atomically(self.path / CONFIG, "w") as file:

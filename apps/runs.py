@@ -65,8 +65,8 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """What config.json says of the run."""
-        settings = {name: value for name, value in vars(self.options).items() if name not in ("out", "resume")}
-        settings = {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+        chosen = {name: value for name, value in vars(self.options).items() if name not in ("out", "resume")}
+        settings = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in chosen.items()}
         facts = {"task": self.task, "model": self.title, "parameters": cli.count_parameters(self.model)}
         facts |= {"classes": list(self.classes), "unit": self.unit, **self.facts}
         return {"script": self.script, "settings": settings, "data": self.data, **facts}

@@ -68,6 +68,8 @@ def complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     name = options.dataset
     if name not in image_sets.NAMES and not Path(name).is_dir():
         parser.error(f"--dataset must be {', '.join(image_sets.NAMES)} or a folder, but got {name}")
+    if name not in image_sets.NAMES:
+        options.dataset = str(Path(name).resolve())  # a run may go on elsewhere
     needs_data = name in image_sets.NAMES and name != "digits"
     if needs_data and options.data is None:
         parser.error(f"--dataset {name} needs --data, the folder of its files")

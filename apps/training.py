@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import warnings
 from collections.abc import Iterator
 
@@ -129,7 +130,7 @@ class Lines:
             return ""
         if self.folder is None:
             return "; nothing was saved, since there was no --out RUN"
-        return f"; to go on: python apps/{self.run.script}.py --resume {self.folder.path}"
+        return f"; to go on: python apps/{self.run.script}.py --resume {shlex.quote(str(self.folder.path))}"
 
 
 @contextlib.contextmanager

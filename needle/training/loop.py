@@ -77,7 +77,7 @@ def fit(
     saver = checkpoints if isinstance(checkpoints, Checkpoints) or checkpoints is None else Checkpoints(checkpoints)
     reader = Reader(train_loader)
     shown = ProgressBar(figures, epochs, len(reader)) if ProgressBar.is_wanted(bar) else None
-    hooks = Callbacks([*callbacks, shown, stopping, saver])
+    hooks = Callbacks([shown, *callbacks, stopping, saver])  # the bar is gone before a callback prints
     state = TrainingState(
         model=model, optimizer=optimizer, loader=reader, validation=stateful(validation), forward=stateful(forward),
         scheduler=scheduler, ema=ema, figures=figures, stepper=stepper, callbacks=hooks,

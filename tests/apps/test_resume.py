@@ -330,7 +330,7 @@ def test_too_little_space_is_told_before_the_first_epoch(small, tmp_path, capsys
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9, 10**5))
     out = tmp_path / "runs" / "first"
     (line,) = error_of(train, capsys, *small[train], "--out", out)
-    assert line == f"train: {out} must have 1 MB free for the checkpoints, but has 0"
+    assert line == f"train: {out} must have 0.9 MB free for the checkpoints, but has 0.1"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -405,3 +405,14 @@ def test_ctrl_c_stops_a_program_and_its_run_goes_on(tmp_path, capsys):
     rows, lines = run(train, capsys, "--resume", tmp_path / "run")
     assert lines[2].startswith("goes on after 1 of 3 epochs")
     assert len(rows) == 3
+
+
+def test_a_run_goes_on_from_another_folder(small, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_digits(tmp_path / "here")
+    arguments = ["--dataset", "mnist", "--data", "here", "--epochs", "2", "--out", "a run"]
+    line = interrupted(train, capsys, monkeypatch, arguments, 1, 1)
+    assert line.endswith("--resume 'a run'")
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert len(run(train, capsys, "--resume", "../a run")[0]) == 2

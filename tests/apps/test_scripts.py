@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import re
 import subprocess
 import sys
@@ -299,6 +300,36 @@ def test_a_loss_that_is_not_finite_ends_with_what_to_do(script, small, tmp_path,
         assert line.endswith(f"; {tmp_path / 'run'} keeps the checkpoint before") == bool(kept)
     state = ndl.load(tmp_path / "run" / "last.npz")
     assert all(np.isfinite(array).all() for array in state["model"].values())
+
+
+# ---- the bar ---------------------------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+def test_a_terminal_shows_a_bar_that_is_gone_when_the_line_of_an_epoch_comes(script, small, monkeypatch):
+    pytest.importorskip("tqdm")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    script.main([str(argument) for argument in small[script]])
+    text = terminal.getvalue()
+    assert re.search(r"epoch 1/2:.*loss \d", text)
+    for number in (1, 2):
+        before = text[: text.index(f"epoch  {number}: loss")]
+        assert before.rpartition("\r")[2].strip() == ""
+
+
+def test_without_tqdm_a_terminal_shows_no_bar(small, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    train.main([str(argument) for argument in small[train]])
+    assert terminal.getvalue() == ""
 
 
 # ---- as programs -----------------------------------------------------------------------------------------------------
