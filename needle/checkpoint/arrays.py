@@ -12,22 +12,26 @@ from needle.backend import HostArray, to_host
 from needle.backend.device import find_device
 from needle.backend_ndarray import NDArray
 
-__all__ = ["Broken", "Stored", "blocks", "host_array", "is_array", "is_stored", "little_endian", "native", "room_for"]
+__all__ = ["Broken", "Stored", "blocks", "host_array", "is_array", "is_shape", "is_stored", "little_endian"]
+__all__ += ["native", "room_for"]
 
 Stored: TypeAlias = Any  # an array of any device, a NumPy scalar, a Tensor or an NDArray
+
+_PIECE = 2**17  # elements that are brought into order at a time
+_LARGEST, _MOST_AXES = 2**63 - 1, 64  # as NumPy has them
+
 
 class Broken(ValueError):
     """What is wrong with a file that is read: the end of a sentence that begins with its path."""
 
 
-_PIECE = 2**17  # elements that are brought into order at a time
-
-
 def is_array(value: Any) -> bool:
     """Whether a value of a state is stored as an array."""
-    if isinstance(value, (Tensor, NDArray, np.generic)):
+    if isinstance(value, (Tensor, NDArray)):
         return True
-    return find_device(value) is not None and not isinstance(value, np.ma.MaskedArray)
+    if isinstance(value, (np.generic, np.ma.MaskedArray)):
+        return not isinstance(value, (np.str_, np.ma.MaskedArray))
+    return find_device(value) is not None
 
 
 def is_stored(dtype: np.dtype[Any]) -> bool:
@@ -62,6 +66,15 @@ def blocks(array: HostArray, dtype: np.dtype[Any]) -> Iterator[memoryview]:
         buffersize=_PIECE,
     ):
         yield np.ascontiguousarray(piece).view(np.uint8).data
+
+
+def is_shape(value: Any) -> bool:
+    """Whether a value in a header is a sequence of sizes; short and small enough to be multiplied in no time."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) <= _MOST_AXES
+        and all(type(size) is int and 0 <= size <= _LARGEST for size in value)
+    )
 
 
 def room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> HostArray:

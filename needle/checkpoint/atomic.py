@@ -78,6 +78,8 @@ def _target(op: str, path: str) -> tuple[str, int | None]:
     try:
         status = file_status(op, path)
     except FileNotFoundError:
+        if not os.path.basename(path):  # "", or a slash at the end
+            raise
         return os.path.realpath(path), None
     if not os.access(path, os.W_OK):
         raise PermissionError(f"{op}: path must be a file that can be written, but {path} is read-only")

@@ -6,6 +6,7 @@ Formats: https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html 
 from __future__ import annotations
 
 import ast
+import errno
 import math
 import re
 import struct
@@ -16,7 +17,16 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, is_stored, little_endian, native, room_for
+from needle.checkpoint.arrays import (
+    Broken,
+    Stored,
+    blocks,
+    host_array,
+    is_shape,
+    little_endian,
+    native,
+    room_for,
+)
 from needle.checkpoint.structure import TEXT_NAME
 
 if TYPE_CHECKING:
@@ -27,7 +37,8 @@ __all__ = ["read_npz", "write_npz"]
 _PIECE = 2**18  # bytes to read at a time
 _LONGEST_HEADER = 10_000  # bytes of a .npy's, as NumPy has it
 _HIGHEST_RATIO = 1032  # of deflate: zlib's documentation
-_DESCR = re.compile(r"[<>|=]?[biufc]\d{1,2}")
+_ERRORS = (EOFError, NotImplementedError, OSError, OverflowError, ValueError, struct.error, zlib.error)  # of zipfile
+_DESCR = re.compile("[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
 
 
 def write_npz(file: BinaryIO, arrays: dict[str, Stored], text: str | None) -> None:
@@ -72,7 +83,9 @@ def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], bytearray
             return _read_members(archive, file, size)
     except Broken:
         raise
-    except (BadZipFile, EOFError, NotImplementedError, ValueError, OverflowError, struct.error, zlib.error) as error:
+    except (BadZipFile, *_ERRORS) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk, not of a place before the file
+            raise
         raise Broken(f"is not a complete ZIP archive: {error}") from error
 
 
@@ -151,12 +164,10 @@ def _parse(header: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
     try:
         form = ast.literal_eval(header.decode("latin-1"))
         descr, by_columns, shape = form["descr"], form["fortran_order"], form["shape"]
-        well_formed = type(by_columns) is bool and all(type(n) is int and n >= 0 for n in shape)
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:  # of the parser
         raise Broken(f"holds {name!r} with a header that is none: {error}") from error
-    if not well_formed:
+    if not (isinstance(by_columns, bool) and is_shape(shape)):
         raise Broken(f"holds {name!r} with a header that is none: {form}")
-    dtype = np.dtype(descr) if isinstance(descr, str) and _DESCR.fullmatch(descr) else None
-    if dtype is None or not is_stored(dtype):
+    if not (isinstance(descr, str) and _DESCR.fullmatch(descr)):
         raise Broken(f"holds {name!r} of type {descr!r}, but only bools and numbers of at most 64 bits are read")
-    return dtype, by_columns, tuple(shape)
+    return np.dtype(descr), by_columns, tuple(shape)

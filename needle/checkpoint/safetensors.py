@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, little_endian, native, room_for
+from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, is_shape, little_endian, native, room_for
 from needle.checkpoint.structure import parse
 
 __all__ = ["check_dtypes", "read_safetensors", "write_safetensors"]
@@ -89,13 +89,12 @@ def _entry(name: str, form: Any) -> tuple[str, tuple[int, ...], int, int]:
     """The code of a dtype, shape, first byte and end of an array, as an entry of a header gives them."""
     try:
         code, shape, (start, stop) = form["dtype"], form["shape"], form["data_offsets"]
-        well_formed = len(form) == 3 and all(type(n) is int and n >= 0 for n in (*shape, start, stop))
     except (KeyError, TypeError, ValueError) as error:
         raise Broken(f"holds {name!r} without a dtype, a shape and offsets") from error
-    if not well_formed:
-        raise Broken(f"holds {name!r} with sizes that are none: {str(form)[:80]}")
+    if not (len(form) == 3 and isinstance(code, str) and is_shape(shape) and is_shape([start, stop])):
+        raise Broken(f"holds {name!r} with a dtype, a shape or offsets that are none")
     if code not in _FORMS:
-        raise Broken(f"holds {name!r} of type {str(code)[:20]}, which is not read; {', '.join(_FORMS)} are")
+        raise Broken(f"holds {name!r} of type {code[:20]}, which is not read; {', '.join(_FORMS)} are")
     if math.prod(shape) * np.dtype(_FORMS[code]).itemsize != stop - start:
         raise Broken(f"holds {name!r} with {stop - start} bytes, which do not fit {code} of shape {tuple(shape)}")
     return code, tuple(shape), start, stop

@@ -93,20 +93,20 @@ class _Encoder:
             raise ValueError(
                 f"{self.op}: state must be nested in at most {_DEEPEST} levels, but {path[:40]}… is deeper or endless"
             )
-        if is_array(value) and not isinstance(value, np.str_):
-            return self.encode_array(value, path)
         if value is None or isinstance(value, bool):
             return value
         if isinstance(value, str):
             return self.encode_text(value, path)
         if isinstance(value, int):
             return int(value) if -(2**63) <= value < 2**64 else {"$int": hex(value)}
-        if isinstance(value, float):
+        if isinstance(value, float) and not isinstance(value, np.generic):
             return float(value) if math.isfinite(value) else {"$float": str(float(value))}
         if isinstance(value, dict):
             return self.encode_dict(value, path, depth)
         if isinstance(value, (list, tuple)):
             return [self.encode(entry, _joined(path, i), depth + 1) for i, entry in enumerate(value)]
+        if is_array(value):
+            return self.encode_array(value, path)
         raise TypeError(
             f"{self.op}: state must hold dicts, lists, numbers, text, None, and arrays that NumPy or needle made, "
             f"but {path} is a {type(value).__name__}"
@@ -192,14 +192,14 @@ class _Decoder:
                 made = dict(self.decode_pair(pair, depth + 1) for pair in content)
                 if len(made) == len(content):
                     return made
-        raise Broken(f"has a text {TEXT_NAME} with an object that has no meaning: {str(node)[:80]}")
+        raise Broken(f"has a text {TEXT_NAME} with an object of {kind[:40]!r} that has no meaning")
 
     def decode_pair(self, pair: Any, depth: int) -> tuple[Any, Any]:
         if isinstance(pair, list) and len(pair) == 2:
             key, entry = (self.decode(part, depth) for part in pair)
             if type(key) in (str, int):
                 return key, entry
-        raise Broken(f"has a text {TEXT_NAME} with a pair of a dict that is none: {str(pair)[:80]}")
+        raise Broken(f"has a text {TEXT_NAME} with a '$dict' that is not one of keys and values")
 
 
 def parse(text: bytes | bytearray | str, what: str) -> Any:

@@ -83,6 +83,38 @@ def test_parts_lost_or_repeated(kind, content, state):
             assert_same(other, state)
 
 
+MARKS = b"0123456789[](){}\"',:-$<>|OfiubcNTrue.\\ \x80"
+
+
+def with_headers_changed(kind, content, draw):
+    """The file with a few characters of its headers and its text replaced; checksums are right."""
+
+    def changed(part, size):
+        part = bytearray(part)
+        for place in draw(0, size, draw(1, 4)):
+            part[place] = MARKS[draw(len(MARKS))]
+        return bytes(part)
+
+    if kind == ".safetensors":
+        size = 8 + int.from_bytes(content[:8], "little")
+        return content[:8] + changed(content[8:], size - 8)
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        parts = [(name, file.read(name)) for name in file.namelist()]
+    return archive([(name, changed(part, len(part) if name == "needle.json" else 128)) for name, part in parts])
+
+
+@pytest.mark.parametrize("name", ["nested .npz", "nested .safetensors"])
+def test_headers_changed(name):
+    kind, content, _ = FILES[name]
+    draw, refused = np.random.default_rng(0).integers, 0
+    for _ in range(300):
+        try:
+            read(kind, with_headers_changed(kind, content, draw))
+        except Broken:
+            refused += 1
+    assert refused > 200
+
+
 # ---- small files that promise much -----------------------------------------------------------------------------------
 
 
