@@ -78,11 +78,11 @@ class Hooked:
         """Call `hook(module, grad_input, grad_output)` when backward has passed a call of the module.
 
         Both are tuples of gradients: of the positional arguments, and of the results, a tensor or a tuple of tensors.
-        They hold None for what is no tensor or requires no gradient. What the hook returns, unless None, replaces
-        `grad_input`: a tuple of a tensor or None for each argument. If no argument requires a gradient, the
-        hook is called once those of the results are known, and cannot replace anything. The gradient of a result that
-        is not used is zero. Hooks run for every call of the module and every backward, and are differentiated where a
-        graph of gradients is recorded (`create_graph=True`).
+        They hold None for what is no floating tensor or requires no gradient; where no gradient flows, it is zero. What
+        the hook returns, unless None, replaces `grad_input`: a tuple of a tensor or None for each argument. If no
+        argument requires a gradient, the hook is called once those of the results are known, and cannot replace
+        anything. Hooks run for every call of the module and every backward, and are differentiated where a graph of
+        gradients is recorded (`create_graph=True`).
 
         Handle and order are as in `register_forward_pre_hook`. Raises TypeError if `hook` is not callable, or, in a
         call, if the module returns no tensors. Backward raises ValueError if what the hook returns does not fit.

@@ -102,11 +102,14 @@ class PassThrough(TensorTupleOp):
 
 
 def pass_through(function: Callable[[Seen], Seen], values: Sequence[Any]) -> list[Any] | None:
-    """`values` with each tensor that requires a gradient replaced by a view whose gradient `function` sees.
+    """`values` with each floating tensor that requires a gradient replaced by a view whose gradient `function` sees.
 
     `function` gets one gradient per value, None for all others. The result is None if no gradient can flow.
     """
-    places = [i for i, value in enumerate(values) if isinstance(value, Tensor) and value.requires_grad]
+    tensors = [(i, value) for i, value in enumerate(values) if isinstance(value, Tensor)]
+    places = [i for i, x in tensors if x.requires_grad and x.dtype.kind == "f"]
+    if not places:
+        return None
 
     def see(grads: Seen) -> Seen:
         every: list[Tensor | None] = [None] * len(values)

@@ -335,11 +335,12 @@ def test_integers_pass_and_constants_stay_constants():
         lambda x, index, mask: (seen.update(index=index, mask=mask), x[index] * mask)[1],
         lambda module, back, out: seen.update(back=back),
     )
-    index, mask = ndl.tensor([0, 1]), ndl.ones(2)
+    index, mask = ndl.tensor([0, 1], requires_grad=True), ndl.ones(2)
     module(ndl.ones(3, requires_grad=True), index, mask).sum().backward()
     assert seen["index"] is index
     assert seen["mask"] is mask
     assert [grad is None for grad in seen["back"]] == [False, True, True]
+    assert index.grad is None
 
 
 def test_copies_keep_hooks_of_modules_and_lose_those_of_tensors():
