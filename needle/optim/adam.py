@@ -97,7 +97,7 @@ class Adam(Optimizer):
     def _update(
         self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
     ) -> None:
-        mean, variance, *largest = state
+        mean, variance = state[:2]
         lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
         steps, namespace = numbers["step"], xp(theta)
         if decay and group["decoupled_weight_decay"]:
@@ -111,8 +111,8 @@ class Adam(Optimizer):
         namespace.multiply(grad, grad, scratch)
         scratch *= 1 - beta2
         variance += scratch
-        for maximum in largest:
-            variance = namespace.maximum(maximum, variance, out=maximum)
+        if group["amsgrad"]:
+            variance = namespace.maximum(state[2], variance, out=state[2])
         namespace.sqrt(variance, scratch)
         correction = math.sqrt(1 - beta2**steps)  # taken out of the root, and applied to numbers only
         scratch += group["eps"] * correction

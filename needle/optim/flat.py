@@ -142,9 +142,9 @@ class State:
                 name: arrays[name] if name in arrays else xp(array).full_like(array, fill)
                 for name, fill in fills.items()
             }
-        first = next(iter(arrays.values()), array)
-        if device_of(first) != device_of(array):  # the parameter has moved to another device
-            arrays = {name: device_of(array).array(kept) for name, kept in arrays.items()}
+        first, device = next(iter(arrays.values()), array), device_of(array)
+        if device_of(first) != device:  # the parameter has moved to another device
+            arrays = {name: device.array(kept) for name, kept in arrays.items()}
         if first.dtype != array.dtype:  # its module was cast
             arrays = {name: kept.astype(array.dtype) for name, kept in arrays.items()}
         if first.shape != array.shape:  # axes of size 1 came or went

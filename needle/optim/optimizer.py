@@ -141,7 +141,8 @@ class Optimizer:
         """Check the groups, if they hold another object than when they were checked last."""
         groups = self.param_groups
         if not is_same(_content(groups), self._seen):
-            checked = self._checked([self.defaults | group for group in groups], self._known)
+            complete = [self.defaults | group if isinstance(group, dict) else group for group in groups]
+            checked = self._checked(complete, self._known)
             for group, values in zip(groups, checked, strict=True):
                 group.update(values)
             self._known = [{**group, "params": [*group["params"]]} for group in groups]
@@ -271,11 +272,14 @@ def decayed(theta: Any, grad: Any, scratch: Any, weight_decay: float, maximize: 
 
 
 def _content(groups: list[Group]) -> list[Any]:
-    """The values of all groups, and each parameter."""
+    """The values of all groups, and each parameter; what is no group, or no list, stands for itself."""
     content: list[Any] = []
     for group in groups:
-        content += group.values()
-        content += group.get("params", ())
+        if isinstance(group, dict):
+            content += group.values()
+            content += params if isinstance(params := group.get("params"), list) else ()
+        else:
+            content.append(group)
     return content
 
 

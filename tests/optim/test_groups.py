@@ -104,6 +104,7 @@ def test_an_option_that_contradicts_another_group_changes_none():
         ("nesterov", True, ValueError, "SGD: nesterov needs momentum > 0 and dampening=0, but got 0.0 and 0.0"),
         ("params", [], None, ""),
         ("params", (1,), TypeError, 'SGD: the "params" of a group must be a list, but got tuple'),
+        ("params", None, TypeError, 'SGD: the "params" of a group must be a list, but got NoneType'),
         ("params", [1], TypeError, "SGD: each of params must be a Tensor, but got int"),
         ("initial_lr", 1, None, ""),
         ("name", "biases", None, ""),
@@ -147,7 +148,10 @@ def test_a_group_put_into_the_list_is_completed():
     optimizer.param_groups.append({"params": [second]})
     optimizer.step()
     assert optimizer.param_groups[1]["lr"] == 0.5
-    optimizer.param_groups.append({"params": [first]})
+    optimizer.param_groups.append([first])
+    with pytest.raises(TypeError, match=r"^SGD: each group of params must be a dict, but got list$"):
+        optimizer.step()
+    optimizer.param_groups[2] = {"params": [first]}
     with pytest.raises(ValueError, match=r"^SGD: params must differ, but got one of shape \(3,\) twice$"):
         optimizer.step()
 

@@ -51,8 +51,14 @@ def train() -> float:
         optimizer.zero_grad()
         loss.backward(create_graph=False)
         assert_type(optimizer.clip_grad_norm(1.0), Tensor)
+        assert_type(nn.utils.clip_grad_norm_(model.parameters(), 1.0), Tensor)
         optimizer.step()
         losses.append(float(loss))
+    groups = optim.SGD([{"params": model.parameters(), "lr": 0.1}], momentum=0.9)
+    assert_type(groups.lr, float)
+    assert_type(groups.dampening, float | None)
+    groups.param_groups[0]["lr"] = optimizer.lr = 0.5
+    optimizer.load_state_dict(optimizer.state_dict())
     model.load_state_dict(model.state_dict())
     images, labels = next(iter(DataLoader(DigitsDataset(train=False), batch_size=355)))
     with ndl.no_grad():
