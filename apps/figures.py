@@ -204,6 +204,7 @@ def mistakes(found: Sequence[Mistake], classes: Sequence[str], count: int) -> Fi
 
 def filters(weight: np.ndarray) -> Figure:
     """The filters (O, C, *K) of a convolution: in color for three channels, else each channel from blue to red."""
+    weight = np.nan_to_num(weight.astype("float64"), posinf=0, neginf=0)
     tiles, columns = _tiles(weight)
     rows = math.ceil(len(tiles) / columns)
     limit = float(np.abs(weight).max()) or 1.0
@@ -231,7 +232,6 @@ def filters(weight: np.ndarray) -> Figure:
 
 def _tiles(weight: np.ndarray) -> tuple[list[np.ndarray], int]:
     """Up to TILES pictures of filters (O, C, *K), each (K, K), in color (K, K, 3), or (C, K), and how many to a row."""
-    weight = weight.astype("float64")
     if weight.ndim == 3:  # a filter of one spatial axis is a picture itself
         return [*weight[:TILES]], min(8, len(weight))
     if weight.ndim == 4 and weight.shape[1] == 3:
@@ -263,10 +263,10 @@ def _draw_image(axes: Axes, image: np.ndarray) -> None:
     elif image.ndim == 2:
         axes.plot(image.T, linewidth=0.9)
     else:
-        image = image.astype("float64")
-        low, high = min(np.nanmin(image), 0), max(np.nanmax(image), 1)
+        image = np.nan_to_num(image.astype("float64"), posinf=1, neginf=0)
+        low, high = min(np.min(image), 0), max(np.max(image), 1)
         if low < 0 or high > 1:
-            low = np.nanmin(image)
+            low = np.min(image)
         scaled = (image - low) / ((high - low) or 1)
         pixels = np.moveaxis(scaled[:3], 0, -1) if len(image) in (3, 4) else scaled.mean(0)
         axes.imshow(pixels, "gray", vmin=0, vmax=1, interpolation="nearest")

@@ -43,7 +43,7 @@ def classification(batches: Batches, classes: int, keep: int = 18) -> Results:
     matrix, mistakes = ndl.metrics.ConfusionMatrix(classes), []
     for images, logits, targets in batches:
         matrix.update(logits, targets)
-        probabilities, actual = ndl.softmax(logits, 1).numpy(), targets.numpy()
+        probabilities, actual = np.nan_to_num(ndl.softmax(logits, 1).numpy()), targets.numpy()
         predicted, surest = probabilities.argmax(1), probabilities.max(1)
         wrong = np.flatnonzero(predicted != actual)
         if len(wrong):

@@ -12,8 +12,10 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 
+import needle as ndl
 import page
 import report
+import results
 from results import Mistake, Results
 from tests.apps.scripts import ENVIRONMENT, ROOT
 
@@ -175,6 +177,18 @@ def test_names_are_shown_as_they_are(tmp_path, unpainted):
     assert "script" not in shown.tags
     assert [row[0] for row in shown.tables[1][2:]] == ["<b>", "$x_1$", "caf?"]
     assert "<script> on a?b" in shown.text
+
+
+def test_a_network_of_nans_is_reported(tmp_path):
+    """What is left of a run that diverged in its first epoch."""
+    images = ndl.Tensor(np.array([0.5, np.nan, np.inf], "float32").reshape(3, 1, 1, 1))
+    found = results.classification(
+        [(images, images.reshape((3, 1)) * np.nan * np.ones((1, 3)), ndl.Tensor([0, 1, 2]))], 3
+    )
+    rows = [{"epoch": 1, "loss": float("nan"), "train_accuracy": 0.5, "lr": float("inf")}]
+    shown = written(tmp_path, rows=rows, filters=FILTERS * np.nan, results=found, best=1)
+    assert ["loss", "nan"] in shown.tables[0]
+    assert [mistake.probability for mistake in found.mistakes] == [0, 0]
 
 
 def test_classes_without_names_are_numbered(tmp_path, unpainted):
