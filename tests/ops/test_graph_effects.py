@@ -14,7 +14,7 @@ import needle as ndl
 from needle import ops
 from needle.autograd import find_topo_sort
 from needle.backend import to_host
-from needle.ops import arithmetic, forms, in_place, tiling
+from needle.ops import arithmetic, forms, hooks, in_place, tiling
 from needle.ops.methods import TENSOR_METHODS, TENSOR_TUPLE_METHODS
 from tests.ops.op_classes import all_op_classes
 from tests.ops.table import ROWS, each_row, inputs_of, tensors
@@ -382,7 +382,7 @@ def test_methods_are_attached(tensor_class, table):
 
 def test_methods_are_the_functions_of_their_names():
     other_names = {"astype": arithmetic.cast, "clamp": ops.clip, "log_softmax": ops.logsoftmax, "sum": ops.summation}
-    other_names["repeat"] = tiling.repeat
+    other_names |= {"repeat": tiling.repeat, "register_hook": hooks.register_hook}
     for name, function in TENSOR_METHODS.items() - (forms.METHODS | in_place.METHODS).items():
         if not name.startswith("__"):
             assert function is other_names.get(name, getattr(ops, name, None)), name

@@ -25,10 +25,10 @@ ELSEWHERE = {
 WINDOWED = {"CorrelateTranspose", "CorrelateWeight", "Fold", "Unfold"}
 WINDOWED |= {"GatherAtMax", "LocateMax", "MaxPool", "MaxUnpool", "ScatterToMax", "SpreadPool", "SumPool"}
 
-# Methods that are no ops, or ops by other names; tests/test_protocols.py and tests/test_forms.py test them.
+# Methods that are no ops, or ops by other names; test_protocols.py, test_forms.py and nn/test_hooks.py test them.
 WITHOUT_OPS = forms.METHODS.keys() | in_place.METHODS.keys()
 WITHOUT_OPS |= {"__contains__", "__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "__ipow__"}
-WITHOUT_OPS |= {"__ifloordiv__", "__imod__"}
+WITHOUT_OPS |= {"__ifloordiv__", "__imod__", "register_hook"}
 
 # Indices that decide the shape of the result by their values.
 MASKED = {"row mask", "whole mask", "mask in the middle", "mask and list", "no element of a mask", "True"}
@@ -37,8 +37,8 @@ MASKED |= {"list of bools", "mask tensor", "a comparison"}
 # No graph holds these ops: picking an element of a fresh tuple returns the input itself.
 ABSENT = {"MakeTensorTuple", "_Gradients"}
 
-# Op classes that functions of needle.nn use; tests/ops/test_compute_gradient.py differentiates them.
-IN_LAYERS = {"CrossEntropy"}
+# Op classes that needle.nn uses; tests/ops/test_compute_gradient.py and tests/nn/test_hooks.py differentiate them.
+IN_LAYERS = {"CrossEntropy", "PassThrough"}
 
 OP_CLASSES = {
     op_class.__name__: op_class
