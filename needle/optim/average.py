@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from operator import is_not
 from typing import Any
 
 from needle import check
@@ -52,6 +53,8 @@ class ExponentialMovingAverage:
         self.n_averaged = 0
         self._weights = self._averaged(model)
         self._averages = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
+        self._arrays: list[Any] = []  # those of the weights, for which `_pairs` were made
+        self._pairs: list[tuple[Any, Any]] = []
 
     @property
     def decay(self) -> float:
@@ -69,26 +72,31 @@ class ExponentialMovingAverage:
 
     def update(self) -> None:
         """Take the weights as they are now into the averages. Nothing is recorded, and no weight changes."""
-        pairs = []
-        for name, weight in self._weights.items():
-            average = self._averages[name]
-            if average.dtype != weight.dtype or average.device != weight.device:
-                move(average, weight.device, weight.dtype)
-            pairs.append((average.array, weight.array))
+        arrays = [weight.array for weight in self._weights.values()]
+        if len(arrays) != len(self._arrays) or any(map(is_not, arrays, self._arrays)):
+            self._arrays, self._pairs = arrays, self._paired()
         if self.n_averaged:
-            for average, weight in pairs:
-                if weight.dtype.kind != "f":
-                    average[...] = average.astype("float32") * self.decay + weight.astype("float32") * (1 - self.decay)
-            for_each_chunk(self._blend, [pair for pair in pairs if pair[0].dtype.kind == "f"])
+            for_each_chunk(self._blend, self._pairs)
         else:
-            for average, weight in pairs:
+            for average, weight in self._pairs:
                 average[...] = weight
         self.n_averaged += 1
 
+    def _paired(self) -> list[tuple[Any, Any]]:
+        """The arrays of each average and its weight; averages move to where their weights are."""
+        pairs = []
+        for name, weight in self._weights.items():
+            move(self._averages[name], weight.device, weight.dtype)
+            pairs.append((self._averages[name].array, weight.array))
+        return pairs
+
     def _blend(self, average: Any, weight: Any, state: Sequence[Any], scratch: Any) -> None:
-        xp(average).subtract(weight, average, scratch)
-        scratch *= 1 - self.decay
-        average += scratch
+        if average.dtype.kind == "f":
+            xp(average).subtract(weight, average, scratch)
+            scratch *= 1 - self.decay
+            average += scratch
+        else:
+            average[...] = average.astype("float32") * self.decay + weight.astype("float32") * (1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -133,4 +141,4 @@ class ExponentialMovingAverage:
         count = check.integer(name, "n_averaged", state["n_averaged"], least=0)
         decay = check.number(name, "decay", state["decay"], least=0, most=1)
         load(self._averages, check.instance(name, "averages", state["averages"], Mapping), True, (), {})
-        self.decay, self.n_averaged = decay, count
+        self.decay, self.n_averaged, self._arrays = decay, count, []

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 import needle as ndl
 from needle import nn, optim
-from tests.optim.steps import Twins, assert_same_bits
+from tests.optim.steps import Twins, assert_same_bits, tensor
 
 STEPS = 50
 
@@ -59,6 +59,23 @@ def test_averages_are_torchs(decay, use_buffers, device):
             np.testing.assert_allclose(buffer.numpy(), other.numpy(), rtol=1e-12)
     assert_same_bits(values([*twins.net.parameters(), *twins.net.buffers()]), weights)
     assert ema.n_averaged == int(average.n_averaged) == STEPS
+
+
+def test_averages_of_a_training_run(device):
+    """Parameters that are updated in place, and buffers that a forward pass replaces."""
+    model = network(device, "float64")
+    ema, optimizer = optim.ExponentialMovingAverage(model, 0.8, use_buffers=True), optim.Adam(model.parameters(), 0.1)
+    rng, expected = np.random.default_rng(0), None
+    for _ in range(10):
+        optimizer.zero_grad()
+        (model(tensor(rng.standard_normal((5, 3)), device)) ** 2).sum().backward(create_graph=False)
+        optimizer.step()
+        ema.update()
+        now = values([*model.parameters(), *model.buffers()])
+        expected = now if expected is None else [0.8 * a + 0.2 * b for a, b in zip(expected, now, strict=True)]
+        expected[-1] = np.trunc(expected[-1])  # of the number of batches
+    for average, array in zip(ema.state_dict()["averages"].values(), expected, strict=True):
+        np.testing.assert_allclose(average.numpy(), array, rtol=1e-12, atol=1e-15)
 
 
 def test_the_first_update_copies_weights_that_were_trained_before(device):
