@@ -40,9 +40,11 @@ class LRScheduler:
     own `step`. The rate that a group has at first is its base rate, kept in the group as `"initial_lr"`.
 
     With `last_epoch=n` of at least 0 a schedule is made that goes on at epoch n + 1. It expects groups with
-    `"initial_lr"` and the rates of that epoch. `load_state_dict` does it more easily.
+    `"initial_lr"` and the rates of that epoch. `load_state_dict` does it more easily: make optimizer and schedule, and
+    then load the states of both, since a new schedule sets rates.
 
-    A subclass defines `get_lr`, which returns the rates of all groups at `last_epoch`.
+    A subclass defines `get_lr`, which returns the rates of all groups at `last_epoch`. Its `options` map the names of
+    the attributes that belong to its state to their checks.
 
     Raises TypeError if `optimizer` is no Optimizer or an option is no number, and ValueError if `last_epoch` is less
     than -1, a group has no `"initial_lr"` to go on from, or a rate becomes negative or not finite: then nothing has
