@@ -284,3 +284,42 @@ def test_a_folder_that_cannot_be_listed(path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     write(path, b"new")
     assert path.read_bytes() == b"new"
+
+
+# ---- killed at any moment --------------------------------------------------------------------------------------------
+
+KILLS = """
+import os, random, signal, sys, time
+import numpy as np
+import needle as ndl
+
+folder, ending, kills = sys.argv[1], sys.argv[2], int(sys.argv[3])
+path, leftovers = os.path.join(folder, f"state{ending}"), 0
+random.seed(0)
+ndl.save(path, {"step": 0, "a": np.zeros(100_000), "b": [np.zeros(3)]})
+for _ in range(kills):
+    child = os.fork()
+    if not child:
+        for step in range(1, 10**9):
+            ndl.save(path, {"step": step, "a": np.full(100_000, float(step)), "b": [np.full(3, float(step))]})
+    time.sleep(random.uniform(0, 0.02))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    state = ndl.load(path)
+    assert (state["a"] == state["step"]).all() and (state["b"][0] == state["step"]).all()
+    assert len(os.listdir(folder)) <= 2
+    leftovers += len(os.listdir(folder)) - 1
+ndl.save(path, {})
+assert os.listdir(folder) == [f"state{ending}"]
+print(leftovers)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".npz", ".safetensors"])
+def test_a_writer_that_is_killed_at_any_moment(tmp_path, ending):
+    """The file is whole after each of 200 kills, the kills hit writers, and the next writer removes what they left."""
+    command = [sys.executable, "-c", KILLS, tmp_path, ending, "200"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    assert int(process.stdout) > 50

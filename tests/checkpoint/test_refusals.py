@@ -279,6 +279,9 @@ ERRORS = [
      "save: path must be a name that a file can have, but got 'a\\x00.npz': embedded null byte"),
     (lambda: ndl.load("/no/folder/x.npz"), FileNotFoundError, "load: " + NO_FILE.format("read")),
     (lambda: ndl.save("/no/folder/x.npz", {}), FileNotFoundError, "save: " + NO_FILE.format("written")),
+    *((lambda path=path: write(path), FileNotFoundError,
+       f"write_atomically: path must be a file that can be written, but {path}: No such file or directory")
+      for path in ("", "no/", "/no/folder/")),
     (lambda: write("/tmp"), OSError, "write_atomically: path must be a regular file, but /tmp is a folder"),
     (lambda: write("/dev/null"), OSError, "write_atomically: path must be a regular file, but /dev/null is a device"),
     (lambda: read("/dev/null"), OSError, "open_file: path must be a regular file, but /dev/null is a device"),
