@@ -60,9 +60,9 @@ class Checkpoints:
             raise FileExistsError(
                 f"fit: checkpoints must be a folder without a run, or resume must name it, but got {held[0]}"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
         if path is not None and (path.exists() or resume is not True):
             state.load(path)
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.save(self.last, state)
 
     def on_step(self, state: TrainingState) -> None:

@@ -151,6 +151,26 @@ def test_loaders_without_a_state_and_a_forward_with_one(tmp_path):
             assert run(checkpoints=folder, resume=True) == expected, (epoch, batch)
 
 
+def test_a_run_on_a_gpu_goes_on(tmp_path):
+    def run(**options):
+        ndl.seed(2)
+        model = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Dropout2d(0.4), nn.Flatten(), nn.Linear(12, 2)).to(STANDIN)
+        images, labels = np.random.randn(10, 1, 4, 4).astype("float32"), np.arange(10) % 2
+        loader = DataLoader(NDArrayDataset(images, labels), 2, shuffle=True, device=STANDIN)
+        optimizer = optim.Adam(model.parameters())
+        metrics = {"accuracy": Accuracy()}
+        options = {"metrics": metrics, "accumulate": 2, "clip_norm": 0.1} | options
+        history = training.fit(model, nn.CrossEntropyLoss(), optimizer, loader, epochs=2, **options)
+        assert model[0].weight.device == STANDIN
+        return bytes_of(model), repeatable(history)
+
+    expected = run()
+    for epoch, batch in ((0, 1), (0, 5), (1, 4)):
+        folder = tmp_path / f"{epoch}-{batch}"
+        run(checkpoints=folder, callbacks=[Stop(epoch, batch)])
+        assert run(checkpoints=folder, resume=True) == expected, (epoch, batch)
+
+
 def test_a_part_may_be_anything_with_a_state(tmp_path):
     carrying, other = Carrying(), Carrying()
     carrying.carried = 2.5
