@@ -111,6 +111,16 @@ class Checkpoints:
         self.best_figure = best if best is None else check.number("Checkpoints", "best_figure", best)
 
 
+def start_run(state: TrainingState, saver: Checkpoints | None, resume: bool | str | os.PathLike[str]) -> None:
+    """Load the state to go on from, if any, and write the first checkpoint, if there are any."""
+    if saver is not None:
+        saver.start(state, resume)
+    elif resume is True:
+        raise ValueError("fit: resume must be a path unless there are checkpoints, but got True")
+    elif resume:
+        state.load(resume)
+
+
 def require_finite_weights(name: str, model: Module) -> None:
     """Raise NonFiniteLoss if a parameter holds NaN or an infinity."""
     for path, parameter in model.named_parameters():

@@ -11,11 +11,12 @@ from needle import check
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
-from needle.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
+from needle.optim.lr_scheduler import LRScheduler
 from needle.training.bar import ProgressBar
 from needle.training.callbacks import Callbacks, Reader
-from needle.training.checkpoints import Checkpoints
+from needle.training.checkpoints import Checkpoints, start_run
 from needle.training.figures import Figures, Forward, LossFunction, apply_model, evaluate, items_in, start_pass
+from needle.training.schedule import Schedule
 from needle.training.state import Row, TrainingState, averaged
 from needle.training.stepper import Stepper
 from needle.training.stopping import EarlyStopping, require_finite
@@ -70,42 +71,31 @@ def fit(
     NaN or infinite: on the CPU before its step, on a GPU, where each look would wait, at the end of the epoch or before
     a checkpoint is written. Such weights never replace a checkpoint.
     """
-    check.integer("fit", "epochs", epochs, least=1)
     check.instance("fit", "model", model, Module)
-    stepper, figures = Stepper(optimizer, accumulate, clip_norm, clip_value), Figures(metrics)
+    figures, stepper = Figures(metrics), Stepper(optimizer, accumulate, clip_norm, clip_value)
+    reader, schedule = Reader(train_loader), Schedule(scheduler, schedule_by)
     stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
     saver = checkpoints if isinstance(checkpoints, Checkpoints) or checkpoints is None else Checkpoints(checkpoints)
-    reader = Reader(train_loader)
-    shown = ProgressBar(figures, epochs, len(reader)) if ProgressBar.is_wanted(bar) else None
-    hooks = Callbacks([shown, *callbacks, stopping, saver])  # the bar is gone before a callback prints
+    for keeper in (stopping, saver):
+        if keeper is not None and keeper.monitor is not None:
+            check.one_of("fit", "monitor", keeper.monitor, names_of_row(figures, validation))
+    progress = ProgressBar(figures, epochs, len(reader)) if ProgressBar.is_wanted(bar) else None
+    hooks = Callbacks([progress, *callbacks, stopping, saver])  # the bar is gone before a callback prints
     state = TrainingState(
         model=model, optimizer=optimizer, loader=reader, validation=stateful(validation), forward=stateful(forward),
         scheduler=scheduler, ema=ema, figures=figures, stepper=stepper, callbacks=hooks,
     )  # fmt: skip
-    state.epochs = epochs
-    check.one_of("fit", "schedule_by", schedule_by, ("epoch", "step", None))
-    by_step = isinstance(scheduler, OneCycleLR) if schedule_by is None else schedule_by == "step"
-    if by_step and isinstance(scheduler, ReduceLROnPlateau):
-        raise ValueError("fit: schedule_by must be 'epoch' for ReduceLROnPlateau, but got 'step'")
-    for keeper in (stopping, saver):
-        if keeper is not None and keeper.monitor is not None:
-            check.one_of("fit", "monitor", keeper.monitor, names_of_row(figures, validation))
+    state.epochs = check.integer("fit", "epochs", epochs, least=1)
 
     def finish_step() -> None:
+        schedule.after_step()
         if ema is not None:
             ema.update()
-        if by_step and scheduler is not None:
-            scheduler.step()
 
-    if saver is not None:
-        saver.start(state, resume)
-    elif resume is True:
-        raise ValueError("fit: resume must be a path unless there are checkpoints, but got True")
-    elif resume:
-        state.load(resume)
+    start_run(state, saver, resume)
     model.train()
-    hooks("on_start", state)
     try:
+        hooks("on_start", state)
         while state.epoch < epochs and not state.stopped:
             if not state.batch:
                 figures.reset()
@@ -116,7 +106,7 @@ def fit(
                 outputs, targets = forward(model, batch)
                 loss = loss_fn(outputs, targets)
                 if not loss.device.is_async:  # elsewhere each look would wait for the queued work
-                    require_finite(loss.item(), f"batch {state.batch + 1} of epoch {state.epoch + 1}")
+                    require_finite(loss.item(), state.epoch + 1, state.batch + 1)
                 figures.update(loss, outputs, targets)
                 if stepper(loss, items_in(targets)):
                     finish_step()
@@ -135,10 +125,7 @@ def fit(
                         row |= numbers("val_", evaluate(model, loss_fn, validation, metrics, forward=forward))
                 state.history.append(row)
                 state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
-                if isinstance(scheduler, ReduceLROnPlateau):
-                    scheduler.step(state.figure())
-                elif scheduler is not None and not by_step:
-                    scheduler.step()
+                schedule.after_epoch(state)
                 hooks("on_epoch_end", state)
         hooks("on_end", state)
     finally:
@@ -151,7 +138,7 @@ def training_row(state: TrainingState, figures: Figures, optimizer: Optimizer) -
     if not figures.items:
         raise ValueError("fit: train_loader must yield at least one batch, but yielded none")
     train = figures.compute()
-    require_finite(train["loss"], f"epoch {state.epoch + 1}")
+    require_finite(train["loss"], state.epoch + 1)
     loss = {"loss": train.pop("loss")}
     speed = {"seconds": state.seconds, "items_per_second": figures.items / state.seconds}
     return {"epoch": state.epoch + 1, **loss, **numbers("train_", train), "lr": optimizer.lr, **speed}

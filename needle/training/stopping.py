@@ -17,9 +17,10 @@ class NonFiniteLoss(FloatingPointError):
     """The loss, or a weight, is NaN or infinite: the run cannot go on from here."""
 
 
-def require_finite(loss: float, where: str) -> None:
-    """Raise NonFiniteLoss if the loss of a batch, or of several, is NaN or infinite."""
+def require_finite(loss: float, epoch: int, batch: int | None = None) -> None:
+    """Raise NonFiniteLoss if the loss of an epoch, or of one of its batches, is NaN or infinite."""
     if not math.isfinite(loss):
+        where = f"epoch {epoch}" if batch is None else f"batch {batch} of epoch {epoch}"
         raise NonFiniteLoss(
             f"fit: the loss must be finite, but got {loss} in {where}; lower the learning rate, clip the gradients "
             "(clip_norm=1), or look for the first bad value with ndl.detect_anomaly()"

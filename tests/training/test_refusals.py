@@ -69,6 +69,7 @@ ERRORS = [
     (lambda: fit(metrics=Accuracy()), TypeError, "Figures: metrics must be a Mapping, but got Accuracy"),
     (lambda: fit(metrics={"loss": Accuracy()}), ValueError,
      "Figures: metrics must not be named 'loss', the name of the mean loss, but one is"),
+    (lambda: fit(scheduler=3), TypeError, "fit: scheduler must be a LRScheduler, but got int"),
     (lambda: fit(schedule_by="batch"), ValueError,
      "fit: schedule_by must be one of 'epoch', 'step', None, but got 'batch'"),
     (lambda: fit(scheduler=lr_scheduler.ReduceLROnPlateau(sgd()), schedule_by="step"), ValueError,
