@@ -288,6 +288,22 @@ def test_warnings_of_numpy_are_silent_within():
         overflow()
 
 
+def test_a_summary_works_within_and_around():
+    with ndl.detect_anomaly():
+        assert ndl.summary(nn.Linear(2, 3), (1, 2)).macs == 6
+        with pytest.raises(RuntimeError, match="MulScalar"):
+            overflow()
+
+    class Net(nn.Module):
+        def forward(self, x):
+            with ndl.detect_anomaly():
+                return x / 0.0
+
+    with pytest.raises(RuntimeError, match="DivScalar: results must be finite"):
+        ndl.summary(Net(), (1, 2))
+    assert autograd.mode.watchers == ()
+
+
 def test_interrupts_leave_nothing_behind():
     import contextlib
 
