@@ -432,6 +432,9 @@ def test_a_group_that_is_added_later_takes_part():
     cosine = lr_scheduler.CosineAnnealingLR(ours, 4)
     ours.add_param_group({"params": [ndl.ones(1)], "lr": 0.25})
     theirs.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))], "lr": 0.25})
+    state = schedules[0].state_dict()
+    schedules[0].load_state_dict(state)
+    assert state["base_lrs"] == [0.5, 0.03, 0.25]
     for schedule in schedules * 3:
         schedule.step()
     assert_equal(rates(ours), rates(theirs))

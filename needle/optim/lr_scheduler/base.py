@@ -93,6 +93,7 @@ class LRScheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """The options, `last_epoch`, the base rates and the last rates, as plain data."""
+        self._add_groups()
         state = {name: getattr(self, name) for name in self.options}
         return {name: list(value) if isinstance(value, list) else value for name, value in state.items()}
 
@@ -114,7 +115,9 @@ class LRScheduler:
             names, given = ", ".join(self.options), ", ".join(map(str, state))
             raise ValueError(f"{name}: the state must have the entries {names}, but got {given}")
         read = {key: verify(name, key, state[key]) for key, verify in self.options.items()}
-        self._match("base_lrs", read["base_lrs"])
+        for key, verify in self.options.items():
+            if verify is numbers and key != "_last_lr":  # that may be older than a group
+                self._match(key, read[key])
         return read
 
     def _load(self, read: dict[str, Any]) -> None:

@@ -91,13 +91,21 @@ class SequentialLR(CompositeScheduler):
         if last_epoch != -1:
             raise ValueError(f"SequentialLR: last_epoch must be -1 (load_state_dict goes on), but got {last_epoch!r}")
         self._take(schedulers, optimizer)
-        self._milestones = epochs("SequentialLR", "milestones", milestones)
-        if self._milestones != sorted(self._milestones) or len(self._milestones) != len(schedulers) - 1:
-            raise ValueError(
-                f"SequentialLR: milestones must be sorted and one fewer than schedulers, but got {milestones} for "
-                f"{len(schedulers)}"
-            )
+        self._milestones = self._ordered(epochs("SequentialLR", "milestones", milestones))
         super().__init__(optimizer)
+
+    def _ordered(self, milestones: list[int]) -> list[int]:
+        """Require milestones that are sorted and one fewer than the schedules."""
+        count = len(self._schedulers)
+        if milestones != sorted(milestones) or len(milestones) != count - 1:
+            rule = "milestones must be sorted and one fewer than schedulers"
+            raise ValueError(f"SequentialLR: {rule}, but got {milestones} for {count}")
+        return milestones
+
+    def _read(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        read = super()._read(state)
+        self._ordered(read["_milestones"])
+        return read
 
     def _start(self) -> None:
         self._restart()
