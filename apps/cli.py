@@ -60,6 +60,8 @@ def add_run_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training set that is held out: the best epoch is chosen by it (default: by the test set)",
     )  # fmt: skip
+    often = "save last.npz after so many batches, too, not only after each epoch"
+    parser.add_argument("--save-every", type=int, metavar="BATCHES", help=often)
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--out", type=Path, metavar="RUN", help="new folder for checkpoints, figures and a report")
     folder.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its options")
@@ -97,7 +99,8 @@ def parse(
 
     `complete` checks the options that only this script has, and fills in defaults that depend on others. To continue a
     run, its saved settings are read as if they were the command line. Exits with a usage error if an option is wrong
-    or contradicts a saved one: only --data may differ, and --epochs be larger if the schedule does not depend on it.
+    or contradicts a saved one: only --data and --save-every may differ, and --epochs be larger if the schedule does not
+    depend on it.
     """
 
     def checked(arguments: Sequence[str] | None, saved: argparse.Namespace | None = None) -> argparse.Namespace:
@@ -116,7 +119,7 @@ def parse(
         if config["script"] != script:
             raise ValueError(f"--resume must be a run of {script}.py, but {folder} is one of {config['script']}.py")
     with _damage(parser, script, folder):
-        saved = checked(_as_arguments(config["settings"]))
+        saved = checked([f"--resume={folder}", *_as_arguments(config["settings"])])
     options = checked(arguments, saved)
     _compare(parser, options, saved)
     return options
@@ -165,6 +168,8 @@ def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
         parser.error(f"--warmup is for constant, cosine and step, but --schedule is {options.schedule}")
     if options.drop_after is not None and options.schedule not in DROPS:
         parser.error(f"--drop-after is for {' and '.join(DROPS)}, but --schedule is {options.schedule}")
+    if options.save_every is not None and not (options.out or options.resume):
+        parser.error("--save-every is for runs with --out RUN, but there is none")
     if options.drop_after is None and options.schedule in DROPS:
         options.drop_after = 10
 
@@ -188,7 +193,7 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace, saved
         if options.epochs < saved.epochs:
             parser.error(f"--epochs must be at least the {saved.epochs} of the run, but got {options.epochs}")
     for name, value in vars(saved).items():
-        if name not in ("resume", "epochs", "data") and getattr(options, name) != value:
+        if name not in ("resume", "epochs", "data", "save_every") and getattr(options, name) != value:
             text = "not given" if value is None or value is False else "given" if value is True else value
             parser.error(f"{_flag(name)} must be as in the run, {text}; leave it out, or start another with --out")
 

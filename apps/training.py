@@ -7,6 +7,7 @@ import contextlib
 import shlex
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import cli
 import errors
@@ -68,13 +69,17 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
                 clip_norm=options.clip,
                 ema=None if options.ema is None else ExponentialMovingAverage(run.model, options.ema),
                 early_stopping=_patience(options, task),
-                checkpoints=None if folder is None else Checkpoints(folder.path, monitor=task.best, mode=task.mode),
+                checkpoints=None if folder is None else _checkpoints(folder.path, options.save_every, task),
                 resume=folder.path / "last.npz" if folder is not None and options.resume else False,
                 callbacks=[lines, stop],
             )
     except NonFiniteLoss as error:
         kept = "" if folder is None else f"; {folder.path} keeps the checkpoint before"
         errors.leave(f"stopped{lines.so_far()}: {error}; here, use a smaller --lr or --clip 1{kept}", 2)
+
+
+def _checkpoints(folder: Path, every: int | None, task: Task) -> Checkpoints:
+    return Checkpoints(folder, every=every, monitor=task.best, mode=task.mode)
 
 
 def _patience(options: argparse.Namespace, task: Task) -> EarlyStopping | None:

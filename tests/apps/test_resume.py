@@ -141,14 +141,16 @@ def test_a_stopped_run_without_a_folder_says_that_nothing_was_saved(small, capsy
 
 
 def test_a_second_ctrl_c_ends_at_once_and_the_run_can_go_on(small, tmp_path, capsys, monkeypatch):
-    with monkeypatch.context() as patch:
-        stop_at(patch, 1, 2, signal.SIGINT, signal.SIGINT)
-        with pytest.raises(SystemExit) as caught:
-            train.main([*map(str, small[train]), "--out", str(tmp_path)])
-    assert caught.value.code == 130
-    assert capsys.readouterr().err.splitlines()[-1].startswith("stopped after 1 of 3 epochs and 2 of 3 batches; to go")
-    _, lines = run(train, capsys, "--resume", tmp_path)
-    assert lines[2] == "goes on after 1 of 3 epochs"  # its checkpoint
+    for name, options, saved in (("epoch", [], ""), ("batch", ["--save-every", "1"], " and 1 of 3 batches")):
+        with monkeypatch.context() as patch:
+            stop_at(patch, 1, 2, signal.SIGINT, signal.SIGINT)
+            with pytest.raises(SystemExit) as caught:
+                train.main([*map(str, small[train]), *options, "--out", str(tmp_path / name)])
+        assert caught.value.code == 130
+        assert capsys.readouterr().err.splitlines()[-1].startswith("stopped after 1 of 3 epochs and 2 of 3 batches; to")
+        _, lines = run(train, capsys, "--resume", tmp_path / name, "--save-every", "2")
+        assert lines[2] == f"goes on after 1 of 3 epochs{saved}"
+    assert state_of(tmp_path / "epoch") == state_of(tmp_path / "batch")
 
 
 def test_early_stopping_ends_a_run_and_says_so(small, tmp_path, capsys, reports):

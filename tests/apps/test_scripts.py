@@ -103,6 +103,7 @@ CONFLICTS = [
     (["--warmup", "1", "--schedule", "onecycle"],
      "--warmup is for constant, cosine and step, but --schedule is onecycle"),
     (["--drop-after", "3"], "--drop-after is for step and plateau, but --schedule is constant"),
+    (["--save-every", "3"], "--save-every is for runs with --out RUN, but there is none"),
     (["--out", "a", "--resume", "b"], "argument --resume: not allowed with argument --out"),
 ]  # fmt: skip
 SIZES = ["--embedding-size", "--hidden-size", "--layers", "--seq-len", "--max-lines"]
