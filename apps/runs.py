@@ -145,5 +145,5 @@ def report(
         summary=str(ndl.summary(run.model, run.input_shape)),
         filters=results.first_filters(run.model),
         results=RESULTS[run.task](run),
-        results_of=f"the test set, with the weights after epoch {epoch}",
+        results_of=f"{run.data['test']:,} {run.unit} of the test set, with the weights after epoch {epoch}.",
     )

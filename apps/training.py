@@ -35,7 +35,8 @@ def train(run: Run) -> list[Row]:
         with StopOnSignal() as stop, _short_warnings(run.script):
             _fit(run, folder, lines, stop)
         if not stop.signal and len(lines.rows) < run.options.epochs:
-            print(f"no progress in {run.options.patience} epochs: ended{lines.so_far()}", flush=True)
+            epochs = f"{run.options.patience} epoch{'s' * (run.options.patience > 1)}"
+            print(f"no progress in {epochs}: ended{lines.so_far()}", flush=True)
         if stop.signal:
             errors.show(f"stopped{lines.so_far()}{lines.advice()}")
         _finish(run, folder, lines)
@@ -122,6 +123,14 @@ class Lines:
         line = self.task.line(self.task.complete(state.history[-1]), self.run.split)
         print(f"epoch {state.epoch:2}: {line}, {row[f'{self.run.unit}_per_second']:,.0f} {self.run.unit}/s", flush=True)
 
+    def kept_epoch(self) -> int:
+        """The epoch whose weights the model has without a folder: the last one, or with --patience the best."""
+        best = self.task.best.replace("val", "val" if self.run.validation is not None else "test")
+        figures = [row[best] for row in self.rows]
+        if self.run.options.patience is None or not figures:
+            return len(figures)
+        return 1 + figures.index(max(figures) if self.task.mode == "max" else min(figures))
+
     def so_far(self) -> str:
         """How many of the epochs are complete."""
         if self.state is None:
@@ -161,7 +170,7 @@ def public_row(run: Run, row: Row) -> Row:
 
 def _finish(run: Run, folder: RunFolder | None, lines: Lines) -> None:
     """Take the best epoch's weights, test them if that was not done after each epoch, and write the report."""
-    epoch = len(lines.rows) if folder is None else load_weights(run.model, folder.path)
+    epoch = lines.kept_epoch() if folder is None else load_weights(run.model, folder.path)
     if run.validation is not None:
         print(f"after epoch {epoch}: {TASKS[run.task].test_line(test_figures(run))}", flush=True)
     if folder is not None:

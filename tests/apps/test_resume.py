@@ -157,11 +157,13 @@ def test_early_stopping_ends_a_run_and_says_so(small, tmp_path, capsys, reports)
     arguments = [*VALIDATED, "--patience", "1", "--lr", "1e-9", "--epochs", "9"]
     rows, lines = run(train, capsys, *small[train], *arguments, "--out", tmp_path)
     assert len(rows) < 9
-    assert f"no progress in 1 epochs: ended after {len(rows)} of 9 epochs" in lines
+    assert f"no progress in 1 epoch: ended after {len(rows)} of 9 epochs" in lines
     best = max(range(len(rows)), key=lambda index: rows[index]["val_accuracy"])
     assert lines[-2].startswith(f"after epoch {best + 1}: test loss ")
     ((*_, status, epoch),) = reports
     assert (status, epoch) == (f"ended after {len(rows)} of 9 epochs", best + 1)
+    _, without = run(train, capsys, *small[train], *arguments)
+    assert without[-1] == lines[-2]  # the weights of that epoch are kept in memory
 
 
 def test_more_epochs_where_the_schedule_does_not_depend_on_them(small, tmp_path, capsys):

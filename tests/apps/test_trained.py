@@ -126,7 +126,7 @@ def test_the_report_again(runs, capsys, monkeypatch):
     _, lines = printed(evaluate, capsys, runs / "digits", "--report")
     path = runs / "digits" / "report.html"
     assert lines[-1] == f"see {path}"
-    assert "trained for 2 of 2 epochs" in path.read_text("utf-8")
+    assert "rained for 2 of 2 epochs" in path.read_text("utf-8")
     path.unlink()
 
 
@@ -302,7 +302,7 @@ def test_what_a_report_is_made_of(name, kinds, runs, monkeypatch):
     assert len(parts["rows"]) == 2
     assert parts["filters"].shape[1] == 1
     assert "multiply-adds" in parts["summary"]
-    assert re.fullmatch(r"the test set, with the weights after epoch [12]", parts["results_of"])
+    assert re.fullmatch(r"96 images of the test set, with the weights after epoch [12]\.", parts["results_of"])
     if name == "unet":
         noisy, mask = np.array(shown.pictures["input"]), np.array(shown.pictures["mask"])
         clean = np.round(DigitsDataset().arrays[0][: len(mask), 0] * 255) / 255
