@@ -11,9 +11,9 @@ __all__ = ["cards", "page", "paragraph", "picture", "preformatted", "section", "
 
 STYLE = """
 :root { color-scheme: light dark; --text: #1c1e21; --soft: #5b6168; --line: #dfe2e6; --ground: #fff; --card: #f5f6f8;
-  --accent: #0072b2; --best: #e8f2f9; }
-@media (prefers-color-scheme: dark) { :root { --text: #e4e6e9; --soft: #a0a6ae; --line: #383d44; --ground: #16181b;
-  --card: #202327; --accent: #56b4e9; --best: #1d3242; } }
+  --best: #e8f2f9; }
+@media screen and (prefers-color-scheme: dark) { :root { --text: #e4e6e9; --soft: #a0a6ae; --line: #383d44;
+  --ground: #16181b; --card: #202327; --best: #1d3242; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 65rem; color: var(--text); background: var(--ground);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
@@ -45,9 +45,10 @@ pre { padding: .8rem 1rem; overflow-x: auto; background: var(--card); border-rad
 th:last-child, td:last-child { padding-right: 0; }
 pre.wrapped { white-space: pre-wrap; overflow-wrap: anywhere; }
 @media (max-width: 30rem) { th, td { padding-right: .5rem; } }
-@media print { body { max-width: none; padding: 0; font-size: 11px; } .scroll { max-height: none; overflow: visible; }
-  pre { white-space: pre-wrap; } thead th { position: static; } figure, .cards, tr { break-inside: avoid; }
-  h2 { break-after: avoid; } figure img { border: 0; padding: 0; max-width: 100%; max-height: 20cm; } }
+@media print { :root { font-size: 11px; } body { max-width: none; padding: 0; font-size: 1rem; }
+  .scroll { max-height: none; overflow: visible; } pre { white-space: pre-wrap; } thead th { position: static; }
+  figure, .cards, tr { break-inside: avoid; } h2 { break-after: avoid; }
+  figure img { width: auto; max-width: 100%; max-height: 20cm; border: 0; padding: 0; } }
 """
 
 
