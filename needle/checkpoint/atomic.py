@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import TextIOWrapper
 from stat import S_IMODE, S_ISREG
+from threading import Thread
 from typing import BinaryIO, Literal, TextIO, overload
 
 from needle import check
@@ -105,7 +106,7 @@ def _replacing(target: str, start: str, mode: int | None) -> Iterator[BinaryIO]:
         if not file.closed:
             file.flush()
         os.fsync(descriptor)
-        os.replace(temporary, target)
+        _rename(temporary, target)
     finally:
         with suppress(OSError):  # it was renamed
             os.unlink(temporary)
@@ -114,6 +115,19 @@ def _replacing(target: str, start: str, mode: int | None) -> Iterator[BinaryIO]:
                 file.close()
         if descriptor >= 0:
             os.close(descriptor)
+
+
+def _rename(temporary: str, target: str) -> None:
+    """Put a file in the place of another. A thread frees the space of the old one, which takes a fifth of a save."""
+    old = -1
+    with suppress(OSError):  # there is none
+        old = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
+    os.replace(temporary, target)
+    if old >= 0:
+        try:
+            Thread(target=os.close, args=(old,)).start()
+        except RuntimeError:  # there are too many threads, or the interpreter ends
+            os.close(old)
 
 
 def _lock(descriptor: int, *, wait: bool = True) -> bool:

@@ -223,6 +223,22 @@ def test_many_writers_at_once(path):
     assert os.listdir(path.parent) == ["run.csv"]
 
 
+def test_the_old_file_is_closed(path, monkeypatch):
+    """In a thread, or, if there can be none, before the writer returns."""
+    write(path, b"old")
+    write(path, b"new")
+    while open_files_in(path.parent):
+        pass
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    write(path, b"newer")
+    assert path.read_bytes() == b"newer"
+    assert not open_files_in(path.parent)
+
+
 # ---- as open does ----------------------------------------------------------------------------------------------------
 
 
