@@ -442,6 +442,15 @@ def test_a_group_that_is_added_later_takes_part():
     assert cosine.base_lrs == schedules[0].base_lrs == [0.5, 0.03, 0.25]
 
 
+def test_a_plateau_reduces_a_group_that_is_added_later():
+    optimizer, _ = pair()
+    schedule = lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, min_lr=0.02)
+    optimizer.add_param_group({"params": [ndl.ones(1)], "lr": 0.25})
+    for _ in range(2):
+        schedule.step(1.0)
+    assert_equal(rates(optimizer), [0.05, 0.02, 0.025])
+
+
 def test_a_schedule_of_ones_own():
     class SquareRoot(lr_scheduler.LRScheduler):
         def get_lr(self):

@@ -26,6 +26,11 @@ def metric(op: str, name: str, value: Any) -> float:
     return nan if isinstance(value, Real) and isnan(value) else check.number(op, name, value)
 
 
+def floor(op: str, name: str, value: Any) -> float | list[float]:
+    """A finite number of at least 0, or a list of them."""
+    return (numbers if isinstance(value, (list, tuple)) else finite)(op, name, value)
+
+
 class ReduceLROnPlateau(LRScheduler):
     """lr = max(lr · factor, min_lr) once a metric has not improved for more than `patience` epochs.
 
@@ -53,7 +58,7 @@ class ReduceLROnPlateau(LRScheduler):
         "threshold": finite,
         "threshold_mode": partial(check.one_of, choices=("rel", "abs")),
         "cooldown": count,
-        "min_lrs": numbers,
+        "min_lr": floor,
         "eps": finite,
         "best": metric,
         "cooldown_counter": count,
@@ -75,7 +80,8 @@ class ReduceLROnPlateau(LRScheduler):
         self.optimizer = check.instance("ReduceLROnPlateau", "optimizer", optimizer, Optimizer)
         self.mode, self.factor, self.patience = mode, factor, patience
         self.threshold, self.threshold_mode, self.cooldown, self.eps = threshold, threshold_mode, cooldown, eps
-        self.min_lrs = self._for_groups("min_lr", min_lr)
+        self._for_groups("min_lr", min_lr)
+        self.min_lr = min_lr
         self.best = inf if mode == "min" else -inf
         self.cooldown_counter = self.num_bad_epochs = 0
         super().__init__(optimizer)
@@ -89,7 +95,7 @@ class ReduceLROnPlateau(LRScheduler):
         Raises TypeError if `metrics` is no number or tensor that holds one.
         """
         value = metric("ReduceLROnPlateau", "metrics", metrics)
-        floors, rates = self._match("min_lr", self.min_lrs), self._rates()
+        floors, rates = self._for_groups("min_lr", self.min_lr), self._rates()
         if self._is_better(value):
             self.best, self.num_bad_epochs = value, 0
         else:
