@@ -111,10 +111,11 @@ class State:
 
     def updates_of(self, params: Iterable[Tensor], operands: Operands, fills: Fills) -> list[Update]:
         """The arrays for the rule, for each of `params` alone."""
-        return [
-            (*operands[parameter], *self.arrays_of(parameter, operands[parameter][0], fills).values())
-            for parameter in params
-        ]
+        updates = []
+        for parameter in params:
+            arrays = self.arrays_of(parameter, operands[parameter][0], fills)
+            updates.append((*operands[parameter], *[arrays[name] for name in fills]))
+        return updates
 
     def _make_pools(self, operands: Operands, fills: Fills) -> list[Pool]:
         """One pool per device and dtype, if it has enough small parameters; the state moves there."""
@@ -128,20 +129,21 @@ class State:
                 pool = Pool({parameter: operands[parameter][0] for parameter in params}, len(fills))
                 for parameter, (_, _, *views) in pool.views.items():
                     arrays = self.arrays_of(parameter, operands[parameter][0], fills)
-                    for view, array in zip(views, arrays.values(), strict=True):
-                        view[...] = array
-                    self.arrays[parameter] = dict(zip(fills, views, strict=True))
+                    for name, view in zip(fills, views, strict=True):
+                        view[...] = arrays[name]
+                        arrays[name] = view
                 pools.append(pool)
         return pools
 
     def arrays_of(self, parameter: Tensor, array: Array, fills: Fills) -> dict[str, Array]:
-        """The state of a parameter that `fills` names, on the device of its data, `array`, in its dtype and shape."""
+        """The state of a parameter, all that `fills` names, on the device of its data, `array`, in its dtype and shape.
+
+        Arrays that an option asks for no longer stay as they are.
+        """
         arrays = self.arrays.get(parameter, {})
-        if arrays.keys() != fills.keys():  # the first step, or an option asks for other arrays than before
-            arrays = {
-                name: arrays[name] if name in arrays else xp(array).full_like(array, fill)
-                for name, fill in fills.items()
-            }
+        if not fills.keys() <= arrays.keys():
+            new = {name: xp(array).full_like(array, fill) for name, fill in fills.items() if name not in arrays}
+            arrays = {**arrays, **new}
         first, device = next(iter(arrays.values()), array), device_of(array)
         if device_of(first) != device:  # the parameter has moved to another device
             arrays = {name: device.array(kept) for name, kept in arrays.items()}

@@ -22,7 +22,7 @@ class SGD(Optimizer):
         θ = θ - lr·u                          (nesterov: θ - lr·(g + momentum·u))
 
     `dampening=None` follows `momentum`, so that u is a running mean of gradients, and is 0 with `nesterov`;
-    `dampening=0` is torch's default rule. u has the shape and dtype of θ, and is kept while `momentum` is not 0.
+    `dampening=0` is torch's default rule. u has the shape and dtype of θ, and stays as it is while `momentum` is 0.
     `maximize` takes -grad for grad.
 
     Source: Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning"

@@ -97,7 +97,9 @@ def restored(
             if not problems:
                 numbers = tuple((name, int(entry[name]) if name == "step" else _number(entry[name])) for name in names)
                 alike.setdefault((position, numbers), []).append(parameter)
-                state.arrays[parameter] = {name: _like(array, entry[name]) for name in fills}
+                state.arrays[parameter] = {
+                    name: _like(array, value) for name, value in entry.items() if name not in names
+                }
         start += len(params)
     if problems:
         raise ValueError(f"{OP}: the state must fit the optimizer, but got {'; '.join(problems)}")
@@ -114,8 +116,6 @@ def _misfits(entry: Entry, array: Array, fills: Fills, numbers: Sequence[str]) -
             number = _number(value)
             if math.isnan(number) or (name == "step" and not (number >= 0 and number.is_integer())):
                 yield f"a {name} of {value!r}"
-        elif name not in fills:
-            yield f"an unknown {name}"
         elif type(value).__module__.partition(".")[0] == "torch":
             yield f"{name} as a torch tensor (pass its .numpy(); that of Linear.weight as .T.numpy())"
         elif not (hasattr(value, "shape") and hasattr(value, "dtype")):

@@ -85,6 +85,10 @@ def test_an_attribute_reads_the_first_group_and_sets_all():
     optimizer.add_param_group({"params": extra, "eps": 1})
     assert optimizer.params[2] is extra
     assert optimizer.param_groups[0] is first
+    for wrong, message in ({"params": extra}, "params must differ"), ({"params": ndl.ones(2), "lr": -1}, "lr must lie"):
+        with pytest.raises(ValueError, match=f"^Adam: {message}"):
+            optimizer.add_param_group(wrong)
+    assert len(optimizer.param_groups) == 3
     assert (optimizer.param_groups[2]["lr"], optimizer.param_groups[2]["eps"]) == (0.1, 1.0)  # as in the constructor
 
 

@@ -255,31 +255,28 @@ def test_a_state_keeps_the_notes_of_schedulers_and_none_of_the_optimizer_that_lo
     assert group == {**optimizer.param_groups[0], "params": params}
 
 
-@pytest.mark.parametrize("many", [False, True], ids=["few", "pooled"])
-def test_arrays_come_and_go_with_the_options_that_ask_for_them(many):
-    """Before the next step, too: a run that is resumed there goes on alike."""
+@pytest.mark.parametrize("shapes", [[(3,), (2, 2)], MANY], ids=["few", "pooled"])
+@pytest.mark.parametrize("absent", [False, True])
+def test_arrays_come_with_the_options_that_ask_for_them(shapes, absent):
+    """A run that is resumed right after an option has changed goes on alike; what is not asked for stays."""
 
     def make(params):
-        return optim.Adam(params, amsgrad=True)
+        return optim.Adam(params, betas=(0.9, 0.3))
 
-    shapes = MANY if many else [(3,), (2, 2)]
     results = []
     for resumed in False, True:
         params = parameters_with_gradients(*shapes)
         optimizer = make(params)
-        for step, amsgrad in enumerate([True, False, False, True, True]):
+        for step, amsgrad in enumerate([False, True, False, True, True]):
             optimizer.amsgrad = amsgrad
             if resumed:
                 state = optimizer.state_dict()
-                names = (
-                    {"step", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"}
-                    if amsgrad
-                    else {"step", "exp_avg", "exp_avg_sq"}
-                )
-                assert all(entry.keys() == names for entry in state["state"].values())
+                assert all("max_exp_avg_sq" in entry for entry in state["state"].values()) or not amsgrad
                 optimizer = make(params)
                 optimizer.load_state_dict(state)
             drawn(params, step)
+            for parameter in params:
+                parameter.grad = parameter.grad if absent or parameter.grad is not None else parameter.detach() / 9
             optimizer.step()
         results.append([parameter.numpy() for parameter in params])
     assert_same_bits(*results)
@@ -316,7 +313,6 @@ def group(i, **values):
 
 def without_moments(state):
     del state["state"][0]["exp_avg"], state["state"][1]["step"]
-    state["state"][0]["momentum_buffer"] = np.zeros(3)
     state["param_groups"][1]["params"].append(7)
 
 
@@ -389,10 +385,7 @@ ERRORS = [
     (
         lambda: loaded(without_moments),
         ValueError,
-        (
-            f"{FITS}no exp_avg for parameter 0; an unknown momentum_buffer for parameter 0; 2 parameters for the 1 of "
-            "group 1; no step for parameter 1"
-        ),
+        (f"{FITS}no exp_avg for parameter 0; 2 parameters for the 1 of group 1; no step for parameter 1"),
     ),
     (
         lambda: loaded(entry(0, step=-1, exp_avg=np.zeros(4, "float32"), exp_avg_sq=np.zeros(3))),
