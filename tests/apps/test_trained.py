@@ -123,6 +123,7 @@ def test_averaged_weights_are_the_ones_that_are_tested(runs, capsys):
 
 def test_the_report_again(runs, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "figures", raising=False)  # it has imported matplotlib before
     _, lines = printed(evaluate, capsys, runs / "digits", "--report")
     path = runs / "digits" / "report.html"
     assert lines[-1] == f"see {path}"
