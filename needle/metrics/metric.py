@@ -71,9 +71,14 @@ class Metric:
 
     def _add(self, total: Array, count: Array | int) -> None:
         """Add to the two totals of a mean."""
-        totals = self._totals_on(device_of(total))
-        for place, value in ((totals[:1], total), (totals[1:], count)):
-            place += value
+        device = device_of(total)
+        totals = self._totals_on(device)
+        if device.is_async:  # one kernel for each, where an index would need two
+            for place, value in ((totals[:1], total), (totals[1:], count)):
+                place += value
+        else:
+            totals[0] += total
+            totals[1] += count
 
     def _mean(self) -> float:
         """The first total divided by the second; NaN if that is 0."""
