@@ -162,6 +162,8 @@ def _read_array(member: IO[bytes], info: ZipInfo) -> HostArray:
 def _parse(header: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ...]]:
     """dtype, whether the order is by columns, and the shape, of the header of a `.npy`."""
     try:
+        if b"\\" in header:
+            raise ValueError("it has a backslash")  # Python would warn of some
         form = ast.literal_eval(header.decode("latin-1"))
         descr, by_columns, shape = form["descr"], form["fortran_order"], form["shape"]
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:  # of the parser

@@ -48,6 +48,8 @@ ARRAYS = {
     "big-endian": ARRAY.astype(">f4"),
     "big-endian by columns": np.asfortranarray(ARRAY.astype(">f4")),
     "big-endian 64": np.arange(5, dtype=">i8")[::-1],
+    "big-endian, of no axes": np.array(3, ">i4"),
+    "big-endian and empty": np.zeros((3, 0), ">f8"),
     "read-only": np.frombuffer(bytes(range(8)), "uint16"),
     "unaligned": np.frombuffer(bytes(range(13)), "uint8")[1:].view("uint32"),
     "NaN with a payload": np.array([0x7FC00123, 0xFFC00001, 0x80000000], "uint32").view("float32"),
