@@ -109,7 +109,7 @@ def load_weights(model: nn.Module, folder: Path, name: str = "best") -> int:
 
 
 def test_figures(run: Run, **metrics: Any) -> dict[str, Any]:
-    """The loss and the figures of the test set, and those of further metrics."""
+    """The loss, without label smoothing, and the figures of the test set, and those of further metrics."""
     task = TASKS[run.task]
     metrics |= task.metrics(len(run.classes))
     return task.complete(evaluate(run.model, task.loss(0.0), run.test, metrics, forward=run.forward or task.forward))

@@ -125,8 +125,7 @@ class Lines:
 
     def kept_epoch(self) -> int:
         """The epoch whose weights the model has without a folder: the last one, or with --patience the best."""
-        best = self.task.best.replace("val", "val" if self.run.validation is not None else "test")
-        figures = [row[best] for row in self.rows]
+        figures = [row[self.task.best] for row in (self.state.history if self.state else [])]
         if self.run.options.patience is None or not figures:
             return len(figures)
         return 1 + figures.index(max(figures) if self.task.mode == "max" else min(figures))
