@@ -21,7 +21,8 @@ class ProgressBar:
     def __init__(self, figures: Figures, epochs: int, batches: int | None) -> None:
         self.figures, self.epochs, self.batches = figures, epochs, batches
         self._bar: Any = None
-        self._next = 0.0
+        self._next = 0.0  # when to look at the figures again
+        self._steps = 0  # that the bar does not show yet
 
     @staticmethod
     def is_wanted(bar: bool | None) -> bool:
@@ -38,11 +39,13 @@ class ProgressBar:
     def on_epoch_start(self, state: TrainingState) -> None:
         from tqdm import tqdm
 
+        self._next, self._steps = 0.0, 0
         name = f"epoch {state.epoch + 1}/{self.epochs}"
         start = {"initial": state.batch, "total": self.batches or None}
-        self._bar = tqdm(desc=name, unit="batch", leave=False, mininterval=REFRESH, **start)
+        self._bar = tqdm(desc=name, unit="batch", leave=False, mininterval=0, miniters=1, **start)
 
     def on_step(self, state: TrainingState) -> None:
+        self._steps += 1
         now = time.monotonic()
         if now >= self._next:
             self._next = now + REFRESH
@@ -50,7 +53,8 @@ class ProgressBar:
             shown = [f"{name} {value:.4f}" for name, value in figures if isinstance(value, float)]
             speed = self.figures.items / state.seconds if state.seconds else 0.0
             self._bar.set_postfix_str(", ".join([*shown, f"{speed:,.0f} items/s"]), refresh=False)
-        self._bar.update()
+            self._bar.update(self._steps)
+            self._steps = 0
 
     def on_epoch_end(self, state: TrainingState) -> None:
         self.on_exit(state)

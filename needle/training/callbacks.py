@@ -10,6 +10,8 @@ from needle import check
 from needle.backend import get_rng_state, set_rng_state
 from needle.training.state import TrainingState
 
+EVENTS = ("on_start", "on_epoch_start", "on_step", "on_epoch_end", "on_end", "on_exit")
+
 
 class Callbacks:
     """Objects with any of the methods that `fit` calls: `on_start`, `on_step` and so on.
@@ -19,13 +21,13 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         self.callbacks = [callback for callback in callbacks if callback is not None]
+        found = {event: [getattr(callback, event, None) for callback in self.callbacks] for event in EVENTS}
+        self._methods = {event: [method for method in methods if method] for event, methods in found.items()}
 
     def __call__(self, event: str, state: TrainingState) -> None:
         """Call the method named `event` of all that have it, in order."""
-        for callback in self.callbacks:
-            method = getattr(callback, event, None)
-            if method is not None:
-                method(state)
+        for method in self._methods[event]:
+            method(state)
 
     def _named(self) -> dict[str, Any]:
         named: dict[str, Any] = {}
