@@ -71,7 +71,7 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
                 ema=None if options.ema is None else ExponentialMovingAverage(run.model, options.ema),
                 early_stopping=_patience(options, task),
                 checkpoints=None if folder is None else _checkpoints(folder.path, options.save_every, task),
-                resume=folder.path / "last.npz" if folder is not None and options.resume else False,
+                resume=_checkpoint_to_resume(options.resume) if options.resume else False,
                 callbacks=[lines, stop],
             )
     except NonFiniteLoss as error:
@@ -81,6 +81,11 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
 
 def _checkpoints(folder: Path, every: int | None, task: Task) -> Checkpoints:
     return Checkpoints(folder, every=every, monitor=task.best, mode=task.mode)
+
+
+def _checkpoint_to_resume(folder: Path) -> Path | bool:
+    """last.npz; or True, to begin, if the run was killed before it wrote any checkpoint."""
+    return folder / "last.npz" if (folder / "last.npz").exists() or (folder / "best.npz").exists() else True
 
 
 def _patience(options: argparse.Namespace, task: Task) -> EarlyStopping | None:

@@ -299,6 +299,14 @@ def test_a_damaged_checkpoint(copied, capsys):
     assert "last.npz" in error_of(train, capsys, "--resume", copied)[0]
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins(finished, copied, capsys):
+    (copied / "last.npz").unlink()
+    (copied / "best.npz").unlink()
+    _, lines = run(train, capsys, "--resume", copied)
+    assert lines[2] == "goes on after 0 of 3 epochs"
+    assert state_of(copied) == state_of(finished)
+
+
 def test_a_checkpoint_of_another_network(small, copied, tmp_path, capsys):
     run(train, capsys, *small[train], "--model", "conv1d", "--schedule", "cosine", "--out", tmp_path / "other")
     shutil.copy(tmp_path / "other" / "last.npz", copied)
