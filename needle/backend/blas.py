@@ -12,16 +12,19 @@ from functools import cache
 from threading import get_ident
 from typing import Any
 
+import numpy as np
+
 __all__ = ["drop_limit", "hold_limit", "worker_count"]
 
 
 @cache
 def _libraries() -> list[Any]:
-    """threadpoolctl's controllers of the BLAS libraries in this process."""
+    """threadpoolctl's controllers of the BLAS libraries in this process, NumPy's first: SciPy may have its own."""
     from threadpoolctl import ThreadpoolController  # the import takes as long as a step of a small network
 
-    libraries: list[Any] = ThreadpoolController().select(user_api="blas").lib_controllers
-    return libraries
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    home = os.path.dirname(np.__file__)  # wheels keep their libraries in it, or beside it in numpy.libs
+    return sorted(libraries, key=lambda library: not library.filepath.startswith(home))
 
 
 class _Limit:

@@ -6,7 +6,10 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
@@ -55,6 +58,18 @@ def run_in_thread(work, *args):
     thread = threading.Thread(target=work, args=args)
     thread.start()
     return thread
+
+
+def test_the_number_of_threads_is_that_of_numpys_blas(monkeypatch):
+    package = Path(np.__file__).parent
+    own, other = Library(2), Library(1)
+    own.filepath, other.filepath = f"{package}.libs/libopenblas.so", str(package.parent / "scipy.libs/libopenblas.so")
+    group = SimpleNamespace(lib_controllers=[other, own])
+    controller = SimpleNamespace(select=lambda user_api: group)
+    monkeypatch.setattr("threadpoolctl.ThreadpoolController", lambda: controller)
+    monkeypatch.setattr(blas, "_libraries", blas._libraries.__wrapped__)
+    assert blas._libraries() == [own, other]
+    assert blas.worker_count() == 2
 
 
 def test_blas_keeps_one_thread_until_the_last_loop_ends(two_threads):
