@@ -165,8 +165,9 @@ class DataLoader:
         `epoch` is the number of the running epoch, from 0; between epochs that of the next one. `position` counts the
         batches of the running epoch that the reader has got; those that are only prefetched do not count. `order` holds
         the indices of its items, or None where they come in order, and between epochs. `generator` is the state of the
-        loader's own generator, if it has a seed, and `sampler` that of a sampler with a `state_dict`. NumPy's global
-        generator is not included.
+        loader's own generator, if it has a seed, and `sampler` that of a sampler with a `state_dict`. A random sampler
+        without one, such as torch's, goes on with other orders after the running epoch. NumPy's global generator is not
+        included.
 
         The running epoch is the one that began last, up to the end of its iterator: also after `break`, and if an
         earlier epoch is still being read.

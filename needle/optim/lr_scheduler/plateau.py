@@ -35,9 +35,10 @@ class ReduceLROnPlateau(LRScheduler):
     """lr = max(lr · factor, min_lr) once a metric has not improved for more than `patience` epochs.
 
     With `mode` "min" a metric improves if it is less than best · (1 - threshold), with "max" if it is more than best ·
-    (1 + threshold); with `threshold_mode` "abs", if it is less than best - threshold or more than best + threshold. NaN
-    is no improvement. After a reduction, `cooldown` epochs do not count. A change of a rate by at most `eps` is left
-    out. `min_lr` is a number, or a list of one for each group.
+    (1 + threshold); with `threshold_mode` "abs", if it is less than best - threshold or more than best + threshold.
+    Take "abs" for metrics below 0, of which "rel" counts a constant one as an improvement for ever, as in torch. NaN is
+    no improvement. After a reduction, `cooldown` epochs do not count. A change of a rate by at most `eps` is left out.
+    `min_lr` is a number, or a list of one for each group.
 
     Raises TypeError and ValueError as `LRScheduler` does, and ValueError if `factor` is outside of [0, 1), if a number
     is negative, or if a list has another length than the groups.
