@@ -42,7 +42,7 @@ class Hooked:
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         if self._hooks:
-            result: R_co = _call(self, [*self._hooks.values()], args, kwargs)
+            result: R_co = _call(self, args, kwargs)
             return result
         return self.forward(*args, **kwargs)
 
@@ -99,8 +99,9 @@ class Hooked:
         return handle
 
 
-def _call(module: Any, hooks: Sequence[Hook], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Call `forward` with the hooks around it."""
+    hooks: list[Hook] = [*module._hooks.values()]
     for hook in hooks:
         if hook.when == "before":
             args, kwargs = _call_before(module, hook, args, kwargs)
@@ -109,7 +110,7 @@ def _call(module: Any, hooks: Sequence[Hook], args: tuple[Any, ...], kwargs: dic
     if back:
         args = passing.arguments(args)
     result = module.forward(*args, **kwargs)
-    for hook in hooks:
+    for hook in [*module._hooks.values()]:  # hooks, and `forward`, may have added and removed some
         if hook.when == "after":
             given = (args, kwargs, result) if hook.with_kwargs else (args, result)
             changed = hook.function(module, *given)

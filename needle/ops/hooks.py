@@ -27,6 +27,7 @@ class HookHandle:
     def remove(self) -> None:
         """Remove the hook; nothing happens if it was removed before."""
         self._hooks.pop(self._key, None)
+        self._hooks = OrderedDict()  # the next hook may get the same key
 
     def __enter__(self) -> Self:
         return self

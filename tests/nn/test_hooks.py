@@ -169,6 +169,30 @@ def handles(w):
     w.backward(net(x).sum())
 
 
+def a_handle_forgets_its_hook(w):
+    """To remove it once more leaves the next hook alone."""
+    net, x = w.Twice(), w.tensor([1.0])
+    first = net.register_forward_hook(w.note("first"))
+    of_x = x.register_hook(w.note("of x"))
+    first.remove(), of_x.remove()
+    net.register_forward_hook(w.note("second"))
+    x.register_hook(w.note("again"))
+    first.remove(), of_x.remove()
+    w.backward(net(x).sum())
+
+
+def hooks_add_and_remove_hooks_of_the_call(w):
+    net = w.Twice()
+    old = net.register_forward_hook(w.note("old"))
+
+    def change(*_):
+        old.remove()
+        net.register_forward_hook(w.note("new"))
+
+    with net.register_forward_pre_hook(w.note("before", change)):
+        net(w.tensor([1.0]))
+
+
 def a_hook_removes_itself(w):
     net = w.Twice()
     handle = net.register_forward_hook(w.note("once", lambda *_: handle.remove()))
@@ -257,7 +281,8 @@ def second_derivatives_of_tensors(w):
 
 
 PROGRAMS = [
-    arguments_change, results_change, handles, a_hook_removes_itself, backward_sees_both_gradients,
+    arguments_change, results_change, handles, a_hook_removes_itself,
+    a_handle_forgets_its_hook, hooks_add_and_remove_hooks_of_the_call, backward_sees_both_gradients,
     backward_changes_gradients, a_gradient_is_stopped, several_arguments_and_results, no_argument_requires_a_gradient,
     nothing_is_recorded, second_derivatives, gradients_of_tensors, second_derivatives_of_tensors,
 ]  # fmt: skip
