@@ -379,6 +379,37 @@ def test_a_step_that_one_of_a_chain_refuses_changes_nothing():
     assert (schedule.state_dict(), [dict(group) for group in optimizer.param_groups]) == before
 
 
+def test_a_step_is_refused_at_any_depth_and_then_possible_again():
+    """A group that is added may be the reason, or come with it."""
+    optimizer, _ = pair()
+    factors = [lambda epoch: 1.0] * 2
+    inner = lr_scheduler.ChainedScheduler(
+        [lr_scheduler.ExponentialLR(optimizer, 0.5), lr_scheduler.LambdaLR(optimizer, factors)]
+    )
+    schedule = lr_scheduler.SequentialLR(optimizer, [lr_scheduler.ConstantLR(optimizer, 0.5), inner], [1])
+    optimizer.add_param_group({"params": [ndl.ones(1)], "lr": 0.25})
+    parts = [(vars(part), {**vars(part)}) for part in schedule._parts()]
+    before = [dict(group) for group in optimizer.param_groups]
+    with pytest.raises(ValueError, match=r"^LambdaLR: lr_lambda must have one entry for each of 3 groups, but got 2$"):
+        schedule.step()
+    assert optimizer.param_groups == before
+    assert all(now == kept for now, kept in parts)
+    inner._schedulers[1].lr_lambdas.append(factors[0])
+    schedule.step()
+    assert_equal(rates(optimizer), [0.5, 0.03, 0.25])
+
+
+@pytest.mark.parametrize("begin", [1, 4])
+def test_a_group_that_is_added_before_a_milestone_takes_part(begin):
+    optimizer, _ = pair()
+    decay = lr_scheduler.ExponentialLR(optimizer, 0.5)
+    schedule = lr_scheduler.SequentialLR(optimizer, [lr_scheduler.ExponentialLR(optimizer, 0.1), decay], [begin])
+    track(optimizer, schedule, begin - 1)
+    optimizer.add_param_group({"params": [ndl.ones(1)], "lr": 0.25})
+    schedule.step()
+    assert_equal(rates(optimizer), [0.5, 0.03, 0.25])
+
+
 # ---- a metric --------------------------------------------------------------------------------------------------------
 
 PLATEAUS = [

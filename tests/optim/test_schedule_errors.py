@@ -159,6 +159,8 @@ ERRORS = [
      "LambdaLR: lr_lambdas must be a list, but got NoneType"),
     (lambda: load(lrs.LambdaLR, abs, lr_lambdas=[0]), TypeError,
      "LambdaLR: each of lr_lambdas must be a dict, but got int"),
+    (lambda: load(lrs.LambdaLR, abs, lr_lambdas=[{"scale": 2}]), ValueError,
+     "LambdaLR: lr_lambdas must be objects as they were for the state, but got <built-in function abs>"),
     (lambda: load(lrs.OneCycleLR, 1.0, 9, max_lrs=[1.0, 2.0]), ValueError,
      "OneCycleLR: max_lrs must have one entry for each of 1 groups, but got 2"),
     (lambda: load(lambda _: sequence([3]), _milestones=[3, 4]), ValueError,

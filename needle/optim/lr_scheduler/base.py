@@ -88,8 +88,20 @@ class LRScheduler:
         return list(self._last_lr)
 
     def step(self) -> None:
-        """Go on to the next epoch and set its rates."""
-        self._move(self.last_epoch + 1)
+        """Go on to the next epoch and set its rates; if they are refused, nothing has changed."""
+        before = [(vars(part), {**vars(part)}) for part in self._parts()]
+        before += [(group, {**group}) for group in self.optimizer.param_groups]
+        try:
+            self._move(self.last_epoch + 1)
+        except BaseException:
+            for now, kept in before:
+                now.clear()
+                now.update(kept)
+            raise
+
+    def _parts(self) -> list[LRScheduler]:
+        """This schedule, and those that it is made of."""
+        return [self]
 
     def state_dict(self) -> dict[str, Any]:
         """The options, `last_epoch`, the base rates and the last rates, as plain data."""
@@ -130,18 +142,15 @@ class LRScheduler:
 
     def _restart(self) -> None:
         """Begin at epoch 0 from the base rates."""
+        self._add_groups()
         self._set([*self.base_lrs])
         self._move(0)
 
     def _move(self, epoch: int) -> None:
-        """Go to `epoch` and set its rates; if they are refused, nothing has changed."""
-        before, self.last_epoch = self.last_epoch, epoch
-        try:
-            self._add_groups()
-            self._set(self.get_lr())
-        except BaseException:
-            self.last_epoch = before
-            raise
+        """Go to `epoch` and set its rates."""
+        self.last_epoch = epoch
+        self._add_groups()
+        self._set(self.get_lr())
 
     def _set(self, rates: Sequence[float]) -> None:
         self._last_lr = [finite(type(self).__name__, "lr", rate) for rate in rates]
@@ -156,7 +165,7 @@ class LRScheduler:
         """Take the rates of groups that are new as their base rates."""
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
             group.setdefault("initial_lr", group["lr"])
-            self.base_lrs.append(group["initial_lr"])
+            self.base_lrs = [*self.base_lrs, group["initial_lr"]]
 
     def _match(self, name: str, values: list[T]) -> list[T]:
         """Require one value for each group."""

@@ -60,8 +60,11 @@ class FunctionScheduler(LRScheduler):
     def _read(self, state: Mapping[str, Any]) -> dict[str, Any]:
         name = type(self).__name__
         own = check.instance(name, "state", state, Mapping).get("lr_lambdas")
-        for entry in self._match("lr_lambdas", check.instance(name, "lr_lambdas", own, list)):
+        entries = self._match("lr_lambdas", check.instance(name, "lr_lambdas", own, list))
+        for function, entry in zip(self.lr_lambdas, entries, strict=True):
             check.instance(name, "each of lr_lambdas", {} if entry is None else entry, dict)
+            if entry and (isinstance(function, FunctionType) or not hasattr(function, "__dict__")):
+                raise ValueError(f"{name}: lr_lambdas must be objects as they were for the state, but got {function!r}")
         read = super()._read({key: value for key, value in state.items() if key != "lr_lambdas"})
         return read | {"own": own}
 

@@ -38,6 +38,9 @@ class CompositeScheduler(LRScheduler):
         self._schedulers = [*schedulers]
         return self._schedulers[0].optimizer
 
+    def _parts(self) -> list[LRScheduler]:
+        return [self, *(part for scheduler in self._schedulers for part in scheduler._parts())]
+
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"_schedulers": [scheduler.state_dict() for scheduler in self._schedulers]}
 
@@ -125,7 +128,7 @@ class SequentialLR(CompositeScheduler):
 class ChainedScheduler(CompositeScheduler):
     """Several schedules at once: each of `schedulers` steps in turn, from the rates that the one before left.
 
-    Raises what `SequentialLR` raises for `schedulers`. A step that one of them refuses leaves all as they were.
+    Raises what `SequentialLR` raises for `schedulers`.
     """
 
     def __init__(self, schedulers: Sequence[LRScheduler], optimizer: Optimizer | None = None) -> None:
@@ -135,13 +138,6 @@ class ChainedScheduler(CompositeScheduler):
         self.last_epoch, self._last_lr = 0, self._rates()
 
     def _move(self, epoch: int) -> None:
-        before, groups = self.state_dict(), [{**group} for group in self.optimizer.param_groups]
-        try:
-            for scheduler in self._schedulers:
-                scheduler._move(0) if epoch == 0 else scheduler.step()
-        except BaseException:
-            self.load_state_dict(before)
-            for group, kept in zip(self.optimizer.param_groups, groups, strict=True):
-                group.update(kept)
-            raise
+        for scheduler in self._schedulers:
+            scheduler._move(0) if epoch == 0 else scheduler.step()
         self.last_epoch, self._last_lr = epoch, self._rates()
