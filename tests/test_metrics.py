@@ -178,6 +178,7 @@ def test_a_mean_takes_numbers_and_single_elements():
     metric.update(1)
     metric.update(np.float32(2.5), 2)
     metric.update(ndl.Tensor([[4.0]]))
+    metric.update(np.nan, 0)  # the loss of no items
     assert metric.compute() == 2.5
 
 

@@ -33,7 +33,8 @@ class Mean(Metric):
         value, count = tensor("Mean", value), check.integer("Mean", "count", count, least=0)
         if value.size != 1:
             raise ValueError(f"Mean: value must have 1 element, but got shape {value.shape}")
-        self._add(value.array.reshape(()).astype("float64") * count, count)
+        if count:  # no times NaN would be NaN
+            self._add(value.array.reshape(()).astype("float64") * count, count)
 
     def compute(self) -> float:
         """The mean so far."""
