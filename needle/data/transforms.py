@@ -122,14 +122,16 @@ def _as_given(arrays: tuple[Any, ...]) -> Any:
 
 def _check_image(op: str, image: HostArray, *masks: HostArray) -> tuple[int, ...]:
     """Check that an image has 3 axes with the channels last, and masks of its size; return its shape (H, W, C)."""
-    shape = np.shape(image)
+    for array in (image, *masks):
+        check.instance(op, "an image and its masks", array, np.ndarray)
+    shape: tuple[int, ...] = image.shape
     if len(shape) != 3:
         raise ValueError(f"{op}: image must be H x W x C, but got shape {shape}")
     if is_channels_first(shape):
         raise ValueError(f"{op}: image must be H x W x C, but got shape {shape}, C x H x W; use ImageDataset")
     for mask in masks:
-        if np.shape(mask)[:2] != shape[:2]:
-            raise ValueError(f"{op}: masks must have the size of the image {shape}, but got shape {np.shape(mask)}")
+        if mask.shape[:2] != shape[:2]:
+            raise ValueError(f"{op}: masks must have the size of the image {shape}, but got shape {mask.shape}")
     return shape
 
 

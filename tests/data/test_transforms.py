@@ -167,6 +167,11 @@ def test_the_input_image_is_not_modified():
             ValueError,
             r"^RandomCrop: masks must have the size of the image \(6, 5, 3\), but got shape \(5, 6\)$",
         ),
+        (
+            lambda: RandomCrop()(np.zeros((6, 5, 3)), [[0] * 5] * 6),
+            TypeError,
+            "^RandomCrop: an image and its masks must be a ndarray, but got list$",
+        ),
         (lambda: Compose(abs), TypeError, "^Compose: transforms must be a list of callables, but got <built-in"),
         (lambda: Compose([3]), TypeError, r"^Compose: transforms must be a list of callables, but got \[3\]$"),
         (lambda: Normalize(0, 0), ValueError, "^Normalize: std must be greater than 0, but got 0$"),
