@@ -8,6 +8,8 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).parent
 # Pinned, because tests and benchmarks compare with it: its rounding, bugs and speed change with its version.
 TORCH = "torch==2.13.0"
+# Earlier versions need twice the memory, to write and to read.
+SAFETENSORS = ["safetensors>=0.8"]
 APPS = ["matplotlib>=3.8", "pillow>=11", "tqdm>=4.64"]
 
 
@@ -44,12 +46,13 @@ setup(
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
+        "safetensors": SAFETENSORS,
         "test": [
             *APPS,
+            *SAFETENSORS,
             "pytest>=9",
             "pytest-xdist>=3.6",
             "hypothesis>=6.115",
-            "safetensors>=0.8",
             "scikit-learn>=1.6",
             TORCH,
         ],

@@ -1,9 +1,8 @@
-"""Arrays in files: which may be stored, their bytes without a copy of the whole, and room for those that are read."""
+"""Arrays in files: which may be stored, and in which byte order they are written and come back."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -12,13 +11,9 @@ from needle.backend import HostArray, to_host
 from needle.backend.device import find_device
 from needle.backend_ndarray import NDArray
 
-__all__ = ["Broken", "Stored", "blocks", "host_array", "is_array", "is_shape", "is_stored", "little_endian"]
-__all__ += ["native", "room_for"]
+__all__ = ["Broken", "Stored", "host_array", "is_array", "is_stored", "little_endian", "native"]
 
 Stored: TypeAlias = Any  # an array of any device, a NumPy scalar, a Tensor or an NDArray
-
-_PIECE = 2**17  # elements that are brought into order at a time
-_LARGEST, _MOST_AXES = 2**63 - 1, 64  # as NumPy has them
 
 
 class Broken(ValueError):
@@ -50,39 +45,6 @@ def little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def host_array(value: Stored) -> HostArray:
     """The values of a stored array on the host, without a copy if they are there."""
     return np.asarray(to_host(value.array if isinstance(value, (Tensor, NDArray)) else value))
-
-
-def blocks(array: HostArray, dtype: np.dtype[Any]) -> Iterator[memoryview]:
-    """The bytes of an array in row-major order as `dtype`: at once if memory has them so, else in pieces."""
-    if array.flags.c_contiguous and array.dtype == dtype:
-        yield array.reshape(-1).view(np.uint8).data
-        return
-    for piece in np.nditer(
-        array,
-        ["external_loop", "buffered", "zerosize_ok"],
-        op_dtypes=dtype,
-        order="C",
-        casting="equiv",
-        buffersize=_PIECE,
-    ):
-        yield np.ascontiguousarray(piece).view(np.uint8).data
-
-
-def is_shape(value: Any) -> bool:
-    """Whether a value in a header is a sequence of sizes; short and small enough to be multiplied in no time."""
-    return (
-        isinstance(value, (list, tuple))
-        and len(value) <= _MOST_AXES
-        and all(type(size) is int and 0 <= size <= _LARGEST for size in value)
-    )
-
-
-def room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> HostArray:
-    """An array whose values are to be read; Broken if NumPy cannot have one."""
-    try:
-        return np.empty(shape, dtype, order=order)
-    except ValueError as error:
-        raise Broken(f"holds {name!r} of shape {shape}, which NumPy cannot hold: {error}") from error
 
 
 def native(name: str, array: HostArray) -> HostArray:

@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all: a temporary file beside the target, flushed to disk, then renamed.
+"""Files that are written whole or not at all: a file in a temporary folder beside the target, synced, then renamed.
 
-A writer that is killed leaves its temporary file. Each writer holds a lock on its own (flock, which ends with the
-process): that tells such leftovers from the files of writers at work, in any process or thread.
+A writer that is killed leaves its temporary folder. Each writer holds a lock on its own (flock, which ends with the
+process): that tells such leftovers from the folders of writers at work, in any process or thread.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import re
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import TextIOWrapper
-from stat import S_IMODE, S_ISREG
+from stat import S_IMODE
 from threading import Thread
 from typing import BinaryIO, Literal, TextIO, overload
 
 from needle import check
 from needle.files import Path, file_status, path_name, system_error
 
-__all__ = ["remove_leftovers", "whole_file", "write_atomically"]
+__all__ = ["remove_leftovers", "whole_path", "write_atomically"]
 
 _END = ".needle-tmp"
 _LEFTOVER = re.compile(rf"\.(.+)\.[0-9a-f]{{16}}{re.escape(_END)}", re.DOTALL)
-_LONGEST = 200  # bytes of the target's name in that of its temporary file, which may have 255
+_LONGEST = 200  # bytes of the target's name in that of its temporary folder, which may have 255
 
 
 @overload
@@ -42,12 +42,12 @@ def write_atomically(path: Path, mode: str = "wb") -> AbstractContextManager[Bin
     """
     op = "write_atomically"
     check.one_of(op, "mode", mode, ("wb", "w"))
-    return whole_file(op, path) if mode == "wb" else _whole_text(op, path)
+    return _whole_file(op, path) if mode == "wb" else _whole_text(op, path)
 
 
 @contextmanager
 def _whole_text(op: str, path: Path) -> Iterator[TextIO]:
-    with whole_file(op, path) as file:
+    with _whole_file(op, path) as file:
         text = TextIOWrapper(file, "utf-8", newline="")
         yield text
         if not text.closed:
@@ -55,8 +55,21 @@ def _whole_text(op: str, path: Path) -> Iterator[TextIO]:
 
 
 @contextmanager
-def whole_file(op: str, path: Path) -> Iterator[BinaryIO]:
-    """`write_atomically` for bytes, in the name of the operation `op`."""
+def _whole_file(op: str, path: Path) -> Iterator[BinaryIO]:
+    with whole_path(op, path) as temporary:
+        file = open(temporary, "wb")  # noqa: SIM115 (it is closed without an error, which could hide the block's)
+        try:
+            yield file
+            if not file.closed:
+                file.flush()
+        finally:
+            with suppress(OSError):  # what could not be written
+                file.close()
+
+
+@contextmanager
+def whole_path(op: str, path: Path) -> Iterator[str]:
+    """`write_atomically` by name, for `op`: the path of an empty file, which the block may write or replace."""
     name = target = path_name(op, "path", path)
     try:
         target, mode = _target(op, name)
@@ -64,12 +77,16 @@ def whole_file(op: str, path: Path) -> Iterator[BinaryIO]:
         stem = os.fsdecode(os.fsencode(base)[:_LONGEST])
         with suppress(OSError):  # a folder in which one may write, but not look
             _remove_leftovers(folder, stem)
-        with _replacing(target, os.path.join(folder, f".{stem}"), mode) as file:
-            yield file
-        _sync_folder(folder)
+        with _new_file(os.path.join(folder, f".{stem}")) as temporary:
+            mode = S_IMODE(os.stat(temporary).st_mode) if mode is None else mode
+            yield temporary
+            _sync(temporary, os.O_WRONLY, mode)
+            _rename(temporary, target)
+        with suppress(OSError):  # the new name; if that fails, a crash of the machine may bring back the old file
+            _sync(folder, os.O_RDONLY)
     except OSError as error:
         # The system's errors about this file. Others that the block raises are not ours.
-        if error.errno is None or not (error.filename in (None, name, target) or str(error.filename).endswith(_END)):
+        if error.errno is None or not (error.filename in (None, name, target) or _END in str(error.filename)):
             raise
         raise system_error(op, name, "written", error) from error
 
@@ -88,37 +105,53 @@ def _target(op: str, path: str) -> tuple[str, int | None]:
 
 
 @contextmanager
-def _replacing(target: str, start: str, mode: int | None) -> Iterator[BinaryIO]:
-    """A new file with a name that begins with `start`, renamed to `target` if the block ends without an error."""
-    temporary, descriptor, file = "", -1, None
+def _new_file(start: str) -> Iterator[str]:
+    """The path of an empty file in a new, locked folder, whose name begins with `start`; removed at the end."""
+    room, descriptor = "", -1
     try:
-        while descriptor < 0 or not os.fstat(descriptor).st_nlink:  # removed by another writer before it was locked
+        while not os.path.exists(room):  # removed by another writer before it was locked
             if descriptor >= 0:
                 removed, descriptor = descriptor, -1
                 os.close(removed)
-            temporary = f"{start}.{os.urandom(8).hex()}{_END}"
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666 if mode is None else mode)
-            _lock(descriptor)
-        if mode is not None:
-            os.fchmod(descriptor, mode)  # whatever the umask
-        file = open(os.dup(descriptor), "wb")  # noqa: SIM115 (the block may close it, and keeps the lock)
+            room = f"{start}.{os.urandom(8).hex()}{_END}"
+            os.mkdir(room, 0o700)
+            with suppress(FileNotFoundError):
+                descriptor = os.open(room, os.O_RDONLY | os.O_DIRECTORY)
+                _lock(descriptor)
+        file = os.path.join(room, "file")
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT, 0o666))
         yield file
-        if not file.closed:
-            file.flush()
-        os.fsync(descriptor)
-        _rename(temporary, target)
+        _remove_folder(room)
     finally:
-        with suppress(OSError):  # it was renamed
-            os.unlink(temporary)
-        if file is not None:
-            with suppress(OSError):  # what could not be written
-                file.close()
+        _remove_folder(room)
         if descriptor >= 0:
             os.close(descriptor)
 
 
+def _remove_folder(path: str) -> bool:
+    """Remove a folder and its files; whether it had no folders, and could be removed."""
+    try:
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
+def _sync(path: str, flags: int, mode: int | None = None) -> None:
+    """Wait until a file or folder is on disk; first give it these permissions, whatever the umask."""
+    descriptor = os.open(path, flags)
+    try:
+        if mode is not None:
+            os.fchmod(descriptor, mode)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _rename(temporary: str, target: str) -> None:
-    """Put a file in the place of another. A thread frees the space of the old one, which takes a fifth of a save."""
+    """Put a file in the place of another. A thread frees the space of the old one, which takes a tenth of a save."""
     old = -1
     with suppress(OSError):  # there is none
         old = os.open(target, os.O_RDONLY | os.O_NONBLOCK)
@@ -141,20 +174,10 @@ def _lock(descriptor: int, *, wait: bool = True) -> bool:
     return True
 
 
-def _sync_folder(folder: str) -> None:
-    """Put the new name on disk, too; where that is impossible, a crash of the machine may bring back the old file."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 def remove_leftovers(folder: Path) -> list[str]:
-    """Remove the temporary files that killed writers left in `folder`; returns their paths.
+    """Remove the temporary folders that killed writers left in `folder`; returns their paths.
 
-    Files of writers that are at work, in this process or another, stay.
+    Those of writers that are at work, in this process or another, stay.
 
     Raises the system's OSError if the folder cannot be read, TypeError if `folder` is not a path.
     """
@@ -174,16 +197,12 @@ def _remove_leftovers(folder: str, stem: str | None = None) -> list[str]:
 
 
 def _remove_if_abandoned(path: str) -> bool:
-    """Remove a regular file that no process has locked; whether it was removed."""
+    """Remove a temporary folder that no process has locked; whether it was removed."""
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return False
-    with suppress(OSError):
-        try:
-            if S_ISREG(os.fstat(descriptor).st_mode) and _lock(descriptor, wait=False):
-                os.unlink(path)
-                return True
-        finally:
-            os.close(descriptor)
-    return False
+    try:
+        return _lock(descriptor, wait=False) and _remove_folder(path)
+    finally:
+        os.close(descriptor)

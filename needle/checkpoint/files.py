@@ -8,19 +8,19 @@ from typing import Any, BinaryIO
 
 from needle.backend import HostArray
 from needle.checkpoint.arrays import Broken, Stored
-from needle.checkpoint.atomic import whole_file
+from needle.checkpoint.atomic import whole_path
 from needle.checkpoint.npz import read_npz, write_npz
-from needle.checkpoint.safetensors import check_dtypes, read_safetensors, write_safetensors
+from needle.checkpoint.safetensors import read_safetensors, require_dtypes, require_package, write_safetensors
 from needle.checkpoint.structure import flatten, nested
 from needle.files import Path, open_file, path_name
 
 __all__ = ["load", "save"]
 
-_WRITERS: dict[str, Callable[[BinaryIO, dict[str, Stored], str | None], None]] = {
+_WRITERS: dict[str, Callable[[str, dict[str, Stored], str | None], None]] = {
     ".npz": write_npz,
     ".safetensors": write_safetensors,
 }
-_READERS: dict[str, Callable[[BinaryIO, int], tuple[dict[str, HostArray], bytearray | str | None]]] = {
+_READERS: dict[str, Callable[[BinaryIO], tuple[dict[str, HostArray], bytearray | str | None]]] = {
     ".npz": read_npz,
     ".safetensors": read_safetensors,
 }
@@ -31,21 +31,21 @@ def save(path: Path, state: dict[Any, Any]) -> None:
 
     A state is plain data: a dict of arrays, as `model.state_dict()` is, or dicts (whose keys are text or integers),
     lists, tuples, numbers, text, bools, None and arrays, nested at will. Arrays are NumPy's and needle's, on any
-    device, of bools or of numbers of at most 64 bits (complex numbers: twice that, if the file is a `.npz`). They are
-    not copied. A dict of arrays keeps its names, and `np.load` or `safetensors.torch.load_file` reads it.
+    device, of bools or of numbers of at most 64 bits (complex numbers: twice that, if the file is a `.npz`). A dict of
+    arrays keeps its names, and `np.load` or `safetensors.torch.load_file` reads it.
 
     An earlier file stays as it was if anything fails. Leftovers of killed writers of the same path are removed first.
 
     Raises TypeError for what is not plain data, and ValueError for another ending of the path, or a state that is
-    nested too deeply, before anything is written; the system's OSError (PermissionError …) if the file cannot be
-    written.
+    nested too deeply, or ImportError without the package safetensors, before anything is written; the system's OSError
+    (PermissionError …) if the file cannot be written.
     """
     kind = _kind("save", path)
     arrays, text = flatten("save", state)
     if kind == ".safetensors":
-        check_dtypes("save", arrays)
-    with whole_file("save", path) as file:
-        _WRITERS[kind](file, arrays, text)
+        require_dtypes("save", arrays)
+    with whole_path("save", path) as temporary:
+        _WRITERS[kind](temporary, arrays, text)
 
 
 def load(path: Path) -> dict[Any, Any]:
@@ -56,8 +56,8 @@ def load(path: Path) -> dict[Any, Any]:
     file can hold.
 
     Raises ValueError if the path has another ending, or the file is cut, changed, or holds what is not read; the
-    system's OSError (FileNotFoundError …) if it cannot be read. A changed `.npz` is always noticed, by its checksums;
-    of a `.safetensors` file only the header can be checked.
+    system's OSError (FileNotFoundError …) if it cannot be read; ImportError without the package safetensors. A changed
+    `.npz` is always noticed, by its checksums; of a `.safetensors` file only the header can be checked.
 
     >>> import os, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -69,16 +69,18 @@ def load(path: Path) -> dict[Any, Any]:
     kind = _kind("load", path)
     with open_file("load", path) as file:
         try:
-            return nested(*_READERS[kind](file, os.fstat(file.fileno()).st_size))
+            return nested(*_READERS[kind](file))
         except Broken as error:
             told = f"load: path must be a whole {kind} file of numbers, but {os.fsdecode(path)} {error}"
             raise ValueError(told) from error
 
 
 def _kind(op: str, path: Path) -> str:
-    """The ending of a path that names a format."""
+    """The ending of a path that names a format, whose package is there."""
     name = path_name(op, "path", path)
     kind = os.path.splitext(name)[1].lower()
     if kind not in _WRITERS:
         raise ValueError(f"{op}: path must end in {' or '.join(_WRITERS)}, but got {name!r}")
+    if kind == ".safetensors":
+        require_package(op)
     return kind

@@ -8,25 +8,18 @@ from __future__ import annotations
 import ast
 import errno
 import math
+import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator
 from io import BytesIO
-from typing import IO, TYPE_CHECKING, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import (
-    Broken,
-    Stored,
-    blocks,
-    host_array,
-    is_shape,
-    little_endian,
-    native,
-    room_for,
-)
+from needle.checkpoint.arrays import Broken, Stored, host_array, little_endian, native
 from needle.checkpoint.structure import TEXT_NAME
 
 if TYPE_CHECKING:
@@ -34,14 +27,16 @@ if TYPE_CHECKING:
 
 __all__ = ["read_npz", "write_npz"]
 
+_BLOCK = 2**17  # elements that are brought into order at a time
 _PIECE = 2**18  # bytes to read at a time
+_LARGEST, _MOST_AXES = 2**63 - 1, 64  # as NumPy has them
 _LONGEST_HEADER = 10_000  # bytes of a .npy's, as NumPy has it
 _HIGHEST_RATIO = 1032  # of deflate: zlib's documentation
 _ERRORS = (EOFError, NotImplementedError, OSError, OverflowError, ValueError, struct.error, zlib.error)  # of zipfile
 _DESCR = re.compile("[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
 
 
-def write_npz(file: BinaryIO, arrays: dict[str, Stored], text: str | None) -> None:
+def write_npz(file: str | BinaryIO, arrays: dict[str, Stored], text: str | None) -> None:
     """Write arrays and a text. The bytes depend on nothing else: the archive holds no time."""
     from zipfile import ZipFile  # imported when it is needed: the import takes five milliseconds
 
@@ -55,12 +50,28 @@ def write_npz(file: BinaryIO, arrays: dict[str, Stored], text: str | None) -> No
             np.lib.format.write_array_header_1_0(header, form)
             with _new_member(archive, f"{name}.npy", len(header.getvalue()) + array.nbytes) as member:
                 member.write(header.getvalue())
-                for block in blocks(array.T if by_columns else array, dtype):
+                for block in _blocks(array.T if by_columns else array, dtype):
                     member.write(block)
         if text is not None:
             content = text.encode()
             with _new_member(archive, TEXT_NAME, len(content)) as member:
                 member.write(content)
+
+
+def _blocks(array: HostArray, dtype: np.dtype[Any]) -> Iterator[memoryview]:
+    """The bytes of an array in row-major order as `dtype`: at once if memory has them so, else in pieces."""
+    if array.flags.c_contiguous and array.dtype == dtype:
+        yield array.reshape(-1).view(np.uint8).data
+        return
+    for piece in np.nditer(
+        array,
+        ["external_loop", "buffered", "zerosize_ok"],
+        op_dtypes=dtype,
+        order="C",
+        casting="equiv",
+        buffersize=_BLOCK,
+    ):
+        yield np.ascontiguousarray(piece).view(np.uint8).data
 
 
 def _new_member(archive: ZipFile, name: str, size: int) -> IO[bytes]:
@@ -71,8 +82,8 @@ def _new_member(archive: ZipFile, name: str, size: int) -> IO[bytes]:
     return archive.open(info, "w")
 
 
-def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], bytearray | None]:
-    """The arrays and the text of a file of `size` bytes.
+def read_npz(file: BinaryIO) -> tuple[dict[str, HostArray], bytearray | None]:
+    """The arrays and the text, in the order in which they were written.
 
     Raises Broken if it is not a whole archive, or holds what is not read.
     """
@@ -80,7 +91,7 @@ def read_npz(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], bytearray
 
     try:
         with ZipFile(file) as archive:
-            return _read_members(archive, file, size)
+            return _read_members(archive, file, file.seek(0, os.SEEK_END))
     except Broken:
         raise
     except (BadZipFile, *_ERRORS) as error:
@@ -154,7 +165,7 @@ def _read_array(member: IO[bytes], info: ZipInfo) -> HostArray:
     dtype, by_columns, shape = _parse(member.read(length), name)
     if 8 + width + length + math.prod(shape) * dtype.itemsize != info.file_size:
         raise Broken(f"holds {name!r} of {info.file_size} bytes, which do not fit {dtype} of shape {shape}")
-    array = room_for(name, dtype, shape, "F" if by_columns else "C")
+    array = _room_for(name, dtype, shape, "F" if by_columns else "C")
     _fill((array.T if by_columns else array).reshape(-1).view(np.uint8).data, member, name)
     return native(name, array)
 
@@ -168,8 +179,25 @@ def _parse(header: bytes, name: str) -> tuple[np.dtype[Any], bool, tuple[int, ..
         descr, by_columns, shape = form["descr"], form["fortran_order"], form["shape"]
     except (ValueError, TypeError, KeyError, SyntaxError, RecursionError, MemoryError) as error:  # of the parser
         raise Broken(f"holds {name!r} with a header that is none: {error}") from error
-    if not (isinstance(by_columns, bool) and is_shape(shape)):
+    if not (isinstance(by_columns, bool) and _is_shape(shape)):
         raise Broken(f"holds {name!r} with a header that is none: {form}")
     if not (isinstance(descr, str) and _DESCR.fullmatch(descr)):
         raise Broken(f"holds {name!r} of type {descr!r}, but only bools and numbers of at most 64 bits are read")
     return np.dtype(descr), by_columns, tuple(shape)
+
+
+def _is_shape(value: Any) -> bool:
+    """Whether a value in a header is a sequence of sizes; short and small enough to be multiplied in no time."""
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) <= _MOST_AXES
+        and all(type(size) is int and 0 <= size <= _LARGEST for size in value)
+    )
+
+
+def _room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> HostArray:
+    """An array whose values are to be read; Broken if NumPy cannot have one."""
+    try:
+        return np.empty(shape, dtype, order=order)
+    except ValueError as error:
+        raise Broken(f"holds {name!r} of shape {shape}, which NumPy cannot hold: {error}") from error

@@ -1,111 +1,96 @@
-"""The `.safetensors` format, by hand: the package of that name writes only arrays of one memory order right.
+"""The `.safetensors` format, by the package of that name.
 
-Format: https://huggingface.co/docs/safetensors. Eight bytes for the length of the header, the header in JSON, then the
-arrays in row-major order and little-endian, without gaps.
+Format: https://huggingface.co/docs/safetensors. Arrays lie by rows and little-endian, without checksums.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, BinaryIO
+import os
+import re
+from typing import BinaryIO
 
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored, blocks, host_array, is_shape, little_endian, native, room_for
-from needle.checkpoint.structure import parse
+from needle.checkpoint.arrays import Broken, Stored, host_array, little_endian, native
 
-__all__ = ["check_dtypes", "read_safetensors", "write_safetensors"]
+__all__ = ["read_safetensors", "require_dtypes", "require_package", "write_safetensors"]
 
-# In the order in which the package writes arrays, so that each is aligned. bfloat16 is read, not written.
-_FORMS = {
-    "U64": "<u8", "I64": "<i8", "F64": "<f8", "C64": "<c8", "F32": "<f4", "U32": "<u4", "I32": "<i4", "BF16": "<u2",
-    "F16": "<f2", "U16": "<u2", "I16": "<i2", "I8": "|i1", "U8": "|u1", "BOOL": "|b1",
-}  # fmt: skip
-_CODES = {np.dtype(form): code for code, form in _FORMS.items()}
-_METADATA, _KEY = "__metadata__", "needle"
-_LONGEST_HEADER = 100_000_000  # bytes, as the package has it
+_KEY = "needle"  # the only one of the metadata: the package would write more in any order
+_CODES = "BOOL", "U8", "I8", "U16", "I16", "F16", "U32", "I32", "F32", "U64", "I64", "F64", "C64"  # read as they are
 
 
-def check_dtypes(op: str, arrays: dict[str, Stored]) -> None:
-    """Require dtypes that the format has: all that are stored but complex128."""
+def require_package(op: str) -> None:
+    """Require the package safetensors, which is imported when it is needed."""
+    try:
+        # New in 0.8. Earlier versions write a copy of all arrays, and read through a map of the file into memory.
+        from safetensors import TensorSpec  # noqa: F401
+    except ImportError as error:
+        raise type(error)(
+            f"{op}: .safetensors needs safetensors 0.8, which `pip install 'needle-dl[safetensors]'` installs, "
+            f"but got: {error}"
+        ) from error
+
+
+def require_dtypes(op: str, arrays: dict[str, Stored]) -> None:
+    """Require dtypes that the format has: of those that are stored, all but complex128."""
     for name, value in arrays.items():
         if value.dtype == "complex128":
             raise TypeError(f"{op}: a .safetensors file must not hold complex128, but {name} is; use .npz")
 
 
-def write_safetensors(file: BinaryIO, arrays: dict[str, Stored], text: str | None) -> None:
-    """Write arrays, and a text as the only metadata. If names are sorted, the bytes are those of the package."""
-    import json  # imported when it is needed: the import takes a millisecond
+def write_safetensors(path: str, arrays: dict[str, Stored], text: str | None) -> None:
+    """Write arrays, and a text as the only metadata. The package takes the place of a file with one of its own.
 
-    dtypes = {name: little_endian(value.dtype) for name, value in arrays.items()}
-    codes = [*_FORMS]
-    order = sorted(arrays, key=lambda name: (codes.index(_CODES[dtypes[name]]), name))
-    places, end = {}, 0
-    for name in order:
-        start, end = end, end + math.prod(arrays[name].shape) * dtypes[name].itemsize
-        places[name] = [start, end]
-    header: dict[str, Any] = {} if text is None else {_METADATA: {_KEY: text}}
-    for name, value in arrays.items():
-        header[name] = {"dtype": _CODES[dtypes[name]], "shape": [*value.shape], "data_offsets": places[name]}
-    content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    content += b" " * (-len(content) % 8)
-    file.write(len(content).to_bytes(8, "little") + content)
-    for name in order:
-        for block in blocks(host_array(arrays[name]), dtypes[name]):
-            file.write(block)
-
-
-def read_safetensors(file: BinaryIO, size: int) -> tuple[dict[str, HostArray], str | None]:
-    """The arrays and the text of a file of `size` bytes; bfloat16 becomes float32, which holds all its numbers.
-
-    The format has no checksum: bytes of the arrays that have changed are not noticed.
-
-    Raises Broken if its header does not fit it, or if it holds what is not read.
+    Arrays that do not lie by rows in native byte order are copied: others are written wrong, without an error.
     """
-    length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= min(_LONGEST_HEADER, size - 8):
-        raise Broken(f"has {size} bytes, and begins with a header of {length}")
-    header = parse(file.read(length), "has a header")
-    if not isinstance(header, dict):
-        raise Broken("has a header that is not an object")
-    metadata = header.pop(_METADATA, {})
-    text = metadata.get(_KEY) if isinstance(metadata, dict) else None
-    if not isinstance(text, str | None):
-        raise Broken(f"has metadata {_KEY!r} that are no text")
-    entries = sorted(((name, *_entry(name, form)) for name, form in header.items()), key=lambda entry: entry[3:])
-    end = 0
-    for name, *_, start, stop in entries:
-        if start != end:
-            raise Broken(f"holds {name!r} at byte {start} of its data, where {end} is expected")
-        end = stop
-    if end != size - 8 - length:
-        raise Broken(f"holds {size - 8 - length} bytes of arrays, where its header says {end}")
-    arrays = {name: _read_array(file, name, code, shape) for name, code, shape, *_ in entries}
-    return {name: arrays[name] for name in header}, text
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
 
-
-def _entry(name: str, form: Any) -> tuple[str, tuple[int, ...], int, int]:
-    """The code of a dtype, shape, first byte and end of an array, as an entry of a header gives them."""
+    ready = {name: host_array(value) for name, value in arrays.items()}
+    ready = {name: np.asarray(array, little_endian(array.dtype), order="C") for name, array in ready.items()}
     try:
-        code, shape, (start, stop) = form["dtype"], form["shape"], form["data_offsets"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise Broken(f"holds {name!r} without a dtype, a shape and offsets") from error
-    if not (len(form) == 3 and isinstance(code, str) and is_shape(shape) and is_shape([start, stop])):
-        raise Broken(f"holds {name!r} with a dtype, a shape or offsets that are none")
-    if code not in _FORMS:
-        raise Broken(f"holds {name!r} of type {code[:20]}, which is not read; {', '.join(_FORMS)} are")
-    if math.prod(shape) * np.dtype(_FORMS[code]).itemsize != stop - start:
-        raise Broken(f"holds {name!r} with {stop - start} bytes, which do not fit {code} of shape {tuple(shape)}")
-    return code, tuple(shape), start, stop
+        save_file(ready, path, None if text is None else {_KEY: text})
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise ValueError(f"save: state must fit into a .safetensors file, but got: {error}") from error
+        raise OSError(int(number[1]), os.strerror(int(number[1]))) from error
 
 
-def _read_array(file: BinaryIO, name: str, code: str, shape: tuple[int, ...]) -> HostArray:
-    """The next array in a file."""
-    array = room_for(name, np.dtype(_FORMS[code]), shape)
-    room = array.reshape(-1).view(np.uint8).data
-    if file.readinto(room) < len(room):  # type: ignore[attr-defined]
-        raise Broken(f"ends within {name!r}")
-    if code == "BF16":  # the upper half of a float32
-        return np.left_shift(array, 16, dtype="<u4").view("<f4")
-    return native(name, array)
+def read_safetensors(file: BinaryIO) -> tuple[dict[str, HostArray], str | None]:
+    """The arrays, by sorted names, and the text. The format cannot tell that bytes of the arrays have changed.
+
+    Raises Broken if the header does not fit the file, or if it holds what is not read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        # By its number, so that it is not mixed with a file that takes its place now.
+        with safe_open(f"/dev/fd/{file.fileno()}", "numpy", backend="pread") as content:
+            arrays, place = {}, 8 + int.from_bytes(file.read(8), "little")
+            for name in content.offset_keys():
+                form = content.get_slice(name)
+                code = form.get_dtype()
+                if code == "BF16":
+                    arrays[name] = _read_bfloat16(file, place, form.get_shape())
+                    place += arrays[name].nbytes // 2
+                elif code in _CODES:
+                    arrays[name] = native(name, content.get_tensor(name))
+                    place += arrays[name].nbytes
+                else:
+                    raise Broken(f"holds {name!r} of type {code}, which is not read; BF16 and {', '.join(_CODES)} are")
+            return {name: arrays[name] for name in sorted(arrays)}, (content.metadata() or {}).get(_KEY)
+    except Broken:
+        raise
+    except (SafetensorError, ValueError) as error:  # NumPy's, of a shape
+        raise Broken(f"is not complete, or not right: {error}") from error
+
+
+def _read_bfloat16(file: BinaryIO, place: int, shape: list[int]) -> HostArray:
+    """An array at a place in a file as float32, which holds all numbers of bfloat16: they are its upper halves."""
+    file.seek(place)
+    halves = np.fromfile(file, "<u2", math.prod(shape)).reshape(shape)
+    words: HostArray = np.left_shift(halves, 16, dtype="u4")
+    return words.view("f4")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import resource
 import stat
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from needle.checkpoint import atomic, remove_leftovers, write_atomically
+from tests.checkpoint.test_refusals import largest_file
 from tests.interrupts import interrupt_everywhere
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,17 +72,6 @@ def test_a_block_may_close_its_file(path):
         path.unlink()
 
 
-@contextlib.contextmanager
-def largest_file(size):
-    """The system refuses to write more than `size` bytes into a file, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [10, 100_000])
 def test_a_full_disk(path, size):
     """Also where the system refuses at the flush after the block, and again when the file is closed."""
@@ -113,7 +102,8 @@ def test_an_interrupt_at_any_line(path):
         assert path.read_bytes() in (b"old", b"new"), place
         assert os.listdir(path.parent) == ["run.csv"], place
         places.append(place)
-    assert {place.split(":")[0] for place in places} >= {"whole_file", "_replacing", "_target", "_sync_folder"}
+    functions = {place.split(":")[0] for place in places}
+    assert functions >= {"whole_path", "_whole_file", "_new_file", "_remove_folder", "_sync"}
     assert path.read_bytes() == b"new"
 
 
@@ -129,7 +119,8 @@ def test_an_error_of_another_file_is_not_reworded(path):
 
 def test_leftovers_of_the_same_path_are_removed_by_the_next_writer(path):
     for name in (LEFTOVER, LEFTOVER.replace("run", "other"), ".run.csv.needle-tmp", ".run.csv.swp"):
-        (path.parent / name).write_bytes(b"half")
+        (path.parent / name).mkdir()
+        (path.parent / name / ".tmpFl5Tyg").write_bytes(b"half")
     write(path, b"new")
     left = sorted(os.listdir(path.parent))
     assert left == sorted(["run.csv", LEFTOVER.replace("run", "other"), ".run.csv.needle-tmp", ".run.csv.swp"])
@@ -148,13 +139,17 @@ def test_the_file_of_a_writer_at_work_stays(path):
     assert os.listdir(path.parent) == ["run.csv"]
 
 
-def test_a_folder_or_a_link_of_that_name_stays(path):
-    (path.parent / LEFTOVER).mkdir()
-    (path.parent / LEFTOVER.replace("0", "1")).symlink_to(__file__)
+def test_what_is_not_needle_s_stays(path, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_bytes(b"")
+    (path.parent / LEFTOVER / "folder").mkdir(parents=True)
+    (path.parent / LEFTOVER.replace("0", "1")).symlink_to(tmp_path / "other")
     os.mkfifo(path.parent / LEFTOVER.replace("0", "2"))
+    (path.parent / LEFTOVER.replace("0", "3")).write_bytes(b"")
     write(path, b"new")
     assert remove_leftovers(path.parent) == []
-    assert len(os.listdir(path.parent)) == 4
+    assert len(os.listdir(path.parent)) == 6
+    assert os.listdir(tmp_path / "other") == ["file"]
 
 
 def test_a_killed_writer_of_another_process(path):
@@ -177,8 +172,8 @@ def test_a_killed_writer_of_another_process(path):
     assert os.listdir(path.parent) == ["run.csv"]
 
 
-def test_a_file_that_is_removed_before_it_is_locked_is_made_anew(path, monkeypatch):
-    """A writer takes its new file for a leftover of a killed one, if it sees it in the moment before the lock."""
+def test_a_folder_that_is_removed_before_it_is_locked_is_made_anew(path, monkeypatch):
+    """A writer takes a new folder for a leftover of a killed one, if it sees it in the moment before the lock."""
     lock, removed = fcntl.flock, []
 
     def flock(descriptor, how):
@@ -201,7 +196,7 @@ def test_a_file_system_without_locks(path, monkeypatch):
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    (path.parent / LEFTOVER).write_bytes(b"half")
+    (path.parent / LEFTOVER).mkdir()
     write(path, b"new")
     assert path.read_bytes() == b"new"
     assert sorted(os.listdir(path.parent)) == [LEFTOVER, "run.csv"]
@@ -251,7 +246,8 @@ def test_permissions(path, umask):
         for mode in (0o600, 0o664, 0o640):
             path.chmod(mode)
             with write_atomically(path):
-                assert {stat.S_IMODE(entry.stat().st_mode) for entry in path.parent.iterdir()} == {mode}
+                (room,) = path.parent.glob(".*")
+                assert stat.S_IMODE(room.stat().st_mode) == 0o700 & ~umask  # others cannot read what is in it
             assert stat.S_IMODE(path.stat().st_mode) == mode
     finally:
         os.umask(before)

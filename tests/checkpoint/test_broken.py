@@ -15,15 +15,11 @@ import pytest
 
 import needle as ndl
 from needle.checkpoint.arrays import Broken
-from needle.checkpoint.npz import read_npz
-from needle.checkpoint.safetensors import read_safetensors
-from needle.checkpoint.structure import nested
 from tests.checkpoint.test_refusals import archive, described, entry, member, npy, tensors
-from tests.checkpoint.test_round_trip import assert_same, in_memory
+from tests.checkpoint.test_round_trip import KINDS, as_read, assert_same, content, read
 
 FLAT = {"w": np.arange(6, dtype="f4").reshape(2, 3), "ü": np.array([True, False]), "b": np.ones((2, 2), order="F")}
 STATES = {"flat": FLAT, "nested": {"model": FLAT, "o": {0: [1, 2.5, None, "x"], "big": 2**70}}}
-READERS = {".npz": read_npz, ".safetensors": read_safetensors}
 
 
 def compressed():
@@ -32,12 +28,12 @@ def compressed():
     return file.getvalue()
 
 
-def read(kind, content):
-    return nested(*READERS[kind](io.BytesIO(content), len(content)))
-
-
 FILES = {
-    **{f"{name} {kind}": (kind, *in_memory(kind, state)) for kind in READERS for name, state in STATES.items()},
+    **{
+        f"{name} {kind}": (kind, content(kind, state), as_read(kind, state))
+        for kind in KINDS
+        for name, state in STATES.items()
+    },
     "compressed .npz": (".npz", compressed(), FLAT),
 }
 
@@ -182,7 +178,7 @@ def test_a_file_that_promises_much_takes_little_memory(tmp_path, name):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_what_is_read_takes_its_own_memory(tmp_path, kind):
     state = {"a": np.zeros(2**20), "b": np.asfortranarray(np.ones((2**10, 2**10))), "c": [np.zeros(2**21, "f4")[::-1]]}
     size = 3 * 2**23
@@ -190,7 +186,8 @@ def test_what_is_read_takes_its_own_memory(tmp_path, kind):
     tracemalloc.start()
     try:
         ndl.save(tmp_path / f"state{kind}", state)
-        assert tracemalloc.get_traced_memory()[1] < 0.5 * size
+        # A .safetensors file is written of copies of the two arrays that are not in its order.
+        assert tracemalloc.get_traced_memory()[1] < (0.5 if kind == ".npz" else 0.7) * size
         tracemalloc.reset_peak()
         loaded = ndl.load(tmp_path / f"state{kind}")
         assert tracemalloc.get_traced_memory()[1] < 1.1 * size
@@ -217,7 +214,7 @@ def listen(path):
     ],
     ids=["folder", "FIFO", "socket", "device"],
 )
-@pytest.mark.parametrize("ending", READERS)
+@pytest.mark.parametrize("ending", KINDS)
 def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, monkeypatch, make, kind, ending):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / f"state{ending}"
@@ -229,7 +226,7 @@ def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, monkeypatch, mak
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"a text\n" * 100, b"\x80\x04N.", b"\x89PNG\r\n\x1a\n", bytes(5000)])
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_file_of_another_kind(kind, content):
     with pytest.raises(Broken):
         read(kind, content)
@@ -237,7 +234,7 @@ def test_a_file_of_another_kind(kind, content):
 
 def test_the_formats_under_each_other_s_ending(tmp_path):
     for kind, other in ((".npz", ".safetensors"), (".safetensors", ".npz")):
-        (tmp_path / f"state{other}").write_bytes(in_memory(kind, FLAT)[0])
+        (tmp_path / f"state{other}").write_bytes(content(kind, FLAT))
         with pytest.raises(ValueError, match=r"^load: path must be a whole "):
             ndl.load(tmp_path / f"state{other}")
 

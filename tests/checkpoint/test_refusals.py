@@ -6,18 +6,21 @@ import io
 import json
 import os
 import re
+import resource
+import sys
 import tempfile
 import zipfile
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 import needle as ndl
 from needle import checkpoint
-from needle.checkpoint.arrays import Broken
-from needle.checkpoint.safetensors import read_safetensors
 from needle.files import open_file
 
 ONES = np.ones(2, "float32")
@@ -181,28 +184,30 @@ LOADED = [
      "has a text needle.json with an object of '$dict' that has no meaning"),
     (member(described(), bytes(9)), "holds 'a.npy' of 74 bytes, which do not fit float32 of shape (2,)"),
 ]
+WRONG = re.compile("is not complete, or not right: .*")
 TENSORS = [
-    (b"", "has 0 bytes, and begins with a header of 0"),
-    (tensors(b"{}")[:9], "has 9 bytes, and begins with a header of 2"),
-    ((2**40).to_bytes(8, "little") + b"{}", "has 10 bytes, and begins with a header of 1099511627776"),
-    (tensors([]), "has a header that is not an object"),
-    (tensors(b"{'a'}"), re.compile("has a header that is not JSON: .*")),
-    (tensors(b'{"a":1,"a":1}'), "has a header that is not JSON: two keys of a dict are the same"),
-    (tensors(b"[" * 100_000), re.compile("has a header that is not JSON: .*")),
-    (tensors({"__metadata__": {"needle": []}}), "has metadata 'needle' that are no text"),
-    (tensors({"a": []}), "holds 'a' without a dtype, a shape and offsets"),
-    (tensors({"a": entry(more=1)}, bytes(8)), "holds 'a' with a dtype, a shape or offsets that are none"),
-    (tensors({"a": entry(shape=[-1])}, bytes(8)), "holds 'a' with a dtype, a shape or offsets that are none"),
-    (tensors({"a": entry([])}, bytes(8)), "holds 'a' with a dtype, a shape or offsets that are none"),
-    (tensors({"a": entry(shape=[10**4000] * 99)}), "holds 'a' with a dtype, a shape or offsets that are none"),
-    (tensors({"a": entry(shape=[True])}, bytes(8)), "holds 'a' with a dtype, a shape or offsets that are none"),
-    (tensors({"a": entry("F8_E4M3")}, bytes(8)), re.compile("holds 'a' of type F8_E4M3, which is not read.*")),
-    (tensors({"a": entry(shape=[2**62, 4])}, bytes(8)),
-     "holds 'a' with 8 bytes, which do not fit F32 of shape (4611686018427387904, 4)"),
-    (tensors({"a": entry(offsets=[8, 16])}, bytes(16)), "holds 'a' at byte 8 of its data, where 0 is expected"),
-    (tensors({"a": entry(), "b": entry()}, bytes(16)), "holds 'b' at byte 0 of its data, where 8 is expected"),
-    (tensors({"a": entry()}, bytes(9)), "holds 9 bytes of arrays, where its header says 8"),
-    (tensors({"a": entry()}, bytes(7)), "holds 7 bytes of arrays, where its header says 8"),
+    (b"", "is not complete, or not right: Error while deserializing header: header too small"),
+    (tensors(b"{}")[:9], WRONG),
+    ((2**40).to_bytes(8, "little") + b"{}", WRONG),
+    (tensors([]), WRONG),
+    (tensors(b"{'a'}"), WRONG),
+    (tensors(b"[" * 100_000), WRONG),
+    (tensors({"__metadata__": {"needle": []}}), WRONG),
+    (tensors({"__metadata__": {"needle": "[]"}}), "has a text needle.json that is not needle's"),
+    (tensors({"a": []}), WRONG),
+    (tensors({"a": entry(shape=[-1])}, bytes(8)), WRONG),
+    (tensors({"a": entry([])}, bytes(8)), WRONG),
+    (tensors({"a": entry(shape=[10**4000] * 99)}), WRONG),
+    (tensors({"a": entry(shape=[1] * 65, offsets=[0, 4])}, bytes(4)), WRONG),
+    (tensors({"a": entry("F99")}, bytes(8)), WRONG),
+    (tensors({"a": entry("F8_E4M3")}, bytes(2)), WRONG),
+    (tensors({"a": entry("F8_E4M3", offsets=[0, 2])}, bytes(2)),
+     re.compile("holds 'a' of type F8_E4M3, which is not read; BF16 and BOOL, .*, C64 are")),
+    (tensors({"a": entry(shape=[2**62, 4])}, bytes(8)), WRONG),
+    (tensors({"a": entry(offsets=[8, 16])}, bytes(16)), WRONG),
+    (tensors({"a": entry(), "b": entry()}, bytes(16)), WRONG),
+    (tensors({"a": entry()}, bytes(9)), WRONG),
+    (tensors({"a": entry()}, bytes(7)), WRONG),
     (tensors({"a": entry("BOOL", [8])}, bytes(range(8))), "holds 'a' with bools other than 0 and 1"),
 ]  # fmt: skip
 
@@ -257,11 +262,42 @@ def read_only(folder):
         write(path)
 
 
+def without_safetensors(call):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "safetensors", None)
+        call()
+
+
+@contextmanager
+def largest_file(size):
+    """The system refuses to write more than `size` bytes into a file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def on_a_full_disk(kind):
+    with largest_file(100):
+        saved({"a": np.ones(1000)}, kind)
+
+
+def with_a_long_header():
+    """As of 1,700 names of 60,000 bytes, which take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        error = SafetensorError("Error while serializing: header too large")
+        patch.setattr("safetensors.numpy.save_file", Mock(side_effect=error))
+        saved({"a": ONES}, ".safetensors")
+
+
 def read(path):
     with open_file("open_file", path):
         pass
 
 
+PACKAGE = r"\.safetensors needs safetensors 0\.8, which `pip install 'needle-dl\[safetensors\]'` installs, but got: .*"
 NO_FILE = "path must be a file that can be {}, but /no/folder/x.npz: No such file or directory"
 ERRORS = [
     *((partial(saved, state), kind, text) for state, kind, text in SAVED),
@@ -271,7 +307,15 @@ ERRORS = [
         rf"load: path must be a whole \{kind} file of numbers, but {PATH}\{kind} "
         + pattern(text)))
       for kind, rows in ((".npz", LOADED), (".safetensors", TENSORS)) for content, text in rows),
-    (lambda: read_safetensors(io.BytesIO(tensors({"a": entry()}, bytes(7))), 77), Broken, "ends within 'a'"),
+    (lambda: without_safetensors(partial(saved, {"a": ONES}, ".safetensors")), ModuleNotFoundError,
+     re.compile("save: " + PACKAGE)),
+    (lambda: without_safetensors(partial(loaded, b"", ".safetensors")), ModuleNotFoundError,
+     re.compile("load: " + PACKAGE)),
+    *((partial(on_a_full_disk, kind), OSError, re.compile(
+        rf"save: path must be a file that can be written, but {PATH}\{kind}: File too large"))
+      for kind in (".npz", ".safetensors")),
+    (with_a_long_header, ValueError,
+     "save: state must fit into a .safetensors file, but got: Error while serializing: header too large"),
     (lambda: ndl.save("x.pt", {}), ValueError, "save: path must end in .npz or .safetensors, but got 'x.pt'"),
     (lambda: ndl.load("x"), ValueError, "load: path must end in .npz or .safetensors, but got 'x'"),
     (lambda: ndl.save(1, {}), TypeError, "save: path must be a path, but got int"),
