@@ -155,8 +155,12 @@ def entries(op: str, name: str, value: Any, keys: Collection[str]) -> dict[str, 
     """A dict with these keys and no others."""
     given: dict[str, Any] = instance(op, name, value, dict)
     if given.keys() != set(keys):
-        raise ValueError(f"{op}: {name} must hold {', '.join(keys)}, but got {', '.join(map(str, given)) or 'nothing'}")
+        raise ValueError(f"{op}: {name} must hold {_listed(keys)}, but got {_listed(given)}")
     return given
+
+
+def _listed(keys: Collection[Any]) -> str:
+    return ", ".join(map(str, keys)) or "nothing"
 
 
 def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) -> None:

@@ -130,6 +130,11 @@ class DataLoader:
             batches = (tuple(field.copy() for field in batch) for batch in batches)
         return self._tensors(_ahead(batches, self.prefetch), epoch)
 
+    def reset(self) -> None:
+        """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one."""
+        self._number += self._epoch is not None
+        self._epoch, self._is_loaded = None, False
+
     def _draw_order(self) -> HostArray | None:
         """The order of a new epoch; None is the dataset's."""
         if self.sampler is not None:

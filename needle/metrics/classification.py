@@ -55,7 +55,7 @@ class Accuracy(Metric):
         """Add the hits among the targets that are not ignored."""
         kept = kept_of(targets, self.ignore_index)
         if kept is None:
-            self._add(hits.sum(), hits.size)
+            self._add(xp(hits).count_nonzero(hits), hits.size)
         else:
             self._add((hits & kept).sum(), kept.sum())
 

@@ -105,8 +105,8 @@ class ExponentialMovingAverage:
         Weights that are changed in between are lost.
         """
         kept = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
-        self.copy_to()
         try:
+            self.copy_to()
             yield
         finally:
             load(self._weights, kept, True, (), {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 from needle import check
@@ -21,6 +22,10 @@ class Callbacks:
 
     def __init__(self, callbacks: Iterable[Any]) -> None:
         self.callbacks = [callback for callback in callbacks if callback is not None]
+        for callback in self.callbacks:
+            if not any(hasattr(callback, event) for event in EVENTS):
+                got = type(callback).__name__
+                raise TypeError(f"fit: callbacks must have any of the methods {', '.join(EVENTS)}, but got {got}")
         found = {event: [getattr(callback, event, None) for callback in self.callbacks] for event in EVENTS}
         self._methods = {event: [method for method in methods if method] for event, methods in found.items()}
 
@@ -63,7 +68,7 @@ class Reader:
 
     def __len__(self) -> int:
         """The number of batches of an epoch; 0 if the loader does not tell."""
-        return len(self.loader) if hasattr(self.loader, "__len__") else 0
+        return length_hint(self.loader)
 
     def batches(self, done: int) -> Iterator[Any]:
         """The batches of an epoch of which `done` are complete."""
@@ -92,3 +97,14 @@ class Reader:
             self.loader.load_state_dict(state)
         else:
             self._rng = state["rng"]
+
+
+def check_loader(name: str, loader: Any, epochs: int) -> None:
+    """Require a loader to have batches, in each epoch."""
+    if not hasattr(loader, "__iter__") and not hasattr(loader, "__getitem__"):
+        raise TypeError(f"fit: {name} must be a loader of batches, but got {type(loader).__name__}")
+    if not length_hint(loader, 1):
+        raise ValueError(f"fit: {name} must yield at least one batch, but yielded none")
+    if isinstance(loader, Iterator) and epochs > 1:
+        got = type(loader).__name__
+        raise TypeError(f"fit: {name} must be read anew in each epoch, but got the iterator {got}, which ends")

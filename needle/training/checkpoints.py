@@ -46,6 +46,7 @@ class Checkpoints:
         self.last, self.best = self.folder / "last.npz", self.folder / "best.npz"
         self.best_figure: float | None = None
         self._saved: tuple[int, int] | None = None  # epoch and batch of the `last.npz` that was written
+        self._is_new = False  # there was none when the run began
 
     def start(self, state: TrainingState, resume: bool | str | os.PathLike[str] = False) -> None:
         """Load the state to go on from, and write it as `last.npz`.
@@ -62,6 +63,9 @@ class Checkpoints:
             )
         if path is not None and (path.exists() or resume is not True):
             state.load(path)
+        if not state.epoch:
+            self.best_figure = None  # of an earlier run
+        self._is_new = not self.last.exists()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.save(self.last, state)
 
@@ -83,6 +87,11 @@ class Checkpoints:
         """Called by `fit`: write `last.npz` unless it holds this state already."""
         if self._saved != (state.epoch, state.batch):
             self.save(self.last, state)
+
+    def on_exit(self, state: TrainingState) -> None:
+        """Called by `fit`: if not one step was made, after an error in it, the folder holds no run."""
+        if self._is_new and (state.epoch, state.batch) == (0, 0):
+            self.last.unlink(missing_ok=True)
 
     def save(self, path: Path, state: TrainingState) -> None:
         """Write the state of a run. Raises NonFiniteLoss if a parameter of a module in it is not finite."""

@@ -44,8 +44,8 @@ class Figures:
     def update(self, loss: Tensor, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss (), and what the metrics take."""
         size = items_in(targets)
+        self.loss.update(check.instance("Figures", "loss", loss, Tensor).detach(), size)
         self.items += size
-        self.loss.update(loss.detach(), size)
         for metric in self.metrics.values():
             metric.update(outputs, targets)
 
@@ -77,6 +77,9 @@ class Figures:
 
 def apply_model(model: Module, batch: Any) -> tuple[Any, Any]:
     """The default `forward`: a batch is a pair (inputs, targets), and the model takes the inputs."""
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        got = f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__
+        raise TypeError(f"fit: a batch must be a pair (inputs, targets), or forward must take it apart, but got {got}")
     inputs, targets = batch
     return model(inputs), targets
 
@@ -92,15 +95,16 @@ def evaluate(
     """The mean loss and the metrics of a model over the batches of `loader`: `{"loss": …, name: …}`.
 
     The model is put into evaluation mode and every module back into its own afterwards; no graph is recorded.
-    `forward(model, batch)` returns outputs and targets; a `reset()` that it has is called first.
+    `forward(model, batch)` returns outputs and targets; a `reset()` that it or `loader` has is called first.
 
     Raises ValueError if `loader` yields no batch.
     """
     figures = Figures(metrics)
+    check.instance("evaluate", "model", model, Module)
     modes = [(module, module.training) for _, module in model.named_modules()]
-    model.eval()
-    start_pass(forward)
     try:
+        model.eval()
+        start_pass(forward, loader)
         with no_grad():
             for batch in loader:
                 outputs, targets = forward(model, batch)
@@ -115,13 +119,17 @@ def evaluate(
 
 def items_in(targets: Any) -> int:
     """The number of items of a batch: the length of its targets, or of the first of several."""
-    if isinstance(targets, (tuple, list)) and targets:
-        return items_in(targets[0])
+    if isinstance(targets, (tuple, list, Mapping)) and targets:
+        return items_in(next(iter(targets.values() if isinstance(targets, Mapping) else targets)))
+    if targets is None or getattr(targets, "shape", None) == ():
+        got = "None" if targets is None else "shape ()"
+        raise ValueError(f"Figures: targets must have an axis of items, but got {got}")
     return len(targets)
 
 
-def start_pass(forward: Forward) -> None:
-    """Let a `forward` that carries something from batch to batch begin anew."""
-    reset = getattr(forward, "reset", None)
-    if reset is not None:
-        reset()
+def start_pass(*parts: Any) -> None:
+    """Let a `forward` that carries something from batch to batch begin anew, and a loader that was left in an epoch."""
+    for part in parts:
+        reset = getattr(part, "reset", None)
+        if reset is not None:
+            reset()

@@ -13,7 +13,7 @@ from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
 from needle.optim.lr_scheduler import LRScheduler
 from needle.training.bar import ProgressBar
-from needle.training.callbacks import Callbacks, Reader
+from needle.training.callbacks import Callbacks, Reader, check_loader
 from needle.training.checkpoints import Checkpoints, start_run
 from needle.training.figures import Figures, Forward, LossFunction, apply_model, evaluate, items_in, start_pass
 from needle.training.schedule import Schedule
@@ -72,9 +72,14 @@ def fit(
     a checkpoint is written. Such weights never replace a checkpoint.
     """
     check.instance("fit", "model", model, Module)
+    check.integer("fit", "epochs", epochs, least=1)
+    check_loader("train_loader", train_loader, epochs)
+    if validation is not None:
+        check_loader("validation", validation, epochs)
     figures, stepper = Figures(metrics), Stepper(optimizer, accumulate, clip_norm, clip_value)
-    reader, schedule = Reader(train_loader), Schedule(scheduler, schedule_by)
-    stopping = EarlyStopping(early_stopping) if isinstance(early_stopping, int) else early_stopping
+    reader, schedule = Reader(train_loader), Schedule(optimizer, scheduler, schedule_by)
+    keeps_patience = early_stopping is None or isinstance(early_stopping, EarlyStopping)
+    stopping = early_stopping if keeps_patience else EarlyStopping(early_stopping)
     saver = checkpoints if isinstance(checkpoints, Checkpoints) or checkpoints is None else Checkpoints(checkpoints)
     for keeper in (stopping, saver):
         if keeper is not None and keeper.monitor is not None:
@@ -85,7 +90,7 @@ def fit(
         model=model, optimizer=optimizer, loader=reader, validation=stateful(validation), forward=stateful(forward),
         scheduler=scheduler, ema=ema, figures=figures, stepper=stepper, callbacks=hooks,
     )  # fmt: skip
-    state.epochs = check.integer("fit", "epochs", epochs, least=1)
+    state.epochs = epochs
 
     def finish_step() -> None:
         schedule.after_step()
@@ -96,25 +101,25 @@ def fit(
     model.train()
     try:
         hooks("on_start", state)
-        while state.epoch < epochs and not state.stopped:
+        while state.epoch < epochs and state.stopped is None:
             if not state.batch:
                 figures.reset()
-                start_pass(forward)
+                start_pass(forward, train_loader)
             hooks("on_epoch_start", state)
             clock = time.perf_counter()
             for batch in reader.batches(state.batch):
                 outputs, targets = forward(model, batch)
                 loss = loss_fn(outputs, targets)
+                figures.update(loss, outputs, targets)
                 if not loss.device.is_async:  # elsewhere each look would wait for the queued work
                     require_finite(loss.item(), state.epoch + 1, state.batch + 1)
-                figures.update(loss, outputs, targets)
                 if stepper(loss, items_in(targets)):
                     finish_step()
                 state.batch += 1
                 now = time.perf_counter()
                 state.seconds, clock = state.seconds + now - clock, now
                 hooks("on_step", state)
-                if state.stopped:
+                if state.stopped is not None:
                     break
             else:
                 if stepper.flush():

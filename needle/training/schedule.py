@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from needle import check
+from needle.optim import Optimizer
 from needle.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 from needle.training.state import TrainingState
 
@@ -13,9 +14,11 @@ class Schedule:
     `by` is "epoch" or "step"; by default OneCycleLR goes by the step and all others by the epoch.
     """
 
-    def __init__(self, scheduler: LRScheduler | None, by: str | None) -> None:
+    def __init__(self, optimizer: Optimizer, scheduler: LRScheduler | None, by: str | None) -> None:
         if scheduler is not None:
             check.instance("fit", "scheduler", scheduler, LRScheduler)
+            if scheduler.optimizer is not optimizer:
+                raise ValueError("fit: scheduler must be one of the optimizer, but got one of another optimizer")
         check.one_of("fit", "schedule_by", by, ("epoch", "step", None))
         self.scheduler, self.by_step = scheduler, by == "step" or (by is None and isinstance(scheduler, OneCycleLR))
         if self.by_step and isinstance(scheduler, ReduceLROnPlateau):

@@ -30,6 +30,7 @@ class StopOnSignal:
         self._handlers: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
+        self.signal = None
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)

@@ -43,12 +43,12 @@ class Stepper:
 
     def __call__(self, loss: Tensor, size: int = 1) -> bool:
         """Add the gradient of a batch's mean loss () over `size` items; returns whether the optimizer stepped."""
+        size = check.integer("Stepper", "size", size, least=1)
         if not self.batches:
             self.optimizer.reset_grad()
-            self.first = self.weight = 0.0
-        self.first = self.first or float(size)
+            self.first, self.weight = float(size), 0.0
         weight = size / self.first  # 1 for batches of one size, so that nothing is scaled
-        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full((), weight, loss.dtype))
+        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full(loss.shape, weight, loss.dtype))
         loss.backward(scale, create_graph=False, accumulate=True)
         self.batches += 1
         self.weight += weight

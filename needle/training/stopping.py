@@ -65,6 +65,10 @@ class EarlyStopping:
         self.min_delta = check.number("EarlyStopping", "min_delta", min_delta, least=0)
         self.mode = check.one_of("EarlyStopping", "mode", mode, ("min", "max"))
         self.restore_best = check.instance("EarlyStopping", "restore_best", restore_best, bool)
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew: no epoch was noted."""
         self.wait = 0  # epochs in a row without an improvement
         self.reference: float | None = None  # the figure of the last improvement
         self.best: float | None = None  # the best figure, whatever `min_delta` is, and the model's state there
@@ -88,7 +92,9 @@ class EarlyStopping:
         return self.is_over
 
     def on_start(self, state: TrainingState) -> None:
-        """Called by `fit`: a run that goes on may be over already."""
+        """Called by `fit`: a run that goes on may be over already, and one that begins forgets an earlier run."""
+        if not state.epoch:
+            self.forget()
         if self.is_over:
             state.stop(f"no improvement for {self.patience} epochs")
 

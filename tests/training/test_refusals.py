@@ -26,8 +26,22 @@ def sgd(model=MODEL):
     return optim.SGD(model.parameters(), lr=0.1)
 
 
-def fit(*, model=MODEL, optimizer=None, loader=(BATCH,), epochs=1, **options):
-    return training.fit(model, nn.CrossEntropyLoss(), optimizer or sgd(), loader, epochs=epochs, **options)
+def fit(*, model=MODEL, optimizer=None, loader=(BATCH,), epochs=1, loss_fn=None, **options):
+    return training.fit(model, loss_fn or nn.CrossEntropyLoss(), optimizer or sgd(), loader, epochs=epochs, **options)
+
+
+def mean(outputs, targets):
+    return outputs.mean()
+
+
+SGD = sgd()
+
+
+class Blank:
+    """A loader without batches, which does not tell."""
+
+    def __iter__(self):
+        return iter(())
 
 
 def in_folder(call, *files):
@@ -61,7 +75,35 @@ ERRORS = [
     (lambda: fit(epochs=0), ValueError, "fit: epochs must be at least 1, but got 0"),
     (lambda: fit(model=3), TypeError, "fit: model must be a Module, but got int"),
     (lambda: fit(loader=[]), ValueError, "fit: train_loader must yield at least one batch, but yielded none"),
-    (lambda: fit(validation=[]), ValueError, "evaluate: loader must yield at least one batch, but yielded none"),
+    (lambda: fit(validation=[]), ValueError, "fit: validation must yield at least one batch, but yielded none"),
+    (lambda: fit(loader=Blank()), ValueError, "fit: train_loader must yield at least one batch, but yielded none"),
+    (lambda: fit(validation=Blank()), ValueError, "evaluate: loader must yield at least one batch, but yielded none"),
+    (lambda: fit(loader=3), TypeError, "fit: train_loader must be a loader of batches, but got int"),
+    (lambda: fit(validation=3), TypeError, "fit: validation must be a loader of batches, but got int"),
+    (lambda: fit(loader=iter([BATCH]), epochs=2), TypeError,
+     "fit: train_loader must be read anew in each epoch, but got the iterator list_iterator, which ends"),
+    (lambda: fit(validation=(BATCH for _ in "ab"), epochs=2), TypeError,
+     "fit: validation must be read anew in each epoch, but got the iterator generator, which ends"),
+    (lambda: fit(loader=[{"x": 1}]), TypeError,
+     "fit: a batch must be a pair (inputs, targets), or forward must take it apart, but got dict"),
+    (lambda: fit(loader=[(*BATCH, 1)]), TypeError,
+     "fit: a batch must be a pair (inputs, targets), or forward must take it apart, but got 3 values"),
+    (lambda: fit(loader=[(BATCH[0], None)], loss_fn=mean), ValueError,
+     "Figures: targets must have an axis of items, but got None"),
+    (lambda: fit(loader=[(BATCH[0], BATCH[1][0])], loss_fn=mean), ValueError,
+     "Figures: targets must have an axis of items, but got shape ()"),
+    (lambda: fit(loss_fn=lambda outputs, targets: 1.5), TypeError, "Figures: loss must be a Tensor, but got float"),
+    (lambda: fit(loss_fn=nn.CrossEntropyLoss(reduction="none"), loader=[(ndl.ones(2, 2), ndl.Tensor([0, 1]))]),
+     ValueError, "Mean: value must have 1 element, but got shape (2,)"),
+    (lambda: fit(loader=[(BATCH[0][:0], BATCH[1][:0])], loss_fn=lambda outputs, targets: outputs.sum()), ValueError,
+     "Stepper: size must be at least 1, but got 0"),
+    (lambda: fit(callbacks=[print]), TypeError,
+     ("fit: callbacks must have any of the methods on_start, on_epoch_start, on_step, on_epoch_end, on_end, on_exit, "
+      "but got builtin_function_or_method")),
+    (lambda: fit(early_stopping="3"), TypeError, "EarlyStopping: patience must be an integer, but got '3'"),
+    (lambda: fit(scheduler=lr_scheduler.StepLR(sgd(), 1)), ValueError,
+     "fit: scheduler must be one of the optimizer, but got one of another optimizer"),
+    (lambda: training.evaluate(3, mean, [BATCH]), TypeError, "evaluate: model must be a Module, but got int"),
     (lambda: fit(accumulate=0), ValueError, "Stepper: accumulate must be at least 1, but got 0"),
     (lambda: fit(clip_norm=0), ValueError, "Stepper: clip_norm must lie in (0, inf], but got 0"),
     (lambda: fit(clip_value=-1), ValueError, "Stepper: clip_value must lie in (0, inf], but got -1"),
@@ -72,7 +114,7 @@ ERRORS = [
     (lambda: fit(scheduler=3), TypeError, "fit: scheduler must be a LRScheduler, but got int"),
     (lambda: fit(schedule_by="batch"), ValueError,
      "fit: schedule_by must be one of 'epoch', 'step', None, but got 'batch'"),
-    (lambda: fit(scheduler=lr_scheduler.ReduceLROnPlateau(sgd()), schedule_by="step"), ValueError,
+    (lambda: fit(optimizer=SGD, scheduler=lr_scheduler.ReduceLROnPlateau(SGD), schedule_by="step"), ValueError,
      "fit: schedule_by must be 'epoch' for ReduceLROnPlateau, but got 'step'"),
     (lambda: fit(early_stopping=EarlyStopping(monitor="val_loss")), ValueError,
      "fit: monitor must be one of 'loss', but got 'val_loss'"),
@@ -108,6 +150,8 @@ ERRORS = [
      "TrainingState: epoch must be at least 0, but got -1"),
     (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"seconds": "1"}), TypeError,
      "TrainingState: seconds must be a number, but got '1'"),
+    (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"history": 3}), TypeError,
+     "TrainingState: history must be a list, but got int"),
     (lambda: TrainingState(model=MODEL).load_state_dict(one_state() | {"history": [1]}), TypeError,
      "TrainingState: each row of history must be a dict, but got int"),
     (lambda: Stepper(sgd()).load_state_dict(Stepper(sgd()).state_dict() | {"grads": []}), ValueError,
@@ -116,7 +160,7 @@ ERRORS = [
         Stepper(sgd()).state_dict() | {"grads": [None, {"values": np.ones(3), "axes": [1, 0]}]}), ValueError,
      "Stepper: a parameter and its gradient must agree in shape, but got (2, 1) and (3,)"),
     (lambda: Figures().load_state_dict(Figures({"a": Accuracy()}).state_dict()), ValueError,
-     "Figures: metrics of the state must hold , but got a"),
+     "Figures: metrics of the state must hold nothing, but got a"),
 ]  # fmt: skip
 
 
@@ -124,7 +168,7 @@ ERRORS = [
 def test_refusals(call, error, message):
     before = bytes_of(MODEL)
     raises(call, error, message)
-    if "train_loader" not in message and "evaluate" not in message:
+    if "evaluate" not in message:
         assert bytes_of(MODEL) == before
 
 
