@@ -24,6 +24,8 @@ class Checkpoints:
     an epoch ("val_loss" by default, or "loss" without validation) falls below its best, or rises above it with
     `mode="max"`. Both are whole states of the run: `ndl.load(path)["model"]` is that of the model.
 
+    After an error in the first step the run is as it was at the start, and no file is left.
+
     A file is replaced as a whole or not at all. If a write fails in the middle of training, a RuntimeWarning tells, the
     earlier file stays, and training goes on to the next try; a failure at the end is raised. Weights that are not
     finite are never written.
@@ -89,9 +91,10 @@ class Checkpoints:
             self.save(self.last, state)
 
     def on_exit(self, state: TrainingState) -> None:
-        """Called by `fit`: if not one step was made, after an error in it, the folder holds no run."""
-        if self._is_new and (state.epoch, state.batch) == (0, 0):
-            self.last.unlink(missing_ok=True)
+        """Called by `fit`: after an error in the first step all is as it was, and the folder holds no run."""
+        if self._is_new and (state.epoch, state.batch) == (0, 0) and self.last.exists():
+            state.load(self.last)
+            self.last.unlink()
 
     def save(self, path: Path, state: TrainingState) -> None:
         """Write the state of a run. Raises NonFiniteLoss if a parameter of a module in it is not finite."""

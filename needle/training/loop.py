@@ -49,7 +49,7 @@ def fit(
     """Train `model` until `epochs` passes over `train_loader` are complete; returns a row of figures for each.
 
     - `forward(model, batch)` returns (outputs, targets) of a batch, `loss_fn(outputs, targets)` its mean loss. By
-      default a batch is a pair (inputs, targets). A `forward` may have `reset()`, called at the start of each pass.
+      default a batch is a pair (inputs, targets). `forward` and loaders may have `reset()`, called before each pass.
     - `validation` is a loader that `evaluate` reads after each epoch, with the averaged weights if there is an `ema`.
     - `metrics` maps names to metrics of `needle.metrics`.
     - `scheduler` steps after each epoch, ReduceLROnPlateau with "val_loss" (without validation "loss"), and OneCycleLR
@@ -98,6 +98,7 @@ def fit(
             ema.update()
 
     start_run(state, saver, resume)
+    start_pass(validation, None if state.batch else train_loader)  # somebody may have looked at a batch
     model.train()
     try:
         hooks("on_start", state)

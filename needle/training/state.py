@@ -90,7 +90,10 @@ class TrainingState:
         check.entries(op, "state", state, [*self.parts, *_OWN])
         epoch, batch = (check.integer(op, name, state[name], least=0) for name in ("epoch", "batch"))
         seconds = check.number(op, "seconds", state["seconds"], least=0)
-        history = [dict(check.instance(op, "each row of history", row, dict)) for row in check.instance(op, "history", state["history"], list)]
+        history = [
+            dict(check.instance(op, "each row of history", row, dict))
+            for row in check.instance(op, "history", state["history"], list)
+        ]
         before = {name: part.state_dict() for name, part in self.parts.items()}
         loaded = []
         try:

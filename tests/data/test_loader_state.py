@@ -175,6 +175,25 @@ def test_after_break_a_new_iterator_begins_a_new_epoch_and_a_state_goes_on():
     assert rest(loader)[0] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_after_reset_a_loaded_state_begins_the_epoch_that_another_iterator_would(seed):
+    def make():
+        return DataLoader(NDArrayDataset(np.arange(12)), 2, shuffle=True, seed=seed)
+
+    np.random.seed(0)
+    loader, resumed = make(), make()
+    for steps in (0, 1, 6):  # before, within and after an epoch
+        for _ in zip(range(steps), loader, strict=False):
+            pass
+        resumed.load_state_dict(loader.state_dict())
+        resumed.reset()
+        stream = ndl.get_rng_state()
+        expected = [items.numpy().tolist() for (items,) in loader]
+        ndl.set_rng_state(stream)
+        assert [items.numpy().tolist() for (items,) in resumed] == expected
+        np.testing.assert_equal(resumed.state_dict(), loader.state_dict())
+
+
 def test_a_state_holds_for_one_iterator():
     loader = make()
     next(iter(loader))

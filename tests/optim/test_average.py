@@ -123,6 +123,21 @@ def test_the_weights_come_back_after_an_error():
     assert all(parameter.array is array for parameter, array in zip(model.parameters()[1:], arrays[1:], strict=True))
 
 
+def test_the_weights_come_back_if_the_averages_cannot_be_put_in_whole(monkeypatch):
+    model = network()
+    ema = optim.ExponentialMovingAverage(model, 0.9)
+    weights = values(model.parameters())
+
+    def interrupted():
+        model.parameters()[0].data = model.parameters()[0] * 0
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ema, "copy_to", interrupted)
+    with pytest.raises(KeyboardInterrupt), ema.applied():
+        pass
+    assert_same_bits(values(model.parameters()), weights)
+
+
 def test_a_graph_that_reads_the_weights_is_refused_after_an_exchange():
     model = nn.Linear(2, 2)
     ema = optim.ExponentialMovingAverage(model)

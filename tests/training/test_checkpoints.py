@@ -100,6 +100,68 @@ def test_a_run_that_ended_early_is_over_unless_the_patience_grows(tmp_path):
     assert len(small(9, model=patient, early_stopping=EarlyStopping(4), **options)) == 5
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_loaders_that_somebody_looked_into_begin_anew(tmp_path, seed):
+    """A batch read before training, or by a callback, is not part of an epoch, also not after going on."""
+
+    class Look:
+        def on_step(self, state):
+            if state.batch in (2, 4):
+                next(iter(state.parts["validation"]))
+
+    def run(**options):
+        ndl.seed(5)
+        model = identity()
+        items = NDArrayDataset(np.random.randn(10, 2).astype("float32"), np.arange(10) % 2)
+        loader, validation = (DataLoader(items, 2, shuffle=True, seed=seed) for _ in "ab")
+        for each in (loader, validation):
+            next(iter(each))
+        history = small(model=model, loader=loader, validation=validation, callbacks=[*options.pop("stop", ()), Look()],
+                        loss_fn=nn.CrossEntropyLoss(), **options)  # fmt: skip
+        return bytes_of(model), repeatable(history), validation.state_dict()
+
+    expected = run()
+    for epoch, batch in ((0, 1), (0, 3), (1, 0), (1, 4)):
+        folder = tmp_path / f"{epoch}-{batch}"
+        run(checkpoints=folder, stop=[Stop(epoch, batch)])
+        np.testing.assert_equal(run(checkpoints=folder, resume=True), expected)
+
+
+def test_an_error_in_the_first_step_leaves_all_as_it_was(tmp_path):
+    model = identity()
+    before, stream = bytes_of(model), ndl.get_rng_state()
+
+    def fail(state):
+        state.parts["model"][0].weight.data = ndl.ones(2, 2)
+        raise ZeroDivisionError(np.random.rand())
+
+    for resume in (False, True, False):
+        with pytest.raises(ZeroDivisionError):
+            small(model=model, checkpoints=tmp_path, resume=resume, callbacks=[Hook("on_epoch_start", fail)])
+        assert bytes_of(model) == before
+        np.testing.assert_equal(ndl.get_rng_state(), stream)
+        assert not [*tmp_path.iterdir()]
+    with pytest.raises(ZeroDivisionError):
+        small(checkpoints=tmp_path, callbacks=[Stop(0, 1), Hook("on_end", fail)])
+    assert [*tmp_path.iterdir()] == [tmp_path / "last.npz"]
+
+
+class Hook:
+    def __init__(self, event, method):
+        setattr(self, event, method)
+
+
+def test_keepers_may_serve_another_run(tmp_path):
+    """Without what they noted in the first one."""
+    stopping, checkpoints = EarlyStopping(1), Checkpoints(tmp_path)
+    for _ in range(2):
+        options = {"validation": rising(), "early_stopping": stopping, "checkpoints": checkpoints}
+        assert len(small(9, **options)) == 2
+        assert len(ndl.load(checkpoints.best)["history"]) == 1
+        checkpoints.best.unlink()
+        checkpoints.last.unlink()
+
+
 class Shuffled:
     """Batches without a state: an order drawn at the start of an epoch, and noise with each batch."""
 

@@ -56,6 +56,23 @@ def test_modes_and_graphs_of_an_evaluation():
     assert [module.training for _, module in model.named_modules()] == [True, True, False, False]
 
 
+@pytest.mark.parametrize("pack", [lambda y: (y, y[:1]), lambda y: [[y], 3], lambda y: {"boxes": y, "names": y}])
+def test_the_first_of_several_targets_counts(pack):
+    batches = [(inputs, pack(targets)) for inputs, targets in BATCHES]
+    assert training.evaluate(identity(), First(), batches) == {"loss": (3 * 4 + 1 * 8) / 4}
+
+
+def test_modes_come_back_if_a_pass_cannot_begin():
+    class Forward:
+        def reset(self):
+            raise ZeroDivisionError
+
+    model = identity()
+    with pytest.raises(ZeroDivisionError):
+        training.evaluate(model, First(), BATCHES, forward=Forward())
+    assert model.training
+
+
 def test_a_forward_may_carry_something_through_a_pass():
     class Counting:
         def reset(self):

@@ -104,6 +104,27 @@ def test_a_callback_stops_after_the_current_step(at, rows):
     assert recorder.events[-3:] == [recorder.events[-3], ("end", *at), ("exit", *at)]
 
 
+def test_a_reason_may_be_empty():
+    class Silent:
+        def on_step(self, state):
+            state.stop("")
+
+    recorder = Recorder()
+    assert small(callbacks=[recorder, Silent()]) == []
+    assert recorder.events[-2:] == [("end", 0, 1), ("exit", 0, 1)]
+
+
+def test_a_loader_need_not_tell_its_length():
+    class Loader:
+        def __len__(self):
+            raise TypeError("as that of torch's iterable datasets")
+
+        def __iter__(self):
+            return iter(BATCHES)
+
+    assert len(small(loader=Loader(), bar=True)) == 2
+
+
 def test_a_signal_stops_and_the_run_goes_on_later(tmp_path):
     class Raise:
         def on_step(self, state):

@@ -28,6 +28,15 @@ def test_the_first_signal_stops_and_is_told(number, capfd):
     assert capfd.readouterr().err == f"\n{number.name}: stopping after this step; once more stops at once\n"
 
 
+def test_a_new_block_begins_without_a_signal():
+    stop = StopOnSignal()
+    for number in NUMBERS:
+        with stop:
+            assert stop.signal is None
+            signal.raise_signal(number)
+        assert stop.signal == number
+
+
 def test_the_second_signal_does_what_it_did_before():
     before = signal.getsignal(signal.SIGINT)
     with StopOnSignal() as stop:

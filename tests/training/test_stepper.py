@@ -59,6 +59,15 @@ def test_the_returns_tell_of_steps():
     assert (stepper.flush(), stepper.flush()) == (True, False)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+def test_a_loss_may_have_axes_of_one_element(shape):
+    weight = nn.Parameter(ndl.ones(1))
+    stepper = Stepper(optim.SGD([weight], lr=1), accumulate=2)
+    for factor, size in ((1.0, 1), (4.0, 2)):
+        stepper((weight * factor).reshape(shape), size)
+    assert weight.item() == 1 - (1 + 2 * 4) / 3
+
+
 def test_a_step_is_torchs():
     """Clipped by value and then by norm; a parameter without a gradient is left alone."""
     model, idle = network(), nn.Parameter(ndl.ones(2))
