@@ -78,8 +78,9 @@ def fit(
         check_loader("validation", validation, epochs)
     figures, stepper = Figures(metrics), Stepper(optimizer, accumulate, clip_norm, clip_value)
     reader, schedule = Reader(train_loader), Schedule(optimizer, scheduler, schedule_by)
-    keeps_patience = early_stopping is None or isinstance(early_stopping, EarlyStopping)
-    stopping = early_stopping if keeps_patience else EarlyStopping(early_stopping)
+    stopping = early_stopping
+    if stopping is not None and not isinstance(stopping, EarlyStopping):
+        stopping = EarlyStopping(stopping)
     saver = checkpoints if isinstance(checkpoints, Checkpoints) or checkpoints is None else Checkpoints(checkpoints)
     for keeper in (stopping, saver):
         if keeper is not None and keeper.monitor is not None:
