@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 from needle import check
 from needle.autograd import Tensor, TensorTuple
 from needle.grad_mode import is_grad_enabled
+from needle.graph import check_one_device
 from needle.ops.hooks import HookHandle, Seen, add_hook, pass_through
 
 __all__ = ["Hooked"]
@@ -85,7 +86,8 @@ class Hooked:
         gradients is recorded (`create_graph=True`).
 
         Handle and order are as in `register_forward_pre_hook`. Raises TypeError if `hook` is not callable, or, in a
-        call, if the module returns no tensors. Backward raises ValueError if what the hook returns does not fit.
+        call, if the module returns no tensors. Backward raises ValueError if what the hook returns does not fit,
+        TypeError if it is on another device.
         """
         return self._add("register_full_backward_hook", Hook("back", hook), prepend)
 
@@ -197,5 +199,8 @@ class Passing:
                 f"{type(self.module).__name__}: a backward hook must return a tuple of None or gradients of shapes "
                 f"{wanted}, but got {got}"
             )
+        for new, grad in zip(given, grads, strict=True):
+            if new is not None and grad is not None:
+                check_one_device(type(self.module).__name__, (grad, new))
         kept: Seen = given
         return kept

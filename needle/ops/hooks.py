@@ -9,7 +9,7 @@ from typing import Any, Self, TypeAlias
 
 from needle import check
 from needle.autograd import Tensor, TensorTuple, TensorTupleOp
-from needle.graph import Value
+from needle.graph import Value, check_one_device
 from needle.ops.base import Array, Gradients
 from needle.ops.tuples import TensorTupleGetItem
 
@@ -56,6 +56,7 @@ class GradientHooks(OrderedDict[int, Any]):
             changed = hook(grad)
             if changed is not None:
                 check.instance("backward", "what a hook returns", changed, Tensor)
+                check_one_device("backward", (x, changed))
                 grad = x.accumulate_grad(None, changed, hook)
         return grad
 
@@ -68,7 +69,7 @@ def register_hook(x: Tensor, hook: Callable[[Tensor], Tensor | None]) -> HookHan
     the hook. Copies of x have no hooks.
 
     Raises `RuntimeError` if x does not require a gradient, `TypeError` if `hook` is not callable. Backward raises
-    `TypeError` if a hook returns anything but a tensor or None, and `RuntimeError` for another shape.
+    `TypeError` if a hook returns anything but a tensor on the device of x or None, `RuntimeError` for another shape.
 
     >>> x = Tensor([1.0, 2.0])
     >>> with x.register_hook(lambda grad: grad * 10):

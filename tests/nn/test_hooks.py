@@ -14,6 +14,7 @@ import torch
 import needle as ndl
 from needle import autograd, nn
 from tests.nn.functional.alike import raises
+from tests.standin.device import STANDIN
 
 VALUES = np.random.default_rng(5).standard_normal((3, 4)).astype("float32")
 
@@ -74,6 +75,10 @@ ERRORS = [
      "register_hook: x must require grad, but got a constant of shape (3,)"),
     (lambda: ndl.ones(3, requires_grad=True).register_hook(None), TypeError,
      "register_hook: hook must be callable, but got NoneType"),
+    (lambda: backward(lambda *_: (ndl.ones(3, 4, device=STANDIN),)), TypeError,
+     "Linear: inputs must be on one device, but got cpu() and standin()"),
+    (lambda: of_tensor(lambda grad: ndl.ones(3, device=STANDIN)), TypeError,
+     "backward: inputs must be on one device, but got cpu() and standin()"),
     (lambda: of_tensor(lambda grad: 3), TypeError, "backward: what a hook returns must be a Tensor, but got int"),
 ]  # fmt: skip
 
