@@ -43,6 +43,14 @@ def grown(make):
     schedule.step(*[1.0] * isinstance(schedule, lrs.ReduceLROnPlateau))
 
 
+def shrunk(make):
+    """A step after a group was removed."""
+    optimizer = sgd(2)
+    schedule = make(optimizer)
+    optimizer.param_groups.pop()
+    schedule.step()
+
+
 def sequence(milestones, count=2):
     optimizer = sgd()
     return lrs.SequentialLR(optimizer, [exponential(optimizer) for _ in range(count)], milestones)
@@ -140,6 +148,8 @@ ERRORS = [
      "ReduceLROnPlateau: min_lr must have one entry for each of 1 groups, but got 2"),
     (lambda: grown(lambda o: lrs.ReduceLROnPlateau(o, min_lr=[0.1])), ValueError,
      "ReduceLROnPlateau: min_lr must have one entry for each of 2 groups, but got 1"),
+    (lambda: shrunk(exponential), ValueError,
+     "ExponentialLR: base_lrs must have one entry for each of 1 groups, but got 2"),
     (lambda: metric("0.5"), TypeError, "ReduceLROnPlateau: metrics must be a number, but got '0.5'"),
     (lambda: metric(None), TypeError, "ReduceLROnPlateau: metrics must be a number, but got None"),
     # ---- states
@@ -167,6 +177,8 @@ ERRORS = [
      "SequentialLR: milestones must be sorted and one fewer than schedulers, but got [3, 4] for 2"),
     (lambda: chained(exponential).load_state_dict({}), ValueError,
      "ChainedScheduler: the state must hold those of 1 schedulers, but got 0"),
+    (lambda: load(lrs.ReduceLROnPlateau, min_lr=[]), ValueError,
+     "ReduceLROnPlateau: min_lr must have one entry for each of 1 groups, but got 0"),
     (lambda: load(lrs.ReduceLROnPlateau, best="high"), TypeError,
      "ReduceLROnPlateau: best must be a number, but got 'high'"),
 ]  # fmt: skip

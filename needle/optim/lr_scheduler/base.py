@@ -162,10 +162,11 @@ class LRScheduler:
         return [group["lr"] for group in self.optimizer.param_groups]
 
     def _add_groups(self) -> None:
-        """Take the rates of groups that are new as their base rates."""
+        """Take the rates of groups that are new as their base rates; refuse to go on if one has gone."""
         for group in self.optimizer.param_groups[len(self.base_lrs) :]:
             group.setdefault("initial_lr", group["lr"])
             self.base_lrs = [*self.base_lrs, group["initial_lr"]]
+        self._match("base_lrs", self.base_lrs)
 
     def _match(self, name: str, values: list[T]) -> list[T]:
         """Require one value for each group."""

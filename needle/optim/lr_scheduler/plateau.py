@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import inf, isnan, nan
 from numbers import Real
@@ -89,6 +89,11 @@ class ReduceLROnPlateau(LRScheduler):
 
     def get_lr(self) -> list[float]:
         return self._rates()
+
+    def _read(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        read = super()._read(state)
+        self._for_groups("min_lr", read["min_lr"])
+        return read
 
     def step(self, metrics: float | Tensor) -> None:  # type: ignore[override]  # all others take no argument
         """Count an epoch whose metric is `metrics`, and reduce the rates if the time has come.
