@@ -180,8 +180,11 @@ class Module(Hooked):
         return [child for _, child in self.named_children()]
 
     def apply(self, fn: Callable[[Module], object]) -> Self:
-        """Call `fn` with every descendant, children before their parents, then with this module; returns the module."""
-        for child in self.children():
+        """Call `fn` with every descendant, children before their parents, then with this module; returns the module.
+
+        A module with several names in one parent is visited once.
+        """
+        for child in dict.fromkeys(self.children()):
             child.apply(fn)
         fn(self)
         return self

@@ -347,12 +347,12 @@ def test_parameters_are_frozen_and_forget_their_gradients():
 
 def test_apply_visits_children_first_and_shared_modules_are_named_once():
     shared = nn.ReLU()
-    net = nn.Sequential(nn.Residual(shared), shared)
+    net = nn.Sequential(nn.Residual(shared), shared, shared)
     visited = []
     assert net.apply(visited.append) is net
-    assert visited == [shared, net[0], shared, net]
+    assert visited == [shared, net[0], shared, net]  # once for each parent, as in torch
     assert [name for name, _ in net.named_modules()] == ["", "0", "0.fn"]
-    assert [name for name, _ in net.named_children()] == ["0", "1"]
+    assert [name for name, _ in net.named_children()] == ["0", "1", "2"]
 
 
 # ---- state -----------------------------------------------------------------------------------------------------------
