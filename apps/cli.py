@@ -44,14 +44,15 @@ OPEN = ("constant", "step", "plateau")  # schedules that do not depend on the nu
 DROPS = ("step", "plateau")  # schedules that divide the learning rate by 10
 FRACTIONS = ("validation", "label_smoothing", "momentum", "ema")  # in [0, 1)
 FROM_ZERO = ("weight_decay", "warmup")  # others are greater than 0
+FREE = ("resume", "epochs", "data", "clip", "save_every")  # those that may differ when a run goes on
 
-Complete = Callable[[argparse.ArgumentParser, argparse.Namespace], None]
+Complete = Callable[[errors.Parser, argparse.Namespace], None]
 
 
 # ---- options ---------------------------------------------------------------------------------------------------------
 
 
-def add_run_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
+def add_run_options(parser: errors.Parser, batch_size: int) -> None:
     """Add the options of every script that trains, apart from those of learning: --out, --resume, --seed and so on."""
     parser.add_argument("--batch-size", type=int, default=batch_size, help="default: %(default)s")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
@@ -67,7 +68,7 @@ def add_run_options(parser: argparse.ArgumentParser, batch_size: int) -> None:
     folder.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its options")
 
 
-def add_training_options(parser: argparse.ArgumentParser, rates: Mapping[str, float], weight_decay: float) -> None:
+def add_training_options(parser: errors.Parser, rates: Mapping[str, float], weight_decay: float) -> None:
     """Add the options of the optimizer, its schedule and its steps; `rates` has some default rates."""
     rates = RATES | rates
     defaults = ", ".join(f"{rate} for {name}" for name, rate in rates.items())
@@ -89,7 +90,7 @@ def add_training_options(parser: argparse.ArgumentParser, rates: Mapping[str, fl
 
 
 def parse(
-    parser: argparse.ArgumentParser,
+    parser: errors.Parser,
     arguments: Sequence[str] | None,
     script: str,
     rates: Mapping[str, float],
@@ -99,8 +100,8 @@ def parse(
 
     `complete` checks the options that only this script has, and fills in defaults that depend on others. To continue a
     run, its saved settings are read as if they were the command line. Exits with a usage error if an option is wrong
-    or contradicts a saved one: only --data and --save-every may differ, and --epochs be larger if the schedule does not
-    depend on it.
+    or contradicts a saved one: only --data, --clip and --save-every may differ, and --epochs be larger if the schedule
+    does not depend on it.
     """
 
     def checked(arguments: Sequence[str] | None, saved: argparse.Namespace | None = None) -> argparse.Namespace:
@@ -126,7 +127,7 @@ def parse(
 
 
 @contextmanager
-def _damage(parser: argparse.ArgumentParser, script: str, folder: Path) -> Iterator[None]:
+def _damage(parser: errors.Parser, script: str, folder: Path) -> Iterator[None]:
     """Report usage errors as damage of the run's config.json."""
     usage = parser.error
 
@@ -153,7 +154,7 @@ def _flag(name: str) -> str:
 # ---- checks ----------------------------------------------------------------------------------------------------------
 
 
-def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _check(parser: errors.Parser, options: argparse.Namespace) -> None:
     """Check every number, and that the shared options fit together."""
     if not 0 <= options.seed <= SEEDS:
         parser.error(f"--seed must lie in [0, {SEEDS}], but got {options.seed}")
@@ -185,7 +186,7 @@ def _rule(name: str, value: float) -> tuple[bool, str]:
     return 0 < value < math.inf, "finite and greater than 0"
 
 
-def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace, saved: argparse.Namespace) -> None:
+def _compare(parser: errors.Parser, options: argparse.Namespace, saved: argparse.Namespace) -> None:
     """Exit with a usage error where the options of a resumed run contradict its settings."""
     if options.epochs != saved.epochs:
         if options.schedule not in OPEN:
@@ -193,7 +194,7 @@ def _compare(parser: argparse.ArgumentParser, options: argparse.Namespace, saved
         if options.epochs < saved.epochs:
             parser.error(f"--epochs must be at least the {saved.epochs} of the run, but got {options.epochs}")
     for name, value in vars(saved).items():
-        if name not in ("resume", "epochs", "data", "save_every") and getattr(options, name) != value:
+        if name not in FREE and getattr(options, name) != value:
             text = "not given" if value is None or value is False else "given" if value is True else value
             parser.error(f"{_flag(name)} must be as in the run, {text}; leave it out, or start another with --out")
 

@@ -1,15 +1,39 @@
-"""How the scripts end: errors of the user in one line with status 2, Ctrl-C with status 130. Imports no library."""
+"""How the scripts end: errors of the user in one line with status 2, Ctrl-C with status 130. Imports no library.
+
+From its import on, Ctrl-C while libraries are loaded is one line, too.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
 from typing import NoReturn
 
-__all__ = ["interruptible", "leave", "one_line", "show", "user_errors"]
+__all__ = ["Parser", "interruptible", "leave", "one_line", "show", "user_errors"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line. A path must not be empty: that would be the current folder."""
+
+    def __init__(self, description: str | None, prog: str | None = None) -> None:
+        super().__init__(prog, description=description)
+        self.register("type", Path, _path)
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with a line and status 2; --help shows the usage."""
+        leave(f"{self.prog}: error: {message}", 2)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("a path must not be empty")
+    return Path(text)
 
 
 @contextmanager
@@ -62,6 +86,16 @@ def show(line: str) -> None:
             except OSError:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
+
+def _report(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """What the interpreter does with an error that nothing caught."""
+    if kind is KeyboardInterrupt:
+        show("\nstopped")
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+sys.excepthook = _report
 
 if find_spec("needle") is None:
     leave("needle must be installed, by pip install -e ., but there is no module of that name", 2)

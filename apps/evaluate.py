@@ -62,7 +62,7 @@ def print_classes(names: Sequence[str], matrix: np.ndarray) -> None:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run")
     parser.add_argument("--last", action="store_true", help="test the weights of the last step, not of the best epoch")
     parser.add_argument("--report", action="store_true", help="write the report of the run again")

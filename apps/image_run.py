@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import needle as ndl
 from image_sets import Splits
 from models import MODELS
@@ -56,12 +58,22 @@ def image_run(script: str, options: argparse.Namespace, images: Splits, network:
     classes = INK if task == "segmentation" else images.classes
     if task == "classification" and len(classes) < 2:
         raise ValueError(f"images must be of at least 2 classes, but all are of class {classes[0]}")
-    total = len(images.train)
-    if network == "resnet9" and max(images.shape[1:]) <= 32 and 1 in (options.batch_size, total % options.batch_size):
+    if task == "classification" and len(seen := np.unique(images.labels)) < len(classes):
+        missing = classes[np.setdiff1d(np.arange(len(classes)), seen)[0]]
         raise ValueError(
-            "batch normalization needs at least 2 images in every batch, "
-            f"but --batch-size {options.batch_size} of {total} leaves a batch of 1"
+            f"each class must have an image to train on, but all of {missing} are held out; "
+            "use more of them, fewer for --validation, or another --seed"
         )
+    total = len(images.train)
+    model = MODELS[network](images.shape, len(classes), device=device)
+    if 1 in (options.batch_size, total % options.batch_size):
+        try:
+            ndl.summary(model, (1, *images.shape))
+        except ValueError as error:
+            raise ValueError(
+                "batch normalization needs at least 2 images in every batch, "
+                f"but --batch-size {options.batch_size} of {total} leaves a batch of 1"
+            ) from error
     ahead = 0 if images.train.transforms else 2  # with a thread, draws of transforms and networks would interleave
 
     def loader(dataset: Any) -> Any:
@@ -72,7 +84,7 @@ def image_run(script: str, options: argparse.Namespace, images: Splits, network:
         options=options,
         task=task,
         title=TITLES[network],
-        model=MODELS[network](images.shape, len(classes), device=device),
+        model=model,
         train=DataLoader(images.train, options.batch_size, shuffle=True, prefetch=ahead, device=device),
         validation=loader(images.validation),
         test=loader(images.test),

@@ -18,6 +18,7 @@ from needle.data import (
     ImageDataset,
     RandomCrop,
     RandomFlipHorizontal,
+    Subset,
     random_split,
 )
 
@@ -53,11 +54,22 @@ class Splits:
         sets = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: len(images) for name, images in sets.items() if images is not None}
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The classes of the training images, by number."""
+        return _labels(self.train)
+
     def __str__(self) -> str:
         counts = [f"{count} {name.replace('train', 'training')}" for name, count in self.counts.items()]
         channels, height, width = self.shape
         size = f"{height}x{width}" if channels == 1 else f"{channels}x{height}x{width}"
         return f"{self.name}: {', '.join(counts[:-1])} and {counts[-1]} images of {size}"
+
+
+def _labels(part: Any) -> np.ndarray:
+    """The labels of a set, or of a part of one."""
+    labels: np.ndarray = _labels(part.dataset)[part.indices] if isinstance(part, Subset) else part.arrays[1]
+    return labels
 
 
 # ---- sets by name ----------------------------------------------------------------------------------------------------
@@ -119,6 +131,11 @@ def load(
         images = train.arrays[0]
         number = checksum(*(array for part in (train, held, test) if part is not None for array in part.arrays))
         if test is None:
+            if len(train) < 5:
+                raise ValueError(
+                    f"{name} must hold at least 5 pictures, since a fifth is held out for the test, but holds "
+                    f"{len(train)}; or it must hold folders train and test"
+                )
             train, test = random_split(train, [0.8, 0.2], seed=seed)
     if validation:
         if held is not None:

@@ -85,7 +85,7 @@ def write(folder: Path, path: Path, pictures: Sequence[np.ndarray]) -> Path:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run that was trained on images")
     parser.add_argument("image", type=Path, metavar="IMAGE", nargs="+", help="a picture")
     parser.add_argument(

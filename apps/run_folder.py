@@ -50,9 +50,10 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.csv in a folder; raises OSError or ValueError if it is missing or damaged."""
     with open(folder / METRICS, newline="", encoding="utf-8") as file:
         try:
-            return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{folder / METRICS} must hold numbers, but it is damaged: {error}") from error
+            rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+            return sorted(rows, key=lambda row: row["epoch"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{folder / METRICS} must hold figures of epochs, but it is damaged: {error}") from error
 
 
 def versions() -> dict[str, str]:
@@ -91,15 +92,19 @@ class RunFolder:
 
     def create(self, config: Mapping[str, Any]) -> None:
         """Start a run. Raises ValueError if the folder holds one, OSError if it cannot be written to."""
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise type(error)(f"--out must be a folder, or a new one, but {self.path}: {error.strerror}") from error
+        self._own()
         for name in FILES:
             if (self.path / name).exists():
                 raise ValueError(
                     f"--out must be a folder without a run, but {self.path} holds {name}; "
                     f"continue that run with --resume {self.path}, or choose another folder"
                 )
-        self._made = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._own()
+        self._made = made  # from here on the folder is ours
         start = {"commands": [command()], "started": time.strftime("%Y-%m-%d %H:%M:%S"), "versions": versions()}
         self._write_config({**config, **start})
 

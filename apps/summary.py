@@ -27,9 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> ndl.Summary:
             run = open_run(options.run)
             model, shape = run.model, run.input_shape
         else:
-            image = tuple(options.shape or image_sets.SHAPES[options.dataset])
+            image = tuple(options.shape or image_sets.SHAPES[options.dataset or "digits"])
             classes = options.classes or (2 if task_of(options.model) == "segmentation" else 10)
-            model, shape = MODELS[options.model](image, classes), (options.batch_size, *image)
+            model, shape = MODELS[options.model](image, classes), (options.batch_size or 64, *image)
         found = ndl.summary(model, shape)
         print(f"for a batch {'x'.join(map(str, shape))}\n{found}")
     return found
@@ -37,20 +37,25 @@ def main(arguments: Sequence[str] | None = None) -> ndl.Summary:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, metavar="RUN", nargs="?", help="the folder of a run")
     parser.add_argument("--model", choices=MODELS, help="a network, if there is no run")
-    parser.add_argument("--dataset", choices=image_sets.SHAPES, default="digits", help="default: %(default)s")
+    parser.add_argument("--dataset", choices=image_sets.SHAPES, help="default: digits")
     parser.add_argument("--shape", type=int, nargs=3, metavar=("C", "H", "W"), help="of an image")
     parser.add_argument("--classes", type=int, help="default: 2 for unet, 10 for others")
-    parser.add_argument("--batch-size", type=int, default=64, help="default: %(default)s")
+    parser.add_argument("--batch-size", type=int, help="default: 64")
     options = parser.parse_args(arguments)
     if (options.run is None) == (options.model is None):
         parser.error("either RUN or --model must be given")
-    sizes = {"shape": options.shape or [1], "classes": [options.classes or 1], "batch-size": [options.batch_size]}
-    for name, values in sizes.items():
-        if min(values) < 1:
-            parser.error(f"--{name} must be at least 1, but got {min(values)}")
+    given = {name: getattr(options, name) for name in ("dataset", "shape", "classes", "batch_size")}
+    for name, value in given.items():
+        if options.run is not None and value is not None:
+            parser.error(f"--{name.replace('_', '-')} is for --model, but RUN is {options.run}")
+    numbers = {"classes": [options.classes], "batch-size": [options.batch_size], "shape": options.shape or []}
+    for name, values in numbers.items():
+        for value in values:
+            if value is not None and value < 1:
+                parser.error(f"--{name} must be at least 1, but got {value}")
     return options
 
 

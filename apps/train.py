@@ -46,7 +46,7 @@ def prepare(options: argparse.Namespace) -> Run:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="tinycnn", help="default: %(default)s")
     parser.add_argument(
         "--dataset",
@@ -63,10 +63,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return cli.parse(parser, arguments, "train", RATES, complete)
 
 
-def complete(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def complete(parser: errors.Parser, options: argparse.Namespace) -> None:
     """Fill in the defaults that depend on other options, and check what fits together."""
     name = options.dataset
-    if name not in image_sets.NAMES and not Path(name).is_dir():
+    if name not in image_sets.NAMES and not (name and Path(name).is_dir()):
         parser.error(f"--dataset must be {', '.join(image_sets.NAMES)} or a folder, but got {name}")
     if name not in image_sets.NAMES:
         options.dataset = str(Path(name).resolve())  # a run may go on elsewhere

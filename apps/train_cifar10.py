@@ -57,7 +57,7 @@ def load(options: argparse.Namespace, folder: Path | None) -> image_sets.Splits:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of CIFAR-10's six files (default: small synthetic data)")
     parser.add_argument("--epochs", type=int, default=10, help="default: %(default)s")
     parser.add_argument("--augment", action="store_true", help="mirror and shift the training images at random")

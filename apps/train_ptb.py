@@ -103,7 +103,7 @@ def load(folder: Path | None, max_lines: int | None) -> tuple[Corpus, str]:
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """The options of the command line, checked."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = errors.Parser(__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, help="folder of train.txt and test.txt (default: small synthetic data)")
     parser.add_argument("--epochs", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--model", choices=MODELS, default="lstm", help="default: %(default)s")

@@ -39,7 +39,8 @@ def train(run: Run) -> list[Row]:
             print(f"no progress in {epochs}: ended{lines.so_far()}", flush=True)
         if stop.signal:
             errors.show(f"stopped{lines.so_far()}{lines.advice()}")
-        _finish(run, folder, lines)
+        with _short_warnings(run.script):
+            _finish(run, folder, lines)
     if stop.signal:
         raise SystemExit(128 + stop.signal)
     return lines.rows
@@ -75,8 +76,9 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
                 callbacks=[lines, stop],
             )
     except NonFiniteLoss as error:
-        kept = "" if folder is None else f"; {folder.path} keeps the checkpoint before"
-        errors.leave(f"stopped{lines.so_far()}: {error}; here, use a smaller --lr or --clip 1{kept}", 2)
+        limit = 1 if options.clip is None else options.clip / 10
+        kept = "" if folder is None else f"{lines.advice()} --clip {limit:g}"
+        errors.leave(f"stopped{lines.so_far()}: {error}; here, use a smaller --lr or --clip {limit:g}{kept}", 2)
 
 
 def _checkpoints(folder: Path, every: int | None, task: Task) -> Checkpoints:
@@ -174,7 +176,8 @@ def public_row(run: Run, row: Row) -> Row:
 
 def _finish(run: Run, folder: RunFolder | None, lines: Lines) -> None:
     """Take the best epoch's weights, test them if that was not done after each epoch, and write the report."""
-    epoch = lines.kept_epoch() if folder is None else load_weights(run.model, folder.path)
+    with errors.user_errors(run.script):
+        epoch = lines.kept_epoch() if folder is None else load_weights(run.model, folder.path)
     if run.validation is not None:
         print(f"after epoch {epoch}: {TASKS[run.task].test_line(test_figures(run))}", flush=True)
     if folder is not None:

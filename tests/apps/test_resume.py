@@ -228,7 +228,6 @@ def test_a_folder_with_other_files_may_be_used(small, tmp_path, capsys):
     [
         (["--lr", "0.1"], "--lr must be as in the run, 0.002; leave it out, or start another with --out"),
         (["--augment"], "--augment must be as in the run, not given; leave it out, or start another with --out"),
-        (["--clip", "1"], "--clip must be as in the run, not given; leave it out, or start another with --out"),
         (["--model", "lenet"], "--model must be as in the run, tinycnn; leave it out, or start another with --out"),
         (["--epochs", "4"], "--epochs must stay 3: the learning rates of cosine depend on it"),
         (["--lr", "0"], "--lr must be finite and greater than 0, but got 0.0"),
@@ -299,6 +298,16 @@ def test_a_damaged_checkpoint(copied, capsys):
     assert "last.npz" in error_of(train, capsys, "--resume", copied)[0]
 
 
+def test_a_damaged_best_checkpoint(copied, capsys):
+    (copied / "best.npz").write_bytes(b"damaged")
+    with pytest.raises(SystemExit) as caught:
+        train.main(["--resume", str(copied)])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert caught.value.code == 2
+    assert line.startswith("train: load: path must be a whole .npz file")
+    assert str(copied / "best.npz") in line
+
+
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins(finished, copied, capsys):
     (copied / "last.npz").unlink()
     (copied / "best.npz").unlink()
@@ -333,6 +342,21 @@ def test_two_processes_do_not_share_a_folder(copied, capsys):
         (line,) = error_of(train, capsys, "--resume", copied)
     assert line == f"train: {copied} must be used by one process at a time, but another one has it"
     run(train, capsys, "--resume", copied)
+
+
+def test_the_later_of_two_new_runs_leaves_the_folder_to_the_first(small, tmp_path, capsys, monkeypatch):
+    first, own = run_folder.RunFolder(tmp_path), run_folder.RunFolder._own
+
+    def overtaken(folder):
+        if folder is not first and not first.config:
+            first.create({"parameters": 1})
+        own(folder)
+
+    monkeypatch.setattr(run_folder.RunFolder, "_own", overtaken)
+    with first:
+        (line,) = error_of(train, capsys, *small[train], "--out", tmp_path)
+        assert line == f"train: {tmp_path} must be used by one process at a time, but another one has it"
+        assert list(content(tmp_path)) == ["config.json"]
 
 
 # ---- a disk that is full ---------------------------------------------------------------------------------------------

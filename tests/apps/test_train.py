@@ -245,3 +245,28 @@ def test_an_empty_file(tmp_path, capsys):
     (folder / "train-images-idx3-ubyte").write_bytes(b"")
     (line,) = error_of(train, capsys, "--dataset", "mnist", "--data", folder)
     assert line.endswith(f"{folder / 'train-images-idx3-ubyte'} begins with nothing")
+
+
+def write_pictures(folder, side, **counts):
+    """A folder of pictures by class."""
+    image = pytest.importorskip("PIL.Image")
+    for name, count in counts.items():
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            image.new("L", (side, side), 16 * number).save(folder / name / f"{number}.png")
+    return folder
+
+
+@pytest.mark.parametrize(("model", "side"), [("conv1d", 4), ("unet", 4), ("resnet9", 8)])
+def test_a_batch_of_one_image_is_refused_where_a_layer_would_see_one_number(model, side, tmp_path, capsys):
+    folder = write_pictures(tmp_path / "set", side, cat=5, dog=5)
+    (line,) = error_of(train, capsys, "--dataset", folder, "--model", model, "--batch-size", "7")
+    assert line.endswith("at least 2 images in every batch, but --batch-size 7 of 8 leaves a batch of 1")
+
+
+def test_folders_of_too_few_pictures(tmp_path, capsys):
+    (line,) = error_of(train, capsys, "--dataset", write_pictures(tmp_path / "two", 8, cat=1, dog=1))
+    assert "must hold at least 5 pictures, since a fifth is held out for the test, but holds 2" in line
+    folder = write_pictures(tmp_path / "one_each", 8, **{f"class{number}": 1 for number in range(5)})
+    (line,) = error_of(train, capsys, "--dataset", folder)
+    assert line.startswith("train: each class must have an image to train on, but all of class")

@@ -256,6 +256,17 @@ def test_a_damaged_config(before, after, runs, pictures, tmp_path, capsys):
     assert line == f"predict: {path} must name a network, a shape and classes, but it is damaged"
 
 
+def test_a_damaged_history(runs, tmp_path, capsys):
+    folder = shutil.copytree(runs / "digits", tmp_path / "run")
+    for text in ("loss,lr\n1,2\n", "epoch,loss\n1,x\n"):
+        (folder / "metrics.csv").write_text(text, "utf-8")
+        with pytest.raises(SystemExit) as caught:
+            evaluate.main([str(folder), "--report"])
+        assert caught.value.code == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"evaluate: {folder / 'metrics.csv'} must hold figures of epochs, but it is damaged: ")
+
+
 # ---- summary ---------------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +287,10 @@ def test_the_layers_of_a_run_and_of_a_network(runs, capsys):
     [
         ([], "either RUN or --model must be given"),
         (["run", "--model", "lenet"], "either RUN or --model must be given"),
+        (["run", "--batch-size", "2"], "--batch-size is for --model, but RUN is run"),
+        (["run", "--shape", "1", "2", "3"], "--shape is for --model, but RUN is run"),
         (["--model", "lenet", "--classes", "-1"], "--classes must be at least 1, but got -1"),
+        (["--model", "lenet", "--classes", "0"], "--classes must be at least 1, but got 0"),
         (["--model", "lenet", "--shape", "3", "0", "4"], "--shape must be at least 1, but got 0"),
     ],
 )
