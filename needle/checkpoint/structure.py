@@ -107,9 +107,10 @@ class _Encoder:
             return [self.encode(entry, _joined(path, i), depth + 1) for i, entry in enumerate(value)]
         if is_array(value):
             return self.encode_array(value, path)
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")  # also torch has a Tensor
         raise TypeError(
             f"{self.op}: state must hold dicts, lists, numbers, text, None, and arrays that NumPy or needle made, "
-            f"but {path} is a {type(value).__name__}"
+            f"but {path} is a {kind}"
         )
 
     def encode_array(self, value: Stored, path: str) -> dict[str, str]:
@@ -125,7 +126,7 @@ class _Encoder:
             value.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{self.op}: text must be Unicode, but {path} has {value!r}") from error
-        return str(value)
+        return str.__str__(value)  # of an enumeration, whose own says something else
 
     def encode_dict(self, value: dict[Any, Any], path: str, depth: int) -> Any:
         pairs = []
@@ -134,7 +135,7 @@ class _Encoder:
             if not isinstance(key, (str, int)) or isinstance(key, bool):
                 raise TypeError(f"{self.op}: keys must be text or integers, but {where} is a {type(key).__name__}")
             name = self.encode(key, where, depth)
-            inner = _joined(path, key if isinstance(name, (str, int)) else name["$int"])
+            inner = _joined(path, name["$int"] if isinstance(name, dict) else name)
             pairs.append([name, self.encode(entry, inner, depth + 1)])
         plain = all(isinstance(name, str) and not name.startswith("$") for name, _ in pairs)
         return dict(pairs) if plain else {"$dict": pairs}

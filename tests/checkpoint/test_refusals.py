@@ -230,7 +230,7 @@ SAVED = [
     ({"a": b"bytes"}, TypeError,
      PLAIN + "a is a bytes"),
     ({"a": np.ma.ones(2)}, TypeError,
-     PLAIN + "a is a MaskedArray"),
+     PLAIN + "a is a numpy.ma.MaskedArray"),
     ({"a": [np.array([None])]}, TypeError,
      NUMBERS + "a.0 is of object"),
     ({"a": np.ones(2, np.longdouble)}, TypeError,

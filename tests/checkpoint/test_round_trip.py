@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections import OrderedDict, defaultdict, namedtuple
+from enum import Enum, IntEnum
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +203,14 @@ def test_metadata_have_one_key(tmp_path):
 def test_small_states(path, state):
     assert_same(again(path, state), as_read(path.suffix, state))
     assert len(read_by_others(path)) == ("float32" in repr(state))
+
+
+def test_enumerations_come_back_as_their_values(path):
+    rule = Enum("rule", {"ADAM": "adam"}, type=str)
+    number = IntEnum("number", "ONE")
+    state = {"rule": rule.ADAM, rule.ADAM: ARRAY, "inner": {number.ONE: [ARRAY, number.ONE]}}
+    assert_same(again(path, state), {"rule": "adam", "adam": ARRAY, "inner": {1: [ARRAY, 1]}})
+    assert sorted(read_by_others(path)) == ["adam", "inner.1.0"]
 
 
 def test_a_state_is_not_changed(path):
