@@ -148,7 +148,7 @@ def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summ
     check.instance("summary", "model", model, Module)
     if not inputs:
         raise ValueError("summary: inputs must be at least one shape or example, but got none")
-    parameters, buffers = model.parameters(), _distinct(model.buffers())
+    parameters, buffers = model.parameters(), model.buffers()
     device = next((tensor.device for tensor in (*parameters, *buffers)), default_device())
     floating = next((p.dtype for p in parameters if p.dtype.kind == "f"), "float32")
     kind = real_dtype("summary", floating if dtype is None else dtype)
@@ -241,7 +241,7 @@ def _untouched(model: Module) -> Iterator[None]:
     """Give modules, their tensors and the random stream back as they were."""
     stream = get_rng_state()
     attributes = [(vars(module), dict(vars(module))) for _, module in model.named_modules()]
-    tensors = [(tensor, *_snapshot(tensor)) for tensor in _distinct([*model.parameters(), *model.buffers()])]
+    tensors = [(tensor, *_snapshot(tensor)) for tensor in (*model.parameters(), *model.buffers())]
     try:
         yield
     finally:
@@ -264,10 +264,6 @@ def _snapshot(tensor: Tensor) -> tuple[Any, ...]:
 
 
 # ---- shapes and memory -----------------------------------------------------------------------------------------------
-
-
-def _distinct(tensors: Iterable[Tensor]) -> list[Tensor]:
-    return [*dict.fromkeys(tensors)]
 
 
 def _shape(output: Any) -> Shape:

@@ -146,29 +146,31 @@ class Module(Hooked):
             elif not saved or self._buffers.get(name, getattr(member, "persistent", True)):
                 yield name, member
 
+    def _each_once(self, recurse: bool) -> Iterator[tuple[str, Tensor]]:
+        """Every tensor of this module and its descendants under its first name."""
+        seen = set()
+        for name, tensor in self._named_tensors(recurse=recurse):
+            if tensor not in seen:
+                seen.add(tensor)
+                yield name, tensor
+
     def named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Parameter]]:
         """Pairs (dotted name, Parameter) in order of definition; a shared one appears once, under its first name.
 
         Names begin with `prefix`. `recurse=False` leaves out those of child modules.
         """
-        seen = set()
-        for name, tensor in self._named_tensors(recurse=recurse):
-            if isinstance(tensor, Parameter) and tensor not in seen:
-                seen.add(tensor)
-                yield _dotted(prefix, name), tensor
+        return ((_dotted(prefix, name), x) for name, x in self._each_once(recurse) if isinstance(x, Parameter))
 
     def parameters(self, recurse: bool = True) -> list[Parameter]:
         """The Parameters of this module and its descendants in order of definition, each once."""
         return [parameter for _, parameter in self.named_parameters(recurse=recurse)]
 
     def named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
-        """Pairs (dotted name, Tensor) of the buffers, the tensors of the state that are not learned."""
-        for name, tensor in self._named_tensors(recurse=recurse):
-            if not isinstance(tensor, Parameter):
-                yield _dotted(prefix, name), tensor
+        """Pairs (dotted name, Tensor) of the buffers, the tensors of the state that are not learned, each once."""
+        return ((_dotted(prefix, name), x) for name, x in self._each_once(recurse) if not isinstance(x, Parameter))
 
     def buffers(self, recurse: bool = True) -> list[Tensor]:
-        """The tensors of the state that are not learned, in order of definition."""
+        """The tensors of the state that are not learned, in order of definition, each once."""
         return [buffer for _, buffer in self.named_buffers(recurse=recurse)]
 
     def named_children(self) -> Iterator[tuple[str, Module]]:

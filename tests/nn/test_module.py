@@ -355,6 +355,14 @@ def test_apply_visits_children_first_and_shared_modules_are_named_once():
     assert [name for name, _ in net.named_children()] == ["0", "1", "2"]
 
 
+def test_a_shared_buffer_is_found_under_its_first_name_and_saved_under_both():
+    norm = nn.BatchNorm1d(2)
+    net = nn.Sequential(norm, nn.Residual(norm))
+    assert [name for name, _ in net.named_buffers()] == ["0.running_mean", "0.running_var", "0.num_batches_tracked"]
+    assert len(net.buffers()) == 3
+    assert len(net.state_dict()) == 10
+
+
 # ---- state -----------------------------------------------------------------------------------------------------------
 
 
