@@ -23,7 +23,9 @@ class ExponentialMovingAverage:
         average = decay · average + (1 - decay) · weight
 
     The first `update` copies the weights. Averages have shape, dtype and device of their weights; integers are
-    averaged in float32 and cut, as in torch. `decay` may be assigned between updates.
+    averaged in float32 and cut, as in torch. `decay` may be assigned between updates. Parameters are those that the
+    model has at first, as in an optimizer; buffers may be replaced, and one that is new, or has another shape, begins
+    anew.
 
     Call `update()` after each `optimizer.step()`, and evaluate in `with ema.applied():`.
 
@@ -51,10 +53,11 @@ class ExponentialMovingAverage:
         self.use_buffers = check.instance(name, "use_buffers", use_buffers, bool)
         self.decay = decay
         self.n_averaged = 0
-        self._weights = self._averaged(model)
-        self._averages = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
+        self._parameters = dict(model.named_parameters())
+        self._averages: dict[str, Tensor] = {}
         self._arrays: list[Any] = []  # those of the weights, for which `_pairs` were made
         self._pairs: list[tuple[Any, Any]] = []
+        self._pair(self._weights(model))
 
     @property
     def decay(self) -> float:
@@ -65,16 +68,17 @@ class ExponentialMovingAverage:
     def decay(self, decay: float) -> None:
         self._decay = check.number(type(self).__name__, "decay", decay, least=0, most=1)
 
-    def _averaged(self, model: Module) -> dict[str, Tensor]:
-        """The tensors of a model that are averaged, by name."""
-        weights: dict[str, Tensor] = dict(model.named_parameters())
-        return weights | (dict(model.named_buffers()) if self.use_buffers else {})
+    def _weights(self, model: Module) -> dict[str, Tensor]:
+        """The tensors that are averaged, by name, or their like in another model."""
+        parameters = self._parameters if model is self.model else dict(model.named_parameters())
+        return {**parameters, **dict(model.named_buffers() if self.use_buffers else ())}
 
     def update(self) -> None:
         """Take the weights as they are now into the averages. Nothing is recorded, and no weight changes."""
-        arrays = [weight.array for weight in self._weights.values()]
+        weights = self._weights(self.model)
+        arrays = [weight.array for weight in weights.values()]
         if len(arrays) != len(self._arrays) or any(map(is_not, arrays, self._arrays)):
-            self._arrays, self._pairs = arrays, self._paired()
+            self._pair(weights)
         if self.n_averaged:
             for_each_chunk(self._blend, self._pairs)
         else:
@@ -82,13 +86,17 @@ class ExponentialMovingAverage:
                 average[...] = weight
         self.n_averaged += 1
 
-    def _paired(self) -> list[tuple[Any, Any]]:
-        """The arrays of each average and its weight; averages move to where their weights are."""
-        pairs = []
-        for name, weight in self._weights.items():
-            move(self._averages[name], weight.device, weight.dtype)
-            pairs.append((self._averages[name].array, weight.array))
-        return pairs
+    def _pair(self, weights: dict[str, Tensor]) -> None:
+        """Give each weight its average, on its device and in its dtype; note the arrays of both."""
+        averages, self._averages = self._averages, {}
+        for name, weight in weights.items():
+            average = averages.get(name)
+            if average is None or average.shape != weight.shape:
+                average = Tensor(weight, requires_grad=False)
+            move(average, weight.device, weight.dtype)
+            self._averages[name] = average
+        self._arrays = [weight.array for weight in weights.values()]
+        self._pairs = [*zip((average.array for average in self._averages.values()), self._arrays, strict=True)]
 
     def _blend(self, average: Any, weight: Any, state: Sequence[Any], scratch: Any) -> None:
         if average.dtype.kind == "f":
@@ -104,12 +112,13 @@ class ExponentialMovingAverage:
 
         Weights that are changed in between are lost.
         """
-        kept = {name: Tensor(weight, requires_grad=False) for name, weight in self._weights.items()}
+        weights = self._weights(self.model)
+        kept = {name: Tensor(weight, requires_grad=False) for name, weight in weights.items()}
         try:
             self.copy_to()
             yield
         finally:
-            load(self._weights, kept, True, (), {})
+            load(weights, kept, True, (), {})
 
     def copy_to(self, model: Module | None = None) -> None:
         """Put the averages into `model`, or into the model itself.
@@ -117,7 +126,10 @@ class ExponentialMovingAverage:
         Raises TypeError if `model` is not a Module, and ValueError if it has other names or shapes.
         """
         model = self.model if model is None else check.instance("copy_to", "model", model, Module)
-        load(self._averaged(model), self._averages, True, (), {})
+        weights = self._weights(model)
+        if model is self.model:
+            self._pair(weights)
+        load(weights, self._averages, True, (), {})
 
     def state_dict(self, copy: bool = True) -> dict[str, Any]:
         """`decay`, `n_averaged`, the count of updates, and `averages` by name.

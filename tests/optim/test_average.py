@@ -156,6 +156,32 @@ def test_a_shared_weight_has_one_average():
     assert [average.shape for average in ema.state_dict()["averages"].values()] == [(3, 3), (1, 3)]
 
 
+def test_buffers_that_are_replaced_are_averaged_and_come_back():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.calls = nn.Parameter(ndl.ones(2)), nn.Buffer(ndl.zeros(1))
+            self.register_buffer("last", None)
+
+        def forward(self, x):
+            self.calls, self.last = self.calls + 1.0, x
+            return x * self.weight
+
+    model = Counting()
+    ema = optim.ExponentialMovingAverage(model, 0.5, use_buffers=True)
+    for size in (2, 2, 1):
+        model(ndl.init.constant(size, c=size))
+        ema.update()
+    averages = {name: average.numpy().tolist() for name, average in ema.state_dict()["averages"].items()}
+    assert averages == {"weight": [1, 1], "calls": [2.25], "last": [1]}
+    with ema.applied():
+        assert model.calls.item() == 2.25
+    assert model.calls.item() == 3
+    model.last = ndl.ones(3)  # not seen yet
+    with ema.applied():
+        assert model.last.shape == (3,)
+
+
 def test_averages_go_into_a_model_alike():
     model, other = network(), network()
     ema = optim.ExponentialMovingAverage(model, 0.9)
