@@ -205,6 +205,14 @@ def test_small_states(path, state):
     assert len(read_by_others(path)) == ("float32" in repr(state))
 
 
+def test_what_is_loaded_does_not_change_with_its_file(path):
+    ndl.save(path, {"a": ARRAY})
+    loaded = ndl.load(path)
+    with open(path, "r+b") as file:
+        file.write(bytes(path.stat().st_size))
+    assert_same(loaded, {"a": ARRAY})
+
+
 def test_enumerations_come_back_as_their_values(path):
     rule = Enum("rule", {"ADAM": "adam"}, type=str)
     number = IntEnum("number", "ONE")
@@ -368,8 +376,13 @@ def test_bfloat16_becomes_float32(tmp_path):
     """All 65,536 numbers, NaN's payloads and all."""
     path = tmp_path / "state.safetensors"
     values = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16).reshape(256, 256)
-    safetensors.torch.save_file({"a": values}, path)
-    loaded = ndl.load(path)["a"]
+    others = {"b": torch.ones(3, dtype=torch.float64), "c": torch.zeros(5, dtype=torch.int8)}  # before and behind it
+    safetensors.torch.save_file({"a": values, "d": values[3, 4:4], "e": values[0, 1], **others}, path)
+    state = ndl.load(path)
+    assert_same({name: state[name] for name in others}, {name: tensor.numpy() for name, tensor in others.items()})
+    assert_same(state["d"], np.zeros(0, "float32"))
+    assert_same(state["e"].view("uint32"), np.array(2**16, "uint32"))
+    loaded = state["a"]
     assert (loaded.dtype, loaded.shape) == (np.float32, (256, 256))
     assert_same(loaded.view("uint32") >> 16, np.arange(2**16, dtype="uint32").reshape(256, 256))
     number = ~np.isnan(loaded)
