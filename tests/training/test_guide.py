@@ -19,7 +19,8 @@ from needle.metrics import Accuracy, ConfusionMatrix
 from needle.optim import lr_scheduler
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs/training.md").read_text("utf-8")
-PROGRAM, EVALUATION, LOOP, SCHEDULE, CTRL_C = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+PROGRAM, EVALUATION, LOOP, SCHEDULE, REPORT, CTRL_C = BLOCKS
 
 
 def run(code, **names):
@@ -78,6 +79,13 @@ def test_the_schedule_ends_with_training(parts):
     parts["epochs"] = 60  # of 2 steps each
     run(SCHEDULE, **parts)
     assert parts["optimizer"].lr == pytest.approx(0, abs=1e-12)
+
+
+def test_a_callback_prints_figures(parts, capsys):
+    run(REPORT, **parts)
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"epoch 1, loss [\d.]+, lr 0.1, seconds [\d.e-]+, items_per_second .*, val_loss [\d.]+", first)
+    assert len(rest) == 3
 
 
 def test_ctrl_c(parts, capsys):
