@@ -51,6 +51,18 @@ def shrunk(make):
     schedule.step()
 
 
+def plateau_with_a_rate(rate):
+    """A step that would reduce a rate that is none; it counts nothing."""
+    schedule = lrs.ReduceLROnPlateau(sgd(), patience=0)
+    schedule.step(1.0)
+    schedule.optimizer.param_groups[0]["lr"] = rate
+    before = schedule.state_dict()
+    try:
+        schedule.step(2.0)
+    finally:
+        assert schedule.state_dict() == before
+
+
 def sequence(milestones, count=2):
     optimizer = sgd()
     return lrs.SequentialLR(optimizer, [exponential(optimizer) for _ in range(count)], milestones)
@@ -151,6 +163,7 @@ ERRORS = [
     (lambda: shrunk(exponential), ValueError,
      "ExponentialLR: base_lrs must have one entry for each of 1 groups, but got 2"),
     (lambda: metric("0.5"), TypeError, "ReduceLROnPlateau: metrics must be a number, but got '0.5'"),
+    (lambda: plateau_with_a_rate("high"), TypeError, "ReduceLROnPlateau: lr must be a number, but got 'high'"),
     (lambda: metric(None), TypeError, "ReduceLROnPlateau: metrics must be a number, but got None"),
     # ---- states
     (lambda: exponential().load_state_dict([]), TypeError, "ExponentialLR: state must be a Mapping, but got list"),

@@ -98,10 +98,11 @@ class ReduceLROnPlateau(LRScheduler):
     def step(self, metrics: float | Tensor) -> None:  # type: ignore[override]  # all others take no argument
         """Count an epoch whose metric is `metrics`, and reduce the rates if the time has come.
 
-        Raises TypeError if `metrics` is no number or tensor that holds one.
+        Raises TypeError if `metrics` is no number or tensor that holds one, or the rate of a group no number.
         """
         value = metric("ReduceLROnPlateau", "metrics", metrics)
-        floors, rates = self._for_groups("min_lr", self.min_lr), self._rates()
+        floors = self._for_groups("min_lr", self.min_lr)
+        rates = [finite("ReduceLROnPlateau", "lr", rate) for rate in self._rates()]
         if self._is_better(value):
             self.best, self.num_bad_epochs = value, 0
         else:
