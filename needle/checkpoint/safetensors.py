@@ -91,6 +91,5 @@ def read_safetensors(file: BinaryIO) -> tuple[dict[str, HostArray], str | None]:
 def _read_bfloat16(file: BinaryIO, place: int, shape: list[int]) -> HostArray:
     """An array at a place in a file as float32, which holds all numbers of bfloat16: they are its upper halves."""
     file.seek(place)
-    halves = np.fromfile(file, "<u2", math.prod(shape)).reshape(shape)
-    words: HostArray = np.left_shift(halves, 16, dtype="u4")
-    return words.view("f4")
+    words: HostArray = np.left_shift(np.fromfile(file, "<u2", math.prod(shape)), 16, dtype="u4")
+    return words.view("f4").reshape(shape)

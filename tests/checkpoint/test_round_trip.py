@@ -377,7 +377,7 @@ def test_bfloat16_becomes_float32(tmp_path):
     path = tmp_path / "state.safetensors"
     values = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16).reshape(256, 256)
     others = {"b": torch.ones(3, dtype=torch.float64), "c": torch.zeros(5, dtype=torch.int8)}  # before and behind it
-    safetensors.torch.save_file({"a": values, "d": values[3, 4:4], "e": values[0, 1], **others}, path)
+    safetensors.torch.save_file({"a": values, "d": values[3, 4:4].clone(), "e": values[0, 1].clone(), **others}, path)
     state = ndl.load(path)
     assert_same({name: state[name] for name in others}, {name: tensor.numpy() for name, tensor in others.items()})
     assert_same(state["d"], np.zeros(0, "float32"))
