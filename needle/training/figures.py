@@ -44,7 +44,7 @@ class Figures:
     def update(self, loss: Tensor, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss (), and what the metrics take."""
         size = items_in(targets)
-        self.loss.update(check.instance("Figures", "loss", loss, Tensor).detach(), size)
+        self.loss.update(check.instance("Figures", "loss", loss, Tensor), size)  # which keeps no graph
         self.items += size
         for metric in self.metrics.values():
             metric.update(outputs, targets)
@@ -119,9 +119,12 @@ def evaluate(
 
 def items_in(targets: Any) -> int:
     """The number of items of a batch: the length of its targets, or of the first of several."""
+    shape: tuple[int, ...] | None = getattr(targets, "shape", None)
+    if shape:
+        return shape[0]
     if isinstance(targets, (tuple, list, Mapping)) and targets:
         return items_in(next(iter(targets.values() if isinstance(targets, Mapping) else targets)))
-    if targets is None or getattr(targets, "shape", None) == ():
+    if targets is None or shape == ():
         got = "None" if targets is None else "shape ()"
         raise ValueError(f"Figures: targets must have an axis of items, but got {got}")
     return len(targets)
