@@ -4,7 +4,7 @@
     python apps/evaluate.py runs/first --last       # those of the last step
     python apps/evaluate.py runs/first --report     # and write the report again
 
-The test set is that of the run; --data says where its files lie now.
+The test set is that of the run, and others are refused; --data says where its files lie now.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ p { max-width: 46rem; overflow-wrap: anywhere; }
 .cards div { padding: .7rem .9rem; background: var(--card); border-radius: .6rem; }
 .cards dt { font-size: .85rem; }
 .cards dd { margin: 0; font-size: 1.45rem; font-weight: 600; font-variant-numeric: tabular-nums; }
-.scroll { max-height: 48rem; margin: 1rem 0; overflow: auto; }
+.scroll { max-height: 60rem; margin: 1rem 0; overflow: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; }
 caption { padding: .3rem 0; text-align: left; }
 th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }

@@ -90,7 +90,7 @@ def draw(
     try:
         import figures
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "matplotlib":
+        if (error.name or "").partition(".")[0] not in ("matplotlib", "PIL"):
             raise
         return None
     drawn = {}
@@ -124,6 +124,7 @@ def main_figure(row: Row) -> str:
     """The column that says most: a metric of held-out data, else of the training data, else a loss."""
     held_out = [name for name in row if name.startswith(("val_", "test_"))]
     metrics = [name for name in held_out if not name.endswith("_loss")]
+    metrics.sort(key=lambda name: name.endswith("accuracy"))  # where there is another, that says more
     return next(iter([*metrics, *(name for name in row if name.startswith("train_")), *held_out, "loss"]))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 import needle as ndl
 from needle.checkpoint import remove_leftovers, write_atomically
 
-__all__ = ["RunFolder", "read_config", "read_metrics"]
+__all__ = ["RunFolder", "check_data", "read_config", "read_metrics"]
 
 CONFIG, METRICS = "config.json", "metrics.csv"
 FILES = (CONFIG, METRICS, "last.npz", "best.npz", "report.html")
@@ -54,6 +54,14 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             return sorted(rows, key=lambda row: row["epoch"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{folder / METRICS} must hold figures of epochs, but it is damaged: {error}") from error
+
+
+def check_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raise ValueError if the data of a run are not those that its config.json describes; their name may change."""
+    for name, value in before["data"].items():
+        found = now["data"].get(name)
+        if name != "name" and found != value:
+            raise ValueError(f"the data must be those that {folder} began with, but {name} is {found}, not {value}")
 
 
 def versions() -> dict[str, str]:
@@ -111,12 +119,7 @@ class RunFolder:
     def resume(self, config: Mapping[str, Any]) -> None:
         """Continue the run, of which `config` is what this process knows. Raises ValueError if its data differ."""
         before = read_config(self.path)
-        now = config["data"]
-        for name, value in before["data"].items():
-            if now.get(name) != value:
-                raise ValueError(
-                    f"the data must be those that {self.path} began with, but {name} is {now.get(name)}, not {value}"
-                )
+        check_data(self.path, before, config)
         self._own()
         remove_leftovers(self.path)
         self._write_config({**before, **config, "commands": [*before["commands"], command()]})

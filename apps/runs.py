@@ -15,7 +15,7 @@ import results
 from needle import nn
 from needle.training import evaluate
 from report import write_report
-from run_folder import read_config
+from run_folder import check_data, read_config
 from tasks import TASKS
 
 __all__ = ["Run", "load_weights", "open_run", "outputs", "report", "test_figures"]
@@ -78,13 +78,15 @@ class Run:
 def open_run(folder: Path, data: Path | None = None) -> Run:
     """The run in a folder, with its data and its network as they were at first; `data` is where its files lie now.
 
-    Raises OSError or ValueError if the folder holds no run, or the data are missing.
+    Raises OSError or ValueError if the folder holds no run, or the data are missing or others.
     """
-    script = read_config(folder)["script"]
+    config = read_config(folder)
+    script = config["script"]
     if script not in SCRIPTS:
         raise ValueError(f"{folder} must hold a run of {', '.join(SCRIPTS)}, but it is one of {script!r}")
     module = import_module(script)
     run: Run = module.prepare(module.parse(["--resume", str(folder), *(["--data", str(data)] if data else [])]))
+    check_data(folder, config, run.config())
     return run
 
 

@@ -24,6 +24,7 @@ from models import MODELS
 from runs import Run
 from training import Row, train
 
+FOLDER = "folder"  # the data set of those that are named by their path: --data then says where they lie
 RATES = {"adam": 0.002, "adamw": 0.002, "sgd": 0.1}
 
 
@@ -40,7 +41,8 @@ def prepare(options: argparse.Namespace) -> Run:
     """The images, the loaders and the network that the options name; raises errors of the user."""
     device = cli.start(options.seed, options.device)
     chosen = {name: getattr(options, name) for name in ("size", "validation", "augment", "seed")}
-    images = image_sets.load(options.dataset, options.data, **chosen)
+    name = str(options.data) if options.dataset == FOLDER else options.dataset
+    images = image_sets.load(name, options.data, **chosen)
     return image_run("train", options, images, options.model, device)
 
 
@@ -54,7 +56,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="NAME",
         help=f"{', '.join(image_sets.NAMES)}, or a folder of images by class (default: %(default)s)",
     )
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the files of mnist, fashion-mnist or cifar10")
+    data = "the files of mnist, fashion-mnist or cifar10; with --resume, where the data lie now"
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=data)
     parser.add_argument("--size", type=int, metavar="PIXELS", help="scale the images of a folder to squares")
     parser.add_argument("--epochs", type=int, help="default: 15 for digits, 5 for the others")
     parser.add_argument("--augment", action="store_true", help="shift training images, and mirror those that may be")
@@ -66,15 +69,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def complete(parser: errors.Parser, options: argparse.Namespace) -> None:
     """Fill in the defaults that depend on other options, and check what fits together."""
     name = options.dataset
-    if name not in image_sets.NAMES and not (name and Path(name).is_dir()):
+    is_path = name not in image_sets.NAMES and not (name == FOLDER and options.data)
+    if is_path and not (name and Path(name).is_dir()):
         parser.error(f"--dataset must be {', '.join(image_sets.NAMES)} or a folder, but got {name}")
-    if name not in image_sets.NAMES:
-        options.dataset = str(Path(name).resolve())  # a run may go on elsewhere
-    needs_data = name in image_sets.NAMES and name != "digits"
-    if needs_data and options.data is None:
-        parser.error(f"--dataset {name} needs --data, the folder of its files")
-    if not needs_data and options.data is not None:
+    if (name == "digits" or (is_path and not options.resume)) and options.data is not None:
         parser.error(f"--data is for {', '.join(image_sets.NAMES[1:])}, but --dataset is {name}")
+    if is_path:
+        options.dataset, options.data = FOLDER, Path(name).resolve()  # a run may go on elsewhere
+    if name != "digits" and options.data is None:
+        parser.error(f"--dataset {name} needs --data, the folder of its files")
     if options.size is not None and name in image_sets.NAMES:
         parser.error(f"--size is for folders of images, but --dataset is {name}")
     if options.epochs is None:

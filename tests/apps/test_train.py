@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import evaluate
 import image_run
 import needle as ndl
 import simple_ml
@@ -270,3 +271,20 @@ def test_folders_of_too_few_pictures(tmp_path, capsys):
     folder = write_pictures(tmp_path / "one_each", 8, **{f"class{number}": 1 for number in range(5)})
     (line,) = error_of(train, capsys, "--dataset", folder)
     assert line.startswith("train: each class must have an image to train on, but all of class")
+
+
+def test_a_folder_of_pictures_may_be_moved(tmp_path, capsys):
+    before, after, out = tmp_path / "before", tmp_path / "after", tmp_path / "run"
+    run(train, capsys, "--dataset", write_pictures(before, 8, cat=5, dog=5), "--epochs", "1", "--out", out)
+    before.rename(after)
+    (line,) = error_of(train, capsys, "--resume", out)
+    assert str(before) in line
+    rows, _ = run(train, capsys, "--resume", out, "--data", after, "--epochs", "2")
+    assert len(rows) == 2
+    rows, _ = run(train, capsys, "--resume", out, "--dataset", after, "--epochs", "3")
+    assert len(rows) == 3
+    evaluate.main([str(out)])
+    assert "TinyCNN" in capsys.readouterr().out
+    write_pictures(tmp_path / "other", 8, cat=5, dog=6)
+    (line,) = error_of(evaluate, capsys, out, "--data", tmp_path / "other")
+    assert line == f"evaluate: the data must be those that {out} began with, but train is 9, not 8"
