@@ -18,8 +18,14 @@ LossFunction: TypeAlias = Callable[[Any, Any], Tensor]  # (outputs, targets) -> 
 Forward: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
 
 
+WAITING_BATCHES, WAITING_ELEMENTS = 16, 4096  # most batches that wait, and elements of the outputs of each
+
+
 class Figures:
     """The mean loss and the metrics of the batches so far. `update` never waits for a device; `compute` does.
+
+    On the CPU small batches are copied, and added several at a time: between the steps of a network each call finds
+    cold caches, and takes several times as long.
 
     `metrics` maps names to metrics of `needle.metrics`; the figures use copies of them. The mean is over items: losses
     of batches are weighted by the length of their targets.
@@ -39,28 +45,40 @@ class Figures:
             raise ValueError("Figures: metrics must not be named 'loss', the name of the mean loss, but one is")
         self.metrics = copy.deepcopy(dict(metrics))
         self.loss, self.items = Mean(), 0
+        self._waiting: list[list[Any]] = []  # batches that are not yet in the metrics
         self.reset()
 
     def update(self, loss: Tensor, outputs: Any, targets: Any) -> None:
         """Add a batch: its mean loss (), and what the metrics take."""
-        size = items_in(targets)
-        self.loss.update(check.instance("Figures", "loss", loss, Tensor), size)  # which keeps no graph
-        self.items += size
-        for metric in self.metrics.values():
-            metric.update(outputs, targets)
+        batch = [check.instance("Figures", "loss", loss, Tensor), outputs, targets]
+        may_wait = self.items > 0 and all(map(_is_small, batch))  # what does not fit is told at the first batch
+        self.items += items_in(targets)
+        self._waiting.append([Tensor.make_const(x.array.copy()) for x in batch] if may_wait else batch)
+        if not may_wait or len(self._waiting) == WAITING_BATCHES:
+            self._add_waiting()
+
+    def _add_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for loss, outputs, targets in waiting:
+            self.loss.update(loss, items_in(targets))  # which keeps no graph
+            for metric in self.metrics.values():
+                metric.update(outputs, targets)
 
     def compute(self) -> dict[str, Any]:
         """`loss` and what each metric computes, by name."""
+        self._add_waiting()
         return {"loss": self.loss.compute(), **{name: metric.compute() for name, metric in self.metrics.items()}}
 
     def reset(self) -> None:
         """Forget all batches."""
         self.items = 0
+        self._waiting = []
         for metric in (self.loss, *self.metrics.values()):
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """The totals so far as plain data."""
+        self._add_waiting()
         metrics = {name: metric.state_dict() for name, metric in self.metrics.items()}
         return {"items": self.items, "loss": self.loss.state_dict(), "metrics": metrics}
 
@@ -69,10 +87,16 @@ class Figures:
         check.entries("Figures", "state", state, ("items", "loss", "metrics"))
         check.entries("Figures", "metrics of the state", state["metrics"], self.metrics)
         items = check.integer("Figures", "items", state["items"], least=0)
+        self._add_waiting()
         self.loss.load_state_dict(state["loss"])
         for name, metric in self.metrics.items():
             metric.load_state_dict(state["metrics"][name])
         self.items = items
+
+
+def _is_small(x: Any) -> bool:
+    """Whether a copy of a loss, of outputs or targets costs next to nothing."""
+    return isinstance(x, Tensor) and x.size <= WAITING_ELEMENTS and not x.device.is_async
 
 
 def apply_model(model: Module, batch: Any) -> tuple[Any, Any]:

@@ -112,3 +112,22 @@ def test_figures_go_on_bit_for_bit(device):
     assert whole.compute()["loss"] == pytest.approx(np.dot(losses, range(1, 7)) / 21, rel=1e-6)
     whole.reset()
     assert (whole.items, whole.loss.state_dict()["totals"].tolist()) == (0, [0, 0])
+
+
+@pytest.mark.parametrize("size", [64, 5000])  # small batches wait, and are added several at a time
+def test_a_batch_may_be_overwritten_after_its_update(size):
+    figures, hits = Figures({"accuracy": Accuracy()}), []
+    labels = np.zeros(size, int)
+    targets, loss = ndl.from_numpy(labels), ndl.Tensor(0.0, requires_grad=False)
+    for i in range(40):
+        labels[:] = i % 3
+        loss.data = ndl.Tensor(float(i))
+        logits = np.random.rand(size, 3)
+        figures.update(loss, ndl.Tensor(logits, requires_grad=False), targets)
+        hits.append((logits.argmax(1) == labels).mean())
+    assert figures.compute() == {"loss": 19.5, "accuracy": pytest.approx(np.mean(hits))}
+
+
+def test_a_metric_tells_what_does_not_fit_at_the_first_batch():
+    with pytest.raises(ValueError, match="targets must hold class indices"):
+        Figures({"accuracy": Accuracy()}).update(ndl.Tensor(0.0), ndl.ones(2, 3), ndl.Tensor([0, 1, 2]))
