@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import socket
 import tracemalloc
 import zipfile
 
@@ -17,6 +16,7 @@ import needle as ndl
 from needle.checkpoint.arrays import Broken
 from tests.checkpoint.test_refusals import archive, described, entry, member, npy, tensors
 from tests.checkpoint.test_round_trip import KINDS, as_read, assert_same, content, read
+from tests.data.test_files import NO_FILE
 
 FLAT = {"w": np.arange(6, dtype="f4").reshape(2, 3), "ü": np.array([True, False]), "b": np.ones((2, 2), order="F")}
 STATES = {"flat": FLAT, "nested": {"model": FLAT, "o": {0: [1, 2.5, None, "x"], "big": 2**70}}}
@@ -199,21 +199,7 @@ def test_what_is_read_takes_its_own_memory(tmp_path, kind):
 # ---- no file ---------------------------------------------------------------------------------------------------------
 
 
-def listen(path):
-    with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path.name)
-
-
-@pytest.mark.parametrize(
-    ("make", "kind"),
-    [
-        (os.mkdir, "a folder"),
-        (os.mkfifo, "a FIFO"),
-        (listen, "a socket"),
-        (lambda path: path.symlink_to("/dev/zero"), "a device"),
-    ],
-    ids=["folder", "FIFO", "socket", "device"],
-)
+@NO_FILE
 @pytest.mark.parametrize("ending", KINDS)
 def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, monkeypatch, make, kind, ending):
     monkeypatch.chdir(tmp_path)

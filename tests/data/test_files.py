@@ -59,8 +59,7 @@ def listen(path):
         server.bind(path.name)
 
 
-@READER
-@pytest.mark.parametrize(
+NO_FILE = pytest.mark.parametrize(
     ("make", "kind"),
     [
         (os.mkdir, "a folder"),
@@ -70,6 +69,10 @@ def listen(path):
     ],
     ids=["folder", "FIFO", "socket", "device"],
 )
+
+
+@READER
+@NO_FILE
 def test_what_is_no_file_is_named_and_neither_read_nor_waited_for(folder, monkeypatch, reader, make, kind):
     monkeypatch.chdir(folder)
     path = folder / NAMES[reader]

@@ -14,7 +14,6 @@ import needle as ndl
 from needle.data import (
     ConcatDataset,
     DataLoader,
-    Dataset,
     ImageDataset,
     NDArrayDataset,
     RandomCrop,
@@ -22,22 +21,9 @@ from needle.data import (
     Subset,
     random_split,
 )
+from tests.data.test_dataset import Listed
 
 INDEXES = [0, -1, np.int64(2), slice(1, 4), slice(None, None, -2), [3, 0, 3], np.array([2]), np.array(1), ndl.tensor(2)]
-
-
-class Listed(Dataset):
-    """The items passed to the constructor."""
-
-    def __init__(self, *items):
-        super().__init__()
-        self.items = items
-
-    def __getitem__(self, index):
-        return self.items[index]
-
-    def __len__(self):
-        return len(self.items)
 
 
 class Reusing(NDArrayDataset):
