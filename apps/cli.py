@@ -16,12 +16,11 @@ from needle import nn, optim
 from needle.optim import lr_scheduler
 
 __all__ = [
-    "OPTIMIZERS",
-    "SCHEDULES",
     "add_run_options",
     "add_training_options",
     "count_parameters",
     "make_optimizer",
+    "make_scheduler",
     "parse",
     "start",
 ]
@@ -203,7 +202,7 @@ def _compare(parser: errors.Parser, options: argparse.Namespace, saved: argparse
 
 
 def start(seed: int, device: str) -> ndl.BackendDevice:
-    """Seed NumPy's global generator and return the named device; raises RuntimeError if it cannot be used."""
+    """Seed the random streams of all devices and return the named device; raises RuntimeError if it cannot be used."""
     ndl.manual_seed(seed)
     named = {"cpu": ndl.cpu, "cuda": ndl.cuda}[device]()
     named.zeros(1)  # the first allocation reports what is missing

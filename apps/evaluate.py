@@ -54,7 +54,7 @@ def print_classes(names: Sequence[str], matrix: np.ndarray) -> None:
     for name, precision, recall, f1, number in zip(names, *columns, strict=True):
         print(f"{name:>{width}}  {precision:>9.2%}  {recall:>7.2%}  {f1:>7.2%}  {number:>7,}")
     if len(names) <= LARGEST:
-        cell = max(width, len(f"{matrix.max()}")) if width <= 5 else max(4, len(f"{matrix.max()}"))
+        cell = max(width if width <= 5 else 4, len(f"{matrix.max()}"))
         print(f"\n{'':>{width}}  predicted\n{'':>{width}}  {' '.join(f'{name[:cell]:>{cell}}' for name in names)}")
         for name, row in zip(names, matrix.tolist(), strict=True):
             print(f"{name:>{width}}  {' '.join(f'{count:>{cell}}' for count in row)}")

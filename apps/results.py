@@ -13,7 +13,7 @@ import numpy as np
 import needle as ndl
 from needle import nn
 
-__all__ = ["Mistake", "Results", "classification", "first_filters", "reconstruction", "segmentation"]
+__all__ = ["Mistake", "Pictures", "Results", "classification", "first_filters", "reconstruction", "segmentation"]
 
 Batches = Iterable[tuple[ndl.Tensor, ndl.Tensor, ndl.Tensor]]  # inputs as the network sees them, outputs, targets
 Pictures = dict[str, list[np.ndarray]]  # column -> images (C, H, W) of floats, or masks (H, W) of classes

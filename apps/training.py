@@ -119,7 +119,7 @@ class Lines:
             print(f"goes on{self.so_far()}", flush=True)
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """Write the rows, then show the new one, so that the file holds every row that was shown."""
+        """Write the rows if that is possible, then show the new one."""
         row = public_row(self.run, state.history[-1])
         self.rows.append(row)
         if self.folder is not None:

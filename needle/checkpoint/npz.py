@@ -195,7 +195,7 @@ def _is_shape(value: Any) -> bool:
     )
 
 
-def _room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"] = "C") -> HostArray:
+def _room_for(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], order: Literal["C", "F"]) -> HostArray:
     """An array whose values are to be read; Broken if NumPy cannot have one."""
     try:
         return np.empty(shape, dtype, order=order)

@@ -26,7 +26,7 @@ from needle import check
 from needle.backend import HostArray
 from needle.checkpoint.arrays import Broken, Stored, is_array, is_stored
 
-__all__ = ["TEXT_NAME", "flatten", "is_safe", "nested", "parse"]
+__all__ = ["TEXT_NAME", "flatten", "nested"]
 
 TEXT_NAME = "needle.json"  # the member of a .npz with the text
 _VERSION = 1
@@ -152,7 +152,7 @@ def nested(arrays: dict[str, HostArray], text: bytes | bytearray | str | None) -
     """
     if text is None:
         return arrays
-    content = parse(text, f"has a text {TEXT_NAME}")
+    content = parse(text)
     version = content.get("needle") if isinstance(content, dict) else None
     if type(version) is not int or version < 1 or "state" not in content:
         raise Broken(f"has a text {TEXT_NAME} that is not needle's")
@@ -203,15 +203,15 @@ class _Decoder:
         raise Broken(f"has a text {TEXT_NAME} with a '$dict' that is not one of keys and values")
 
 
-def parse(text: bytes | bytearray | str, what: str) -> Any:
-    """Python's values of JSON; Broken, in the words of `what`, if it is none, or a key comes twice."""
+def parse(text: bytes | bytearray | str) -> Any:
+    """Python's values of JSON; Broken if it is none, or a key comes twice."""
     import json
 
     try:
         text = text if isinstance(text, str) else text.decode()
         return json.loads(text, object_pairs_hook=_distinct, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
-        raise Broken(f"{what} that is not JSON: {error}") from error
+        raise Broken(f"has a text {TEXT_NAME} that is not JSON: {error}") from error
 
 
 def _distinct(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

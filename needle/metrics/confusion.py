@@ -18,7 +18,7 @@ __all__ = ["F1", "ConfusionMatrix", "IoU", "Precision", "Recall", "confusion_mat
 class ClassCounts(Metric):
     """How often each class was predicted as each; the base of all that follows from these counts."""
 
-    def __init__(self, classes: int, ignore_index: int | None) -> None:
+    def __init__(self, classes: int, ignore_index: int | None = None) -> None:
         op = type(self).__name__
         self.classes = check.integer(op, "classes", classes, least=1)
         self.ignore_index = optional_index(op, ignore_index)
@@ -71,9 +71,6 @@ class ConfusionMatrix(ClassCounts):
     Raises `ValueError` if `classes` is less than 1; `TypeError` if it is no integer, or `ignore_index` neither that nor
     None.
     """
-
-    def __init__(self, classes: int, ignore_index: int | None = None) -> None:
-        super().__init__(classes, ignore_index)
 
     def compute(self) -> HostArray:
         """The counts so far: int64 (classes, classes)."""

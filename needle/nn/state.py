@@ -32,7 +32,8 @@ def load(
     `optional` names may be missing; `layouts` tells for names how to convert torch's values.
     """
     values = {name: state[name] for name in state}  # once: a .npz reads its file for each
-    missing = [name for name in own if name not in {*values, *optional}]
+    known = {*values, *optional}
+    missing = [name for name in own if name not in known]
     unexpected = [name for name in values if name not in own]
     problems = []
     if strict:

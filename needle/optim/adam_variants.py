@@ -34,7 +34,7 @@ class MomentOptimizer(Optimizer):
         """Decay `theta`, bring the means up to this step, and return g."""
         mean, variance = state
         (beta1, beta2), decay = group["betas"], group["weight_decay"]
-        if group["decoupled_weight_decay"]:
+        if decay and group["decoupled_weight_decay"]:
             theta *= 1 - group["lr"] * decay
             decay = 0.0
         grad = decayed(theta, grad, scratch, decay, group["maximize"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from operator import is_not
 from typing import Any
 
 from needle import check
@@ -13,6 +12,7 @@ from needle.backend import xp
 from needle.nn import Module
 from needle.nn.state import load, move
 from needle.optim.flat import for_each_chunk
+from needle.optim.groups import is_same
 
 __all__ = ["ExponentialMovingAverage"]
 
@@ -77,7 +77,7 @@ class ExponentialMovingAverage:
         """Take the weights as they are now into the averages. Nothing is recorded, and no weight changes."""
         weights = self._weights(self.model)
         arrays = [weight.array for weight in weights.values()]
-        if len(arrays) != len(self._arrays) or any(map(is_not, arrays, self._arrays)):
+        if not is_same(arrays, self._arrays):
             self._pair(weights)
         if self.n_averaged:
             for_each_chunk(self._blend, self._pairs)

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
-from operator import is_not
 from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.autograd import Tensor
 from needle.backend import check_writable, device_of, xp
+from needle.optim.groups import is_same
 
 __all__ = ["Cohort", "Fills", "Numbers", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
 
@@ -66,7 +66,7 @@ class State:
 
         Raises ValueError if a parameter cannot be written to, or holds an element of its memory more than once.
         """
-        if len(arrays) != len(self.checked) or any(map(is_not, arrays, self.checked)):
+        if not is_same(arrays, self.checked):
             for array in arrays:
                 check_writable("step", "each parameter", array)
             self.checked, self.overlap = arrays, may_share_memory(arrays)
@@ -97,7 +97,7 @@ class State:
         return cohorts
 
     def pools_of(self, cohort: Cohort, operands: Operands, fills: Fills) -> list[Pool]:
-        """The pools of a cohort, made again if the data of a parameter have another device or shape."""
+        """The pools of a cohort, made again for data of another device, dtype or shape, or other state arrays."""
         if (
             cohort.pools is None
             or cohort.names != (*fills,)

@@ -18,7 +18,7 @@ REFRESH = 0.2  # seconds between two looks at the figures: on a GPU each waits f
 class ProgressBar:
     """A callback that shows epoch, loss, metrics, items per second and the time left on stderr."""
 
-    def __init__(self, figures: Figures, epochs: int, batches: int | None) -> None:
+    def __init__(self, figures: Figures, epochs: int, batches: int) -> None:
         self.figures, self.epochs, self.batches = figures, epochs, batches
         self._bar: Any = None
         self._next = 0.0  # when to look at the figures again

@@ -19,7 +19,6 @@ from needle.ops.norm import standardized
 from needle.ops.operand import tensor
 from needle.ops.shape import Reshape
 from needle.ops.statistics import vector_norm
-from needle.version_counter import VersionCounter
 
 __all__ = ["batch_norm", "group_norm", "instance_norm", "layer_norm", "normalize"]
 
@@ -242,13 +241,10 @@ def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | N
 
     A write as by `running.data = ...`, not a node of a graph: raw arrays take a third of the time that ops would.
     """
-    running.version_counter().compute_pending()
     array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
     scale = share if count is None else share * (count / (count - 1))
     moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(array.shape) * scale
-    running.array = running.spec = moved.astype(array.dtype, copy=False)
-    running.counter = VersionCounter()
-    running.bump_version()
+    running.replace_array(moved.astype(array.dtype, copy=False))
 
 
 def add_one(counter: Tensor) -> None:
