@@ -168,6 +168,14 @@ NETS = {
         (32, 16, 16), 64, (*conv_norm(32, 3, groups=32), *conv_norm(64, 1), average, linear(10)), inner=True,
         **MOMENTUM,
     ),
+    "blocks": Net(
+        (1, 28, 28), 32, (*conv_norm(16, 3), pool, *conv_norm(32, 3), pool, flatten, linear(10)),
+    ),
+    "cifar": Net(
+        (3, 32, 32), 64,
+        (*conv_norm(32, 3), *conv_norm(32, 3), pool, *conv_norm(64, 3), *conv_norm(64, 3), pool, flatten, linear(10)),
+    ),
+    "narrow": Net((3, 32, 32), 32, (*conv_norm(16, 3) * 10, average, linear(10)), **MOMENTUM),
 }  # fmt: skip
 
 
