@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from needle.backend.communicator import *
 from needle.backend.cpu_device import *
 from needle.backend.cuda_device import *
 from needle.backend.device import *

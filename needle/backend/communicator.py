@@ -1,0 +1,143 @@
+"""The ranks that compute one batch together: who they are, and what they exchange.
+
+All ranks run the same program on the same state, each on its part of every batch. Sums over the ranks make them equal
+again. An op that needs the whole batch asks for `current_communicator()`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from needle.backend.device import xp
+
+__all__ = ["Alone", "Communicator", "Part", "Request", "current_communicator", "using"]
+
+Array: TypeAlias = Any  # a raw array of NumPy, CuPy or another registered library
+
+
+class Part(NamedTuple):
+    """The items [start, stop) of a batch of `total`."""
+
+    start: int
+    stop: int
+    total: int
+
+
+class Request(Protocol):
+    """A sum that has begun."""
+
+    def wait(self) -> None:
+        """Return once the array holds the sum; may be repeated."""
+
+
+class Communicator(ABC):
+    """One of `size` ranks, numbered from 0, and what it exchanges with the others.
+
+    All ranks must make the same calls in the same order, with arrays of the same shape and dtype: real numbers or
+    bools, in any order of memory. Arrays are raw (NumPy's, CuPy's) and are changed in place.
+    """
+
+    rank: int
+    size: int
+    part: Part | None = None  # the items of the current batch that this rank computes; None: all of them
+
+    @abstractmethod
+    def all_reduce(self, array: Array) -> None:
+        """Replace an array by its sum over the ranks, added in the order of the ranks: the same bits on every rank.
+
+        float16 is added in float32. A sum of bools is True where one of them is.
+        """
+
+    def start_all_reduce(self, array: Array) -> Request:
+        """Begin `all_reduce`. Until `wait` of the result, the array must be neither read nor written."""
+        self.all_reduce(array)
+        return _DONE
+
+    @abstractmethod
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        """Replace an array by that of the rank `root`."""
+
+    def barrier(self) -> None:
+        """Wait until every rank has come here."""
+        self.all_reduce(np.zeros((), "uint8"))
+
+    def all_gather(self, array: Array) -> list[Array]:
+        """Copies of the arrays of all ranks, by rank; their lengths along the first axis may differ."""
+        lengths = np.zeros(self.size, "int64")
+        lengths[self.rank] = len(array) if array.ndim else 1
+        self.all_reduce(lengths)
+        gathered = []
+        for root, length in enumerate(lengths.tolist()):
+            shape = (length, *array.shape[1:]) if array.ndim else ()
+            entry = xp(array).empty(shape, array.dtype)
+            if root == self.rank:
+                entry[...] = array
+            self.broadcast(entry, root)
+            gathered.append(entry)
+        return gathered
+
+    def part_of(self, total: int) -> Part | None:
+        """This rank's items of a batch of `total`, cut as `np.array_split` does: the first parts may be one longer.
+
+        None if there is one rank, or fewer items than ranks: then every rank computes the whole batch.
+        """
+        if self.size == 1 or total < self.size:
+            return None
+        length, longer = divmod(total, self.size)
+        start = self.rank * length + min(self.rank, longer)
+        return Part(start, start + length + (self.rank < longer), total)
+
+
+class _Done:
+    """The request of a sum that is complete."""
+
+    def wait(self) -> None:
+        pass
+
+
+_DONE = _Done()
+
+
+class Alone(Communicator):
+    """The only rank: there is nobody to exchange with."""
+
+    rank, size = 0, 1
+
+    def all_reduce(self, array: Array) -> None:
+        pass
+
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        pass
+
+
+_current: ContextVar[Communicator] = ContextVar("communicator", default=Alone())  # noqa: B039 (it has no state)
+
+
+def current_communicator() -> Communicator:
+    """The communicator that this thread's ops use: an `Alone`, except within `using`.
+
+    >>> communicator = current_communicator()
+    >>> communicator.rank, communicator.size, communicator.part
+    (0, 1, None)
+    """
+    return _current.get()
+
+
+@contextmanager
+def using(communicator: Communicator) -> Iterator[None]:
+    """Let the ops of this thread use `communicator` until the block ends; other threads do not."""
+    before = _current.get()
+    try:
+        try:
+            _current.set(communicator)
+            yield
+        finally:
+            _current.set(before)
+    finally:  # once more: an interrupt may come before the line above
+        _current.set(before)

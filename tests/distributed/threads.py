@@ -1,0 +1,103 @@
+"""Ranks as threads of one process: the smallest engine behind `Communicator`."""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+
+import numpy as np
+
+from needle.backend import compute_dtype, device_of, to_host
+from needle.backend.communicator import Communicator, using
+
+PATIENCE = 60  # seconds until a rank gives up waiting for the others
+
+
+def run_ranks(size, function):
+    """Call `function(communicator)` in `size` threads, each `using` its communicator: the results by rank.
+
+    An error of a rank ends the others at their next exchange, and is raised here.
+
+    NumPy's global random stream belongs to the process, so all these ranks draw from the same one.
+    """
+    board = _Board(size)
+    results, errors = [None] * size, []
+
+    def work(rank):
+        communicator = ThreadCommunicator(rank, board)
+        try:
+            with using(communicator):
+                results[rank] = function(communicator)
+        except BaseException as error:
+            errors.append(error)
+            board.barrier.abort()
+
+    ranks = [threading.Thread(target=contextvars.copy_context().run, args=(work, rank)) for rank in range(size)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    if errors:
+        raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
+    return results
+
+
+class _Board:
+    """What the ranks show each other."""
+
+    def __init__(self, size):
+        self.entries = [None] * size
+        self.barrier = threading.Barrier(size, timeout=PATIENCE)
+
+
+class ThreadCommunicator(Communicator):
+    """A rank that is a thread.
+
+    It punishes those who use an array between `start_all_reduce` and `wait`: floats are NaN meanwhile. The sum is
+    written by `wait`, and written even if the array has been changed.
+    """
+
+    def __init__(self, rank, board):
+        self.rank, self.size, self.board = rank, len(board.entries), board
+        self.calls = []  # (kind, shape, dtype) of every exchange of this rank
+
+    def all_reduce(self, array):
+        self.start_all_reduce(array).wait()
+
+    def start_all_reduce(self, array):
+        total, *others = [entry.astype(compute_dtype(entry.dtype)) for entry in self._exchange("all_reduce", array)]
+        for other in others:
+            total = total + other
+        if array.dtype.kind == "f":
+            array[...] = np.nan
+        return _Write(array, total)
+
+    def broadcast(self, array, root=0):
+        _write(array, self._exchange(f"broadcast {root}", array)[root])
+
+    def _exchange(self, kind, array):
+        """Host copies of the arrays of all ranks."""
+        call = (kind, array.shape, array.dtype)
+        self.calls.append(call)
+        self.board.entries[self.rank] = (call, np.array(to_host(array)))
+        self.board.barrier.wait()
+        entries = list(self.board.entries)
+        self.board.barrier.wait()
+        assert all(entry[0] == call for entry in entries), f"the ranks call {[entry[0] for entry in entries]}"
+        return [entry[1] for entry in entries]
+
+
+class _Write:
+    """The request of a sum that is written when it is waited for."""
+
+    def __init__(self, array, total):
+        self.array, self.total = array, total
+
+    def wait(self):
+        if self.total is not None:
+            _write(self.array, self.total)
+            self.total = None
+
+
+def _write(array, values):
+    array[...] = device_of(array).asarray(values, dtype=array.dtype)
