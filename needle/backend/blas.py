@@ -6,25 +6,51 @@ loops that run at the same time share one limit: the first one sets it, the last
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
+from collections.abc import Callable
 from functools import cache
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 __all__ = ["drop_limit", "hold_limit", "worker_count"]
 
 
+class _Library(NamedTuple):
+    """A BLAS library: how to read and how to set its number of threads."""
+
+    get: Callable[[], int]
+    set: Callable[[int], object]
+
+
 @cache
-def _libraries() -> list[Any]:
-    """threadpoolctl's controllers of the BLAS libraries in this process, NumPy's first: SciPy may have its own."""
+def _libraries() -> list[_Library]:
+    """The BLAS libraries in this process, NumPy's first: SciPy may have its own."""
     from threadpoolctl import ThreadpoolController  # the import takes as long as a step of a small network
 
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    controllers = ThreadpoolController().select(user_api="blas").lib_controllers
     home = os.path.dirname(np.__file__)  # wheels keep their libraries in it, or beside it in numpy.libs
-    return sorted(libraries, key=lambda library: not library.filepath.startswith(home))
+    return [_library(found) for found in sorted(controllers, key=lambda found: not found.filepath.startswith(home))]
+
+
+def _library(controller: Any) -> _Library:
+    """The library of a controller, which finds it.
+
+    OpenBLAS with threads of its own is asked and told directly. It takes 1 µs to limit it and to lift the limit;
+    through the controller 15, and since 3.8 that obeys only the thread that set a number first.
+    """
+    if controller.internal_api == "openblas" and controller.threading_layer != "openmp":
+        from ctypes import PyDLL  # unlike CDLL it keeps Python's lock, which others would take meanwhile
+
+        library = PyDLL(controller.filepath)
+        for prefix, suffix in itertools.product(("", "scipy_"), ("", "64_", "_64")):
+            names = [f"{prefix}openblas_{action}_num_threads{suffix}" for action in ("get", "set")]
+            if all(hasattr(library, name) for name in names):
+                return _Library(*(getattr(library, name) for name in names))
+    return _Library(controller.get_num_threads, controller.set_num_threads)
 
 
 class _Limit:
@@ -44,10 +70,10 @@ class _Limit:
         self._lock()
         self.loops.add(loop)
         if not self.before:
-            self.before = [library.num_threads for library in _libraries()]
+            self.before = [library.get() for library in _libraries()]
             self.entries += 1
             for library in _libraries():
-                _set(library, 1)
+                library.set(1)
         self._unlock()
 
     def drop(self, loop: object) -> None:
@@ -57,8 +83,8 @@ class _Limit:
         self.loops.discard(loop)
         if not self.loops:
             for library, count in zip(_libraries(), self.before):  # noqa: B905 (a repeated drop has no numbers left)
-                if library.num_threads == 1:  # else another thread has set a number meanwhile
-                    _set(library, count)
+                if library.get() == 1:  # else another thread has set a number meanwhile
+                    library.set(count)
             self.before = []
         self._unlock()
 
@@ -68,20 +94,6 @@ class _Limit:
 
     def _unlock(self) -> None:
         self.owner.pop("thread", None)
-
-
-def _set(library: Any, count: int) -> None:
-    """Set the number of threads of a library.
-
-    Since 3.8 threadpoolctl obeys only the thread that set a number first, until it is cleared.
-    """
-    clear = getattr(library, "clear_controlling_thread", None)
-    if clear is None:
-        library.set_num_threads(count)
-        return
-    clear(force=True)
-    library.set_num_threads(count)
-    clear(force=True)
 
 
 _limit = _Limit()
@@ -102,7 +114,7 @@ def worker_count() -> int:
     libraries = _libraries()
     while libraries:
         entries, before = _limit.entries, _limit.before
-        count = before[0] if before else libraries[0].num_threads
+        count = before[0] if before else libraries[0].get()
         if entries == _limit.entries:  # else another thread has limited BLAS between the two lines above
             return int(count)
     return 1
@@ -113,7 +125,7 @@ def _reset_after_fork() -> None:
     global _limit
     before, _limit = _limit.before, _Limit()
     for library, count in zip(_libraries() if before else (), before):  # noqa: B905 (the same length, or none)
-        _set(library, count)
+        library.set(count)
 
 
 if hasattr(os, "register_at_fork"):

@@ -235,14 +235,18 @@ class Device:
         return total
 
     def chunks(self, length: int, row_bytes: int, split: bool | None = None) -> list[slice]:
-        """Cut `length` rows of `row_bytes` each into slices of about `tuning.BLOCK_BYTES`, for `parallel_for`.
+        """Cut `length` rows of `row_bytes` each into equal slices of at most about `tuning.BLOCK_BYTES`.
 
-        `split` asks for at least one chunk per thread; None: only if all rows together have `tuning.SPLIT_BYTES`.
+        Each thread of `parallel_for` gets as many. `split` asks for at least one per thread; None: only if all rows
+        together have `tuning.SPLIT_BYTES`.
         """
-        size = max(1, tuning.BLOCK_BYTES * self.chunk_scale // max(1, row_bytes))
-        if split or (split is None and length * row_bytes >= tuning.SPLIT_BYTES):
-            size = max(1, min(size, -(-length // self.worker_count())))
-        return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+        count = -(-length * row_bytes // (tuning.BLOCK_BYTES * self.chunk_scale)) or 1
+        if split is None:
+            split = length * row_bytes >= tuning.SPLIT_BYTES
+        if split or count > 1:  # no thread may be left with one slice more than the others
+            count = -(-count // self.worker_count()) * self.worker_count()
+        count = min(count, length)
+        return [slice(length * i // count, length * (i + 1) // count) for i in range(count)]
 
     def worker_count(self) -> int:
         """The number of threads that `parallel_for` uses."""

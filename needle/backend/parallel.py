@@ -115,12 +115,13 @@ class _ThreadPool:
         """Have up to `count` threads help with a task; fewer if no more can be started, none if they help another."""
         if self.task.setdefault("current", task) is not task:
             return
+        tasks = self.tasks  # made here, before a thread may ask for it
         task.done, self.wanted = _new_queue(), max(self.wanted, count)
         with suppress(RuntimeError):
             for _ in range(len(self.serving), count):
                 start_thread(threading.Thread(target=self._serve, name="needle", daemon=True), bool)
         for _ in range(count):
-            self.tasks.put((task, copy_context()))
+            tasks.put((task, copy_context()))
 
     def release(self, task: _Task) -> None:
         """The end of `help`."""
