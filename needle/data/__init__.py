@@ -12,6 +12,7 @@ from needle.data.ptb import *
 from needle.data.sampler import *
 from needle.data.segmentation import *
 from needle.data.transforms import *
+from needle.data.workers import *
 from needle.exports import public_names as _public_names
 
 if not TYPE_CHECKING:

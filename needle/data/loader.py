@@ -13,9 +13,11 @@ import numpy as np
 from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, cpu, default_device
+from needle.backend.communicator import Alone, Communicator, Part
 from needle.backend.parallel import start_thread
 from needle.data import generator
 from needle.data.dataset import Dataset, NDArrayDataset
+from needle.data.parts import may_draw
 from needle.data.sampler import Sampler
 
 __all__ = ["DataLoader"]
@@ -115,6 +117,14 @@ class DataLoader:
         return full if self.drop_last else full + bool(remainder)
 
     def __iter__(self) -> Generator[tuple[Tensor, ...]]:
+        return (batch for _, batch in self.parts(Alone()))
+
+    def parts(self, communicator: Communicator) -> Generator[tuple[Part | None, tuple[Tensor, ...]]]:
+        """Begin an epoch of which each worker gets its items of every batch, after the part that names them.
+
+        All workers must have the same loader, in the same state. Where the dataset may draw random numbers, every
+        worker takes the whole batch and keeps its part.
+        """
         epoch = self._epoch if self._is_loaded else None
         if epoch is None:
             epoch = _Epoch(self._draw_order(), self.batch_size)
@@ -123,12 +133,21 @@ class DataLoader:
         order = np.arange(len(self.dataset)) if epoch.order is None else epoch.order
         size, count = epoch.batch_size, self._batches(len(order), epoch.batch_size)
         chunks = (order[i * size : (i + 1) * size] for i in range(epoch.position, count))
-        batches = (tuple(map(_to_float32, self.dataset.take(chunk))) for chunk in chunks)
+        batches = ((part, self._take(chunk, part)) for chunk in chunks for part in [communicator.part_of(len(chunk))])
         if not self.prefetch:
             return self._tensors(batches, epoch)
         if type(self.dataset).take not in (Dataset.take, NDArrayDataset.take):  # a user's may use its memory again
-            batches = (tuple(field.copy() for field in batch) for batch in batches)
+            batches = ((part, tuple(field.copy() for field in batch)) for part, batch in batches)
         return self._tensors(_ahead(batches, self.prefetch), epoch)
+
+    def _take(self, indices: HostArray, part: Part | None) -> tuple[HostArray, ...]:
+        """The items of a part of a batch, floats as float32."""
+        if part is not None and not may_draw(self.dataset):
+            indices, part = indices[part.start : part.stop], None
+        fields = self.dataset.take(indices)
+        if part is not None:
+            fields = tuple(field[part.start : part.stop] for field in fields)
+        return tuple(map(_to_float32, fields))
 
     def reset(self) -> None:
         """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one."""
@@ -153,14 +172,16 @@ class DataLoader:
             raise ValueError(f"{op}: {name} must hold indices of the dataset, 0 to {items - 1}, but got {wrong}")
         return given.astype(np.int64)
 
-    def _tensors(self, batches: Generator[tuple[HostArray, ...]], epoch: _Epoch) -> Generator[tuple[Tensor, ...]]:
+    def _tensors(
+        self, batches: Generator[tuple[Part | None, tuple[HostArray, ...]]], epoch: _Epoch
+    ) -> Generator[tuple[Part | None, tuple[Tensor, ...]]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
-            for batch in batches:
+            for part, batch in batches:
                 device = self.device or default_device()
                 tensors = Batch(_to_tensor(field, device) for field in batch)
                 epoch.position += 1
-                yield tensors
+                yield part, tensors
         if self._epoch is epoch:
             self._number, self._epoch = self._number + 1, None
 

@@ -181,3 +181,12 @@ def _counts(length: int, numbers: list[float], given: Sequence[float]) -> list[i
                 f"random_split: a fraction must be one item at least, but got {fraction} of {length} items"
             )
     return counts
+
+
+def may_draw(dataset: Dataset) -> bool:
+    """Whether to fetch an item may draw random numbers: by a transform, or in a dataset that is not needle's."""
+    if type(dataset) is Subset:
+        return may_draw(dataset.dataset)
+    if type(dataset) is ConcatDataset:
+        return any(map(may_draw, dataset.datasets))
+    return bool(dataset.transforms) or not type(dataset).__module__.startswith("needle.data.")
