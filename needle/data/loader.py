@@ -117,10 +117,10 @@ class DataLoader:
         return full if self.drop_last else full + bool(remainder)
 
     def __iter__(self) -> Generator[tuple[Tensor, ...]]:
-        return (batch for _, batch in self.parts(Alone()))
+        return self.parts(Alone())
 
-    def parts(self, communicator: Communicator) -> Generator[tuple[Part | None, tuple[Tensor, ...]]]:
-        """Begin an epoch of which each worker gets its items of every batch, after the part that names them.
+    def parts(self, communicator: Communicator) -> Generator[tuple[Tensor, ...]]:
+        """Begin an epoch of which a worker gets its items of every batch; `communicator.part` is set to name them.
 
         All workers must have the same loader, in the same state. Where the dataset may draw random numbers, every
         worker takes the whole batch and keeps its part.
@@ -135,10 +135,10 @@ class DataLoader:
         chunks = (order[i * size : (i + 1) * size] for i in range(epoch.position, count))
         batches = ((part, self._take(chunk, part)) for chunk in chunks for part in [communicator.part_of(len(chunk))])
         if not self.prefetch:
-            return self._tensors(batches, epoch)
+            return self._tensors(batches, epoch, communicator)
         if type(self.dataset).take not in (Dataset.take, NDArrayDataset.take):  # a user's may use its memory again
             batches = ((part, tuple(field.copy() for field in batch)) for part, batch in batches)
-        return self._tensors(_ahead(batches, self.prefetch), epoch)
+        return self._tensors(_ahead(batches, self.prefetch), epoch, communicator)
 
     def _take(self, indices: HostArray, part: Part | None) -> tuple[HostArray, ...]:
         """The items of a part of a batch, floats as float32."""
@@ -173,15 +173,16 @@ class DataLoader:
         return given.astype(np.int64)
 
     def _tensors(
-        self, batches: Generator[tuple[Part | None, tuple[HostArray, ...]]], epoch: _Epoch
-    ) -> Generator[tuple[Part | None, tuple[Tensor, ...]]]:
+        self, batches: Generator[tuple[Part | None, tuple[HostArray, ...]]], epoch: _Epoch, communicator: Communicator
+    ) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
             for part, batch in batches:
                 device = self.device or default_device()
                 tensors = Batch(_to_tensor(field, device) for field in batch)
+                communicator.part = part
                 epoch.position += 1
-                yield part, tensors
+                yield tensors
         if self._epoch is epoch:
             self._number, self._epoch = self._number + 1, None
 

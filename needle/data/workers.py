@@ -37,8 +37,7 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
         return
     try:
         if isinstance(loader, DataLoader):
-            for communicator.part, batch in loader.parts(communicator):
-                yield batch
+            yield from loader.parts(communicator)
         else:
             for batch in loader:
                 communicator.part = part = communicator.part_of(items_of(batch))
