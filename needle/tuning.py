@@ -88,8 +88,9 @@ BLAS_COLUMNS = 512
 # How many terms each sum must hold for its further additions to be in float64: then these are too few to take time.
 FLOAT64_SUM_TERMS = 128
 
-# Array size (bytes) at which threads share a sum: 50 µs, which a hand-over takes.
-PARALLEL_SUM_BYTES = 1 << 20
+# Array size (bytes) at which threads share a sum. Measured (Xeon, two cores, in turns), time on two threads as a
+# multiple of that on one: 1.2 to 2.0 at 1 MiB, 0.94 to 1.05 at 4 MiB, 0.86 at 8 MiB, 0.7 at 16 MiB.
+PARALLEL_SUM_BYTES = 1 << 22
 
 # Most multiply-accumulates that OpenBLAS computes on one thread by itself: matrix times matrix, and where one operand
 # is a vector. A property of OpenBLAS, not of the machine: such products need no limit on its threads.
@@ -103,8 +104,9 @@ BLAS_ONE_THREAD_VECTOR_MACS = 9216
 BLAS_UNPACKED_MACS = 10**6
 BLAS_MATMUL_TERMS = 1 << 10
 
-# Multiply-accumulates at which needle's threads share a matrix product: 0.08 ms at 54 GMAC/s, about one hand-over.
-PARALLEL_MATMUL_MACS = 1 << 22
+# Multiply-accumulates at which needle's threads share a matrix product. Measured (Xeon, two cores, in turns), time on
+# two threads as a multiple of that on one: 1.75 at 2^22, 1.0 to 1.1 at 2^24, 0.73 at 2^26.
+PARALLEL_MATMUL_MACS = 1 << 25
 
 # ---- kernels: convolution --------------------------------------------------------------------------------------------
 
@@ -209,8 +211,7 @@ POOLED_PARAMETERS = 5
 # 2^16, 2^18, 2^19 and in one piece: Adam takes 15.6, 14.2, 15.3, 17.7, 25.2 ms, SGD 6.8, 6.1, 6.6, 6.9, 8.8.
 STEP_CHUNK_ELEMENTS = 1 << 18
 
-# Elements of all parameters together: minimum for a step to use threads. Estimated: waking a thread takes 50 to 100 µs,
-# about what it saves at this size. Measured (Xeon, wall time, best of 150 to 1200 runs, with other programs on both
-# cores): threads add 24 to 47 µs to a step of 2^14 elements; at 2^17, where one thread takes 74 to 514 µs, two take 1.2
-# to 1.7 times as long, and at 2^19 1.06 to 1.5. Idle cores were not available.
-PARALLEL_STEP_ELEMENTS = 1 << 17
+# Elements of all parameters together: minimum for a step to use threads. Measured (Xeon, two cores, in turns), time on
+# two threads as a multiple of that on one, Adam and SGD with momentum: 1.56 and 1.34 at 2^17, 1.02 and 1.43 at 2^18,
+# 0.91 and 0.87 at 2^19, 1.05 and 0.78 at 2^20.
+PARALLEL_STEP_ELEMENTS = 1 << 19

@@ -301,6 +301,39 @@ def test_an_interrupt_before_the_callers_own_chunks_ends_the_loop(count, monkeyp
     assert 0 < len(done) < 999
 
 
+def test_loops_of_many_threads_are_right_wherever_python_switches(count):
+    """Every chunk once, BLAS limited in every loop: also if threads take turns after each few instructions."""
+    wrong = []
+
+    def run(number):
+        for _ in range(30):
+            done, seen = [], []
+            parallel.parallel_for(lambda chunk: (done.append(chunk), seen.append(blas_library.num_threads)), range(5))  # noqa: B023
+            if sorted(done) != list(range(5)) or set(seen) != {1} or blas.worker_count() != count:
+                wrong.append((number, done, seen))
+
+    blas_library, interval = ThreadpoolController().select(user_api="blas").lib_controllers[0], sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=run, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert not wrong
+    assert blas_threads() == count
+
+
+def test_chunks_are_equal_and_as_many_for_each_thread(count):
+    for length, row in ((64, 1 << 17), (5, 1 << 21), (9, 1 << 20)):
+        chunks = ndl.cpu().chunks(length, row)
+        lengths = {chunk.stop - chunk.start for chunk in chunks}
+        assert max(lengths) - min(lengths) <= 1
+        assert len(chunks) == length or len(chunks) % count == 0
+
+
 def test_another_device_runs_its_loops_in_order():
     done = []
     STANDIN.parallel_for(done.append, range(9))
