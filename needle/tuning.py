@@ -6,10 +6,10 @@ second-level cache per core, OpenBLAS 0.3.31) that other programs used as well. 
 processor time of 9 to 31 alternating samples in float32; repeated at the same value they differ by 2 % at the median,
 6 % at the 90th percentile, 39 % at most. On another machine the best values may differ, but not the results.
 
-Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Three caches hold results
+Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Four caches hold results
 that depend on a threshold, and a test that patches one clears them: `_plan` in kernels/conv/dispatch.py, `split_count`
-in gemm.py, `columns_for` in im2col.py. An optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES,
-CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at import.
+in gemm.py, `columns_for` in im2col.py, `image_for` in one_image.py. An optimizer keeps the pools that it has formed.
+HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at import.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
@@ -120,6 +120,11 @@ OVERLAP_MIN_ROW_BACKWARD_WEIGHT = 256
 # Output row (elements, all images) below which the rows that a dilation interleaves are multiplied together, as lanes
 # of one matmul: 1-d 32->64 with dilation 4, 8.5 ms; with lanes, 7.7.
 LANES_MAX_ROW = 256
+
+# Bytes of all columns of one image up to which its forward pass builds them at once, for products on one thread.
+# Measured (Xeon, one thread, µs): 1->16 5x5 on 28x28 (76 KiB of columns) takes 30 instead of 62, 16->32 3x3 on 14x14
+# (110 KiB) 55 instead of 85, 128->128 3x3 on 8x8 (288 KiB) 333 and 378, 16->16 3x3 on 32x32 (576 KiB) 268 and 155.
+ONE_IMAGE_BYTES = 1 << 18
 
 # Gathered elements that cost as much as reordering one element of the kernel. Overlapping rows save gathers but need
 # the kernel reordered; they take a third to a half off layers with 1 to 32 channels (LeNet 1->16 5x5: 0.94 ms to 0.48).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ class CpuDevice(Device):
 
     def draws(self, shape: tuple[int, ...]) -> Any:
         return np.random.random_sample(shape)
+
+    def strided(self, array: Any, shape: Sequence[int], strides: Sequence[int]) -> Any:
+        return np.ndarray(shape, array.dtype, array, 0, strides)  # `as_strided` takes 4 µs, this 0.7
 
     def parallel_for(self, body: Callable[[Any], None], chunks: Iterable[Any], uses_blas: bool = True) -> None:
         parallel.parallel_for(body, chunks, uses_blas)

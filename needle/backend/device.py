@@ -192,6 +192,10 @@ class Device:
         if total is not array:
             array[...] = total
 
+    def strided(self, array: Array, shape: Sequence[int], strides: Sequence[int]) -> Array:
+        """A view of contiguous memory from its first element on, of any shape and strides (bytes); unchecked."""
+        return self.xp.lib.stride_tricks.as_strided(array, shape, strides)
+
     def address(self, array: Array) -> int:
         """The address of the first element."""
         return int(array.ctypes.data)

@@ -70,6 +70,8 @@ REAL = {
     "3x3": problem_2d(x=(16, 16, 15, 13), w=(32, 16, 3, 3), padding=((1, 1), (1, 1))),
     "3x3 with stride 2": problem_2d(x=(16, 16, 16, 15), w=(24, 16, 3, 3), stride=(2, 2), padding=((1, 1), (1, 1))),
     "5x5 of one large image": problem_2d(x=(1, 3, 97, 101), w=(16, 3, 5, 5), padding=((2, 2), (2, 2))),
+    "3x3 of one small image": problem_2d(x=(1, 16, 14, 14), w=(32, 16, 3, 3), padding=((1, 1), (1, 1))),
+    "3x3 of one small image by groups": problem_2d(x=(1, 16, 14, 13), w=(32, 4, 3, 3), dilation=(2, 1), groups=4),
     "7x7 with stride 2": problem_2d(x=(3, 3, 64, 64), w=(16, 3, 7, 7), stride=(2, 2), padding=((3, 3), (3, 3))),
     "1x1": problem_2d(x=(16, 32, 14, 14), w=(64, 32, 1, 1)),
     "1x1 with stride 2": problem_2d(x=(16, 32, 15, 15), w=(64, 32, 1, 1), stride=(2, 2)),

@@ -7,9 +7,11 @@ from contextlib import contextmanager
 import pytest
 
 from needle import tuning
-from needle.kernels.conv import dispatch, gemm, im2col
+from needle.kernels.conv import dispatch, gemm, im2col, one_image
 
-CACHES = (dispatch._plan, gemm.split_count, im2col.columns_for)  # of results that depend on a threshold
+CACHES = (  # of results that depend on a threshold
+    dispatch._plan, gemm.split_count, im2col.columns_for, one_image.image_for,
+)  # fmt: skip
 
 
 @contextmanager

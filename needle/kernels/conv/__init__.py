@@ -8,16 +8,17 @@ cuDNN's and oneDNN's names: forward, backward_data, backward_weight.
 Read the files in this order; each uses only those before it:
 
 1. `gemm`: matrix products, one per group, cut into sizes that BLAS multiplies fast.
-2. `im2col`: the default, forward and backward_weight. Columns of what the kernel reads, a chunk of output rows at a
+2. `one_image`: the forward pass of im2col for one small image, without chunks.
+3. `im2col`: the default, forward and backward_weight. Columns of what the kernel reads, a chunk of output rows at a
    time, and one matrix product for each chunk. `Columns` also says when consecutive rows may share what they gather.
    `unfold` makes all columns at once.
-3. `col2im`: the transpose of that, backward_data. One matrix product makes columns, which are added back to their
+4. `col2im`: the transpose of that, backward_data. One matrix product makes columns, which are added back to their
    places. `fold` is the second half alone.
-4. `taps`: no columns, forward and backward_weight. One 1x1 convolution for each position of the kernel.
-5. `polyphase`: backward_data as forward convolutions at stride 1, one for each phase of the stride.
-6. `winograd`: forward and backward_weight with fewer multiplications, at stride 1 and kernels up to 3.
-7. `reference`: the shortest forms, a tensordot and two convolutions. The tests compare the others with them.
-8. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
+5. `taps`: no columns, forward and backward_weight. One 1x1 convolution for each position of the kernel.
+6. `polyphase`: backward_data as forward convolutions at stride 1, one for each phase of the stride.
+7. `winograd`: forward and backward_weight with fewer multiplications, at stride 1 and kernels up to 3.
+8. `reference`: the shortest forms, a tensordot and two convolutions. The tests compare the others with them.
+9. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
    algorithm by shape (or by name within `conv_algorithm`), and call it. Choices are cached for each shape.
 
 `needle.kernels` exports what ops use. The mathematics is in docs/convolution.md; thresholds, with the measurements

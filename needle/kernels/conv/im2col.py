@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from needle import tuning
 from needle.backend import Device, device_of, overridable, xp
+from needle.kernels.conv import one_image
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
 from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
 from needle.kernels.window import Size, Window, check_conv
@@ -24,6 +25,8 @@ __all__ = ["unfold"]
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
+    if x.shape[0] == 1 and (image := one_image.image_for(x.shape, w.shape, window, x.itemsize)).is_small:
+        return one_image.forward(x, w, image, bias)
     device = device_of(x)
     columns = columns_for(x.shape, w.shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD)
     padded = pad_to_batch_last(x, window)  # (C, *S, N)
