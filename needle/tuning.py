@@ -220,3 +220,8 @@ STEP_CHUNK_ELEMENTS = 1 << 18
 # two threads as a multiple of that on one, Adam and SGD with momentum: 1.56 and 1.34 at 2^17, 1.02 and 1.43 at 2^18,
 # 0.91 and 0.87 at 2^19, 1.05 and 0.78 at 2^20.
 PARALLEL_STEP_ELEMENTS = 1 << 19
+
+# ---- distributed: what workers exchange ------------------------------------------------------------------------------
+
+# Bytes from which a bucket of gradients takes no further one, and is sent once it is full.
+GRADIENT_BUCKET_BYTES = 1 << 19

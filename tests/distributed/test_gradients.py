@@ -1,0 +1,230 @@
+"""Gradients summed over ranks are those of one process for the whole batch."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn, tuning
+from needle.distributed import SharedGradients
+from tests.distributed.threads import run_ranks
+
+
+class Net(nn.Module):
+    """Two layers, a weight that both use, one that nobody uses, and a frozen one."""
+
+    def __init__(self, dtype="float64"):
+        super().__init__()
+        self.first = nn.Linear(5, 4, dtype=dtype)
+        self.second = nn.Linear(4, 4, dtype=dtype)
+        self.last = nn.Linear(4, 3, dtype=dtype)
+        self.last.weight.requires_grad = False
+        self.second.weight = self.tied = nn.Parameter(ndl.randn(4, 4, dtype=dtype))
+        self.unused = nn.Parameter(ndl.randn(7, dtype=dtype))
+
+    def forward(self, x):
+        hidden = nn.functional.relu(self.first(x))
+        return self.last(self.second(hidden) + hidden @ self.tied)
+
+
+def grads_of(parameters):
+    return [None if parameter.grad is None else parameter.grad.numpy() for parameter in parameters]
+
+
+def by_ranks(size, total, step):
+    """The results of `step(items)` on each rank, with the part of a batch of `total` set."""
+
+    def rank(communicator):
+        communicator.part = part = communicator.part_of(total)
+        return step(slice(None) if part is None else slice(part.start, part.stop))
+
+    return run_ranks(size, rank)
+
+
+def assert_all_close(results, expected):
+    """The same bits on all ranks, and all but those of one process."""
+    for result in results:
+        for first, value, wanted in zip(results[0], result, expected, strict=True):
+            assert (value is None) == (wanted is None)
+            if value is not None:
+                np.testing.assert_array_equal(value, first)
+                np.testing.assert_allclose(value, wanted, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("bucket", [8, 1 << 19])
+@pytest.mark.parametrize(("size", "total"), [(2, 8), (2, 7), (3, 8), (3, 3), (4, 3)])
+def test_gradients_are_those_of_the_whole_batch(size, total, bucket, monkeypatch):
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", bucket)
+    model = Net()
+    x, y = np.random.randn(total, 5), np.random.randn(total, 3)
+
+    def step(items):
+        net = copy.deepcopy(model)
+        gradients = SharedGradients(net.parameters())
+        for _ in range(2):  # the second time it is known which parameter is not used
+            loss = gradients.backward(nn.functional.mse_loss(net(ndl.Tensor(x[items])), ndl.Tensor(y[items])))
+        return [*grads_of(net.parameters()), loss.numpy()]
+
+    expected = step(slice(None))
+    assert expected[-2] is None
+    assert_all_close(by_ranks(size, total, step), expected)
+
+
+def test_gradients_accumulate_with_weights():
+    model = Net()
+    batches = [np.random.randn(n, 5) for n in (6, 5, 2)]
+
+    def step(communicator=None):
+        net = copy.deepcopy(model)
+        gradients = SharedGradients(net.parameters())
+        for i, x in enumerate(batches):
+            items = slice(None)
+            if communicator is not None:
+                communicator.part = part = communicator.part_of(len(x))
+                items = items if part is None else slice(part.start, part.stop)
+            gradients.backward((net(ndl.Tensor(x[items])) ** 2).mean(), len(x) / 6, accumulate=i > 0)
+        return grads_of(net.parameters())
+
+    assert_all_close(run_ranks(3, step), step())
+
+
+def test_parameters_that_only_some_ranks_use():
+    model = nn.Sequential(nn.Linear(3, 3, dtype="float64"), nn.Linear(3, 3, dtype="float64"))
+    x = np.random.randn(5, 3)
+
+    def loss_of(net, rows):
+        """The mean over rows of which those below 2 pass the second layer, and those of 4 and above the first."""
+        terms = [(net[1] if i < 2 else net[0])(ndl.Tensor(x[i : i + 1])) for i in rows]
+        return (ndl.ops.stack(terms, 0) ** 2).mean()
+
+    def step(items):
+        net = copy.deepcopy(model)
+        gradients = SharedGradients(net.parameters())
+        for rounds in range(3):
+            gradients.backward(loss_of(net, range(*items.indices(5))), accumulate=rounds > 0)
+        return grads_of(net.parameters())
+
+    assert_all_close(by_ranks(3, 5, step), step(slice(None)))
+
+
+def test_a_gradient_that_nobody_has_stays_as_it_was():
+    model = Net()
+    model.unused.grad = ndl.ones(7, dtype="float64")
+
+    def step(items):
+        net = copy.deepcopy(model)
+        net.unused.grad = ndl.ones(7, dtype="float64")
+        SharedGradients(net.parameters()).backward((net(ndl.Tensor(np.ones((4, 5))[items])) ** 2).mean())
+        return grads_of([net.unused])
+
+    assert_all_close(by_ranks(2, 4, step), [np.ones(7)])
+
+
+def test_hooks_see_the_gradient_of_the_whole_batch():
+    model = Net()
+    x = np.random.randn(6, 5)
+
+    def step(items):
+        net = copy.deepcopy(model)
+        seen = []
+        net.first.bias.register_hook(lambda grad: seen.append(grad.numpy()))
+        net.first.bias.register_hook(lambda grad: grad * grad)
+        for rounds in range(2):
+            loss = (net(ndl.Tensor(x[items])) ** 2).mean()
+            SharedGradients(net.parameters()).backward(loss, accumulate=rounds > 0)
+        (net.first.bias**2).sum().backward(create_graph=False)  # the hooks are there again
+        return [*grads_of(net.parameters()), *seen]
+
+    expected = step(slice(None))
+    assert len(expected) == len([*model.parameters()]) + 3
+    assert_all_close(by_ranks(2, 6, step), expected)
+
+
+def test_several_dtypes_and_memory_orders():
+    weights = [nn.Parameter(ndl.randn(4, 3)), nn.Parameter(ndl.randn(3, 4, dtype="float64"))]
+    scalar = ndl.Tensor(2.0, requires_grad=True)
+    x = np.random.randn(6, 4)
+
+    def step(items):
+        first, second, third = (copy.deepcopy(w) for w in (*weights, scalar))
+        batch = ndl.Tensor(x[items])
+        y = batch @ first.astype("float64") @ second.transpose().transpose() * third
+        extra = (second.transpose() @ ndl.ones(3, 2, dtype="float64")).mean()
+        SharedGradients([first, second, third]).backward((y**2).mean() + extra)
+        return grads_of([first, second, third])
+
+    results, expected = by_ranks(3, 6, step), step(slice(None))
+    assert [grad.dtype for grad in results[0]] == ["float32", "float64", "float64"]
+    for result in results:
+        np.testing.assert_array_equal(result[0], results[0][0])
+        np.testing.assert_allclose(result[0], expected[0], rtol=1e-5)
+    assert_all_close([result[1:] for result in results], expected[1:])
+
+
+def test_gradients_keep_their_memory():
+    """A gradient that the user keeps is not overwritten by the next backward, and writes reach no other gradient."""
+    model = Net()
+
+    def step(items):
+        net = copy.deepcopy(model)
+        gradients = SharedGradients(net.parameters())
+        gradients.backward((net(ndl.Tensor(np.ones((4, 5))[items])) ** 2).mean())
+        kept, values = net.first.weight.grad, net.first.weight.grad.numpy()
+        other = net.first.bias.grad.numpy()
+        kept.array[...] = 3
+        assert np.array_equal(net.first.bias.grad.numpy(), other)
+        gradients.backward((net(ndl.Tensor(np.ones((4, 5))[items])) ** 2).mean())
+        assert (kept.numpy() == 3).all()
+        assert np.array_equal(net.first.weight.grad.numpy(), values)
+        return [values]
+
+    by_ranks(2, 4, step)
+
+
+def test_exchanges_begin_while_backward_runs(monkeypatch):
+    """One exchange per bucket, the first before the first layer computes its gradient."""
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 16)
+    events = []
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        first, last = nn.Linear(2, 2), nn.Linear(2, 2)
+        hidden = first(ndl.ones(2, 2))
+        if communicator.rank == 0:
+            hidden.register_hook(lambda grad: events.append(len(communicator.calls)))
+        SharedGradients([*first.parameters(), *last.parameters()]).backward((last(hidden) ** 2).mean())
+        return len(communicator.calls)
+
+    assert run_ranks(2, rank) == [3, 3]
+    assert events == [2]
+
+
+ERRORS = [
+    (lambda: SharedGradients([]).backward(ndl.Tensor([1.0, 2.0]) * 2), ValueError,
+     "SharedGradients: loss must be a mean of shape (), but got shape (2,)"),
+    (lambda: SharedGradients([]).backward(1.0), TypeError, "SharedGradients: loss must be a Tensor, but got float"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
+def test_errors(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_hooks_are_back_after_an_error():
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        weight = ndl.Tensor([1.0, 2.0])
+        handle = weight.register_hook(lambda grad: None)
+        hooks = weight.hooks
+        with pytest.raises(RuntimeError, match="must require grad"):
+            SharedGradients([weight]).backward(weight.detach().sum())
+        assert weight.hooks is hooks
+        handle.remove()
+
+    run_ranks(2, rank)
