@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 from needle import check, kernels
@@ -18,6 +19,7 @@ from needle.kernels import Size, Window
 from needle.ops.arithmetic import ADD
 from needle.ops.base import Array, Gradients
 from needle.ops.operand import (
+    are_plain,
     batched,
     check_channels,
     check_channels_transpose,
@@ -173,12 +175,25 @@ def convolve(
     """
     x, had_batch = batched(op, x, rank)
     w = conv_weight(op, x, w, "x (N, C, *S) and weight (O, C/G, *K)")
-    kernel = w.shape[2:]
-    window = make_window(op, rank, stride, window_padding(op, padding, kernel, stride, dilation), dilation, groups)
+    options = (stride, padding, dilation, groups)
+    correlate = (_correlate_cached if are_plain(options) else _correlate)(op, x.shape, w.shape, *options)
     operands = conv_operands(op, x, w, bias, w.shape[0])
-    check_channels(op, x, w, window.groups)
-    check_fit(op, x, kernel, window)
-    return unbatched(Correlate(window)(*operands), had_batch)
+    return unbatched(correlate(*operands), had_batch)
+
+
+def _correlate(
+    op: str, x_shape: Size, w_shape: Size, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> Correlate:
+    """The op for x (N, C, *S) and w (O, C/G, *K), if these and the options fit together."""
+    kernel = w_shape[2:]
+    padding = window_padding(op, padding, kernel, stride, dilation)
+    window = make_window(op, len(kernel), stride, padding, dilation, groups)
+    check_channels(op, x_shape, w_shape, window.groups)
+    check_fit(op, x_shape, kernel, window)
+    return Correlate(window)
+
+
+_correlate_cached = lru_cache(maxsize=1024)(_correlate)  # a network asks for the same ones in every step
 
 
 def convolve_transpose(
@@ -214,7 +229,7 @@ def convolve_transpose(
 def to_columns(op: str, x: Tensor, kernel: Size, *, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
     """The input elements under the kernel at each position: (N, C, *S) -> (N, C·K, P), row-major in channel and tap."""
     window = make_window(op, len(kernel), stride, padding, dilation)
-    check_fit(op, x, kernel, window)
+    check_fit(op, x.shape, kernel, window)
     check.floats(op, x=x)
     return Unfold(window, kernel)(x)
 

@@ -193,15 +193,15 @@ def make_window(op: str, rank: int, stride: Any, padding: Any, dilation: Any = 1
 
     `padding` may also hold a pair (before, after) for each axis. Raises ValueError and TypeError for `op`.
     """
-    is_plain = _are_plain((stride, padding, dilation, groups))
+    is_plain = are_plain((stride, padding, dilation, groups))
     return (_make_window_cached if is_plain else _make_window)(op, rank, stride, padding, dilation, groups)
 
 
-def _are_plain(options: tuple[Any, ...]) -> bool:
+def are_plain(options: tuple[Any, ...]) -> bool:
     """Whether options are of type int, or tuples of such: a cache may hold these only, since True == 1."""
     for option in options:
         kind = type(option)
-        if kind is not int and not (kind is tuple and _are_plain(option)):
+        if kind is not int and not (kind is tuple and are_plain(option)):
             return False
     return True
 
@@ -243,7 +243,7 @@ def pool_window(
 ) -> tuple[Size, Window]:
     """The kernel and the window of a pooling; the stride is the kernel size by default."""
     options = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
-    return (_pool_window_cached if _are_plain(options) else _pool_window)(op, rank, *options)
+    return (_pool_window_cached if are_plain(options) else _pool_window)(op, rank, *options)
 
 
 def _pool_window(
@@ -275,21 +275,21 @@ def window_padding(op: str, padding: Any, kernel: Size, stride: Any, dilation: A
     return same_padding(kernel, kernel, (1,) * rank, window_sizes(op, "dilation", dilation, rank, least=1))
 
 
-def check_sizes(op: str, x: Tensor, kernel: Size) -> None:
+def check_sizes(op: str, x_shape: Size, kernel: Size) -> None:
     """Refuse an empty input or kernel; only batch and channels may be empty."""
-    if min(x.shape[2:]) < 1:
-        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x.shape}")
+    if min(x_shape[2:]) < 1:
+        raise ValueError(f"{op}: the sizes of x must be at least 1, but got {x_shape}")
     if min(kernel) < 1:
         raise ValueError(f"{op}: kernel sizes must be at least 1, but got {kernel}")
 
 
-def check_fit(op: str, x: Tensor, kernel: Size, window: Window) -> None:
+def check_fit(op: str, x_shape: Size, kernel: Size, window: Window) -> None:
     """Refuse an empty input, and a kernel that is empty or larger than the padded input."""
-    check_sizes(op, x, kernel)
-    if min(window.output(x.shape[2:], kernel)) < 1:
+    check_sizes(op, x_shape, kernel)
+    if min(window.output(x_shape[2:], kernel)) < 1:
         raise ValueError(
             f"{op}: the kernel must fit into the padded input, but its extent is {window.extent(kernel)} "
-            f"and the padded size of x {x.shape} is {window.padded(x.shape[2:])}"
+            f"and the padded size of x {x_shape} is {window.padded(x_shape[2:])}"
         )
 
 
@@ -316,17 +316,17 @@ def conv_operands(op: str, x: Tensor, w: Tensor, bias: TensorLike | None, channe
     return x, w, bias
 
 
-def check_channels(op: str, x: Tensor, w: Tensor, groups: int) -> None:
+def check_channels(op: str, x_shape: Size, w_shape: Size, groups: int) -> None:
     """Refuse a weight (O, C/G, *K) that does not read the channels of x, or does not divide into groups."""
-    if w.shape[1] * groups != x.shape[1]:
+    if w_shape[1] * groups != x_shape[1]:
         raise ValueError(
-            f"{op}: weight {w.shape} reads {w.shape[1]} channels per group x groups={groups}, "
-            f"but x {x.shape} has {x.shape[1]} channels"
+            f"{op}: weight {w_shape} reads {w_shape[1]} channels per group x groups={groups}, "
+            f"but x {x_shape} has {x_shape[1]} channels"
         )
-    if w.shape[0] % groups:
-        raise ValueError(f"{op}: groups must divide the {w.shape[0]} out-channels of weight, but got {groups}")
-    if not w.shape[0]:
-        raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w.shape}")
+    if w_shape[0] % groups:
+        raise ValueError(f"{op}: groups must divide the {w_shape[0]} out-channels of weight, but got {groups}")
+    if not w_shape[0]:
+        raise ValueError(f"{op}: weight must have at least 1 out-channel, but got {w_shape}")
 
 
 def check_channels_transpose(op: str, x: Tensor, w: Tensor, groups: int) -> None:
@@ -345,7 +345,7 @@ def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_pad
             f"{op}: output_padding must be less than the larger of stride and dilation, but got {extra} for "
             f"stride {window.stride} and dilation {window.dilation}"
         )
-    check_sizes(op, x, kernel)
+    check_sizes(op, x.shape, kernel)
     least = window.input(x.shape[2:], kernel)
     size = tuple(n + more for n, more in zip(least, extra, strict=True))
     if min(size) < 1:

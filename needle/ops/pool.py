@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from needle import check, kernels
@@ -13,7 +14,7 @@ from needle.kernels import Size, Window
 from needle.ops.arithmetic import ADD, DIVIDE, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, FixedShape, Gradients
 from needle.ops.index import getitem
-from needle.ops.operand import batched, check_fit, constant, pool_window, scalar_like, unbatched
+from needle.ops.operand import are_plain, batched, check_fit, constant, pool_window, scalar_like, unbatched
 from needle.ops.rounding import FloorDivide, Fmod
 
 Pooled: TypeAlias = Tensor | tuple[Tensor, Tensor]  # with indices: a pair
@@ -154,14 +155,27 @@ def max_pool(
 ) -> Pooled:  # fmt: skip
     """The largest element of each window over `rank` axes; see `functional.max_pool2d`."""
     check.instance(op, "return_indices", return_indices, bool)
+    check.instance(op, "ceil_mode", ceil_mode, bool)
     x, had_batch = pool_operand(op, x, rank, INTEGERS)
-    kernel, window = pool_window(op, rank, kernel_size, stride, padding, dilation)
-    if check.instance(op, "ceil_mode", ceil_mode, bool):
-        window = window.with_ceil_mode(x.shape[2:], kernel)
-    check_fit(op, x, kernel, window)
-    best, index = largest(x, kernel, window, return_indices)
+    options = (kernel_size, kernel_size if stride is None else stride, padding, dilation)
+    fitting = _fitting_window_cached if are_plain(options) else _fitting_window
+    best, index = largest(x, *fitting(op, x.shape, *options, ceil_mode), return_indices)
     best = unbatched(best, had_batch)
     return best if index is None else (best, unbatched(index, had_batch))
+
+
+def _fitting_window(
+    op: str, x_shape: Size, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool
+) -> tuple[Size, Window]:
+    """The kernel and the window of a pooling of x (N, C, *S), if they fit into it."""
+    kernel, window = pool_window(op, len(x_shape) - 2, kernel_size, stride, padding, dilation)
+    if ceil_mode:
+        window = window.with_ceil_mode(x_shape[2:], kernel)
+    check_fit(op, x_shape, kernel, window)
+    return kernel, window
+
+
+_fitting_window_cached = lru_cache(maxsize=1024)(_fitting_window)  # a network asks for the same ones in every step
 
 
 def largest(x: Tensor, kernel: Size, window: Window, return_indices: bool) -> tuple[Tensor, Tensor | None]:
@@ -182,7 +196,7 @@ def avg_pool(
     counted = [(0, n + sum(pair)) if count_include_pad else (pair[0], pair[0] + n) for n, pair in sides]
     if check.instance(op, "ceil_mode", ceil_mode, bool):
         window = window.with_ceil_mode(x.shape[2:], kernel)
-    check_fit(op, x, kernel, window)
+    check_fit(op, x.shape, kernel, window)
     if divisor_override is not None and not check.integer(op, "divisor_override", divisor_override):
         raise ValueError(f"{op}: divisor_override must not be zero, but got {divisor_override}")
     total = SumPool(kernel, window)(as_dtype(x, compute_dtype(x.dtype)))

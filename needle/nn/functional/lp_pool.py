@@ -56,9 +56,9 @@ def _lp_pool(
     p = check.nonzero(op, "norm_type", norm_type)
     kernel, window = pool_window(op, rank, kernel_size, stride)
     if check.instance(op, "ceil_mode", ceil_mode, bool):
-        check_fit(op, x, kernel, window.with_ceil_mode(x.shape[2:], kernel))
+        check_fit(op, x.shape, kernel, window.with_ceil_mode(x.shape[2:], kernel))
     else:
-        check_fit(op, x, kernel, window)
+        check_fit(op, x.shape, kernel, window)
     wide = as_dtype(x, compute_dtype(x.dtype))
     if math.isinf(p):
         size = Abs()(wide) if p > 0 else NEGATE(Abs()(wide))
