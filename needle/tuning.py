@@ -225,3 +225,15 @@ PARALLEL_STEP_ELEMENTS = 1 << 19
 
 # Bytes from which a bucket of gradients takes no further one, and is sent once it is full.
 GRADIENT_BUCKET_BYTES = 1 << 19
+
+# Bytes of a slot of shared memory: the pieces in which large arrays go through.
+SHARED_SLOT_BYTES = 1 << 18
+
+# Bytes of a piece at which each rank sums a share of it. Below, every rank sums all of it, and waits once, not twice.
+SHARED_SUM_BYTES = 1 << 15
+
+# Seconds for which a rank waits busily for the others, before it gives the core to other programs.
+SPIN_SECONDS = 5e-5
+
+# Seconds that a rank sleeps at most before it looks again.
+LONGEST_PAUSE_SECONDS = 1e-3

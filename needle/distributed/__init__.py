@@ -1,8 +1,10 @@
-"""Training by several workers, each of which computes a part of every batch."""
+"""Several processes of one machine that train one network: each computes a part of every batch."""
 
 from typing import TYPE_CHECKING
 
+from needle.backend.communicator import *
 from needle.distributed.gradients import *
+from needle.distributed.launch import launch as launch
 from needle.exports import public_names as _public_names
 
 if not TYPE_CHECKING:

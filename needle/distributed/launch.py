@@ -1,0 +1,127 @@
+"""Run one program in several processes that exchange arrays."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from needle import check
+from needle.backend import default_device, get_rng_state, set_default_device, set_rng_state
+from needle.backend.blas import limited_to, worker_count
+from needle.backend.communicator import Communicator, current_communicator, using
+from needle.distributed.processes import NAME, UNGUARDED, Group, is_worker
+
+__all__ = ["launch", "started"]
+
+R = TypeVar("R")
+_groups: dict[str, object] = {}  # "current": the group that this process has started
+
+
+def launch(main: Callable[..., R], workers: int, args: Sequence[Any] = ()) -> R:
+    """Call `main(*args)` in `workers` processes at the same time; returns what it returns in this one, rank 0.
+
+    Within `main`, `current_communicator()` knows the rank and exchanges arrays with the others. All begin with the
+    state of NumPy's global random stream here, and each computes on its share of the threads. The other processes
+    import the main file of the program: it must call `launch` below `if __name__ == "__main__":`. `main` and `args` are
+    pickled. With `workers=1`, `main` is called directly.
+
+    An error of any rank ends all of them and is raised here; that of a worker has the traceback there as its cause.
+
+    Raises TypeError if `main` is not callable or cannot be pickled, ValueError if `workers` is below 1, and
+    RuntimeError within other workers, or if a worker dies.
+    """
+    workers = check.integer("launch", "workers", workers, least=1)
+    if not callable(main):
+        raise TypeError(f"launch: main must be a function, but got {main!r}")
+    if workers == 1:
+        return main(*args)
+    with started(workers, main, *args):
+        return main(*args)
+
+
+@contextmanager
+def started(workers: int, function: Callable[..., Any], *args: Any, caller: str = "launch") -> Iterator[Communicator]:
+    """Start `workers` - 1 processes that call `function(*args)`, and use rank 0's communicator until the block ends.
+
+    All arguments are one pickle, made before anything starts, so what is the same object here is one there. At the end
+    of the block the workers must have returned, or return by themselves. `caller` begins the messages of errors.
+    """
+    _refuse(caller, workers)
+    payload = _pickled(caller, function, args)
+    me = object()
+    if _groups.setdefault("current", me) is not me:
+        raise RuntimeError(f"{caller}: a process can have one group of workers at a time, but got a second call")
+    group = None
+    try:
+        try:
+            threads = max(1, worker_count() // workers)
+            with limited_to(threads):
+                group = Group(caller, workers)
+                group.start(payload, threads)
+                del payload
+                with using(group.communicator):
+                    yield group.communicator
+                    group.finish()
+        finally:
+            _end(group, me)
+    finally:  # once more: an interrupt may come before the line above, or in it
+        _end(group, me)
+
+
+def _end(group: Group | None, me: object) -> None:
+    if _groups.get("current") is me:
+        if group is not None:
+            group.end()
+        del _groups["current"]
+
+
+def _refuse(caller: str, workers: int) -> None:
+    """Raise RuntimeError where no workers can be started."""
+    import multiprocessing
+
+    process = multiprocessing.current_process()
+    if getattr(process, "_inheriting", False):  # multiprocessing imports the main file
+        if process.name.startswith(NAME):
+            sys.exit(UNGUARDED)
+        raise RuntimeError(
+            f'{caller}: workers must be started below `if __name__ == "__main__":`, but the call runs when a process '
+            "imports the main file"
+        )
+    rank = is_worker() if is_worker() is not None else current_communicator().rank
+    size = current_communicator().size
+    if is_worker() is not None or size > 1:
+        raise RuntimeError(f"{caller}: workers cannot start workers, but rank {rank} of {size} wants {workers}")
+
+
+def _pickled(caller: str, function: Callable[..., Any], args: Sequence[Any]) -> bytes:
+    """What a worker needs. Raises TypeError if it cannot be pickled."""
+    import pickle
+
+    main = sys.modules["__main__"]
+    if getattr(function, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
+        raise TypeError(
+            f"{caller}: functions must be defined in a file, which the workers import, but got {function!r} of an "
+            "interactive session"
+        )
+    try:
+        return pickle.dumps((function, args, _Beginning()), pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise TypeError(
+            f"{caller}: what the workers get must be picklable (a lambda or a function within a function is not), but "
+            f"pickle says: {error}"
+        ) from error
+
+
+class _Beginning:
+    """What a worker continues: the random streams and the default device of rank 0."""
+
+    def __init__(self) -> None:
+        self.numpy, self.python, self.device = get_rng_state(), random.getstate(), default_device()
+
+    def __call__(self) -> None:
+        set_rng_state(self.numpy)
+        random.setstate(self.python)
+        set_default_device(self.device)

@@ -1,0 +1,244 @@
+"""The processes of a group: rank 0 starts the others, watches them, and ends them, whatever happens.
+
+The others are started by `multiprocessing`'s spawn: they import the program's main file and run a function. The memory
+that they share has no name and the processes end with rank 0, so nothing can be left, not even if all are killed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from needle.backend.blas import limited_to
+from needle.backend.communicator import using
+from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
+
+__all__ = ["Group", "WorkerTraceback", "is_worker"]
+
+NAME = "needle-worker"  # of the processes
+UNGUARDED = 97  # the exit code of a worker whose import of the main file comes to start workers itself
+PATIENCE = 5.0  # seconds to wait for what takes milliseconds: the error of a rank that has failed, the end of a process
+GRACE = 0.3  # seconds that workers have to end by themselves after a failure
+LOOK = 0.5  # seconds between two looks at who is alive; the usual death is noticed at once
+
+_this_process: dict[str, int] = {}  # "rank": the number of this worker; empty in other processes
+
+
+class WorkerTraceback(Exception):
+    """The cause of an error that a worker raised: its text is the traceback there."""
+
+    def __str__(self) -> str:
+        return f"\n{self.args[0]}"
+
+
+def is_worker() -> int | None:
+    """The rank of this process if it is a worker that rank 0 has started."""
+    return _this_process.get("rank")
+
+
+class Group:
+    """The processes of ranks 1 to `size` - 1, as rank 0 sees them; `caller` begins the messages of errors.
+
+    `end` must follow, whatever happens, and may be repeated.
+    """
+
+    def __init__(self, caller: str, size: int) -> None:
+        import multiprocessing
+
+        self.caller, self.size = caller, size
+        self.context = multiprocessing.get_context("spawn")
+        self.memory = self.context.RawArray("B", memory_bytes(size))
+        self.communicator = SharedMemoryCommunicator(0, size, self.memory, failure=lambda rank: self.failure())
+        self.processes: dict[int, Any] = {}
+        self.connections: dict[int, Any] = {}
+        self.errors: dict[int, BaseException] = {}  # of workers, the first one first
+        self.ended: set[int] = set()  # the workers that have said how they ended, or died
+        self.watcher: threading.Thread | None = None
+
+    def start(self, payload: bytes, threads: int) -> None:
+        """Start the workers; each runs `_work` with the pickle `payload` on `threads` threads."""
+        shared = self.context.RawArray("B", payload)
+        for rank in range(1, self.size):
+            ours, theirs = self.context.Pipe(duplex=False)
+            self.connections[rank] = ours
+            arguments = (rank, self.size, self.memory, shared, theirs, os.getpid(), threads)
+            process = self.context.Process(target=_work, args=arguments, name=f"{NAME}-{rank}", daemon=True)
+            self.processes[rank] = process
+            with _interrupts_later():  # a new process inherits this, so Ctrl-C does not end it before `_work` ignores it
+                process.start()
+            theirs.close()
+        self.watcher = threading.Thread(target=self._watch, name="needle-watcher", daemon=True)
+        self.watcher.start()
+
+    def finish(self) -> None:
+        """Wait until all workers have returned. Raises the error of the first that failed."""
+        self.communicator.leave()
+        assert self.watcher is not None
+        self.watcher.join()
+        if self.errors:
+            error = self.failure()
+            raise error
+
+    def failure(self) -> BaseException:
+        """The error of the first worker that failed."""
+        deadline = time.monotonic() + PATIENCE
+        while not self.errors and time.monotonic() < deadline:
+            time.sleep(1e-3)
+        if self.errors:
+            return next(iter(self.errors.values()))
+        return RuntimeError(f"{self.caller}: all ranks must go on, but a worker has failed")
+
+    def end(self) -> None:
+        """End all processes that still run: asked to, then told to, then killed."""
+        self.communicator.fail()
+        started = [process for process in self.processes.values() if process.pid is not None]
+        for last_resort, patience in (("terminate", GRACE), ("kill", PATIENCE), ("", PATIENCE)):
+            deadline = time.monotonic() + patience
+            for process in started:
+                process.join(max(0.0, deadline - time.monotonic()))
+                if process.is_alive() and last_resort:
+                    getattr(process, last_resort)()
+        for connection in self.connections.values():
+            connection.close()
+
+    # ---- the thread that watches -------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Receive how each worker ends; once one has failed, tell all ranks."""
+        from multiprocessing.connection import wait
+
+        while len(self.ended) < len(self.processes):
+            rest = {rank: self.connections[rank] for rank in self.processes.keys() - self.ended}
+            try:
+                ready = wait(list(rest.values()), LOOK)
+            except OSError:  # `end` has closed them
+                return
+            for rank, connection in sorted(rest.items()):
+                if connection in ready or not self.processes[rank].is_alive():
+                    self._receive(rank, connection)
+
+    def _receive(self, rank: int, connection: Any) -> None:
+        outcome: Any = None
+        with suppress(EOFError, OSError):
+            if connection.poll():
+                outcome = connection.recv()
+        if outcome is None:
+            self.processes[rank].join(PATIENCE)
+            self.errors[rank] = self._death(rank, self.processes[rank].exitcode)
+        elif outcome["text"]:
+            self.errors[rank] = self._remote_error(rank, **outcome)
+        self.ended.add(rank)
+        if self.errors:
+            self.communicator.fail()
+
+    def _death(self, rank: int, code: int | None) -> BaseException:
+        who = f"worker {rank} of {self.size}"
+        if code == UNGUARDED:
+            return RuntimeError(
+                f'{self.caller}: the main file must start workers below `if __name__ == "__main__":` only, since each '
+                f"worker imports that file, but {who} came to start workers itself"
+            )
+        if code is not None and code < 0:
+            with suppress(ValueError):
+                return RuntimeError(
+                    f"{self.caller}: workers must live until the end, but {who} was killed by "
+                    f"{signal.Signals(-code).name}"
+                )
+        return RuntimeError(
+            f"{self.caller}: workers must live until the end, but {who} ended with exit code {code}; if it had not "
+            "begun, its error is printed above"
+        )
+
+    def _remote_error(self, rank: int, error: bytes, summary: str, text: str) -> BaseException:
+        import pickle
+
+        result: Any = None
+        with suppress(Exception):  # a class that is not known here, or cannot be made from its arguments
+            result = pickle.loads(error)
+        if not isinstance(result, Exception):
+            result = RuntimeError(
+                f"{self.caller}: all ranks must run to the end, but worker {rank} of {self.size} raised {summary}"
+            )
+        result.__cause__ = WorkerTraceback(text)
+        return result
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Keep Ctrl-C waiting until the block ends, where the system can do so."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+# ---- in the worker ---------------------------------------------------------------------------------------------------
+
+
+def _work(rank: int, size: int, memory: Any, payload: Any, connection: Any, parent: int, threads: int) -> None:
+    """The whole life of a worker: call the function in `payload`, and report how it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _this_process["rank"] = rank
+    communicator = SharedMemoryCommunicator(rank, size, memory)
+    try:
+        with limited_to(threads), using(communicator):
+            function, arguments, prepare = _unpickled(payload)
+            del payload
+            prepare()
+            function(*arguments)
+            del function, arguments
+            communicator.leave()
+    except BaseException as error:
+        outcome = _report(error) if communicator.stopped_by is None else {"error": b"", "summary": "", "text": ""}
+        communicator.fail()
+        with suppress(OSError):
+            connection.send(outcome)
+        sys.exit(1)
+    connection.send({"error": b"", "summary": "", "text": ""})
+
+
+def _unpickled(payload: Any) -> Any:
+    import pickle
+
+    try:
+        return pickle.loads(memoryview(payload).cast("B"))
+    except Exception as error:
+        error.add_note("A worker imports the main file; what it gets must be found in there, or in another module.")
+        raise
+
+
+def _report(error: BaseException) -> dict[str, Any]:
+    import pickle
+
+    pickled = b""
+    with suppress(Exception):
+        pickled = pickle.dumps(error)
+        pickle.loads(pickled)
+    summary = traceback.format_exception_only(error)[0].strip()
+    return {"error": pickled, "summary": summary, "text": "".join(traceback.format_exception(error))}
+
+
+def _end_with(parent: int) -> None:
+    """End this process once its parent has ended, in whichever way."""
+    import multiprocessing
+    from multiprocessing.connection import wait
+
+    process = multiprocessing.parent_process()
+    assert process is not None
+    while not wait([process.sentinel], LOOK) and os.getppid() == parent:
+        pass
+    os._exit(1)

@@ -1,0 +1,330 @@
+"""Ranks as processes of one machine that exchange arrays through memory they share.
+
+Each rank owns a ring of slots and a line of counters; only it writes to them, but all read them. An array goes through
+the slots in pieces, each in three steps:
+
+    post    copy my piece into my slot; count it in POSTED
+    sum     once all have posted: add the pieces of all ranks in the order of the ranks; count it in SUMMED
+    take    once all have summed: copy the sums of the others; count it in TAKEN
+
+Of a piece from `tuning.SHARED_SUM_BYTES` on, each rank sums its share, and takes those of the others: its work does not
+grow with the number of ranks. Smaller pieces are summed whole by every rank, so that nobody waits a second time. A slot
+is used again once all have taken what was in it. Nobody ever waits within a step: `_progress` takes all the steps that
+are possible now, and every call begins with it, so what has been started goes on during later calls.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import lru_cache
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from needle import tuning
+from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
+from needle.backend.communicator import Array, Communicator, Request
+
+__all__ = ["SharedMemoryCommunicator", "memory_bytes"]
+
+SLOTS = 4  # of a rank: so many pieces can be under way
+HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
+LINE_BYTES = 128  # between what two ranks write: processors fetch lines of cache in pairs
+POSTED, SUMMED, TAKEN, STATE = range(4)  # the counters of a rank
+RUNNING, LEFT, FAILED = range(3)  # its states
+
+
+def memory_bytes(size: int) -> int:
+    """The bytes of memory, zero at first, that `size` ranks share."""
+    return LINE_BYTES + size * (LINE_BYTES + SLOTS * (HEADER_BYTES + tuning.SHARED_SLOT_BYTES))
+
+
+class SharedMemoryCommunicator(Communicator):
+    """A rank whose arrays go through `memory`, `memory_bytes(size)` bytes that all ranks share.
+
+    `failure(rank)` is called when that rank has failed, and returns the error to raise. Only one thread may use a
+    communicator.
+    """
+
+    def __init__(
+        self, rank: int, size: int, memory: Any, failure: Callable[[int], BaseException] | None = None
+    ) -> None:
+        self.rank, self.size = rank, size
+        self.failure = failure or _failure
+        self.stopped_by: int | None = None  # the rank that has failed, once this one knows
+        whole = np.frombuffer(memory, "uint8")
+        start = -whole.ctypes.data % LINE_BYTES
+        slots_start = start + size * LINE_BYTES
+        self._counters = memoryview(whole[start:slots_start]).cast("B").cast("q")
+        self._others = [
+            [other * (LINE_BYTES // 8) + counter for other in range(size) if other != rank] for counter in range(4)
+        ]  # counter -> where those of the others are
+        self._own = rank * (LINE_BYTES // 8)
+        entry = HEADER_BYTES + tuning.SHARED_SLOT_BYTES
+        area = whole[slots_start : slots_start + size * SLOTS * entry].reshape(size, SLOTS, entry)
+        self._headers = area[..., :HEADER_BYTES]
+        self._bytes = area[..., HEADER_BYTES:]
+        self._views: dict[Any, list[list[Any]]] = {}  # dtype -> slot -> rank -> the slot as an array of it
+        self._called = self._posted = self._summed = self._taken = 0  # pieces
+        self._to_post: deque[_Piece] = deque()
+        self._to_sum: deque[_Piece] = deque()
+        self._to_take: deque[_Piece] = deque()
+        self._lock = Lock()
+
+    # ---- what a rank calls -------------------------------------------------------------------------------------------
+
+    def all_reduce(self, array: Array) -> None:
+        self._start("all_reduce", array).wait()
+
+    def start_all_reduce(self, array: Array) -> Request:
+        return self._start("all_reduce", array)
+
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        if not 0 <= root < self.size:
+            raise ValueError(f"broadcast: root must lie in [0, {self.size - 1}], but got {root}")
+        self._start("broadcast", array, root).wait()
+
+    def leave(self) -> None:
+        """Complete what has been started, and tell the others that this rank makes no further call."""
+        self._complete(lambda: not self._to_take and not self._to_sum and not self._to_post)
+        self._order_memory()
+        self._counters[self._own + STATE] = LEFT
+
+    def fail(self) -> None:
+        """Tell the others that this rank has failed: their next wait raises an error."""
+        self._counters[self._own + STATE] = FAILED
+
+    # ---- an array, piece by piece ------------------------------------------------------------------------------------
+
+    def _start(self, kind: str, array: Array, root: int | None = None) -> _Exchange:
+        """Queue the pieces of an array, and take the steps that are possible now."""
+        exchange = _Exchange(self, kind, array, root)
+        length, limit = exchange.flat.size, tuning.SHARED_SLOT_BYTES // array.dtype.itemsize
+        if length <= limit:
+            self._to_post.append(_Piece(exchange, 0, length))
+            exchange.left = 1
+        else:
+            pieces = [_Piece(exchange, start, min(start + limit, length)) for start in range(0, length, limit)]
+            self._to_post.extend(pieces)
+            exchange.left = len(pieces)
+        self._called += exchange.left
+        self._progress()
+        return exchange
+
+    def _progress(self) -> bool:
+        """Take all steps that are possible now; returns whether there was any."""
+        if self._counters[self._own + STATE] == FAILED:
+            self._check_others()
+        moved = False
+        try:
+            while self._to_post and self._reached(TAKEN, self._posted - SLOTS + 1):
+                self._post(self._to_post[0])
+                moved = True
+            while self._to_sum and self._reached(POSTED, self._summed + 1):
+                self._sum(self._to_sum[0])
+                moved = True
+            while self._to_take and (self._to_take[0].is_whole or self._reached(SUMMED, self._taken + 1)):
+                self._take(self._to_take[0])
+                moved = True
+        except BaseException:  # an interrupt, too: nobody knows what has been done
+            self.fail()
+            raise
+        return moved
+
+    def _post(self, piece: _Piece) -> None:
+        exchange, slot = piece.exchange, self._posted % SLOTS
+        self._order_memory()
+        if piece.start == 0:
+            self._headers[self.rank, slot] = exchange.header
+        if exchange.root is None or exchange.root == self.rank:
+            mine = self._slots(exchange.flat.dtype)[slot][self.rank]
+            mine[: piece.length] = exchange.flat[piece.start : piece.stop]
+        self._order_memory()
+        self._posted += 1
+        self._counters[self._own + POSTED] = self._posted
+        self._to_sum.append(self._to_post.popleft())
+
+    def _sum(self, piece: _Piece) -> None:
+        exchange, slot = piece.exchange, self._summed % SLOTS
+        self._order_memory()
+        if piece.start == 0:
+            self._compare_calls(exchange, slot)
+        slots = self._slots(exchange.flat.dtype)[slot]
+        if exchange.root is not None:
+            if exchange.root != self.rank:
+                exchange.flat[piece.start : piece.stop] = slots[exchange.root][: piece.length]
+        elif piece.is_whole:
+            _add([entry[: piece.length] for entry in slots], exchange.flat[piece.start : piece.stop])
+        else:
+            share = piece.share(self.rank, self.size)
+            total = exchange.flat[piece.start : piece.stop][share]
+            _add([entry[share] for entry in slots], total)
+            slots[self.rank][share] = total  # nobody else reads this share of this slot before it is summed
+        self._order_memory()
+        self._summed += 1
+        self._counters[self._own + SUMMED] = self._summed
+        self._to_take.append(self._to_sum.popleft())
+
+    def _take(self, piece: _Piece) -> None:
+        exchange, slot = piece.exchange, self._taken % SLOTS
+        if not piece.is_whole:
+            self._order_memory()
+            total = exchange.flat[piece.start : piece.stop]
+            for rank, entry in enumerate(self._slots(exchange.flat.dtype)[slot]):
+                if rank != self.rank:
+                    share = piece.share(rank, self.size)
+                    total[share] = entry[share]
+            self._order_memory()
+        self._taken += 1
+        self._counters[self._own + TAKEN] = self._taken
+        self._to_take.popleft()
+        exchange.left -= 1
+        if not exchange.left:
+            exchange.finish()
+
+    def _slots(self, dtype: Any) -> list[list[Any]]:
+        """Slot -> rank -> the slot as an array of a dtype."""
+        slots = self._views.get(dtype)
+        if slots is None:
+            usable = tuning.SHARED_SLOT_BYTES // dtype.itemsize * dtype.itemsize
+            slots = [[self._bytes[rank, slot, :usable].view(dtype) for rank in range(self.size)] for slot in range(SLOTS)]
+            self._views[dtype] = slots
+        return slots
+
+    def _compare_calls(self, exchange: _Exchange, slot: int) -> None:
+        """Raise RuntimeError if another rank has made another call."""
+        for rank in range(self.size):
+            if self._headers[rank, slot].tobytes() != exchange.header_bytes:
+                other = self._headers[rank, slot].tobytes().decode().strip()
+                raise RuntimeError(
+                    f"{exchange.kind}: all ranks must make the same calls in the same order, but rank {self.rank} calls "
+                    f"{exchange.header_bytes.decode().strip()}, and rank {rank} calls {other}"
+                )
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    def _complete(self, is_done: Callable[[], bool]) -> None:
+        """Take steps until `is_done()`. Wait for the others first busily, then with pauses that grow.
+
+        A pause is an eighth of what has been waited so far, so it adds little; other programs get the core meanwhile.
+        """
+        start = None
+        while not is_done():
+            if self._progress():
+                start = None
+                continue
+            now = time.perf_counter()
+            if start is None:
+                start = now
+            waited = now - start
+            if waited > tuning.SPIN_SECONDS:
+                self._check_others()
+                time.sleep(min(waited / 8, tuning.LONGEST_PAUSE_SECONDS))
+
+    def _reached(self, counter: int, count: int) -> bool:
+        """Whether that counter of every other rank has come to `count`."""
+        for place in self._others[counter]:  # noqa: SIM110 (a generator takes twice as long)
+            if self._counters[place] < count:
+                return False
+        return True
+
+    def _check_others(self) -> None:
+        """Raise an error if what this rank waits for will never come."""
+        for rank in range(self.size):
+            own = rank * (LINE_BYTES // 8)
+            state = self._counters[own + STATE]
+            if state == FAILED:
+                self.stopped_by = rank
+                error = self.failure(rank)
+                raise error
+            self._order_memory()
+            if state == LEFT and self._counters[own + POSTED] < self._called:
+                pending = (*self._to_take, *self._to_sum, *self._to_post)[-1].exchange
+                raise RuntimeError(
+                    f"{pending.kind}: all ranks must make the same calls, but rank {self.rank} calls "
+                    f"{pending.header_bytes.decode().strip()}, and rank {rank} has returned"
+                )
+
+    def _order_memory(self) -> None:
+        """Let what this rank has read and written be done before all that follows, also on processors that reorder it.
+
+        Taking a lock keeps what follows behind it, and giving it back what precedes before it: in this order they
+        keep both.
+        """
+        self._lock.acquire()
+        self._lock.release()
+        self._lock.acquire()
+        self._lock.release()
+
+
+class _Piece:
+    """The elements [start, stop) of an exchange's array."""
+
+    __slots__ = ("exchange", "is_whole", "length", "start", "stop")
+
+    def __init__(self, exchange: _Exchange, start: int, stop: int) -> None:
+        self.exchange, self.start, self.stop = exchange, start, stop
+        self.length = stop - start
+        # Whether every rank sums all of it.
+        self.is_whole = exchange.root is not None or self.length * exchange.flat.itemsize < tuning.SHARED_SUM_BYTES
+
+    def share(self, rank: int, size: int) -> slice:
+        """The elements of the piece that a rank sums."""
+        return slice(self.length * rank // size, self.length * (rank + 1) // size)
+
+
+class _Exchange:
+    """An array under way, as a row of elements in this machine's byte order; also the request that waits for it."""
+
+    __slots__ = ("array", "communicator", "flat", "header", "header_bytes", "is_copy", "kind", "left", "root")
+
+    def __init__(self, communicator: SharedMemoryCommunicator, kind: str, array: Array, root: int | None) -> None:
+        dtype = array.dtype
+        self.communicator, self.kind, self.array, self.root = communicator, kind, array, root
+        self.header_bytes, self.header = _header(kind, array.shape, dtype, root)
+        is_host = type(array) is np.ndarray
+        if is_host and not array.flags.writeable:
+            raise ValueError(f"{kind}: array must be writable, but got a read-only one of shape {array.shape}")
+        self.is_copy = not (is_host and array.flags.c_contiguous and dtype.isnative)
+        self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
+        self.left = 0  # pieces that are not complete
+
+    def finish(self) -> None:
+        """Write the result to where it belongs, if the pieces have gone elsewhere."""
+        if self.is_copy:
+            self.array[...] = device_of(self.array).asarray(self.flat.reshape(self.array.shape))
+
+    def wait(self) -> None:
+        if self.left:
+            self.communicator._complete(lambda: not self.left)
+
+
+@lru_cache(maxsize=1024)
+def _header(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None) -> tuple[bytes, Any]:
+    """What a call is, as text of `HEADER_BYTES`, and the same as an array."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{kind}: dtype must be one of real numbers or bools, but got {dtype}")
+    text = f"{kind}{'' if root is None else f' from rank {root}'} of shape {shape} and dtype {native(dtype)}"
+    header = text.encode().ljust(HEADER_BYTES)[:HEADER_BYTES]
+    return header, np.frombuffer(header, "uint8")
+
+
+def _add(terms: list[Any], out: Any) -> None:
+    """The sum of arrays, in their order; of bools, whether one is True."""
+    with without_warnings():
+        if compute_dtype(out.dtype) != out.dtype:
+            total = terms[0].astype(compute_dtype(out.dtype))
+            for term in terms[1:]:
+                total += term
+            out[...] = total
+            return
+        np.add(terms[0], terms[1], out=out)
+        for term in terms[2:]:
+            np.add(out, term, out=out)
+
+
+def _failure(rank: int) -> BaseException:
+    return RuntimeError(f"all_reduce: all ranks must go on, but rank {rank} has failed")
