@@ -17,6 +17,7 @@ from needle import backend_numpy as backend_numpy
 from needle import backend_selection as backend_selection
 from needle import checkpoint as checkpoint
 from needle import data as data
+from needle import distributed as distributed
 from needle import init as init
 from needle import lazy as _lazy  # registers the classes of deferred values
 from needle import metrics as metrics
@@ -101,5 +102,5 @@ __version__ = "0.1.0"
 
 if not TYPE_CHECKING:
     _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection"
-    _MODULES += " checkpoint data init metrics nn ops optim training"
+    _MODULES += " checkpoint data distributed init metrics nn ops optim training"
     __all__ = sorted({*_MODULES.split(), *_public_names(globals())})

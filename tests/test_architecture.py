@@ -32,6 +32,7 @@ CALLED |= {("training", "tqdm"), ("checkpoint", "safetensors")}
 CUPY = {"cupy", "cupyx", "cupy_backends"}
 PUBLIC = {f"needle{name}" for name in ("", ".nn", ".nn.functional", ".nn.utils", ".optim", ".data", ".init", ".ops")}
 PUBLIC |= {f"needle.{name}" for name in ("checkpoint", "optim.lr_scheduler", "metrics", "summary", "training")}
+PUBLIC |= {"needle.distributed"}
 RIVALS = {"torch", "mygrad", "dezero", "threadpoolctl"}  # among the apps, only apps/benchmark/ imports these
 AT_ROOT = {"needle", "apps", "tests", "docs", "setup.py", "README.md", "pyproject.toml", "Makefile", "LICENSE"}
 AT_ROOT |= {"findings", "CHANGELOG.md", "CONTRIBUTING.md", "MANIFEST.in"}

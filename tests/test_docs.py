@@ -146,7 +146,7 @@ def referenced():
 
 
 MODULES = ["nn", "nn.functional", "nn.utils", "optim", "optim.lr_scheduler", "data", "init"]
-MODULES += ["metrics", "training", "checkpoint"]
+MODULES += ["metrics", "training", "checkpoint", "distributed"]
 
 
 def test_no_name_is_documented_twice():

@@ -27,7 +27,11 @@ from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_metrics, test_summary
 from tests.checkpoint import test_refusals as test_files
+<<<<<<< HEAD
 from tests.distributed import test_gradients
+=======
+from tests.distributed import test_refusals as distributed_refusals
+>>>>>>> 776c299 (Workers: processes that exchange arrays through shared memory, and launch)
 from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
     test_activation,
@@ -831,6 +835,7 @@ def rows_elsewhere():
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
     yield from (row[0] for row in training_refusals.ERRORS)
+    yield from (row[0] for row in distributed_refusals.ERRORS)
     for module in (test_pool, test_resampling):
         for name, shape, arguments, options, *_ in module.REFUSED:
             yield partial(getattr(functional, name), Tensor(np.zeros(shape)), *arguments, **options)

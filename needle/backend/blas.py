@@ -9,14 +9,15 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["drop_limit", "hold_limit", "worker_count"]
+__all__ = ["drop_limit", "hold_limit", "limited_to", "worker_count"]
 
 
 class _Library(NamedTuple):
@@ -88,6 +89,16 @@ class _Limit:
             self.before = []
         self._unlock()
 
+    def change(self, counts: list[int]) -> None:
+        """Set the number of threads of each library; while loops run, the one to go back to."""
+        self._lock()
+        if self.before:
+            self.before = counts
+        else:
+            for library, count in zip(_libraries(), counts, strict=True):
+                library.set(count)
+        self._unlock()
+
     def _lock(self) -> None:
         while self.owner.setdefault("thread", get_ident()) != get_ident():
             time.sleep(1e-5)  # another thread has it for about as long
@@ -118,6 +129,20 @@ def worker_count() -> int:
         if entries == _limit.entries:  # else another thread has limited BLAS between the two lines above
             return int(count)
     return 1
+
+
+@contextmanager
+def limited_to(count: int) -> Iterator[None]:
+    """Let BLAS, and so loops, use `count` threads in this process until the block ends."""
+    before = list(_limit.before) or [library.get() for library in _libraries()]
+    try:
+        try:
+            _limit.change([count] * len(before))
+            yield
+        finally:
+            _limit.change(before)
+    finally:  # once more: an interrupt may come before the line above, or in it
+        _limit.change(before)
 
 
 def _reset_after_fork() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -119,9 +118,13 @@ class _Beginning:
     """What a worker continues: the random streams and the default device of rank 0."""
 
     def __init__(self) -> None:
+        import random
+
         self.numpy, self.python, self.device = get_rng_state(), random.getstate(), default_device()
 
     def __call__(self) -> None:
+        import random
+
         set_rng_state(self.numpy)
         random.setstate(self.python)
         set_default_device(self.device)

@@ -11,8 +11,7 @@ import signal
 import sys
 import threading
 import time
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -71,7 +70,7 @@ class Group:
             arguments = (rank, self.size, self.memory, shared, theirs, os.getpid(), threads)
             process = self.context.Process(target=_work, args=arguments, name=f"{NAME}-{rank}", daemon=True)
             self.processes[rank] = process
-            with _interrupts_later():  # a new process inherits this, so Ctrl-C does not end it before `_work` ignores it
+            with _interrupts_later():  # the new process inherits this, until `_work` ignores them
                 process.start()
             theirs.close()
         self.watcher = threading.Thread(target=self._watch, name="needle-watcher", daemon=True)
@@ -85,11 +84,13 @@ class Group:
         if self.errors:
             error = self.failure()
             raise error
+        for process in self.processes.values():
+            process.join(PATIENCE)
 
     def failure(self) -> BaseException:
         """The error of the first worker that failed."""
         deadline = time.monotonic() + PATIENCE
-        while not self.errors and time.monotonic() < deadline:
+        while not self.errors and self.watcher is not None and self.watcher.is_alive() and time.monotonic() < deadline:
             time.sleep(1e-3)
         if self.errors:
             return next(iter(self.errors.values()))
@@ -159,7 +160,7 @@ class Group:
     def _remote_error(self, rank: int, error: bytes, summary: str, text: str) -> BaseException:
         import pickle
 
-        result: Any = None
+        result: BaseException = KeyboardInterrupt()
         with suppress(Exception):  # a class that is not known here, or cannot be made from its arguments
             result = pickle.loads(error)
         if not isinstance(result, Exception):
@@ -223,6 +224,7 @@ def _unpickled(payload: Any) -> Any:
 
 def _report(error: BaseException) -> dict[str, Any]:
     import pickle
+    import traceback
 
     pickled = b""
     with suppress(Exception):

@@ -58,7 +58,7 @@ class SharedMemoryCommunicator(Communicator):
         whole = np.frombuffer(memory, "uint8")
         start = -whole.ctypes.data % LINE_BYTES
         slots_start = start + size * LINE_BYTES
-        self._counters = memoryview(whole[start:slots_start]).cast("B").cast("q")
+        self._counters = whole[start:slots_start].data.cast("q")
         self._others = [
             [other * (LINE_BYTES // 8) + counter for other in range(size) if other != rank] for counter in range(4)
         ]  # counter -> where those of the others are
@@ -190,7 +190,8 @@ class SharedMemoryCommunicator(Communicator):
         slots = self._views.get(dtype)
         if slots is None:
             usable = tuning.SHARED_SLOT_BYTES // dtype.itemsize * dtype.itemsize
-            slots = [[self._bytes[rank, slot, :usable].view(dtype) for rank in range(self.size)] for slot in range(SLOTS)]
+            ranks = range(self.size)
+            slots = [[self._bytes[rank, slot, :usable].view(dtype) for rank in ranks] for slot in range(SLOTS)]
             self._views[dtype] = slots
         return slots
 
@@ -200,7 +201,7 @@ class SharedMemoryCommunicator(Communicator):
             if self._headers[rank, slot].tobytes() != exchange.header_bytes:
                 other = self._headers[rank, slot].tobytes().decode().strip()
                 raise RuntimeError(
-                    f"{exchange.kind}: all ranks must make the same calls in the same order, but rank {self.rank} calls "
+                    f"{exchange.kind}: all ranks must make the same calls, but rank {self.rank} calls "
                     f"{exchange.header_bytes.decode().strip()}, and rank {rank} calls {other}"
                 )
 

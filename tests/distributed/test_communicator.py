@@ -1,4 +1,4 @@
-"""What every communicator does, whatever carries it: here ranks are threads."""
+"""What every communicator does, whatever carries it. Ranks are threads here."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ import threading
 import numpy as np
 import pytest
 
+from needle import tuning
 from needle.backend import communicator as communicators
 from needle.backend.communicator import Alone, Communicator, Part, current_communicator, using
-from tests.distributed.threads import run_ranks
+from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 from tests.interrupts import interrupt_everywhere
 
-SIZES = [1, 2, 3, 4]
+SIZES = [2, 3, 4]
+DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint64", "bool", ">f4"]
+
+
+@pytest.fixture(params=[in_python, in_shared_memory], ids=lambda engine: engine.__name__)
+def engine(request, monkeypatch):
+    """Each engine; arrays go through shared memory in pieces of at most 1 KiB, summed by shares from 256 bytes on."""
+    monkeypatch.setattr(tuning, "SHARED_SLOT_BYTES", 1024)
+    monkeypatch.setattr(tuning, "SHARED_SUM_BYTES", 256)
+    return request.param
 
 
 def test_alone_there_is_nothing_to_exchange():
@@ -31,37 +41,87 @@ def test_alone_there_is_nothing_to_exchange():
     assert gathered is not array
 
 
+def orders(values):
+    """The values in arrays of several orders of memory."""
+    yield values.copy()
+    yield np.array(values, order="F")
+    yield np.repeat(values, 2, axis=-1)[..., ::2]
+    yield values[..., ::-1].copy()[..., ::-1]
+
+
 @pytest.mark.parametrize("size", SIZES)
-def test_sums_are_added_by_rank(size):
-    values = np.random.randn(size, 3, 5).astype("float32") * np.float32(10.0) ** np.arange(size)[:, None, None]
-    expected = values[0].copy()
+@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,), (7,), (3, 5), (13, 31), (2, 500)], ids=str)
+def test_sums_are_added_by_rank(engine, size, shape):
+    values = np.random.randn(size, *shape).astype("float32")
+    values *= np.float32(1000) ** np.arange(size, dtype="float32").reshape(-1, *[1] * len(shape))  # their order shows
+    expected = values[0]
     for other in values[1:]:
         expected = expected + other
 
     def rank(communicator):
-        first, second = values[communicator.rank].copy(), np.asfortranarray(values[communicator.rank])
-        request = communicator.start_all_reduce(first)
-        communicator.all_reduce(second)
-        request.wait()
-        return first, second
+        arrays = [*orders(values[communicator.rank])] if shape else [values[communicator.rank, ...].copy()]
+        requests = [communicator.start_all_reduce(array) for array in arrays]
+        synchronous = values[communicator.rank, ...].copy()
+        communicator.all_reduce(synchronous)
+        for request in [*requests, *requests]:
+            request.wait()
+        return [synchronous, *arrays]
 
-    for result in run_ranks(size, rank):
+    for result in run_ranks(size, rank, engine):
         assert all(np.array_equal(array, expected) for array in result)
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_arrays_of_one_rank_reach_all(size):
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_numbers_of_every_dtype_are_added(engine, dtype):
+    values = np.random.randint(0, 5, (3, 700)).astype(dtype)
+
     def rank(communicator):
-        array = np.full((2, 2), communicator.rank)
+        array = values[communicator.rank].copy()
+        communicator.all_reduce(array)
+        return array
+
+    for array in run_ranks(3, rank, engine):
+        assert array.dtype == values.dtype
+        assert np.array_equal(array, values.any(0) if dtype == "bool" else values.sum(0))
+
+
+def test_float16_is_added_in_float32(engine):
+    values = np.array([2048, 1, 1], "float16")
+
+    def rank(communicator):
+        array = values[communicator.rank : communicator.rank + 1].copy()
+        communicator.all_reduce(array)
+        return array.item()
+
+    assert run_ranks(3, rank, engine) == [2050.0] * 3
+
+
+def test_sums_that_overflow_are_infinite_without_a_warning(engine):
+    def rank(communicator):
+        array = np.array([3e38, np.inf, np.nan], "float32") * np.array([1, 1 - 2 * communicator.rank, 1], "float32")
+        communicator.all_reduce(array)
+        return array.tolist()
+
+    for first, second, third in run_ranks(2, rank, engine):
+        assert first == np.inf
+        assert np.isnan([second, third]).all()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_arrays_of_one_rank_reach_all(engine, size):
+    values = np.arange(900).reshape(2, 450)
+
+    def rank(communicator):
+        array = np.asfortranarray(values * (communicator.rank == size - 1))
         communicator.broadcast(array, size - 1)
         communicator.barrier()
         return array
 
-    assert all((array == size - 1).all() for array in run_ranks(size, rank))
+    assert all(np.array_equal(array, values) for array in run_ranks(size, rank, engine))
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_arrays_of_all_ranks_are_gathered(size, device):
+def test_arrays_of_all_ranks_are_gathered(engine, size, device):
     whole = np.arange(2 * size * (size + 1) // 2).reshape(-1, 2)
     starts = np.cumsum([0, *range(1, size + 1)])
 
@@ -70,16 +130,26 @@ def test_arrays_of_all_ranks_are_gathered(size, device):
         scalar = device.array(communicator.rank)
         return communicator.all_gather(device.array(whole[own])), communicator.all_gather(scalar)
 
-    for arrays, scalars in run_ranks(size, rank):
+    for arrays, scalars in run_ranks(size, rank, engine):
         assert [len(array) for array in arrays] == list(range(1, size + 1))
         assert np.array_equal(np.concatenate([device.to_host(array) for array in arrays]), whole)
         assert [int(device.to_host(scalar)) for scalar in scalars] == list(range(size))
 
 
-@pytest.mark.parametrize("size", SIZES)
+def test_arrays_of_a_device_are_added_there(engine, device):
+    def rank(communicator):
+        array = device.array([[1.0, 2.0], [3.0, communicator.rank]])
+        communicator.all_reduce(array)
+        communicator.broadcast(array, 1)
+        return device.to_host(array).tolist()
+
+    assert run_ranks(2, rank, engine) == [[[2.0, 4.0], [6.0, 1.0]]] * 2
+
+
+@pytest.mark.parametrize("size", [1, *SIZES])
 @pytest.mark.parametrize("total", [0, 1, 2, 3, 4, 7, 64])
 def test_parts_are_those_of_array_split(size, total):
-    parts = run_ranks(size, lambda communicator: communicator.part_of(total))
+    parts = [communicator.part_of(total) for communicator in in_shared_memory(size)]
     if size == 1 or total < size:
         assert parts == [None] * size
     else:
@@ -121,19 +191,26 @@ def test_an_engine_states_how_it_sums_and_sends():
         Communicator()
 
 
-def test_the_first_error_of_a_rank_is_raised():
+def test_an_error_of_one_rank_ends_the_others(engine):
     def rank(communicator):
         if communicator.rank == 1:
             raise LookupError("mine")
         communicator.barrier()
 
-    with pytest.raises(LookupError, match="mine"):
-        run_ranks(3, rank)
+    with pytest.raises((LookupError, RuntimeError), match=r"mine|rank 1 has failed"):
+        run_ranks(3, rank, engine)
 
 
-def test_calls_that_differ_are_an_error():
-    def rank(communicator):
-        communicator.all_reduce(np.zeros(2 + communicator.rank))
-
-    with pytest.raises(AssertionError, match="the ranks call"):
-        run_ranks(2, rank)
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda communicator: communicator.all_reduce(np.zeros(2 + communicator.rank)),
+        lambda communicator: communicator.all_reduce(np.zeros((2, 3) if communicator.rank else (3, 2))),
+        lambda communicator: communicator.all_reduce(np.zeros(2, ["float32", "int32"][communicator.rank])),
+        lambda communicator: communicator.broadcast(np.zeros(2), communicator.rank),
+        lambda communicator: [communicator.broadcast, communicator.all_reduce][communicator.rank](np.zeros(900)),
+    ],
+)
+def test_calls_that_differ_are_an_error(engine, call):
+    with pytest.raises(RuntimeError, match=r"ranks must make the same calls, but|has failed"):
+        run_ranks(2, call, engine)

@@ -7,32 +7,36 @@ import threading
 
 import numpy as np
 
-from needle.backend import compute_dtype, device_of, to_host
+from needle.backend import compute_dtype, device_of, to_host, without_warnings
 from needle.backend.communicator import Communicator, using
+from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
 
 PATIENCE = 60  # seconds until a rank gives up waiting for the others
 
 
-def run_ranks(size, function):
+def run_ranks(size, function, engine=None):
     """Call `function(communicator)` in `size` threads, each `using` its communicator: the results by rank.
 
-    An error of a rank ends the others at their next exchange, and is raised here.
+    `engine(size)` makes the communicators; by default they are of `ThreadCommunicator`. An error of a rank ends the
+    others at their next exchange, and is raised here.
 
     NumPy's global random stream belongs to the process, so all these ranks draw from the same one.
     """
-    board = _Board(size)
     results, errors = [None] * size, []
 
-    def work(rank):
-        communicator = ThreadCommunicator(rank, board)
+    def work(rank, communicator):
         try:
             with using(communicator):
                 results[rank] = function(communicator)
+            communicator.leave()
         except BaseException as error:
             errors.append(error)
-            board.barrier.abort()
+            communicator.fail()
 
-    ranks = [threading.Thread(target=contextvars.copy_context().run, args=(work, rank)) for rank in range(size)]
+    ranks = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work, rank, communicator))
+        for rank, communicator in enumerate((engine or in_python)(size))
+    ]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -40,6 +44,18 @@ def run_ranks(size, function):
     if errors:
         raise next((error for error in errors if not isinstance(error, threading.BrokenBarrierError)), errors[0])
     return results
+
+
+def in_python(size):
+    """Communicators that exchange Python's objects."""
+    board = _Board(size)
+    return [ThreadCommunicator(rank, board) for rank in range(size)]
+
+
+def in_shared_memory(size):
+    """needle's own engine, on memory of this process."""
+    memory = bytearray(memory_bytes(size))
+    return [SharedMemoryCommunicator(rank, size, memory) for rank in range(size)]
 
 
 class _Board:
@@ -66,14 +82,21 @@ class ThreadCommunicator(Communicator):
 
     def start_all_reduce(self, array):
         total, *others = [entry.astype(compute_dtype(entry.dtype)) for entry in self._exchange("all_reduce", array)]
-        for other in others:
-            total = total + other
+        with without_warnings():
+            for other in others:
+                total = total + other
         if array.dtype.kind == "f":
             array[...] = np.nan
         return _Write(array, total)
 
     def broadcast(self, array, root=0):
         _write(array, self._exchange(f"broadcast {root}", array)[root])
+
+    def leave(self):
+        pass
+
+    def fail(self):
+        self.board.barrier.abort()
 
     def _exchange(self, kind, array):
         """Host copies of the arrays of all ranks."""
@@ -83,7 +106,8 @@ class ThreadCommunicator(Communicator):
         self.board.barrier.wait()
         entries = list(self.board.entries)
         self.board.barrier.wait()
-        assert all(entry[0] == call for entry in entries), f"the ranks call {[entry[0] for entry in entries]}"
+        if any(entry[0] != call for entry in entries):
+            raise RuntimeError(f"the ranks must make the same calls, but they call {[entry[0] for entry in entries]}")
         return [entry[1] for entry in entries]
 
 

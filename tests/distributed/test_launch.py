@@ -1,0 +1,72 @@
+"""Programs in several processes: what they share, and how they end."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+
+import numpy as np
+import pytest
+
+from needle.backend.blas import limited_to, worker_count
+from needle.distributed import current_communicator, launch
+from needle.distributed.processes import WorkerTraceback
+from tests.distributed import programs
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_share_sums_streams_and_threads(workers):
+    shared = [1]
+    with limited_to(5):
+        total, described, named = launch(programs.describe, workers, (shared, shared))
+        assert worker_count() == 5
+    assert np.array_equal(total, np.arange(300_000.0) * (workers * (workers + 1) // 2))
+    processes, threads, draws, same, ignoring = np.concatenate(described).T
+    assert processes[0] == os.getpid()
+    assert len(set(processes)) == workers
+    assert set(threads) == {5 // workers}
+    assert len(set(draws)) == 1
+    assert same.all()
+    assert ignoring.tolist() == [False] + [True] * (workers - 1)
+    assert not named
+    assert not multiprocessing.active_children()
+
+
+def test_one_worker_is_a_call():
+    assert launch(lambda x: (x, current_communicator().size), 1, (3,)) == (3, 1)
+
+
+@pytest.mark.parametrize(
+    ("what", "kind", "text"),
+    [
+        ("raise", LookupError, "^mine$"),
+        ("unpicklable", RuntimeError, "all ranks must run to the end, but worker 1 of 2 raised .*Unpicklable: mine"),
+        ("not loadable", RuntimeError, "but worker 1 of 2 raised .*NotLoadable: 1 and 2"),
+        ("exit", RuntimeError, "but worker 1 of 2 raised SystemExit: 3"),
+        ("exit at once", RuntimeError, "workers must live until the end, but worker 1 of 2 ended with exit code 0"),
+        ("kill", RuntimeError, "workers must live until the end, but worker 1 of 2 was killed by SIGKILL"),
+        ("return", RuntimeError, "but rank 0 calls all_reduce of shape .* and rank 1 has returned"),
+        ("other call", RuntimeError, "ranks must make the same calls, but rank . calls .*, and rank . calls "),
+    ],
+)
+def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
+    before = worker_count()
+    with pytest.raises(kind, match=text) as caught:
+        launch(programs.misbehave, 2, (what,))
+    if what in ("raise", "unpicklable", "not loadable", "exit"):
+        assert isinstance(caught.value.__cause__, WorkerTraceback)
+        assert "in misbehave" in str(caught.value.__cause__)
+    assert not multiprocessing.active_children()
+    assert current_communicator().size == 1
+    assert worker_count() == before
+
+
+def test_an_error_of_rank_0_ends_all():
+    with pytest.raises(LookupError, match="mine"):
+        launch(programs.misbehave, 3, ("raise", 0))
+    assert not multiprocessing.active_children()
+
+
+def test_an_error_after_rank_0_has_returned_is_raised():
+    with pytest.raises(LookupError, match="late"):
+        launch(programs.end_late, 2)
