@@ -27,11 +27,8 @@ from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_metrics, test_summary
 from tests.checkpoint import test_refusals as test_files
-<<<<<<< HEAD
 from tests.distributed import test_gradients
-=======
 from tests.distributed import test_refusals as distributed_refusals
->>>>>>> 776c299 (Workers: processes that exchange arrays through shared memory, and launch)
 from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
     test_activation,

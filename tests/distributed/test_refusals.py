@@ -93,8 +93,8 @@ ERRORS = [
     (lambda: ranks(lambda one: one.broadcast(np.zeros(3), 2)), ValueError,
      "broadcast: root must lie in [0, 1], but got 2"),
     (lambda: ranks(one_has_returned), RuntimeError,
-     re.compile(r"all_reduce: all ranks must make the same calls, but rank 0 calls all_reduce of shape \(3,\) and dtype "
-                "float32, and rank 1 has returned")),
+     re.compile(r"all_reduce: all ranks must make the same calls, but rank 0 calls all_reduce of shape \(3,\) and "
+                "dtype float32, and rank 1 has returned")),
     (lambda: ranks(lambda one: one.all_reduce(np.zeros(3 + one.rank))), RuntimeError,
      re.compile(r"all_reduce: all ranks must (make the same calls, but rank (0|1) calls all_reduce of shape \([34],\) "
                 r"and dtype float64, and rank (0|1) calls all_reduce of shape \([34],\) and dtype float64"
