@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -9,7 +10,17 @@ from weakref import WeakValueDictionary
 
 __all__ = ["VersionCounter"]
 
-_creating = RLock()  # two threads may use one value: it must not have two counters
+_lock = RLock()  # two threads may use one value, and all write by one clock
+
+
+def _reset_after_fork() -> None:
+    """Give a forked child a new lock: the thread that held it may not exist there."""
+    global _lock
+    _lock = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_after_fork)
 
 
 class VersionCounter:
@@ -28,13 +39,13 @@ class VersionCounter:
     @classmethod
     def give_to(cls, value: Any) -> None:
         """Give a counter to a value that has none."""
-        with _creating:
+        with _lock:
             if not hasattr(value, "counter"):
                 value.counter = cls()
 
     def add_pending(self, value: Any) -> None:
         """Register a deferred value that reads this buffer."""
-        with _creating:
+        with _lock:
             if self.pending is None:
                 self.pending = WeakValueDictionary()
             self.pending[id(value)] = value
@@ -51,5 +62,6 @@ class VersionCounter:
     def bump(self) -> None:
         """Count a write that is about to happen."""
         self.compute_pending()
-        VersionCounter.clock += 1
-        self.version = VersionCounter.clock
+        with _lock:  # else a thread could set back the clock of another one
+            VersionCounter.clock += 1
+            self.version = VersionCounter.clock

@@ -102,6 +102,20 @@ def test_a_value_gets_one_version_counter(monkeypatch):
     assert first.counter is second.counter is value.counter
 
 
+def test_the_clock_of_writes_counts_those_of_all_threads(monkeypatch):
+    class Slow(int):
+        def __add__(self, other):
+            time.sleep(0.03)  # another thread writes meanwhile
+            return Slow(int(self) + other)
+
+        __iadd__ = __add__
+
+    monkeypatch.setattr(VersionCounter, "clock", Slow(VersionCounter.clock))
+    before, counters = VersionCounter.clock, [VersionCounter(), VersionCounter()]
+    in_two_threads(counters[0].bump, counters[1].bump)
+    assert sorted(counter.version - before for counter in counters) == [1, 2]
+
+
 def test_a_write_computes_what_two_threads_deferred(lazily, monkeypatch):
     def slowly():
         time.sleep(0.03)
