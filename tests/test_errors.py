@@ -27,7 +27,7 @@ from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_metrics, test_summary
 from tests.checkpoint import test_refusals as test_files
-from tests.distributed import test_gradients
+from tests.distributed import test_gradients, test_whole_batch
 from tests.distributed import test_refusals as distributed_refusals
 from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
@@ -827,7 +827,7 @@ def rows_elsewhere():
         test_hooks, test_anomaly, test_summary,
         test_schedule_errors,
         test_average,
-        test_gradients,
+        test_gradients, test_whole_batch,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -179,7 +179,7 @@ class Recurrent(Module):
         dropout = check.number(type(self).__name__, "dropout", self.dropout, least=0, most=1)  # it may have changed
         for i, layer in enumerate(cells):
             if i and dropout:
-                x = host_dropout(x, dropout, self.training)
+                x = host_dropout(x, dropout, self.training, batch_axis=1)
             outputs = []
             for backwards, cell in enumerate(layer):
                 y, state = _one_direction(cell, x, next(initial), bool(backwards))

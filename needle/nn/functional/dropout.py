@@ -3,6 +3,9 @@
 Srivastava et al., "Dropout: A Simple Way to Prevent Neural Networks from Overfitting" (2014); for channels Tompson et
 al., "Efficient Object Localization Using Convolutional Networks" (2015), section 3.2. Training divides the elements it
 keeps by 1 - p, so evaluation needs no scaling.
+
+A rank that computes a part of a batch draws for the whole batch, as one process would, and takes the numbers of its
+items. They are the first axis of x (the second in recurrent networks), with one or several rows per item.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import cpu
+from needle.backend.communicator import current_communicator
 from needle.ops.arithmetic import MULTIPLY, DivScalar, MulScalar, as_dtype
 from needle.ops.operand import has_batch, tensor
 
@@ -65,10 +69,10 @@ def dropout3d(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
     return _drop_channels("dropout3d", 3, x, p, training)
 
 
-def host_dropout(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
+def host_dropout(x: TensorLike, p: float = 0.5, training: bool = True, batch_axis: int = 0) -> Tensor:
     """`dropout` that draws one `np.random.rand(*x.shape)` on every device, as the course does."""
     x = tensor("dropout", x)
-    return _drop("dropout", x, x.shape, p, training, _draw_on_host)
+    return _drop("dropout", x, x.shape, p, training, _draw_on_host, batch_axis)
 
 
 def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) -> Tensor:
@@ -92,16 +96,36 @@ def _drop(
     p: float,
     training: bool,
     draw: Callable[[Tensor, tuple[int, ...]], Any] = _draw_on_device,
+    batch_axis: int = 0,
 ) -> Tensor:
     """x times a mask of `mask_shape`, which broadcasts to x: where uniform draws are at most 1 - p."""
     p = check.number(op, "p", p, least=0, most=1)
     check.floats(op, x=x)
     if not training:
         return x
-    keep = draw(x, mask_shape) <= 1 - p  # draw for p = 0 and p = 1 too: the random stream advances equally for every p
+    # Draw for p = 0 and p = 1 too: the random stream advances equally for every p.
+    keep = _draw_for_batch(op, x, mask_shape, draw, batch_axis) <= 1 - p
     if p == 0:
         return x
     if p == 1:
         return MulScalar(0)(x)
     mask, by_share = as_dtype(x.make_const(x.device.asarray(keep)), x.dtype), DivScalar(1 - p)
     return by_share(MULTIPLY(x, mask)) if mask_shape == x.shape else MULTIPLY(x, by_share(mask))
+
+
+def _draw_for_batch(
+    op: str, x: Tensor, shape: tuple[int, ...], draw: Callable[[Tensor, tuple[int, ...]], Any], batch_axis: int
+) -> Any:
+    """Draws of `shape`; of a part of a batch those that it has within the draws for the whole batch."""
+    part = current_communicator().part
+    if part is None:
+        return draw(x, shape)
+    before, after = shape[:batch_axis], shape[batch_axis + 1 :]
+    rows, rest = divmod(shape[batch_axis] if len(shape) > batch_axis else 0, part.stop - part.start)
+    if not rows or rest:
+        raise ValueError(
+            f"{op}: axis {batch_axis} of x must hold the {part.stop - part.start} items of this rank, or as many rows "
+            f"of each, but got shape {x.shape}"
+        )
+    whole = draw(x, (*before, rows * part.total, *after))
+    return whole[(*[slice(None)] * batch_axis, slice(rows * part.start, rows * part.stop))]

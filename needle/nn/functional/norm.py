@@ -13,6 +13,7 @@ from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
 from needle.kernels import means
+from needle.ops.across_ranks import batch_means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.elementwise import Clip
 from needle.ops.norm import standardized
@@ -152,9 +153,10 @@ def instance_norm(
     channels = (1, x.shape[1], *(1,) * (x.ndim - 2))
     y, result = standardized(x, tuple(range(2, x.ndim)), weight, bias, eps, channels)
     if running_mean is not None and running_var is not None:
-        _, sample_mean, sample_var = result.array
-        _track(running_mean, means(sample_mean, (0,)), momentum)
-        _track(running_var, means(sample_var, (0,)), momentum, count)
+        _, sample_means, sample_vars = result.array
+        mean, var = batch_means(means(sample_means, (0,)), means(sample_vars, (0,)))
+        _track(running_mean, mean, momentum)
+        _track(running_var, var, momentum, count)
     return y
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
+from needle.ops.across_ranks import batch_mean
 from needle.ops.arithmetic import DIVIDE, MULTIPLY, as_dtype
 from needle.ops.operand import tensor
 from needle.ops.reduce import Mean, Summation
@@ -55,7 +56,10 @@ def check_reduction(
 
 
 def reduced(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Tensor:
-    """The losses, their sum, or their mean; `weights`, already multiplied in, divide the mean by their own mean."""
+    """The losses, their sum, or their mean; `weights`, already multiplied in, divide the mean by their own mean.
+
+    Of a batch in parts, that is the mean weight of all items: so the parts' losses add up to that of the batch.
+    """
     if reduction == "none":
         return losses
     if reduction == "sum":
@@ -63,7 +67,10 @@ def reduced(losses: Tensor, reduction: str, weights: Tensor | None = None) -> Te
     if weights is None:
         return Mean()(losses)
     wide = compute_dtype(losses.dtype)  # in float16, the mean of weights that are mostly 0 loses its digits
-    return as_dtype(DIVIDE(Mean()(as_dtype(losses, wide)), Mean()(as_dtype(weights, wide))), losses.dtype)
+    mean_weight = Mean()(as_dtype(weights, wide))
+    if losses.ndim:
+        mean_weight = batch_mean(mean_weight)
+    return as_dtype(DIVIDE(Mean()(as_dtype(losses, wide)), mean_weight), losses.dtype)
 
 
 def reduced_weighted(losses: Tensor, weight: Tensor | None, reduction: str) -> Tensor:

@@ -1,0 +1,149 @@
+"""Layers and losses that look at a whole batch see all of it where ranks compute its parts."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+import needle as ndl
+import needle.nn.functional as F
+from needle import nn
+from needle.distributed import SharedGradients
+from needle.ops.across_ranks import AllReduce
+from tests.distributed.streams import whole_and_parts
+from tests.distributed.threads import run_ranks
+
+SIZES = [(2, 4), (2, 5), (3, 7), (3, 2)]  # ranks and items
+
+DROPOUTS = [
+    (F.dropout, (3, 2)),
+    (nn.Dropout(0.4), (3, 2)),
+    (F.dropout1d, (4, 3)),
+    (F.dropout2d, (4, 3, 2)),
+    (F.dropout3d, (4, 3, 2, 2)),
+]
+
+
+@pytest.mark.parametrize(("size", "total"), SIZES)
+@pytest.mark.parametrize(("dropout", "shape"), DROPOUTS, ids=lambda value: str(value)[:20])
+def test_dropout_draws_for_the_whole_batch(dropout, shape, size, total, streams, device):
+    x = np.arange(1.0, 1 + total * np.prod(shape)).reshape(total, *shape)
+    whole, parts = whole_and_parts(
+        streams, size, total, lambda items: dropout(ndl.Tensor(x[items], device=device)).numpy()
+    )
+    assert 0 in whole
+    assert_array_equal(np.concatenate(parts) if total >= size else parts[0], whole)
+
+
+def test_dropout_of_several_rows_per_item(streams):
+    x = np.ones((5, 4, 3))
+    whole, parts = whole_and_parts(streams, 2, 5, lambda items: F.dropout(x[items].reshape(-1, 3)).numpy())
+    assert_array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_dropout_between_recurrent_layers(kind, batch_first, streams):
+    net = kind(3, 4, num_layers=2, dropout=0.5, batch_first=batch_first, dtype="float64")
+    x = np.random.randn(5, 6, 3)
+
+    def step(items):
+        y, _ = net(ndl.Tensor(x[items] if batch_first else x[items].transpose(1, 0, 2)))
+        return y.numpy() if batch_first else y.numpy().transpose(1, 0, 2)
+
+    whole, parts = whole_and_parts(streams, 2, 5, step)
+    assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
+
+
+def test_dropout_in_attention(streams):
+    layer = nn.TransformerLayer(4, 2, 3, 8, dropout=0.3, dtype="float64")
+    x = np.random.randn(5, 3, 4)
+    whole, parts = whole_and_parts(streams, 3, 5, lambda items: layer(ndl.Tensor(x[items])).numpy())
+    assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
+
+
+CLASSES = np.array([0, 1, 2, 1, 0, 0, 2])
+WEIGHTED = [
+    lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ndl.Tensor([1.0, 2.0, 4.0])),
+    lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ignore_index=0),
+    lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ignore_index=1, label_smoothing=0.1),
+    lambda x, items: F.nll_loss(x, ndl.Tensor(CLASSES[items]), ndl.Tensor([1.0, 2.0, 4.0]), ignore_index=1),
+    lambda x, items: F.mse_loss(x, x.detach() * 2, weight=ndl.Tensor(np.arange(21.0).reshape(7, 3)[items])),
+    lambda x, items: F.l1_loss(x, x.detach() * 2, weight=ndl.Tensor(np.arange(21.0).reshape(7, 3)[items])),
+]
+
+
+@pytest.mark.parametrize("loss", WEIGHTED)
+@pytest.mark.parametrize("size", [2, 3])
+def test_weighted_means_are_over_the_whole_batch(loss, size, streams):
+    x, weight = np.random.randn(7, 4), nn.Parameter(ndl.randn(4, 3, dtype="float64"))
+
+    def step(items):
+        w = copy.deepcopy(weight)
+        total = SharedGradients([w]).backward(loss(ndl.Tensor(x[items]) @ w, items))
+        return total.item(), w.grad.numpy()
+
+    (expected, expected_grad), parts = whole_and_parts(streams, size, 7, step)
+    for value, grad in parts:
+        assert value == pytest.approx(expected, rel=1e-12)
+        assert_allclose(grad, expected_grad, rtol=1e-11)
+
+
+def test_running_statistics_of_instance_norm(streams):
+    norm = nn.InstanceNorm1d(3, affine=True, track_running_stats=True, dtype="float64")
+    x = np.random.randn(5, 3, 4) * 3 + 1
+
+    def step(items):
+        layer = copy.deepcopy(norm)
+        y = layer(ndl.Tensor(x[items])).numpy()
+        return y, layer.running_mean.numpy(), layer.running_var.numpy()
+
+    (y, mean, var), parts = whole_and_parts(streams, 3, 5, step)
+    assert_allclose(np.concatenate([part[0] for part in parts]), y, rtol=1e-12)
+    for _, part_mean, part_var in parts:
+        assert_allclose(part_mean, mean, rtol=1e-12)
+        assert_allclose(part_var, var, rtol=1e-12)
+
+
+def test_the_gradient_of_a_sum_over_ranks():
+    """Each rank's loss is (the sum of all x)³: the derivatives of all losses together, to any order."""
+
+    def rank(communicator):
+        x = ndl.Tensor(1.0 + communicator.rank)
+        (AllReduce(communicator)(x) ** 3).backward()
+        first = x.grad
+        first.backward()
+        return first.item(), x.grad.item()
+
+    # s = 1 + 2 + 3; d/dx of 3 · s³ is 9 s²; the sum over ranks of 9 s² has the derivative 3 · 18 s
+    assert run_ranks(3, rank) == [(324.0, 324.0)] * 3
+
+
+ERRORS = [
+    (lambda: in_a_part(lambda: F.dropout(ndl.ones(4, 2))), ValueError,
+     "dropout: axis 0 of x must hold the 3 items of this rank, or as many rows of each, but got shape (4, 2)"),
+    (lambda: in_a_part(lambda: F.dropout(ndl.ones())), ValueError,
+     "dropout: axis 0 of x must hold the 3 items of this rank, or as many rows of each, but got shape ()"),
+]  # fmt: skip
+
+
+def in_a_part(call):
+    """`call()` with the part of the first of two ranks, which has 3 of 5 items."""
+
+    def rank(communicator):
+        if communicator.rank == 0:
+            communicator.part = communicator.part_of(5)
+            return call()
+        return None
+
+    return run_ranks(2, rank)[0]
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
+def test_errors(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
