@@ -110,14 +110,14 @@ MACS: dict[type[Op], Callable[..., int]] = {
 
 
 def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summary:
-    """Run `model` once and count: its layers, output shapes, parameters, multiply-adds, and the memory of a step.
+    """Run `model` and count: its layers, output shapes, parameters, multiply-adds, and the memory of a step.
 
     Each of `inputs` is a shape with its batch axis, such as (1, 3, 32, 32), or an example: a tensor, or anything else
     that the model takes, such as a state. Shapes become ones of `dtype`, by default that of the first parameter;
     integers, for embeddings, become zeros.
 
-    The model runs in the mode it is in, and is afterwards as it was: modes, running statistics, gradients, hooks, and
-    the random stream, also if it raises. Each module counts what it does itself, so that columns add up; parameters
+    The model runs twice, with hooks for the layers and without for the memory, in the mode it is in. It is afterwards as
+    it was: modes, running statistics, gradients, hooks, and the random stream, also if it raises. Each module counts what it does itself, so that columns add up; parameters
     and modules that are shared count once.
 
     Multiply-adds are those of one forward pass, for this batch: of matrix products and convolutions, with the taps that
@@ -125,7 +125,7 @@ def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summ
 
     Memory is in bytes. A step of training holds parameters, buffers, the gradients of parameters that require one, and
     what the graph keeps for backward. Neither what it needs on the way, for columns of convolutions and gradients of
-    results, nor the state of an optimizer is counted: on the CPU, the peak of forward and backward was 0.9 to 1.9 times
+    results, nor the state of an optimizer is counted: on the CPU, the peak of forward and backward was 0.9 to 2.3 times
     the total, the most for LeNet, whose columns are larger than its activations.
 
     Raises TypeError if `model` is no Module or an input is neither a shape nor an example, ValueError without inputs or
@@ -154,9 +154,10 @@ def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summ
     kind = real_dtype("summary", floating if dtype is None else dtype)
     args = [_example(entry, device, kind) for entry in inputs]
     count = _Count(model)
-    with _untouched(model), watch(count), count.hooks(), enable_grad():
-        result = model(*args)
-        activations = _kept(_tensors(result), [*parameters, *buffers])
+    with _untouched(model), enable_grad():
+        with watch(count), count.hooks():
+            model(*args)
+        activations = _kept(_tensors(model(*args)), [*parameters, *buffers])  # with hooks, Sequential reorders nothing
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     return Summary(
         layers=count.layers(),

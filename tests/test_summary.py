@@ -173,7 +173,7 @@ def test_a_model_without_parameters():
     ("make", "shape", "most"),
     [
         (lambda: TinyCNN(28), (32, 1, 28, 28), 1.4),
-        (lambda: LeNet((1, 28, 28)), (64, 1, 28, 28), 2.2),
+        (lambda: LeNet((1, 28, 28)), (64, 1, 28, 28), 2.6),
         (ResNet9, (32, 3, 32, 32), 1.4),
         (lambda: nn.Sequential(nn.Linear(512, 512), nn.Tanh(), nn.Dropout(), nn.Linear(512, 512)), (256, 512), 1.4),
     ],
@@ -250,7 +250,7 @@ def test_the_model_is_as_it_was(fails, is_lazy, monkeypatch):
         else:
             assert ndl.summary(model, (4, 3)).layers[1].calls == 1
     assert everything(model) == before
-    assert len(calls) == 2  # hooks of the user run, as in every call
+    assert len(calls) == (2 if fails else 3)  # hooks of the user run, as in every call
     loss.backward()  # what was computed before is not stale
 
 

@@ -108,6 +108,19 @@ class MaxPool3d(_MaxPool):
     rank = 3
 
 
+def commutes_with_relu(module: Module) -> bool:
+    """Whether a module is a max-pooling with max_pool(relu(x)) = relu(max_pool(x)), gradients included.
+
+    A window of a dilated kernel may hold padding only; its maximum is -infinity, which relu would change.
+    """
+    return (
+        isinstance(module, _MaxPool)
+        and type(module) in (MaxPool1d, MaxPool2d, MaxPool3d)
+        and not module.return_indices
+        and (module.padding == 0 or module.dilation == 1)
+    )
+
+
 # ---- average pooling -------------------------------------------------------------------------------------------------
 
 

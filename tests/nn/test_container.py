@@ -8,6 +8,7 @@ import torch
 
 import needle as ndl
 from needle import nn
+from needle.grad_mode import watch
 from tests.nn.compare import assert_as_in_torch, normal
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -118,6 +119,68 @@ def test_an_empty_sequential_is_the_identity():
     x = ndl.ones(2)
     assert nn.Sequential()(x) is x
     assert len(nn.Sequential()) == 0
+
+
+def relu_shapes(net, x):
+    """The shapes of the results of relu in a call of the network."""
+
+    class Watcher:
+        shapes: list[tuple[int, ...]] = []
+
+        def made(self, value, op, inputs):
+            if type(op).__name__ == "ReLU":
+                self.shapes = [*self.shapes, value.shape]
+
+    watcher = Watcher()
+    with watch(watcher), ndl.no_grad():
+        net(x)
+    return watcher.shapes
+
+
+SPECIAL = [0.0, -0.0, np.nan, np.inf, -np.inf, -1.0, 2.0, 2.0]
+POOLS = [
+    nn.MaxPool2d(2), nn.MaxPool2d(3, stride=2, padding=1), nn.MaxPool2d((2, 3), ceil_mode=True),
+    nn.MaxPool2d(2, stride=1, dilation=2), nn.MaxPool2d(2, padding=1, dilation=2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("pool", POOLS, ids=repr)
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_a_pooling_before_its_relu_gives_the_same(pool, create_graph):
+    values = np.random.default_rng(0).choice([*SPECIAL, *range(-4, 4)], size=(3, 2, 6, 7))
+    results = []
+    for net in (nn.Sequential(nn.ReLU(), pool), lambda x: pool(nn.ReLU()(x))):
+        x = ndl.Tensor(values, dtype="float32")
+        y = net(x)
+        weight = ndl.Tensor(np.arange(1 - y.size // 2, 1 + y.size - y.size // 2).reshape(y.shape), dtype="float32")
+        y.backward(weight, create_graph=create_graph)
+        results.append((y.numpy(), x.grad.numpy()))
+    np.testing.assert_array_equal(*(y for y, _ in results))
+    np.testing.assert_array_equal(*(grad for _, grad in results))
+
+
+def test_relu_computes_only_the_maxima_that_follow():
+    x = ndl.init.randn(2, 1, 8, 8)
+    net = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2), nn.MaxPool2d(2), nn.ReLU())
+    assert relu_shapes(net, x) == [(2, 1, 2, 2)] * 2
+    assert [type(module) for module in net] == [nn.ReLU, nn.MaxPool2d, nn.MaxPool2d, nn.ReLU]
+    assert relu_shapes(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2, padding=1, dilation=2)), x) == [(2, 1, 8, 8)]
+    assert nn.Sequential(nn.ReLU(), nn.MaxPool1d(2))(ndl.Tensor([[[True, False]]])).dtype == "int64"
+
+
+def test_modules_with_hooks_and_subclasses_run_in_their_place():
+    class Mine(nn.ReLU):
+        pass
+
+    x = ndl.init.randn(2, 1, 8, 8)
+    assert relu_shapes(nn.Sequential(Mine(), nn.MaxPool2d(2)), x) == [(2, 1, 8, 8)]
+    for i in (0, 1):
+        net, seen = nn.Sequential(nn.ReLU(), nn.MaxPool2d(2)), []
+        with net[i].register_forward_hook(lambda module, args, y, seen=seen: seen.append((args[0].shape, y.shape))):
+            assert relu_shapes(net, x) == [(2, 1, 8, 8)]
+        assert seen == [((2, 1, 8, 8), (2, 1, 4, 4) if i else (2, 1, 8, 8))]
+        net[i].forward = lambda x: x + 1
+        assert relu_shapes(net, x) == ([(2, 1, 8, 8)] if i else [])
 
 
 def test_what_a_subclass_of_sequential_adds_is_found():
