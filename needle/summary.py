@@ -116,9 +116,9 @@ def summary(model: Module, *inputs: Any, dtype: DTypeLike | None = None) -> Summ
     that the model takes, such as a state. Shapes become ones of `dtype`, by default that of the first parameter;
     integers, for embeddings, become zeros.
 
-    The model runs twice, with hooks for the layers and without for the memory, in the mode it is in. It is afterwards as
-    it was: modes, running statistics, gradients, hooks, and the random stream, also if it raises. Each module counts what it does itself, so that columns add up; parameters
-    and modules that are shared count once.
+    The model runs twice, with hooks for the layers and without for the memory, in the mode it is in. It is as before
+    afterwards: modes, running statistics, gradients, hooks, and the random stream, also if it raises. Each module
+    counts what it does itself, so that columns add up; parameters and modules that are shared count once.
 
     Multiply-adds are those of one forward pass, for this batch: of matrix products and convolutions, with the taps that
     read padding. They are half of the floating-point operations that `torch.utils.flop_counter` counts.

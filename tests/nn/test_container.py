@@ -124,17 +124,16 @@ def test_an_empty_sequential_is_the_identity():
 def relu_shapes(net, x):
     """The shapes of the results of relu in a call of the network."""
 
-    class Watcher:
-        shapes: list[tuple[int, ...]] = []
+    shapes = []
 
+    class Watcher:
         def made(self, value, op, inputs):
             if type(op).__name__ == "ReLU":
-                self.shapes = [*self.shapes, value.shape]
+                shapes.append(value.shape)
 
-    watcher = Watcher()
-    with watch(watcher), ndl.no_grad():
+    with watch(Watcher()), ndl.no_grad():
         net(x)
-    return watcher.shapes
+    return shapes
 
 
 SPECIAL = [0.0, -0.0, np.nan, np.inf, -np.inf, -1.0, 2.0, 2.0]
