@@ -6,10 +6,11 @@ second-level cache per core, OpenBLAS 0.3.31) that other programs used as well. 
 processor time of 9 to 31 alternating samples in float32; repeated at the same value they differ by 2 % at the median,
 6 % at the 90th percentile, 39 % at most. On another machine the best values may differ, but not the results.
 
-Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Four caches hold results
-that depend on a threshold, and a test that patches one clears them: `_plan` in kernels/conv/dispatch.py, `split_count`
-in gemm.py, `columns_for` in im2col.py, `image_for` in one_image.py. An optimizer keeps the pools that it has formed.
-HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at import.
+Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Five caches hold results
+that depend on a threshold, and a test that patches one clears them: `_plan` and `_gradients_plan` in
+kernels/conv/dispatch.py, `split_count` in gemm.py, `columns_for` in im2col.py, `image_for` in one_image.py. An
+optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at
+import.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
@@ -45,6 +46,11 @@ BLOCKED_COPY_SIZE = 1 << 16
 # Measured (Xeon, one thread) at 128, 256, 512, 1024, 2048: 128x3x32x32 takes 0.38, 0.31, 0.30, 0.34, 0.33 ms, and
 # 64x16x28x28 takes 1.05, 0.84, 0.70, 0.61, 0.59.
 COPY_BLOCK_SIZE = 512
+
+# Array size (bytes) at which a convolution pads what it reads in parts, each just before it is read, instead of all at
+# once: the copy of a part is still in the cache, and threads make it. Measured (Xeon, one thread): 16->16 3x3 on 32x32,
+# batch 32, takes 3.5 ms forward instead of 3.8.
+PADDED_PARTS_BYTES = 1 << 18
 
 # Elements of padding after each row of a block. Without it, rows a power of two of bytes apart evict each other.
 # Measured (Xeon, one thread): 128x3x32x32 takes 0.29 to 0.31 ms with 4 to 64 elements, 0.74 with none; 256x1x28x28,
@@ -133,9 +139,10 @@ KERNEL_REORDER_COST = 12
 # Most multiply-accumulates that OpenBLAS computes without repacking its operands, up to 1.3 times as fast. A matmul
 # is cut into products of this size, of no fewer columns than the second number. Measured (Xeon, one thread): cut into
 # 32 columns, 64x288x1024 takes 1.4 and 64x432x1024 1.9 times as long as whole; into 64 columns, 32x400x1536 0.86 to
-# 0.97 and the layer 48->32 3x3 0.8, but 48x288x1536 1.1 to 1.3; into 96 columns, 32x288x1536 0.7.
+# 0.97 and the layer 48->32 3x3 0.8, but 48x288x1536 1.1 to 1.3; into 96 columns, 32x288x1536 0.7; 32->32
+# 3x3 on 32x32, batch 64: 26.4 ms in products of 64 columns, 23.8 whole.
 SMALL_GEMM_MACS = 10**6
-SMALL_GEMM_MIN_COLUMNS = 48
+SMALL_GEMM_MIN_COLUMNS = 80
 
 # Multiply-accumulates at which threads share a convolution: 0.3 ms at 54 GMAC/s, three to six hand-overs.
 PARALLEL_CONV_MACS = 1 << 24
@@ -143,7 +150,9 @@ PARALLEL_CONV_MACS = 1 << 24
 # The same for col2im, whose additions take longer than its matmul.
 PARALLEL_COL2IM_MACS = 1 << 22
 
-# Multiply-accumulates below which two threads compute one gradient each, instead of sharing each of them: 1.2 ms.
+# Multiply-accumulates from which, and below which, two threads compute one gradient each: below, a hand-over takes
+# longer than it saves; above (1.2 ms), they share each of the two.
+PARALLEL_GRADIENTS_MIN_MACS = 1 << 22
 PARALLEL_GRADIENTS_MAX_MACS = 1 << 26
 
 # Bytes of the accumulator of the taps algorithm at a time (CPU). It is read and written once per tap, so it is kept in
@@ -173,7 +182,7 @@ WINOGRAD_MIN_MACS = 1 << 24
 # in a transformation by A or B takes this multiple of one in a matmul, because those products are narrow. Both fit the
 # layers of docs/kernels.md: 64->64 3x3 takes 4.33 ms by Winograd and 1.80 times that by im2col; 16->32
 # takes 1.12 times as long by Winograd as by im2col.
-WINOGRAD_MAX_COST = 0.85
+WINOGRAD_MAX_COST = 0.97
 WINOGRAD_TRANSFORM_COST = 1.7
 
 # Bytes of transformed tiles that one thread works on at a time (CPU): they stay in its cache until the matmul.

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from needle import tuning
-from needle.backend import Device, device_of
-from needle.kernels.window import Window
+from needle.backend import Device, device_of, xp
+from needle.kernels.window import Window, at
 
 __all__ = ["needs_blocked_copy", "to_batch_last"]
 
@@ -49,6 +49,48 @@ def pad_to_batch_last(x: Array, window: Window, value: float = 0) -> Array:
     else:
         _copy(device, x, interior)
     return padded
+
+
+class Padded:
+    """x (N, C, *S), padded as a window says and batch-last, of which a part is copied when it is needed.
+
+    The copy of a part is still in the cache when it is read, and threads copy the parts that they work on. A small x,
+    or one in another memory order, is copied at once; nothing is copied where the window pads nothing.
+    """
+
+    def __init__(self, x: Array, window: Window) -> None:
+        self.source = batch_last(x)  # (C, *S, N)
+        self.padding = window.padding
+        self.size = window.padded_layout(x.shape[2:]).size
+        self.whole: Array = None  # (C, *S + padding, N), if it exists
+        in_parts = x.nbytes >= tuning.PADDED_PARTS_BYTES and self.source.flags.c_contiguous
+        if not in_parts or not any(map(any, window.padding)):
+            self.whole = pad_to_batch_last(x, window)
+
+    def part(self, box: Sequence[slice]) -> Array:
+        """The box of padded elements (slices of some leading axes of *S, without steps), a view if it can be."""
+        if self.whole is not None:
+            part: Array = self.whole[(slice(None), *box)]
+            return part
+        box = (*box, *(slice(0, n) for n in self.size[len(box) :]))
+        channels, *space, batch = self.source.shape
+        reads, places = [], []
+        for cut, (before, _), n in zip(box, self.padding, space, strict=True):
+            first, last = max(cut.start - before, 0), min(cut.stop - before, n)
+            reads.append(slice(first, max(first, last)))
+            places.append(slice(first + before - cut.start, max(first, last) + before - cut.start))
+        source: Array = self.source[(slice(None), *reads)]
+        shape = tuple(cut.stop - cut.start for cut in box)
+        if shape == source.shape[1:-1]:
+            return source
+        padded = xp(source).empty((channels, *shape, batch), source.dtype)
+        for axis, (place, n) in enumerate(zip(places, shape, strict=True), 1):
+            if place.start > 0:
+                padded[at(axis, slice(0, place.start))] = 0
+            if place.stop < n:
+                padded[at(axis, slice(place.stop, n))] = 0
+        padded[(slice(None), *places)] = source
+        return padded
 
 
 def needs_blocked_copy(x: Array) -> bool:

@@ -413,7 +413,8 @@ EAGER = {  # thresholds that send small problems down the paths of large ones
     "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
     "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
-    "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "ONE_IMAGE_BYTES": 2000, **memory_limits(2000),
+    "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "PADDED_PARTS_BYTES": 1, "ONE_IMAGE_BYTES": 2000,
+    **memory_limits(2000),
 }  # fmt: skip
 
 
@@ -436,6 +437,55 @@ def test_small_problems_take_every_path(device, direction):
     run()
     ways = {path for _, of, path in CHOSEN.values() if of == direction}
     assert seen >= {chosen(device, direction, path) for path in ways}
+
+
+def test_both_gradients_by_one_pass_are_those_of_two(device):
+    """By overlapping rows and by tiles, and where each takes a pass of its own."""
+    seen = set()
+
+    @examples(100)
+    @given(
+        problem=any_problems(),
+        dtype=st.sampled_from(["float64", "float32"]),
+        orders=st.tuples(*[orders] * 3),
+    )
+    def run(problem, dtype, orders):
+        values = problem.values(dtype=dtype)
+        x, w, y = (arrange(array, order, device) for array, order in zip(values, orders, strict=True))
+        wide = [np.array(device.to_host(array), "float64") for array in (x, w, y)]
+        with thresholds(**EAGER, LANES_MAX_ROW=1, POLYPHASE_MAX_EXTRA_MACS=10**6):
+            if device.strided_gemm:
+                plan = dispatch._gradients_plan(x.shape, w.shape, y.shape, problem.window, (x.dtype,) * 3)
+                seen.add(plan and plan.algorithm)
+            results = kernels.correlate_gradients(x, w, y, problem.window)
+        rtol, atol = PRECISION[dtype]
+        for direction, result in zip(("backward_data", "backward_weight"), results, strict=True):
+            assert_allclose(device.to_host(result), reference(direction, problem, *wide), rtol=rtol, atol=atol)
+
+    run()
+    assert not device.strided_gemm or seen == {None, "im2col", "winograd"}
+
+
+@pytest.mark.parametrize(
+    ("name", "algorithm"),
+    [
+        ("weight by taps", "im2col"),
+        ("weight by tiles", "winograd"),
+        ("weight by taps, 1-d", None),
+        ("phases of 4", None),
+    ],
+)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_gradients_by_one_pass(name, algorithm, workers):
+    problem = CHOSEN[name][0]
+    x, w, y = problem.values(dtype="float32")
+    plan = dispatch._gradients_plan(x.shape, w.shape, y.shape, problem.window, (x.dtype,) * 3)
+    assert (plan and plan.algorithm) == algorithm
+    with threadpool_limits(workers, "blas"):
+        results = kernels.correlate_gradients(x, w, y, problem.window)
+    for direction, result in zip(("backward_data", "backward_weight"), results, strict=True):
+        expected = reference(direction, problem, x, w, y)
+        assert_allclose(result, expected, rtol=0, atol=1e-5 * abs(expected).max())
 
 
 @EACH

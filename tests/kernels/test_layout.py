@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -85,3 +87,19 @@ def test_copying_large_arrays_of_any_order_is_copying(order, pairs, threads):
     with thresholds(BLOCKED_COPY_SIZE=1, SPLIT_BYTES=1):
         result = layout.pad_to_batch_last(x, kernels.Window((1, 1), ((pairs, pairs),) * 2, (1, 1)))
     np.testing.assert_array_equal(result, np.pad(layout.batch_last(x), ((0, 0), *((pairs, pairs),) * 2, (0, 0))))
+
+
+@every_order
+@pytest.mark.parametrize("pairs", [((0, 0), (0, 0)), ((1, 2), (0, 3)), ((3, 0), (2, 1))])
+def test_a_part_of_a_padded_array_is_that_part(order, pairs):
+    x = order(draw(6, 5, 4, 7))
+    window = kernels.Window((1, 1), pairs, (1, 1))
+    expected = np.pad(layout.batch_last(x), ((0, 0), *pairs, (0, 0)))
+    with thresholds(PADDED_PARTS_BYTES=1):
+        padded = layout.Padded(x, window)
+    for start, stop in itertools.combinations(range(expected.shape[1] + 1), 2):
+        rows = slice(start, stop)
+        np.testing.assert_array_equal(padded.part((rows,)), expected[:, rows])
+        for first in range(0, expected.shape[2], 2):
+            box = (rows, slice(first, first + 2 if first + 2 < expected.shape[2] else expected.shape[2]))
+            np.testing.assert_array_equal(padded.part(box), expected[:, box[0], box[1]])

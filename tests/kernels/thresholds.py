@@ -10,7 +10,7 @@ from needle import tuning
 from needle.kernels.conv import dispatch, gemm, im2col, one_image
 
 CACHES = (  # of results that depend on a threshold
-    dispatch._plan, gemm.split_count, im2col.columns_for, one_image.image_for,
+    dispatch._plan, dispatch._gradients_plan, gemm.split_count, im2col.columns_for, one_image.image_for,
 )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 from needle import check, tuning
-from needle.backend import device_of, overridable
+from needle.backend import device_of, overridable, xp
 from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, winograd
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window, check_conv
@@ -63,30 +63,55 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     dtypes, device = (x.dtype, y.dtype), device_of(x)
     plan = _plan("backward_weight", requested, x.shape, w_shape, y.shape, window, dtypes, device.strided_gemm)
     live_w = ALGORITHMS[plan.algorithm].backward_weight(x, y, plan.window, plan.kernel)
-    if not plan.live:
-        return live_w
-    w = device.xp.zeros(w_shape, live_w.dtype)  # dead taps read padding only
-    w[plan.live] = live_w
-    return w
+    return _with_dead_taps(live_w, w_shape, plan)
 
 
 def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[Array, Array]:
     """`correlate_transpose` and `correlate_weight`: the gradients (N, C, *S) and (O, C/G, *K) for out_grad y.
 
-    Small ones are computed side by side, one on each of two threads; large ones one after the other, each on all.
+    At stride 1 both read y as a convolution with the flipped kernel does, so one pass over y computes both. Otherwise
+    small ones run side by side, one on each of two threads; large ones one after the other, each on all.
     """
-    backward_data = partial(correlate_transpose, y, w, window, x.shape[2:])
-    backward_weight = partial(correlate_weight, x, y, window, w.shape[2:])
+    size, kernel, device = x.shape[2:], w.shape[2:], device_of(x)
+    if not _requested.get() and not device.kernels and device.strided_gemm:
+        plan = _gradients_plan(x.shape, w.shape, y.shape, window, (x.dtype, w.dtype, y.dtype))
+        if plan:
+            return _both_gradients(x, w, y, plan)
+    backward_data = partial(correlate_transpose, y, w, window, size)
+    backward_weight = partial(correlate_weight, x, y, window, kernel)
     macs = math.prod(w.shape) * y.size // y.shape[1]
-    if macs >= tuning.PARALLEL_GRADIENTS_MAX_MACS:
+    if not tuning.PARALLEL_GRADIENTS_MIN_MACS <= macs < tuning.PARALLEL_GRADIENTS_MAX_MACS:
         return backward_data(), backward_weight()
     results: dict[Any, Array] = {}
 
     def compute(backward: Callable[[], Array]) -> None:
         results[backward] = backward()
 
-    device_of(x).parallel_for(compute, (backward_data, backward_weight))
+    device.parallel_for(compute, (backward_data, backward_weight))
     return results[backward_data], results[backward_weight]
+
+
+def _both_gradients(x: Array, w: Array, y: Array, plan: Plan) -> tuple[Array, Array]:
+    """The gradients of x and w by one pass over y: x_grad is a convolution of y, and x is the gradient of its result.
+
+    ⟨y, conv(x, w)⟩ = ⟨x, conv(y, w')⟩, where w' is w with its taps reversed and its channels exchanged. So the
+    derivative in w' is `correlate_weight(y, x)`, which reads y through the same windows as the derivative in x.
+    """
+    phase, groups = polyphase.only_phase(plan.window, x.shape[2:], y.shape[2:], plan.kernel), plan.window.groups
+    flipped = polyphase.flip_taps(polyphase.swap_channels(w[plan.live] if plan.live else w, groups))
+    both = ALGORITHMS[plan.algorithm].forward_and_weight
+    x_grad, flipped_grad = both(y[phase.outputs], flipped, phase.window, x)
+    live_grad = polyphase.swap_channels(polyphase.flip_taps(flipped_grad), groups)
+    return x_grad, _with_dead_taps(live_grad, w.shape, plan)
+
+
+def _with_dead_taps(live_w: Array, w_shape: Size, plan: Plan) -> Array:
+    """A gradient of the live taps as one of the whole kernel: dead taps read padding only."""
+    if not plan.live:
+        return xp(live_w).ascontiguousarray(live_w)
+    w = xp(live_w).zeros(w_shape, live_w.dtype)
+    w[plan.live] = live_w
+    return w
 
 
 def _in_float32(correlation: Callable[..., Array], *arguments: Any) -> Array:
@@ -104,14 +129,19 @@ class Algorithm(NamedTuple):
     forward: Any = None  # (x, w, window, bias) -> y; None: not implemented
     backward_data: Any = None  # (y, w, window, size) -> x
     backward_weight: Any = None  # (x, y, window, kernel) -> w
+    forward_and_weight: Any = None  # (x, w, window, y) -> forward(x, w), backward_weight(x, y)
     is_supported: Callable[[Window, Size], bool] = lambda window, w_shape: True
 
 
 backward_data_by_polyphase = partial(polyphase.backward_data, correlate)
 ALGORITHMS = {
-    "im2col": Algorithm(im2col.forward, None, im2col.backward_weight),
+    "im2col": Algorithm(im2col.forward, None, im2col.backward_weight, im2col.forward_and_weight),
     "winograd": Algorithm(
-        winograd.forward, backward_data_by_polyphase, winograd.backward_weight, winograd.is_supported
+        winograd.forward,
+        backward_data_by_polyphase,
+        winograd.backward_weight,
+        winograd.forward_and_weight,
+        winograd.is_supported,
     ),
     "taps": Algorithm(taps.forward, None, taps.backward_weight),
     "tensordot": Algorithm(reference.forward),
@@ -203,6 +233,35 @@ def _plan(
     else:
         algorithm = "im2col"
     return Plan(algorithm, None if live_shape == w_shape else (..., *live), kernel, window)
+
+
+@lru_cache(maxsize=4096)
+def _gradients_plan(
+    x_shape: Size, w_shape: Size, y_shape: Size, window: Window, dtypes: tuple[Any, Any, Any]
+) -> Plan | None:
+    """The plan of both gradients by one pass over y; None where that is not faster, or not possible.
+
+    By im2col it pays where its rows overlap and the gradient in w goes by taps.
+    """
+    plan = _plan("backward_data", None, x_shape, w_shape, y_shape, window, dtypes[1:], True)
+    if plan.algorithm != "polyphase" or set(window.stride) != {1} or dtypes[0] != dtypes[1] or dtypes[0] == "float16":
+        return None
+    phase = polyphase.only_phase(plan.window, x_shape[2:], y_shape[2:], plan.kernel)
+    sizes = tuple(len(range(n)[cut]) for n, cut in zip(y_shape[2:], phase.outputs[1:], strict=True))
+    source, groups = (*y_shape[:2], *sizes), window.groups
+    flipped_shape = (x_shape[1], w_shape[0] // groups, *plan.kernel)
+    if phase.is_empty:
+        return None
+    inner = _plan("forward", None, source, flipped_shape, None, phase.window, dtypes[1:], True)
+    if inner.algorithm == "winograd" and not inner.live:
+        return plan._replace(algorithm="winograd")
+    columns = im2col.columns_for(
+        source, flipped_shape, phase.window, dtypes[0].itemsize, True, tuning.OVERLAP_MIN_ROW_FORWARD
+    )
+    has_long_rows = columns.overlap and columns.lanes == 1 and columns.row >= tuning.TAPS_MIN_ROW
+    if has_long_rows and _taps_is_faster(source, flipped_shape, phase.window):
+        return plan._replace(algorithm="im2col")
+    return None
 
 
 def _polyphase_is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 from needle import tuning
 from needle.backend import Device, device_of, overridable, xp
 from needle.kernels.conv import one_image
-from needle.kernels.conv.gemm import add_bias, blocked_matmul
-from needle.kernels.layout import Array, batch_first, batch_last, pad_to_batch_last
+from needle.kernels.conv.gemm import add_bias, blocked_matmul, split_count
+from needle.kernels.layout import Array, Padded, batch_first, batch_last, pad_to_batch_last
 from needle.kernels.window import Size, Window, check_conv
 
 __all__ = ["unfold"]
@@ -27,9 +27,8 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
     """Cross-correlate and add a bias (O,): (N, C, *S), (O, C/G, *K) -> (N, O, *P)."""
     if x.shape[0] == 1 and (image := one_image.image_for(x.shape, w.shape, window, x.itemsize)).is_small:
         return one_image.forward(x, w, image, bias)
-    device = device_of(x)
+    device, padded = device_of(x), Padded(x, window)
     columns = columns_for(x.shape, w.shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD)
-    padded = pad_to_batch_last(x, window)  # (C, *S, N)
     y = device.xp.empty((w.shape[0], *columns.output, x.shape[0]), x.dtype)  # (O, *P, N)
     matrix = columns.kernel_matrix(w)
 
@@ -44,7 +43,7 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
 def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, forward(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C/G, *K)."""
     device, w_shape = device_of(x), (y.shape[1], x.shape[1] // window.groups, *kernel)
-    padded = pad_to_batch_last(x, window)  # (C, *S, N)
+    padded = Padded(x, window)
     target = device.xp.ascontiguousarray(batch_last(y))  # (O, *P, N)
     columns = columns_for(
         x.shape, w_shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_BACKWARD_WEIGHT
@@ -60,6 +59,26 @@ def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
         return (block @ y_block.swapaxes(2, 3)).swapaxes(2, 3).sum(axis=1)  # (G, O/G, R)
 
     return columns.kernel(device.parallel_sum(term, columns.chunks(device)))
+
+
+def forward_and_weight(x: Array, w: Array, window: Window, y: Array) -> tuple[Array, Array]:
+    """`forward(x, w)` and `backward_weight(x, y)`, (N, O, *P) and (O, C/G, *K), from the same overlapping rows.
+
+    The gradient in w has one product for each tap, as in `taps`, of what the tap reads from the gathered rows.
+    """
+    device, padded = device_of(x), Padded(x, window)
+    columns = columns_for(x.shape, w.shape, window, x.itemsize, device.strided_gemm, tuning.OVERLAP_MIN_ROW_FORWARD)
+    result = device.xp.empty((w.shape[0], *columns.output, x.shape[0]), x.dtype)  # (O, *P, N)
+    target = device.xp.ascontiguousarray(batch_last(y))  # (O, *P, N)
+    matrix = columns.kernel_matrix(w)
+
+    def term(rows: RowChunk) -> Array:
+        block = columns.build(padded, rows)  # (G, B, R, L)
+        blocked_matmul(device, matrix, block, columns.output_matrix(result, rows))
+        return columns.tap_products(block, columns.output_matrix(target, rows))
+
+    products = device.parallel_sum(term, columns.chunks(device))
+    return batch_first(result), columns.kernel_of_taps(products)
 
 
 @overridable
@@ -138,22 +157,9 @@ class Columns:
         gathered_taps = math.prod(kernel[1:] if self.overlap else kernel)
         self.row_bytes = channels * gathered_taps * self.row * self.lanes * itemsize
 
-        # Strides of the contiguous input, and of its view by taps and by outputs.
-        shape = (channels, *window.padded(tuple(size)), batch)
-        steps = [math.prod(shape[axis + 1 :]) * itemsize for axis in range(len(shape))]
-        channel, first, *inner, image = steps
-        inner_taps = [step * d for step, d in zip(inner, window.dilation[1:], strict=True)]
-        inner_outputs = [step * s for step, s in zip(inner, window.stride[1:], strict=True)]
-        group = channel * self.in_per_group
-        if self.overlap:  # (G, height, C/G, *K', lanes, *P', N)
-            self.lead_shape: Size = (self.in_per_group, *kernel[1:])
-            self.view_strides: Size = (group, first * self.dilation, channel, *inner_taps, first, *inner_outputs, image)
-            self.rank = self.in_per_group * math.prod(kernel[1:])
-        else:  # (G, C/G, *K, rows, *P', N)
-            self.lead_shape = (self.groups, self.in_per_group, *kernel)
-            outputs = (first * self.stride, *inner_outputs, image)
-            self.view_strides = (group, channel, first * self.dilation, *inner_taps, *outputs)
-            self.rank = self.in_per_group * math.prod(kernel)
+        self.window, self.extent = window, window.extent(self.kernel_size)[0]
+        self.lead_shape: Size = (self.in_per_group, *(kernel[1:] if self.overlap else kernel))
+        self.rank = math.prod(self.lead_shape)
         self.tail_shape: Size = (*output[1:], batch)
 
     def chunks(self, device: Device) -> list[RowChunk]:
@@ -171,23 +177,46 @@ class Columns:
             chunks.append(RowChunk(slice(rows - surplus, None), surplus, surplus))
         return chunks
 
-    def build(self, padded: Array, rows: RowChunk) -> Array:
+    def build(self, padded: Padded, rows: RowChunk) -> Array:
         """The columns (G, B, R, L) of a chunk of output rows."""
-        as_strided = xp(padded).lib.stride_tricks.as_strided
-        first = padded[:, rows.part.start * self.stride :]
-        count, length = rows.height // rows.lanes, rows.lanes * self.row
-        if not self.overlap:
-            view = as_strided(first, (*self.lead_shape, count, *self.tail_shape), self.view_strides)
-            return view.reshape(self.groups, 1, self.rank, count * length)  # (G, C/G, *K, rows, *P', N) -> (G, 1, R, L)
+        count, length, window = rows.height // rows.lanes, rows.lanes * self.row, self.window
+        last = rows.part.start + (count - 1) * self.step + rows.lanes - 1
+        source = padded.part((slice(rows.part.start * self.stride, last * self.stride + self.extent),))
+        channel, first, *inner, image = source.strides
+        group = channel * self.in_per_group
+        inner_taps = [step * d for step, d in zip(inner, window.dilation[1:], strict=True)]
+        inner_outputs = [step * s for step, s in zip(inner, window.stride[1:], strict=True)]
+        as_strided = xp(source).lib.stride_tricks.as_strided
+        if not self.overlap:  # (G, C/G, *K, rows, *P', N) -> (G, 1, R, L)
+            shape: Size = (self.groups, *self.lead_shape, count, *self.tail_shape)
+            taps, outputs = (first * self.dilation, *inner_taps), (first * self.stride, *inner_outputs)
+            columns = as_strided(source, shape, (group, channel, *taps, *outputs, image))
+            return columns.reshape(self.groups, 1, self.rank, count * length)
         height = (count - 1) * self.stride + self.kernel_size[0]
         shape = (self.groups, height, *self.lead_shape, rows.lanes, *self.tail_shape)
-        gathered = as_strided(first, shape, self.view_strides).copy()  # (G, height, C/G, *K', lanes, *P', N)
+        strides = (group, first * self.dilation, channel, *inner_taps, first, *inner_outputs, image)
+        gathered = as_strided(source, shape, strides).copy()  # (G, height, C/G, *K', lanes, *P', N)
         step = length * self.itemsize
         return as_strided(
             gathered,
             (self.groups, count, self.kernel_size[0] * self.rank, length),
             (height * self.rank * step, self.stride * self.rank * step, step, self.itemsize),
         )
+
+    def tap_products(self, columns: Array, y: Array) -> Array:
+        """The products of overlapping columns (G, B, R, L) with outputs (G, B, O/G, L): (G, K0, K', C/G, O/G)."""
+        groups, count, _, length = columns.shape
+        blocks = split_count(self.in_per_group * y.shape[2] , length)
+        columns = columns.reshape(groups, count, self.kernel_size[0], self.in_per_group, -1, blocks, length // blocks)
+        y = y.reshape(groups, count, -1, blocks, length // blocks)
+        # (B, blocks, G, K0, K', C/G, L), (B, blocks, G, 1, 1, L, O/G)
+        products = columns.transpose(1, 5, 0, 2, 4, 3, 6) @ y.transpose(1, 3, 0, 4, 2)[:, :, :, None, None]
+        return products.sum(axis=(0, 1))
+
+    def kernel_of_taps(self, products: Array) -> Array:
+        """The kernel (O, C/G, *K) of products (G, K0, K', C/G, O/G)."""
+        w = products.transpose(0, 4, 3, 1, 2)  # (G, O/G, C/G, K0, K')
+        return w.reshape(self.groups * w.shape[1], self.in_per_group, *self.kernel_size)
 
     def kernel_matrix(self, w: Array) -> Array:
         """The kernel (O, C/G, *K) as the matrix (G, 1, O/G, R) that multiplies columns."""

@@ -54,6 +54,11 @@ def _correlate_phase(correlate: Callable[[Array, Array, Window], Array], y: Arra
     return correlate(y[phase.outputs], flip_taps(w[phase.taps]), phase.window)
 
 
+def only_phase(window: Window, size: Size, output: Size, kernel: Size) -> Phase:
+    """The phase of a window with stride 1."""
+    return _phases(window, size, output, kernel)[0]
+
+
 def swap_channels(w: Array, groups: int) -> Array:
     """(O, C/G, *K) -> (C, O/G, *K): in- and out-channels exchanged within each group."""
     w = w.reshape(groups, w.shape[0] // groups, *w.shape[1:]).swapaxes(1, 2)  # (G, C/G, O/G, *K)

@@ -28,9 +28,9 @@ import numpy as np
 from needle import tuning
 from needle.backend import Device, device_of, xp
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
-from needle.kernels.layout import Array, batch_first, pad_to_batch_last
+from needle.kernels.layout import Array, Padded, batch_first
 from needle.kernels.matmul import matmul
-from needle.kernels.window import Index, Size, Window
+from needle.kernels.window import Index, Size, Window, shared_window
 
 TILE_OUTPUTS = 4  # m, along each axis
 # Evaluation points of the polynomials besides infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
@@ -40,36 +40,38 @@ MAX_KERNEL = len(POINTS) + 2 - TILE_OUTPUTS
 
 def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
     """Cross-correlate and add a bias (O,): (N, C, *S), (O, C, *K) -> (N, O, *P)."""
-    tiles, out_channels = Tiles(x, w.shape[2:], window), w.shape[0]
-    weights = matmul(tiles.g, w.reshape(out_channels * w.shape[1], math.prod(w.shape[2:])).T)  # (n, O·C)
-    weights = weights.reshape(tiles.b.shape[0], 1, *w.shape[:2])  # (n, 1, O, C)
-    y = xp(x).empty((out_channels, *tiles.covered, x.shape[0]), x.dtype)  # (O, *T·m·d, N)
+    tiles = Tiles(x, w, window)
 
     def compute(chunk: Index) -> None:
-        x_tiles = tiles.of_x(chunk)  # (n, C, L)
-        products = xp(x).empty((x_tiles.shape[0], out_channels, x_tiles.shape[2]), x.dtype)  # (n, O, L)
-        blocked_matmul(tiles.device, weights, x_tiles[:, None], products[:, None])
-        target = tiles.outputs(y, chunk)  # (*m, O, *T, N)
-        outputs = tiles.apply(tiles.a.T, products.reshape(x_tiles.shape[0], -1)).reshape(target.shape)
-        add_bias(outputs.swapaxes(0, len(chunk)), bias)
-        target[...] = outputs
+        tiles.multiply(tiles.of_x(chunk), chunk, bias)
 
     tiles.device.parallel_for(compute, tiles.chunks())
-    return batch_first(y[(slice(None), *(slice(p) for p in tiles.output))])
+    return tiles.result()
 
 
 def backward_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     """The derivative of ⟨y, forward(x, w)⟩ in w: (N, C, *S), (N, O, *P) -> (O, C, *K)."""
-    tiles, channels, out_channels = Tiles(x, kernel, window), x.shape[1], y.shape[1]
-    surplus = tuple((0, n - p) for n, p in zip(tiles.covered, tiles.output, strict=True))
-    source = pad_to_batch_last(y, replace(window, padding=surplus))  # (O, *T·m·d, N)
+    tiles = Tiles(x, None, window, kernel)
+    source = tiles.padded_outputs(y)
 
     def term(chunk: Index) -> Array:
         return tiles.of_y(source, chunk) @ tiles.of_x(chunk).swapaxes(1, 2)  # (n, O, L), (n, L, C) -> (n, O, C)
 
-    total = tiles.device.parallel_sum(term, tiles.chunks())
-    w = matmul(tiles.g.T, total.reshape(tiles.b.shape[0], out_channels * channels))  # (K, O·C)
-    return xp(w).ascontiguousarray(w.T).reshape(out_channels, channels, *kernel)
+    return tiles.kernel_of(tiles.device.parallel_sum(term, tiles.chunks()))
+
+
+def forward_and_weight(x: Array, w: Array, window: Window, y: Array) -> tuple[Array, Array]:
+    """`forward(x, w)` and `backward_weight(x, y)`, (N, O, *P) and (O, C, *K), with the tiles of x transformed once."""
+    tiles = Tiles(x, w, window)
+    source = tiles.padded_outputs(y)
+
+    def term(chunk: Index) -> Array:
+        x_tiles = tiles.of_x(chunk)
+        tiles.multiply(x_tiles, chunk)
+        return tiles.of_y(source, chunk) @ x_tiles.swapaxes(1, 2)
+
+    kernel = tiles.kernel_of(tiles.device.parallel_sum(term, tiles.chunks()))
+    return tiles.result(), kernel
 
 
 def is_supported(window: Window, w_shape: Size) -> bool:
@@ -98,20 +100,24 @@ class Tiles:
     axis. A chunk of tiles is a slice of T for each axis.
     """
 
-    def __init__(self, x: Array, kernel: Size, window: Window) -> None:
-        self.device, self.kernel, self.dilation = device_of(x), kernel, window.dilation
-        self.output = window.output(x.shape[2:], kernel)
+    def __init__(self, x: Array, w: Array | None, window: Window, kernel: Size = ()) -> None:
+        self.device, self.kernel, self.dilation = device_of(x), kernel if w is None else w.shape[2:], window.dilation
+        self.output = window.output(x.shape[2:], self.kernel)
         self.count = tile_counts(self.output, self.dilation)
         # The outputs that the tiles cover: at least all of them.
         self.covered = tuple(TILE_OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))
         sides = zip(window.padding, self.covered, self.output, strict=True)
         pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
-        self.x = pad_to_batch_last(x, replace(window, padding=pairs))  # (C, *S, N)
-        self.a, self.g, self.b = matrices(kernel, x.dtype, self.device)  # (n, m), (n, K), (n, n), over all axes
+        self.x, self.channels, self.batch = Padded(x, replace(window, padding=pairs)), x.shape[1], x.shape[0]
+        self.a, self.g, self.b = matrices(self.kernel, x.dtype, self.device)  # (n, m), (n, K), (n, n), over all axes
+        if w is not None:
+            weights = matmul(self.g, w.reshape(w.shape[0] * w.shape[1], math.prod(self.kernel)).T)  # (n, O·C)
+            self.weights = weights.reshape(self.b.shape[0], 1, *w.shape[:2])  # (n, 1, O, C)
+            self.y = self.device.xp.empty((w.shape[0], *self.covered, x.shape[0]), x.dtype)  # (O, *T·m·d, N)
 
     def chunks(self) -> list[Index]:
         """All tiles, in chunks for threads."""
-        tile_bytes = self.b.shape[0] * self.x.shape[0] * math.prod(self.dilation) * self.x.shape[-1] * self.x.itemsize
+        tile_bytes = self.b.shape[0] * self.channels * math.prod(self.dilation) * self.batch * self.b.itemsize
         most = max(1, tuning.WINOGRAD_TILE_BYTES * self.device.chunk_scale // max(1, tile_bytes))
         most = min(most, -(-math.prod(self.count) // self.device.worker_count()))
         cuts: list[list[slice]] = []
@@ -123,20 +129,48 @@ class Tiles:
 
     def of_x(self, chunk: Index) -> Array:
         """B x of some tiles: (n, C, L), where L counts tiles and images."""
-        return self._transform(self.b, self._cut(self.x, chunk, [TILE_OUTPUTS + k - 1 for k in self.kernel]))
+        sides = zip(chunk, self.dilation, self.kernel, strict=True)
+        box = [slice(t.start * TILE_OUTPUTS * d, (t.stop * TILE_OUTPUTS + k - 1) * d) for t, d, k in sides]
+        return self._transform(self.b, self._cut(self.x.part(box), chunk, [TILE_OUTPUTS + k - 1 for k in self.kernel]))
 
-    def of_y(self, y: Array, chunk: Index) -> Array:
-        """A y of some tiles of y (O, *covered, N): (n, O, L)."""
-        return self._transform(self.a, self.outputs(y, chunk))
+    def of_y(self, y: Padded, chunk: Index) -> Array:
+        """A y of some tiles of `padded_outputs`: (n, O, L)."""
+        return self._transform(self.a, self._cut(y.part(self._places(chunk)), chunk, [TILE_OUTPUTS] * len(chunk)))
 
-    def outputs(self, y: Array, chunk: Index) -> Array:
-        """Some tiles of y (O, *covered, N) as a view (*m, O, T, d, T, d, …, N)."""
-        return self._cut(y, chunk, [TILE_OUTPUTS] * len(chunk))
+    def multiply(self, x_tiles: Array, chunk: Index, bias: Array | None = None) -> None:
+        """Write Aᵀ[(G w)·(B x)] and a bias (O,) to the outputs of some tiles; `x_tiles` (n, C, L) is B x."""
+        out_channels = self.y.shape[0]
+        products = self.device.xp.empty((x_tiles.shape[0], out_channels, x_tiles.shape[2]), x_tiles.dtype)  # (n, O, L)
+        blocked_matmul(self.device, self.weights, x_tiles[:, None], products[:, None])
+        target = self._cut(self.y[(slice(None), *self._places(chunk))], chunk, [TILE_OUTPUTS] * len(chunk))
+        outputs = self.apply(self.a.T, products.reshape(x_tiles.shape[0], -1)).reshape(target.shape)  # (*m, O, *T, N)
+        add_bias(outputs.swapaxes(0, len(chunk)), bias)
+        target[...] = outputs
+
+    def result(self) -> Array:
+        """The outputs (N, O, *P) that `multiply` has written."""
+        return batch_first(self.y[(slice(None), *(slice(p) for p in self.output))])
+
+    def padded_outputs(self, y: Array) -> Padded:
+        """y (N, O, *P) with zeros up to all outputs that tiles cover."""
+        surplus = tuple((0, n - p) for n, p in zip(self.covered, self.output, strict=True))
+        ones = (1,) * len(surplus)
+        return Padded(y, shared_window(ones, surplus, ones))
+
+    def kernel_of(self, products: Array) -> Array:
+        """Gᵀ of the sums over tiles (n, O, C): the gradient (O, C, *K)."""
+        w = matmul(self.g.T, products.reshape(products.shape[0], -1))  # (K, O·C)
+        return xp(w).ascontiguousarray(w.T).reshape(*products.shape[1:], *self.kernel)
+
+    def _places(self, chunk: Index) -> Index:
+        """The outputs of some tiles."""
+        return tuple(
+            slice(t.start * TILE_OUTPUTS * d, t.stop * TILE_OUTPUTS * d)
+            for t, d in zip(chunk, self.dilation, strict=True)
+        )
 
     def _cut(self, array: Array, chunk: Index, elements: list[int]) -> Array:
-        """Some tiles of (C, *S, N), each of `elements` along each axis, as a view (*elements, C, T, d, T, d, …, N)."""
-        starts = (slice(t.start * TILE_OUTPUTS * d, None) for t, d in zip(chunk, self.dilation, strict=True))
-        array = array[(slice(None), *starts)]
+        """The tiles of (C, *S, N), each of `elements` along each axis, as a view (*elements, C, T, d, T, d, …, N)."""
         channel, *space, image = array.strides
         counts, steps = [], []
         for t, d, step in zip(chunk, self.dilation, space, strict=True):
