@@ -173,14 +173,15 @@ def floats(op: str, **tensors: Any) -> None:
     """Require the tensors (or arrays with `dtype` and `device`) to have one floating dtype and lie on one device."""
     values = list(tensors.values())
     dtype, device = values[0].dtype, values[0].device
+    is_right = dtype.kind == "f"
     for value in values[1:]:
         place = value.device
         if place is not device and place != device:
             places = " and ".join(str(t.device) for t in values)
             raise TypeError(f"{op}: {' and '.join(tensors)} must be on one device, but got {places}")
-    for value in values:
-        if value.dtype != dtype or dtype.kind != "f":
-            rule = "one floating dtype" if len(values) > 1 else "a floating dtype"
-            dtypes = " and ".join(str(t.dtype) for t in values)
-            hint = '; .astype("float32") converts' if {str(t.dtype) for t in values} == {"float32", "float64"} else ""
-            raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}{hint}")
+        is_right = is_right and value.dtype == dtype
+    if not is_right:
+        rule = "one floating dtype" if len(values) > 1 else "a floating dtype"
+        dtypes = " and ".join(str(t.dtype) for t in values)
+        hint = '; .astype("float32") converts' if {str(t.dtype) for t in values} == {"float32", "float64"} else ""
+        raise TypeError(f"{op}: {' and '.join(tensors)} must have {rule}, but got {dtypes}{hint}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from needle import tuning
@@ -136,23 +137,32 @@ def spread_windows(y: Array, kernel: Size, window: Window, size: Size) -> Array:
 
 def _window_reduce(x: Array, ufunc: Any, kernel: Size, window: Window, value: float = 0) -> Array:
     """Combine the elements of each window by a binary ufunc, `value` in the padding: (N, C, *S) -> (N, C, *P)."""
-    output = window.output(x.shape[2:], kernel)
+    output, passes = _window_passes(window, kernel, x.shape[2:])
     out = xp(x).empty((x.shape[1], *output, x.shape[0]), x.dtype)
 
     def reduce(x: Array, out: Array) -> None:
         result = pad_to_batch_last(x, window, value)  # (C, *S, N); each pass makes one axis S an axis P
-        for axis, p in enumerate(output):
-            first, *others = axis_slices(window, axis, kernel[axis], p)
-            source, result = result, result[at(1 + axis, first)]
+        for first, others, is_last in passes:
+            source, result = result, result[first]
             # The last axis is reduced straight into `out`. Another one needs memory for its first step only.
-            target = out if axis == len(output) - 1 else None
+            target = out if is_last else None
             for part in others:
-                target = result = ufunc(result, source[at(1 + axis, part)], out=target)
+                target = result = ufunc(result, source[part], out=target)
         if result is not out:
             out[...] = result
 
     _by_channel_chunks(reduce, x, out)
     return batch_first(out)
+
+
+@lru_cache(maxsize=1024)
+def _window_passes(window: Window, kernel: Size, size: Size) -> tuple[Size, list[tuple[Index, list[Index], bool]]]:
+    """*P, and for each axis the indices of what its taps read, the first and the others, and whether it is the last."""
+    output, passes = window.output(size, kernel), []
+    for axis, p in enumerate(output):
+        first, *others = [at(1 + axis, part) for part in axis_slices(window, axis, kernel[axis], p)]
+        passes.append((first, others, axis == len(output) - 1))
+    return output, passes
 
 
 def _by_channel_chunks(work: Callable[..., None], *arrays: Array) -> None:
