@@ -17,14 +17,12 @@ from needle import backend_numpy as backend_numpy
 from needle import backend_selection as backend_selection
 from needle import checkpoint as checkpoint
 from needle import data as data
-from needle import distributed as distributed
 from needle import init as init
 from needle import lazy as _lazy  # registers the classes of deferred values
 from needle import metrics as metrics
 from needle import nn as nn
 from needle import ops as ops
 from needle import optim as optim
-from needle import training as training
 from needle.anomaly import detect_anomaly as detect_anomaly
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
@@ -100,7 +98,23 @@ from needle.summary import summary as summary
 
 __version__ = "0.1.0"
 
-if not TYPE_CHECKING:
+_LATE = ("distributed", "training")  # imported once they are asked for: a tenth of the time that all take
+
+if TYPE_CHECKING:
+    from needle import distributed as distributed
+    from needle import training as training
+else:
+
+    def __getattr__(name: str) -> object:
+        if name in _LATE:
+            from importlib import import_module
+
+            return import_module(f"needle.{name}")
+        raise AttributeError(f"needle: the name must be one of this package, but got {name!r}")
+
     _MODULES = "array_api autograd backend_ndarray backend_numpy backend_selection"
-    _MODULES += " checkpoint data distributed init metrics nn ops optim training"
-    __all__ = sorted({*_MODULES.split(), *_public_names(globals())})
+    _MODULES += " checkpoint data init metrics nn ops optim"
+    __all__ = sorted({*_MODULES.split(), *_LATE, *_public_names(globals())})
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})

@@ -278,3 +278,4 @@ def test_importing_needle_does_not_read_the_metadata_of_distributions():
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "needle.nn" in process.stdout.split()
     assert not {"importlib.metadata", "email.message", "zipfile"} & set(process.stdout.split())
+    assert not {"needle.training", "needle.distributed", "pathlib"} & set(process.stdout.split())  # until asked for

@@ -459,6 +459,7 @@ ROWS = [
     (lambda: NDArray([1]).max(0, 1), TypeError, "max: keepdims must be a bool, but got int"),
     (lambda: NDArray([1]).sum(where=None), TypeError, "sum: arguments must be axis and keepdims, but got where=None"),
     # ---- the course's modules
+    (lambda: ndl.gone, AttributeError, "needle: the name must be one of this package, but got 'gone'"),
     (lambda: autograd.TENSORS, AttributeError, "autograd: the name must be one of this module, but got 'TENSORS'"),
     (lambda: attribute_of_deferred("gone"), AttributeError,
      "DeferredTensor: the attribute must be defined, but got 'gone'"),
