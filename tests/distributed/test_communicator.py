@@ -16,7 +16,7 @@ from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 from tests.interrupts import interrupt_everywhere
 
 SIZES = [2, 3, 4]
-DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint64", "bool", ">f4"]
+DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint64", "bool", ">f2", ">f4"]
 
 
 @pytest.fixture(params=[in_python, in_shared_memory], ids=lambda engine: engine.__name__)
