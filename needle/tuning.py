@@ -239,7 +239,7 @@ GRADIENT_BUCKET_BYTES = 1 << 19
 SHARED_SLOT_BYTES = 1 << 18
 
 # Bytes of a piece at which each rank sums a share of it. Below, every rank sums all of it, and waits once, not twice.
-SHARED_SUM_BYTES = 1 << 15
+SHARED_SUM_BYTES = 1 << 16
 
 # Seconds for which a rank waits busily for the others, before it gives the core to other programs.
 SPIN_SECONDS = 5e-5
