@@ -52,16 +52,16 @@ class SharedGradients:
 
         `loss` is the mean over this rank's items. With `accumulate` gradients are added to. They are constants.
 
-        Raises ValueError if `loss` is not of shape (), and what `Tensor.backward` raises.
+        Raises ValueError if `loss` has other than one element, and what `Tensor.backward` raises.
         """
         check.instance("SharedGradients", "loss", loss, Tensor)
-        if loss.shape:
-            raise ValueError(f"SharedGradients: loss must be a mean of shape (), but got shape {loss.shape}")
+        if loss.size != 1:
+            raise ValueError(f"SharedGradients: loss must be a mean of one element, but got shape {loss.shape}")
         communicator = current_communicator()
         part = communicator.part
         share = 1.0 if part is None else (part.stop - part.start) / part.total
         weight *= share
-        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full((), weight, loss.dtype))
+        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full(loss.shape, weight, loss.dtype))
         if part is None:
             loss.backward(scale, create_graph=False, accumulate=accumulate)
             return loss.detach()

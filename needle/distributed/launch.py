@@ -48,7 +48,7 @@ def started(workers: int, function: Callable[..., Any], *args: Any, caller: str 
     All arguments are one pickle, made before anything starts, so what is the same object here is one there. At the end
     of the block the workers must have returned, or return by themselves. `caller` begins the messages of errors.
     """
-    _refuse(caller, workers)
+    check_startable(caller, workers)
     payload = _pickled(caller, function, args)
     me = object()
     if _groups.setdefault("current", me) is not me:
@@ -77,7 +77,7 @@ def _end(group: Group | None, me: object) -> None:
         del _groups["current"]
 
 
-def _refuse(caller: str, workers: int) -> None:
+def check_startable(caller: str, workers: int) -> None:
     """Raise RuntimeError where no workers can be started."""
     import multiprocessing
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from needle import check
 from needle.backend import get_rng_state, set_rng_state
+from needle.backend.communicator import Alone, using
+from needle.data import worker_batches
 from needle.training.state import TrainingState
 
 EVENTS = ("on_start", "on_epoch_start", "on_step", "on_epoch_end", "on_end", "on_exit")
@@ -31,8 +33,13 @@ class Callbacks:
 
     def __call__(self, event: str, state: TrainingState) -> None:
         """Call the method named `event` of all that have it, in order."""
-        for method in self._methods[event]:
-            method(state)
+        with using(Alone()):  # a callback may evaluate a model: that is nobody else's work
+            for method in self._methods[event]:
+                method(state)
+
+    def __reduce__(self) -> Any:
+        """Callbacks stay with the first worker."""
+        return Callbacks, ((),)
 
     def _named(self) -> dict[str, Any]:
         named: dict[str, Any] = {}
@@ -73,14 +80,14 @@ class Reader:
     def batches(self, done: int) -> Iterator[Any]:
         """The batches of an epoch of which `done` are complete."""
         if self._has_state:
-            yield from self.loader
+            yield from worker_batches(self.loader)
             return
         now = get_rng_state()
         if done and self._rng is not None:
             set_rng_state(self._rng)
         else:
             self._rng = now
-        batches = iter(self.loader)
+        batches = worker_batches(self.loader)
         if done:
             for _ in islice(batches, done):
                 pass

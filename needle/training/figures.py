@@ -1,22 +1,16 @@
-"""The figures of a pass over data: its mean loss and metrics; `evaluate` computes them for held-out data."""
+"""The figures of a pass over data: its mean loss and metrics."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.grad_mode import no_grad
 from needle.metrics import Mean, Metric
-from needle.nn import Module
 
-__all__ = ["Figures", "evaluate"]
-
-LossFunction: TypeAlias = Callable[[Any, Any], Tensor]  # (outputs, targets) -> the mean loss of a batch, ()
-Forward: TypeAlias = Callable[[Any, Any], tuple[Any, Any]]  # (model, batch) -> (outputs, targets)
-
+__all__ = ["Figures"]
 
 WAITING_BATCHES, WAITING_ELEMENTS = 16, 4096  # most batches that wait, and elements of the outputs of each
 
@@ -45,24 +39,28 @@ class Figures:
             raise ValueError("Figures: metrics must not be named 'loss', the name of the mean loss, but one is")
         self.metrics = copy.deepcopy(dict(metrics))
         self.loss, self.items = Mean(), 0
-        self._waiting: list[list[Any]] = []  # batches that are not yet in the metrics
+        self._waiting: list[tuple[int, list[Any]]] = []  # batches that are not yet in the metrics
         self.reset()
 
-    def update(self, loss: Tensor, outputs: Any, targets: Any) -> None:
-        """Add a batch: its mean loss (), and what the metrics take."""
-        batch = [check.instance("Figures", "loss", loss, Tensor), outputs, targets]
+    def update(self, loss: Tensor, outputs: Any, targets: Any, items: int | None = None) -> None:
+        """Add a batch: its mean loss () over `items`, by default the length of the targets, and what the metrics take.
+
+        Without metrics outputs and targets are not looked at.
+        """
+        items = items_in(targets) if items is None else items
+        batch = [check.instance("Figures", "loss", loss, Tensor), *([outputs, targets] if self.metrics else [])]
         may_wait = self.items > 0 and all(map(_is_small, batch))  # what does not fit is told at the first batch
-        self.items += items_in(targets)
-        self._waiting.append([Tensor.make_const(x.array.copy()) for x in batch] if may_wait else batch)
+        self.items += items
+        self._waiting.append((items, [Tensor.make_const(x.array.copy()) for x in batch] if may_wait else batch))
         if not may_wait or len(self._waiting) == WAITING_BATCHES:
             self._add_waiting()
 
     def _add_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for loss, outputs, targets in waiting:
-            self.loss.update(loss, items_in(targets))  # which keeps no graph
+        for items, (loss, *seen) in waiting:
+            self.loss.update(loss, items)  # which keeps no graph
             for metric in self.metrics.values():
-                metric.update(outputs, targets)
+                metric.update(*seen)
 
     def compute(self) -> dict[str, Any]:
         """`loss` and what each metric computes, by name."""
@@ -99,48 +97,6 @@ def _is_small(x: Any) -> bool:
     return isinstance(x, Tensor) and x.size <= WAITING_ELEMENTS and not x.device.is_async
 
 
-def apply_model(model: Module, batch: Any) -> tuple[Any, Any]:
-    """The default `forward`: a batch is a pair (inputs, targets), and the model takes the inputs."""
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        got = f"{len(batch)} values" if isinstance(batch, (tuple, list)) else type(batch).__name__
-        raise TypeError(f"fit: a batch must be a pair (inputs, targets), or forward must take it apart, but got {got}")
-    inputs, targets = batch
-    return model(inputs), targets
-
-
-def evaluate(
-    model: Module,
-    loss_fn: LossFunction,
-    loader: Iterable[Any],
-    metrics: Mapping[str, Metric] | None = None,
-    *,
-    forward: Forward = apply_model,
-) -> dict[str, Any]:
-    """The mean loss and the metrics of a model over the batches of `loader`: `{"loss": …, name: …}`.
-
-    The model is put into evaluation mode and every module back into its own afterwards; no graph is recorded.
-    `forward(model, batch)` returns outputs and targets; a `reset()` that it or `loader` has is called first.
-
-    Raises ValueError if `loader` yields no batch.
-    """
-    figures = Figures(metrics)
-    check.instance("evaluate", "model", model, Module)
-    modes = [(module, module.training) for _, module in model.named_modules()]
-    try:
-        model.eval()
-        start_pass(forward, loader)
-        with no_grad():
-            for batch in loader:
-                outputs, targets = forward(model, batch)
-                figures.update(loss_fn(outputs, targets), outputs, targets)
-    finally:
-        for module, mode in modes:
-            module.training = mode
-    if not figures.items:
-        raise ValueError("evaluate: loader must yield at least one batch, but yielded none")
-    return figures.compute()
-
-
 def items_in(targets: Any) -> int:
     """The number of items of a batch: the length of its targets, or of the first of several."""
     shape: tuple[int, ...] | None = getattr(targets, "shape", None)
@@ -152,11 +108,3 @@ def items_in(targets: Any) -> int:
         got = "None" if targets is None else "shape ()"
         raise ValueError(f"Figures: targets must have an axis of items, but got {got}")
     return len(targets)
-
-
-def start_pass(*parts: Any) -> None:
-    """Let a `forward` that carries something from batch to batch begin anew, and a loader that was left in an epoch."""
-    for part in parts:
-        reset = getattr(part, "reset", None)
-        if reset is not None:
-            reset()

@@ -48,6 +48,7 @@ class TrainingState:
         self.epoch, self.batch, self.seconds = 0, 0, 0.0
         self.history: list[Row] = []
         self.epochs = 0  # of the whole run
+        self.workers = 1  # that compute each batch together
         self.stopped: str | None = None
         self.parts: dict[str, HasState] = {}
         for name, part in parts.items():

@@ -6,8 +6,10 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import device_of, to_host, xp
+from needle.backend import device_of, to_host
+from needle.distributed.gradients import SharedGradients
 from needle.optim import Optimizer
+from needle.training.team import whole_count
 
 __all__ = ["Stepper"]
 
@@ -18,6 +20,8 @@ class Stepper:
     The optimizer steps once per `accumulate` batches, with the gradient of the mean loss over all of their items, as
     one large batch would give it. (Layers that look at a whole batch, such as BatchNorm, still see the small ones.)
     `flush` steps with what an incomplete group has. Losses are means over `size` items.
+
+    `backward` and `step` are the two halves of a call: between them the loss can be looked at.
 
     Before a step gradients are cut to [-clip_value, clip_value], then scaled so that their common norm is at most
     `clip_norm`.
@@ -38,20 +42,33 @@ class Stepper:
         self.clip_value = (
             clip_value if clip_value is None else check.number("Stepper", "clip_value", clip_value, above=0)
         )
+        self.gradients = SharedGradients(optimizer.params)
         self.batches = 0  # in the current group
         self.first = self.weight = 0.0  # items of its first batch, and of all of them as a multiple of that
 
     def __call__(self, loss: Tensor, size: int = 1) -> bool:
-        """Add the gradient of a batch's mean loss () over `size` items; returns whether the optimizer stepped."""
-        size = check.integer("Stepper", "size", size, least=1)
+        """`backward`, then `step`; returns whether the optimizer stepped."""
+        self.backward(loss, size)
+        return self.step()
+
+    def backward(self, loss: Tensor, size: int = 1) -> Tensor:
+        """Add the gradient of a batch's mean loss () over `size` items; returns the loss as a constant.
+
+        Of several workers each passes the loss of its own items, and gets that of the whole batch.
+        """
+        size = whole_count(check.integer("Stepper", "size", size, least=1))
         if not self.batches:
             self.optimizer.reset_grad()
+            self.gradients.parameters = self.optimizer.params
             self.first, self.weight = float(size), 0.0
         weight = size / self.first  # 1 for batches of one size, so that nothing is scaled
-        scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full(loss.shape, weight, loss.dtype))
-        loss.backward(scale, create_graph=False, accumulate=True)
+        whole = self.gradients.backward(loss, weight, accumulate=True)
         self.batches += 1
         self.weight += weight
+        return whole
+
+    def step(self) -> bool:
+        """Step if the group is complete; returns whether the optimizer stepped."""
         return self.batches == self.accumulate and self.flush()
 
     def flush(self) -> bool:

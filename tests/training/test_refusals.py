@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
+import types
 from pathlib import Path
 from unittest import mock
 
@@ -15,6 +17,9 @@ from needle import nn, optim, training
 from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
 from needle.training import Checkpoints, EarlyStopping, Figures, NonFiniteLoss, Stepper, TrainingState
+from needle.training.team import whole_batch
+from needle.training.workers import check_workers
+from tests.distributed.threads import run_ranks
 from tests.nn.functional.alike import raises
 from tests.training.runs import bytes_of, make
 
@@ -71,7 +76,73 @@ def one_state():
     return TrainingState(model=MODEL).state_dict()
 
 
+class Cuda:
+    """A model that says that it is on a GPU."""
+
+    def __init__(self):
+        self.device = mock.Mock(is_async=True, __str__=lambda self: "cuda:0")
+
+    def parameters(self):
+        return [self]
+
+
+class Carries:
+    """A forward with a state."""
+
+    def state_dict(self):
+        return {}
+
+    def load_state_dict(self, state):
+        pass
+
+
+class Locked(Blank):
+    """A loader with something that cannot be copied."""
+
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+def interactive(call):
+    """Call where the program is no file, with a class that was defined there."""
+    main = types.ModuleType("__main__")
+    main.Net = type("Net", (nn.Linear,), {"__module__": "__main__"})
+    with mock.patch.dict(sys.modules, __main__=main):
+        return call(main.Net(2, 2))
+
+
+def gather(outputs):
+    """Two ranks that gather outputs of one item each."""
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        return whole_batch(outputs, ndl.Tensor([0]), True)
+
+    return run_ranks(2, rank)
+
+
 ERRORS = [
+    (lambda: fit(workers=0), ValueError, "fit: workers must be at least 1, but got 0"),
+    (lambda: fit(workers="all"), TypeError, "fit: workers must be an integer, but got 'all'"),
+    (lambda: run_ranks(2, lambda communicator: fit()), ValueError,
+     "fit: must be called by the program that starts the workers, but one of them called it"),
+    (lambda: check_workers(2, model=Cuda()), ValueError,
+     "fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on cuda:0"),
+    (lambda: fit(workers=2, loss_fn=nn.CrossEntropyLoss(reduction="sum")), ValueError,
+     "fit: loss_fn must be a mean over items for workers, but got reduction 'sum'"),
+    (lambda: fit(workers=2, forward=Carries()), ValueError,
+     "fit: forward must have no state if there are workers, each with its own, but got Carries"),
+    (lambda: fit(workers=2, loader=Locked()), TypeError,
+     ("fit: for several workers train_loader must be something that pickle can copy, with functions and classes that "
+      "stand at the top of a module, but got: cannot pickle '_thread.lock' object")),
+    (lambda: interactive(lambda model: fit(workers=2, model=model)), TypeError,
+     ("fit: for several workers model must be of functions and classes that other processes can import, but Net is of "
+      "an interactive session; put it into a file of its own")),
+    (lambda: gather("yes"), TypeError,
+     "fit: outputs and targets that workers gather for metrics must be tensors, but got str"),
+    (lambda: gather(ndl.Tensor(1.0)), ValueError,
+     ("fit: outputs and targets that workers gather for metrics must have the items along their first axis, but got "
+      "shape () for 1 items")),
     (lambda: fit(epochs=0), ValueError, "fit: epochs must be at least 1, but got 0"),
     (lambda: fit(model=3), TypeError, "fit: model must be a Module, but got int"),
     (lambda: fit(loader=[]), ValueError, "fit: train_loader must yield at least one batch, but yielded none"),
@@ -92,9 +163,9 @@ ERRORS = [
      "Figures: targets must have an axis of items, but got None"),
     (lambda: fit(loader=[(BATCH[0], BATCH[1][0])], loss_fn=mean), ValueError,
      "Figures: targets must have an axis of items, but got shape ()"),
-    (lambda: fit(loss_fn=lambda outputs, targets: 1.5), TypeError, "Figures: loss must be a Tensor, but got float"),
+    (lambda: fit(loss_fn=lambda outputs, targets: 1.5), TypeError, "fit: loss must be a Tensor, but got float"),
     (lambda: fit(loss_fn=nn.CrossEntropyLoss(reduction="none"), loader=[(ndl.ones(2, 2), ndl.Tensor([0, 1]))]),
-     ValueError, "Mean: value must have 1 element, but got shape (2,)"),
+     ValueError, "item: the tensor must have one element, but got shape (2,)"),
     (lambda: fit(loader=[(BATCH[0][:0], BATCH[1][:0])], loss_fn=lambda outputs, targets: outputs.sum()), ValueError,
      "Stepper: size must be at least 1, but got 0"),
     (lambda: fit(callbacks=[print]), TypeError,

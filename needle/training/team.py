@@ -1,0 +1,141 @@
+"""What the workers of a run tell each other, so that all of them do the same.
+
+Each runs the whole loop, on its items of every batch. With one worker nothing is exchanged.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
+from typing import Any, cast
+
+import numpy as np
+
+from needle.autograd import Tensor
+from needle.backend import get_rng_state, set_rng_state, to_host
+from needle.backend.communicator import Part, current_communicator
+from needle.nn import Module
+from needle.optim import Optimizer
+from needle.training.figures import items_in
+from needle.training.state import TrainingState
+
+
+def whole_count(items: int) -> int:
+    """How many there are in the whole batch, if there are `items` in this worker's part of it."""
+    part = current_communicator().part
+    return items if part is None else items * part.total // (part.stop - part.start)
+
+
+def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, int]:
+    """Outputs, targets and number of items of a whole batch, from those of each worker's items.
+
+    Outputs and targets are gathered only if somebody sees them, in one exchange, in float64.
+
+    Raises TypeError if one of them holds anything but tensors and arrays, ValueError if one has no axis of items.
+    """
+    communicator, items = current_communicator(), whole_count(items_in(targets))
+    part = communicator.part
+    if part is None or not is_seen:
+        return outputs, targets, items
+    fields = [*_arrays((outputs, targets))]
+    shapes = [_whole_shape(field, part) for field in fields]
+    ends = np.cumsum([prod(shape) for shape in shapes])
+    told = np.zeros(ends[-1])
+    wholes = [place.reshape(shape) for place, shape in zip(np.split(told, ends[:-1]), shapes, strict=True)]
+    for field, whole in zip(fields, wholes, strict=True):
+        start = part.start * (len(whole) // part.total)
+        whole[start : start + len(field)] = to_host(field.array if isinstance(field, Tensor) else field)
+    communicator.all_reduce(told)
+    return *_replaced((outputs, targets), iter(wholes)), items
+
+
+def _arrays(value: Any) -> Iterator[Any]:
+    """The tensors and arrays in nested tuples, lists and dicts."""
+    if isinstance(value, (tuple, list, Mapping)):
+        for entry in value.values() if isinstance(value, Mapping) else value:
+            yield from _arrays(entry)
+    elif isinstance(value, (Tensor, np.ndarray)):
+        yield value
+    else:
+        got = type(value).__name__
+        raise TypeError(f"fit: outputs and targets that workers gather for metrics must be tensors, but got {got}")
+
+
+def _replaced(value: Any, arrays: Iterator[Any]) -> Any:
+    """The same structure with other values, in the dtypes and on the devices of the old ones."""
+    if isinstance(value, Mapping):
+        return {name: _replaced(entry, arrays) for name, entry in value.items()}
+    if isinstance(value, (tuple, list)):
+        entries = [_replaced(entry, arrays) for entry in value]
+        return entries if isinstance(value, list) else tuple(entries)
+    values = next(arrays).astype(value.dtype)
+    return Tensor.make_const(value.device.array(values)) if isinstance(value, Tensor) else values
+
+
+def _whole_shape(field: Any, part: Part) -> tuple[int, ...]:
+    """The shape of outputs or targets of a whole batch."""
+    per_item, rest = divmod(field.shape[0] if field.shape else 1, part.stop - part.start)
+    if rest or not field.shape:
+        raise ValueError(
+            "fit: outputs and targets that workers gather for metrics must have the items along their first axis, but "
+            f"got shape {field.shape} for {part.stop - part.start} items"
+        )
+    return (per_item * part.total, *field.shape[1:])
+
+
+def begin_alike(state: TrainingState) -> None:
+    """Give all workers what the first one's callbacks may have changed before an epoch: random stream, weights, modes.
+
+    It is also what keeps workers together whose random streams went apart within an epoch.
+    """
+    communicator = current_communicator()
+    if communicator.size == 1:
+        return
+    model, groups = cast(Module, state.parts["model"]), cast(Optimizer, state.parts["optimizer"]).param_groups
+    modules, parameters = [module for _, module in model.named_modules()], [*model.parameters()]
+    options = [{name: option for name, option in group.items() if name != "params"} for group in groups]
+    modes, trained = [module.training for module in modules], [parameter.requires_grad for parameter in parameters]
+    stream, options, modes, trained = _told((get_rng_state(), options, modes, trained))
+    set_rng_state(stream)
+    for group, values in zip(groups, options, strict=True):
+        group.update(values)
+    for module, mode in zip(modules, modes, strict=True):
+        module.training = mode
+    for parameter, is_trained in zip(parameters, trained, strict=True):
+        parameter.requires_grad = is_trained
+    for tensor in _weights(model):
+        communicator.broadcast(tensor.array)
+
+
+def _weights(model: Module) -> Iterable[Tensor]:
+    """Parameters and buffers, each once."""
+    tensors = [*model.parameters(), *(buffer for _, buffer in model.named_buffers() if buffer is not None)]
+    return {id(tensor): tensor for tensor in tensors}.values()
+
+
+def _told(value: Any) -> Any:
+    """Plain data of the first worker."""
+    communicator = current_communicator()
+    content = np.frombuffer(pickle.dumps(value), "uint8").copy()
+    length = np.array([len(content)])
+    communicator.broadcast(length)
+    content.resize(length, refcheck=False)
+    communicator.broadcast(content)
+    return pickle.loads(content.tobytes())
+
+
+def obey(state: TrainingState) -> None:
+    """Do what the callbacks of the first worker decided: to stop, or to go on at other learning rates."""
+    communicator = current_communicator()
+    if communicator.size == 1:
+        return
+    groups = cast(Optimizer, state.parts["optimizer"]).param_groups
+    told = np.array([state.stopped is not None, *(group["lr"] for group in groups)], "float64")
+    communicator.broadcast(told)
+    stops, *rates = told.tolist()
+    for group, rate in zip(groups, rates, strict=True):
+        if group["lr"] != rate:
+            group["lr"] = rate
+    if stops and state.stopped is None:
+        state.stop("by the first worker")

@@ -1,0 +1,100 @@
+"""Workers of `fit`: what they must be able to share, and how they start."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from needle import check
+from needle.backend.communicator import current_communicator
+
+__all__: list[str] = []
+
+
+def check_workers(workers: Any, **parts: Any) -> int:
+    """The number of workers. For more than one, the parts of a run must fit that, and pickle must be able to copy them.
+
+    Raises ValueError or TypeError if they do not, RuntimeError where other processes cannot import the program.
+    """
+    count: int = check.integer("fit", "workers", workers, least=1)
+    if current_communicator().size > 1:
+        raise ValueError("fit: must be called by the program that starts the workers, but one of them called it")
+    if count == 1:
+        return count
+    from needle.distributed.launch import check_startable
+
+    check_startable("fit", count)
+    device = next(iter(parts["model"].parameters())).device
+    if device.is_async:
+        raise ValueError(f"fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on {device}")
+    reduction = getattr(parts["loss_fn"], "reduction", "mean")
+    if reduction != "mean":
+        raise ValueError(f"fit: loss_fn must be a mean over items for workers, but got reduction {reduction!r}")
+    if hasattr(parts["forward"], "state_dict"):
+        got = type(parts["forward"]).__name__
+        raise ValueError(f"fit: forward must have no state if there are workers, each with its own, but got {got}")
+    for name, part in parts.items():
+        require_copies(name, part)
+    return count
+
+
+class NotImportable(TypeError):
+    """Something was defined where other processes cannot find it."""
+
+
+class _Copies(pickle.Pickler):
+    """A pickler that keeps nothing, and refuses what only this process knows."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(_Nowhere(), 5, buffer_callback=lambda buffer: None)
+        self.name = name
+        main = sys.modules["__main__"]
+        self.is_importable = main.__spec__ is not None or os.path.exists(getattr(main, "__file__", None) or "")
+
+    def persistent_id(self, value: Any) -> None:
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__" and not self.is_importable:
+            raise NotImportable(
+                f"fit: for several workers {self.name} must be of functions and classes that other processes can "
+                f"import, but {value.__qualname__} is of an interactive session; put it into a file of its own"
+            )
+
+
+class _Nowhere:
+    """A file that forgets what is written."""
+
+    def write(self, content: Any) -> int:
+        return len(content)
+
+
+def require_copies(name: str, part: Any) -> None:
+    """Raise TypeError unless pickle can copy a part of a run into another process."""
+    try:
+        _Copies(name).dump(part)
+    except NotImportable:
+        raise
+    except Exception as error:
+        raise TypeError(
+            f"fit: for several workers {name} must be something that pickle can copy, with functions and classes that "
+            f"stand at the top of a module, but got: {error}"
+        ) from error
+
+
+def with_workers(workers: int, train: Callable[[Any], None], run: Any) -> None:
+    """Call `train(run)`; by several workers, each with a copy of the run except for the first one."""
+    if workers == 1:
+        train(run)
+        return
+    from needle.distributed.launch import started
+
+    with started(workers, continued, train, run, run.stepper.state_dict(), caller="fit"):
+        train(run)
+
+
+def continued(train: Callable[[Any], None], run: Any, pending: dict[str, Any]) -> None:
+    """`train(run)` of a copy, with the gradients of an incomplete group of batches: copied parameters have none."""
+    run.stepper.load_state_dict(pending)
+    train(run)
