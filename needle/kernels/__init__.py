@@ -2,7 +2,7 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, erf, matmul, reduce, rows,
-pool, conv.
+standardize, pool, conv.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from needle.kernels.matmul import *
 from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *
+from needle.kernels.standardize import *
 from needle.kernels.window import *
 
 if not TYPE_CHECKING:

@@ -74,7 +74,8 @@ class Rows:
     def _apply(self, work: Callable[..., Sequence[Array]], operands: Sequence[Array], out: Array) -> Iterable[Array]:
         """Fill `out` (R, M), and return the columns (R, 1)."""
         device = device_of(out)
-        chunks = device.chunks(self.count, out.nbytes // self.count, out.nbytes >= tuning.PARALLEL_ROWS_BYTES)
+        row_bytes = out.nbytes * (tuning.BLOCK_BYTES // tuning.ROWS_CHUNK_BYTES) // self.count
+        chunks = device.chunks(self.count, row_bytes, out.nbytes >= tuning.PARALLEL_ROWS_BYTES)
         results: dict[int, Sequence[Array]] = {}
 
         def compute(chunk: slice) -> None:

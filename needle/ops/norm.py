@@ -6,17 +6,18 @@ Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also h
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 from needle import check, kernels, tuning
 from needle.autograd import Tensor, TensorLike, TensorTuple, TensorTupleOp
-from needle.backend import compute_dtype, cpu, device_of, xp
+from needle.backend import compute_dtype, cpu, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.base import Array, Axes, Gradients
+from needle.ops.elementwise import RELU_GRAD
 from needle.ops.operand import floating, tensor
 from needle.ops.reduce import Mean
 from needle.ops.shape import Reshape, SumTo, sum_like
@@ -24,52 +25,38 @@ from needle.ops.tuples import pick
 
 __all__ = ["standardize"]
 
-MeanOf: TypeAlias = Callable[..., Array]  # the mean, in float64, of an array or of the product of two
-
 
 class Standardize(TensorTupleOp):
     """(x - mean) / sqrt(variance + eps) · weight + bias, and the mean and variance over `axes`, kept with size 1.
 
     The inputs are x, a weight if `scaled`, and a bias if `shifted`; both broadcast to x, reshaped to `form` if it is
     not None. The variance is the biased one. Mean and variance are constants, in float64: rounded to float32, a mean is
-    off by as much as the deviations of elements far from zero.
+    off by as much as the deviations of elements far from zero. If `rectified`, the result is max(y, 0), in the same
+    pass.
     """
 
     saves_output = True
 
-    def __init__(self, axes: Size, eps: float, scaled: bool, shifted: bool, form: Size | None = None) -> None:
+    def __init__(
+        self, axes: Size, eps: float, scaled: bool, shifted: bool, form: Size | None = None, rectified: bool = False
+    ) -> None:
         self.axes, self.eps, self.scaled, self.shifted, self.form = axes, eps, scaled, shifted, form
+        self.rectified = rectified
 
     def compute(self, x: Array, *affine: Array) -> tuple[Array, ...]:
         affine = self.broadcast_affine(affine)
         rows = kernels.Rows.of(x, self.axes)
         columns = [rows.column(value) for value in affine] if rows else []
         if rows is None or any(column is None for column in columns):
-            return self.normalize(_mean_over(self.axes), x, *affine)
-        results: tuple[Array, ...] = rows.apply(partial(self.normalize, _mean_of_rows), [x], columns)
+            return self.normalize(kernels.mean_over(self.axes), x, *affine)
+        results: tuple[Array, ...] = rows.apply(partial(self.normalize, kernels.mean_of_rows), [x], columns)
         return results
 
-    def normalize(self, mean: MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
+    def normalize(self, mean: kernels.MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
         """The result, written into `out` if it is not None, and the mean and variance of x."""
-        average, dtype = mean(x), x.dtype
-        y = xp(x).subtract(x, average.astype(dtype, copy=False), out=out)
-        variance = mean(y, y)
-        is_far = _is_far(average, variance)
-        if device_of(x).is_async or bool(is_far.any()):
-            # The rounding error of the mean shows beside such deviations: it is their mean. No row depends on others.
-            average = xp(x).where(is_far, average.astype(dtype, copy=False) + mean(y), average)
-            y = xp(x).subtract(x, average.astype(dtype, copy=False), out=y)
-            y -= xp(x).where(is_far, mean(y), 0).astype(dtype, copy=False)
-            variance = mean(y, y)
-        scale = (variance + self.eps) ** -0.5
-        if self.scaled and affine[0].shape == scale.shape:
-            y *= (scale * affine[0]).astype(dtype, copy=False)
-        else:
-            y *= scale.astype(dtype, copy=False)
-            if self.scaled:
-                y *= affine[0]
-        if self.shifted:
-            y += affine[-1]
+        average, variance = kernels.moments(mean, x)
+        weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
+        y = kernels.apply_moments(x, average, variance, self.eps, weight, bias, self.rectified, out)
         return y, average, variance
 
     def broadcast_affine(self, affine: Sequence[Array]) -> tuple[Array, ...]:
@@ -89,6 +76,8 @@ class Standardize(TensorTupleOp):
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
         x, *affine = node.inputs
         y_grad = pick(out_grad, 0)
+        if self.rectified:
+            y_grad = RELU_GRAD(y_grad, pick(node, 0).detach())
         if self.form is not None:
             affine = [Reshape(self.form)(value) for value in affine]
         mean = Mean(self.axes, keepdims=True)
@@ -114,32 +103,35 @@ class Standardize(TensorTupleOp):
     def compute_gradient(
         self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, *affine: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        """All gradients in one pass over chunks of rows, in place: a third of the time of `gradient`."""
-        (grad, *_), (_, average, variance) = out_grad, output
+        """All gradients from two passes over each chunk of rows: one for the means, one for the gradient in x."""
+        (grad, *_), (y, average, variance) = out_grad, output
         values = self.broadcast_affine(affine)
         scale = (variance + self.eps) ** -0.5
         per_row = [self.is_per_row(value, x) for value in values]
+        masks = (y,) if self.rectified else ()
+        if masks and not all(per_row):
+            grad, masks = kernels.where_positive(grad, y), ()
         weighted, factor = grad, scale
         if self.scaled and per_row[0]:
             factor = scale * values[0]
         elif self.scaled:
             weighted = grad * values[0]
-        columns, rows = (average, scale, factor), kernels.Rows.of(x, self.axes)
+        shift = kernels.find_shift(x.dtype, average, variance, tuning.FAR_FROM_ZERO_GRADIENT)
+        arrays, columns = (weighted, x, *masks), (average, scale, factor, *(() if shift is None else (shift,)))
+        rows = kernels.Rows.of(x, self.axes)
         if rows:
-            body = partial(_backward, _mean_of_rows)
-            x_grad, total, product = rows.apply(body, [weighted, x], [rows.column(column) for column in columns])
+            body = partial(_backward, kernels.mean_of_rows, rectified=bool(masks))
+            x_grad, total, product = rows.apply(body, arrays, [rows.column(column) for column in columns])
         else:
-            x_grad, total, product = _backward(_mean_over(self.axes), weighted, x, *columns)
+            x_grad, total, product = _backward(
+                kernels.mean_over(self.axes), *arrays, *columns, rectified=bool(masks)
+            )
         partials, count = [], x.size // average.size
         if self.scaled:
             if per_row[0]:
                 partials.append(product * scale * count)
             else:
-                center = average.astype(x.dtype, copy=False)
-                unit = x - center
-                if device_of(x).is_async or bool(_is_far(average, variance).any()):
-                    unit -= (average - center).astype(x.dtype, copy=False)
-                unit *= scale.astype(x.dtype, copy=False)
+                unit = kernels.apply_moments(x, average, variance, self.eps, None, None)
                 unit *= grad
                 partials.append(unit)
         if self.shifted:
@@ -152,35 +144,19 @@ class Standardize(TensorTupleOp):
 
 
 def _backward(
-    mean: MeanOf, grad: Array, x: Array, average: Array, scale: Array, factor: Array, out: Array | None = None
+    mean: kernels.MeanOf, grad: Array, x: Array, *others: Array, rectified: bool, out: Array | None = None
 ) -> tuple[Array, Array, Array]:
-    """The gradient in x, written into `out` if it is not None, and the means of grad and of grad · (x - average)."""
-    center, dtype = average.astype(x.dtype, copy=False), x.dtype
-    unit = xp(x).subtract(x, center, out=out)
-    total, drift = mean(grad), average - center
-    product = mean(grad, unit) - total * drift
-    slope = product * scale * scale
-    unit *= slope.astype(dtype, copy=False)
-    unit += (total - drift * slope).astype(dtype, copy=False)
-    xp(x).subtract(grad, unit, out=unit)
-    unit *= factor.astype(dtype, copy=False)
-    return unit, total, product
+    """The gradient in x, written into `out` if it is not None, and the means of grad and of grad · (x - average).
 
-
-def _is_far(average: Array, variance: Array) -> Array:
-    """Whether a mean, rounded to the dtype of its elements, is off by more than the rounding of their deviations."""
-    return average * average > tuning.FAR_FROM_ZERO * variance
-
-
-def _mean_over(axes: Size) -> MeanOf:
-    """The mean of an array, or of the product of two, over axes that stay with size 1."""
-    return lambda x, *other: kernels.means(xp(x).multiply(x, *other) if other else x, axes, "float64")
-
-
-def _mean_of_rows(x: Array, *other: Array) -> Array:
-    """The mean of each row (R, M), or of the product of two: (R, 1)."""
-    total = kernels.row_products(x, *other) if other else kernels.row_sums(x)
-    return total.astype("float64", copy=False) / x.shape[1]
+    The others are y if `rectified`, the columns average, scale, factor, and what to subtract from x first, if anything.
+    """
+    if rectified:
+        grad, others = kernels.where_positive(grad, others[0]), others[1:]
+    average, scale, factor, *shifts = others
+    for shift in shifts:
+        x, average = xp(x).subtract(x, shift, out=out), average - shift
+    total, product = kernels.gradient_means(mean, grad, x, average)
+    return kernels.input_gradient(grad, x, average, total, product, scale, factor, out), total, product
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -216,13 +192,17 @@ def standardize(
 
 
 def standardized(
-    x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None
-) -> tuple[Tensor, TensorTuple]:
-    """The y of `standardize`, of checked arguments, and the result of the op, with statistics in float64."""
+    x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None,
+    rectified: bool = False,
+) -> tuple[Tensor, TensorTuple]:  # fmt: skip
+    """The y of `standardize`, of checked arguments, and the result of the op, with statistics in float64.
+
+    With `rectified`, max(y, 0).
+    """
     operands = [value for value in (x, weight, bias) if value is not None]
     narrow = [value.spec.dtype.itemsize < 4 for value in operands]
     if True in narrow:
         operands = [as_dtype(value, compute_dtype(value.dtype)) for value in operands]
-    result = Standardize(axes, eps, weight is not None, bias is not None, form)(*operands)
+    result = Standardize(axes, eps, weight is not None, bias is not None, form, rectified)(*operands)
     y = pick(result, 0)
     return as_dtype(y, x.dtype) if narrow[0] else y, result

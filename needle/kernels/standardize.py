@@ -1,0 +1,125 @@
+"""Normalization in parts: statistics, their application, and the gradient, each of few passes over memory.
+
+`mean` is the mean of an array, or of the product of two, over the normalized axes, in float64. Statistics and
+coefficients broadcast to the array: columns (R, 1) of rows (R, M). A variance is computed from the mean square, which
+saves centering. That is exact to rounding, except where a mean is large beside the deviations, "far from zero": only
+there elements are centered first. No row depends on others.
+
+Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also has the gradient.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from needle import tuning
+from needle.backend import device_of, xp
+from needle.kernels.layout import Array
+from needle.kernels.reduce import means, row_products, row_sums
+
+__all__ = ["MeanOf", "apply_moments", "find_shift", "gradient_means", "input_gradient", "mean_of_rows", "mean_over",
+           "moments", "where_positive"]  # fmt: skip
+
+MeanOf: TypeAlias = Callable[..., Array]
+
+
+def mean_over(axes: tuple[int, ...]) -> MeanOf:
+    """The mean over axes that stay with size 1."""
+    return lambda x, *other: means(xp(x).multiply(x, *other) if other else x, axes, "float64")
+
+
+def mean_of_rows(x: Array, *other: Array) -> Array:
+    """The mean of each row (R, M), or of the product of two: (R, 1)."""
+    total = row_products(x, *other) if other else row_sums(x)
+    return total.astype("float64", copy=False) / x.shape[1]
+
+
+# ---- forward ---------------------------------------------------------------------------------------------------------
+
+
+def moments(mean: MeanOf, x: Array) -> tuple[Array, Array]:
+    """Mean and biased variance of x, in float64: rounded to float32, a mean is off by as much as small deviations."""
+    average = mean(x)
+    variance = mean(x, x) - average * average
+    shift = find_shift(x.dtype, average, variance)
+    if shift is not None:
+        is_far = shift != 0
+        for _ in range(2):  # the mean of the deviations from a mean is its rounding error: exactly 0 for equal elements
+            shift = xp(x).where(is_far, average, 0).astype(x.dtype)
+            centered = x - shift
+            average = xp(x).where(is_far, shift + mean(centered), average)
+        drift = average - shift
+        variance = xp(x).where(is_far, mean(centered, centered) - drift * drift, variance)
+    return average, variance
+
+
+def find_shift(dtype: Any, average: Array, variance: Array, far: float | None = None) -> Array | None:
+    """What to subtract from elements at first: their mean, rounded to their dtype, or 0 where it is near zero.
+
+    None if all means are near zero, unless it takes time to ask the device. `far` is the multiple of the variance that
+    the square of a mean exceeds where it is far from zero, by default `tuning.FAR_FROM_ZERO`.
+    """
+    is_far = average * average > (tuning.FAR_FROM_ZERO if far is None else far) * variance
+    if not device_of(average).is_async and not is_far.any():
+        return None
+    return xp(average).where(is_far, average, 0).astype(dtype)
+
+
+def apply_moments(
+    x: Array, average: Array, variance: Array, eps: float, weight: Array | None, bias: Array | None,
+    rectified: bool = False, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """(x - average) / sqrt(variance + eps) · weight + bias, or at least 0 if `rectified`; written into `out`, if any."""
+    dtype, shift = x.dtype, find_shift(x.dtype, average, variance)
+    if shift is not None:
+        x, average = xp(x).subtract(x, shift, out=out), average - shift
+    scale = (variance + eps) ** -0.5
+    offset = -average * scale
+    if weight is not None and _folds(weight, scale):
+        scale, offset, weight = scale * weight, offset * weight, None
+    if weight is None and bias is not None and _folds(bias, scale):
+        offset, bias = offset + bias, None
+    y = xp(x).multiply(x, scale.astype(dtype, copy=False), out=out)
+    y += offset.astype(dtype, copy=False)
+    if weight is not None:
+        y *= weight
+    if bias is not None:
+        y += bias
+    return y.clip(0, math.inf, out=y) if rectified else y
+
+
+def _folds(value: Array, scale: Array) -> bool:
+    """Whether a value that broadcasts to the array is the same for all elements that are normalized together."""
+    lead = scale.ndim - value.ndim
+    return value.shape == scale.shape or all(n in (1, scale.shape[lead + i]) for i, n in enumerate(value.shape))
+
+
+# ---- backward --------------------------------------------------------------------------------------------------------
+
+
+def where_positive(grad: Array, y: Array) -> Array:
+    """A copy of `grad`, 0 where y is not positive. NumPy converts bools, then multiplies, faster than by bools."""
+    result = (y > 0).astype(grad.dtype)
+    result *= grad
+    return result
+
+
+def gradient_means(mean: MeanOf, grad: Array, x: Array, average: Array) -> tuple[Array, Array]:
+    """The means of grad and of grad · (x - average), in float64; for an x with its mean near zero."""
+    total = mean(grad)
+    return total, mean(grad, x) - total * average
+
+
+def input_gradient(
+    grad: Array, x: Array, average: Array, total: Array, product: Array, scale: Array, factor: Array,
+    out: Array | None = None,
+) -> Array:  # fmt: skip
+    """The gradient in x: (grad - total - (x - average) · product · scale²) · factor; factor is scale · weight."""
+    slope = product * scale * scale
+    result = xp(grad).multiply(x, (-slope).astype(grad.dtype, copy=False), out=out)
+    result += grad
+    result += (average * slope - total).astype(grad.dtype, copy=False)
+    result *= factor.astype(grad.dtype, copy=False)
+    return result
