@@ -202,7 +202,7 @@ class Tensor(Result, TensorMethods):
         self.array  # noqa: B018 (force a deferred value now, or it would overwrite the assignment later)
         self.array = self.spec = array
         self.counter = VersionCounter()
-        self.bump_version()
+        self.counter.bump()
 
     if TYPE_CHECKING:
 

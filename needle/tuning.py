@@ -66,9 +66,9 @@ PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 # 512 KiB, 0.85 to 1.2 at 1 MiB, 0.6 to 1.06 at 2 MiB, about 1 at 4 MiB. Idle cores were not available.
 PARALLEL_ROWS_BYTES = 1 << 20
 
-# Bytes of the result that a normalization by rows computes at a time (CPU): with the input, and backward with the gradient
-# and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon, one thread, forward and
-# backward as a multiple of the time with 512 KiB): 2 MiB 1.2 and 1.5, 1 MiB 1.05 and 1.1, 128 KiB 1.3 and 1.1.
+# Bytes of the result that a normalization by rows computes at a time (CPU). With the input, and backward with the
+# gradient and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon, one thread, 2 MiB
+# in rows of 128 KiB, forward and backward as a multiple of the time at 512 KiB): 2 MiB 1.2 and 1.6, 256 KiB 1.2 and 1.
 ROWS_CHUNK_BYTES = 1 << 19
 
 # Minimum row length (elements) for shortening NumPy's ufunc buffer, and the length of that short buffer. NumPy copies
@@ -208,9 +208,10 @@ PARALLEL_POOL_BYTES = 1 << 21
 RELU_MAXIMUM_SIZE = 2048
 
 # Multiple of the variance that the square of a mean exceeds where a normalization centers its elements first, which
-# takes half as long again; and the same for the gradient, where it takes a tenth. Below, the error of a variance computed
-# from the mean square is at most 5 times that of the mean square, which is added in float64. A gradient that is not near
-# zero on average loses more: with means of one standard deviation its error is up to 9 units of the last place, torch's 6.
+# takes half as long again; and the same for the gradient, where it takes a tenth. Below, the error of a variance
+# computed from the mean square is at most 5 times that of the mean square, which is added in float64. Gradients whose
+# mean is far from zero lose more: with both means one deviation from zero the error is up to 9 units of the last place,
+# torch's 6.
 FAR_FROM_ZERO = 4
 FAR_FROM_ZERO_GRADIENT = 0.5
 

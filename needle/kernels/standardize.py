@@ -39,8 +39,11 @@ def mean_of_rows(x: Array, *other: Array) -> Array:
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-def moments(mean: MeanOf, x: Array) -> tuple[Array, Array]:
-    """Mean and biased variance of x, in float64: rounded to float32, a mean is off by as much as small deviations."""
+def moments(mean: MeanOf, x: Array) -> tuple[Array, Array, Array | None]:
+    """Mean and biased variance of x, and what to subtract from it at first (`find_shift`).
+
+    Statistics are in float64: rounded to float32, a mean is off by as much as small deviations.
+    """
     average = mean(x)
     variance = mean(x, x) - average * average
     shift = find_shift(x.dtype, average, variance)
@@ -52,7 +55,7 @@ def moments(mean: MeanOf, x: Array) -> tuple[Array, Array]:
             average = xp(x).where(is_far, shift + mean(centered), average)
         drift = average - shift
         variance = xp(x).where(is_far, mean(centered, centered) - drift * drift, variance)
-    return average, variance
+    return average, variance, shift
 
 
 def find_shift(dtype: Any, average: Array, variance: Array, far: float | None = None) -> Array | None:
@@ -68,18 +71,18 @@ def find_shift(dtype: Any, average: Array, variance: Array, far: float | None = 
 
 
 def apply_moments(
-    x: Array, average: Array, variance: Array, eps: float, weight: Array | None, bias: Array | None,
-    rectified: bool = False, out: Array | None = None,
+    x: Array, average: Array, variance: Array, shift: Array | None, eps: float, weight: Array | None = None,
+    bias: Array | None = None, rectified: bool = False, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """(x - average) / sqrt(variance + eps) · weight + bias, or at least 0 if `rectified`; written into `out`, if any."""
-    dtype, shift = x.dtype, find_shift(x.dtype, average, variance)
+    """(x - average) / sqrt(variance + eps) · weight + bias, max(it, 0) if `rectified`, written into `out`."""
+    dtype = x.dtype
     if shift is not None:
         x, average = xp(x).subtract(x, shift, out=out), average - shift
     scale = (variance + eps) ** -0.5
     offset = -average * scale
-    if weight is not None and _folds(weight, scale):
+    if weight is not None and (weight.shape == scale.shape or _folds(weight, scale)):
         scale, offset, weight = scale * weight, offset * weight, None
-    if weight is None and bias is not None and _folds(bias, scale):
+    if weight is None and bias is not None and (bias.shape == scale.shape or _folds(bias, scale)):
         offset, bias = offset + bias, None
     y = xp(x).multiply(x, scale.astype(dtype, copy=False), out=out)
     y += offset.astype(dtype, copy=False)
@@ -93,7 +96,7 @@ def apply_moments(
 def _folds(value: Array, scale: Array) -> bool:
     """Whether a value that broadcasts to the array is the same for all elements that are normalized together."""
     lead = scale.ndim - value.ndim
-    return value.shape == scale.shape or all(n in (1, scale.shape[lead + i]) for i, n in enumerate(value.shape))
+    return all(n in (1, scale.shape[lead + i]) for i, n in enumerate(value.shape))
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------

@@ -49,7 +49,13 @@ class Module(Hooked):
     flags: ClassVar[tuple[str, ...]] = ()  # options that must be bools
     layouts: ClassVar[Mapping[str, str]] = {}  # parameters in another layout than torch's: how to convert torch's
     optional: ClassVar[tuple[str, ...]] = ()  # buffers that older states lack
+    # (x) -> relu(forward(x)), of a layer that computes both in one pass over memory; `Sequential` calls it
+    forward_relu: Callable[..., Any] | None = None
     _buffers: Mapping[str, bool] = {}  # attributes declared as buffers, and whether they are saved
+
+    def __init_subclass__(cls) -> None:
+        if "forward" in vars(cls) and "forward_relu" not in vars(cls):
+            cls.forward_relu = None  # the inherited one belongs to another `forward`
 
     def __init__(self) -> None:
         self.training = True

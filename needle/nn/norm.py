@@ -107,6 +107,12 @@ class _BatchNorm(_ChannelNorm):
     unbiased: ClassVar[bool]
 
     def forward(self, x: TensorLike) -> Tensor:
+        return self._normalized(x, rectified=False)
+
+    def forward_relu(self, x: TensorLike) -> Tensor:
+        return self._normalized(x, rectified=True)
+
+    def _normalized(self, x: TensorLike, rectified: bool) -> Tensor:
         name = type(self).__name__
         x = self._cast(tensor(name, x))
         self._check_input(x)
@@ -117,8 +123,9 @@ class _BatchNorm(_ChannelNorm):
         if self.momentum is None and counter is not None and mean is not None:
             momentum = 1 / (counter + 1).astype(mean.dtype)
         y = checked_batch_norm(
-            name, x, mean, var, self.weight, self.bias, self.training or mean is None, momentum, self.eps, self.unbiased
-        )
+            name, x, mean, var, self.weight, self.bias, self.training or mean is None, momentum, self.eps,
+            self.unbiased, rectified,
+        )  # fmt: skip
         if counter is not None:
             add_one(counter)
         return y

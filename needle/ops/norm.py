@@ -54,14 +54,14 @@ class Standardize(TensorTupleOp):
 
     def normalize(self, mean: kernels.MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
         """The result, written into `out` if it is not None, and the mean and variance of x."""
-        average, variance = kernels.moments(mean, x)
+        average, variance, shift = kernels.moments(mean, x)
         weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
-        y = kernels.apply_moments(x, average, variance, self.eps, weight, bias, self.rectified, out)
+        y = kernels.apply_moments(x, average, variance, shift, self.eps, weight, bias, self.rectified, out)
         return y, average, variance
 
     def broadcast_affine(self, affine: Sequence[Array]) -> tuple[Array, ...]:
         """Weight and bias as raw arrays in the shape in which they broadcast to x."""
-        return tuple(affine) if self.form is None else tuple(value.reshape(self.form) for value in affine)
+        return tuple(affine if self.form is None else [value.reshape(self.form) for value in affine])
 
     def is_per_row(self, weight: Array, x: Array) -> bool:
         """Whether one entry of a weight scales all elements of x that are normalized together."""
@@ -131,7 +131,7 @@ class Standardize(TensorTupleOp):
             if per_row[0]:
                 partials.append(product * scale * count)
             else:
-                unit = kernels.apply_moments(x, average, variance, self.eps, None, None)
+                unit = kernels.apply_moments(x, average, variance, shift, self.eps)
                 unit *= grad
                 partials.append(unit)
         if self.shifted:

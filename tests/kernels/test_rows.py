@@ -86,7 +86,8 @@ def test_numpys_buffer_is_short_for_short_rows_only_meanwhile(threads):
 
     x, sizes = draw(640, 600), []
     assert next(iter(kernels.Rows.of(x, (1,)).apply(work, [x], []))).tolist() == x.tolist()
-    assert sizes == [tuning.SHORT_UFUNC_BUFFER] * threads
+    assert set(sizes) == {tuning.SHORT_UFUNC_BUFFER}
+    assert len(sizes) >= threads
     op = Standardize((1,), 1e-5, False, False)
     after = {np.getbufsize() for _ in interrupt_everywhere(lambda: op.compute(x[:4]), kernels.rows)}
     assert after == {kernels.rows.UFUNC_BUFFER}

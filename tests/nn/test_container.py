@@ -32,6 +32,75 @@ def test_sequential_is_indexed_like_a_sequence():
         net[3]
 
 
+# ---- relu in the pass of the layer before it -------------------------------------------------------------------------
+
+
+def ops_of(net, x):
+    """The names of the ops that a call of a module runs."""
+    names = []
+
+    class Watcher:
+        def made(self, value, op, inputs):
+            names.append(type(op).__name__)
+
+        def passed(self, *args):
+            pass
+
+    with watch(Watcher()):
+        net(x)
+    return names
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("training", [True, False])
+def test_relu_behind_a_norm_gives_the_same_as_alone(training, lazy, monkeypatch):
+    monkeypatch.setattr(ndl.autograd, "LAZY_MODE", lazy)
+    nets = [nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten()).train(training) for _ in range(2)]
+    nets[1][0].register_forward_hook(lambda *args: None)  # what has hooks, runs alone
+    results = []
+    for net in nets:
+        ndl.seed(1)
+        x = ndl.init.randn(8, 3, 4, 4, requires_grad=True)
+        net[0].weight.data = ndl.init.randn(3)
+        y = net(x)
+        assert (y.numpy() >= 0).all()
+        (grad,) = ndl.grad((y * y * y).sum(), [x], create_graph=True)
+        (grad * grad).sum().backward()
+        results.append([y, grad, x.grad, *(p.grad for p in net.parameters()), *net.buffers()])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-4)
+
+
+def test_relu_runs_in_the_pass_of_a_norm_where_nothing_sees_between():
+    class Scaled(nn.BatchNorm1d):
+        def forward(self, x):
+            return super().forward(x) * -1
+
+    class Shifted(nn.ReLU):
+        def forward(self, x):
+            return super().forward(x) + 1
+
+    x = ndl.init.randn(6, 3)
+    fused = ops_of(nn.Sequential(nn.BatchNorm1d(3), nn.ReLU()), x)
+    assert "ReLU" not in fused
+    for pair in (Scaled(3), nn.ReLU()), (nn.BatchNorm1d(3), Shifted()):
+        y = nn.Sequential(*pair)(x)
+        np.testing.assert_array_equal(y.numpy(), pair[1](pair[0](x)).numpy())
+        assert "ReLU" in ops_of(nn.Sequential(*pair), x)
+    replaced, seen = nn.BatchNorm1d(3), []
+    replaced.forward = lambda x: x
+    np.testing.assert_array_equal(nn.Sequential(replaced, nn.ReLU())(x).numpy(), np.maximum(x.numpy(), 0))
+    for i in range(2):
+        net = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU())
+        with net[i].register_forward_hook(lambda module, args, y: seen.append(y.numpy().min())):
+            net(x)
+        assert ops_of(net, x) == fused
+    assert seen[0] < 0 == seen[1]
+
+
+# ---- as lists --------------------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("kind", [nn.Sequential, nn.ModuleList])
 def test_sequences_change_like_lists(kind):
     def same(net, expected):

@@ -24,6 +24,7 @@ from needle import Tensor, TensorTuple, ops
 from needle.backend import cpu, to_host
 from needle.kernels import Window
 from needle.ops.conv import Correlate
+from needle.ops.norm import standardized
 from tests.standin.device import STANDIN
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -599,6 +600,8 @@ for axes, affine in (((0, 2), (1, 3, 1)), ((1, 2), (3, 5)), (2, (5,)), ((0, 1, 2
 row("standardize", "alone", lambda x: ops.standardize(x, 1)[0], lambda x: torch_standardize(x, 1), (3, 5))
 row("standardize", "weight alone", lambda x, w: ops.standardize(x, 0, w)[0],
     lambda x, w: torch_standardize(x, 0, w), (3, 5), (5,))  # fmt: skip
+row("standardize", "and relu", lambda x, w, b: standardized(x, (0, 2), w, b, 1e-5, None, True)[0],
+    lambda x, w, b: torch_standardize(x, (0, 2), w, b).relu(), (4, 3, 5), (1, 3, 1), (1, 3, 1))  # fmt: skip
 row("standardize", "bias alone", lambda x, b: ops.standardize(x, 0, None, b)[0],
     lambda x, b: torch_standardize(x, 0, 1.0, b), (3, 5), (5,))  # fmt: skip
 row("to", "its own device", lambda x: ops.to(x, x.device), lambda x: x * 1, (2, 3))

@@ -15,7 +15,7 @@ from needle.backend import compute_dtype
 from needle.kernels import means
 from needle.ops.across_ranks import batch_means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
-from needle.ops.elementwise import Clip
+from needle.ops.elementwise import RELU, Clip
 from needle.ops.norm import standardized
 from needle.ops.operand import tensor
 from needle.ops.shape import Reshape
@@ -62,8 +62,12 @@ def checked_batch_norm(
     momentum: float | Tensor,
     eps: float,
     unbiased: bool = True,
+    rectified: bool = False,
 ) -> Tensor:
-    """`batch_norm` under the name `op`. Without `unbiased`, `running_var` tracks the biased variance."""
+    """`batch_norm` under the name `op`. Without `unbiased`, `running_var` tracks the biased variance.
+
+    With `rectified`, relu of the result; in training in the same pass.
+    """
     x = _with_channels(op, x)
     _check_running(op, running_mean, running_var, required=not training, option="training=True")
     running = {"running_mean": running_mean, "running_var": running_var}
@@ -76,7 +80,7 @@ def checked_batch_norm(
             raise ValueError(f"{op}: each channel must have more than 1 value in training, but got x {x.shape}")
     else:
         eps = check.number(op, "eps", eps, least=0)
-    return over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased)
+    return over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased, rectified)
 
 
 def over_batch(
@@ -89,31 +93,33 @@ def over_batch(
     momentum: float | Tensor,
     eps: float,
     unbiased: bool = True,
+    rectified: bool = False,
 ) -> Tensor:
-    """`batch_norm` of checked arguments."""
+    """`batch_norm` of checked arguments, and relu behind it if `rectified`."""
     channels = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
     wide = compute_dtype(x.dtype)
 
     def by_channel(value: Tensor) -> Tensor:
         return as_dtype(Reshape(channels)(value), wide)
 
-    if 0 in x.shape:
-        y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
-        return as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
-    if training:
-        y, result = standardized(x, (0, *range(2, len(x.shape))), weight, bias, eps, channels)
+    if training and 0 not in x.shape:
+        y, result = standardized(x, (0, *range(2, len(x.shape))), weight, bias, eps, channels, rectified)
         if running_mean is not None and running_var is not None:
             _, batch_mean, batch_var = result.array
             _track(running_mean, batch_mean, momentum)
             _track(running_var, batch_var, momentum, x.size // x.shape[1] if unbiased else None)
         return y
-    assert running_mean is not None
-    assert running_var is not None
-    scale = PowerScalar(-0.5)(AddScalar(eps)(by_channel(running_var.detach())))
-    if weight is not None:
-        scale = MULTIPLY(scale, by_channel(weight))
-    y = MULTIPLY(ADD(as_dtype(x, wide), NEGATE(by_channel(running_mean.detach()))), scale)
-    return as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
+    if 0 in x.shape:
+        y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
+    else:
+        assert running_mean is not None
+        assert running_var is not None
+        scale = PowerScalar(-0.5)(AddScalar(eps)(by_channel(running_var.detach())))
+        if weight is not None:
+            scale = MULTIPLY(scale, by_channel(weight))
+        y = MULTIPLY(ADD(as_dtype(x, wide), NEGATE(by_channel(running_mean.detach()))), scale)
+    y = as_dtype(y if bias is None else ADD(y, by_channel(bias)), x.dtype)
+    return RELU(y) if rectified else y
 
 
 def instance_norm(
@@ -251,9 +257,10 @@ def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | N
 
 def add_one(counter: Tensor) -> None:
     """Count one more batch in place."""
-    counter.version_counter().compute_pending()
+    version = counter.version_counter()
+    version.compute_pending()
     counter.array[...] += 1
-    counter.bump_version()
+    version.bump()
 
 
 # ---- argument rules --------------------------------------------------------------------------------------------------
