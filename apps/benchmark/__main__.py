@@ -26,13 +26,14 @@ import argparse
 import json
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from ..errors import interruptible, user_errors
 from . import report
 from .cases import CASES, RIVALS
-from .measure import machine, run_cases
+from .measure import busy_process, machine, run_cases
 
 
 def main(arguments: Sequence[str] | None = None) -> str:
@@ -55,11 +56,14 @@ def measured(options: argparse.Namespace) -> dict[str, Any]:
     record = {"machine": machine(), "clock": options.clock, "rounds": options.effort[0], "smoke": options.smoke}
     record["runs"] = []
     for threads in options.threads:
-        run: dict[str, Any] = {"threads": threads, "rivals": {}, "missing": [], "rows": [], "memory": {}}
-        record["runs"].append(run)
-        for cases in process_groups(options):
-            run_cases(cases, threads, options, run)
-            save(record, options)
+        for busy in (False, True) if options.busy else (False,):
+            run: dict[str, Any] = {"threads": threads, "busy": busy}
+            run |= {"rivals": {}, "missing": [], "rows": [], "memory": {}}
+            record["runs"].append(run)
+            with busy_process(threads) if busy else nullcontext():
+                for cases in process_groups(options):
+                    run_cases(cases, threads, options, run)
+                    save(record, options)
     return record
 
 
@@ -109,6 +113,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--turn", type=float, default=0.1, help="seconds per turn (default: %(default)s)")
     parser.add_argument(
         "--cpu-time", action="store_true", help="measure CPU time, for a busy machine (one thread only)"
+    )
+    parser.add_argument(
+        "--busy", action="store_true", help="measure a second time, beside a process that computes on all threads"
     )
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few runs: does it work, not how fast")
     parser.add_argument("--out", type=Path, help="folder for benchmark.md and benchmark.json (default: in runs/)")

@@ -337,8 +337,11 @@ GROUPS = {
     "Single ops": ["ops"],
     "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
 }
+ALONE, WORKERS = "needle, one thread", "needle, workers"  # names in the tables of several threads
+DIVIDED = ("needle-workers", "torch-ddp")  # libraries with a process for each thread
 RIVALS = {
     "torch": list(CASES),
+    "torch-ddp": list(NETS),
     "torch-compile": NETWORKS,
     "mygrad": ["lenet", "conv1d", "overhead", "import"],
     "dezero": ["lenet", "conv1d", "overhead"],

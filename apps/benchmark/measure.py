@@ -9,14 +9,15 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import report
-from .cases import CASES, NETS, RIVALS, Import
+from .cases import ALONE, CASES, DIVIDED, NETS, RIVALS, WORKERS, Import, steps
 
-__all__ = ["PINS", "TOLERANCE", "machine", "measure", "prove", "run_cases"]
+__all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "run_cases"]
 
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
@@ -34,6 +35,8 @@ class Worker:
 
     def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "apps.benchmark.worker", library, options.clock, *["small"] * options.smoke]
+        if library in DIVIDED:
+            command += ["--ranks", environment[THREADS[0]]]
         # In its own session the worker does not receive our Ctrl-C; it ends when its stdin closes.
         self.process = subprocess.Popen(
             command, env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -48,8 +51,12 @@ class Worker:
         return self._request([case, row, first, count])
 
     def peak(self) -> int:
-        """The peak memory of the process in bytes."""
-        return self._request(None)
+        """The peak memory in bytes, of all processes of the library together."""
+        return self._request("memory")
+
+    def exchanges(self) -> float:
+        """Which share of the time of the current row was spent in exchanges between processes."""
+        return self._request("exchanges")
 
     def _request(self, request: Any) -> Any:
         print(json.dumps(request), file=self.process.stdin, flush=True)
@@ -97,8 +104,8 @@ class Importer:
 
 
 def takes_part(name: str, case: str) -> bool:
-    """Whether the library of this name runs the case."""
-    return name.startswith("needle") or case in RIVALS[name]
+    """Whether the library of this name in the tables runs the case."""
+    return case in (NETS if name in (ALONE, WORKERS) else RIVALS.get(name, CASES))
 
 
 def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -106,10 +113,15 @@ def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tu
     path = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)]))
     pinned = os.environ | dict.fromkeys(THREADS, str(threads)) | {"PYTHONPATH": path}
     native = {name: value for name, value in pinned.items() if name not in PINS}
-    libraries = {"needle": ("needle", native)}
+    ours = "needle" if threads == 1 else "needle, threads"
+    libraries = {ours: ("needle", native)}
     if pinned != native:
-        libraries = {"needle (pinned)": ("needle", pinned), "needle (native)": ("needle", native)}
-    libraries |= {name: (name, native) for name in options.rivals if any(takes_part(name, case) for case in cases)}
+        libraries = {f"{ours} (pinned)": ("needle", pinned), f"{ours} (native)": ("needle", native)}
+    if threads > 1:
+        libraries[WORKERS] = ("needle-workers", native)
+        libraries[ALONE] = ("needle", native | dict.fromkeys(THREADS, "1"))
+    libraries |= {name: (name, native) for name in options.rivals if name not in DIVIDED or threads > 1}
+    libraries = {name: library for name, library in libraries.items() if any(takes_part(name, case) for case in cases)}
     kind: Any = Importer if cases == ["import"] else Worker
     started = {name: kind(library, options, environment) for name, (library, environment) in libraries.items()}
     for process in started.values():
@@ -132,6 +144,13 @@ def prove(processes: Mapping[str, Any], case: str, row: str, runs: int) -> None:
             error = math.hypot(size - expected_size, projection - expected_projection) / expected_size
             if not error <= TOLERANCE:
                 raise SystemExit(f"benchmark: {case}, {row} of {name} is off by {error:.1e}: {result}, not {expected}")
+
+
+def is_provable(name: str, case: str) -> bool:
+    """Whether a library is to compute the same as torch: torch-ddp normalizes the items of each process apart."""
+    return name != "torch-ddp" or all(
+        layer.kind != "batch_norm" for layer, _ in steps(NETS[case].layers, NETS[case].shape)
+    )
 
 
 def measure(
@@ -157,17 +176,32 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
             work = work.small() if options.smoke else work
             processes = {name: process for name, process in started.items() if takes_part(name, case)}
             if not isinstance(work, Import):
-                prove(processes, case, row, work.runs)
+                equal = {name: process for name, process in processes.items() if is_provable(name, case)}
+                prove(equal, case, row, work.runs)
             times = measure(processes, case, row, *options.effort)
             seconds = {name: [time / work.per for time in turns] for name, turns in times.items()}
             entry = {"case": case, "row": row, "products": work.products, "seconds": seconds}
+            entry |= {"exchanges": processes[WORKERS].exchanges()} if WORKERS in processes else {}
             run["rows"].append(entry | {"ratios": report.ratios(seconds)})
             if case in NETS:
-                run["memory"][case] = {name: process.peak() for name, process in processes.items()}
+                run["memory"][case] = {name: process.peak() for name, process in processes.items() if name != ALONE}
         run["rivals"] |= {name: process.about for name, process in started.items() if cases != ["import"]}
     finally:
         for process in started.values():
             process.close()
+
+
+@contextmanager
+def busy_process(threads: int) -> Iterator[None]:
+    """Let another process multiply matrices on so many threads until the block ends."""
+    code = "import numpy as np; a = np.ones((1024, 1024), 'float32')\nwhile True: a @ a"
+    environment = os.environ | dict.fromkeys(THREADS, str(threads))
+    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def machine() -> str:

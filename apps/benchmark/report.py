@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .cases import BASE, GROUPS, RIVALS, SGEMM
+from .cases import ALONE, BASE, GROUPS, RIVALS, SGEMM, WORKERS
 
 Ratio = dict[str, float]  # median, low, high
 Row = dict[str, Any]  # an entry of the record: case, row, products, seconds, ratios
@@ -19,14 +19,18 @@ NONE = "–"
 def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
     """Ratios of a row's times: "needle / torch" -> median, low and high over the rounds.
 
-    torch is compared with every needle; other rivals only with the last one, which uses the same BLAS kernels.
+    torch is compared with every needle; other rivals only with the last one, which uses the same BLAS kernels. Of the
+    ways to use several cores, the faster one counts: "needle / torch".
     """
-    needles = [name for name in seconds if name.startswith("needle")]
+    needles = {name: seconds[name] for name in seconds if name.startswith("needle") and name not in (ALONE, WORKERS)}
+    if WORKERS in seconds:
+        ways = (list(needles.values())[-1], seconds[WORKERS])
+        needles = {"needle": min(ways, key=median)}
     result = {}
     for rival in seconds:
-        for needle in needles if rival == "torch" else needles[-1:]:
-            if rival not in needles:
-                result[f"{needle} / {rival}"] = spread(seconds[needle], seconds[rival])
+        for needle in needles if rival == "torch" else list(needles)[-1:]:
+            if not rival.startswith("needle"):
+                result[f"{needle} / {rival}"] = spread(needles[needle], seconds[rival])
     return result
 
 
@@ -114,6 +118,17 @@ def memory(peaks: Mapping[str, Mapping[str, int]]) -> str:
     return table(lines)
 
 
+def gains(rows: Sequence[Row]) -> str:
+    """How many times as fast several cores are as one thread, and the share of a step spent in exchanges."""
+    lines = [["", "threads", "workers", "exchanges, waiting included"]]
+    for row in rows:
+        threads = next(times for name, times in row["seconds"].items() if name not in (ALONE, WORKERS))
+        ways = (threads, row["seconds"][WORKERS])
+        cells = [ranged(spread(row["seconds"][ALONE], times)) for times in ways]
+        lines.append([row["case"], *cells, f"{row['exchanges']:.1%}"])
+    return table(lines)
+
+
 def growth(rows: Sequence[Row]) -> str:
     """The times of the grown networks as multiples of the first row's."""
     base, names = rows[0]["seconds"], list(rows[0]["seconds"])
@@ -123,17 +138,23 @@ def growth(rows: Sequence[Row]) -> str:
 
 def run_parts(run: Mapping[str, Any]) -> Iterator[str]:
     """The report on one number of threads."""
-    yield f"### Threads: {run['threads']}\n"
+    yield f"### Threads: {run['threads']}{', beside a busy process' * run['busy']}\n"
     yield from (f"- {name}: {about}" for name, about in run["rivals"].items())
     if any("native" in name for name in run["rivals"]):
         yield "- pinned: with the variables above, which choose OpenBLAS's kernels; native: without, as the rivals run"
     yield from (f"- {name}: not installed" for name in run["missing"])
+    if WORKERS in run["rivals"]:
+        yield "- needle, threads and needle, workers: two ways to use the cores; ratios to others take the faster one"
+    if "torch-ddp" in run["rivals"]:
+        yield "- torch-ddp: each process normalizes its own items, so only nets without batch norm compute the same"
     for name in run["rivals"]:
         if name in RIVALS and name != "torch":
             yield f"- {name} runs the cases: {', '.join(RIVALS[name])}"
     for group, cases in GROUPS.items():
         if rows := [row for row in run["rows"] if row["case"] in cases]:
             yield f"\n#### {group}\n\n{times(rows)}"
+    if divided := [row for row in run["rows"] if WORKERS in row["seconds"]]:
+        yield f"\n#### Gain of {run['threads']} cores over one thread\n\n{gains(divided)}"
     ops = [row for row in run["rows"] if row["case"] == "ops"]
     if ops:
         fastest = [row["products"] / median(t) for row in ops if row["row"] == SGEMM for t in row["seconds"].values()]

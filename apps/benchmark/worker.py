@@ -1,11 +1,13 @@
 """A worker process of the benchmark: the work of one library.
 
     python -m apps.benchmark.worker needle perf_counter      # library, clock; optionally "small" for tiny sizes
+    python -m apps.benchmark.worker needle-workers perf_counter --ranks 2      # a library that uses several processes
 
 measure.py starts this program and talks to it in lines of JSON. The first line on stdout describes the library, or is
 null if it is not installed. Then each request on stdin gets one answer. [case, row, first, count] is answered by the
 median time in seconds of `count` runs after `first` warm-up runs; if count is 0, by the fingerprints of `first` runs.
-null is answered by the peak memory of this process in bytes.
+"memory" is answered by the peak memory in bytes, "exchanges" by their share of the time of the current row. Where a
+library uses several processes, all ranks get the requests and rank 0 answers; the memory is that of all together.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from . import cases
-from .libraries import ADAPTERS, load
+from .libraries import ADAPTERS, adapter_of
 from .libraries.loops import Loops
 
 Library = Any  # an adapter
@@ -58,14 +60,14 @@ def training(lib: Library, work: cases.Training) -> Callable[[], float]:
     for seed in range(8):
         x = normal(seed, net.batch, *net.shape)
         target = labels(seed, net.batch) if net.loss == "cross_entropy" else x
+        x, target = lib.items(x), lib.items(target)
         examples.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
     batches = itertools.cycle(examples)
 
     def step():
         x, target = next(batches)
         loss = loss_fn(model(lib.leaf(x) if net.inner else x), target)
-        lib.learn(loss, optimizer)
-        return lib.number(loss)
+        return lib.number(lib.learn(loss, optimizer))
 
     return step
 
@@ -192,11 +194,26 @@ def seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-def answer(lib: Library, run: Callable[[], Any], clock: Callable[[], float], first: int, count: int) -> Any:
-    """The answer to a request; see the module's docstring."""
-    if count:
-        return median([seconds(run, clock) for _ in range(first + count)][first:])
-    return [fingerprint(lib, run()) for _ in range(first)]
+class Row:
+    """A row of work: its runs, and how much of their time the library has spent in exchanges between processes."""
+
+    def __init__(self, lib: Library, case: str, row: str, is_small: bool, clock: Callable[[], float]) -> None:
+        work = cases.CASES[case][row]
+        self.run = BUILD[type(work)](lib, work.small() if is_small else work)
+        self.lib, self.clock, self.spent, self.exchanged = lib, clock, 0.0, 0.0
+
+    def fingerprints(self, count: int) -> list[tuple[float, float]]:
+        return [fingerprint(self.lib, self.lib.whole(self.run())) for _ in range(count)]
+
+    def median_time(self, first: int, count: int) -> float:
+        """The median of `count` runs after `first` others."""
+        for _ in range(first):
+            self.run()
+        before = self.lib.exchanged
+        times = [seconds(self.run, self.clock) for _ in range(count)]
+        self.spent += sum(times)
+        self.exchanged += self.lib.exchanged - before
+        return median(times)
 
 
 def peak() -> int:
@@ -207,30 +224,44 @@ def peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def main(library: str, clock: str, size: str | None = None) -> None:
+def main(library: str, clock: str, size: str | None = None, ranks: int = 1) -> None:
     """Answer requests until stdin ends."""
     try:
-        lib = load(library)
+        adapter = adapter_of(library)
     except ModuleNotFoundError as error:
-        if library == "needle":
+        if library.startswith("needle"):
             raise
         print(f"{library}: {error}", file=sys.stderr)
         print("null", flush=True)
         return
-    print(json.dumps(lib.about()), flush=True)
-    current: tuple[str, str] | None = None
-    run: Any = None
-    for line in sys.stdin:
-        request = json.loads(line)
-        if request is None:
-            print(peak(), flush=True)
-            continue
-        case, row, first, count = request
-        if current != (case, row):
-            run = None  # frees the tensors of the previous row
-            work = cases.CASES[case][row]
-            current, run = (case, row), BUILD[type(work)](lib, work.small() if size else work)
-        print(json.dumps(answer(lib, run, getattr(time, clock), first, count)), flush=True)
+    adapter.launch(serve, ranks, (library, getattr(time, clock), size is not None))
+
+
+def serve(library: str, clock: Callable[[], float], is_small: bool) -> None:
+    """Answer requests on one rank until rank 0's stdin ends."""
+    lib = adapter_of(library)()
+    answer(lib, lib.about())
+    name: Any = None
+    row: Any = None
+    with lib.computing():
+        while line := lib.told(sys.stdin.readline() if lib.rank == 0 else ""):
+            request = json.loads(line)
+            if request == "memory":
+                answer(lib, round(lib.total(peak())))
+            elif request == "exchanges":
+                answer(lib, row.exchanged / row.spent)
+            else:
+                *wanted, first, count = request
+                if wanted != name:
+                    row = None  # frees the tensors of the previous row
+                    name, row = wanted, Row(lib, *wanted, is_small, clock)
+                answer(lib, row.median_time(first, count) if count else row.fingerprints(first))
+
+
+def answer(lib: Library, value: Any) -> None:
+    """Answer a request, which one rank does."""
+    if lib.rank == 0:
+        print(json.dumps(value), flush=True)
 
 
 if __name__ == "__main__":
@@ -238,4 +269,5 @@ if __name__ == "__main__":
     parser.add_argument("library", choices=ADAPTERS)
     parser.add_argument("clock", choices=("perf_counter", "process_time"))
     parser.add_argument("size", choices=("small",), nargs="?")
+    parser.add_argument("--ranks", type=int, default=1)
     main(**vars(parser.parse_args()))

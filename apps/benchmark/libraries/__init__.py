@@ -8,11 +8,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["ADAPTERS", "load"]
+__all__ = ["ADAPTERS", "adapter_of"]
 
 ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),
+    "needle-workers": ("needle", "NeedleWorkers"),
     "torch": ("torch", "Torch"),
+    "torch-ddp": ("torch", "DistributedTorch"),
     "torch-compile": ("torch", "CompiledTorch"),
     "mygrad": ("mygrad", "MyGrad"),
     "dezero": ("dezero", "DeZero"),
@@ -20,7 +22,7 @@ ADAPTERS = {  # name: module, class
 }
 
 
-def load(name: str) -> Any:
-    """The adapter of a library; raises ModuleNotFoundError if the library is not installed."""
+def adapter_of(name: str) -> Any:
+    """The class that adapts a library; raises ModuleNotFoundError if the library is not installed."""
     module, adapter = ADAPTERS[name]
-    return getattr(import_module(f".{module}", __package__), adapter)()
+    return getattr(import_module(f".{module}", __package__), adapter)

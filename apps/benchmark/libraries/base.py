@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..cases import Layer, Shape, steps
+from .ranks import Single
 
 __all__ = ["Functions", "Modules", "blas"]
 
@@ -28,7 +29,7 @@ def blas() -> str:
     return f"NumPy {np.__version__} with a BLAS that threadpoolctl does not know"
 
 
-class Modules:
+class Modules(Single):
     """An adapter of a library with torch's modules: needle and torch. `nn` is its namespace of modules."""
 
     nn: Any
@@ -90,7 +91,7 @@ class Modules:
         return x.relu()
 
 
-class Functions:
+class Functions(Single):
     """An adapter of a library without such modules: a method for each kind of layer."""
 
     parameter: Callable[[np.ndarray], Tensor]

@@ -80,10 +80,11 @@ class DeZero(Functions):
             setattr(model, f"parameter{i}", parameter)
         return getattr(dezero.optimizers, name)(options["lr"]).setup(model)
 
-    def learn(self, loss: Tensor, optimizer: Any) -> None:
+    def learn(self, loss: Tensor, optimizer: Any) -> Tensor:
         optimizer.target.cleargrads()
         loss.backward()
         optimizer.update()
+        return loss
 
     def gradients(self, y: Tensor, leaves: Sequence[Tensor], out_grad: Tensor, keep: bool) -> list[Tensor]:
         y.grad = out_grad

@@ -6,10 +6,12 @@ from itertools import product
 
 import numpy as np
 
+from .ranks import Single
+
 __all__ = ["Loops"]
 
 
-class Loops:
+class Loops(Single):
     """One 2-d convolution with stride 1 over NumPy arrays."""
 
     def about(self) -> str:

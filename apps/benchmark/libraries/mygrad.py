@@ -54,7 +54,7 @@ class MyGrad(Functions):
         zeros = [[np.zeros_like(parameter.data) for parameter in parameters] for _ in range(2)]
         return SimpleNamespace(parameters=parameters, moments=zeros, steps=0, **{"Adam": options}[name])
 
-    def learn(self, loss: Tensor, optimizer: SimpleNamespace) -> None:
+    def learn(self, loss: Tensor, optimizer: SimpleNamespace) -> Tensor:
         loss.backward()
         optimizer.steps += 1
         size = optimizer.lr * (1 - 0.999**optimizer.steps) ** 0.5 / (1 - 0.9**optimizer.steps)
@@ -63,6 +63,7 @@ class MyGrad(Functions):
             square += 0.001 * (parameter.grad**2 - square)
             parameter.data -= size * mean / (np.sqrt(square) + 1e-8)
             parameter.null_grad()
+        return loss
 
     def gradients(self, y: Tensor, leaves: Sequence[Tensor], out_grad: Tensor, keep: bool) -> list[Tensor]:
         y.backward(out_grad.data)

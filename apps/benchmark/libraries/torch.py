@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch import distributed
 
 from ..cases import Layer, Shape
 from .base import Modules
 
-__all__ = ["CompiledTorch", "Torch"]
+__all__ = ["CompiledTorch", "DistributedTorch", "Torch"]
 
 
 class Residual(torch.nn.Module):
@@ -46,10 +49,11 @@ class Torch(Modules):
     def optimizer(self, name: str, parameters: list[torch.Tensor], options: dict[str, float]) -> torch.optim.Optimizer:
         return getattr(torch.optim, name)(parameters, **options)
 
-    def learn(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+    def learn(self, loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return loss
 
     def gradients(
         self, y: torch.Tensor, leaves: Sequence[torch.Tensor], out_grad: torch.Tensor, keep: bool
@@ -74,3 +78,56 @@ class CompiledTorch(Torch):
     def network(self, layers: Iterable[Layer], shape: Shape, arrays: Iterable[np.ndarray]) -> tuple[Any, list[Any]]:
         model, parameters = super().network(layers, shape, arrays)
         return torch.compile(model), parameters
+
+
+class DistributedTorch(Torch):
+    """PyTorch's DistributedDataParallel over gloo: ranks of one thread each, with equal parts of every batch.
+
+    Its batch norm uses the items of one rank: SyncBatchNorm is for GPUs.
+    """
+
+    def __init__(self) -> None:
+        self.rank, self.size = distributed.get_rank(), distributed.get_world_size()
+        self.mode = f"DistributedDataParallel, gloo, {self.size} processes"
+
+    @staticmethod
+    def launch(main: Callable[..., None], ranks: int, arguments: Sequence[Any]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            common = (ranks, f"file://{folder}/ranks", main, arguments)
+            context = multiprocessing.get_context("spawn")
+            others = [context.Process(target=take_part, args=(i, *common), daemon=True) for i in range(1, ranks)]
+            for process in others:
+                process.start()
+            take_part(0, *common)
+            for process in others:
+                process.join()
+
+    def network(self, layers: Iterable[Layer], shape: Shape, arrays: Iterable[np.ndarray]) -> tuple[Any, list[Any]]:
+        model, parameters = super().network(layers, shape, arrays)
+        return torch.nn.parallel.DistributedDataParallel(model), parameters
+
+    def told(self, line: str) -> str:
+        lines = [line]
+        distributed.broadcast_object_list(lines)
+        return lines[0]
+
+    def items(self, array: np.ndarray) -> np.ndarray:
+        return np.array_split(array, self.size)[self.rank]
+
+    def total(self, number: float) -> float:
+        tensor = torch.tensor(number, dtype=torch.float64)
+        distributed.all_reduce(tensor)
+        return tensor.item()
+
+    def whole(self, result: float) -> float:
+        return self.total(result) / self.size
+
+
+def take_part(rank: int, ranks: int, address: str, main: Callable[..., None], arguments: Sequence[Any]) -> None:
+    """One rank's call of main(*arguments)."""
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", address, rank=rank, world_size=ranks)
+    try:
+        main(*arguments)
+    finally:
+        distributed.destroy_process_group()
