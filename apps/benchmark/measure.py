@@ -22,6 +22,7 @@ __all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "
 ROOT = Path(__file__).resolve().parents[2]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
+BUSY = "import numpy as np; a = np.ones((1024, 1024), 'float32')\nwhile True: a @ a"  # a program beside the others
 TOLERANCE = 1e-4  # relative, for float32
 
 
@@ -194,9 +195,8 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
 @contextmanager
 def busy_process(threads: int) -> Iterator[None]:
     """Let another process multiply matrices on so many threads until the block ends."""
-    code = "import numpy as np; a = np.ones((1024, 1024), 'float32')\nwhile True: a @ a"
     environment = os.environ | dict.fromkeys(THREADS, str(threads))
-    process = subprocess.Popen([sys.executable, "-c", code], env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", BUSY], env=environment, start_new_session=True)
     try:
         yield
     finally:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import torch
 
 from apps.benchmark import __main__ as program
 from apps.benchmark import cases, conv_algorithms, measure, report, worker
-from apps.benchmark.cases import CASES, NETS, conv, conv_transpose, linear, pool, steps
+from apps.benchmark.cases import ALONE, CASES, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
 from apps.benchmark.libraries.needle import Needle
 from apps.benchmark.libraries.torch import Torch
 from tests.apps.scripts import error_of
@@ -46,8 +47,8 @@ def test_it_times_all_libraries_and_writes_the_report_that_it_prints(tmp_path):
     record = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))
     assert set(record) == {"machine", "clock", "rounds", "smoke", "runs"}
     (one,) = record["runs"]
-    assert set(one) == {"threads", "rivals", "missing", "rows", "memory"}
-    assert (one["threads"], one["missing"]) == (1, [])
+    assert set(one) == {"threads", "busy", "rivals", "missing", "rows", "memory"}
+    assert (one["threads"], one["busy"], one["missing"]) == (1, False, [])
     for name, about in one["rivals"].items():
         assert f"- {name}: {about}\n" in text
     assert [(row["case"], row["row"]) for row in one["rows"]] == [(case, row) for case in names for row in CASES[case]]
@@ -68,9 +69,40 @@ def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
     arguments = ("--cases", "conv1d", "--rivals", "mygrad", "--threads", 1, 2)
     text = run(tmp_path / "out", *arguments, path=[tmp_path], OPENBLAS_CORETYPE="Haswell")
     assert "OPENBLAS_CORETYPE=Haswell" in text
-    for part in text.split("### Threads")[1:]:
-        assert "- torch: not installed\n" in part
-        assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", part)
+    one, two = text.split("### Threads")[1:]
+    assert "- torch: not installed\n" in one
+    assert "- torch: not installed\n" in two
+    assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", one)
+    names = r" \| ".join(map(re.escape, ["needle, threads (pinned)", "needle, threads (native)", WORKERS, ALONE]))
+    assert re.search(rf"\|  +\| {names} \|\n", two)
+
+
+def test_several_processes_of_one_library_compute_the_same_together(tmp_path):
+    text = run(tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp")
+    assert "2 workers" in text
+    assert "gloo, 2 processes" in text
+    (one,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"]
+    for row in one["rows"]:
+        assert set(row["seconds"]) == {"needle, threads", WORKERS, ALONE, "torch", "torch-ddp"}
+        assert set(row["ratios"]) == {"needle / torch", "needle / torch-ddp"}
+        assert 0 < row["exchanges"] < 1
+        assert f"{row['exchanges']:.1%}" in text
+    assert one["memory"]["lenet"][WORKERS] > 1.5 * one["memory"]["lenet"]["needle, threads"]
+
+
+def test_beside_a_busy_process_everything_is_measured_again(tmp_path, capfd, monkeypatch):
+    code, busy = "import time; print('busy', flush=True); time.sleep(60)", []
+
+    def cases_beside(cases, threads, options, run):
+        time.sleep(0.5 if run["busy"] else 0)
+        busy.append((run["busy"], capfd.readouterr().out))
+
+    monkeypatch.setattr(measure, "BUSY", code)
+    monkeypatch.setattr(program, "run_cases", cases_beside)
+    text = program.main(["--cases", "lenet", "--busy", "--out", str(tmp_path)])
+    assert busy == [(False, ""), (True, "busy\n")]
+    assert "### Threads: 1\n" in text
+    assert "### Threads: 1, beside a busy process\n" in text
 
 
 def test_an_import_is_timed_in_fresh_processes(tmp_path):
@@ -162,15 +194,34 @@ def test_the_rivals_take_turns_and_warm_up():
 
 
 def test_the_time_of_a_turn_is_the_median_after_the_warm_up():
-    ticks = iter(np.cumsum([0, 99, 0, 3, 0, 1, 0, 2]))
-    calls = []
-    assert worker.answer(None, lambda: calls.append(1), lambda: next(ticks), 1, 3) == 2
+    def run():
+        calls.append(1)
+        lib.exchanged += 0.5 if len(calls) > 1 else 7
+
+    ticks, calls, lib = iter(np.cumsum([0, 3, 0, 1, 0, 2])), [], SimpleNamespace(exchanged=0.0)
+    row = worker.Row(Needle(), "overhead", "an op forward", True, lambda: next(ticks))
+    row.run, row.lib = run, lib
+    assert row.median_time(1, 3) == 2
     assert len(calls) == 4
+    assert (row.exchanged, row.spent) == (1.5, 6)
 
 
 def test_a_ratio_is_the_median_over_the_rounds():
     seconds = {"needle": [2.0, 4.0, 9.0], "torch": [1.0, 1.0, 3.0]}
     assert report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 2.0, "high": 4.0}}
+
+
+def test_of_threads_and_workers_the_faster_way_counts():
+    seconds = {"needle, threads": [2.0, 4.0, 9.0], WORKERS: [3.0, 3.0, 3.0], ALONE: [1.0] * 3, "torch": [1.0] * 3}
+    assert report.ratios(seconds) == {"needle / torch": {"median": 3.0, "low": 3.0, "high": 3.0}}
+    seconds["needle, threads"] = [2.0] * 3
+    assert report.ratios(seconds) == {"needle / torch": {"median": 2.0, "low": 2.0, "high": 2.0}}
+
+
+def test_gains_are_those_over_one_thread():
+    seconds = {"needle, threads": [2.0, 4.0], WORKERS: [2.0, 2.0], ALONE: [3.0, 4.0]}
+    rows = [row("lenet", "step", **seconds) | {"exchanges": 0.0123}]
+    assert cells(report.gains(rows))[2:] == [["lenet", "1.25 (1.00 to 1.50)", "1.75 (1.50 to 2.00)", "1.2%"]]
 
 
 def test_torch_is_compared_with_every_needle_and_others_with_the_native_one():
@@ -263,7 +314,10 @@ def test_the_course_model_has_its_number_of_parameters():
         (["--threads", "0"], "--threads and --rounds must be at least 1"),
         (["--rounds", "0"], "--threads and --rounds must be at least 1"),
         (["--cpu-time", "--threads", "2"], "--cpu-time adds up the time of all threads, so it needs --threads 1"),
-        (["--rivals", "mygrad,jax"], "--rivals must be of torch, torch-compile, mygrad, dezero, loops, but got jax"),
+        (
+            ["--rivals", "mygrad,jax"],
+            "--rivals must be of torch, torch-ddp, torch-compile, mygrad, dezero, loops, but got jax",
+        ),
         (["--read", "nowhere.json"], "there is no file nowhere.json"),
         (["--write", "LICENSE"], "LICENSE has no place for the tables: <!-- table --> … <!-- end -->"),
         (["--cases", "alexnet"], "argument --cases: invalid choice: 'alexnet'"),
