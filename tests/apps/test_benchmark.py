@@ -75,8 +75,13 @@ def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
     assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", one)
     names = r" \| ".join(map(re.escape, ["needle, threads (pinned)", "needle, threads (native)", WORKERS, ALONE]))
     assert re.search(rf"\|  +\| {names} \|\n", two)
+    assert "2 workers" in two
+    (entry,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"][1]["rows"]
+    assert 0 < entry["exchanges"] < 1
+    assert f"{entry['exchanges']:.1%}" in two
 
 
+@pytest.mark.slow
 def test_several_processes_of_one_library_compute_the_same_together(tmp_path):
     text = run(tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp")
     assert "2 workers" in text
