@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from needle import kernels
@@ -9,7 +10,7 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.graph import Spec
 from needle.ops.base import Array, Gradients, result_dtype
 from needle.ops.operand import broadcast_shape, pair
-from needle.ops.shape import Permute, Reshape, sum_like, swapped_axes
+from needle.ops.shape import Permute, Reshape, SumTo, sum_like, swapped_axes
 
 __all__ = ["MatMul", "matmul"]
 
@@ -32,6 +33,23 @@ class MatMul(TensorOp):
             sum_like(self(out_grad, _transposed(b)), a) if a.requires_grad else None,
             sum_like(self(_transposed(a), out_grad), b) if b.requires_grad else None,
         )
+
+    def compute_gradient(
+        self, out_grad: Array, y: Array, a: Array, b: Array, *, needed: Sequence[bool]
+    ) -> tuple[Array | None, Array | None]:
+        """Compute each gradient in the memory order of its operand: an optimizer adds others ten times as slowly."""
+        return (
+            _matmul_like(a, out_grad, b.swapaxes(-1, -2)) if needed[0] else None,
+            _matmul_like(b, a.swapaxes(-1, -2), out_grad) if needed[1] else None,
+        )
+
+
+def _matmul_like(x: Array, a: Array, b: Array) -> Array:
+    """a @ b, (*B, n, k) @ (*B, k, m), summed to the shape of x; a matrix in the memory order of x."""
+    if x.ndim == a.ndim == b.ndim == 2:
+        return kernels.matmul(b.T, a.T).T if x.strides[0] < x.strides[1] else kernels.matmul(a, b)
+    product = kernels.matmul(a, b)
+    return product if product.shape == x.shape else SumTo(x.shape).compute(product)
 
 
 def _transposed(x: Tensor) -> Tensor:

@@ -126,6 +126,20 @@ def test_the_gradient_of_relu_keeps_the_memory_order_of_its_input():
     assert gate.cached_data.strides[0] == 1
 
 
+@pytest.mark.parametrize("a_order", "CF")
+@pytest.mark.parametrize("b_order", "CF")
+def test_the_gradients_of_a_matrix_product_have_the_memory_order_of_its_operands(a_order, b_order, device):
+    arrays = draw((5, 4), (4, 3))
+    by_ops, in_place = both(lambda a, b: a @ b, *arrays, device=device)
+    for expected, actual in zip(by_ops, in_place, strict=True):
+        np.testing.assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-12, atol=1e-12)
+    orders = zip(arrays, (a_order, b_order), strict=True)
+    a, b = (ndl.Tensor.make_const(device.xp.asarray(device.asarray(x), order=order), True) for x, order in orders)
+    (a @ b).sum().backward(create_graph=False)
+    assert a.grad.array.strides == a.array.strides
+    assert b.grad.array.strides == b.array.strides
+
+
 def test_the_gradient_of_relu_does_not_depend_on_its_input():
     x = ndl.Tensor([-1.0, 2.0])
     ops.relu(x).backward(ndl.Tensor([3.0, 4.0], requires_grad=False))
@@ -149,6 +163,7 @@ CASES = {
     "Correlate": (Correlate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
     "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
+    "MatMul": (ops.MatMul(), draw((3, 1, 2, 4), (5, 4, 3)), ()),
     "Standardize": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1)), draw((3, 4, 5), (4,), (4,)), ()),
     "Standardize, relu": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1), True), draw((3, 4, 5), (4,), (4,)), ()),
     "Standardize, relu, weight by column": (
