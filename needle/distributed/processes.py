@@ -11,13 +11,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any
 
 from needle.backend.blas import limited_to
 from needle.backend.communicator import using
-from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
+from needle.backend.parallel import start_thread
+from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes, stopped
 
 __all__ = ["Group", "WorkerTraceback", "is_worker"]
 
@@ -45,6 +45,7 @@ def is_worker() -> int | None:
 class Group:
     """The processes of ranks 1 to `size` - 1, as rank 0 sees them; `caller` begins the messages of errors.
 
+    A thread starts and watches them, since no interrupt reaches it: none can come between a process and its entry here.
     `end` must follow, whatever happens, and may be repeated.
     """
 
@@ -57,30 +58,23 @@ class Group:
         self.communicator = SharedMemoryCommunicator(0, size, self.memory, failure=lambda rank: self.failure())
         self.processes: dict[int, Any] = {}
         self.connections: dict[int, Any] = {}
-        self.errors: dict[int, BaseException] = {}  # of workers, the first one first
-        self.ended: set[int] = set()  # the workers that have said how they ended, or died
-        self.watcher: threading.Thread | None = None
+        self.errors: dict[int, BaseException] = {}  # rank -> error, the first one first; 0: what kept us from starting
+        self.is_ending = False
+        self.has_begun = False  # whether the thread has
+        self.are_started = threading.Event()  # the processes
+        self.have_ended = threading.Event()
 
     def start(self, payload: bytes, threads: int) -> None:
         """Start the workers; each runs `_work` with the pickle `payload` on `threads` threads."""
         shared = self.context.RawArray("B", payload)
-        for rank in range(1, self.size):
-            ours, theirs = self.context.Pipe(duplex=False)
-            self.connections[rank] = ours
-            arguments = (rank, self.size, self.memory, shared, theirs, os.getpid(), threads)
-            process = self.context.Process(target=_work, args=arguments, name=f"{NAME}-{rank}", daemon=True)
-            self.processes[rank] = process
-            with _interrupts_later():  # the new process inherits this, until `_work` ignores them
-                process.start()
-            theirs.close()
-        self.watcher = threading.Thread(target=self._watch, name="needle-watcher", daemon=True)
-        self.watcher.start()
+        thread = threading.Thread(target=self._serve, args=(shared, threads), name="needle-workers", daemon=True)
+        start_thread(thread, self._give_up)
+        self.are_started.wait()
 
     def finish(self) -> None:
         """Wait until all workers have returned. Raises the error of the first that failed."""
         self.communicator.leave()
-        assert self.watcher is not None
-        self.watcher.join()
+        self.have_ended.wait()
         if self.errors:
             error = self.failure()
             raise error
@@ -90,40 +84,76 @@ class Group:
     def failure(self) -> BaseException:
         """The error of the first worker that failed."""
         deadline = time.monotonic() + PATIENCE
-        while not self.errors and self.watcher is not None and self.watcher.is_alive() and time.monotonic() < deadline:
+        while not (self.errors or self.have_ended.is_set()) and time.monotonic() < deadline:
             time.sleep(1e-3)
-        if self.errors:
-            return next(iter(self.errors.values()))
-        return RuntimeError(f"{self.caller}: all ranks must go on, but a worker has failed")
+        for error in self.errors.values():
+            return error
+        return RuntimeError(f"{self.caller}: all ranks must go on, but one has failed")
 
     def end(self) -> None:
         """End all processes that still run: asked to, then told to, then killed."""
+        self.is_ending = True
         self.communicator.fail()
-        started = [process for process in self.processes.values() if process.pid is not None]
+        while self.has_begun and not self.are_started.is_set():
+            time.sleep(1e-3)
         for last_resort, patience in (("terminate", GRACE), ("kill", PATIENCE), ("", PATIENCE)):
             deadline = time.monotonic() + patience
-            for process in started:
+            for process in self.processes.values():
                 process.join(max(0.0, deadline - time.monotonic()))
                 if process.is_alive() and last_resort:
                     getattr(process, last_resort)()
+        if self.has_begun:
+            self.have_ended.wait(PATIENCE)
         for connection in self.connections.values():
             connection.close()
+        self.communicator.failure = stopped  # no longer ours, so no cycle keeps the memory
 
-    # ---- the thread that watches -------------------------------------------------------------------------------------
+    # ---- the thread --------------------------------------------------------------------------------------------------
+
+    def _serve(self, shared: Any, threads: int) -> None:
+        """Start the workers, receive how each ends, and tell all ranks once one has failed."""
+        self.has_begun = True
+        try:
+            if not self.is_ending:
+                self._start_all(shared, threads)
+        except Exception as error:
+            self._give_up(error)
+        del shared
+        self.are_started.set()
+        try:
+            self._watch()
+        finally:
+            self.have_ended.set()
+
+    def _start_all(self, shared: Any, threads: int) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # a process inherits this: Ctrl-C waits until `_work` ignores it
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+        for rank in range(1, self.size):
+            ours, theirs = self.context.Pipe(duplex=False)
+            arguments = (rank, self.size, self.memory, shared, theirs, os.getpid(), threads)
+            process = self.context.Process(target=_work, args=arguments, name=f"{NAME}-{rank}", daemon=True)
+            process.start()
+            theirs.close()
+            self.processes[rank], self.connections[rank] = process, ours
+
+    def _give_up(self, error: Exception) -> None:
+        """Keep the error of a start that failed."""
+        self.errors[0] = error
+        self.communicator.fail()
+        self.are_started.set()
+        if not self.has_begun:
+            self.have_ended.set()
 
     def _watch(self) -> None:
-        """Receive how each worker ends; once one has failed, tell all ranks."""
         from multiprocessing.connection import wait
 
-        while len(self.ended) < len(self.processes):
-            rest = {rank: self.connections[rank] for rank in self.processes.keys() - self.ended}
-            try:
-                ready = wait(list(rest.values()), LOOK)
-            except OSError:  # `end` has closed them
-                return
-            for rank, connection in sorted(rest.items()):
+        rest = dict(self.connections)
+        while rest:
+            ready = wait(list(rest.values()), LOOK)
+            for rank, connection in list(rest.items()):
                 if connection in ready or not self.processes[rank].is_alive():
                     self._receive(rank, connection)
+                    del rest[rank]
 
     def _receive(self, rank: int, connection: Any) -> None:
         outcome: Any = None
@@ -135,7 +165,6 @@ class Group:
             self.errors[rank] = self._death(rank, self.processes[rank].exitcode)
         elif outcome["text"]:
             self.errors[rank] = self._remote_error(rank, **outcome)
-        self.ended.add(rank)
         if self.errors:
             self.communicator.fail()
 
@@ -171,19 +200,6 @@ class Group:
         return result
 
 
-@contextmanager
-def _interrupts_later() -> Iterator[None]:
-    """Keep Ctrl-C waiting until the block ends, where the system can do so."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 # ---- in the worker ---------------------------------------------------------------------------------------------------
 
 
@@ -209,7 +225,8 @@ def _work(rank: int, size: int, memory: Any, payload: Any, connection: Any, pare
         with suppress(OSError):
             connection.send(outcome)
         sys.exit(1)
-    connection.send({"error": b"", "summary": "", "text": ""})
+    with suppress(OSError):  # rank 0 has ended, and so will this process
+        connection.send({"error": b"", "summary": "", "text": ""})
 
 
 def _unpickled(payload: Any) -> Any:

@@ -28,7 +28,7 @@ from needle import tuning
 from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
 from needle.backend.communicator import Array, Communicator, Request
 
-__all__ = ["SharedMemoryCommunicator", "memory_bytes"]
+__all__ = ["SharedMemoryCommunicator", "memory_bytes", "stopped"]
 
 SLOTS = 4  # of a rank: so many pieces can be under way
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
@@ -43,6 +43,11 @@ def memory_bytes(size: int) -> int:
     return LINE_BYTES + size * (LINE_BYTES + SLOTS * (HEADER_BYTES + tuning.SHARED_SLOT_BYTES))
 
 
+def stopped(rank: int) -> BaseException:
+    """The error of a rank that goes on after `rank` has failed."""
+    return RuntimeError(f"all_reduce: all ranks must go on, but rank {rank} has failed")
+
+
 class SharedMemoryCommunicator(Communicator):
     """A rank whose arrays go through `memory`, `memory_bytes(size)` bytes that all ranks share.
 
@@ -50,11 +55,9 @@ class SharedMemoryCommunicator(Communicator):
     communicator.
     """
 
-    def __init__(
-        self, rank: int, size: int, memory: Any, failure: Callable[[int], BaseException] | None = None
-    ) -> None:
+    def __init__(self, rank: int, size: int, memory: Any, failure: Callable[[int], BaseException] = stopped) -> None:
         self.rank, self.size = rank, size
-        self.failure = failure or _failure
+        self.failure = failure
         self.stopped_by: int | None = None  # the rank that has failed, once this one knows
         whole = np.frombuffer(memory, "uint8")
         start = -whole.ctypes.data % LINE_BYTES
@@ -393,7 +396,3 @@ def _add(terms: list[Any], out: Any) -> None:
         np.add(terms[0], terms[1], out=out)
         for term in terms[2:]:
             np.add(out, term, out=out)
-
-
-def _failure(rank: int) -> BaseException:
-    return RuntimeError(f"all_reduce: all ranks must go on, but rank {rank} has failed")

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 
 import numpy as np
 import pytest
 
 from needle.backend.blas import limited_to, worker_count
-from needle.distributed import current_communicator, launch
+from needle.distributed import current_communicator, launch, processes
 from needle.distributed.processes import WorkerTraceback
 from tests.distributed import programs
+from tests.interrupts import interrupt_everywhere
+
+launching = sys.modules["needle.distributed.launch"]
 
 
-@pytest.mark.parametrize("workers", [2, 3])
+def slow(*row):
+    return pytest.param(*row, marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_share_sums_streams_and_threads(workers):
     shared = [1]
     with limited_to(5):
@@ -39,14 +47,14 @@ def test_one_worker_is_a_call():
 @pytest.mark.parametrize(
     ("what", "kind", "text"),
     [
-        ("raise", LookupError, "^mine$"),
         ("unpicklable", RuntimeError, "all ranks must run to the end, but worker 1 of 2 raised .*Unpicklable: mine"),
-        ("not loadable", RuntimeError, "but worker 1 of 2 raised .*NotLoadable: 1 and 2"),
-        ("exit", RuntimeError, "but worker 1 of 2 raised SystemExit: 3"),
         ("exit at once", RuntimeError, "workers must live until the end, but worker 1 of 2 ended with exit code 0"),
-        ("kill", RuntimeError, "workers must live until the end, but worker 1 of 2 was killed by SIGKILL"),
-        ("return", RuntimeError, "but rank 0 calls all_reduce of shape .* and rank 1 has returned"),
-        ("other call", RuntimeError, "ranks must make the same calls, but rank . calls .*, and rank . calls "),
+        slow("raise", LookupError, "^mine$"),
+        slow("not loadable", RuntimeError, "but worker 1 of 2 raised .*NotLoadable: 1 and 2"),
+        slow("exit", RuntimeError, "but worker 1 of 2 raised SystemExit: 3"),
+        slow("kill", RuntimeError, "workers must live until the end, but worker 1 of 2 was killed by SIGKILL"),
+        slow("return", RuntimeError, "but rank 0 calls all_reduce of shape .* and rank 1 has returned"),
+        slow("other call", RuntimeError, "ranks must make the same calls, but rank . calls .*, and rank . calls "),
     ],
 )
 def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
@@ -61,6 +69,7 @@ def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
     assert worker_count() == before
 
 
+@pytest.mark.slow
 def test_an_error_of_rank_0_ends_all():
     with pytest.raises(LookupError, match="mine"):
         launch(programs.misbehave, 3, ("raise", 0))
@@ -70,3 +79,26 @@ def test_an_error_of_rank_0_ends_all():
 def test_an_error_after_rank_0_has_returned_is_raised():
     with pytest.raises(LookupError, match="late"):
         launch(programs.end_late, 2)
+
+
+@pytest.mark.slow
+def test_an_interrupt_at_any_line_ends_all():
+    """Each line of the main thread, from the first to the last."""
+    before, places = worker_count(), []
+    for place in interrupt_everywhere(lambda: launch(programs.nothing, 2), launching, processes):
+        places.append(place)
+        assert not multiprocessing.active_children(), place
+        assert worker_count() == before, place
+        assert not launching._groups, place
+        assert current_communicator().size == 1, place
+    assert {place.split(":")[0] for place in places} >= {"launch", "started", "start", "finish", "end"}
+
+
+def test_a_start_that_fails_is_an_error(monkeypatch):
+    def start(process):
+        raise OSError("no process left")
+
+    monkeypatch.setattr(multiprocessing.get_context("spawn").Process, "start", start)
+    with pytest.raises(OSError, match="no process left"):
+        launch(programs.nothing, 2)
+    assert not launching._groups
