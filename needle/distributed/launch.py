@@ -50,12 +50,11 @@ def started(workers: int, function: Callable[..., Any], *args: Any, caller: str 
     """
     check_startable(caller, workers)
     payload = _pickled(caller, function, args)
-    me = object()
-    if _groups.setdefault("current", me) is not me:
-        raise RuntimeError(f"{caller}: a process can have one group of workers at a time, but got a second call")
-    group = None
+    me, group = object(), None
     try:
         try:
+            if _groups.setdefault("current", me) is not me:
+                raise RuntimeError(f"{caller}: a process has one group of workers at a time, but got a second call")
             threads = max(1, worker_count() // workers)
             with limited_to(threads):
                 group = Group(caller, workers)

@@ -83,7 +83,7 @@ ERRORS = [
      re.compile(r'launch: workers must be started below `if __name__ == "__main__":`, but the call runs when a process '
                 "imports the main file")),
     (within_a_rank, RuntimeError, "launch: workers cannot start workers, but rank 1 of 2 wants 2"),
-    (with_a_group, RuntimeError, "launch: a process can have one group of workers at a time, but got a second call"),
+    (with_a_group, RuntimeError, "launch: a process has one group of workers at a time, but got a second call"),
     (lambda: ranks(lambda one: one.all_reduce(frozen())), ValueError,
      "all_reduce: array must be writable, but got a read-only one of shape (3,)"),
     (lambda: ranks(lambda one: one.broadcast(frozen())), ValueError,
