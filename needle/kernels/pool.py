@@ -89,16 +89,23 @@ def _max_masks(x: Array, best: Array, kernel: Size, window: Window) -> Iterator[
     is_float = x.dtype.kind == "f"
     padded = pad_to_batch_last(x, window, math.nan if is_float else 0)
     inside = None if is_float else pad_to_batch_last(xp(x).ones(x.shape, bool), window)
-    unclaimed = xp(x).ones(best.shape, bool)
+    unclaimed = None  # all windows, before the first tap
     taps = tap_slices(window, kernel, best.shape[1:-1])
     # Without NaN every window has a maximum, so the last tap takes what is unclaimed. On an asynchronous device asking
     # for NaN would wait; a second round, which finds nothing, is cheaper.
     may_have_nan = is_float and (device_of(x).is_async or bool(xp(x).isnan(best).any()))
     for position, index in taps if may_have_nan else taps[:-1]:
         mask = padded[index] == best
-        mask &= unclaimed if inside is None else unclaimed & inside[index]
-        unclaimed ^= mask
+        if inside is not None:
+            mask &= inside[index]
+        if unclaimed is None:
+            unclaimed = ~mask
+        else:
+            mask &= unclaimed
+            unclaimed ^= mask
         yield position, index, mask, True
+    if unclaimed is None:  # a single tap takes all
+        unclaimed = xp(x).ones(best.shape, bool)
     if not may_have_nan:
         yield *taps[-1], unclaimed, True
         return
@@ -168,11 +175,12 @@ def _window_passes(window: Window, kernel: Size, size: Size) -> tuple[Size, list
 def _by_channel_chunks(work: Callable[..., None], *arrays: Array) -> None:
     """Call work(*inputs (N, C, …), out (C, …, N)) on chunks of channels, which threads share, if the images are large.
 
-    Smaller chunks gain nothing: most of the time goes into runs of N elements, wherever they lie.
+    A chunk stays in cache from one tap to the next: 8 MiB take a tenth less time in chunks of 1 MiB. Smaller chunks
+    gain nothing: most of the time goes into runs of N elements, wherever they lie.
     """
     *inputs, out = arrays
     largest, device = max(array.nbytes for array in arrays), device_of(out)
-    if largest < tuning.PARALLEL_POOL_BYTES or device.worker_count() == 1:
+    if largest < tuning.PARALLEL_POOL_BYTES:
         work(*arrays)
         return
     inputs = [to_batch_last(array) if needs_blocked_copy(array) else array for array in inputs]
@@ -180,4 +188,4 @@ def _by_channel_chunks(work: Callable[..., None], *arrays: Array) -> None:
     def compute(chunk: slice) -> None:
         work(*(array[:, chunk] for array in inputs), out[chunk])
 
-    device.parallel_for(compute, device.chunks(out.shape[0], largest // out.shape[0]), uses_blas=False)
+    device.parallel_for(compute, device.chunks(out.shape[0], 2 * largest // out.shape[0], True), uses_blas=False)

@@ -68,4 +68,4 @@ def test_a_big_batch_is_shared(monkeypatch):
         for batch in (64, 8):
             x = batch_first(np.ones((16, 28, 28, batch), "float32"))
             kernels.max_windows(x, (2, 2), make_window("pool", 2, (2, 2), 0, 1))
-    assert len(parts) == 2
+    assert len(parts) == 4
