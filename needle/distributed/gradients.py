@@ -157,12 +157,12 @@ class _Sums:
 
 
 class _Bucket:
-    """Terms of one dtype on one device in a flat array, each followed by a 1 if it came, by a 0 if not."""
+    """Terms of one dtype on one device, one after the other in a flat array, then for each a 1 if it has come, or 0."""
 
     def __init__(self, is_regular: bool) -> None:
         self.is_regular = is_regular
         self.starts: dict[Tensor, int] = {}
-        self.size = 0
+        self.size = 0  # of all terms
         self.views: dict[Tensor, Array] = {}  # the places of terms that have been put
         self.flat: Array = None
         self.request: Request
@@ -170,33 +170,33 @@ class _Bucket:
     def append(self, value: Tensor) -> None:
         """Make room for a term like `value`."""
         self.starts[value] = self.size
-        self.size += value.size + 1
+        self.size += value.size
 
     @property
     def is_full(self) -> bool:
         return self.is_regular and len(self.views) == len(self.starts)
 
-    def put(self, value: Tensor, term: Array, has_come: bool = True) -> None:
+    def put(self, value: Tensor, term: Array) -> None:
         """Copy a term to its place."""
         if self.flat is None:
             with value.device.current():
-                self.flat = value.device.xp.empty(self.size, value.dtype)
+                self.flat = value.device.xp.empty(self.size + len(self.starts), value.dtype)
+            self.flat[self.size :] = 1
         start = self.starts[value]
-        stop = start + value.size
-        view = self.views[value] = self.flat[start:stop].reshape(value.shape)
+        view = self.views[value] = self.flat[start : start + value.size].reshape(value.shape)
         view[...] = term
-        self.flat[stop] = has_come
 
     def send(self, communicator: Communicator) -> None:
         """Begin to sum the terms of all ranks."""
-        for value in self.starts:
+        for i, value in enumerate(self.starts):
             if value not in self.views:
-                self.put(value, 0, has_come=False)
+                self.put(value, 0)
+                self.flat[self.size + i] = 0
         self.request = communicator.start_all_reduce(self.flat)
 
     def wait(self) -> Iterator[tuple[Tensor, int, Array]]:
         """Each value, the number of ranks on which its term has come, and the sum."""
         self.request.wait()
-        counts = to_host(self.flat[[start + value.size for value, start in self.starts.items()]]).tolist()
+        counts = to_host(self.flat[self.size :]).tolist()
         for value, count in zip(self.starts, counts, strict=True):
             yield value, round(count), self.views[value]

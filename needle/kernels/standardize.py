@@ -102,9 +102,10 @@ def _folds(value: Array, scale: Array) -> bool:
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-def where_positive(grad: Array, y: Array) -> Array:
+def where_positive(grad: Array, y: Array, out: Array | None = None) -> Array:
     """A copy of `grad`, 0 where y is not positive. NumPy converts bools, then multiplies, faster than by bools."""
-    result = (y > 0).astype(grad.dtype)
+    result = xp(grad).empty_like(grad) if out is None else out
+    result[...] = y > 0
     result *= grad
     return result
 

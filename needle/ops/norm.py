@@ -6,7 +6,7 @@ Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also h
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -73,6 +73,10 @@ class Standardize(TensorTupleOp):
         statistics = Spec(shape, cpu().xp.dtype("float64"))
         return Spec(x.shape, x.dtype), statistics, statistics
 
+    def mean_of(self, node: Any) -> Callable[[Tensor], Tensor]:
+        """The mean over all that was normalized together."""
+        return Mean(self.axes, keepdims=True)
+
     def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
         x, *affine = node.inputs
         y_grad = pick(out_grad, 0)
@@ -80,7 +84,7 @@ class Standardize(TensorTupleOp):
             y_grad = RELU_GRAD(y_grad, pick(node, 0).detach())
         if self.form is not None:
             affine = [Reshape(self.form)(value) for value in affine]
-        mean = Mean(self.axes, keepdims=True)
+        mean = self.mean_of(node)
         centered = ADD(x, NEGATE(as_dtype(pick(node, 1).detach(), x.dtype)))  # a shift, which changes no derivative
         centered = ADD(centered, NEGATE(mean(centered)))
         variance = mean(MULTIPLY(centered, centered))
@@ -193,7 +197,7 @@ def standardize(
 
 def standardized(
     x: Tensor, axes: Size, weight: Tensor | None, bias: Tensor | None, eps: float, form: Size | None = None,
-    rectified: bool = False,
+    rectified: bool = False, op: Callable[..., Standardize] = Standardize,
 ) -> tuple[Tensor, TensorTuple]:  # fmt: skip
     """The y of `standardize`, of checked arguments, and the result of the op, with statistics in float64.
 
@@ -203,6 +207,6 @@ def standardized(
     narrow = [value.spec.dtype.itemsize < 4 for value in operands]
     if True in narrow:
         operands = [as_dtype(value, compute_dtype(value.dtype)) for value in operands]
-    result = Standardize(axes, eps, weight is not None, bias is not None, form, rectified)(*operands)
+    result = op(axes, eps, weight is not None, bias is not None, form, rectified)(*operands)
     y = pick(result, 0)
     return as_dtype(y, x.dtype) if narrow[0] else y, result

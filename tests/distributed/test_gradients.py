@@ -186,7 +186,7 @@ def test_gradients_keep_their_memory():
 
 def test_exchanges_begin_while_backward_runs(monkeypatch):
     """One exchange per bucket, the first before the first layer computes its gradient."""
-    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 16)
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 8)
     events = []
 
     def rank(communicator):

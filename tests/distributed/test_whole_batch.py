@@ -65,6 +65,129 @@ def test_dropout_in_attention(streams):
     assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
 
 
+def normalized(norm, x, slope, items, turned):
+    """A batch norm's result, statistics and gradients for the items of x, whose memory order may be `turned`."""
+    layer, batch = copy.deepcopy(norm), x[items]
+    if turned:
+        batch = np.ascontiguousarray(np.moveaxis(batch, 0, -1))
+    leaf = ndl.Tensor(batch, device=layer.weight.device)
+    y = layer(leaf.permute([-1, *range(x.ndim - 1)]) if turned else leaf)
+    SharedGradients(layer.parameters()).backward((y * ndl.Tensor(slope[items], device=y.device)).mean())
+    x_grad = np.moveaxis(leaf.grad.numpy(), -1, 0) if turned else leaf.grad.numpy()
+    shared = [layer.running_mean, layer.running_var, layer.num_batches_tracked, layer.weight.grad, layer.bias.grad]
+    return (y.numpy(), x_grad), [tensor.numpy() for tensor in shared]
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("shape", [(3,), (3, 4), (2, 3, 4)])
+@pytest.mark.parametrize(("size", "total"), [(2, 5), (3, 7), (2, 2), (3, 2)])
+def test_batch_norm_sees_the_whole_batch(size, total, shape, turned, streams, device):
+    make = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+    norm = make(shape[0], dtype="float64", device=device)
+    norm.weight.data, norm.bias.data = (ndl.randn(shape[0], dtype="float64", device=device) for _ in range(2))
+    x = np.random.randn(total, *shape) * 3 + np.arange(total).reshape(-1, *(1,) * len(shape))
+    slope = np.random.randn(*x.shape)
+    (items, shared), parts = whole_and_parts(
+        streams, size, total, lambda items: normalized(norm, x, slope, items, turned)
+    )
+    for i, expected in enumerate(items):
+        values = [part[0][i] for part in parts]
+        assert_allclose(np.concatenate(values) if total >= size else values[0], expected, rtol=1e-11, atol=1e-13)
+    for part in parts:
+        for value, first, expected in zip(part[1], parts[0][1], shared, strict=True):
+            assert_array_equal(value, first)
+            assert_allclose(value, expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, nn.BatchNorm3d])
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_running_variances_count_the_whole_batch(kind, momentum, streams):
+    norm = kind(2, momentum=momentum, dtype="float64")
+    x = np.random.randn(2, 5, 2, *(2,) * (kind.ndims[0] - 2))
+
+    def step(items):
+        layer = copy.deepcopy(norm)
+        for batch in x:
+            layer(ndl.Tensor(batch[items]))
+        return layer.running_mean.numpy(), layer.running_var.numpy()
+
+    whole, parts = whole_and_parts(streams, 3, 5, step)
+    for part in parts:
+        assert_allclose(part, whole, rtol=1e-12)
+
+
+def test_evaluation_exchanges_nothing():
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        norm = nn.BatchNorm1d(3).eval()
+        F.dropout(norm(ndl.ones(2, 3)), training=False)
+        return communicator.calls
+
+    assert run_ranks(2, rank) == [[], []]
+
+
+def test_one_exchange_forward_and_one_backward():
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        norm, x = nn.BatchNorm1d(3), ndl.Tensor(np.ones((2, 3), "float32"))
+        y = (norm(x) ** 2).mean()
+        forward = len(communicator.calls)
+        y.backward(create_graph=False)
+        return forward, len(communicator.calls)
+
+    assert run_ranks(2, rank) == [(1, 2)] * 2
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_means_far_from_zero(dtype, streams):
+    """Deviations as small beside the mean as the dtype can hold them are normalized as in one process."""
+    norm = nn.BatchNorm2d(2, dtype=dtype)
+    x = (np.random.randn(6, 2, 16, 16) + np.array([1000.0, 0])[:, None, None]).astype(dtype)
+    slope = np.random.randn(*x.shape).astype(dtype)
+    (items, _), parts = whole_and_parts(streams, 3, 6, lambda items: normalized(norm, x, slope, items, False))
+    tolerance = 2e-3 if dtype == "float16" else 1e-5
+    for i, expected in enumerate(items):
+        scale = np.abs(expected).max()
+        assert_allclose(np.concatenate([part[0][i] for part in parts]), expected, atol=tolerance * scale)
+
+
+def test_batch_norm_has_second_derivatives(streams):
+    """The derivative of a penalty on gradients with respect to each item, in training, as in one process."""
+    norm = nn.BatchNorm1d(3, dtype="float64")
+    norm.weight.data = ndl.randn(3, dtype="float64")
+    x, slope = np.random.randn(5, 3), ndl.randn(3, dtype="float64")
+
+    def step(items):
+        layer, batch = copy.deepcopy(norm), ndl.Tensor(x[items])
+        loss = (layer(batch) ** 3 * slope).mean()
+        (grad,) = ndl.grad(loss * (batch.shape[0] / 5), [batch], create_graph=True)
+        total = SharedGradients(layer.parameters()).backward(loss + (grad * grad).mean() * 25)
+        return batch.grad.numpy(), layer.weight.grad.numpy(), total.item()
+
+    (x_grad, weight_grad, total), parts = whole_and_parts(streams, 2, 5, step)
+    assert_allclose(np.concatenate([part[0] for part in parts]), x_grad, rtol=1e-9)
+    for part in parts:
+        assert_allclose(part[1], weight_grad, rtol=1e-9)
+        assert part[2] == pytest.approx(total, rel=1e-9)
+
+
+def test_the_gradient_of_each_order_agrees():
+    """`gradient` of the op, built from ops, is its `compute_gradient`."""
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(6)
+        values = np.random.RandomState(communicator.rank)
+        x, grads = values.randn(3, 2, 4), []
+        for create_graph in (False, True):
+            norm, leaf = nn.BatchNorm1d(2, dtype="float64"), ndl.Tensor(x)
+            (norm(leaf) ** 3).mean().backward(create_graph=create_graph)
+            grads.append([leaf.grad.numpy(), norm.weight.grad.numpy(), norm.bias.grad.numpy()])
+        for fused, built in zip(*grads, strict=True):
+            assert_allclose(fused, built, rtol=1e-9, atol=1e-12)
+
+    run_ranks(2, rank)
+
+
 CLASSES = np.array([0, 1, 2, 1, 0, 0, 2])
 WEIGHTED = [
     lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ndl.Tensor([1.0, 2.0, 4.0])),

@@ -12,11 +12,13 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
+from needle.backend.communicator import current_communicator
 from needle.kernels import means
 from needle.ops.across_ranks import batch_means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip
 from needle.ops.norm import standardized
+from needle.ops.norm_across_ranks import batch_standardizer
 from needle.ops.operand import tensor
 from needle.ops.shape import Reshape
 from needle.ops.statistics import vector_norm
@@ -76,7 +78,7 @@ def checked_batch_norm(
         momentum = check.number(op, "momentum", momentum, least=0, most=1)
     if training:
         eps = check.number(op, "eps", eps, above=0)
-        if x.shape[0] * math.prod(x.shape[2:]) == 1:
+        if x.shape[0] * math.prod(x.shape[2:]) == 1 and current_communicator().part is None:
             raise ValueError(f"{op}: each channel must have more than 1 value in training, but got x {x.shape}")
     else:
         eps = check.number(op, "eps", eps, least=0)
@@ -103,11 +105,13 @@ def over_batch(
         return as_dtype(Reshape(channels)(value), wide)
 
     if training and 0 not in x.shape:
-        y, result = standardized(x, (0, *range(2, len(x.shape))), weight, bias, eps, channels, rectified)
+        axes, op = (0, *range(2, len(x.shape))), batch_standardizer()
+        y, result = standardized(x, axes, weight, bias, eps, channels, rectified, op)
         if running_mean is not None and running_var is not None:
-            _, batch_mean, batch_var = result.array
+            _, batch_mean, batch_var, *counts = result.array
+            count = counts[0].item() if counts else x.size // x.shape[1]
             _track(running_mean, batch_mean, momentum)
-            _track(running_var, batch_var, momentum, x.size // x.shape[1] if unbiased else None)
+            _track(running_var, batch_var, momentum, count if unbiased else None)
         return y
     if 0 in x.shape:
         y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
