@@ -198,7 +198,7 @@ def test_exchanges_begin_while_backward_runs(monkeypatch):
         SharedGradients([*first.parameters(), *last.parameters()]).backward((last(hidden) ** 2).mean())
         return len(communicator.calls)
 
-    assert run_ranks(2, rank) == [3, 3]
+    assert run_ranks(2, rank) == [4, 4]
     assert events == [2]
 
 

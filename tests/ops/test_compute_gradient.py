@@ -10,11 +10,13 @@ import pytest
 import needle as ndl
 from needle import autograd, nn, ops
 from needle.autograd import TensorOp, find_topo_sort
+from needle.backend.communicator import Alone
 from needle.kernels import Window
 from needle.lazy import Deferred
 from needle.ops.conv import Correlate
 from needle.ops.cross_entropy import CrossEntropy
 from needle.ops.norm import Standardize
+from needle.ops.norm_across_ranks import StandardizeAcrossRanks
 from tests.ops.op_classes import all_op_classes
 
 
@@ -168,6 +170,9 @@ CASES = {
     "Standardize, relu": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1), True), draw((3, 4, 5), (4,), (4,)), ()),
     "Standardize, relu, weight by column": (
         Standardize((1,), 1e-5, True, True, None, True), draw((6, 5), (5,), (5,)), ()
+    ),
+    "StandardizeAcrossRanks": (
+        StandardizeAcrossRanks(Alone(), (0, 2), 1e-5, True, True, (1, 4, 1), True), draw((3, 4, 5), (4,), (4,)), ()
     ),
 }
 
