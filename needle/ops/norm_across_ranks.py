@@ -77,7 +77,8 @@ class StandardizeAcrossRanks(Standardize):
 
     def apply(self, mean: Any, x: Array, average: Array, variance: Array, *affine: Array, out: Array) -> tuple[Array]:
         weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
-        return (kernels.apply_moments(x, average, variance, self.eps, weight, bias, self.rectified, out),)
+        shift = kernels.find_shift(x.dtype, average, variance)
+        return (kernels.apply_moments(x, average, variance, shift, self.eps, weight, bias, self.rectified, out),)
 
     def infer(self, x: Any, *affine: Any) -> tuple[Spec, ...]:
         y, average, variance = super().infer(x, *affine)
@@ -111,7 +112,7 @@ class StandardizeAcrossRanks(Standardize):
 
 
 def _moments(mean: kernels.MeanOf, x: Array, out: Array | None) -> tuple[Array, ...]:
-    return (out, *kernels.moments(mean, x))
+    return (out, *kernels.moments(mean, x)[:2])
 
 
 def _gradient_means(
