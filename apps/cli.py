@@ -43,7 +43,7 @@ OPEN = ("constant", "step", "plateau")  # schedules that do not depend on the nu
 DROPS = ("step", "plateau")  # schedules that divide the learning rate by 10
 FRACTIONS = ("validation", "label_smoothing", "momentum", "ema")  # in [0, 1)
 FROM_ZERO = ("weight_decay", "warmup")  # others are greater than 0
-FREE = ("resume", "epochs", "data", "clip", "save_every")  # those that may differ when a run goes on
+FREE = ("resume", "epochs", "data", "clip", "save_every", "workers")  # those that may differ when a run goes on
 
 Complete = Callable[[errors.Parser, argparse.Namespace], None]
 
@@ -60,11 +60,20 @@ def add_run_options(parser: errors.Parser, batch_size: int) -> None:
         "--validation", type=float, default=0.0, metavar="FRACTION",
         help="part of the training set that is held out: the best epoch is chosen by it (default: by the test set)",
     )  # fmt: skip
+    processes = "processes that compute each batch together; auto measures 1 and the cores (default: %(default)s)"
+    parser.add_argument("--workers", type=_workers, default=1, metavar="N", help=processes)
     often = "save last.npz after so many batches, too, not only after each epoch"
     parser.add_argument("--save-every", type=int, metavar="BATCHES", help=often)
     folder = parser.add_mutually_exclusive_group()
     folder.add_argument("--out", type=Path, metavar="RUN", help="new folder for checkpoints, figures and a report")
     folder.add_argument("--resume", type=Path, metavar="RUN", help="continue the run in this folder, with its options")
+
+
+def _workers(text: str) -> int | str:
+    """A number of workers, or "auto"."""
+    if text == "auto" or text.lstrip("-").isdecimal():
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"must be a number or auto, but got {text}")
 
 
 def add_training_options(parser: errors.Parser, rates: Mapping[str, float], weight_decay: float) -> None:
@@ -99,8 +108,8 @@ def parse(
 
     `complete` checks the options that only this script has, and fills in defaults that depend on others. To continue a
     run, its saved settings are read as if they were the command line. Exits with a usage error if an option is wrong
-    or contradicts a saved one: only --data, --clip and --save-every may differ, and --epochs be larger if the schedule
-    does not depend on it.
+    or contradicts a saved one: only --data, --clip, --save-every and --workers may differ, and --epochs be larger if
+    the schedule does not depend on it.
     """
 
     def checked(arguments: Sequence[str] | None, saved: argparse.Namespace | None = None) -> argparse.Namespace:

@@ -11,6 +11,7 @@ import numpy as np
 
 import needle as ndl
 from needle import nn
+from needle.distributed import Part, current_communicator
 from needle.metrics import Accuracy, IoU, Metric
 
 __all__ = ["TASKS", "Task", "ink", "noisy", "perplexity", "psnr"]
@@ -45,6 +46,10 @@ class Task:
         """What the model makes of the inputs, and the targets."""
         inputs, targets = self.prepare(batch, model.training)
         return model(inputs), targets
+
+    def __reduce__(self) -> Any:
+        """Workers find the task in their own table."""
+        return task_named, (next(name for name, task in TASKS.items() if task is self),)
 
     def complete(self, row: Mapping[str, float]) -> dict[str, float]:
         """A row of `fit`, or the figures of `evaluate`, with the derived ones."""
@@ -97,9 +102,11 @@ def ink(images: ndl.Tensor) -> ndl.Tensor:
 
 
 def noisy(images: ndl.Tensor, is_training: bool) -> ndl.Tensor:
-    """Images with normal noise, each time other noise in training."""
+    """Images with normal noise, each time other noise in training; of several workers each draws that of all images."""
     draw: Any = np.random if is_training else np.random.default_rng(0)
-    noise = draw.standard_normal(images.shape).astype(images.dtype) * NOISE
+    part = current_communicator().part or Part(0, len(images), len(images))
+    drawn = draw.standard_normal((part.total, *images.shape[1:]))[part.start : part.stop]
+    noise = drawn.astype(images.dtype) * NOISE
     return images + ndl.Tensor(noise, device=images.device, requires_grad=False)
 
 
@@ -145,3 +152,8 @@ TASKS = {
         shows_loss=True,
     ),
 }
+
+
+def task_named(name: str) -> Task:
+    """The task of this name."""
+    return TASKS[name]

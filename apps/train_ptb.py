@@ -114,7 +114,16 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-lines", type=int, help="lines to read of each file (default: all)")
     cli.add_run_options(parser, batch_size=16)
     cli.add_training_options(parser, RATES, weight_decay=0.0)
-    return cli.parse(parser, arguments, "train_ptb", RATES)
+    return cli.parse(parser, arguments, "train_ptb", RATES, complete)
+
+
+def complete(parser: errors.Parser, options: argparse.Namespace) -> None:
+    """Check what only this script has."""
+    if options.workers != 1:
+        parser.error(
+            "--workers must be 1 for text, whose columns carry their state from batch to batch, "
+            f"but got {options.workers}"
+        )
 
 
 if __name__ == "__main__":

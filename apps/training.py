@@ -11,8 +11,9 @@ from pathlib import Path
 
 import cli
 import errors
+from needle.distributed import WorkerDied
 from needle.optim import ExponentialMovingAverage
-from needle.training import Checkpoints, EarlyStopping, NonFiniteLoss, StopOnSignal, TrainingState, fit
+from needle.training import Checkpoints, EarlyStopping, NonFiniteLoss, StopOnSignal, TrainingState, choose_workers, fit
 from run_folder import RunFolder
 from runs import Run, load_weights, report, test_figures
 from tasks import TASKS, Task
@@ -54,17 +55,22 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
             run.check()
             optimizer = cli.make_optimizer(run.model, options)
             scheduler = cli.make_scheduler(optimizer, options, len(run.train))
+            loss_fn, metrics = task.loss(options.label_smoothing), task.metrics(len(run.classes))
+            forward = run.forward or task.forward
+            if options.workers == "auto":
+                choice = choose_workers(run.model, loss_fn, optimizer, run.train, metrics=metrics, forward=forward)
+                options.workers, lines.choice = choice.workers, choice.reason
             if folder is not None:
                 folder.resume(run.config()) if options.resume else folder.create(run.config())
             fit(
                 run.model,
-                task.loss(options.label_smoothing),
+                loss_fn,
                 optimizer,
                 run.train,
                 epochs=options.epochs,
                 validation=run.held_out,
-                metrics=task.metrics(len(run.classes)),
-                forward=run.forward or task.forward,
+                metrics=metrics,
+                forward=forward,
                 scheduler=scheduler,
                 schedule_by="epoch" if options.schedule == "plateau" else "step",
                 accumulate=options.accumulate,
@@ -74,7 +80,10 @@ def _fit(run: Run, folder: RunFolder | None, lines: Lines, stop: StopOnSignal) -
                 checkpoints=None if folder is None else _checkpoints(folder.path, options.save_every, task),
                 resume=_checkpoint_to_resume(options.resume) if options.resume else False,
                 callbacks=[lines, stop],
+                workers=options.workers,
             )
+    except WorkerDied as error:
+        errors.leave(f"stopped{lines.so_far()}: {errors.one_line(error)}{lines.advice()}", 2)
     except NonFiniteLoss as error:
         limit = 1 if options.clip is None else options.clip / 10
         kept = "" if folder is None else f"{lines.advice()} --clip {limit:g}"
@@ -105,6 +114,7 @@ class Lines:
         self.run, self.folder, self.task = run, folder, TASKS[run.task]
         self.rows: list[Row] = []
         self.state: TrainingState | None = None  # None until training starts
+        self.choice = ""  # of --workers auto, and why
 
     def on_start(self, state: TrainingState) -> None:
         """Say what there is, and from where the run goes on."""
@@ -115,6 +125,8 @@ class Lines:
         device = next(iter(self.run.model.parameters())).device
         print(self.run.data_line)
         print(f"{self.run.title} with {cli.count_parameters(self.run.model):,} parameters on {device}", flush=True)
+        if self.choice or state.workers > 1:
+            print(f"{state.workers} worker{'s' * (state.workers > 1)}{self.choice and f': {self.choice}'}", flush=True)
         if self.run.options.resume:
             print(f"goes on{self.so_far()}", flush=True)
 

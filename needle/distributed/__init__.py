@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from needle.backend.communicator import *
 from needle.distributed.gradients import *
 from needle.distributed.launch import launch as launch
+from needle.distributed.processes import WorkerDied as WorkerDied
 from needle.exports import public_names as _public_names
 
 if not TYPE_CHECKING:

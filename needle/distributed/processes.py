@@ -19,7 +19,7 @@ from needle.backend.communicator import using
 from needle.backend.parallel import start_thread
 from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes, stopped
 
-__all__ = ["Group", "WorkerTraceback", "is_worker"]
+__all__ = ["Group", "WorkerDied", "WorkerTraceback", "is_worker"]
 
 NAME = "needle-worker"  # of the processes
 UNGUARDED = 97  # the exit code of a worker whose import of the main file comes to start workers itself
@@ -28,6 +28,10 @@ GRACE = 0.3  # seconds that workers have to end by themselves after a failure
 LOOK = 0.5  # seconds between two looks at who is alive; the usual death is noticed at once
 
 _this_process: dict[str, int] = {}  # "rank": the number of this worker; empty in other processes
+
+
+class WorkerDied(RuntimeError):
+    """A worker was killed, or left without an error of its own: memory may have run out."""
 
 
 class WorkerTraceback(Exception):
@@ -177,11 +181,11 @@ class Group:
             )
         if code is not None and code < 0:
             with suppress(ValueError):
-                return RuntimeError(
+                return WorkerDied(
                     f"{self.caller}: workers must live until the end, but {who} was killed by "
                     f"{signal.Signals(-code).name}"
                 )
-        return RuntimeError(
+        return WorkerDied(
             f"{self.caller}: workers must live until the end, but {who} ended with exit code {code}; if it had not "
             "begun, its error is printed above"
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any
@@ -95,6 +97,11 @@ def with_workers(workers: int, train: Callable[[Any], None], run: Any) -> None:
 
 
 def continued(train: Callable[[Any], None], run: Any, pending: dict[str, Any]) -> None:
-    """`train(run)` of a copy, with the gradients of an incomplete group of batches: copied parameters have none."""
+    """`train(run)` of a copy, with the gradients of an incomplete group of batches: copied parameters have none.
+
+    A SIGTERM that goes to all processes is for the first worker, which may end after the step; the others end with it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
     run.stepper.load_state_dict(pending)
     train(run)

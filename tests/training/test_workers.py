@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim, training
+from needle.distributed import current_communicator
 from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
 from needle.training import workers as workers_module
 from tests.distributed.threads import run_ranks
-from tests.training.runs import bytes_of, repeatable
+from tests.training.runs import bytes_of, make, repeatable
 
 STREAM = np.random.RandomState(2)
 IMAGES, LABELS = STREAM.randn(22, 2, 6, 6), STREAM.randint(0, 3, 22)
@@ -251,3 +253,46 @@ def structured(model, batch):
 
 def first_loss(outputs, targets):
     return nn.CrossEntropyLoss()(outputs["logits"], targets[0])
+
+
+# ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_processes_train_as_one(tmp_path):
+    """Everything that draws random numbers or looks at whole batches; then the run goes on with one process."""
+    options = {"accumulate": 3, "clip_norm": 0.5, "checkpoints": tmp_path, "resume": True, "bar": False}
+
+    def train(workers, **more):
+        model, _, run = make()
+        return model, run(workers=workers, **options | more)
+
+    whole = train(1, checkpoints=None, resume=False)
+    train(2, callbacks=[Stops(batches=5)])
+    assert_same(train(1), whole, tolerance=1e-4)
+
+
+class Fails(nn.CrossEntropyLoss):
+    """A loss that fails in the second worker, in its third batch."""
+
+    calls = 0
+
+    def forward(self, x, target):
+        self.calls += 1
+        if self.calls == 3 and current_communicator().rank == 1:
+            raise LookupError("no third batch")
+        return super().forward(x, target)
+
+
+def test_an_error_of_a_worker_is_that_of_fit():
+    """And callbacks are told of the end."""
+    ended = []
+
+    class Ends:
+        def on_exit(self, state):
+            ended.append(state.batch)
+
+    with pytest.raises(LookupError, match="no third batch") as caught:
+        play(2, loss_fn=Fails(), callbacks=[Ends()])
+    assert "in forward" in str(caught.value.__cause__)
+    assert ended == [2]
+    assert not multiprocessing.active_children()
