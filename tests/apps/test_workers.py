@@ -37,12 +37,12 @@ def assert_alike(one, two):
             assert figure == pytest.approx(second[name], rel=1e-3, abs=0.021 if "accuracy" in name else 0), name
 
 
-OPTIONS = "--model lenet --augment --accumulate 2 --clip 1 --ema 0.5 --label-smoothing 0.1 --schedule onecycle --validation 0.1"
+OPTIONS = "--model lenet --augment --accumulate 2 --clip 1 --ema 0.5 --label-smoothing 0.1"
 
 
 def test_the_rows_are_those_of_one_worker(digits, capsys, tmp_path):
     """With all that draws random numbers or looks at whole batches; the run goes on with one worker."""
-    arguments = [*digits, *OPTIONS.split()]
+    arguments = [*digits, *OPTIONS.split(), "--schedule", "onecycle", "--validation", "0.1"]
     one, lines = run(train, capsys, *arguments)
     two, shared = run(train, capsys, *arguments, "--workers", "2", "--out", tmp_path / "run")
     assert_alike(one, two)
