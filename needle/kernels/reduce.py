@@ -52,12 +52,14 @@ def row_sums(rows: Array) -> Array:
 
 def row_products(a: Array, b: Array) -> Array:
     """(R, M), (R, M) -> (R, 1): the dot product of each pair of rows, without a * b in memory; of long rows in float64.
+
+    Dot products of BLAS_ROW_TERMS take a fifth longer than of 1024, with a third of the error.
     """
     rows, length = a.shape
-    if length <= tuning.BLAS_PRODUCT_TERMS:
+    k = tuning.BLAS_ROW_TERMS
+    if length < 2 * k:
         return (a[:, None, :] @ b[:, :, None])[:, :, 0]
-    count = -(-length // tuning.BLAS_DOT_TERMS)
-    k = length // count // 64 * 64  # the dot product of BLAS keeps 64 partial sums
+    count = length // k
     whole = count * k
     blocks = a[:, :whole].reshape(rows, count, 1, k) @ b[:, :whole].reshape(rows, count, k, 1)
     total = blocks[:, :, 0, 0].sum(axis=1, keepdims=True, dtype="float64")

@@ -49,8 +49,11 @@ def moments(mean: MeanOf, x: Array) -> tuple[Array, Array, Array | None]:
     shift = find_shift(x.dtype, average, variance)
     if shift is not None:
         is_far = shift != 0
-        for _ in range(2):  # the mean of the deviations from a mean is its rounding error: exactly 0 for equal elements
-            shift = xp(x).where(is_far, average, 0).astype(x.dtype)
+        centered = x - shift
+        average = xp(x).where(is_far, shift + mean(centered), average)
+        rounded = xp(x).where(is_far, average, 0).astype(x.dtype)
+        if device_of(x).is_async or (rounded != shift).any():
+            shift = rounded
             centered = x - shift
             average = xp(x).where(is_far, shift + mean(centered), average)
         drift = average - shift

@@ -12,7 +12,7 @@ from typing import Any
 
 from needle import check, kernels, tuning
 from needle.autograd import Tensor, TensorLike, TensorTuple, TensorTupleOp
-from needle.backend import compute_dtype, cpu, xp
+from needle.backend import compute_dtype, cpu, device_of, xp
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
@@ -113,14 +113,16 @@ class Standardize(TensorTupleOp):
         scale = (variance + self.eps) ** -0.5
         per_row = [self.is_per_row(value, x) for value in values]
         masks = (y,) if self.rectified else ()
-        if masks and not all(per_row):
-            grad, masks = kernels.where_positive(grad, y), ()
+        if masks and not (all(per_row) and grad.strides == y.strides):
+            grad, masks = kernels.where_positive(grad, y), ()  # in the memory order of y
         weighted, factor = grad, scale
         if self.scaled and per_row[0]:
             factor = scale * values[0]
         elif self.scaled:
             weighted = grad * values[0]
-        shift = kernels.find_shift(x.dtype, average, variance, tuning.FAR_FROM_ZERO_GRADIENT)
+        count = x.size // average.size
+        far = tuning.FAR_FROM_ZERO_SHORT if count < tuning.LONG_ROW else tuning.FAR_FROM_ZERO_LONG
+        shift = kernels.find_shift(x.dtype, average, variance, far)
         arrays, columns = (weighted, x, *masks), (average, scale, factor, *(() if shift is None else (shift,)))
         rows = kernels.Rows.of(x, self.axes)
         if rows:
@@ -130,7 +132,7 @@ class Standardize(TensorTupleOp):
             x_grad, total, product = _backward(
                 kernels.mean_over(self.axes), *arrays, *columns, rectified=bool(masks)
             )
-        partials, count = [], x.size // average.size
+        partials = []
         if self.scaled:
             if per_row[0]:
                 partials.append(product * scale * count)
@@ -157,8 +159,9 @@ def _backward(
     if rectified:
         grad, others = kernels.where_positive(grad, others[0]), others[1:]
     average, scale, factor, *shifts = others
-    for shift in shifts:
-        x, average = xp(x).subtract(x, shift, out=out), average - shift
+    for shift in shifts:  # where it is 0, the bits stay: no row depends on others
+        if device_of(x).is_async or shift.any():
+            x, average = xp(x).subtract(x, shift, out=out), average - shift
     total, product = kernels.gradient_means(mean, grad, x, average)
     return kernels.input_gradient(grad, x, average, total, product, scale, factor, out), total, product
 
