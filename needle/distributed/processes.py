@@ -100,7 +100,7 @@ class Group:
         self.communicator.fail()
         while self.has_begun and not self.are_started.is_set():
             time.sleep(1e-3)
-        for last_resort, patience in (("terminate", GRACE), ("kill", PATIENCE), ("", PATIENCE)):
+        for last_resort, patience in (("terminate", GRACE), ("kill", 1.0), ("", PATIENCE)):
             deadline = time.monotonic() + patience
             for process in self.processes.values():
                 process.join(max(0.0, deadline - time.monotonic()))

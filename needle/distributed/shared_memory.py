@@ -15,6 +15,7 @@ are possible now, and every call begins with it, so what has been started goes o
 
 from __future__ import annotations
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -41,6 +42,9 @@ RUNNING, LEFT, FAILED = range(3)  # its states
 def memory_bytes(size: int) -> int:
     """The bytes of memory, zero at first, that `size` ranks share."""
     return LINE_BYTES + size * (LINE_BYTES + SLOTS * (HEADER_BYTES + tuning.SHARED_SLOT_BYTES))
+
+
+_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # to whoever waits for this core
 
 
 def stopped(rank: int) -> BaseException:
@@ -264,7 +268,7 @@ class SharedMemoryCommunicator(Communicator):
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
-        """Take steps until `is_done()`. Wait for the others first busily, then with pauses that grow.
+        """Take steps until `is_done()`. Wait for the others busily, then giving way, then with pauses that grow.
 
         A pause is an eighth of what has been waited so far, so it adds little; other programs get the core meanwhile.
         """
@@ -279,7 +283,10 @@ class SharedMemoryCommunicator(Communicator):
             waited = now - start
             if waited > tuning.SPIN_SECONDS:
                 self._check_others()
-                time.sleep(min(waited / 8, tuning.LONGEST_PAUSE_SECONDS))
+                if waited < tuning.YIELD_SECONDS:
+                    _give_way()
+                else:
+                    time.sleep(min(waited / 8, tuning.LONGEST_PAUSE_SECONDS))
 
     def _reached(self, counter: int, count: int) -> bool:
         """Whether that counter of every other rank has come to `count`."""
