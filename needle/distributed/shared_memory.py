@@ -19,20 +19,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from functools import lru_cache
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from needle import tuning
-from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
+from needle.backend import native
 from needle.backend.communicator import Array, Communicator, Request
+from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, Small, add, call_name, header_of, readable
 
 __all__ = ["SharedMemoryCommunicator", "memory_bytes", "stopped"]
 
 SLOTS = 4  # of a rank: so many pieces can be under way
-HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 LINE_BYTES = 128  # between what two ranks write: processors fetch lines of cache in pairs
 POSTED, SUMMED, TAKEN, STATE = range(4)  # the counters of a rank
@@ -76,12 +75,12 @@ class SharedMemoryCommunicator(Communicator):
         self._headers = [[area[of, slot, :HEADER_BYTES].data for of in range(size)] for slot in range(SLOTS)]
         self._bytes = area[..., HEADER_BYTES:]
         self._views: dict[Any, list[list[Any]]] = {}  # dtype -> slot -> rank -> the slot as an array of it
-        self._small: dict[Any, _Small | None] = {}  # (shape, dtype) -> how to sum it at once, if it is small
+        self._small: dict[Any, Small | None] = {}  # (shape, dtype) -> how to sum it at once, if it is small
         self._called = self._posted = self._summed = self._taken = 0  # pieces
         self._call = b""  # the header of the latest call
-        self._to_post: deque[_Piece] = deque()
-        self._to_sum: deque[_Piece] = deque()
-        self._to_take: deque[_Piece] = deque()
+        self._to_post: deque[Piece] = deque()
+        self._to_sum: deque[Piece] = deque()
+        self._to_take: deque[Piece] = deque()
         self._lock = Lock()
 
     # ---- what a rank calls -------------------------------------------------------------------------------------------
@@ -115,15 +114,15 @@ class SharedMemoryCommunicator(Communicator):
 
     # ---- an array, piece by piece ------------------------------------------------------------------------------------
 
-    def _start(self, kind: str, array: Array, root: int | None = None) -> _Exchange:
+    def _start(self, kind: str, array: Array, root: int | None = None) -> Exchange:
         """Queue the pieces of an array, and take the steps that are possible now."""
-        exchange = _Exchange(self, kind, array, root)
+        exchange = Exchange(self._wait, kind, array, root)
         length, limit = exchange.flat.size, tuning.SHARED_SLOT_BYTES // array.dtype.itemsize
         if length <= limit:
-            self._to_post.append(_Piece(exchange, 0, length))
+            self._to_post.append(Piece(exchange, 0, length))
             exchange.left = 1
         else:
-            pieces = [_Piece(exchange, start, min(start + limit, length)) for start in range(0, length, limit)]
+            pieces = [Piece(exchange, start, min(start + limit, length)) for start in range(0, length, limit)]
             self._to_post.extend(pieces)
             exchange.left = len(pieces)
         self._called += exchange.left
@@ -151,7 +150,7 @@ class SharedMemoryCommunicator(Communicator):
             raise
         return moved
 
-    def _post(self, piece: _Piece) -> None:
+    def _post(self, piece: Piece) -> None:
         exchange, slot = piece.exchange, self._posted % SLOTS
         if piece.start == 0:
             self._headers[slot][self.rank][:] = exchange.header
@@ -163,7 +162,7 @@ class SharedMemoryCommunicator(Communicator):
         self._counters[self._own + POSTED] = self._posted
         self._to_sum.append(self._to_post.popleft())
 
-    def _sum(self, piece: _Piece) -> None:
+    def _sum(self, piece: Piece) -> None:
         exchange, slot = piece.exchange, self._summed % SLOTS
         self._order_memory()
         if piece.start == 0:
@@ -173,11 +172,11 @@ class SharedMemoryCommunicator(Communicator):
             if exchange.root != self.rank:
                 exchange.flat[piece.start : piece.stop] = slots[exchange.root][: piece.length]
         elif piece.is_whole:
-            _add([entry[: piece.length] for entry in slots], exchange.flat[piece.start : piece.stop])
+            add([entry[: piece.length] for entry in slots], exchange.flat[piece.start : piece.stop])
         else:
             share = piece.share(self.rank, self.size)
             total = exchange.flat[piece.start : piece.stop][share]
-            _add([entry[share] for entry in slots], total)
+            add([entry[share] for entry in slots], total)
             slots[self.rank][share] = total  # nobody else reads this share of this slot before it is summed
         if not piece.is_whole:
             self._order_memory()
@@ -185,7 +184,7 @@ class SharedMemoryCommunicator(Communicator):
         self._counters[self._own + SUMMED] = self._summed
         self._to_take.append(self._to_sum.popleft())
 
-    def _take(self, piece: _Piece) -> None:
+    def _take(self, piece: Piece) -> None:
         exchange, slot = piece.exchange, self._taken % SLOTS
         if not piece.is_whole:
             self._order_memory()
@@ -218,24 +217,24 @@ class SharedMemoryCommunicator(Communicator):
             other = self._headers[slot][rank].tobytes()
             if other != header:
                 raise RuntimeError(
-                    f"{_name(header)}: all ranks must make the same calls, but rank {self.rank} calls {_text(header)}, "
-                    f"and rank {rank} calls {_text(other)}"
+                    f"{call_name(header)}: all ranks must make the same calls, but rank {self.rank} calls {readable(header)}, "
+                    f"and rank {rank} calls {readable(other)}"
                 )
 
     # ---- a small array at once ---------------------------------------------------------------------------------------
 
-    def _find_small(self, kind: Any, array: Array) -> _Small | None:
+    def _find_small(self, kind: Any, array: Array) -> Small | None:
         """Prepare to sum arrays of that shape and dtype at once, if they are small."""
         small = None
         if array.nbytes < tuning.SHARED_SUM_BYTES:
-            header, slots = _header("all_reduce", array.shape, array.dtype, None), self._slots(native(array.dtype))
-            small = _Small(header, [[entry[: array.size].reshape(array.shape) for entry in ranks] for ranks in slots])
+            header, slots = header_of("all_reduce", array.shape, array.dtype, None), self._slots(native(array.dtype))
+            small = Small(header, [[entry[: array.size].reshape(array.shape) for entry in ranks] for ranks in slots])
         if len(self._small) >= SMALL_KINDS:
             self._small.clear()
         self._small[kind] = small
         return small
 
-    def _sum_at_once(self, array: Array, small: _Small) -> None:
+    def _sum_at_once(self, array: Array, small: Small) -> None:
         """The three steps of `_progress` for one piece, where nothing else is under way.
 
         The sum of a few hundred bytes takes 10 µs, by the other way 20.
@@ -257,7 +256,7 @@ class SharedMemoryCommunicator(Communicator):
                 self._wait(lambda: self._reached(POSTED, number))
             self._order_memory()
             self._compare_calls(slot, small.header)
-            _add(entries, array)
+            add(entries, array)
             self._order_memory()
             self._summed = self._counters[self._own + SUMMED] = number
             self._taken = self._counters[self._own + TAKEN] = number
@@ -307,8 +306,8 @@ class SharedMemoryCommunicator(Communicator):
             self._order_memory()
             if state == LEFT and self._counters[own + POSTED] < self._called:
                 raise RuntimeError(
-                    f"{_name(self._call)}: all ranks must make the same calls, but rank {self.rank} calls "
-                    f"{_text(self._call)}, and rank {rank} has returned"
+                    f"{call_name(self._call)}: all ranks must make the same calls, but rank {self.rank} calls "
+                    f"{readable(self._call)}, and rank {rank} has returned"
                 )
 
     def _order_memory(self) -> None:
@@ -321,85 +320,3 @@ class SharedMemoryCommunicator(Communicator):
         self._lock.release()
         self._lock.acquire()
         self._lock.release()
-
-
-class _Piece:
-    """The elements [start, stop) of an exchange's array."""
-
-    __slots__ = ("exchange", "is_whole", "length", "start", "stop")
-
-    def __init__(self, exchange: _Exchange, start: int, stop: int) -> None:
-        self.exchange, self.start, self.stop = exchange, start, stop
-        self.length = stop - start
-        # Whether every rank sums all of it.
-        self.is_whole = exchange.root is not None or self.length * exchange.flat.itemsize < tuning.SHARED_SUM_BYTES
-
-    def share(self, rank: int, size: int) -> slice:
-        """The elements of the piece that a rank sums."""
-        return slice(self.length * rank // size, self.length * (rank + 1) // size)
-
-
-class _Small(NamedTuple):
-    """Arrays of one shape and dtype that are small: the header, and slot -> rank -> the slot as such an array."""
-
-    header: bytes
-    slots: list[list[Any]]
-
-
-class _Exchange:
-    """An array under way, as a row of elements in this machine's byte order; also the request that waits for it."""
-
-    __slots__ = ("array", "communicator", "flat", "header", "is_copy", "kind", "left", "root")
-
-    def __init__(self, communicator: SharedMemoryCommunicator, kind: str, array: Array, root: int | None) -> None:
-        dtype = array.dtype
-        self.communicator, self.kind, self.array, self.root = communicator, kind, array, root
-        self.header = _header(kind, array.shape, dtype, root)
-        is_host = type(array) is np.ndarray
-        if is_host and not array.flags.writeable:
-            raise ValueError(f"{kind}: array must be writable, but got a read-only one of shape {array.shape}")
-        self.is_copy = not (is_host and array.flags.c_contiguous and dtype.isnative)
-        self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
-        self.left = 0  # pieces that are not complete
-
-    def finish(self) -> None:
-        """Write the result to where it belongs, if the pieces have gone elsewhere."""
-        if self.is_copy:
-            self.array[...] = device_of(self.array).asarray(self.flat.reshape(self.array.shape))
-
-    def wait(self) -> None:
-        if self.left:
-            self.communicator._wait(lambda: not self.left)
-
-
-@lru_cache(maxsize=1024)
-def _header(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None) -> bytes:
-    """What a call is, as text of `HEADER_BYTES`."""
-    if dtype.kind not in "fiub":
-        raise TypeError(f"{kind}: dtype must be one of real numbers or bools, but got {dtype}")
-    text = f"{kind}{'' if root is None else f' from rank {root}'} of shape {shape} and dtype {native(dtype)}"
-    return text.encode().ljust(HEADER_BYTES)[:HEADER_BYTES]
-
-
-def _text(header: bytes) -> str:
-    return header.decode().strip()
-
-
-def _name(header: bytes) -> str:
-    """The name of the call."""
-    return _text(header).partition(" ")[0]
-
-
-def _add(terms: list[Any], out: Any) -> None:
-    """The sum of arrays, in their order; of bools, whether one is True."""
-    dtype = compute_dtype(terms[0].dtype)
-    with without_warnings():
-        if dtype != terms[0].dtype:
-            total = terms[0].astype(dtype)
-            for term in terms[1:]:
-                total += term
-            out[...] = total
-            return
-        np.add(terms[0], terms[1], out=out)
-        for term in terms[2:]:
-            np.add(out, term, out=out)

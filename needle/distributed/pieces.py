@@ -1,0 +1,102 @@
+"""An array on its way through shared memory: its pieces, the header that says what they belong to, their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from needle import tuning
+from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
+from needle.backend.communicator import Array
+
+__all__ = ["HEADER_BYTES", "Exchange", "Piece", "Small", "add", "call_name", "header_of", "readable"]
+
+HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
+
+
+class Piece:
+    """The elements [start, stop) of an exchange's array."""
+
+    __slots__ = ("exchange", "is_whole", "length", "start", "stop")
+
+    def __init__(self, exchange: Exchange, start: int, stop: int) -> None:
+        self.exchange, self.start, self.stop = exchange, start, stop
+        self.length = stop - start
+        # Whether every rank sums all of it.
+        self.is_whole = exchange.root is not None or self.length * exchange.flat.itemsize < tuning.SHARED_SUM_BYTES
+
+    def share(self, rank: int, size: int) -> slice:
+        """The elements of the piece that a rank sums."""
+        return slice(self.length * rank // size, self.length * (rank + 1) // size)
+
+
+class Small(NamedTuple):
+    """Arrays of one shape and dtype that are small: the header, and slot -> rank -> the slot as such an array."""
+
+    header: bytes
+    slots: list[list[Any]]
+
+
+class Exchange:
+    """An array under way, as a row of elements in this machine's byte order; also the request that waits for it."""
+
+    __slots__ = ("array", "flat", "header", "is_copy", "kind", "left", "root", "wait_until")
+
+    def __init__(
+        self, wait_until: Callable[[Callable[[], bool]], None], kind: str, array: Array, root: int | None
+    ) -> None:
+        dtype = array.dtype
+        self.wait_until, self.kind, self.array, self.root = wait_until, kind, array, root
+        self.header = header_of(kind, array.shape, dtype, root)
+        is_host = type(array) is np.ndarray
+        if is_host and not array.flags.writeable:
+            raise ValueError(f"{kind}: array must be writable, but got a read-only one of shape {array.shape}")
+        self.is_copy = not (is_host and array.flags.c_contiguous and dtype.isnative)
+        self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
+        self.left = 0  # pieces that are not complete
+
+    def finish(self) -> None:
+        """Write the result to where it belongs, if the pieces have gone elsewhere."""
+        if self.is_copy:
+            self.array[...] = device_of(self.array).asarray(self.flat.reshape(self.array.shape))
+
+    def wait(self) -> None:
+        if self.left:
+            self.wait_until(lambda: not self.left)
+
+
+@lru_cache(maxsize=1024)
+def header_of(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None) -> bytes:
+    """What a call is, as text of `HEADER_BYTES`."""
+    if dtype.kind not in "fiub":
+        raise TypeError(f"{kind}: dtype must be one of real numbers or bools, but got {dtype}")
+    text = f"{kind}{'' if root is None else f' from rank {root}'} of shape {shape} and dtype {native(dtype)}"
+    return text.encode().ljust(HEADER_BYTES)[:HEADER_BYTES]
+
+
+def readable(header: bytes) -> str:
+    """The text of a header."""
+    return header.decode().strip()
+
+
+def call_name(header: bytes) -> str:
+    """The name of the call."""
+    return readable(header).partition(" ")[0]
+
+
+def add(terms: list[Any], out: Any) -> None:
+    """The sum of arrays, in their order; of bools, whether one is True."""
+    dtype = compute_dtype(terms[0].dtype)
+    with without_warnings():
+        if dtype != terms[0].dtype:
+            total = terms[0].astype(dtype)
+            for term in terms[1:]:
+                total += term
+            out[...] = total
+            return
+        np.add(terms[0], terms[1], out=out)
+        for term in terms[2:]:
+            np.add(out, term, out=out)
