@@ -217,8 +217,8 @@ class SharedMemoryCommunicator(Communicator):
             other = self._headers[slot][rank].tobytes()
             if other != header:
                 raise RuntimeError(
-                    f"{call_name(header)}: all ranks must make the same calls, but rank {self.rank} calls {readable(header)}, "
-                    f"and rank {rank} calls {readable(other)}"
+                    f"{call_name(header)}: all ranks must make the same calls, but rank {self.rank} calls "
+                    f"{readable(header)}, and rank {rank} calls {readable(other)}"
                 )
 
     # ---- a small array at once ---------------------------------------------------------------------------------------
