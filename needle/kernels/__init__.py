@@ -1,7 +1,7 @@
 """Kernels on raw arrays of any device: convolution, pooling, matrix products, sums; no kernel knows about graphs.
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
-`overridable`. Each file uses only the files before it: window, layout, elementwise, erf, matmul, reduce, rows,
+`overridable`. Each file uses only the files before it: window, layout, elementwise, smooth, erf, matmul, reduce, rows,
 standardize, pool, conv.
 """
 
@@ -18,6 +18,7 @@ from needle.kernels.matmul import *
 from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *
+from needle.kernels.smooth import *
 from needle.kernels.standardize import *
 from needle.kernels.window import *
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 from needle import tuning
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
-from needle.kernels import elementwise
+from needle.kernels import elementwise, sigmoid_grad, tanh_grad
 from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
@@ -108,6 +109,9 @@ class Tanh(Elementwise):
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return MULTIPLY(out_grad, AddScalar(1)(NEGATE(MULTIPLY(node, node))))
 
+    def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
+        return (tanh_grad(y, out_grad),)
+
 
 class Sigmoid(Elementwise):
     """1 / (1 + e ** -x), computed from e ** -|x|, which cannot overflow and keeps small results exact."""
@@ -120,6 +124,9 @@ class Sigmoid(Elementwise):
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return MULTIPLY(out_grad, MULTIPLY(node, AddScalar(1)(NEGATE(node))))
+
+    def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
+        return (sigmoid_grad(y, out_grad),)
 
 
 class Softplus(Elementwise):

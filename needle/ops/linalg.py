@@ -10,7 +10,7 @@ from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.graph import Spec
 from needle.ops.base import Array, Gradients, result_dtype
 from needle.ops.operand import broadcast_shape, pair
-from needle.ops.shape import Permute, Reshape, SumTo, sum_like, swapped_axes
+from needle.ops.shape import Permute, Reshape, sum_like, summed_to, swapped_axes
 
 __all__ = ["MatMul", "matmul"]
 
@@ -48,8 +48,7 @@ def _matmul_like(x: Array, a: Array, b: Array) -> Array:
     """a @ b, (*B, n, k) @ (*B, k, m), summed to the shape of x; a matrix in the memory order of x."""
     if x.ndim == a.ndim == b.ndim == 2:
         return kernels.matmul(b.T, a.T).T if x.strides[0] < x.strides[1] else kernels.matmul(a, b)
-    product = kernels.matmul(a, b)
-    return product if product.shape == x.shape else SumTo(x.shape).compute(product)
+    return summed_to(x.shape, kernels.matmul(a, b))
 
 
 def _transposed(x: Tensor) -> Tensor:
