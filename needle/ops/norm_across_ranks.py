@@ -94,7 +94,8 @@ class StandardizeAcrossRanks(Standardize):
         (grad, *_), (y, average, variance, count) = out_grad, output
         scale = (variance + self.eps) ** -0.5
         factor = scale * self.broadcast_affine(affine)[0] if self.scaled else scale
-        shift = kernels.find_shift(x.dtype, average, variance, tuning.FAR_FROM_ZERO_GRADIENT)
+        far = tuning.FAR_FROM_ZERO_SHORT if x.size // average.size < tuning.LONG_ROW else tuning.FAR_FROM_ZERO_LONG
+        shift = kernels.find_shift(x.dtype, average, variance, far)
         arrays, columns = (x, y) if self.rectified else (x,), () if shift is None else (shift,)
         means = partial(_gradient_means, rectified=self.rectified)
         masked, total, product = self.by_rows(means, [grad, *arrays], [average, *columns])
