@@ -61,10 +61,10 @@ COPY_BLOCK_GAP = 16
 # it saves. From 8 MiB, two threads take half to two thirds of the time of one.
 PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 
-# Array size (bytes) at which threads share a normalization by rows. Measured (Xeon, wall time, best of 300 to 1200
-# runs, with other programs on both cores): time on two threads, as a multiple of that on one, is 1.03 to 1.5 at
-# 512 KiB, 0.85 to 1.2 at 1 MiB, 0.6 to 1.06 at 2 MiB, about 1 at 4 MiB. Idle cores were not available.
-PARALLEL_ROWS_BYTES = 1 << 20
+# Array size (bytes) at which threads share a normalization by rows. Measured (Xeon, two cores, in turns), time on two
+# threads as a multiple of that on one, forward and backward: 1.3 to 1.5 and 1.2 to 1.4 at 1.6 MB, 1.0 to 1.07 and 0.84
+# to 0.94 at 2.1 MB.
+PARALLEL_ROWS_BYTES = 3 << 20
 
 # Bytes of the result that a normalization by rows computes at a time (CPU). With the input, and backward with the
 # gradient and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon, one thread, 2 MiB
@@ -147,15 +147,16 @@ KERNEL_REORDER_COST = 12
 SMALL_GEMM_MACS = 10**6
 SMALL_GEMM_MIN_COLUMNS = 80
 
-# Multiply-accumulates at which threads share a convolution: 0.3 ms at 54 GMAC/s, three to six hand-overs.
-PARALLEL_CONV_MACS = 1 << 24
+# Multiply-accumulates at which threads share a convolution. Measured (Xeon, two cores, in turns), time on two threads
+# as a multiple of that on one: 1.1 at 20 million, 1.1 to 1.3 at 29, 0.84 at 58, 0.6 to 0.7 at 75.
+PARALLEL_CONV_MACS = 1 << 25
 
 # The same for col2im, whose additions take longer than its matmul.
-PARALLEL_COL2IM_MACS = 1 << 22
+PARALLEL_COL2IM_MACS = 1 << 23
 
 # Multiply-accumulates from which, and below which, two threads compute one gradient each: below, a hand-over takes
 # longer than it saves; above (1.2 ms), they share each of the two.
-PARALLEL_GRADIENTS_MIN_MACS = 1 << 22
+PARALLEL_GRADIENTS_MIN_MACS = 1 << 24
 PARALLEL_GRADIENTS_MAX_MACS = 1 << 26
 
 # Bytes of the accumulator of the taps algorithm at a time (CPU). It is read and written once per tap, so it is kept in

@@ -210,8 +210,10 @@ class Device:
 
     # ---- work in chunks ----------------------------------------------------------------------------------------------
 
-    def parallel_for(self, body: Callable[[Chunk], None], chunks: Iterable[Chunk], uses_blas: bool = True) -> None:
-        """Call `body` for each chunk; the CPU uses several threads, in no fixed order.
+    def parallel_for(
+        self, body: Callable[[Chunk], None], chunks: Iterable[Chunk], uses_blas: bool = True, shared: bool = True
+    ) -> None:
+        """Call `body` for each chunk; the CPU uses several threads, in no fixed order, if they are to be `shared`.
 
         `uses_blas`: whether `body` calls BLAS, which is limited to one thread meanwhile.
         """

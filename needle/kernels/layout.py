@@ -140,7 +140,8 @@ def _copy_by_blocks(device: Device, x: Array, target: Array) -> None:
     row_step = max(1, min(rows, tuning.COPY_BLOCK_SIZE // row))
     channel_slices = [slice(i, i + channel_step) for i in range(0, channels, channel_step)]
     row_slices = [slice(i, i + row_step) for i in range(0, rows, row_step)]
-    device.parallel_for(transpose, itertools.product(channel_slices, row_slices), uses_blas=False)
+    places = itertools.product(channel_slices, row_slices)
+    device.parallel_for(transpose, places, uses_blas=False, shared=x.nbytes >= tuning.SPLIT_BYTES)
 
 
 def is_compact(order: Sequence[int], shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:

@@ -75,13 +75,14 @@ class Rows:
         """Fill `out` (R, M), and return the columns (R, 1)."""
         device = device_of(out)
         row_bytes = out.nbytes * (tuning.BLOCK_BYTES // tuning.ROWS_CHUNK_BYTES) // self.count
-        chunks = device.chunks(self.count, row_bytes, out.nbytes >= tuning.PARALLEL_ROWS_BYTES)
+        shared = out.nbytes >= tuning.PARALLEL_ROWS_BYTES
+        chunks = device.chunks(self.count, row_bytes, shared)
         results: dict[int, Sequence[Array]] = {}
 
         def compute(chunk: slice) -> None:
             results[chunk.start] = work(*(operand[chunk] for operand in operands), out=out[chunk])[1:]
 
-        device.parallel_for(compute, chunks)
+        device.parallel_for(compute, chunks, shared=shared)
         if len(chunks) == 1:
             return results[0]
         return map(xp(out).concatenate, zip(*(results[chunk.start] for chunk in chunks), strict=True))

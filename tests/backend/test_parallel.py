@@ -264,6 +264,13 @@ def test_the_error_state_of_numpy_holds_in_every_thread(count):
         parallel.parallel_for(overflow, range(count))
 
 
+@pytest.mark.parametrize("uses_blas", [True, False])
+def test_a_loop_that_is_not_shared_stays_in_its_thread(count, uses_blas):
+    seen = []
+    parallel.parallel_for(lambda chunk: seen.append((chunk, threading.get_ident())), range(50), uses_blas, shared=False)
+    assert seen == [(chunk, threading.get_ident()) for chunk in range(50)]
+
+
 def test_chunks_cover_all_rows(count):
     for length, row in ((1, 1), (10, 1 << 20), (7, 1 << 22), (1000, 4), (0, 8), (64, 1 << 13)):
         chunks = ndl.cpu().chunks(length, row)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 from threadpoolctl import ThreadpoolController
 
-from needle import kernels
+from needle import kernels, tuning
 from needle.kernels import Window
 from needle.kernels.conv import dispatch
 from tests.kernels.oracles import passes_by_loops, passes_by_needle, passes_by_torch
@@ -388,6 +388,7 @@ def test_a_named_algorithm_holds_in_the_threads_that_help(monkeypatch):
 
         return run
 
+    monkeypatch.setattr(tuning, "PARALLEL_GRADIENTS_MIN_MACS", 0)
     entry = dispatch.ALGORITHMS["convolution"]
     backward = {name: recorded(name, getattr(entry, name)) for name in ("backward_data", "backward_weight")}
     monkeypatch.setitem(dispatch.ALGORITHMS, "convolution", entry._replace(**backward))

@@ -37,7 +37,7 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
         blocked_matmul(device, matrix, columns.build(padded, rows), columns.output_matrix(y, rows))
         add_bias(y[:, rows.part], bias)
 
-    device.parallel_for(compute, columns.chunks(device))
+    device.parallel_for(compute, columns.chunks(device), shared=columns.macs >= tuning.PARALLEL_CONV_MACS)
     return batch_first(y)
 
 
@@ -241,7 +241,7 @@ class Columns:
     def tap_products(self, columns: Array, y: Array) -> Array:
         """The products of overlapping columns (G, B, R, L) with outputs (G, B, O/G, L): (G, K0, K', C/G, O/G)."""
         groups, count, _, length = columns.shape
-        blocks = split_count(self.in_per_group * y.shape[2] , length)
+        blocks = split_count(self.in_per_group * y.shape[2], length)
         columns = columns.reshape(groups, count, self.kernel_size[0], self.in_per_group, -1, blocks, length // blocks)
         y = y.reshape(groups, count, -1, blocks, length // blocks)
         # (B, blocks, G, K0, K', C/G, L), (B, blocks, G, 1, 1, L, O/G)
