@@ -158,6 +158,17 @@ def same_padding(size: Size, kernel: Size, stride: Size, dilation: Size) -> tupl
     return tuple(pairs)
 
 
+def reads_of_tap(offset: int, size: int, outputs: int, stride: int) -> tuple[slice, slice]:
+    """What a tap reads along an axis of `size` elements that is not padded, and for which of the outputs.
+
+    The tap reads the element offset + stride·q for output q; the others read padding.
+    """
+    first = min(outputs, max(0, -(offset // stride)))
+    last = max(first, min(outputs, (size - 1 - offset) // stride + 1))
+    start = offset + stride * first
+    return slice(start, start + stride * (last - first), stride) if last > first else slice(0, 0), slice(first, last)
+
+
 def axis_slices(window: Window, axis: int, taps: int, outputs: int, start: int = 0) -> list[slice]:
     """For each of the `taps` along one spatial axis, the padded elements that it reads for `outputs` outputs.
 

@@ -30,7 +30,7 @@ from tests.ops.derivatives import by_needle
 from tests.profiles import examples
 
 IMPLEMENTED = {
-    "forward": ("im2col", "winograd", "taps", "tensordot"),
+    "forward": ("im2col", "winograd", "taps", "toeplitz", "tensordot"),
     "backward_data": ("winograd", "polyphase", "col2im", "convolution"),
     "backward_weight": ("im2col", "winograd", "taps", "convolution"),
 }
@@ -41,7 +41,9 @@ ALL = [
     for name in names
 ]
 EACH = pytest.mark.parametrize(("direction", "name"), ALL)
-EXACT = pytest.mark.parametrize(("direction", "name"), [pair for pair in ALL if pair.values[1] != "winograd"])
+EXACT = pytest.mark.parametrize(
+    ("direction", "name"), [pair for pair in ALL if pair.values[1] not in ("winograd", "toeplitz")]
+)
 close = partial(assert_allclose, rtol=1e-10, atol=1e-10)
 
 
@@ -137,6 +139,29 @@ def test_an_infinity_reaches_only_the_results_that_read_it(device, direction, na
     read = pass_by_loops(direction, problem, *(np.isinf(a) * 1.0 if a is holder else np.ones_like(a) for a in arrays))
     assert_array_equal(np.isinf(result), read > 0)
     assert not np.isnan(result).any()
+
+
+@st.composite
+def depthwise(draw):
+    """Depthwise problems over two axes, without dilation of the first: those of banded matrices."""
+    pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
+    kernel, stride, padding, channels = draw(pair), draw(pair), draw(st.tuples(*[st.integers(0, 4)] * 2)), draw(pair)[0]
+    dilation = (1, draw(st.integers(1, 3)))
+    size = [d * (k - 1) + draw(st.integers(1, 6)) for k, d in zip(kernel, dilation, strict=True)]
+    shape = draw(st.integers(1, 3)), channels, *size
+    options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": channels}
+    return problem_of(shape, (channels, 1, *kernel), seed=draw(st.integers(0, 99)), **options)
+
+
+@examples(60)
+@given(problem=depthwise(), order=orders, dtype=st.sampled_from(["float64", "float32"]))
+def test_banded_matrices_agree_with_torch(device, problem, order, dtype):
+    x, w, y = problem.values(dtype=dtype)
+    bias = np.arange(problem.out_channels).astype(dtype)
+    arrays = [arrange(x, order, device), *map(device.asarray, (w, y, bias))]
+    result = device.to_host(run_named("toeplitz", "forward", problem, *arrays))
+    rtol, atol = PRECISION[dtype]
+    assert_allclose(result, reference("forward", problem, x, w, y, bias), rtol=rtol, atol=atol)
 
 
 @examples(20)
@@ -298,7 +323,7 @@ CHOSEN = {
         problem_of((16, 8, 31, 30), (8, 8, 3, 3), stride=(1, 2), dilation=(3, 2)), FORWARD, "im2col > rows",
     ),
     "rows, groups": (problem_of((16, 16, 27, 25), (24, 4, 3, 3), padding=1, groups=4), FORWARD, "im2col > rows"),
-    "rows, depthwise": (problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), FORWARD, "im2col > rows"),
+    "rows, depthwise": (problem_of((16, 16, 27, 60), (16, 1, 3, 3), padding=1, groups=16), FORWARD, "im2col > rows"),
     "rows, 1-d": (problem_of((40, 16, 501), (32, 16, 9), padding=4), FORWARD, "im2col > rows"),
     "rows, 3-d": (problem_of((4, 3, 13, 12, 11), (8, 3, 3, 3, 3), padding=1), FORWARD, "im2col > rows"),
     "rows, 3-d, stride 2": (problem_of((4, 3, 33, 12, 11), (8, 3, 5, 3, 3), stride=2), FORWARD, "im2col > rows"),
@@ -358,6 +383,14 @@ CHOSEN = {
     "input gradient by tiles of phases": (
         problem_of((16, 96, 29, 30), (96, 96, 5, 5), stride=2, padding=2), DATA, "polyphase > winograd",
     ),
+    "banded": (problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), FORWARD, "toeplitz"),
+    "banded, stride 2": (problem_of((16, 8, 9, 8), (8, 1, 5, 3), stride=2, padding=4, groups=8), FORWARD, "toeplitz"),
+    "banded, dilation": (
+        problem_of((16, 8, 9, 8), (8, 1, 3, 3), dilation=(1, 3), padding=2, groups=8), FORWARD, "toeplitz",
+    ),
+    "input gradient by banded matrices": (
+        problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), DATA, "polyphase > toeplitz",
+    ),
     "weight by tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), WEIGHT, "winograd"),
     "weight by tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), WEIGHT, "winograd"),
     "weight by tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), WEIGHT, "winograd"),
@@ -379,7 +412,7 @@ def chosen(device, direction, path):
     """The algorithms for a problem of `CHOSEN` on a device; there are fewer where matmul copies strided operands."""
     if device.strided_gemm:
         return path
-    path = path.replace(" > rows", "").replace("> winograd", "> im2col")
+    path = re.sub("> (winograd|toeplitz)", "> im2col", path.replace(" > rows", ""))
     return path if direction == "backward_data" else "im2col"
 
 
@@ -414,7 +447,7 @@ EAGER = {  # thresholds that send small problems down the paths of large ones
     "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
     "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "PADDED_PARTS_BYTES": 1, "ONE_IMAGE_BYTES": 2000,
-    **memory_limits(2000),
+    "TOEPLITZ_MAX_TERMS": 10**6, "TOEPLITZ_MIN_BATCH": 1, **memory_limits(2000),
 }  # fmt: skip
 
 
@@ -423,7 +456,11 @@ def test_small_problems_take_every_path(device, direction):
     seen = set()
 
     @examples(100)
-    @given(problem=any_problems(), dtype=st.sampled_from(["float64", "float32"]), orders=st.tuples(*[orders] * 3))
+    @given(
+        problem=st.one_of(any_problems(), depthwise()),
+        dtype=st.sampled_from(["float64", "float32"]),
+        orders=st.tuples(*[orders] * 3),
+    )
     def run(problem, dtype, orders):
         values = problem.values(dtype=dtype)
         arrays = [arrange(array, order, device) for array, order in zip(values, orders, strict=True)]
@@ -644,7 +681,9 @@ def test_the_documented_table_lists_every_algorithm():
 
 
 @pytest.mark.on_cpu
-@pytest.mark.parametrize("names", [*itertools.permutations(NAMES, 2)], ids=" and ".join)
+@pytest.mark.parametrize(  # the layer of a step is not depthwise, as toeplitz needs it
+    "names", [pair for pair in itertools.permutations(NAMES, 2) if "toeplitz" not in pair], ids=" and ".join
+)
 def test_only_the_named_algorithms_run(device, calls, names):
     for groups in (1,) if "winograd" in names else (1, 2, 4):  # winograd has no groups
         expected = default_step(device, calls, groups=groups)
@@ -678,6 +717,8 @@ def test_a_named_algorithm_enters_its_own_functions_only(device, direction, name
         entered.add((frame.f_globals.get("__name__", "").rpartition(".")[2], frame.f_code.co_name))
 
     problem = problem_of((2, 3, 5, 5), (4, 3, 3, 3), padding=1)
+    if name == "toeplitz":  # depthwise only
+        problem = problem_of((2, 3, 5, 5), (3, 1, 3, 3), padding=1, groups=3)
     arrays = [device.asarray(array) for array in problem.values()]
     sys.setprofile(profile)
     try:

@@ -17,8 +17,9 @@ Read the files in this order; each uses only those before it:
 5. `taps`: no columns, forward and backward_weight. One 1x1 convolution for each position of the kernel.
 6. `polyphase`: backward_data as forward convolutions at stride 1, one for each phase of the stride.
 7. `winograd`: forward and backward_weight with fewer multiplications, at stride 1 and kernels up to 3.
-8. `reference`: the shortest forms, a tensordot and two convolutions. The tests compare the others with them.
-9. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
+8. `toeplitz`: forward, depthwise. One product with a banded matrix for each output row of a channel.
+9. `reference`: the shortest forms, a tensordot and two convolutions. The tests compare the others with them.
+10. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
    algorithm by shape (or by name within `conv_algorithm`), and call it. Choices are cached for each shape.
 
 `needle.kernels` exports what ops use. The mathematics is in docs/convolution.md; thresholds, with the measurements

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from needle import check, tuning
 from needle.backend import device_of, overridable, xp
-from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, winograd
+from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, toeplitz, winograd
 from needle.kernels.layout import Array
 from needle.kernels.window import Size, Window, check_conv
 
@@ -144,6 +144,7 @@ ALGORITHMS = {
         winograd.is_supported,
     ),
     "taps": Algorithm(taps.forward, None, taps.backward_weight),
+    "toeplitz": Algorithm(toeplitz.forward, is_supported=toeplitz.is_supported),
     "tensordot": Algorithm(reference.forward),
     "polyphase": Algorithm(None, backward_data_by_polyphase),
     "col2im": Algorithm(None, col2im.backward_data),
@@ -164,14 +165,15 @@ def conv_algorithm(name: str) -> Iterator[None]:
     | im2col | columns, one matrix product | | columns, one matrix product |
     | winograd | fewer multiplications, at stride 1 and kernels up to 3 | polyphase, by winograd | the same |
     | taps | a 1x1 product per tap | | a 1x1 product per tap |
+    | toeplitz | depthwise over two axes: a product with a banded matrix per row | | |
     | tensordot | a view of all windows, a tensordot | | |
     | polyphase | | convolutions at stride 1 by the forward algorithm | |
     | col2im | | one matrix product, columns added back | |
     | convolution | | one convolution, of the dilated gradient | one convolution, of the transposed pair |
 
-    needle chooses by shape outside such a block, where a cell is empty, and for shapes that winograd does not support:
-    the fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more coarsely
-    and returns NaN near an infinity. float16 is computed in float32 and rounded once.
+    needle chooses by shape outside such a block, where a cell is empty, and for shapes that winograd or toeplitz do not
+    support: the fastest in the measurements of docs/kernels.md. All results are equal to rounding; winograd rounds more
+    coarsely, and both return NaN near an infinity. float16 is computed in float32 and rounded once.
 
     Raises `ValueError` for another name. The former names contraction, phases and fold stand for tensordot, polyphase
     and col2im. Sources: Chellapilla, Puri and Simard (2006) for im2col; Lavin and Gray (2016) for winograd; Vasudevan,
@@ -226,9 +228,13 @@ def _plan(
         algorithm = requested
     elif direction == "backward_data":
         algorithm = "polyphase" if _polyphase_is_faster(x_shape, live_shape, window) else "col2im"
-    elif dtypes[0] == "float32" and strided_gemm and winograd.is_faster(x_shape, live_shape, window):
+    elif not strided_gemm:
+        algorithm = "im2col"
+    elif dtypes[0] == "float32" and winograd.is_faster(x_shape, live_shape, window):
         algorithm = "winograd"  # float64 keeps the plain sum, which is more exact
-    elif direction == "backward_weight" and strided_gemm and _taps_is_faster(x_shape, live_shape, window):
+    elif direction == "forward" and dtypes[0] == "float32" and toeplitz.is_faster(x_shape, live_shape, window):
+        algorithm = "toeplitz"
+    elif direction == "backward_weight" and _taps_is_faster(x_shape, live_shape, window):
         algorithm = "taps"
     else:
         algorithm = "im2col"
@@ -253,6 +259,8 @@ def _gradients_plan(
     if phase.is_empty:
         return None
     inner = _plan("forward", None, source, flipped_shape, None, phase.window, dtypes[1:], True)
+    if inner.algorithm == "toeplitz":
+        return None
     if inner.algorithm == "winograd" and not inner.live:
         return plan._replace(algorithm="winograd")
     columns = im2col.columns_for(

@@ -19,7 +19,7 @@ from needle.backend import Device, device_of, overridable, xp
 from needle.kernels.conv import one_image
 from needle.kernels.conv.gemm import add_bias, blocked_matmul, split_count
 from needle.kernels.layout import Array, Padded, batch_first, batch_last, pad_to_batch_last
-from needle.kernels.window import Index, Size, Window, at, check_conv
+from needle.kernels.window import Index, Size, Window, at, check_conv, reads_of_tap
 
 __all__ = ["unfold"]
 
@@ -275,17 +275,6 @@ class Columns:
             count, length = 1, count * length
         block = y[:, rows.part].reshape(self.groups, y.shape[0] // self.groups, count, length)
         return block.swapaxes(1, 2)  # (G, O/G, B, L) -> (G, B, O/G, L)
-
-
-def reads_of_tap(offset: int, size: int, outputs: int, stride: int) -> tuple[slice, slice]:
-    """What a tap reads along an axis of `size` elements that is not padded, and for which of the outputs.
-
-    The tap reads the element offset + stride·q for output q; the others read padding.
-    """
-    first = min(outputs, max(0, -(offset // stride)))
-    last = max(first, min(outputs, (size - 1 - offset) // stride + 1))
-    start = offset + stride * first
-    return slice(start, start + stride * (last - first), stride) if last > first else slice(0, 0), slice(first, last)
 
 
 columns_for = lru_cache(maxsize=1024)(Columns)  # a network asks for the same shapes in every step
