@@ -33,7 +33,8 @@ class SharedGradients:
     It is set if a gradient came to the parameter on any rank. Hooks of the parameters see the gradient of the whole
     batch; other leaves get that of their rank's items.
 
-    All ranks must pass their parameters in the same order. `parameters` may be assigned anew.
+    All ranks must pass their parameters in the same order. `parameters` may be assigned anew. In a network with batch
+    norm, which exchanges in between, a parameter that had a gradient on all ranks must have it on all of them again.
 
     >>> import needle as ndl
     >>> model = ndl.nn.Linear(2, 1)
