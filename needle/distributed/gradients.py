@@ -45,7 +45,7 @@ class SharedGradients:
     """
 
     def __init__(self, parameters: Iterable[Tensor]) -> None:
-        self.parameters = [*parameters]
+        self.parameters = [check.instance("SharedGradients", "each parameter", x, Tensor) for x in parameters]
         self._irregular: set[Tensor] = set()  # those that had no gradient on some rank the last time
 
     def backward(self, loss: Tensor, weight: float = 1.0, *, accumulate: bool = False) -> Tensor:
@@ -130,17 +130,23 @@ class _Sums:
             added[:] = [parameter]
             return grad
 
-        try:
-            for parameter in parameters:
-                parameter.hooks = collect
-            Value.hooks_exist = True
-            yield hooks
-        finally:
+        def restore() -> None:
             for parameter in parameters:
                 if parameter in hooks:
                     parameter.hooks = hooks[parameter]
-                else:
+                elif hasattr(parameter, "hooks"):
                     del parameter.hooks
+
+        try:
+            try:
+                for parameter in parameters:
+                    parameter.hooks = collect
+                Value.hooks_exist = True
+                yield hooks
+            finally:
+                restore()
+        finally:  # once more: an interrupt may come before the line above, or in it
+            restore()
 
     def finish(self) -> tuple[dict[Tensor, Array], set[Tensor]]:
         """The sums of what came on any rank, and what did not come on all."""

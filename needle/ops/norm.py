@@ -120,9 +120,7 @@ class Standardize(TensorTupleOp):
             factor = scale * values[0]
         elif self.scaled:
             weighted = grad * values[0]
-        count = x.size // average.size
-        far = tuning.FAR_FROM_ZERO_SHORT if count < tuning.LONG_ROW else tuning.FAR_FROM_ZERO_LONG
-        shift = kernels.find_shift(x.dtype, average, variance, far)
+        count, shift = x.size // average.size, find_gradient_shift(x, average, variance)
         arrays, columns = (weighted, x, *masks), (average, scale, factor, *(() if shift is None else (shift,)))
         rows = kernels.Rows.of(x, self.axes)
         if rows:
@@ -147,6 +145,13 @@ class Standardize(TensorTupleOp):
             summed = partial_sum if partial_sum.shape == value.shape else SumTo(value.shape).compute(partial_sum)
             grads.append(summed.reshape(parameter.shape).astype(x.dtype, copy=False))
         return tuple(grad if need else None for grad, need in zip(grads, needed, strict=True))
+
+
+def find_gradient_shift(x: Array, average: Array, variance: Array) -> Array | None:
+    """`find_shift` for the gradient."""
+    is_short = x.size // average.size < tuning.LONG_ROW
+    far = tuning.FAR_FROM_ZERO_SHORT if is_short else tuning.FAR_FROM_ZERO_LONG
+    return kernels.find_shift(x.dtype, average, variance, far)
 
 
 def _backward(

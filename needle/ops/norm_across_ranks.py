@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from needle import kernels, tuning
+from needle import kernels
 from needle.autograd import Tensor
 from needle.backend import xp
 from needle.backend.communicator import Communicator, current_communicator
@@ -19,7 +19,7 @@ from needle.kernels import Size
 from needle.ops.across_ranks import AllReduce
 from needle.ops.arithmetic import DIVIDE, as_dtype
 from needle.ops.base import Array
-from needle.ops.norm import Standardize
+from needle.ops.norm import Standardize, find_gradient_shift
 from needle.ops.reduce import Summation
 from needle.ops.tuples import pick
 
@@ -48,7 +48,7 @@ class StandardizeAcrossRanks(Standardize):
         return y, average, variance, count
 
     def by_rows(self, work: Callable[..., Any], arrays: Sequence[Array], columns: Sequence[Array]) -> tuple[Array, ...]:
-        """`work(mean, *arrays, *columns, out=…)`, on chunks of rows if the first array is laid out in rows."""
+        """`work(mean, *arrays, *columns, out=…)`, on chunks of rows if x, the first array, is laid out in rows."""
         rows = kernels.Rows.of(arrays[0], self.axes)
         if rows is None:
             results = work(kernels.mean_over(self.axes), *arrays, *columns, out=None)
@@ -94,11 +94,10 @@ class StandardizeAcrossRanks(Standardize):
         (grad, *_), (y, average, variance, count) = out_grad, output
         scale = (variance + self.eps) ** -0.5
         factor = scale * self.broadcast_affine(affine)[0] if self.scaled else scale
-        far = tuning.FAR_FROM_ZERO_SHORT if x.size // average.size < tuning.LONG_ROW else tuning.FAR_FROM_ZERO_LONG
-        shift = kernels.find_shift(x.dtype, average, variance, far)
-        arrays, columns = (x, y) if self.rectified else (x,), () if shift is None else (shift,)
+        shift = find_gradient_shift(x, average, variance)
+        arrays, shifts = (x, grad, y) if self.rectified else (x, grad), () if shift is None else (shift,)
         means = partial(_gradient_means, rectified=self.rectified)
-        masked, total, product = self.by_rows(means, [grad, *arrays], [average, *columns])
+        masked, total, product = self.by_rows(means, arrays, [average, *shifts])
         sums = xp(x).stack([total, product]) * (x.size // average.size)
         grads: list[Array] = [sums[1] * scale] * self.scaled + [sums[0]] * self.shifted
         grads = [
@@ -107,8 +106,8 @@ class StandardizeAcrossRanks(Standardize):
         x_grad = None
         if needed[0]:
             self.communicator.all_reduce(sums)
-            columns = (average, *(sums / count), scale, factor, *columns)
-            x_grad, *_ = self.by_rows(_input_gradient, [masked if self.rectified else grad, x], columns)
+            columns = (average, *(sums / count), scale, factor, *shifts)
+            x_grad, *_ = self.by_rows(_input_gradient, [x, masked if self.rectified else grad], columns)
         return tuple(grad if need else None for grad, need in zip([x_grad, *grads], needed, strict=True))
 
 
@@ -117,7 +116,7 @@ def _moments(mean: kernels.MeanOf, x: Array, out: Array | None) -> tuple[Array, 
 
 
 def _gradient_means(
-    mean: kernels.MeanOf, grad: Array, x: Array, *others: Array, rectified: bool, out: Array | None
+    mean: kernels.MeanOf, x: Array, grad: Array, *others: Array, rectified: bool, out: Array | None
 ) -> tuple[Array, ...]:
     """Behind grad, 0 where y is not positive if `rectified`: the means of it and of it · (x - average).
 
@@ -132,7 +131,7 @@ def _gradient_means(
 
 
 def _input_gradient(
-    mean: kernels.MeanOf, grad: Array, x: Array, average: Array, *others: Array, out: Array | None
+    mean: kernels.MeanOf, x: Array, grad: Array, average: Array, *others: Array, out: Array | None
 ) -> tuple[Array]:
     """The gradient in x; the other columns are total, product, scale, factor, and what to subtract from x first."""
     total, product, scale, factor, *shifts = others

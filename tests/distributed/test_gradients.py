@@ -205,6 +205,7 @@ def test_exchanges_begin_while_backward_runs(monkeypatch):
 ERRORS = [
     (lambda: SharedGradients([]).backward(ndl.Tensor([1.0, 2.0]) * 2), ValueError,
      "SharedGradients: loss must be a mean of one element, but got shape (2,)"),
+    (lambda: SharedGradients([1]), TypeError, "SharedGradients: each parameter must be a Tensor, but got int"),
     (lambda: SharedGradients([]).backward(1.0), TypeError, "SharedGradients: loss must be a Tensor, but got float"),
 ]  # fmt: skip
 
