@@ -15,7 +15,7 @@ from needle.backend import DTypeLike, default_device, get_rng_state, is_writable
 from needle.grad_mode import enable_grad, watch
 from needle.graph import Op, Value, find_topo_sort
 from needle.nn import Module, Parameter
-from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight
+from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight, RectifiedCorrelate
 from needle.ops.linalg import MatMul
 
 __all__ = ["Layer", "Memory", "Summary", "summary"]
@@ -104,6 +104,7 @@ def _megabytes(size: int) -> str:
 MACS: dict[type[Op], Callable[..., int]] = {
     MatMul: lambda y, a, b: math.prod(y) * a[-1],
     Correlate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
+    RectifiedCorrelate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
     CorrelateTranspose: lambda x, y, w: math.prod(y) * math.prod(w[1:]),
     CorrelateWeight: lambda w, x, y: math.prod(y) * math.prod(w[1:]),
 }

@@ -18,6 +18,7 @@ from needle.nn.functional.conv import Padding, Sizes
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
 from needle.ops import permute
+from needle.ops.conv import convolve
 from needle.ops.operand import cast_like, has_batch, make_window, spatial_sizes, tensor, window_padding, window_sizes
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
 ]
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-CONVOLUTIONS = (functional.conv1d, functional.conv2d, functional.conv3d)  # by rank
 TRANSPOSES = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
 
 
@@ -123,12 +123,18 @@ class _ConvForward(_Conv):
         self.padding_mode = padding_mode
 
     def forward(self, x: TensorLike) -> Tensor:
+        return self._convolved(x, rectified=False)
+
+    def forward_relu(self, x: TensorLike) -> Tensor:
+        return self._convolved(x, rectified=True)
+
+    def _convolved(self, x: TensorLike, rectified: bool) -> Tensor:
         padding = self.padding
         if self.padding_mode != "zeros":
             amounts = tuple(n for pair in reversed(self._window().padding) for n in pair)
             x, padding = functional.pad(x, amounts, mode=self.padding_mode), 0
-        convolution = CONVOLUTIONS[self.rank - 1]
-        return convolution(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)
+        options = (self.stride, padding, self.dilation, self.groups, rectified)
+        return convolve(f"conv{self.rank}d", self.rank, x, self.weight, self.bias, *options)
 
 
 class Conv1d(_ConvForward):

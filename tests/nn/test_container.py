@@ -98,6 +98,39 @@ def test_relu_runs_in_the_pass_of_a_norm_where_nothing_sees_between():
     assert seen[0] < 0 == seen[1]
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.Conv1d(2, 3, 3, padding=1), (4, 2, 9)),
+        (lambda: nn.Conv2d(2, 4, 3, stride=2, groups=2, padding_mode="reflect", padding=1), (3, 2, 7, 6)),
+        (lambda: nn.Conv2d(2, 3, 1, bias=False), (2, 5, 5)),
+        (lambda: nn.Conv3d(1, 2, 2), (1, 1, 3, 4, 3)),
+    ],
+)
+def test_relu_behind_a_convolution_gives_the_same_bits(layer, shape, create_graph):
+    layer, values = layer(), np.random.default_rng(0).standard_normal(shape).astype("float32")
+    values.flat[7] = np.nan
+    results = []
+    for net in (nn.Sequential(layer, nn.ReLU()), lambda x: nn.ReLU()(layer(x))):
+        layer.zero_grad()
+        x = ndl.Tensor(values)
+        y = net(x)
+        (y * y).sum().backward(create_graph=create_graph)
+        results.append([y, x.grad, *(p.grad for p in layer.parameters())])
+    assert "ReLU" not in ops_of(nn.Sequential(layer, nn.ReLU()), x)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_backward_notices_a_write_into_a_rectified_convolution():
+    x = ndl.init.randn(2, 1, 5, 5)
+    y = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())(x)
+    y.data = ndl.ones(2, 2, 3, 3)
+    with pytest.raises(RuntimeError, match="the result of RectifiedCorrelate"):
+        y.sum().backward()
+
+
 # ---- as lists --------------------------------------------------------------------------------------------------------
 
 

@@ -23,7 +23,7 @@ from torch.nn.functional import pad as torch_pad
 from needle import Tensor, TensorTuple, ops
 from needle.backend import cpu, to_host
 from needle.kernels import Window
-from needle.ops.conv import Correlate
+from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.norm import standardized
 from tests.standin.device import STANDIN
 
@@ -622,6 +622,9 @@ row("Correlate", "bias, 1-d", lambda x, w, b: Correlate(LINE)(x, w, b),
     lambda x, w, b: torch.conv1d(torch_pad(x, (1, 0)), w, b, 2), (2, 3, 6), (4, 3, 3), (4,))  # fmt: skip
 row("Correlate", "bias, 2-d", lambda x, w, b: Correlate(PLANE)(x, w, b),
     lambda x, w, b: torch.conv2d(x, w, b, (1, 2), (1, 0), (2, 1), 2), (2, 4, 5, 6), (4, 2, 2, 3), (4,))  # fmt: skip
+row("RectifiedCorrelate", "", lambda x, w, b: RectifiedCorrelate(PLANE)(x, w, b),
+    lambda x, w, b: torch.conv2d(x, w, b, (1, 2), (1, 0), (2, 1), 2).relu(), (2, 4, 5, 6), (4, 2, 2, 3), (4,)
+    )  # fmt: skip
 row("Correlate", "the bias alone", lambda x, w, b: Correlate(LINE)(x.detach() * 0, w.detach(), b),
     lambda x, w, b: 0 * torch.conv1d(torch_pad(x, (1, 0)), w, None, 2).detach() + b[:, None], (2, 3, 6), (4, 3, 3), (4,)
     )  # fmt: skip

@@ -13,7 +13,7 @@ from needle.autograd import TensorOp, find_topo_sort
 from needle.backend.communicator import Alone
 from needle.kernels import Window
 from needle.lazy import Deferred
-from needle.ops.conv import Correlate
+from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.cross_entropy import CrossEntropy
 from needle.ops.norm import Standardize
 from needle.ops.norm_across_ranks import StandardizeAcrossRanks
@@ -163,6 +163,7 @@ CLASSES = np.array([[0, 3], [2, 2], [1, 4]])
 # op class, variant -> (op, arrays of its floating inputs, constant inputs); weighted, so that no gradient is uniform
 CASES = {
     "Correlate": (Correlate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
+    "RectifiedCorrelate": (RectifiedCorrelate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
     "EWiseMul": (ops.EWiseMul(), draw((3, 1, 5), (4, 1)), ()),
     "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
