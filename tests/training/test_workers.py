@@ -15,7 +15,7 @@ from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
 from needle.training import workers as workers_module
 from tests.distributed.threads import run_ranks
-from tests.training.runs import bytes_of, repeatable
+from tests.training.runs import bytes_of, make, repeatable
 
 STREAM = np.random.RandomState(2)
 IMAGES, LABELS = STREAM.randn(22, 2, 6, 6), STREAM.randint(0, 3, 22)
@@ -256,6 +256,19 @@ def first_loss(outputs, targets):
 
 
 # ---- processes -------------------------------------------------------------------------------------------------------
+
+
+def test_processes_train_as_one(tmp_path):
+    """Everything that draws random numbers or looks at whole batches; then the run goes on with one process."""
+    options = {"accumulate": 3, "clip_norm": 0.5, "checkpoints": tmp_path, "resume": True, "bar": False}
+
+    def train(workers, **more):
+        model, _, run = make()
+        return model, run(workers=workers, **options | more)
+
+    whole = train(1, checkpoints=None, resume=False)
+    train(2, callbacks=[Stops(batches=5)])
+    assert_same(train(1), whole, tolerance=1e-4)
 
 
 class Fails(nn.CrossEntropyLoss):
