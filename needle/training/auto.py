@@ -24,8 +24,8 @@ from needle.training.workers import check_workers, with_workers
 __all__ = ["WorkerChoice", "choose_workers"]
 
 LEAST_GAIN = 0.95  # workers are chosen if a step takes less than this part of its time by one
-EPOCH_SECONDS, EPOCH_BATCHES = 0.15, 50  # how long a measured epoch should take, and most batches of it
-EPOCHS = 4  # the first one warms up, the fastest of the others counts
+EPOCH_SECONDS, EPOCH_BATCHES = 0.25, 50  # how long a measured epoch should take, and most batches of it
+EPOCHS = 5  # the first one warms up, the fastest of the others counts
 
 
 class WorkerChoice(NamedTuple):
@@ -48,7 +48,7 @@ def choose_workers(
 ) -> WorkerChoice:
     """The number of workers with which a step of `fit` is faster: 1, or one for each core that the process may use.
 
-    Trains copies for about a second by one worker, on all threads, and by several, on one batch of `train_loader`.
+    Trains copies on one batch of `train_loader`: for a second or two by one worker, on all threads, and by several.
     Model, optimizer, random stream and loader stay as they are. Where workers are not possible (one core, a GPU,
     something that pickle cannot copy, a loader that can be read only once) the choice is 1, and the reason says so.
     """
