@@ -140,6 +140,7 @@ class Columns:
         min_row: int,
     ) -> None:
         (batch, channels, *size), (out_channels, self.in_per_group, *kernel) = x_shape, w_shape
+        self.made_chunks: dict[tuple[int, int], list[RowChunk]] = {}
         self.groups, self.kernel_size = window.groups, tuple(kernel)
         self.output = output = window.output(tuple(size), self.kernel_size)
         self.stride, self.dilation = window.stride[0], window.dilation[0]
@@ -171,9 +172,12 @@ class Columns:
             self.inner_taps.append((position, tuple(read for read, _ in pairs), tuple(place for _, place in pairs)))
 
     def chunks(self, device: Device) -> list[RowChunk]:
-        """All output rows, in chunks for threads."""
+        """All output rows, in chunks for threads; made once for each number of threads."""
         step, lanes, rows = self.step, self.lanes, self.output[0]
         parallel = self.macs >= tuning.PARALLEL_CONV_MACS
+        key = (tuning.BLOCK_BYTES * device.chunk_scale, device.worker_count() if parallel else 1)
+        if key in self.made_chunks:
+            return self.made_chunks[key]
         chunks = []
         for first in range(0, min(step, rows), lanes):
             starts = range(first, rows - lanes + 1, step)
@@ -183,6 +187,7 @@ class Columns:
                 chunks.append(RowChunk(chunk, len(chosen) * lanes, lanes))
         if surplus := rows % lanes:
             chunks.append(RowChunk(slice(rows - surplus, None), surplus, surplus))
+        self.made_chunks[key] = chunks  # whole: another thread may ask at the same time
         return chunks
 
     def build(self, padded: Padded, rows: RowChunk) -> Array:
