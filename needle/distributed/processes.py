@@ -67,6 +67,7 @@ class Group:
         self.has_begun = False  # whether the thread has
         self.are_started = threading.Event()  # the processes
         self.have_ended = threading.Event()
+        self.is_decided = threading.Event()  # whether all have returned, or one has failed
 
     def start(self, payload: bytes, threads: int) -> None:
         """Start the workers; each runs `_work` with the pickle `payload` on `threads` threads."""
@@ -78,7 +79,7 @@ class Group:
     def finish(self) -> None:
         """Wait until all workers have returned. Raises the error of the first that failed."""
         self.communicator.leave()
-        self.have_ended.wait()
+        self.is_decided.wait()
         if self.errors:
             error = self.failure()
             raise error
@@ -128,6 +129,7 @@ class Group:
             self._watch()
         finally:
             self.have_ended.set()
+            self.is_decided.set()
 
     def _start_all(self, shared: Any, threads: int) -> None:
         if hasattr(signal, "pthread_sigmask"):  # a process inherits this: Ctrl-C waits until `_work` ignores it
@@ -144,6 +146,7 @@ class Group:
         """Keep the error of a start that failed."""
         self.errors[0] = error
         self.communicator.fail()
+        self.is_decided.set()
         self.are_started.set()
         if not self.has_begun:
             self.have_ended.set()
@@ -171,6 +174,7 @@ class Group:
             self.errors[rank] = self._remote_error(rank, **outcome)
         if self.errors:
             self.communicator.fail()
+            self.is_decided.set()
 
     def _death(self, rank: int, code: int | None) -> BaseException:
         who = f"worker {rank} of {self.size}"
