@@ -250,7 +250,9 @@ PARALLEL_STEP_ELEMENTS = 1 << 19
 
 # ---- distributed: what workers exchange ------------------------------------------------------------------------------
 
-# Bytes from which a bucket of gradients takes no further one, and is sent once it is full.
+# Bytes from which a bucket of gradients takes no further one, and is sent once it is full. Measured (Xeon, two workers,
+# with other programs on both cores): least time in all exchanges of a step, in ms, with 32 KiB, 128 KiB, 512 KiB and
+# 2 MiB: LeNet 0.21, 0.21, 0.15, 0.19; ResNet9 (3 MB of gradients) 1.4, 1.6, 1.8, 1.5. So it decides little.
 GRADIENT_BUCKET_BYTES = 1 << 19
 
 # Bytes of a slot of shared memory: the pieces in which large arrays go through; a rank has four. Measured (Xeon, two
