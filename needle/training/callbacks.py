@@ -33,9 +33,10 @@ class Callbacks:
 
     def __call__(self, event: str, state: TrainingState) -> None:
         """Call the method named `event` of all that have it, in order."""
-        with using(Alone()):  # a callback may evaluate a model: that is nobody else's work
-            for method in self._methods[event]:
-                method(state)
+        if methods := self._methods[event]:
+            with using(Alone()):  # a callback may evaluate a model: that is nobody else's work
+                for method in methods:
+                    method(state)
 
     def __reduce__(self) -> Any:
         """Callbacks stay with the first worker."""

@@ -14,7 +14,7 @@ from needle.metrics import Metric
 from needle.nn import Module
 from needle.ops.across_ranks import batch_mean
 from needle.training.figures import Figures
-from needle.training.team import whole_batch
+from needle.training.team import share_stream, whole_batch
 
 __all__ = ["evaluate"]
 
@@ -62,6 +62,7 @@ def evaluate_by_workers(
     try:
         model.eval()
         start_pass(forward, loader)
+        share_stream()
         with no_grad():
             for batch in worker_batches(loader):
                 outputs, targets = forward(model, batch)

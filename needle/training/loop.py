@@ -40,6 +40,11 @@ class Run:
     stepper: Stepper
     hooks: Callbacks
 
+    @property
+    def is_over(self) -> bool:
+        """Whether all epochs are complete, or somebody has stopped the run."""
+        return self.state.epoch >= self.state.epochs or self.state.stopped is not None
+
     def finish_step(self) -> None:
         """What follows a step of the optimizer."""
         self.schedule.after_step()
@@ -50,7 +55,7 @@ class Run:
 def train(run: Run) -> None:
     """The loop, which every worker runs: on its items of each batch, with the figures of the whole."""
     state, figures, stepper, hooks = run.state, run.figures, run.stepper, run.hooks
-    while state.epoch < state.epochs and state.stopped is None:
+    while not run.is_over:
         if not state.batch:
             figures.reset()
             start_pass(run.forward, run.reader.loader)

@@ -96,8 +96,8 @@ def begin_alike(state: TrainingState) -> None:
     modules, parameters = [module for _, module in model.named_modules()], [*model.parameters()]
     options = [{name: option for name, option in group.items() if name != "params"} for group in groups]
     modes, trained = [module.training for module in modules], [parameter.requires_grad for parameter in parameters]
-    stream, options, modes, trained = _told((get_rng_state(), options, modes, trained))
-    set_rng_state(stream)
+    options, modes, trained = _told((options, modes, trained))
+    share_stream()
     for group, values in zip(groups, options, strict=True):
         group.update(values)
     for module, mode in zip(modules, modes, strict=True):
@@ -106,6 +106,12 @@ def begin_alike(state: TrainingState) -> None:
         parameter.requires_grad = is_trained
     for tensor in _weights(model):
         communicator.broadcast(tensor.array)
+
+
+def share_stream() -> None:
+    """Let all workers draw what the first one draws: they read the same batches of a shuffled loader."""
+    if current_communicator().size > 1:
+        set_rng_state(_told(get_rng_state()))
 
 
 def _weights(model: Module) -> Iterable[Tensor]:

@@ -86,8 +86,8 @@ def require_copies(name: str, part: Any) -> None:
 
 
 def with_workers(workers: int, train: Callable[[Any], None], run: Any) -> None:
-    """Call `train(run)`; by several workers, each with a copy of the run except for the first one."""
-    if workers == 1:
+    """Call `train(run)`; by several workers, each with a copy of the run except for the first one, if there is work."""
+    if workers == 1 or run.is_over:
         train(run)
         return
     from needle.distributed.launch import started

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import pickle
+import sys
 
 import numpy as np
 import pytest
 
 import needle as ndl
 from needle import nn, optim, training
+from needle.data import DataLoader, NDArrayDataset
 from needle.distributed import current_communicator
 from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
@@ -255,6 +257,19 @@ def first_loss(outputs, targets):
     return nn.CrossEntropyLoss()(outputs["logits"], targets[0])
 
 
+def test_a_complete_run_starts_no_workers(monkeypatch, tmp_path):
+    """A resumed run may be complete, or a callback may stop it before it begins."""
+
+    class Never:
+        def on_start(self, state):
+            state.stop("nothing to do")
+
+    monkeypatch.setattr(sys.modules["needle.distributed.launch"], "started", None)
+    play(1, epochs=1, checkpoints=tmp_path)
+    assert len(play(2, epochs=1, checkpoints=tmp_path, resume=True)[1]) == 1
+    assert play(2, callbacks=[Never()])[1] == []
+
+
 # ---- processes -------------------------------------------------------------------------------------------------------
 
 
@@ -264,7 +279,9 @@ def test_processes_train_as_one(tmp_path):
 
     def train(workers, **more):
         model, _, run = make()
-        return model, run(workers=workers, **options | more)
+        stream = np.random.RandomState(4)
+        items = NDArrayDataset(stream.randn(10, 3, 8, 8).astype("float32"), stream.randint(0, 3, 10))
+        return model, run(workers=workers, validation=DataLoader(items, 4, shuffle=True), **options | more)
 
     whole = train(1, checkpoints=None, resume=False)
     train(2, callbacks=[Stops(batches=5)])
