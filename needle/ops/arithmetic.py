@@ -7,7 +7,6 @@ keep their dtype beside integers; floats that are computed from integers are flo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 from needle import tuning
@@ -17,7 +16,7 @@ from needle.graph import Spec
 from needle.kernels import elementwise
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.operand import beside, floating, is_number, number, pair, tensor
-from needle.ops.shape import sum_like, summed_to
+from needle.ops.shape import sum_like
 
 __all__ = [
     "AddScalar",
@@ -82,14 +81,6 @@ class EWiseMul(Elementwise):
         return (
             sum_like(MULTIPLY(out_grad, b), a) if a.requires_grad else None,
             sum_like(MULTIPLY(out_grad, a), b) if b.requires_grad else None,
-        )
-
-    def compute_gradient(
-        self, out_grad: Array, y: Array, a: Array, b: Array, *, needed: Sequence[bool]
-    ) -> tuple[Array | None, Array | None]:
-        return (
-            summed_to(a.shape, self.compute(out_grad, b)) if needed[0] else None,
-            summed_to(b.shape, self.compute(out_grad, a)) if needed[1] else None,
         )
 
 

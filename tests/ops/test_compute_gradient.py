@@ -165,7 +165,6 @@ CASES = {
     "Correlate": (Correlate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
     "RectifiedCorrelate": (RectifiedCorrelate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
-    "EWiseMul": (ops.EWiseMul(), draw((3, 1, 5), (4, 1)), ()),
     "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
     "MatMul": (ops.MatMul(), draw((3, 1, 2, 4), (5, 4, 3)), ()),
     "Standardize": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1)), draw((3, 4, 5), (4,), (4,)), ()),
