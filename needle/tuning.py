@@ -61,12 +61,12 @@ COPY_BLOCK_GAP = 16
 # it saves. From 8 MiB, two threads take half to two thirds of the time of one.
 PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 
-# Array size (bytes) at which threads share a normalization by rows. Measured (Xeon, two cores, in turns), time on two
-# threads as a multiple of that on one, forward and backward: 1.3 to 1.5 and 1.2 to 1.4 at 1.6 MB, 1.0 to 1.07 and 0.84
-# to 0.94 at 2.1 MB.
-PARALLEL_ROWS_BYTES = 3 << 20
+# Array size (bytes) at which threads share a normalization by rows. Measured (Xeon, wall time, nothing else running):
+# forward and backward take, on two threads, 0.71 and 0.81 of the time on one at 2 MiB, 0.66 and 0.73 at 4 MiB, 0.67 and
+# 0.66 at 8 MiB; at 0.8 MiB they would take 1.8 and 1.6 times as long.
+PARALLEL_ROWS_BYTES = 1 << 21
 
-# Bytes of the result that a normalization by rows computes at a time (CPU). With the input, and backward with the
+# Bytes of the result that a normalization by rows computes at a time on one thread of the CPU. With the input, and backward with the
 # gradient and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon, one thread, 2 MiB
 # in rows of 128 KiB, forward and backward as a multiple of the time at 512 KiB): 2 MiB 1.2 and 1.6, 256 KiB 1.2 and 1.
 ROWS_CHUNK_BYTES = 1 << 19
