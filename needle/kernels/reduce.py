@@ -57,7 +57,7 @@ def row_products(a: Array, b: Array) -> Array:
     """
     rows, length = a.shape
     k = tuning.BLAS_ROW_TERMS
-    if length < 2 * k:
+    if length < 4 * k:
         return (a[:, None, :] @ b[:, :, None])[:, :, 0]
     count = length // k
     whole = count * k

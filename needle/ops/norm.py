@@ -46,11 +46,19 @@ class Standardize(TensorTupleOp):
     def compute(self, x: Array, *affine: Array) -> tuple[Array, ...]:
         affine = self.broadcast_affine(affine)
         rows = kernels.Rows.of(x, self.axes)
-        columns = [rows.column(value) for value in affine] if rows else []
-        if rows is None or any(column is None for column in columns):
+        if rows is None:
             return self.normalize(kernels.mean_over(self.axes), x, *affine)
-        results: tuple[Array, ...] = rows.apply(partial(self.normalize, kernels.mean_of_rows), [x], columns)
-        return results
+        columns = [rows.column(value) for value in affine]
+        if not any(column is None for column in columns):
+            results: tuple[Array, ...] = rows.apply(partial(self.normalize, kernels.mean_of_rows), [x], columns)
+            return results
+        alone = Standardize(self.axes, self.eps, False, False)  # a weight varies along the rows
+        y, average, variance = rows.apply(partial(alone.normalize, kernels.mean_of_rows), [x], [])
+        if self.scaled:
+            y *= affine[0]
+        if self.shifted:
+            y += affine[-1]
+        return y.clip(0, math.inf, out=y) if self.rectified else y, average, variance
 
     def normalize(self, mean: kernels.MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
         """The result, written into `out` if it is not None, and the mean and variance of x."""
