@@ -66,9 +66,10 @@ PARALLEL_ELEMENTWISE_BYTES = 6 << 20
 # 0.66 at 8 MiB; at 0.8 MiB they would take 1.8 and 1.6 times as long.
 PARALLEL_ROWS_BYTES = 1 << 21
 
-# Bytes of the result that a normalization by rows computes at a time on one thread of the CPU. With the input, and backward with the
-# gradient and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon, one thread, 2 MiB
-# in rows of 128 KiB, forward and backward as a multiple of the time at 512 KiB): 2 MiB 1.2 and 1.6, 256 KiB 1.2 and 1.
+# Bytes of the result that a normalization by rows computes at a time on one thread of the CPU. With the input, and
+# backward with the gradient and three more arrays, this stays in the second-level cache for all passes. Measured (Xeon,
+# one thread, 2 MiB in rows of 128 KiB, forward and backward as a multiple of the time at 512 KiB): 2 MiB 1.2 and 1.6,
+# 256 KiB 1.2 and 1.
 ROWS_CHUNK_BYTES = 1 << 19
 
 # Minimum row length (elements) for shortening NumPy's ufunc buffer, and the length of that short buffer. NumPy copies
