@@ -106,8 +106,11 @@ def _folds(value: Array, scale: Array) -> bool:
 
 
 def where_positive(grad: Array, y: Array, out: Array | None = None) -> Array:
-    """A copy of `grad`, 0 where y is not positive. NumPy converts bools, then multiplies, faster than by bools."""
-    result = xp(grad).empty_like(grad) if out is None else out
+    """`grad`, 0 where y is not positive, in the memory order of y: grad may be a broadcast view, of no order.
+
+    NumPy converts bools, then multiplies, faster than by bools.
+    """
+    result = xp(y).empty_like(y) if out is None else out
     result[...] = y > 0
     result *= grad
     return result
