@@ -7,12 +7,14 @@ import pickle
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import FunctionType
 from typing import Any
 
 from needle import check
+from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
+from needle.graph import Value
 
 __all__: list[str] = []
 
@@ -41,6 +43,7 @@ def check_workers(workers: Any, **parts: Any) -> int:
         raise ValueError(f"fit: forward must have no state if there are workers, each with its own, but got {got}")
     for name, part in parts.items():
         require_copies(name, part)
+    require_copies("hooks of the parameters", hooks_of(parts["optimizer"].params))
     return count
 
 
@@ -92,16 +95,30 @@ def with_workers(workers: int, train: Callable[[Any], None], run: Any) -> None:
         return
     from needle.distributed.launch import started
 
-    with started(workers, continued, train, run, run.stepper.state_dict(), caller="fit"):
+    with started(workers, continued, train, run, left_behind(run), caller="fit"):
         train(run)
 
 
-def continued(train: Callable[[Any], None], run: Any, pending: dict[str, Any]) -> None:
-    """`train(run)` of a copy, with the gradients of an incomplete group of batches: copied parameters have none.
+def left_behind(run: Any) -> tuple[dict[str, Any], list[Any]]:
+    """What copies of parameters do not have: the gradients of an incomplete group of batches, and hooks."""
+    return run.stepper.state_dict(), hooks_of(run.optimizer.params)
+
+
+def hooks_of(parameters: Iterable[Tensor]) -> list[Any]:
+    """The hooks of each parameter, None where there are none."""
+    return [getattr(parameter, "hooks", None) for parameter in parameters]
+
+
+def continued(train: Callable[[Any], None], run: Any, pending: tuple[dict[str, Any], list[Any]]) -> None:
+    """`train(run)` of a copy, to which `pending` brings what it has left behind.
 
     A SIGTERM that goes to all processes is for the first worker, which may end after the step; the others end with it.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    run.stepper.load_state_dict(pending)
+    gradients, hooks = pending
+    run.stepper.load_state_dict(gradients)
+    for parameter, functions in zip(run.optimizer.params, hooks, strict=True):
+        if functions is not None:
+            parameter.hooks, Value.hooks_exist = functions, True
     train(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -38,6 +39,17 @@ def test_workers_share_sums_streams_and_threads(workers):
     assert ignoring.tolist() == [False] + [True] * (workers - 1)
     assert not named
     assert not multiprocessing.active_children()
+
+
+def test_arguments_are_copied_as_bytes():
+    """Not byte by byte: 40 MB took 19 s and 470 MB of memory."""
+    content = np.ones(1_000_000, "uint8")
+    tracemalloc.start()
+    try:
+        assert launch(np.sum, 2, (content,)) == 1_000_000
+        assert tracemalloc.get_traced_memory()[1] < 5 * content.nbytes
+    finally:
+        tracemalloc.stop()
 
 
 def test_one_worker_is_a_call():

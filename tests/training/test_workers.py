@@ -46,7 +46,7 @@ def by_threads(monkeypatch):
             train(run)
             return
         models.clear()
-        pending = run.stepper.state_dict()
+        pending = workers_module.left_behind(run)
         content = pickle.dumps((run, pending))
 
         def work(communicator):
@@ -109,6 +109,29 @@ def test_rows_and_weights_are_those_of_one_worker(name, workers, by_threads):
     assert len(models) == workers
     assert all(model == models[0] for model in models[1:])
     assert_same(several, play(1, **OPTIONS[name]))
+
+
+def halve(grad):
+    return grad * 0.5
+
+
+def test_hooks_of_parameters_reach_all(by_threads):
+    """Copies of parameters have none of their own."""
+
+    def train(workers):
+        ndl.seed(3)
+        model = network()
+        model[4].weight.register_hook(halve)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        return model, training.fit(model, nn.CrossEntropyLoss(), optimizer, batches(8), epochs=2, workers=workers)
+
+    several = train(2)
+    assert bytes_of(by_threads[0]) == bytes_of(by_threads[1])
+    assert_same(several, train(1))
+    model = network()
+    model[4].weight.register_hook(lambda grad: None)
+    with pytest.raises(TypeError, match=r"^fit: for several workers hooks of the parameters must be something that"):
+        training.fit(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), batches(8), epochs=1, workers=2)
 
 
 class Stops:
