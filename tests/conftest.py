@@ -1,5 +1,6 @@
 """Setup of all tests: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--guard"):
         guard(config.getoption("--guard"))
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; programs inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from types import FunctionType
 from typing import Any, TypeVar
 
 from needle import check
@@ -13,7 +17,7 @@ from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Communicator, current_communicator, using
 from needle.distributed.processes import NAME, UNGUARDED, Group, is_worker
 
-__all__ = ["launch", "started"]
+__all__ = ["Copies", "NotImportable", "check_startable", "launch", "started"]
 
 R = TypeVar("R")
 _groups: dict[str, object] = {}  # "current": the group that this process has started
@@ -77,7 +81,7 @@ def _end(group: Group | None, me: object) -> None:
 
 
 def check_startable(caller: str, workers: int) -> None:
-    """Raise RuntimeError where no workers can be started."""
+    """Raise RuntimeError where no workers can be started, ValueError if they could not find the main file."""
     import multiprocessing
 
     process = multiprocessing.current_process()
@@ -92,25 +96,49 @@ def check_startable(caller: str, workers: int) -> None:
     size = current_communicator().size
     if is_worker() is not None or size > 1:
         raise RuntimeError(f"{caller}: workers cannot start workers, but rank {rank} of {size} wants {workers}")
-
-
-def _pickled(caller: str, function: Callable[..., Any], args: Sequence[Any]) -> bytes:
-    """What a worker needs. Raises TypeError if it cannot be pickled."""
-    import pickle
-
     main = sys.modules["__main__"]
-    if getattr(function, "__module__", "") == "__main__" and not hasattr(main, "__file__"):
-        raise TypeError(
-            f"{caller}: functions must be defined in a file, which the workers import, but got {function!r} of an "
-            "interactive session"
-        )
+    path = getattr(main, "__file__", None)
+    if main.__spec__ is None and path is not None and not os.path.exists(path):
+        raise ValueError(f"{caller}: workers import the main file, which must exist, but got {path!r}")
+
+
+def _pickled(caller: str, function: Callable[..., Any], args: Sequence[Any]) -> memoryview:
+    """What a worker needs. Raises TypeError if it cannot be pickled."""
+    content = io.BytesIO()
     try:
-        return pickle.dumps((function, args, _Beginning()), pickle.HIGHEST_PROTOCOL)
+        Copies(f"{caller}: what the workers get", content).dump((function, args, _Beginning()))
+    except NotImportable as error:
+        raise TypeError(str(error)) from None
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise TypeError(
             f"{caller}: what the workers get must be picklable (a lambda or a function within a function is not), but "
             f"pickle says: {error}"
         ) from error
+    return content.getbuffer()
+
+
+class NotImportable(TypeError):
+    """Something was defined where other processes cannot find it."""
+
+
+class Copies(pickle.Pickler):
+    """A pickler that refuses functions and classes that only this process knows; `what` begins the message."""
+
+    def __init__(self, what: str, file: Any, **options: Any) -> None:
+        super().__init__(file, pickle.HIGHEST_PROTOCOL, **options)
+        self.what = what
+        main = sys.modules["__main__"]
+        name, path = getattr(main.__spec__, "name", None), getattr(main, "__file__", None)
+        # multiprocessing imports what `python -m` runs, or a file, but no `__main__.py` of a package or an archive.
+        self.is_importable = path is not None if name is None else name.rpartition(".")[2] != "__main__"
+
+    def persistent_id(self, value: Any) -> None:
+        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__" and not self.is_importable:
+            where = "an interactive session" if sys.modules["__main__"].__spec__ is None else "a file __main__.py"
+            raise NotImportable(
+                f"{self.what} must be of functions and classes that other processes can import, but "
+                f"{value.__qualname__} is of {where}; put it into a file of its own"
+            )
 
 
 class _Beginning:

@@ -69,7 +69,7 @@ class Group:
         self.have_ended = threading.Event()
         self.is_decided = threading.Event()  # whether all have returned, or one has failed
 
-    def start(self, payload: bytes, threads: int) -> None:
+    def start(self, payload: memoryview, threads: int) -> None:
         """Start the workers; each runs `_work` with the pickle `payload` on `threads` threads."""
         shared = self.context.RawArray("B", len(payload))
         memoryview(shared).cast("B")[:] = payload  # RawArray would make a number of each byte: 0.3 µs and 8 bytes

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterable
-from types import FunctionType
 from typing import Any
 
 from needle import check
@@ -32,8 +28,7 @@ def check_workers(workers: Any, **parts: Any) -> int:
     from needle.distributed.launch import check_startable
 
     check_startable("fit", count)
-    device = next(iter(parts["model"].parameters())).device
-    if device.is_async:
+    for device in {parameter.device for parameter in parts["model"].parameters() if parameter.device.is_async}:
         raise ValueError(f"fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on {device}")
     reduction = getattr(parts["loss_fn"], "reduction", "mean")
     if reduction != "mean":
@@ -47,27 +42,6 @@ def check_workers(workers: Any, **parts: Any) -> int:
     return count
 
 
-class NotImportable(TypeError):
-    """Something was defined where other processes cannot find it."""
-
-
-class _Copies(pickle.Pickler):
-    """A pickler that keeps nothing, and refuses what only this process knows."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(_Nowhere(), 5, buffer_callback=lambda buffer: None)
-        self.name = name
-        main = sys.modules["__main__"]
-        self.is_importable = main.__spec__ is not None or os.path.exists(getattr(main, "__file__", None) or "")
-
-    def persistent_id(self, value: Any) -> None:
-        if isinstance(value, (type, FunctionType)) and value.__module__ == "__main__" and not self.is_importable:
-            raise NotImportable(
-                f"fit: for several workers {self.name} must be of functions and classes that other processes can "
-                f"import, but {value.__qualname__} is of an interactive session; put it into a file of its own"
-            )
-
-
 class _Nowhere:
     """A file that forgets what is written."""
 
@@ -77,10 +51,12 @@ class _Nowhere:
 
 def require_copies(name: str, part: Any) -> None:
     """Raise TypeError unless pickle can copy a part of a run into another process."""
+    from needle.distributed.launch import Copies, NotImportable
+
     try:
-        _Copies(name).dump(part)
-    except NotImportable:
-        raise
+        Copies(f"fit: for several workers {name}", _Nowhere(), buffer_callback=lambda buffer: None).dump(part)
+    except NotImportable as error:
+        raise TypeError(str(error)) from None
     except Exception as error:
         raise TypeError(
             f"fit: for several workers {name} must be something that pickle can copy, with functions and classes that "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import multiprocessing
 import re
 import sys
@@ -52,14 +53,29 @@ def while_the_main_file_is_imported():
         del process._inheriting
 
 
-def in_an_interactive_session():
+def in_main(**attributes):
+    """Launch a function of a main program that has these attributes."""
     main, module = sys.modules["__main__"], types.ModuleType("__main__")
+    vars(module).update(attributes)
     sys.modules["__main__"] = module
     try:
         exec("def task():\n    pass", vars(module))
         launch(module.task, 2)
     finally:
         sys.modules["__main__"] = main
+
+
+def in_an_interactive_session():
+    in_main()
+
+
+def in_a_package():
+    """`python -m package` runs its `__main__.py`, which multiprocessing does not import."""
+    in_main(__spec__=importlib.machinery.ModuleSpec("package.__main__", None))
+
+
+def from_stdin():
+    in_main(__file__="<stdin>")
 
 
 def one_has_returned(communicator):
@@ -77,8 +93,12 @@ ERRORS = [
     (lambda: launch(task, 2, (task, lambda: 3)), TypeError,
      re.compile(r"launch: what the workers get must be picklable .*, but pickle says: .*lambda.*")),
     (in_an_interactive_session, TypeError,
-     re.compile(r"launch: functions must be defined in a file, which the workers import, but got <function task at "
-                r"0x\w+> of an interactive session")),
+     ("launch: what the workers get must be of functions and classes that other processes can import, but task is of "
+      "an interactive session; put it into a file of its own")),
+    (in_a_package, TypeError,
+     ("launch: what the workers get must be of functions and classes that other processes can import, but task is of "
+      "a file __main__.py; put it into a file of its own")),
+    (from_stdin, ValueError, "launch: workers import the main file, which must exist, but got '<stdin>'"),
     (while_the_main_file_is_imported, RuntimeError,
      re.compile(r'launch: workers must be started below `if __name__ == "__main__":`, but the call runs when a process '
                 "imports the main file")),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ import needle as ndl
 from needle import nn, optim, training
 from needle.backend.cores import usable_cores
 from needle.data import DataLoader, NDArrayDataset
+from needle.distributed.processes import WorkerDied
 from needle.training import WorkerChoice, auto, choose_workers
 from tests.training.runs import Augmented, adam, bytes_of, network
 from tests.training.test_workers import by_threads as by_threads
@@ -43,9 +46,44 @@ def test_the_run_stays_as_it_was(loader, cores):
     assert " by 1 worker and " in choice.reason
 
 
+class Noisy(NDArrayDataset):
+    """Draws from a generator of its own, and from Python's stream."""
+
+    def __init__(self):
+        super().__init__(np.full((8, 2), 1e3, "float32"), np.zeros((8, 2), "float32"))
+        self.stream = np.random.default_rng(1)
+
+    def take(self, indices):
+        inputs, targets = super().take(indices)
+        return inputs + self.stream.normal() + random.random(), targets
+
+
+def test_a_run_that_would_diverge_without_its_options_is_measured(cores):
+    dataset, model = Noisy(), nn.Linear(2, 2)
+    optimizer = optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    before = str(dataset.stream.bit_generator.state), random.getstate()
+    choice = choose_workers(model, nn.MSELoss(), optimizer, DataLoader(dataset, 4))
+    assert choice.shared > 0
+    assert (str(dataset.stream.bit_generator.state), random.getstate()) == before
+    assert optimizer.lr == 1.0
+
+
+def test_a_worker_that_dies_leaves_one(cores, monkeypatch):
+    def measure(workers, loader, parts, epochs):
+        if workers > 1:
+            raise WorkerDied("fit: workers must live until the end, but worker 1 of 2 was killed by SIGKILL")
+        return 1.0
+
+    monkeypatch.setattr(auto, "_seconds", measure)
+    model = nn.Linear(2, 2)
+    choice = choose_workers(model, nn.MSELoss(), optim.SGD(model.parameters()), [(ndl.ones(2, 2), ndl.ones(2, 2))])
+    assert choice.workers == 1
+    assert "was killed by SIGKILL" in choice.reason
+
+
 @pytest.mark.parametrize(("shared", "workers"), [(0.5, 2), (0.98, 1), (2.0, 1)])
 def test_the_faster_number_is_chosen(shared, workers, cores, monkeypatch):
-    monkeypatch.setattr(auto, "_seconds", lambda workers, loader, parts: 1.0 if workers == 1 else shared)
+    monkeypatch.setattr(auto, "_seconds", lambda workers, loader, parts, epochs: 1.0 if workers == 1 else shared)
     model = nn.Linear(2, 2)
     choice = choose_workers(model, nn.MSELoss(), optim.SGD(model.parameters()), [(ndl.ones(2, 2), ndl.ones(2, 2))])
     assert choice == (workers, choice.reason, 1.0, shared)
