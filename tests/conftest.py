@@ -20,6 +20,10 @@ settings.register_profile("default", max_examples=DEFAULT, deadline=None, derand
 settings.register_profile("nightly", max_examples=2000, deadline=None)
 settings.load_profile("default")
 
+# A background shell ignores SIGINT, and the programs that tests start inherit that: an interrupt would not end them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 register_device(STANDIN)
 CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
 DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), STANDIN, *CUDA]}

@@ -28,6 +28,15 @@ class Part(NamedTuple):
     stop: int
     total: int
 
+    @property
+    def items(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def share(self) -> float:
+        """The weight of the part's mean in the mean of the batch."""
+        return self.items / self.total
+
 
 class Request(Protocol):
     """A sum that has begun."""

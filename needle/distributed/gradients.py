@@ -60,7 +60,7 @@ class SharedGradients:
             raise ValueError(f"SharedGradients: loss must be a mean of one element, but got shape {loss.shape}")
         communicator = current_communicator()
         part = communicator.part
-        share = 1.0 if part is None else (part.stop - part.start) / part.total
+        share = 1.0 if part is None else part.share
         weight *= share
         scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full(loss.shape, weight, loss.dtype))
         if part is None:

@@ -1,13 +1,14 @@
 """Kernels on raw arrays of any device: convolution, pooling, matrix products, sums; no kernel knows about graphs.
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
-`overridable`. Each file uses only the files before it: window, layout, elementwise, smooth, erf, matmul, reduce, rows,
-standardize, pool, conv.
+`overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
+rows, standardize, pool, conv.
 """
 
 from typing import TYPE_CHECKING
 
 from needle.exports import public_names as _public_names
+from needle.kernels.activation import *
 from needle.kernels.conv.col2im import *
 from needle.kernels.conv.dispatch import *
 from needle.kernels.conv.im2col import *
@@ -18,7 +19,6 @@ from needle.kernels.matmul import *
 from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *
-from needle.kernels.smooth import *
 from needle.kernels.standardize import *
 from needle.kernels.window import *
 

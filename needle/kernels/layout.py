@@ -15,7 +15,7 @@ from needle import tuning
 from needle.backend import Device, device_of, xp
 from needle.kernels.window import Window, at
 
-__all__ = ["needs_blocked_copy", "to_batch_last"]
+__all__ = ["batch_last", "needs_blocked_copy", "to_batch_last"]
 
 Array = Any  # a raw array of NumPy or CuPy
 

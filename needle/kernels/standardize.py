@@ -10,17 +10,17 @@ Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also h
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.backend import device_of, xp
+from needle.kernels.activation import rectify
 from needle.kernels.layout import Array
 from needle.kernels.reduce import means, row_products, row_sums
 
 __all__ = ["MeanOf", "apply_moments", "find_shift", "gradient_means", "input_gradient", "mean_of_rows", "mean_over",
-           "moments", "where_positive"]  # fmt: skip
+           "moments"]  # fmt: skip
 
 MeanOf: TypeAlias = Callable[..., Array]
 
@@ -93,7 +93,7 @@ def apply_moments(
         y *= weight
     if bias is not None:
         y += bias
-    return y.clip(0, math.inf, out=y) if rectified else y
+    return rectify(y, out=y) if rectified else y
 
 
 def _folds(value: Array, scale: Array) -> bool:
@@ -103,17 +103,6 @@ def _folds(value: Array, scale: Array) -> bool:
 
 
 # ---- backward --------------------------------------------------------------------------------------------------------
-
-
-def where_positive(grad: Array, y: Array, out: Array | None = None) -> Array:
-    """`grad`, 0 where y is not positive, in the memory order of y: grad may be a broadcast view, of no order.
-
-    NumPy converts bools, then multiplies, faster than by bools.
-    """
-    result = xp(y).empty_like(y) if out is None else out
-    result[...] = y > 0
-    result *= grad
-    return result
 
 
 def gradient_means(mean: MeanOf, grad: Array, x: Array, average: Array) -> tuple[Array, Array]:

@@ -128,7 +128,7 @@ class Sequential(_Sequence):
 def _commute(relu: Module, following: list[Module], x: Tensor) -> bool:
     """Whether a max-pooling follows that may come first.
 
-    A step of LeNet saves a twelfth: relu and its gradient take 1.4 ms on (64, 16, 28, 28), 0.35 on the maxima.
+    A step of LeNet takes 12.8 ms instead of 15.2: relu and its gradient have a quarter of the elements.
     """
     return (
         len(following) == 1
@@ -142,7 +142,8 @@ def _commute(relu: Module, following: list[Module], x: Tensor) -> bool:
 def _takes_relu(module: Module, following: list[Module]) -> bool:
     """Whether a ReLU follows a module that may compute it: nothing can see what is between them.
 
-    A step of ten narrow blocks saves a tenth: 12 ms of relu and its gradient become 3 in batch normalization.
+    The graph keeps one array less. Time is saved behind batch normalization only, and little: 4 % of a step of ten
+    narrow blocks, with what the normalization itself saves.
     """
     return (
         len(following) == 1

@@ -46,7 +46,7 @@ def batch_mean(mean: Tensor) -> Tensor:
     part = communicator.part
     if part is None:
         return mean
-    return AllReduce(communicator)(MulScalar((part.stop - part.start) / part.total)(mean))
+    return AllReduce(communicator)(MulScalar(part.share)(mean))
 
 
 def batch_means(*means: Array) -> list[Array]:
@@ -56,7 +56,7 @@ def batch_means(*means: Array) -> list[Array]:
     if part is None:
         return [*means]
     flat = xp(means[0]).concatenate([mean.reshape(-1) for mean in means])
-    flat *= (part.stop - part.start) / part.total
+    flat *= part.share
     communicator.all_reduce(flat)
     results = []
     for mean in means:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, Unpack
 
-from needle import tuning
+from needle import kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import device_of, xp
-from needle.kernels import elementwise, sigmoid_grad, tanh_grad
 from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, AddScalar, MulScalar
 from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.logic import EQUAL, GREATER, GREATER_EQUAL, LESS, LESS_EQUAL, WHERE
@@ -110,7 +108,7 @@ class Tanh(Elementwise):
         return MULTIPLY(out_grad, AddScalar(1)(NEGATE(MULTIPLY(node, node))))
 
     def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
-        return (tanh_grad(y, out_grad),)
+        return (kernels.tanh_grad(y, out_grad),)
 
 
 class Sigmoid(Elementwise):
@@ -126,7 +124,7 @@ class Sigmoid(Elementwise):
         return MULTIPLY(out_grad, MULTIPLY(node, AddScalar(1)(NEGATE(node))))
 
     def compute_gradient(self, out_grad: Array, y: Array, x: Array, *, needed: Sequence[bool]) -> tuple[Array]:
-        return (sigmoid_grad(y, out_grad),)
+        return (kernels.sigmoid_grad(y, out_grad),)
 
 
 class Softplus(Elementwise):
@@ -161,27 +159,11 @@ class Sign(Elementwise):
         return device_of(x).sign(x)
 
 
-def _relu(x: Array, out: Array | None = None) -> Array:
-    return x.clip(0, math.inf, out=out)  # NumPy's `maximum` with a number takes three times as long
-
-
-def _relu_grad(x: Array, y: Array, out: Array | None = None) -> Array:
-    # NumPy multiplies by bools 20 times faster than it selects with `where`; many of them are first made numbers, by
-    # vector code, which takes 0.7 of the time in cache.
-    if out is None and x.size < tuning.RELU_MAXIMUM_SIZE and y.strides == x.strides:
-        return y * (x > 0)
-    out = xp(x).empty_like(x, dtype=y.dtype) if out is None else out
-    xp(x).copyto(out, x > 0)
-    return xp(x).multiply(out, y, out=out)
-
-
 class ReLU(Elementwise):
     """max(x, 0); zeros may have either sign, and the derivative at 0 is 0."""
 
     def compute(self, x: Array) -> Array:
-        if x.size < tuning.RELU_MAXIMUM_SIZE or x.dtype.kind != "f":
-            return xp(x).maximum(x, 0)
-        return _relu(x) if x.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(_relu, x)
+        return kernels.relu(x)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         return RELU_GRAD(out_grad, constant(node.inputs[0]))
@@ -193,7 +175,7 @@ class ReLUGrad(TensorOp):
     saved_inputs = (1,)
 
     def compute(self, y: Array, x: Array) -> Array:
-        return _relu_grad(x, y) if x.nbytes < tuning.PARALLEL_ELEMENTWISE_BYTES else elementwise(_relu_grad, x, y)
+        return kernels.relu_grad(x, y)
 
     def infer(self, y: Any, x: Any) -> Any:
         return y

@@ -122,7 +122,7 @@ class Standardize(TensorTupleOp):
         per_row = [self.is_per_row(value, x) for value in values]
         masks = (y,) if self.rectified else ()
         if masks and not (all(per_row) and grad.strides == y.strides):
-            grad, masks = kernels.where_positive(grad, y), ()  # in the memory order of y
+            grad, masks = kernels.relu_grad(y, grad), ()  # in the memory order of y
         weighted, factor = grad, scale
         if self.scaled and per_row[0]:
             factor = scale * values[0]
@@ -170,7 +170,7 @@ def _backward(
     The others are y if `rectified`, the columns average, scale, factor, and what to subtract from x first, if anything.
     """
     if rectified:
-        grad, others = kernels.where_positive(grad, others[0]), others[1:]
+        grad, others = kernels.where_positive(others[0], grad), others[1:]
     average, scale, factor, *shifts = others
     for shift in shifts:  # where it is 0, the bits stay: no row depends on others
         if device_of(x).is_async or shift.any():

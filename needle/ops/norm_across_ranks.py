@@ -123,7 +123,7 @@ def _gradient_means(
     The others are y if `rectified`, the columns average, and what to subtract from x first, if anything.
     """
     if rectified:
-        grad, others = kernels.where_positive(grad, others[0], out), others[1:]
+        grad, others = kernels.where_positive(others[0], grad, out), others[1:]
     average, *shifts = others
     for shift in shifts:
         x, average = x - shift, average - shift

@@ -17,11 +17,11 @@ from needle.optim import Optimizer
 from needle.training.callbacks import Callbacks, Reader
 from needle.training.evaluation import Forward, LossFunction, apply_model
 from needle.training.figures import Figures
-from needle.training.loop import Run, train
+from needle.training.loop import Run
 from needle.training.schedule import Schedule
 from needle.training.state import TrainingState
 from needle.training.stepper import Stepper
-from needle.training.workers import check_workers, with_workers
+from needle.training.workers import check_workers, train_by_workers
 
 __all__ = ["WorkerChoice", "choose_workers"]
 
@@ -115,13 +115,13 @@ def _seconds(workers: int, loader: Any, parts: Mapping[str, Any], epochs: int) -
     figures, stepper = Figures(part["metrics"]), Stepper(part["optimizer"])
     schedule, hooks = Schedule(part["optimizer"], None, None), Callbacks(())
     state = TrainingState(model=part["model"], optimizer=part["optimizer"])
-    state.epochs = epochs
+    state.epochs, state.workers = epochs, workers
     part["model"].train()
     run = Run(
         state, part["model"], part["loss_fn"], part["optimizer"], Reader(loader), None, None, part["forward"], schedule,
         None, figures, stepper, hooks,
     )  # fmt: skip
-    with_workers(workers, train, run)
+    train_by_workers(run)
     fastest: float = min(row["seconds"] for row in state.history[1:])
     batches: int = loader.batches
     return fastest / batches

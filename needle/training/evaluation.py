@@ -13,8 +13,8 @@ from needle.grad_mode import no_grad
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.ops.across_ranks import batch_mean
+from needle.training.exchanges import share_stream, whole_batch
 from needle.training.figures import Figures
-from needle.training.team import share_stream, whole_batch
 
 __all__ = ["evaluate"]
 

@@ -17,12 +17,12 @@ from needle.training.callbacks import Callbacks, Reader, check_loader
 from needle.training.checkpoints import Checkpoints, start_run
 from needle.training.evaluation import Forward, LossFunction, apply_model, start_pass
 from needle.training.figures import Figures
-from needle.training.loop import Run, train
+from needle.training.loop import Run
 from needle.training.schedule import Schedule
 from needle.training.state import Row, TrainingState
 from needle.training.stepper import Stepper
 from needle.training.stopping import EarlyStopping
-from needle.training.workers import check_workers, with_workers
+from needle.training.workers import check_workers, train_by_workers
 
 __all__ = ["fit"]
 
@@ -75,9 +75,9 @@ def fit(
     compute more than one number have no place in it.
 
     Raises ValueError or TypeError for arguments that do not fit, before the first step, RuntimeError if workers cannot
-    start or one of them dies, the error of a worker if it raises one, and NonFiniteLoss if a loss is
-    NaN or infinite: on the CPU before its step, on a GPU, where each look would wait, at the end of the epoch or before
-    a checkpoint is written. Such weights never replace a checkpoint.
+    start or one of them dies, the error of a worker if it raises one, and NonFiniteLoss if a loss is NaN or infinite:
+    on the CPU before its step, on a GPU, where each look would wait, at the end of the epoch or before a checkpoint is
+    written. Such weights never replace a checkpoint.
     """
     check.instance("fit", "model", model, Module)
     check.integer("fit", "epochs", epochs, least=1)
@@ -115,7 +115,7 @@ def fit(
     model.train()
     try:
         hooks("on_start", state)
-        with_workers(state.workers, train, run)
+        train_by_workers(run)
         hooks("on_end", state)
     finally:
         hooks("on_exit", state)

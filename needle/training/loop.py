@@ -14,12 +14,12 @@ from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
 from needle.training.callbacks import Callbacks, Reader
 from needle.training.evaluation import Forward, LossFunction, evaluate_by_workers, start_pass
+from needle.training.exchanges import begin_alike, obey, whole_batch
 from needle.training.figures import Figures, items_in
 from needle.training.schedule import Schedule
 from needle.training.state import Row, TrainingState, averaged
 from needle.training.stepper import Stepper
 from needle.training.stopping import require_finite
-from needle.training.team import begin_alike, obey, whole_batch
 
 
 @dataclass
@@ -60,7 +60,7 @@ def train(run: Run) -> None:
             figures.reset()
             start_pass(run.forward, run.reader.loader)
         hooks("on_epoch_start", state)
-        begin_alike(state)
+        begin_alike(run.model, run.optimizer)
         clock = time.perf_counter()
         for batch in run.reader.batches(state.batch):
             outputs, targets = run.forward(run.model, batch)
@@ -75,7 +75,7 @@ def train(run: Run) -> None:
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now
             hooks("on_step", state)
-            obey(state)
+            obey(state, run.optimizer)
             if state.stopped is not None:
                 break
         else:
@@ -90,7 +90,7 @@ def train(run: Run) -> None:
             state.epoch, state.batch, state.seconds = state.epoch + 1, 0, 0.0
             run.schedule.after_epoch(state)
             hooks("on_epoch_end", state)
-            obey(state)
+            obey(state, run.optimizer)
 
 
 def training_row(state: TrainingState, figures: Figures, optimizer: Optimizer) -> Row:

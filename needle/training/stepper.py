@@ -9,7 +9,7 @@ from needle.autograd import Tensor
 from needle.backend import device_of, to_host
 from needle.distributed.gradients import SharedGradients
 from needle.optim import Optimizer
-from needle.training.team import whole_count
+from needle.training.exchanges import whole_count
 
 __all__ = ["Stepper"]
 

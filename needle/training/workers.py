@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
 from needle.graph import Value
+from needle.training.loop import Run, train
 
 __all__: list[str] = []
 
@@ -64,18 +65,18 @@ def require_copies(name: str, part: Any) -> None:
         ) from error
 
 
-def with_workers(workers: int, train: Callable[[Any], None], run: Any) -> None:
-    """Call `train(run)`; by several workers, each with a copy of the run except for the first one, if there is work."""
-    if workers == 1 or run.is_over:
+def train_by_workers(run: Run) -> None:
+    """`train(run)` in as many processes as the run's state says, each with a copy of the run except for the first."""
+    if run.state.workers == 1 or run.is_over:
         train(run)
         return
     from needle.distributed.launch import started
 
-    with started(workers, continued, train, run, left_behind(run), caller="fit"):
+    with started(run.state.workers, go_on, run, left_behind(run), caller="fit"):
         train(run)
 
 
-def left_behind(run: Any) -> tuple[dict[str, Any], list[Any]]:
+def left_behind(run: Run) -> tuple[dict[str, Any], list[Any]]:
     """What copies of parameters do not have: the gradients of an incomplete group of batches, and hooks."""
     return run.stepper.state_dict(), hooks_of(run.optimizer.params)
 
@@ -85,7 +86,7 @@ def hooks_of(parameters: Iterable[Tensor]) -> list[Any]:
     return [getattr(parameter, "hooks", None) for parameter in parameters]
 
 
-def continued(train: Callable[[Any], None], run: Any, pending: tuple[dict[str, Any], list[Any]]) -> None:
+def go_on(run: Run, pending: tuple[dict[str, Any], list[Any]]) -> None:
     """`train(run)` of a copy, to which `pending` brings what it has left behind.
 
     A SIGTERM that goes to all processes is for the first worker, which may end after the step; the others end with it.

@@ -410,10 +410,8 @@ def test_a_full_disk_while_training_keeps_the_earlier_checkpoint(small, tmp_path
 
 # ---- as programs -----------------------------------------------------------------------------------------------------
 
-# A background shell ignores SIGINT, and its children inherit that: restore the handler first.
-INTERRUPTIBLE = """
-import runpy, signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
+WITHOUT_PICTURES = """
+import runpy, sys
 sys.modules["matplotlib"] = None  # a report without pictures takes less time
 sys.path.insert(0, "apps")
 runpy.run_path("apps/train.py", run_name="__main__")
@@ -431,7 +429,7 @@ def send(process, number, begin_of_line):
 
 def test_ctrl_c_stops_a_program_and_its_run_goes_on(tmp_path, capsys):
     arguments = ["--epochs", "3", "--out", tmp_path / "run"]
-    with popen(["-c", INTERRUPTIBLE, *arguments]) as process:
+    with popen(["-c", WITHOUT_PICTURES, *arguments]) as process:
         _, err = send(process, signal.SIGINT, "epoch  1:")
     assert process.returncode == 130, err
     told, stopped = err.strip().splitlines()

@@ -94,15 +94,6 @@ def test_an_error_is_raised_and_ends_the_loop(count):
     assert done[-1] == "after"
 
 
-@pytest.fixture
-def interruptible():
-    """Raise KeyboardInterrupt at SIGINT, also in a background shell's child, which ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_waits_for_the_pool(count):
     """Once the interrupt is raised, no thread writes into arrays any more."""
     if count == 1:

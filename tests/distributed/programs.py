@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sys
 import time
@@ -34,7 +35,7 @@ def describe(shared, same):
     array = np.arange(300_000.0) * (communicator.rank + 1)
     communicator.all_reduce(array)
     ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    seen = [os.getpid(), worker_count(), np.random.randint(1 << 30), shared is same, ignores]
+    seen = [os.getpid(), worker_count(), np.random.randint(1 << 30), random.getrandbits(30), shared is same, ignores]
     return array, communicator.all_gather(np.array([seen])), open_files()
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -12,6 +14,15 @@ import pytest
 from needle import tuning
 from needle.backend import communicator as communicators
 from needle.backend.communicator import Alone, Communicator, Part, current_communicator, using
+from needle.distributed.shared_memory import (
+    POSTED,
+    SLOTS,
+    STATE,
+    SUMMED,
+    TAKEN,
+    SharedMemoryCommunicator,
+    memory_bytes,
+)
 from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 from tests.interrupts import interrupt_everywhere
 
@@ -184,6 +195,90 @@ def test_an_interrupt_leaves_the_communicator_of_before():
         assert current_communicator() is before, place
         places.append(place)
     assert {place.split(":")[0] for place in places} >= {"using", "__enter__", "__exit__"}
+
+
+def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it(monkeypatch):
+    """A rank that has started four sums, and completes none, holds up the fifth one of the other."""
+    is_ahead = threading.Event()
+
+    def rank(communicator):
+        arrays = [np.full(2, 10.0 * i + communicator.rank) for i in range(SLOTS + 1)]
+        if communicator.rank == 0:
+            for array in arrays[:-1]:
+                communicator.all_reduce(array)
+            is_ahead.set()
+            communicator.all_reduce(arrays[-1])
+        else:
+            requests = [communicator.start_all_reduce(array) for array in arrays[:-1]]
+            is_ahead.wait()
+            time.sleep(0.02)
+            for request in requests:
+                request.wait()
+            communicator.all_reduce(arrays[-1])
+        return [array.tolist() for array in arrays]
+
+    assert run_ranks(2, rank, in_shared_memory) == [[[20.0 * i + 1] * 2 for i in range(SLOTS + 1)]] * 2
+
+
+class Recording(SharedMemoryCommunicator):
+    """Notes when the counters of all others have come far enough, each fence, and each counter that is written."""
+
+    def __init__(self, *arguments):
+        super().__init__(*arguments)
+        self.events = []
+        self._counters = _Counters(self._counters, self._own, self.events)
+
+    def _reached(self, counter, count):
+        reached = super()._reached(counter, count)
+        if reached:
+            self.events.append(("read", counter))
+        return reached
+
+    def _order_memory(self):
+        self.events.append(("fence", None))
+        super()._order_memory()
+
+
+class _Counters:
+    def __init__(self, counters, own, events):
+        self.counters, self.own, self.events = counters, own, events
+
+    def __getitem__(self, place):
+        return self.counters[place]
+
+    def __setitem__(self, place, count):
+        self.counters[place] = count
+        self.events.append(("write", place - self.own))
+
+
+@pytest.mark.parametrize("size", [4, 1000, 100_000])
+def test_memory_is_in_order_before_others_are_told_and_after_they_have_told(size, monkeypatch):
+    """A processor that reorders memory needs a fence between data and their counter, on both sides.
+
+    This one may not reorder, so only the fences are looked at: small sums, sums by shares, several pieces, broadcasts.
+    """
+
+    def rank(communicator):
+        for call in (communicator.all_reduce, communicator.broadcast):
+            communicator.events.clear()
+            call(np.ones(size))
+            events = [event for event in communicator.events if event != ("read", TAKEN)]
+            for before, after in itertools.pairwise(events):
+                if before[0] == "read":
+                    assert after[0] == "fence", events
+                if after[0] == "write" and after[1] != STATE and before != ("write", SUMMED):
+                    assert before[0] == "fence" or after[1] == SUMMED, events
+            by_shares = call == communicator.all_reduce and 8 * size >= tuning.SHARED_SUM_BYTES
+            if by_shares:
+                assert {events[i - 1][0] for i, event in enumerate(events) if event == ("write", SUMMED)} == {"fence"}
+            assert {("write", POSTED), ("write", TAKEN)} <= {*events}
+
+    def engine(size):
+        memory = bytearray(memory_bytes(size))
+        return [Recording(rank, size, memory) for rank in range(size)]
+
+    monkeypatch.setattr(tuning, "SHARED_SUM_BYTES", 4096)
+    run_ranks(2, rank, engine)
 
 
 def test_an_engine_states_how_it_sums_and_sends():

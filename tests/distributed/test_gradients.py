@@ -202,6 +202,47 @@ def test_exchanges_begin_while_backward_runs(monkeypatch):
     assert events == [2]
 
 
+@pytest.mark.parametrize(("bucket", "calls", "begun"), [(8, [5, 5], [0, 2]), (1 << 19, [1, 2], [0, 0])])
+def test_what_nobody_uses_holds_nothing_up_the_second_time(bucket, calls, begun, monkeypatch):
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", bucket)
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        first, last, unused = nn.Linear(2, 2), nn.Linear(2, 2), nn.Parameter(ndl.ones(1))
+        gradients = SharedGradients([*first.parameters(), *last.parameters(), unused])
+        counts, before = [], []
+        for _ in range(2):
+            start, hidden = len(communicator.calls), first(ndl.ones(2, 2))
+            hidden.register_hook(lambda grad, start=start: before.append(len(communicator.calls) - start))
+            gradients.backward((last(hidden) ** 2).mean())
+            counts.append(len(communicator.calls) - start)
+        return counts, before
+
+    assert run_ranks(2, rank) == [(calls, begun)] * 2
+
+
+def test_ranks_may_complete_their_gradients_in_other_orders(monkeypatch):
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 8)
+
+    def step(items, turn):
+        a, b = ndl.Tensor([1.0, 2.0], requires_grad=True), ndl.Tensor([3.0, 4.0, 5.0], requires_grad=True)
+        terms, completed = [], []
+        for x in [b, a] if turn else [a, b]:
+            inner = x * 1
+            inner.register_hook(lambda grad, size=x.size: completed.append(size))
+            terms.append((inner * inner).sum())
+        SharedGradients([a, b]).backward(terms[0] + terms[1])
+        return completed, a.grad.numpy().tolist(), b.grad.numpy().tolist()
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        return step(None, communicator.rank)
+
+    (first, *grads), (second, *others) = run_ranks(2, rank)
+    assert first == second[::-1]
+    assert grads == others == [[2, 4], [6, 8, 10]]
+
+
 ERRORS = [
     (lambda: SharedGradients([]).backward(ndl.Tensor([1.0, 2.0]) * 2), ValueError,
      "SharedGradients: loss must be a mean of one element, but got shape (2,)"),

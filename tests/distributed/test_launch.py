@@ -30,11 +30,11 @@ def test_workers_share_sums_streams_and_threads(workers):
         total, described, named = launch(programs.describe, workers, (shared, shared))
         assert worker_count() == 5
     assert np.array_equal(total, np.arange(300_000.0) * (workers * (workers + 1) // 2))
-    processes, threads, draws, same, ignoring = np.concatenate(described).T
+    processes, threads, *draws, same, ignoring = np.concatenate(described).T
     assert processes[0] == os.getpid()
     assert len(set(processes)) == workers
     assert set(threads) == {5 // workers}
-    assert len(set(draws)) == 1
+    assert [len(set(drawn)) for drawn in draws] == [1, 1]  # by NumPy, and by Python's random
     assert same.all()
     assert ignoring.tolist() == [False] + [True] * (workers - 1)
     assert not named

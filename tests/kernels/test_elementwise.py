@@ -7,6 +7,8 @@ import pytest
 
 import needle as ndl
 from needle import kernels, ops, tuning
+from needle.backend import to_host
+from needle.kernels import relu_grad, where_positive
 from needle.ops.elementwise import ReLUGrad
 from tests.kernels.memory_orders import draw, every_order
 
@@ -46,3 +48,13 @@ def test_large_results_are_shared_by_all_threads(shape, threads):
     x = draw(*shape)
     np.testing.assert_array_equal(kernels.elementwise(work, x), -x)
     assert len(calls) == threads
+
+
+@pytest.mark.parametrize("size", [5, 1000])
+def test_a_masked_gradient_has_the_memory_order_of_the_result(size, device):
+    """The gradient may be a broadcast number, behind a mean: sums along its rows would take longer in its order."""
+    y = device.xp.asarray(device.asarray(np.random.randn(size, 3, 4).astype("float32"))).transpose(2, 0, 1)
+    grad = device.xp.broadcast_to(device.asarray(np.float32([[[2]]])), y.shape)
+    for masked in (where_positive(y, grad), relu_grad(y, grad)):
+        assert masked.strides == y.strides
+        np.testing.assert_array_equal(to_host(masked), np.where(to_host(y) > 0, np.float32(2), 0))

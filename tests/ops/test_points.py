@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import needle as ndl
-from needle import ops
+from needle import ops, tuning
 
 
 def derivative(function, values, device, dtype="float64"):
@@ -124,8 +124,11 @@ def test_kinks_have_torchs_derivatives(device):
         assert slope.tolist() == [expected]
 
 
-def test_relu_of_many_elements_equals_relu_of_few(device):
-    """Many elements are computed by another function; infinities and NaN must not differ."""
+@pytest.mark.parametrize("shared", [False, True])
+def test_relu_of_many_elements_equals_relu_of_few(shared, device, monkeypatch):
+    """Many elements are computed by another function, which threads share; infinities and NaN must not differ."""
+    if shared:
+        monkeypatch.setattr(tuning, "PARALLEL_ELEMENTWISE_BYTES", 1)
     few = np.array([-np.inf, -1.5, 0.0, 2.5, np.inf, np.nan], "float32")
     y, slope = derivative(ops.relu, few, device, "float32")
     many, slopes = derivative(ops.relu, np.tile(few, 1000), device, "float32")

@@ -21,7 +21,7 @@ from tests.training.test_workers import by_threads as by_threads
 def cores(monkeypatch, by_threads):
     """Two cores; workers are threads."""
     monkeypatch.setattr(auto, "usable_cores", lambda: 2)
-    monkeypatch.setattr("needle.training.auto.with_workers", training.fitting.with_workers)
+    monkeypatch.setattr("needle.training.auto.train_by_workers", training.fitting.train_by_workers)
 
 
 BATCH = ndl.ones(4, 3, 8, 8), ndl.Tensor([0, 1, 2, 0])

@@ -17,7 +17,7 @@ from needle import nn, optim, training
 from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
 from needle.training import Checkpoints, EarlyStopping, Figures, NonFiniteLoss, Stepper, TrainingState
-from needle.training.team import whole_batch
+from needle.training.exchanges import whole_batch
 from needle.training.workers import check_workers
 from tests.distributed.threads import run_ranks
 from tests.nn.functional.alike import raises

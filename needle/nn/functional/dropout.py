@@ -121,11 +121,11 @@ def _draw_for_batch(
     if part is None:
         return draw(x, shape)
     before, after = shape[:batch_axis], shape[batch_axis + 1 :]
-    rows, rest = divmod(shape[batch_axis] if len(shape) > batch_axis else 0, part.stop - part.start)
+    rows, rest = divmod(shape[batch_axis] if len(shape) > batch_axis else 0, part.items)
     if not rows or rest:
         raise ValueError(
-            f"{op}: axis {batch_axis} of x must hold the {part.stop - part.start} items of this rank, or as many rows "
-            f"of each, but got shape {x.shape}"
+            f"{op}: axis {batch_axis} of x must hold the {part.items} items of this rank, or as many rows of each, "
+            f"but got shape {x.shape}"
         )
     whole = draw(x, (*before, rows * part.total, *after))
     return whole[(*[slice(None)] * batch_axis, slice(rows * part.start, rows * part.stop))]

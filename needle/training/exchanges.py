@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from needle.training.state import TrainingState
 def whole_count(items: int) -> int:
     """How many there are in the whole batch, if there are `items` in this worker's part of it."""
     part = current_communicator().part
-    return items if part is None else items * part.total // (part.stop - part.start)
+    return items if part is None else items * part.total // part.items
 
 
 def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, int]:
@@ -41,12 +41,12 @@ def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, in
     fields = [*_arrays((outputs, targets))]
     shapes = [_whole_shape(field, part) for field in fields]
     ends = np.cumsum([prod(shape) for shape in shapes])
-    told = np.zeros(ends[-1])
-    wholes = [place.reshape(shape) for place, shape in zip(np.split(told, ends[:-1]), shapes, strict=True)]
+    flat = np.zeros(ends[-1])
+    wholes = [place.reshape(shape) for place, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
     for field, whole in zip(fields, wholes, strict=True):
         start = part.start * (len(whole) // part.total)
         whole[start : start + len(field)] = to_host(field.array if isinstance(field, Tensor) else field)
-    communicator.all_reduce(told)
+    communicator.all_reduce(flat)
     return *_replaced((outputs, targets), iter(wholes)), items
 
 
@@ -75,16 +75,16 @@ def _replaced(value: Any, arrays: Iterator[Any]) -> Any:
 
 def _whole_shape(field: Any, part: Part) -> tuple[int, ...]:
     """The shape of outputs or targets of a whole batch."""
-    per_item, rest = divmod(field.shape[0] if field.shape else 1, part.stop - part.start)
+    per_item, rest = divmod(field.shape[0] if field.shape else 1, part.items)
     if rest or not field.shape:
         raise ValueError(
             "fit: outputs and targets that workers gather for metrics must have the items along their first axis, but "
-            f"got shape {field.shape} for {part.stop - part.start} items"
+            f"got shape {field.shape} for {part.items} items"
         )
     return (per_item * part.total, *field.shape[1:])
 
 
-def begin_alike(state: TrainingState) -> None:
+def begin_alike(model: Module, optimizer: Optimizer) -> None:
     """Give all workers what the first one's callbacks may have changed before an epoch: random stream, weights, modes.
 
     It is also what keeps workers together whose random streams went apart within an epoch.
@@ -92,11 +92,11 @@ def begin_alike(state: TrainingState) -> None:
     communicator = current_communicator()
     if communicator.size == 1:
         return
-    model, groups = cast(Module, state.parts["model"]), cast(Optimizer, state.parts["optimizer"]).param_groups
+    groups = optimizer.param_groups
     modules, parameters = [module for _, module in model.named_modules()], [*model.parameters()]
     options = [{name: option for name, option in group.items() if name != "params"} for group in groups]
     modes, trained = [module.training for module in modules], [parameter.requires_grad for parameter in parameters]
-    options, modes, trained = _told((options, modes, trained))
+    options, modes, trained = _of_first_worker((options, modes, trained))
     share_stream()
     for group, values in zip(groups, options, strict=True):
         group.update(values)
@@ -111,7 +111,7 @@ def begin_alike(state: TrainingState) -> None:
 def share_stream() -> None:
     """Let all workers draw what the first one draws: they read the same batches of a shuffled loader."""
     if current_communicator().size > 1:
-        set_rng_state(_told(get_rng_state()))
+        set_rng_state(_of_first_worker(get_rng_state()))
 
 
 def _weights(model: Module) -> Iterable[Tensor]:
@@ -120,8 +120,8 @@ def _weights(model: Module) -> Iterable[Tensor]:
     return {id(tensor): tensor for tensor in tensors}.values()
 
 
-def _told(value: Any) -> Any:
-    """Plain data of the first worker."""
+def _of_first_worker(value: Any) -> Any:
+    """Plain data, broadcast by the first worker."""
     communicator = current_communicator()
     content = np.frombuffer(pickle.dumps(value), "uint8").copy()
     length = np.array([len(content)])
@@ -131,15 +131,15 @@ def _told(value: Any) -> Any:
     return pickle.loads(content.tobytes())
 
 
-def obey(state: TrainingState) -> None:
+def obey(state: TrainingState, optimizer: Optimizer) -> None:
     """Do what the callbacks of the first worker decided: to stop, or to go on at other learning rates."""
     communicator = current_communicator()
     if communicator.size == 1:
         return
-    groups = cast(Optimizer, state.parts["optimizer"]).param_groups
-    told = np.array([state.stopped is not None, *(group["lr"] for group in groups)], "float64")
-    communicator.broadcast(told)
-    stops, *rates = told.tolist()
+    groups = optimizer.param_groups
+    decisions = np.array([state.stopped is not None, *(group["lr"] for group in groups)], "float64")
+    communicator.broadcast(decisions)
+    stops, *rates = decisions.tolist()
     for group, rate in zip(groups, rates, strict=True):
         if group["lr"] != rate:
             group["lr"] = rate
