@@ -16,6 +16,7 @@ from needle import check, tuning
 from needle.autograd import Tensor
 from needle.backend import to_host, xp
 from needle.backend.communicator import Communicator, Request, current_communicator
+from needle.distributed.shared_memory import CallsDiffer
 from needle.grad_mode import no_grad
 from needle.graph import Value
 
@@ -53,7 +54,8 @@ class SharedGradients:
 
         `loss` is the mean over this rank's items. With `accumulate` gradients are added to. They are constants.
 
-        Raises ValueError if `loss` has other than one element, and what `Tensor.backward` raises.
+        Raises ValueError if `loss` has other than one element, RuntimeError if gradients are missing on some ranks only
+        where batch norm exchanges in between, and what `Tensor.backward` raises.
         """
         check.instance("SharedGradients", "loss", loss, Tensor)
         if loss.size != 1:
@@ -71,7 +73,13 @@ class SharedGradients:
         sums = _Sums(communicator, [loss, *reversed(parameters)], self._irregular)
         sums.add(loss, loss.array * share)
         with sums.collecting(parameters) as hooks:
-            loss.backward(scale, create_graph=False)
+            try:
+                loss.backward(scale, create_graph=False)
+            except CallsDiffer as error:
+                raise RuntimeError(
+                    "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
+                    f"none, but on some ranks one is missing: {error}"
+                ) from error
         totals, self._irregular = sums.finish()
         with no_grad():
             for parameter, before in zip(parameters, earlier, strict=True):

@@ -29,13 +29,17 @@ from needle.backend import native
 from needle.backend.communicator import Array, Communicator, Request
 from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, Small, add, call_name, header_of, readable
 
-__all__ = ["SharedMemoryCommunicator", "memory_bytes", "stopped"]
+__all__ = ["CallsDiffer", "SharedMemoryCommunicator", "memory_bytes", "stopped"]
 
 SLOTS = 4  # of a rank: so many pieces can be under way
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 LINE_BYTES = 128  # between what two ranks write: processors fetch lines of cache in pairs
 POSTED, SUMMED, TAKEN, STATE = range(4)  # the counters of a rank
 RUNNING, LEFT, FAILED = range(3)  # its states
+
+
+class CallsDiffer(RuntimeError):
+    """Two ranks have made different calls."""
 
 
 def memory_bytes(size: int) -> int:
@@ -212,11 +216,11 @@ class SharedMemoryCommunicator(Communicator):
         return slots
 
     def _compare_calls(self, slot: int, header: bytes) -> None:
-        """Raise RuntimeError if another rank has made another call."""
+        """Raise CallsDiffer if another rank has made another call."""
         for rank in range(self.size):
             other = self._headers[slot][rank].tobytes()
             if other != header:
-                raise RuntimeError(
+                raise CallsDiffer(
                     f"{call_name(header)}: all ranks must make the same calls, but rank {self.rank} calls "
                     f"{readable(header)}, and rank {rank} calls {readable(other)}"
                 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import re
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import pytest
 import needle as ndl
 from needle import nn, tuning
 from needle.distributed import SharedGradients
-from tests.distributed.threads import run_ranks
+from tests.distributed.threads import in_shared_memory, run_ranks
 
 
 class Net(nn.Module):
@@ -243,7 +246,31 @@ def test_ranks_may_complete_their_gradients_in_other_orders(monkeypatch):
     assert grads == others == [[2, 4], [6, 8, 10]]
 
 
+def one_rank_leaves_a_layer_out():
+    """The first error of two ranks for which the exchanges of batch norm and of a bucket come in different orders."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 4), nn.Linear(4, 2))
+    errors = []
+
+    def rank(communicator):
+        net = copy.deepcopy(model)
+        communicator.part = communicator.part_of(4)
+        hidden = net[1](net[0](ndl.ones(2, 3)))
+        loss = net[3](hidden if communicator.rank else net[2](hidden)).mean()
+        try:
+            SharedGradients(net.parameters()).backward(loss)
+        except RuntimeError as error:
+            errors.append(error)
+            raise
+
+    with mock.patch.object(tuning, "GRADIENT_BUCKET_BYTES", 8), contextlib.suppress(RuntimeError):
+        run_ranks(2, rank, in_shared_memory)
+    raise next(error for error in errors if error.__cause__)
+
+
 ERRORS = [
+    (one_rank_leaves_a_layer_out, RuntimeError,
+     re.compile("SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
+                "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),
     (lambda: SharedGradients([]).backward(ndl.Tensor([1.0, 2.0]) * 2), ValueError,
      "SharedGradients: loss must be a mean of one element, but got shape (2,)"),
     (lambda: SharedGradients([1]), TypeError, "SharedGradients: each parameter must be a Tensor, but got int"),
@@ -251,11 +278,11 @@ ERRORS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("call", "error", "message"), ERRORS, ids=[message for _, _, message in ERRORS])
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS)
 def test_errors(call, error, message):
     with pytest.raises(error) as caught:
         call()
-    assert str(caught.value) == message
+    assert re.fullmatch(message if isinstance(message, re.Pattern) else re.escape(message), str(caught.value))
 
 
 def test_hooks_are_back_after_an_error():
