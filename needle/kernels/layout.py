@@ -144,6 +144,38 @@ def _copy_by_blocks(device: Device, x: Array, target: Array) -> None:
     device.parallel_for(transpose, places, uses_blas=False, shared=x.nbytes >= tuning.SPLIT_BYTES)
 
 
+def compact_kernel(w: Array) -> Array:
+    """A kernel (O, C/G, *K), of which axes may have been cut, reversed or exchanged, row-major: w itself if it is."""
+    if w.flags.c_contiguous:
+        return w
+    copy = xp(w).empty(w.shape, w.dtype)
+    copy_kernel(w, copy)
+    return copy
+
+
+def copy_kernel(w: Array, target: Array) -> None:
+    """Copy a kernel (O, C/G, *K), or one with other axes, into `target`, of its shape.
+
+    NumPy's inner loop runs over the taps, which are few. One copy for each tap, with all channels in its loop, takes a
+    sixth of the time for 2x2 of 3x3 taps and 128x64 channels, and a quarter for the rows that im2col exchanges.
+    """
+    lead = w.ndim
+    while lead > 1 and w.shape[lead - 1] < tuning.TAP_LOOP_ELEMENTS:
+        lead -= 1
+    count = math.prod(w.shape[lead:])
+    is_one_loop = all(
+        array.strides[axis - 1] == array.strides[axis] * w.shape[axis]
+        for array in (w, target)
+        for axis in range(lead + 1, w.ndim)
+    )
+    is_long = is_one_loop and count >= tuning.TAP_LOOP_ELEMENTS
+    if is_long or w.size < tuning.TAP_COPY_ELEMENTS * count or device_of(w).chunk_scale > 1:
+        target[...] = w
+        return
+    for tap in itertools.product(*map(range, w.shape[lead:])):
+        target[(..., *tap)] = w[(..., *tap)]
+
+
 def is_compact(order: Sequence[int], shape: Sequence[int], strides: Sequence[int], itemsize: int) -> bool:
     """Whether the axes of an array lie in memory in this order, without gaps."""
     step = itemsize

@@ -89,6 +89,56 @@ def test_copying_large_arrays_of_any_order_is_copying(order, pairs, threads):
     np.testing.assert_array_equal(result, np.pad(layout.batch_last(x), ((0, 0), *((pairs, pairs),) * 2, (0, 0))))
 
 
+KERNELS = {  # of w (12, 7, 3, 5): what convolutions copy
+    "live taps": lambda w: w[..., 1:, 1:3],
+    "one live tap": lambda w: w[..., 1:2, 2:3],
+    "rows": lambda w: w.swapaxes(1, 2),
+    "reversed rows": lambda w: w[..., ::-1, ::-1].swapaxes(1, 2),
+    "reversed": lambda w: w[..., ::-1, ::-1].swapaxes(0, 1),
+    "of taps": lambda w: w.transpose(2, 3, 1, 0),
+    "one axis": lambda w: w[..., 0, 1:4],
+    "row-major": lambda w: w,
+}
+
+
+@pytest.mark.parametrize("least", [1, 1 << 20])
+@pytest.mark.parametrize("cut", KERNELS.values(), ids=KERNELS)
+def test_copying_a_kernel_tap_by_tap_is_copying(cut, least, device):
+    w = draw(12, 7, 3, 5)
+    expected, on_device = np.ascontiguousarray(cut(w)), device.array(w)
+    kernel = cut(on_device)
+    with thresholds(TAP_COPY_ELEMENTS=least):
+        compact = layout.compact_kernel(kernel)
+        whole = device.filled(w.shape, 0)
+        layout.copy_kernel(kernel, cut(whole))
+    assert compact.flags.c_contiguous
+    assert (compact is kernel) == kernel.flags.c_contiguous
+    np.testing.assert_array_equal(device.to_host(compact), expected)
+    np.testing.assert_array_equal(cut(device.to_host(whole)), expected)
+
+
+class Counted(np.ndarray):
+    """An array that counts the assignments to it."""
+
+    count = 0
+
+    def __setitem__(self, index, value):
+        Counted.count += 1
+        super().__setitem__(index, value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "copies"), [("live taps", 4), ("one live tap", 1), ("rows", 5), ("reversed rows", 5), ("reversed", 1)]
+)
+def test_a_kernel_is_copied_by_as_few_loops_as_run_over_channels(cut, copies, monkeypatch):
+    w = draw(64, 64, 3, 5)
+    monkeypatch.setattr(Counted, "count", 0)
+    target = np.zeros(KERNELS[cut](w).shape, w.dtype).view(Counted)
+    layout.copy_kernel(KERNELS[cut](w), target)
+    np.testing.assert_array_equal(target, KERNELS[cut](w))
+    assert Counted.count == copies
+
+
 @every_order
 @pytest.mark.parametrize("pairs", [((0, 0), (0, 0)), ((1, 2), (0, 3)), ((3, 0), (2, 1))])
 def test_a_part_of_a_padded_array_is_that_part(order, pairs):

@@ -7,7 +7,7 @@ import math
 from needle import tuning
 from needle.backend import compute_dtype, device_of, overridable, xp
 from needle.kernels.conv.gemm import by_group, grouped_matmul
-from needle.kernels.layout import Array, batch_first, batch_last
+from needle.kernels.layout import Array, batch_first, batch_last, compact_kernel
 from needle.kernels.window import Size, Window, tap_slices
 
 __all__ = ["fold"]
@@ -37,7 +37,7 @@ def backward_data(y: Array, w: Array, window: Window, size: Size) -> Array:
     kernel, output, batch, groups = w.shape[2:], y.shape[2:], y.shape[0], window.groups
     device, in_per_group, taps = device_of(y), w.shape[1], math.prod(kernel)
     row = math.prod(output[1:]) * batch  # elements of an output row
-    matrix = by_group(w, groups).swapaxes(1, 2)  # (G, C/G·K, O/G)
+    matrix = by_group(compact_kernel(w), groups).swapaxes(1, 2)  # (G, C/G·K, O/G)
     source = by_group(device.xp.ascontiguousarray(batch_last(y)), groups)  # (G, O/G, P·N)
     x = device.xp.zeros((groups * in_per_group, *window.padded(size), batch), y.dtype)  # (C, *S + padding, N)
 

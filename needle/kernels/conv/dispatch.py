@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from needle import check, tuning
 from needle.backend import device_of, overridable, xp
 from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, toeplitz, winograd
-from needle.kernels.layout import Array
+from needle.kernels.layout import Array, compact_kernel, copy_kernel
 from needle.kernels.window import Size, Window, check_conv
 
 __all__ = ["conv_algorithm", "correlate", "correlate_gradients", "correlate_transpose", "correlate_weight"]
@@ -108,9 +108,9 @@ def _both_gradients(x: Array, w: Array, y: Array, plan: Plan) -> tuple[Array, Ar
 def _with_dead_taps(live_w: Array, w_shape: Size, plan: Plan) -> Array:
     """A gradient of the live taps as one of the whole kernel: dead taps read padding only."""
     if not plan.live:
-        return xp(live_w).ascontiguousarray(live_w)
+        return compact_kernel(live_w)
     w = xp(live_w).zeros(w_shape, live_w.dtype)
-    w[plan.live] = live_w
+    copy_kernel(live_w, w[plan.live])
     return w
 
 

@@ -18,7 +18,7 @@ from needle import tuning
 from needle.backend import Device, device_of, overridable, xp
 from needle.kernels.conv import one_image
 from needle.kernels.conv.gemm import add_bias, blocked_matmul, split_count
-from needle.kernels.layout import Array, Padded, batch_first, batch_last, pad_to_batch_last
+from needle.kernels.layout import Array, Padded, batch_first, batch_last, compact_kernel, pad_to_batch_last
 from needle.kernels.window import Index, Size, Window, at, check_conv, reads_of_tap
 
 __all__ = ["unfold"]
@@ -262,15 +262,14 @@ class Columns:
         """The kernel (O, C/G, *K) as the matrix (G, 1, O/G, R) that multiplies columns."""
         if self.overlap:
             w = w.swapaxes(1, 2)  # (O, K0, C/G, *K')
-        matrix = w.reshape(self.groups, 1, w.shape[0] // self.groups, math.prod(w.shape[1:]))
-        return xp(w).ascontiguousarray(matrix)
+        return compact_kernel(w).reshape(self.groups, 1, w.shape[0] // self.groups, math.prod(w.shape[1:]))
 
     def kernel(self, matrix: Array) -> Array:
         """The kernel (O, C/G, *K) of a matrix (G, O/G, R): the inverse of `kernel_matrix`."""
         out_channels, (height, *inner) = matrix.shape[0] * matrix.shape[1], self.kernel_size
         if self.overlap:
             w = matrix.reshape(out_channels, height, self.in_per_group, *inner).swapaxes(1, 2)
-            return xp(matrix).ascontiguousarray(w)
+            return compact_kernel(w)
         return xp(matrix).ascontiguousarray(matrix).reshape(out_channels, self.in_per_group, height, *inner)
 
     def output_matrix(self, y: Array, rows: RowChunk) -> Array:
