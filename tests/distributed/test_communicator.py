@@ -197,19 +197,21 @@ def test_an_interrupt_leaves_the_communicator_of_before():
     assert {place.split(":")[0] for place in places} >= {"using", "__enter__", "__exit__"}
 
 
-def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it(monkeypatch):
+def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it():
     """A rank that has started four sums, and completes none, holds up the fifth one of the other."""
-    is_ahead = threading.Event()
+    have_started, is_ahead = threading.Event(), threading.Event()
 
     def rank(communicator):
         arrays = [np.full(2, 10.0 * i + communicator.rank) for i in range(SLOTS + 1)]
         if communicator.rank == 0:
+            have_started.wait()
             for array in arrays[:-1]:
                 communicator.all_reduce(array)
             is_ahead.set()
             communicator.all_reduce(arrays[-1])
         else:
             requests = [communicator.start_all_reduce(array) for array in arrays[:-1]]
+            have_started.set()
             is_ahead.wait()
             time.sleep(0.02)
             for request in requests:
@@ -262,7 +264,7 @@ def test_memory_is_in_order_before_others_are_told_and_after_they_have_told(size
         for call in (communicator.all_reduce, communicator.broadcast):
             communicator.events.clear()
             call(np.ones(size))
-            events = [event for event in communicator.events if event != ("read", TAKEN)]
+            events = [("call", None), *(event for event in communicator.events if event != ("read", TAKEN))]
             for before, after in itertools.pairwise(events):
                 if before[0] == "read":
                     assert after[0] == "fence", events
