@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from needle.autograd import Tensor
-from needle.backend import HostArray
 from needle.backend.communicator import Part, current_communicator
 from needle.data.loader import DataLoader
+from needle.data.nested import leaves, mapped
 
 __all__ = ["worker_batches"]
 
@@ -48,7 +47,7 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
 
 def items_of(batch: Any) -> int:
     """The number of items of a batch."""
-    lengths = {*_lengths(batch)}
+    lengths = {_length(field) for field in leaves(batch)}
     if len(lengths) != 1:
         raise ValueError(
             f"worker_batches: arrays of a batch must agree in their number of items, but got {sorted(lengths)}"
@@ -56,23 +55,14 @@ def items_of(batch: Any) -> int:
     return lengths.pop()
 
 
-def _lengths(batch: Any) -> Iterator[int]:
-    if isinstance(batch, (tuple, list, Mapping)):
-        for field in batch.values() if isinstance(batch, Mapping) else batch:
-            yield from _lengths(field)
-    elif getattr(batch, "shape", None):
-        yield batch.shape[0]
-    else:
-        got = type(batch).__name__
+def _length(field: Any) -> int:
+    shape: tuple[int, ...] | None = getattr(field, "shape", None)
+    if not shape:
+        got = type(field).__name__
         raise TypeError(f"worker_batches: a batch must hold arrays with an axis of items, but got {got}")
+    return shape[0]
 
 
 def cut(batch: Any, part: Part) -> Any:
     """The items of a part."""
-    if isinstance(batch, Mapping):
-        return {name: cut(field, part) for name, field in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        fields = [cut(field, part) for field in batch]
-        return fields if isinstance(batch, list) else tuple(fields)
-    items: Tensor | HostArray = batch[part.start : part.stop]
-    return items
+    return mapped(lambda field: field[part.start : part.stop], batch)

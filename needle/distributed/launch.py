@@ -15,7 +15,7 @@ from needle import check
 from needle.backend import default_device, get_rng_state, set_default_device, set_rng_state
 from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Communicator, current_communicator, using
-from needle.distributed.processes import NAME, UNGUARDED, Group, is_worker
+from needle.distributed.processes import NAME, UNGUARDED, Group, worker_rank
 
 __all__ = ["Copies", "NotImportable", "check_startable", "launch", "started"]
 
@@ -92,9 +92,10 @@ def check_startable(caller: str, workers: int) -> None:
             f'{caller}: workers must be started below `if __name__ == "__main__":`, but the call runs when a process '
             "imports the main file"
         )
-    rank = is_worker() if is_worker() is not None else current_communicator().rank
-    size = current_communicator().size
-    if is_worker() is not None or size > 1:
+    communicator, own_rank = current_communicator(), worker_rank()
+    size = communicator.size
+    if own_rank is not None or size > 1:
+        rank = communicator.rank if own_rank is None else own_rank
         raise RuntimeError(f"{caller}: workers cannot start workers, but rank {rank} of {size} wants {workers}")
     main = sys.modules["__main__"]
     path = getattr(main, "__file__", None)

@@ -19,7 +19,7 @@ from needle.backend.communicator import using
 from needle.backend.parallel import start_thread
 from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes, stopped
 
-__all__ = ["Group", "WorkerDied", "WorkerTraceback", "is_worker"]
+__all__ = ["Group", "WorkerDied", "WorkerTraceback", "worker_rank"]
 
 NAME = "needle-worker"  # of the processes
 UNGUARDED = 97  # the exit code of a worker whose import of the main file comes to start workers itself
@@ -41,7 +41,7 @@ class WorkerTraceback(Exception):
         return f"\n{self.args[0]}"
 
 
-def is_worker() -> int | None:
+def worker_rank() -> int | None:
     """The rank of this process if it is a worker that rank 0 has started."""
     return _this_process.get("rank")
 

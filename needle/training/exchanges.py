@@ -6,15 +6,16 @@ Each runs the whole loop, on its items of every batch. With one worker nothing i
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from needle.autograd import Tensor
-from needle.backend import get_rng_state, set_rng_state, to_host
+from needle.backend import HostArray, get_rng_state, set_rng_state, to_host
 from needle.backend.communicator import Part, current_communicator
+from needle.data.nested import leaves, mapped
 from needle.nn import Module
 from needle.optim import Optimizer
 from needle.training.figures import items_in
@@ -38,7 +39,7 @@ def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, in
     part = communicator.part
     if part is None or not is_seen:
         return outputs, targets, items
-    fields = [*_arrays((outputs, targets))]
+    fields = [_checked(field) for field in leaves((outputs, targets))]
     shapes = [_whole_shape(field, part) for field in fields]
     ends = np.cumsum([prod(shape) for shape in shapes])
     flat = np.zeros(ends[-1])
@@ -47,30 +48,21 @@ def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, in
         start = part.start * (len(whole) // part.total)
         whole[start : start + len(field)] = to_host(field.array if isinstance(field, Tensor) else field)
     communicator.all_reduce(flat)
-    return *_replaced((outputs, targets), iter(wholes)), items
+    values = iter(wholes)
+    return *mapped(lambda field: _like(field, next(values)), (outputs, targets)), items
 
 
-def _arrays(value: Any) -> Iterator[Any]:
-    """The tensors and arrays in nested tuples, lists and dicts."""
-    if isinstance(value, (tuple, list, Mapping)):
-        for entry in value.values() if isinstance(value, Mapping) else value:
-            yield from _arrays(entry)
-    elif isinstance(value, (Tensor, np.ndarray)):
-        yield value
-    else:
+def _checked(value: Any) -> Any:
+    if not isinstance(value, (Tensor, np.ndarray)):
         got = type(value).__name__
         raise TypeError(f"fit: outputs and targets that workers gather for metrics must be tensors, but got {got}")
+    return value
 
 
-def _replaced(value: Any, arrays: Iterator[Any]) -> Any:
-    """The same structure with other values, in the dtypes and on the devices of the old ones."""
-    if isinstance(value, Mapping):
-        return {name: _replaced(entry, arrays) for name, entry in value.items()}
-    if isinstance(value, (tuple, list)):
-        entries = [_replaced(entry, arrays) for entry in value]
-        return entries if isinstance(value, list) else tuple(entries)
-    values = next(arrays).astype(value.dtype)
-    return Tensor.make_const(value.device.array(values)) if isinstance(value, Tensor) else values
+def _like(field: Any, values: HostArray) -> Any:
+    """Values in the dtype and on the device of a field."""
+    values = values.astype(field.dtype)
+    return Tensor.make_const(field.device.array(values)) if isinstance(field, Tensor) else values
 
 
 def _whole_shape(field: Any, part: Part) -> tuple[int, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
@@ -99,6 +101,21 @@ def test_batches_of_any_structure_are_cut():
     assert second["b"][0].numpy().tolist() == [[6, 7], [8, 9]]
     assert isinstance(first["b"][1], tuple)
     assert second["b"][1][0].tolist() == [6, 8]
+
+
+class Pair(NamedTuple):
+    inputs: np.ndarray
+    targets: np.ndarray
+
+
+def test_named_tuples_keep_their_names():
+    def read_one(communicator):
+        (batch,) = worker_batches([Pair(np.arange(4), np.arange(4) * 2)])
+        return batch
+
+    _, second = run_ranks(2, read_one)
+    assert isinstance(second, Pair)
+    assert (second.inputs.tolist(), second.targets.tolist()) == ([2, 3], [4, 6])
 
 
 def test_fewer_items_than_ranks_go_to_all_of_them_as_a_whole():
