@@ -10,6 +10,7 @@ Source: Ioffe and Szegedy, "Batch Normalization" (2015), section 3, which also h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -39,50 +40,55 @@ def mean_of_rows(x: Array, *other: Array) -> Array:
 # ---- forward ---------------------------------------------------------------------------------------------------------
 
 
-def moments(mean: MeanOf, x: Array) -> tuple[Array, Array, Array | None]:
-    """Mean and biased variance of x, and what to subtract from it at first (`find_shift`).
+def moments(mean: MeanOf, x: Array) -> tuple[Array, Array, Array | None, Array]:
+    """Mean and biased variance of x, what to subtract from it at first (`find_shift`), and the mean of what remains.
 
-    Statistics are in float64: rounded to float32, a mean is off by as much as small deviations.
+    Statistics are in float64: rounded to float32, a mean is off by as much as small deviations. So is a mean of float64
+    elements, which is why what remains has its own.
     """
-    average = mean(x)
+    average = rest = mean(x)
     variance = mean(x, x) - average * average
     shift = find_shift(x.dtype, average, variance)
     if shift is not None:
         is_far = shift != 0
         centered = x - shift
-        average = xp(x).where(is_far, shift + mean(centered), average)
-        rounded = xp(x).where(is_far, average, 0).astype(x.dtype)
+        rest = xp(x).where(is_far, mean(centered), average)
+        rounded = xp(x).where(is_far, shift + rest, 0).astype(x.dtype)
         if device_of(x).is_async or (rounded != shift).any():
             shift = rounded
             centered = x - shift
-            average = xp(x).where(is_far, shift + mean(centered), average)
-        drift = average - shift
-        variance = xp(x).where(is_far, mean(centered, centered) - drift * drift, variance)
-    return average, variance, shift
+            rest = xp(x).where(is_far, mean(centered), average)
+        average = xp(x).where(is_far, shift + rest, average)
+        variance = xp(x).where(is_far, mean(centered, centered) - rest * rest, variance)
+    return average, variance, shift, rest
 
 
 def find_shift(dtype: Any, average: Array, variance: Array, far: float | None = None) -> Array | None:
     """What to subtract from elements at first: their mean, rounded to their dtype, or 0 where it is near zero.
 
     None if all means are near zero, unless it takes time to ask the device. `far` is the multiple of the variance that
-    the square of a mean exceeds where it is far from zero, by default `tuning.FAR_FROM_ZERO`.
+    the square of a mean exceeds where it is far from zero, by default `tuning.FAR_FROM_ZERO`. So is the mean of
+    elements whose squares overflow, which makes the variance infinite or NaN.
     """
-    is_far = average * average > (tuning.FAR_FROM_ZERO if far is None else far) * variance
+    is_far = ~(average * average <= (tuning.FAR_FROM_ZERO if far is None else far) * variance) | (variance == math.inf)
     if not device_of(average).is_async and not is_far.any():
         return None
     return xp(average).where(is_far, average, 0).astype(dtype)
 
 
 def apply_moments(
-    x: Array, average: Array, variance: Array, shift: Array | None, eps: float, weight: Array | None = None,
+    x: Array, rest: Array, variance: Array, shift: Array | None, eps: float, weight: Array | None = None,
     bias: Array | None = None, rectified: bool = False, out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """(x - average) / sqrt(variance + eps) · weight + bias, max(it, 0) if `rectified`, written into `out`."""
+    """(x - shift - rest) / sqrt(variance + eps) · weight + bias, max(it, 0) if `rectified`, written into `out`.
+
+    The rest is the mean of x - shift: that of x if the shift is None.
+    """
     dtype = x.dtype
     if shift is not None:
-        x, average = xp(x).subtract(x, shift, out=out), average - shift
+        x = xp(x).subtract(x, shift, out=out)
     scale = (variance + eps) ** -0.5
-    offset = -average * scale
+    offset = -rest * scale
     if weight is not None and (weight.shape == scale.shape or _folds(weight, scale)):
         scale, offset, weight = scale * weight, offset * weight, None
     if weight is None and bias is not None and (bias.shape == scale.shape or _folds(bias, scale)):

@@ -54,8 +54,12 @@ class Module(Hooked):
     _buffers: Mapping[str, bool] = {}  # attributes declared as buffers, and whether they are saved
 
     def __init_subclass__(cls) -> None:
-        if "forward" in vars(cls) and "forward_relu" not in vars(cls):
-            cls.forward_relu = None  # the inherited one belongs to another `forward`
+        for base in cls.__mro__:
+            if "forward_relu" in vars(base):
+                break
+            if "forward" in vars(base) or "__call__" in vars(base):
+                cls.forward_relu = None  # the inherited one belongs to another `forward`
+                break
 
     def __init__(self) -> None:
         self.training = True

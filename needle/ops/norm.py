@@ -62,9 +62,9 @@ class Standardize(TensorTupleOp):
 
     def normalize(self, mean: kernels.MeanOf, x: Array, *affine: Array, out: Array | None = None) -> tuple[Array, ...]:
         """The result, written into `out` if it is not None, and the mean and variance of x."""
-        average, variance, shift = kernels.moments(mean, x)
+        average, variance, shift, rest = kernels.moments(mean, x)
         weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
-        y = kernels.apply_moments(x, average, variance, shift, self.eps, weight, bias, self.rectified, out)
+        y = kernels.apply_moments(x, rest, variance, shift, self.eps, weight, bias, self.rectified, out)
         return y, average, variance
 
     def broadcast_affine(self, affine: Sequence[Array]) -> tuple[Array, ...]:
@@ -143,7 +143,8 @@ class Standardize(TensorTupleOp):
             if per_row[0]:
                 partials.append(product * scale * count)
             else:
-                unit = kernels.apply_moments(x, average, variance, shift, self.eps)
+                rest = average if shift is None else average - shift
+                unit = kernels.apply_moments(x, rest, variance, shift, self.eps)
                 unit *= grad
                 partials.append(unit)
         if self.shifted:

@@ -78,7 +78,8 @@ class StandardizeAcrossRanks(Standardize):
     def apply(self, mean: Any, x: Array, average: Array, variance: Array, *affine: Array, out: Array) -> tuple[Array]:
         weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
         shift = kernels.find_shift(x.dtype, average, variance)
-        return (kernels.apply_moments(x, average, variance, shift, self.eps, weight, bias, self.rectified, out),)
+        rest = average if shift is None else average - shift
+        return (kernels.apply_moments(x, rest, variance, shift, self.eps, weight, bias, self.rectified, out),)
 
     def infer(self, x: Any, *affine: Any) -> tuple[Spec, ...]:
         y, average, variance = super().infer(x, *affine)

@@ -859,3 +859,19 @@ def test_equal_windows_give_equal_results_whatever_their_groups(device, problem)
     result = kernels.correlate_transpose(device.asarray(y), device.asarray(w), problem.window, problem.size)
     expected = kernels.correlate_transpose(device.asarray(y), device.asarray(block), dense, problem.size)
     close(device.to_host(result), device.to_host(expected))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_banded_product_spreads_nan_along_rows_of_one_channel_of_one_image_only(value):
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((16, 4, 9, 8)).astype("float32"), rng.standard_normal((4, 1, 3, 3)).astype("float32")
+    window = kernels.Window((1, 1), ((1, 1), (1, 1)), (1, 1), 4)
+    results = []
+    for bad in (None, value):
+        x[5, 2, 4, 3] = x[5, 2, 4, 3] if bad is None else bad
+        with kernels.conv_algorithm("toeplitz"), np.errstate(invalid="ignore"):
+            results.append(kernels.correlate(x, w, window))
+    before, after = results
+    assert not np.isfinite(after[5, 2, 3:6, 2:5]).any()
+    after[5, 2, 3:6] = before[5, 2, 3:6]
+    np.testing.assert_array_equal(after, before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -96,6 +98,51 @@ def test_relu_runs_in_the_pass_of_a_norm_where_nothing_sees_between():
             net(x)
         assert ops_of(net, x) == fused
     assert seen[0] < 0 == seen[1]
+
+
+def test_a_class_with_another_forward_or_call_runs_alone():
+    class Negative:  # no Module
+        def forward(self, x):
+            return super().forward(x) ** 2 * -1
+
+    class Called(nn.Conv1d):
+        def __call__(self, x):
+            return super().__call__(x) ** 2 * -1
+
+    class Mixed(Negative, nn.Conv1d):
+        pass
+
+    class MixedNorm(Negative, nn.BatchNorm1d):
+        pass
+
+    x = ndl.init.randn(2, 3, 4)
+    for layer in Called(3, 2, 1), Mixed(3, 2, 1), MixedNorm(3):
+        assert nn.Sequential(layer, nn.ReLU())(x).numpy().max() == 0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("kinds", [kinds for kinds in itertools.product("cbrm", repeat=3) if "r" in kinds])
+def test_every_order_of_layers_agrees_with_torch(kinds, training):
+    make = {
+        "c": lambda lib, i: lib.Conv2d(2, 2, 1 + i, padding=i, groups=1 + i % 2),
+        "b": lambda lib, i: lib.BatchNorm2d(2),
+        "r": lambda lib, i: lib.ReLU(),
+        "m": lambda lib, i: lib.MaxPool2d(2, 1 + i, padding=i % 2, ceil_mode=i == 2),
+    }
+    net, twin = (lib.Sequential(*(make[kind](lib, i) for i, kind in enumerate(kinds))) for lib in (nn, torch.nn))
+    net.to(dtype="float64").train(training)
+    twin.double().train(training)
+    for mine, theirs in zip(net.parameters(), twin.parameters(), strict=True):
+        mine.data = ndl.Tensor(theirs.detach().numpy(), dtype="float64")
+    values = np.random.default_rng(0).integers(-2, 3, (3, 2, 6, 7)).astype("float64")  # with ties and zeros
+    x, other = ndl.Tensor(values), torch.tensor(values, requires_grad=True)
+    y, expected = net(x), twin(other)
+    (y * y * y).sum().backward()
+    (expected**3).sum().backward()
+    pairs = [(y, expected.detach()), (x.grad, other.grad)]
+    pairs += [(p.grad, q.grad) for p, q in zip(net.parameters(), twin.parameters(), strict=True)]
+    for mine, theirs in pairs:
+        np.testing.assert_allclose(mine.numpy(), theirs.numpy(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("create_graph", [False, True])

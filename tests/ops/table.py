@@ -25,6 +25,7 @@ from needle.backend import cpu, to_host
 from needle.kernels import Window
 from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.norm import standardized
+from needle.ops.operand import floating
 from tests.standin.device import STANDIN
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
@@ -600,7 +601,8 @@ for axes, affine in (((0, 2), (1, 3, 1)), ((1, 2), (3, 5)), (2, (5,)), ((0, 1, 2
 row("standardize", "alone", lambda x: ops.standardize(x, 1)[0], lambda x: torch_standardize(x, 1), (3, 5))
 row("standardize", "weight alone", lambda x, w: ops.standardize(x, 0, w)[0],
     lambda x, w: torch_standardize(x, 0, w), (3, 5), (5,))  # fmt: skip
-row("standardize", "and relu", lambda x, w, b: standardized(x, (0, 2), w, b, 1e-5, None, True)[0],
+row("standardize", "and relu",
+    lambda x, w, b: standardized(floating("standardize", x), (0, 2), w, b, 1e-5, None, True)[0],
     lambda x, w, b: torch_standardize(x, (0, 2), w, b).relu(), (4, 3, 5), (1, 3, 1), (1, 3, 1))  # fmt: skip
 row("standardize", "bias alone", lambda x, b: ops.standardize(x, 0, None, b)[0],
     lambda x, b: torch_standardize(x, 0, 1.0, b), (3, 5), (5,))  # fmt: skip

@@ -40,6 +40,9 @@ ABSENT = {"MakeTensorTuple", "_Gradients"}
 # Op classes that needle.nn uses; tests/ops/test_compute_gradient.py and tests/nn/test_hooks.py differentiate them.
 IN_LAYERS = {"CrossEntropy", "PassThrough"}
 
+# Op classes that exchange sums with other ranks; tests/distributed/test_whole_batch.py differentiates them.
+ACROSS_RANKS = {"AllReduce", "StandardizeAcrossRanks"}
+
 OP_CLASSES = {
     op_class.__name__: op_class
     for op_class in all_op_classes()
@@ -177,7 +180,7 @@ def fails(row):
     return False
 
 
-TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT - IN_LAYERS)
+TESTED = sorted(OP_CLASSES.keys() - WINDOWED - ABSENT - IN_LAYERS - ACROSS_RANKS)
 
 
 @pytest.mark.parametrize("name", [name for name in TESTED if OP_CLASSES[name].differentiable])

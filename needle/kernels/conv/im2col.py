@@ -89,7 +89,8 @@ def unfold(x: Array, window: Window, kernel: Size) -> Array:
     check_conv(x.shape, (window.groups, channels // window.groups, *kernel), None, window)
     output = window.output(x.shape[2:], kernel)
     view = window_view(pad_to_batch_last(x, window), kernel, output, window)  # (C, *K, *P, N)
-    return batch_first(view.reshape(channels * math.prod(kernel), math.prod(output), x.shape[0]))
+    # A copy of its own: a kernel of one element would see x itself.
+    return batch_first(view.copy().reshape(channels * math.prod(kernel), math.prod(output), x.shape[0]))
 
 
 def window_view(padded: Array, kernel: Size, output: Size, window: Window) -> Array:

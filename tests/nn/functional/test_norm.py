@@ -145,6 +145,37 @@ def test_running_statistics_of_halves_stay_halves(device):
     assert_allclose(mean.numpy(), 0.9 * MEAN + 0.1 * FLAT.mean(0), atol=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "far", "deviation"), [("float32", 3e19, 1e18), ("float64", 1e12, 1e3), ("float64", 1e160, 1e150)]
+)
+def test_standardize_keeps_small_deviations_from_huge_means(dtype, far, deviation, device):
+    x = (np.random.default_rng(0).standard_normal((64, 2)) * deviation + [far, 0]).astype(dtype)
+    exact = x.astype("longdouble")
+    exact -= exact.mean(0)
+    exact /= np.sqrt((exact * exact).mean(0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        y, *_ = ndl.ops.standardize(ndl.Tensor(x, device=device), 0, eps=0)
+    assert_allclose(y.numpy(), exact.astype(dtype), atol=2e-6 if dtype == "float32" else 1e-14)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("far", [0, 1000])
+def test_standardize_keeps_nan_in_its_row(value, far, device):
+    x = np.random.default_rng(0).standard_normal((3, 200)).astype("float32") + np.array([[0], [far], [0]], "float32")
+    results = []
+    for bad in (None, value):
+        x[0, 7] = x[0, 7] if bad is None else bad
+        leaf = ndl.Tensor(x, device=device)
+        with np.errstate(invalid="ignore"):
+            y, *_ = ndl.ops.standardize(leaf, 1)
+            (y * y * y).sum().backward()
+        results.append((y.numpy(), leaf.grad.numpy()))
+    for one, other in zip(*results, strict=True):
+        assert_array_equal(one[1:], other[1:])
+        assert np.isnan(other[0]).all()
+
+
+
 @pytest.mark.parametrize("norm", sorted(set(NORMS) - {"normalize"}))
 def test_norms_are_exact_far_from_zero(norm, device):
     x = (1000 + 0.1 * normal(8, 4, 5)).astype("float32")
