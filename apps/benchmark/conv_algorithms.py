@@ -37,7 +37,7 @@ import needle.nn.functional as F
 from ..errors import interruptible
 
 PASSES = {
-    "forward": ("im2col", "winograd", "taps", "tensordot"),
+    "forward": ("toeplitz", "im2col", "winograd", "taps", "tensordot"),  # toeplitz and im2col may give the same bits
     "input gradient": ("polyphase", "winograd", "col2im", "convolution"),
     "weight gradient": ("im2col", "taps", "winograd", "convolution"),
 }
@@ -72,7 +72,9 @@ def case(name: str, part: str) -> tuple[Callable[[], ndl.Tensor], list[str]]:
     weight = ndl.init.randn(*weight_shape, std=0.1, requires_grad=part == "weight gradient")
     convolve = F.conv1d if len(shape) == 3 else F.conv2d
     tiled = options.keys() <= {"padding"} and max(weight_shape[2:]) <= 3  # what winograd supports
-    names = [algorithm for algorithm in PASSES[part] if tiled or algorithm != "winograd"]
+    depthwise = options.get("groups") == shape[1] == weight_shape[0]  # what toeplitz supports
+    applies = {"winograd": tiled, "toeplitz": depthwise}
+    names = [algorithm for algorithm in PASSES[part] if applies.get(algorithm, True)]
     if part == "forward":
         return lambda: convolve(x, weight, **options), names
     y = convolve(x, weight, **options)
