@@ -21,7 +21,7 @@ from threadpoolctl import threadpool_limits
 import needle as ndl
 from needle import kernels
 from needle.backend import blas
-from needle.kernels.conv import dispatch, im2col, winograd
+from needle.kernels.conv import dispatch, gemm, im2col, winograd
 from needle.ops.conv import Correlate
 from tests.kernels.oracles import PASSES, pass_by_loops, pass_by_needle, passes_by_torch, result_shape
 from tests.kernels.thresholds import thresholds
@@ -239,9 +239,21 @@ def test_chunks_of_any_size_give_the_same(device, direction, name, data, memory,
     arrays = [device.asarray(array) for array in problem.values()]
     with thresholds(**memory_limits(1 << 40)):
         undivided = run_named(name, direction, problem, *arrays)
-    limits = {"SMALL_GEMM_MACS": small, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1}
+    columns = dict.fromkeys(("SMALL_GEMM_MIN_COLUMNS", "SMALL_GEMM_SHORT_MIN_COLUMNS"), 1)
+    limits = {"SMALL_GEMM_MACS": small, "PARALLEL_CONV_MACS": 1, **columns}
     with thresholds(**memory_limits(memory), **limits):
         close(device.to_host(run_named(name, direction, problem, *arrays)), device.to_host(undivided))
+
+
+@pytest.mark.parametrize(
+    ("macs", "length", "count"),
+    [(10_240, 128, 2), (10_240, 256, 4), (12_800, 256, 4), (10_240, 1280, 16), (12_800, 1280, 1), (10, 128, 1)],
+)
+def test_short_rows_are_cut_finer(macs, length, count):
+    """Into 64 columns and more; longer rows into 80 and more."""
+    limits = {"SMALL_GEMM_MACS": 10**6, "SMALL_GEMM_MIN_COLUMNS": 80}
+    with thresholds(**limits, SMALL_GEMM_SHORT_ROW=256, SMALL_GEMM_SHORT_MIN_COLUMNS=64):
+        assert gemm.split_count(macs, length) == count
 
 
 # ---- derivatives -----------------------------------------------------------------------------------------------------
@@ -443,7 +455,7 @@ def test_the_algorithm_chosen_by_shape_is_reached_and_correct(device, name):
 
 EAGER = {  # thresholds that send small problems down the paths of large ones
     "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
-    "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
+    "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "SMALL_GEMM_SHORT_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
     "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
     "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "PADDED_PARTS_BYTES": 1, "ONE_IMAGE_BYTES": 2000,

@@ -35,9 +35,11 @@ def blocked_matmul(device: Device, a: Array, b: Array, out: Array) -> None:
 def split_count(macs: int, length: int) -> int:
     """How many equal blocks to cut `length` columns into, for small products; a column costs `macs` multiplications."""
     longest = tuning.SMALL_GEMM_MACS // max(1, macs)
-    if not tuning.SMALL_GEMM_MIN_COLUMNS <= longest < length:
+    is_short = length <= tuning.SMALL_GEMM_SHORT_ROW
+    shortest = tuning.SMALL_GEMM_SHORT_MIN_COLUMNS if is_short else tuning.SMALL_GEMM_MIN_COLUMNS
+    if not shortest <= longest < length:
         return 1
-    counts = range(-(-length // longest), length // tuning.SMALL_GEMM_MIN_COLUMNS + 1)
+    counts = range(-(-length // longest), length // shortest + 1)
     return next((count for count in counts if length % count == 0), 1)
 
 
