@@ -47,8 +47,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if config.getoption("--guard"):
         guard(config.getoption("--guard"))
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a shell's job in the background; programs inherit it
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc):
