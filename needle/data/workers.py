@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from needle.backend.communicator import Part, current_communicator
 from needle.data.loader import DataLoader
@@ -35,7 +35,7 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
         yield from loader
         return
     try:
-        if isinstance(loader, DataLoader):
+        if is_plain(loader):
             yield from loader.parts(communicator)
         else:
             for batch in loader:
@@ -43,6 +43,11 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
                 yield batch if part is None else cut(batch, part)
     finally:
         communicator.part = None
+
+
+def is_plain(loader: Any) -> TypeGuard[DataLoader]:
+    """Whether a loader yields just what a DataLoader does: no subclass with an `__iter__` of its own."""
+    return isinstance(loader, DataLoader) and type(loader).__iter__ is DataLoader.__iter__
 
 
 def items_of(batch: Any) -> int:

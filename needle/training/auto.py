@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from needle.backend import get_rng_state, set_rng_state
 from needle.backend.cores import usable_cores
 from needle.data import DataLoader, NDArrayDataset
+from needle.data.workers import is_plain
 from needle.distributed.processes import WorkerDied
 from needle.metrics import Metric
 from needle.nn import Module
@@ -101,7 +102,7 @@ def _copied(value: Any) -> Any:
 
 def _one_batch(loader: Iterable[Any]) -> Iterable[Any]:
     """A loader of one batch of another loader."""
-    if isinstance(loader, DataLoader):
+    if is_plain(loader):
         fields = loader.dataset.take(range(min(loader.batch_size, len(loader.dataset))))
         return DataLoader(NDArrayDataset(*fields), len(fields[0]), device=loader.device)
     return [next(iter(loader))]

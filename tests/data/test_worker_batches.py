@@ -35,6 +35,21 @@ class Drawn(Dataset):
         return np.random.rand(2), index
 
 
+class Pair(NamedTuple):
+    """A batch with names."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+
+class Doubled(DataLoader):
+    """Changes the batches that it yields."""
+
+    def __iter__(self):
+        for (items,) in super().__iter__():
+            yield (items * 2,)
+
+
 DATASETS = {
     "arrays": lambda: NDArrayDataset(IMAGES, ITEMS),
     "part of two": lambda: Subset(ConcatDataset([*(ImageDataset(IMAGES[:n], ITEMS[:n]) for n in (4, 11))]), ITEMS),
@@ -90,7 +105,8 @@ def test_only_the_items_of_the_part_are_fetched_where_nothing_is_drawn(monkeypat
 
 
 def test_batches_of_any_structure_are_cut():
-    batches = [{"a": np.arange(5), "b": [ndl.Tensor(np.arange(10).reshape(5, 2)), (np.arange(5) * 2,)]}]
+    pair = Pair(np.arange(5), np.arange(5) * 3)
+    batches = [{"a": np.arange(5), "b": [ndl.Tensor(np.arange(10).reshape(5, 2)), (np.arange(5) * 2,)], "c": pair}]
 
     def read_one(communicator):
         ((batch),) = worker_batches(batches)
@@ -101,6 +117,16 @@ def test_batches_of_any_structure_are_cut():
     assert second["b"][0].numpy().tolist() == [[6, 7], [8, 9]]
     assert isinstance(first["b"][1], tuple)
     assert second["b"][1][0].tolist() == [6, 8]
+    assert type(second["c"]) is Pair
+    assert second["c"].labels.tolist() == [9, 12]
+
+
+def test_a_loader_with_an_iter_of_its_own_is_cut():
+    ranks = run_ranks(2, lambda communicator: read(Doubled(NDArrayDataset(ITEMS), 6)))
+    assert [[items.tolist() for _, (items,) in parts] for parts in ranks] == [
+        [[0, 2, 4], [12, 14, 16]],
+        [[6, 8, 10], [18, 20]],
+    ]
 
 
 class Pair(NamedTuple):

@@ -68,6 +68,20 @@ def test_a_run_that_would_diverge_without_its_options_is_measured(cores):
     assert optimizer.lr == 1.0
 
 
+class Flat(DataLoader):
+    """Yields images as rows."""
+
+    def __iter__(self):
+        for images, labels in super().__iter__():
+            yield images.reshape((len(images.numpy()), -1)), labels
+
+
+def test_a_loader_with_an_iter_of_its_own_is_measured(cores):
+    model = nn.Linear(4, 2)
+    loader = Flat(NDArrayDataset(np.ones((6, 2, 2)), np.zeros(6, "int64")), 4)
+    assert choose_workers(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), loader).shared > 0
+
+
 def test_a_worker_that_dies_leaves_one(cores, monkeypatch):
     def measure(workers, loader, parts, epochs):
         if workers > 1:

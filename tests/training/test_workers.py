@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -261,7 +262,14 @@ class Sees(Accuracy):
 
     def update(self, outputs, targets):
         self.seen.append((outputs["logits"].shape, [x.shape for x in targets]))
-        super().update(outputs["logits"], targets[0])
+        super().update(outputs["logits"], targets.labels)
+
+
+class Targets(NamedTuple):
+    """Two fields, with names."""
+
+    labels: ndl.Tensor
+    pairs: np.ndarray
 
 
 def test_outputs_of_any_structure_reach_the_metrics(by_threads):
@@ -274,7 +282,7 @@ def test_outputs_of_any_structure_reach_the_metrics(by_threads):
 def structured(model, batch):
     images, labels = batch
     logits = model(images)
-    return {"logits": logits, "features": [logits * 2]}, (labels, np.stack([labels.numpy()] * 2, 1))
+    return {"logits": logits, "features": [logits * 2]}, Targets(labels, np.stack([labels.numpy()] * 2, 1))
 
 
 def first_loss(outputs, targets):
