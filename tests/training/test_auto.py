@@ -21,6 +21,7 @@ from tests.training.test_workers import by_threads as by_threads
 def cores(monkeypatch, by_threads):
     """Two cores; workers are threads."""
     monkeypatch.setattr(auto, "usable_cores", lambda: 2)
+    monkeypatch.setattr(auto, "EPOCH_SECONDS", 0.02)
     monkeypatch.setattr("needle.training.auto.train_by_workers", training.fitting.train_by_workers)
 
 
