@@ -204,8 +204,8 @@ POLYPHASE_MIN_MACS = 1 << 24
 WINOGRAD_MIN_MACS = 1 << 24
 # ... and an estimated time below this multiple of the time of the plain sum. The estimate counts multiplications; one
 # in a transformation by A or B takes this multiple of one in a matmul, because those products are narrow. Both fit the
-# layers of docs/kernels.md: 64->64 3x3 takes 4.33 ms by Winograd and 1.80 times that by im2col; 16->32
-# takes 1.12 times as long by Winograd as by im2col.
+# layers of docs/kernels.md: 64->64 3x3 takes 1.31 times as long by im2col as by Winograd; 16->32 takes
+# 1.11 times as long by Winograd as by im2col.
 WINOGRAD_MAX_COST = 0.97
 WINOGRAD_TRANSFORM_COST = 1.7
 
