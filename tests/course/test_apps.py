@@ -27,11 +27,13 @@ MODULES = ("simple_ml", "mlp_resnet", "models")
 @pytest.fixture(scope="module", params=["apps.", ""], ids=["apps as a package", "apps on the path"])
 def apps(request):
     """The three modules, imported in one of the course's two ways; each way has its own module objects."""
+    before = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}  # those of other tests
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "path", [*sys.path, str(ROOT / "apps")])
         yield {name: importlib.import_module(request.param + name) for name in MODULES}
     for name in MODULES:
         sys.modules.pop(name, None)
+    sys.modules.update(before)
 
 
 @pytest.fixture

@@ -62,7 +62,8 @@ def in_folder(call, *files):
 
 
 def without_tqdm(call):
-    with mock.patch.dict(sys.modules, tqdm=None):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "tqdm", None)
         return call()
 
 
@@ -107,7 +108,8 @@ def interactive(call):
     """Call where the program is no file, with a class that was defined there."""
     main = types.ModuleType("__main__")
     main.Net = type("Net", (nn.Linear,), {"__module__": "__main__"})
-    with mock.patch.dict(sys.modules, __main__=main):
+    with pytest.MonkeyPatch.context() as patch:  # which leaves alone what is imported meanwhile
+        patch.setitem(sys.modules, "__main__", main)
         return call(main.Net(2, 2))
 
 
