@@ -43,13 +43,13 @@ class Small(NamedTuple):
 class Exchange:
     """An array under way, as a row of elements in this machine's byte order; also the request that waits for it."""
 
-    __slots__ = ("array", "flat", "header", "is_copy", "kind", "left", "root", "wait_until")
+    __slots__ = ("array", "flat", "header", "is_copy", "left", "root", "wait_until")
 
     def __init__(
         self, wait_until: Callable[[Callable[[], bool]], None], kind: str, array: Array, root: int | None
     ) -> None:
         dtype = array.dtype
-        self.wait_until, self.kind, self.array, self.root = wait_until, kind, array, root
+        self.wait_until, self.array, self.root = wait_until, array, root
         self.header = header_of(kind, array.shape, dtype, root)
         is_host = type(array) is np.ndarray
         if is_host and not array.flags.writeable:

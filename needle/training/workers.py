@@ -10,6 +10,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
+from needle.distributed.launch import Copies, NotImportable, check_startable, started
 from needle.graph import Value
 from needle.training.loop import Run, train
 
@@ -26,8 +27,6 @@ def check_workers(workers: Any, **parts: Any) -> int:
         raise ValueError("fit: must be called by the program that starts the workers, but one of them called it")
     if count == 1:
         return count
-    from needle.distributed.launch import check_startable
-
     check_startable("fit", count)
     for device in {parameter.device for parameter in parts["model"].parameters() if parameter.device.is_async}:
         raise ValueError(f"fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on {device}")
@@ -52,8 +51,6 @@ class _Nowhere:
 
 def require_copies(name: str, part: Any) -> None:
     """Raise TypeError unless pickle can copy a part of a run into another process."""
-    from needle.distributed.launch import Copies, NotImportable
-
     try:
         Copies(f"fit: for several workers {name}", _Nowhere(), buffer_callback=lambda buffer: None).dump(part)
     except NotImportable as error:
@@ -70,8 +67,6 @@ def train_by_workers(run: Run) -> None:
     if run.state.workers == 1 or run.is_over:
         train(run)
         return
-    from needle.distributed.launch import started
-
     with started(run.state.workers, go_on, run, left_behind(run), caller="fit"):
         train(run)
 

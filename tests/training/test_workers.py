@@ -296,7 +296,7 @@ def test_a_complete_run_starts_no_workers(monkeypatch, tmp_path):
         def on_start(self, state):
             state.stop("nothing to do")
 
-    monkeypatch.setattr(sys.modules["needle.distributed.launch"], "started", None)
+    monkeypatch.setattr(sys.modules["needle.training.workers"], "started", None)
     play(1, epochs=1, checkpoints=tmp_path)
     assert len(play(2, epochs=1, checkpoints=tmp_path, resume=True)[1]) == 1
     assert play(2, callbacks=[Never()])[1] == []
