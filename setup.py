@@ -6,10 +6,14 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
-# Pinned, because tests and benchmarks compare with it: its rounding, bugs and speed change with its version.
+# Pinned, because tests and benchmarks compare with it: its rounding, bugs and speed change with its version. So are the
+# two packages of ONNX in the tests, which bring the official suite and a second oracle.
 TORCH = "torch==2.13.0"
 # Earlier versions need twice the memory, to write and to read.
 SAFETENSORS = ["safetensors>=0.8"]
+ONNX = ["onnx>=1.23"]
+DATA = ["pillow>=11", "scipy>=1.14"]
+HDF5 = ["h5py>=3.12"]
 APPS = ["matplotlib>=3.8", "pillow>=11", "tqdm>=4.64"]
 
 
@@ -44,17 +48,24 @@ setup(
         "bench": [TORCH],
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
-        "docs": ["sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
+        "data": DATA,
+        "docs": [*ONNX, "sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
+        "hdf5": HDF5,
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
+        "onnx": ONNX,
         "safetensors": SAFETENSORS,
         "test": [
             *APPS,
+            *DATA,
+            *HDF5,
             *SAFETENSORS,
             "pytest>=9",
             "pytest-xdist>=3.6",
             "hypothesis>=6.115",
             "scikit-learn>=1.6",
             TORCH,
+            "onnx==1.23.2",
+            "onnxruntime==1.32.0",
         ],
     },
     packages=find_packages(include=["needle", "needle.*"]),

@@ -98,15 +98,18 @@ from needle.summary import summary as summary
 
 __version__ = "0.1.0"
 
-_LATE = ("distributed", "training")  # imported once they are asked for: a tenth of the time that all take
+_LATE = ("distributed", "interop", "training")  # imported once they are asked for: a tenth of the time that all take
+_EXTRA = ("onnx",)  # likewise, but a star import leaves out what needs a package that may not be there
 
 if TYPE_CHECKING:
     from needle import distributed as distributed
+    from needle import interop as interop
+    from needle import onnx as onnx
     from needle import training as training
 else:
 
     def __getattr__(name: str) -> object:
-        if name in _LATE:
+        if name in _LATE + _EXTRA:
             from importlib import import_module
 
             return import_module(f"needle.{name}")
@@ -117,4 +120,4 @@ else:
     __all__ = sorted({*_MODULES.split(), *_LATE, *_public_names(globals())})
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_LATE})
+        return sorted({*globals(), *_LATE, *_EXTRA})

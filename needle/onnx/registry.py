@@ -1,0 +1,91 @@
+"""The operators that are known: the functions that compute each, by domain, name and version of the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+import onnx
+
+from needle.autograd import Tensor
+
+__all__ = ["Node", "Operator", "find_operator", "operator"]
+
+Function: TypeAlias = Callable[..., Tensor | tuple[Tensor | None, ...]]
+F = TypeVar("F", bound=Function)
+
+
+class Node:
+    """A node of a graph, as the function of its operator sees it.
+
+    `node["axis"]` is an attribute in Python's terms (int, float, str, list, TensorProto, GraphProto …); one that the
+    model leaves out has the default of the schema, or is None.
+    """
+
+    def __init__(self, proto: onnx.NodeProto, opset: int) -> None:
+        self.name, self.op_type, self.domain, self.opset = proto.name, proto.op_type, proto.domain, opset
+        self.inputs, self.outputs = tuple(proto.input), tuple(proto.output)
+        self._attributes: dict[str, Any] = _defaults(proto.op_type, proto.domain, opset)
+        self._attributes |= {attribute.name: _value(attribute) for attribute in proto.attribute}
+
+    def __getitem__(self, name: str) -> Any:
+        return self._attributes[name]
+
+    def has_output(self, index: int) -> bool:
+        """Whether the model uses an output of the node: one that is optional may be left out."""
+        return index < len(self.outputs) and self.outputs[index] != ""
+
+    def __str__(self) -> str:
+        name = f" {self.name!r}" if self.name else ""
+        return f"{self.op_type}{name} (domain {self.domain or 'ai.onnx'!r}, opset {self.opset})"
+
+
+class Operator(NamedTuple):
+    """A function that computes an operator from a version of its schema on.
+
+    `buffers` are the inputs whose initialisers are not trained, such as running statistics.
+    """
+
+    function: Function
+    since: int
+    buffers: Sequence[int]
+
+
+def operator(name: str, *, since: int = 1, domain: str = "", buffers: Sequence[int] = ()) -> Callable[[F], F]:
+    """Register a function as the operator `name` from version `since` of its schema on, up to the next one registered.
+
+    The function takes the node and its inputs, None for those that are left out, and returns the output or a tuple of
+    the outputs.
+    """
+
+    def register(function: F) -> F:
+        entries = _OPERATORS.setdefault((domain, name), [])
+        entries.append(Operator(function, since, buffers))
+        entries.sort(key=lambda entry: entry.since)
+        return function
+
+    return register
+
+
+def find_operator(name: str, domain: str, opset: int) -> Operator | None:
+    """The entry of an operator for an opset, or None."""
+    known = [entry for entry in _OPERATORS.get((domain, name), ()) if entry.since <= opset]
+    return known[-1] if known else None
+
+
+_OPERATORS: dict[tuple[str, str], list[Operator]] = {}
+
+
+def _defaults(name: str, domain: str, opset: int) -> dict[str, Any]:
+    attributes = onnx.defs.get_schema(name, opset, domain).attributes
+    return {key: _value(attribute.default_value) for key, attribute in attributes.items()}
+
+
+def _value(attribute: onnx.AttributeProto) -> Any:
+    """The value of an attribute: bytes as text, and None if it has none."""
+    if attribute.type == onnx.AttributeProto.UNDEFINED:
+        return None
+    value = onnx.helper.get_attribute_value(attribute)
+    if isinstance(value, bytes):
+        return value.decode()
+    return list(value) if attribute.type >= onnx.AttributeProto.FLOATS else value
