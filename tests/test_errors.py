@@ -48,6 +48,7 @@ from tests.nn.functional import (
     test_unpool,
 )
 from tests.nn.functional import test_attention as test_attention_function
+from tests.onnx import test_refusals as onnx_refusals
 from tests.ops import test_refusals
 from tests.optim import test_average, test_groups, test_schedule_errors, test_state_dict
 from tests.training import test_refusals as training_refusals
@@ -829,6 +830,7 @@ def rows_elsewhere():
         test_schedule_errors,
         test_average,
         test_gradients, test_whole_batch,
+        onnx_refusals,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)
