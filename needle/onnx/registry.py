@@ -19,8 +19,12 @@ class Node:
     """A node of a graph, as the function of its operator sees it.
 
     `node["axis"]` is an attribute in Python's terms (int, float, str, list, TensorProto, GraphProto …); one that the
-    model leaves out has the default of the schema, or is None.
+    model leaves out has the default of the schema, or is None. The bodies of If, Loop and Scan are graphs that `run`;
+    `outer` names the values that they read from around them, which follow the node's own inputs.
     """
+
+    outer: tuple[str, ...] = ()
+    owner: Any = None  # the module that the node belongs to
 
     def __init__(self, proto: onnx.NodeProto, opset: int) -> None:
         self.name, self.op_type, self.domain, self.opset = proto.name, proto.op_type, proto.domain, opset
@@ -30,6 +34,15 @@ class Node:
 
     def __getitem__(self, name: str) -> Any:
         return self._attributes[name]
+
+    @property
+    def training(self) -> bool:
+        """Whether the module is in training mode.
+
+        Then BatchNormalization and Dropout train, whatever the model says: batch normalization by the statistics of the
+        batch, updating the running ones in place (they are inputs that `buffers` names).
+        """
+        return self.owner is not None and self.owner.training
 
     def has_output(self, index: int) -> bool:
         """Whether the model uses an output of the node: one that is optional may be left out."""
@@ -43,7 +56,8 @@ class Node:
 class Operator(NamedTuple):
     """A function that computes an operator from a version of its schema on.
 
-    `buffers` are the inputs whose initialisers are not trained, such as running statistics.
+    `buffers` are the inputs whose initialisers are not trained, such as running statistics, scales of Resize and bounds
+    of Clip: all that a gradient does not reach, or must not change.
     """
 
     function: Function
