@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import BinaryIO, TypeAlias
 
-__all__ = ["Path", "file_status", "open_file", "path_name", "read_at_most", "system_error"]
+__all__ = ["Broken", "Path", "file_status", "open_file", "path_name", "read_at_most", "system_error"]
 
 Path: TypeAlias = str | PathLike[str]
 
@@ -21,6 +21,10 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class Broken(ValueError):
+    """What is wrong with a file that is read: the end of a sentence that begins with its path."""
 
 
 def path_name(op: str, name: str, value: Path) -> str:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = [
     [
         *("check", "words", "exports", "files", "tuning"),
-        *("backend", "backend_ndarray", "backend_selection", "backend_numpy"),
+        *("backend", "backend_ndarray", "backend_selection", "backend_numpy", "npz"),
     ],
     ["kernels"],
     ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "derivatives", "lazy"],

@@ -1,4 +1,4 @@
-"""Arrays in files: which may be stored, and in which byte order they are written and come back."""
+"""Arrays in files: which may be stored, and in which byte order they are written."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from needle.backend import HostArray, to_host
 from needle.backend.device import find_device
 from needle.backend_ndarray import NDArray
 
-__all__ = ["Broken", "Stored", "host_array", "is_array", "is_stored", "little_endian", "native"]
+__all__ = ["Stored", "host_array", "is_array", "is_stored", "little_endian"]
 
 Stored: TypeAlias = Any  # an array of any device, a NumPy scalar, a Tensor or an NDArray
-
-
-class Broken(ValueError):
-    """What is wrong with a file that is read: the end of a sentence that begins with its path."""
 
 
 def is_array(value: Any) -> bool:
@@ -45,10 +41,3 @@ def little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def host_array(value: Stored) -> HostArray:
     """The values of a stored array on the host, without a copy if they are there."""
     return np.asarray(to_host(value.array if isinstance(value, (Tensor, NDArray)) else value))
-
-
-def native(name: str, array: HostArray) -> HostArray:
-    """An array that was read, in native byte order; Broken if it holds bools other than 0 and 1."""
-    if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-        raise Broken(f"holds {name!r} with bools other than 0 and 1")
-    return array if array.dtype.isnative else array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored
+from needle.checkpoint.arrays import Stored
 from needle.checkpoint.atomic import whole_path
-from needle.checkpoint.npz import read_npz, write_npz
+from needle.checkpoint.npz import write_npz
 from needle.checkpoint.safetensors import read_safetensors, require_dtypes, require_package, write_safetensors
 from needle.checkpoint.structure import flatten, nested
-from needle.files import Path, open_file, path_name
+from needle.files import Broken, Path, open_file, path_name
+from needle.npz import read_npz
 
 __all__ = ["load", "save"]
 

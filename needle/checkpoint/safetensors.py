@@ -13,7 +13,9 @@ from typing import BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored, host_array, little_endian, native
+from needle.checkpoint.arrays import Stored, host_array, little_endian
+from needle.files import Broken
+from needle.npz import native
 
 __all__ = ["read_safetensors", "require_dtypes", "require_package", "write_safetensors"]
 

@@ -24,11 +24,12 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Broken, Stored, is_array, is_stored
+from needle.checkpoint.arrays import Stored, is_array, is_stored
+from needle.files import Broken
+from needle.npz import TEXT_NAME
 
-__all__ = ["TEXT_NAME", "flatten", "nested"]
+__all__ = ["flatten", "nested"]
 
-TEXT_NAME = "needle.json"  # the member of a .npz with the text
 _VERSION = 1
 _DEEPEST = 100  # levels of nesting
 _LONGEST_NAME = 60_000  # bytes; ZIP archives hold up to 65,535

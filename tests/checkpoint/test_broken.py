@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle.checkpoint.arrays import Broken
+from needle.files import Broken
 from tests.checkpoint.test_refusals import archive, described, entry, member, npy, tensors
 from tests.checkpoint.test_round_trip import KINDS, as_read, assert_same, content, read
 from tests.data.test_files import NO_FILE

@@ -21,7 +21,8 @@ from safetensors import SafetensorError
 
 import needle as ndl
 from needle import checkpoint
-from needle.files import open_file
+from needle.files import Broken, open_file
+from needle.npz import read_npz
 
 ONES = np.ones(2, "float32")
 
@@ -318,6 +319,8 @@ ERRORS = [
      "save: state must fit into a .safetensors file, but got: Error while serializing: header too large"),
     (lambda: ndl.save("x.pt", {}), ValueError, "save: path must end in .npz or .safetensors, but got 'x.pt'"),
     (lambda: ndl.load("x"), ValueError, "load: path must end in .npz or .safetensors, but got 'x'"),
+    (lambda: read_npz(io.BytesIO(archive([("b.npy", b""), ("c.npy", b"")])), ["b", "a"]), Broken,
+     "holds b, c, without an array 'a'"),
     (lambda: ndl.save(1, {}), TypeError, "save: path must be a path, but got int"),
     (lambda: ndl.load(None), TypeError, "load: path must be a path, but got NoneType"),
     (lambda: ndl.load("a\0.npz"), ValueError,

@@ -24,9 +24,10 @@ from hypothesis.extra import numpy as arrays
 import needle as ndl
 from needle import autograd, nn
 from needle.backend_ndarray import NDArray
-from needle.checkpoint.npz import read_npz, write_npz
+from needle.checkpoint.npz import write_npz
 from needle.checkpoint.safetensors import read_safetensors, write_safetensors
 from needle.checkpoint.structure import flatten, nested
+from needle.npz import read_npz
 from tests.checkpoint.test_refusals import archive, npy
 from tests.profiles import examples
 from tests.standin.device import STANDIN
