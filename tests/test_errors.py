@@ -48,6 +48,7 @@ from tests.nn.functional import (
     test_unpool,
 )
 from tests.nn.functional import test_attention as test_attention_function
+from tests.onnx import test_array_operators
 from tests.onnx import test_refusals as onnx_refusals
 from tests.ops import test_refusals
 from tests.optim import test_average, test_groups, test_schedule_errors, test_state_dict
@@ -831,6 +832,7 @@ def rows_elsewhere():
         test_average,
         test_gradients, test_whole_batch,
         onnx_refusals,
+        test_array_operators,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -1,0 +1,66 @@
+"""What operators share: numbers read from tensors, types, and the broadcasting of old opsets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import onnx
+
+from needle.autograd import Tensor
+from needle.backend import cpu
+from needle.onnx.registry import Node, operator
+
+__all__ = ["dtype_of", "elementwise", "integers", "pairwise"]
+
+_NAMES = [
+    "bool", "float16", "float32", "float64",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+]  # fmt: skip
+_DTYPES = {onnx.helper.np_dtype_to_tensor_dtype(cpu().xp.dtype(name)): name for name in _NAMES}
+
+
+def integers(x: Tensor) -> list[int]:
+    """The elements of a tensor of integers, such as a shape, in row-major order."""
+    return [int(n) for n in x.numpy().ravel()]
+
+
+def dtype_of(node: Node, name: str) -> str:
+    """The dtype that an attribute names by its number in ONNX, or by its word before opset 6.
+
+    Raises `TypeError` for a type that needle lacks.
+    """
+    number = node[name]
+    if isinstance(number, str):
+        number = onnx.TensorProto.DataType.Value(number)
+    if number not in _DTYPES:
+        known = onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else number
+        raise TypeError(f"{node}: {name} must be a type of real numbers or bools, but got {known}")
+    return _DTYPES[number]
+
+
+def elementwise(functions: Mapping[str, Callable[..., Tensor]]) -> None:
+    """Register functions of the inputs alone, for every opset."""
+    for name, function in functions.items():
+        operator(name)(_of_inputs(function))
+
+
+def pairwise(functions: Mapping[str, Callable[..., Tensor]]) -> None:
+    """Register functions of two tensors that broadcast: by an attribute `axis` below opset 7, as NumPy from there."""
+    for name, function in functions.items():
+        operator(name)(_of_aligned(function))
+        operator(name, since=7)(_of_inputs(function))
+
+
+def _of_inputs(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda node, *inputs: function(*inputs)
+
+
+def _of_aligned(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return lambda node, a, b: function(a, _aligned(node, a, b))
+
+
+def _aligned(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    """b with axes of size 1 behind its own, so that its first axis meets axis `axis` of a."""
+    if node["axis"] is None or not node["broadcast"]:
+        return b
+    return b.reshape((*b.shape, *(1,) * (a.ndim - node["axis"] % a.ndim - b.ndim)))

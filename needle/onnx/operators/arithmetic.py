@@ -1,0 +1,62 @@
+"""Operators of arithmetic: sums to powers, remainders, rounding, extremes and limits."""
+
+from __future__ import annotations
+
+from functools import reduce
+
+from needle import ops
+from needle.autograd import Tensor
+from needle.onnx.operators.arguments import elementwise, pairwise
+from needle.onnx.registry import Node, operator
+
+__all__: list[str] = []
+
+
+def _divide(a: Tensor, b: Tensor) -> Tensor:
+    """a / b; of integers rounded towards 0."""
+    return ops.divide(a, b) if a.dtype.kind == "f" else ops.floor_divide(ops.subtract(a, ops.fmod(a, b)), b)
+
+
+def _power(a: Tensor, b: Tensor) -> Tensor:
+    """a ** b in the dtype of a, whatever that of b; integers to a float are computed in float64."""
+    if a.dtype.kind == "f":
+        return ops.power(a, b).astype(a.dtype)
+    wide = "float64" if b.dtype.kind == "f" else "int64"
+    return ops.power(a.astype(wide), b.astype(wide)).astype(a.dtype)
+
+
+def _add_all(*terms: Tensor) -> Tensor:
+    return reduce(ops.add, terms)
+
+
+pairwise({
+    "Add": ops.add, "Sub": ops.subtract, "Mul": ops.multiply, "Div": _divide, "Pow": _power,
+})  # fmt: skip
+elementwise({
+    "Abs": ops.abs, "Ceil": ops.ceil, "Erf": ops.erf, "Exp": ops.exp, "Floor": ops.floor, "Log": ops.log,
+    "Neg": ops.negate, "Reciprocal": ops.reciprocal, "Round": ops.round, "Sign": ops.sign, "Sqrt": ops.sqrt,
+    "Sum": _add_all,
+    "Max": lambda *terms: reduce(ops.maximum, terms),
+    "Min": lambda *terms: reduce(ops.minimum, terms),
+    "Mean": lambda *terms: ops.divide_scalar(_add_all(*terms), len(terms)),
+})  # fmt: skip
+
+
+@operator("Mod")
+def _mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    return (ops.fmod if node["fmod"] else ops.remainder)(a, b)
+
+
+@operator("Clip")
+def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
+    largest = float(x.device.xp.finfo(x.dtype).max)
+    low, high = (None if node[name] is None else max(-largest, min(node[name], largest)) for name in ("min", "max"))
+    return x if low is None and high is None else ops.clip(x, low, high)
+
+
+@operator("Clip", since=11, buffers=(1, 2))
+def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+    """Choose bounds where x exceeds them: the derivative is 1 inside, ends included, and NaN stays."""
+    if low is not None:
+        x = ops.where(ops.less(x, low), low, x)
+    return x if high is None else ops.where(ops.greater(x, high), high, x)

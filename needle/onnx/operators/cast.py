@@ -1,0 +1,24 @@
+"""Operators that change the type of elements."""
+
+from __future__ import annotations
+
+from needle.autograd import Tensor
+from needle.onnx.operators.arguments import dtype_of
+from needle.onnx.registry import Node, operator
+
+__all__: list[str] = []
+
+
+@operator("Cast")
+def _cast(node: Node, x: Tensor) -> Tensor:
+    return x.astype(dtype_of(node, "to"))
+
+
+@operator("CastLike")
+def _cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
+    return x.astype(like.dtype)
+
+
+@operator("BitCast")
+def _bit_cast(node: Node, x: Tensor) -> Tensor:
+    return Tensor.make_const(x.array.view(dtype_of(node, "to")))

@@ -1,0 +1,147 @@
+"""Operators that rearrange elements: shapes, transposes, slices, parts, copies side by side, triangles."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from needle import ops
+from needle.autograd import Tensor
+from needle.onnx.operators.arguments import elementwise, integers
+from needle.onnx.registry import Node, operator
+from needle.ops.operand import broadcast_shape
+
+__all__: list[str] = []
+
+elementwise({"Identity": lambda x: x})
+
+
+@operator("Reshape")
+def _reshape_by_attribute(node: Node, x: Tensor) -> Tensor:
+    return _reshaped(x, node["shape"])
+
+
+@operator("Reshape", since=5)
+def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    sizes = integers(shape)
+    return ops.reshape(x, sizes) if node.opset >= 14 and node["allowzero"] else _reshaped(x, sizes)
+
+
+def _reshaped(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """x in a shape of which 0 stands for the size that x has there."""
+    return ops.reshape(x, [n or x.shape[i] for i, n in enumerate(sizes)])
+
+
+@operator("Flatten")
+def _flatten(node: Node, x: Tensor) -> Tensor:
+    axis = node["axis"] + x.ndim * (node["axis"] < 0)
+    return ops.reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
+
+
+@operator("Squeeze")
+def _squeeze_by_attribute(node: Node, x: Tensor) -> Tensor:
+    return _squeezed(node, x, node["axes"])
+
+
+@operator("Squeeze", since=13)
+def _squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+    return _squeezed(node, x, None if axes is None else integers(axes))
+
+
+def _squeezed(node: Node, x: Tensor, axes: Sequence[int] | None) -> Tensor:
+    if axes is not None and any(x.shape[axis] != 1 for axis in axes):
+        raise ValueError(f"{node}: axes must have size 1, but got axes {axes} of shape {x.shape}")
+    return ops.squeeze(x, axes)
+
+
+@operator("Unsqueeze")
+def _unsqueeze_by_attribute(node: Node, x: Tensor) -> Tensor:
+    return _unsqueezed(x, node["axes"])
+
+
+@operator("Unsqueeze", since=13)
+def _unsqueeze(node: Node, x: Tensor, axes: Tensor) -> Tensor:
+    return _unsqueezed(x, integers(axes))
+
+
+def _unsqueezed(x: Tensor, axes: Sequence[int]) -> Tensor:
+    """x with axes of size 1, which are counted in the result."""
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = ops.unsqueeze(x, axis)
+    return x
+
+
+@operator("Transpose")
+def _transpose(node: Node, x: Tensor) -> Tensor:
+    return ops.permute(x, tuple(reversed(range(x.ndim))) if node["perm"] is None else node["perm"])
+
+
+@operator("Expand")
+def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+    return ops.broadcast_to(x, broadcast_shape("Expand", x.shape, tuple(integers(shape))))
+
+
+@operator("Tile")
+def _tile_axis(node: Node, x: Tensor, tiles: Tensor, axis: Tensor) -> Tensor:
+    (times,), (along,) = integers(tiles), integers(axis)
+    return ops.tile(x, [times if i == along % x.ndim else 1 for i in range(x.ndim)])
+
+
+@operator("Tile", since=6)
+def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
+    return ops.tile(x, integers(repeats))
+
+
+@operator("Concat")
+def _concat(node: Node, *tensors: Tensor) -> Tensor:
+    return ops.concatenate(tensors, 1 if node["axis"] is None else node["axis"])
+
+
+@operator("Split")
+def _split_by_attribute(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
+    return _parts(node, x, node["split"] if split is None else integers(split))
+
+
+@operator("Split", since=13)
+def _split(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
+    return _parts(node, x, None if split is None else integers(split))
+
+
+def _parts(node: Node, x: Tensor, sizes: list[int] | None) -> tuple[Tensor, ...]:
+    """x cut along an axis into parts of these sizes, or of equal sizes, of which the last may be smaller."""
+    axis = node["axis"] or 0
+    if not sizes:
+        count, n = len(node.outputs), x.shape[axis]
+        size = -(-n // count)
+        sizes = [max(0, min(size, n - i * size)) for i in range(count)]
+    return x.split(sizes, axis)
+
+
+@operator("Slice")
+def _slice_by_attributes(node: Node, x: Tensor) -> Tensor:
+    return _sliced(x, node["starts"], node["ends"], node["axes"])
+
+
+@operator("Slice", since=10)
+def _slice(
+    node: Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
+) -> Tensor:
+    numbers = (None if bound is None else integers(bound) for bound in (axes, steps))
+    return _sliced(x, integers(starts), integers(ends), *numbers)
+
+
+def _sliced(
+    x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+) -> Tensor:  # fmt: skip
+    cuts = [slice(None)] * x.ndim
+    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        axis, step = axes[i] if axes else i, steps[i] if steps else 1
+        cuts[axis] = slice(start, end, step)
+    return x[tuple(cuts)]
+
+
+@operator("Trilu")
+def _trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
+    return (ops.triu if node["upper"] else ops.tril)(x, 0 if k is None else integers(k)[0])
