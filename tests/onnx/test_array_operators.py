@@ -1,4 +1,4 @@
-"""Operators of arithmetic, logic, reductions, indices, shapes, casts and products: what the official cases leave out."""
+"""Operators on arrays (arithmetic, reductions, indices, shapes, casts …): what the official cases leave out."""
 
 import re
 
