@@ -8,6 +8,7 @@ from needle.data.digits import *
 from needle.data.idx import *
 from needle.data.loader import *
 from needle.data.parts import *
+from needle.data.pixels import *
 from needle.data.ptb import *
 from needle.data.sampler import *
 from needle.data.segmentation import *

@@ -103,7 +103,12 @@ class NDArrayDataset(Dataset):
             index = np.arange(len(self))[index]
             if index.ndim:
                 return super().take(index)
-        return self._transformed(*(_own(array[index], array) for array in self.arrays))
+        return self._transformed(*(self._field(position, index) for position in range(len(self.arrays))))
+
+    def _field(self, position: int, index: Any) -> Any:
+        """A field of the items at an index, before the transforms and in memory of its own."""
+        array = self.arrays[position]
+        return _own(array[index], array)
 
     def _transformed(self, first: Any, *others: Any) -> tuple[Any, ...]:
         """An item after the transforms."""

@@ -6,24 +6,33 @@ dimensions, each dimension as a big-endian uint32, then the values, also big-end
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 from collections.abc import Sequence
-from typing import BinaryIO, cast
+from string import ascii_lowercase, ascii_uppercase, digits
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from needle import check
 from needle.backend import HostArray
+from needle.data.binary import read_array
 from needle.data.dataset import ImageDataset, NDArrayDataset, Transform
 from needle.data.files import find_file
-from needle.files import Path, open_file, path_name, read_at_most
+from needle.data.pixels import PixelDataset, check_pixels, class_indices
+from needle.files import Path, path_name
 
-__all__ = ["IDXDataset", "MNISTDataset", "idx_files", "read_idx"]
+__all__ = ["EMNISTDataset", "IDXDataset", "MNISTDataset", "idx_files", "read_idx"]
 
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
-_GZIP_MAGIC = b"\x1f\x8b"
+_EMNIST_CLASSES = {  # in the order of their numbers; lower case that looks like upper case is merged into it
+    "balanced": tuple(digits + ascii_uppercase + "abdefghnqrt"),
+    "byclass": tuple(digits + ascii_uppercase + ascii_lowercase),
+    "bymerge": tuple(digits + ascii_uppercase + "abdefghnqrt"),
+    "digits": tuple(digits),
+    "letters": tuple(ascii_lowercase),
+    "mnist": tuple(digits),
+}
 _SOURCE = (
     "MNIST is at https://ossci-datasets.s3.amazonaws.com/mnist/, "
     "Fashion-MNIST at https://github.com/zalandoresearch/fashion-mnist"
@@ -39,63 +48,45 @@ def read_idx(path: Path) -> HostArray:
     Raises OSError (FileNotFoundError, PermissionError …) if the path is not a regular file that can be read, and
     ValueError if it is not an IDX file, is truncated, or is longer than its header says.
     """
-    with open_file("read_idx", path) as file:
-        magic = file.read(2)
-        file.seek(0)
-        if magic != _GZIP_MAGIC:
-            return _read_array(path, file, os.fstat(file.fileno()).st_size)
-
-        import gzip  # imported when they are needed: the imports take two milliseconds
-        import zlib
-
-        try:
-            with gzip.open(file) as unpacked:
-                return _read_array(path, cast(BinaryIO, unpacked), None)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"read_idx: a gzipped file must be complete, but {path} is not: {error}") from error
+    return read_array("read_idx", path, _header)
 
 
-def _read_array(path: Path, file: BinaryIO, length: int | None) -> HostArray:
-    """The array in an IDX file of `length` bytes; None if the length is not known before the end."""
+def map_idx(path: Path) -> HostArray:
+    """`read_idx`, but of a plain file the values are mapped: read when they are used, in the file's byte order."""
+    return read_array("read_idx", path, _header, is_mapped=True)
+
+
+def _header(op: str, path: Path, file: BinaryIO) -> tuple[np.dtype[Any], tuple[int, ...]]:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _DTYPES:
         raise ValueError(
-            f"read_idx: the magic number must be 00 00, a type in {', '.join(f'{code:02x}' for code in _DTYPES)} and "
+            f"{op}: the magic number must be 00 00, a type in {', '.join(f'{code:02x}' for code in _DTYPES)} and "
             f"the number of dimensions, but {path} begins with {magic.hex(' ') or 'nothing'}"
         )
     dtype, ndim = np.dtype(_DTYPES[magic[2]]), magic[3]
     sizes = file.read(4 * ndim)
     if len(sizes) < 4 * ndim:
         raise ValueError(
-            f"read_idx: a header of {ndim} dimensions must have {4 + 4 * ndim} bytes, but {path} has {4 + len(sizes)}"
+            f"{op}: a header of {ndim} dimensions must have {4 + 4 * ndim} bytes, but {path} has {4 + len(sizes)}"
         )
-    shape = struct.unpack(f">{ndim}I", sizes)
-    size = math.prod(shape) * dtype.itemsize
-    available: int | str = size if length is None else length - 4 - 4 * ndim
-    if available == size:
-        content = read_at_most(file, size + 1)  # one more, to reach the end and its checksum
-        available = len(content) if len(content) <= size else "more"
-    if available != size:
-        raise ValueError(
-            f"read_idx: data of shape {shape} and type {dtype.name} must have {size} bytes, but {path} has {available}"
-        )
-    try:
-        array = np.frombuffer(content, dtype).reshape(shape)
-    except ValueError as error:
-        raise ValueError(f"read_idx: NumPy must be able to hold shape {shape} of {path}, but: {error}") from error
-    return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
+    return dtype, struct.unpack(f">{ndim}I", sizes)
 
 
 def idx_files(folder: Path, train: bool) -> tuple[str, str]:
-    """The paths of the image file and the label file in a folder with the four standard files of MNIST.
+    """The paths of the image file and the label file in a folder with the files of MNIST, or of QMNIST.
 
     Names are `train-images-idx3-ubyte` and `train-labels-idx1-ubyte`, or `t10k-…` for the test set; also with `.gz` at
-    the end, and with a dot before `idx`.
+    the end, and with a dot before `idx`. QMNIST's are `qmnist-train-images-idx3-ubyte` and
+    `qmnist-train-labels-idx2-int`, or `qmnist-test-…`.
 
     Raises FileNotFoundError if one of the two is missing, and TypeError if `train` is not a bool.
     """
-    part = "train" if check.instance("idx_files", "train", train, bool) else "t10k"
-    return _find(folder, f"{part}-images", "idx3-ubyte"), _find(folder, f"{part}-labels", "idx1-ubyte")
+    check.instance("idx_files", "train", train, bool)
+    stems = ("train", "qmnist-train") if train else ("t10k", "qmnist-test")
+    return (
+        _find("idx_files", folder, [(f"{stem}-images", "idx3-ubyte") for stem in stems]),
+        _find("idx_files", folder, [(f"{stems[0]}-labels", "idx1-ubyte"), (f"{stems[1]}-labels", "idx2-int")]),
+    )
 
 
 class MNISTDataset(NDArrayDataset):
@@ -121,8 +112,9 @@ class MNISTDataset(NDArrayDataset):
 
 
 class IDXDataset(ImageDataset):
-    """A folder with the four files of MNIST or Fashion-MNIST: float32 images (1, H, W) in [0, 1] and uint8 labels.
+    """A folder with the files of MNIST or Fashion-MNIST: float32 images (1, H, W) in [0, 1] and uint8 labels.
 
+    Or with those of Kuzushiji-MNIST, which have the same names, or of QMNIST.
     `idx_files` lists the file names. QMNIST's labels and errors as in `MNISTDataset`.
     """
 
@@ -131,36 +123,53 @@ class IDXDataset(ImageDataset):
         super().__init__(images[:, None], labels, transforms=transforms)
 
 
-def _find(folder: Path, stem: str, kind: str) -> str:
-    """The path of the file `stem`-`kind` in `folder`, in one of the known spellings."""
-    names = [f"{stem}{mark}{kind}{end}" for mark in "-." for end in ("", ".gz")]
-    return find_file("idx_files", folder, names, _SOURCE)
+class EMNISTDataset(PixelDataset):
+    """EMNIST, handwritten letters and digits: float32 images (1, 28, 28) in [0, 1], upright, and uint8 labels from 0.
+
+    `folder` holds the files of a split as they are distributed, `emnist-letters-train-images-idx3-ubyte` (or `.gz`) and
+    so on, or a folder `gzip` with them. The splits are "byclass" (62 classes), "bymerge" and "balanced" (47),
+    "letters" (26; in the file they are 1 to 26), "digits" and "mnist" (10). `classes` are the characters.
+
+    In the files the images are transposed; here they are not. Unpacked files are mapped, not read.
+
+    Errors as in `IDXDataset`; besides, ValueError if there is no such split, or a label is none of its classes.
+
+    Source: G. Cohen et al., "EMNIST: an extension of MNIST to handwritten letters" (2017).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        split: str = "balanced",
+        train: bool = True,
+        transforms: Sequence[Transform] | None = None,
+    ) -> None:
+        op, source = "EMNISTDataset", "EMNIST is at https://www.nist.gov/itl/products-and-services/emnist-dataset"
+        self.classes = _EMNIST_CLASSES[check.one_of(op, "split", split, _EMNIST_CLASSES)]
+        part = "train" if check.instance(op, "train", train, bool) else "test"
+        stems = [f"{place}emnist-{split}-{part}" for place in ("", "gzip/")]
+        files = [
+            _find(op, folder, [(f"{stem}-{name}", kind) for stem in stems], source)
+            for name, kind in (("images", "idx3-ubyte"), ("labels", "idx1-ubyte"))
+        ]
+        pixels = check_pixels(op, files[0], map_idx(files[0]), "N x H x W")
+        first = 1 if split == "letters" else 0
+        labels = class_indices(op, files[1], read_idx(files[1]), (files[0], pixels), len(self.classes), first)
+        super().__init__(pixels.swapaxes(1, 2)[:, None], labels, transforms=transforms)
+
+
+def _find(op: str, folder: Path, names: Sequence[tuple[str, str]], source: str = _SOURCE) -> str:
+    """The path of the first file in `folder` with one of the names, each a stem and a kind, in one of the spellings."""
+    return find_file(
+        op, folder, [f"{stem}{mark}{kind}{end}" for stem, kind in names for mark in "-." for end in ("", ".gz")], source
+    )
 
 
 def _read_pair(op: str, image_path: Path, label_path: Path) -> tuple[HostArray, HostArray]:
     """Two IDX files as float32 images (N, H, W) in [0, 1] and uint8 labels (N,)."""
-    images, labels = read_idx(image_path), _classes(op, label_path, read_idx(label_path))
-    for name, array, ndim, path in (("images", images, 3, image_path), ("labels", labels, 1, label_path)):
-        if array.ndim != ndim or array.dtype != np.uint8:
-            raise ValueError(
-                f"{op}: {name} must be uint8 of {ndim} dimensions, "
-                f"but {path} holds {array.dtype} of {array.ndim}: shape {array.shape}"
-            )
-    if not images.size:
-        raise ValueError(f"{op}: there must be at least one image and pixel, but {image_path} has shape {images.shape}")
-    if len(images) != len(labels):
-        raise ValueError(
-            f"{op}: images and labels must agree in number, "
-            f"but {image_path} holds {len(images)} and {label_path} {len(labels)}"
-        )
-    return np.divide(images, 255, dtype=np.float32), labels
-
-
-def _classes(op: str, path: Path, labels: HostArray) -> HostArray:
-    """The classes (N,) as uint8, if the labels are QMNIST's: int32 (N, 8), class, source, writer and so on."""
-    if labels.dtype != np.int32 or labels.shape[1:] != (8,):
-        return labels
-    classes = labels[:, 0]
-    for wrong in np.flatnonzero((classes < 0) | (classes > 255))[:1]:
-        raise ValueError(f"{op}: classes must lie in [0, 255], but label {wrong} of {path} is {classes[wrong]}")
-    return classes.astype(np.uint8)
+    pixels = check_pixels(op, image_path, read_idx(image_path), "N x H x W")
+    labels = read_idx(label_path)
+    if labels.dtype == np.int32 and labels.shape[1:] == (8,):  # QMNIST's: class, source, writer and so on
+        labels = labels[:, 0]
+    classes = class_indices(op, label_path, labels, (image_path, pixels), 256)
+    return np.divide(pixels, 255, dtype=np.float32), classes

@@ -123,7 +123,7 @@ def test_a_class_that_does_not_fit_is_named(tmp_path, wrong):
     labels = QMNIST.copy()
     labels[1:, 0] = wrong
     paths = write_set(tmp_path, labels=labels)
-    message = f"MNISTDataset: classes must lie in [0, 255], but label 1 of {paths[1]} is {wrong}"
+    message = f"MNISTDataset: labels must lie in [0, 255], but label 1 of {paths[1]} is {wrong}"
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MNISTDataset(*paths)
 
@@ -198,9 +198,12 @@ def test_a_missing_file_is_named(tmp_path):
 def test_the_error_for_a_missing_file_lists_the_expected_names(tmp_path, gone, kind):
     images, labels = write_set(tmp_path, part="t10k")
     (images if gone == "images" else labels).unlink()
+    other = kind if gone == "images" else "idx2-int"
     message = (
         f"idx_files: folder must hold one of t10k-{gone}-{kind}, t10k-{gone}-{kind}.gz, t10k-{gone}.{kind}, "
-        f"t10k-{gone}.{kind}.gz, but nothing of that name is in {tmp_path}; {SOURCE}"
+        f"t10k-{gone}.{kind}.gz, qmnist-test-{gone}-{other}, qmnist-test-{gone}-{other}.gz, "
+        f"qmnist-test-{gone}.{other}, qmnist-test-{gone}.{other}.gz, "
+        f"but nothing of that name is in {tmp_path}; {SOURCE}"
     )
     with pytest.raises(FileNotFoundError, match=f"^{re.escape(message)}$"):
         IDXDataset(tmp_path, train=False)
@@ -247,14 +250,14 @@ def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
         (
             IMAGES,
             QMNIST[:, :7],
-            "labels must be uint8 of 1 dimensions, but {labels} holds int32 of 2: shape (3, 7)",
+            "labels must be integers (N,) or (N, 1), but {labels} holds int32 of shape (3, 7)",
         ),
-        (LABELS, LABELS, "images must be uint8 of 3 dimensions, but {images} holds uint8 of 1: shape (3,)"),
-        (IMAGES, IMAGES, "labels must be uint8 of 1 dimensions, but {labels} holds uint8 of 3: shape (3, 4, 5)"),
+        (LABELS, LABELS, "images must be uint8 N x H x W, but {images} holds uint8 of shape (3,)"),
+        (IMAGES, IMAGES, "labels must be integers (N,) or (N, 1), but {labels} holds uint8 of shape (3, 4, 5)"),
         (
             IMAGES.astype(np.float32),
             LABELS,
-            "images must be uint8 of 3 dimensions, but {images} holds float32 of 3: shape (3, 4, 5)",
+            "images must be uint8 N x H x W, but {images} holds float32 of shape (3, 4, 5)",
         ),
     ],
     ids=["counts", "no image", "no pixel", "not QMNIST's", "image rank", "label rank", "image type"],
