@@ -25,8 +25,10 @@ class MappedArray(np.memmap):
     Unpickling raises ValueError if the file has another length by then, and OSError if it is gone.
     """
 
+    _mmap: Any  # NumPy's: the map of the whole file, None for a copy in memory
+
     def __reduce_ex__(self, protocol: Any) -> Any:
-        if self._mmap is None:  # it was copied into memory
+        if self._mmap is None:
             return super().__reduce_ex__(protocol)
         start = np.frombuffer(self._mmap, np.uint8)
         place = self.__array_interface__["data"][0] - start.__array_interface__["data"][0]

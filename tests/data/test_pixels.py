@@ -97,7 +97,7 @@ def test_a_pickle_holds_the_place_in_the_file_and_not_the_pixels(tmp_path, proto
     with pytest.raises(ValueError, match=rf"^MappedArray: data of shape \({3 + big.size},\) .* but \S+/pixels has "):
         pickle.loads(content)
     (tmp_path / "pixels").unlink()
-    with pytest.raises(FileNotFoundError, match=r"^MappedArray: path must be a file that can be read, but \S+/pixels: "):
+    with pytest.raises(FileNotFoundError, match=r"^MappedArray: path must .* can be read, but \S+/pixels: No such"):
         pickle.loads(content)
 
 
@@ -117,6 +117,9 @@ def test_an_empty_map(tmp_path):
     assert map_array("test", tmp_path / "pixels", np.uint8, (0, 2), 3).shape == (0, 2)
 
 
+LABELS_RULE = "PixelDataset: labels must be integers (N,), or floats (N, K) for several classes, but got "
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -129,14 +132,12 @@ def test_an_empty_map(tmp_path):
         (
             (PIXELS, LABELS[:, None]),
             TypeError,
-            "PixelDataset: labels must be integers (N,), or floats (N, K) for several classes, "
-            "but got uint8 of shape (7, 1)",
+            LABELS_RULE + "uint8 of shape (7, 1)",
         ),
         (
             (PIXELS, LABELS / 2),
             TypeError,
-            "PixelDataset: labels must be integers (N,), or floats (N, K) for several classes, "
-            "but got float64 of shape (7,)",
+            LABELS_RULE + "float64 of shape (7,)",
         ),
         ((PIXELS, LABELS[1:]), ValueError, "NDArrayDataset: arrays must agree in length, but got shapes "),
     ],
@@ -147,7 +148,7 @@ def test_refused(arguments, error, message):
 
 
 def test_volumes_take_no_transforms():
-    with pytest.raises(ValueError, match=r"^ImageDataset: images must be N x C x H x W, but got shape \(1, 1, 2, 2, 2\)"):
+    with pytest.raises(ValueError, match=r"^ImageDataset: images must be N x C x H x W, but got shape \(1, 1, 2, 2"):
         PixelDataset(np.zeros((1, 1, 2, 2, 2), np.uint8), transforms=[RandomCrop(1)])
 
 
