@@ -50,6 +50,7 @@ from tests.nn.functional import (
 from tests.nn.functional import test_attention as test_attention_function
 from tests.onnx import test_array_operators
 from tests.onnx import test_refusals as onnx_refusals
+from tests.onnx import test_windows as onnx_windows
 from tests.ops import test_refusals
 from tests.optim import test_average, test_groups, test_schedule_errors, test_state_dict
 from tests.training import test_refusals as training_refusals
@@ -833,6 +834,7 @@ def rows_elsewhere():
         test_gradients, test_whole_batch,
         onnx_refusals,
         test_array_operators,
+        onnx_windows,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

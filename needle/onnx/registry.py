@@ -35,6 +35,10 @@ class Node:
     def __getitem__(self, name: str) -> Any:
         return self._attributes[name]
 
+    def get(self, name: str) -> Any:
+        """An attribute, or None if the schema of this opset does not have it."""
+        return self._attributes.get(name)
+
     @property
     def training(self) -> bool:
         """Whether the module is in training mode.

@@ -125,19 +125,37 @@ def grid_sample(
         raise ValueError(f"{op}: mode 'bicubic' needs an x with 4 axes, but got shape {x.shape}")
     align_corners = bool(check.instance(op, "align_corners", align_corners or False, bool))
     check.floats(op, x=x, grid=grid)
-    (n, c), points, dtype = x.shape[:2], grid.shape[1:-1], compute_dtype(x.dtype)
-    count = math.prod(points)
-    wide = reshape(as_dtype(grid, dtype), (n, count, rank))
-    taps = []
+    return sampled(x, grid, mode, padding_mode, align_corners)
+
+
+def sampled(x: Tensor, grid: Tensor, mode: str, padding_mode: str, align_corners: bool) -> Tensor:
+    """`grid_sample` of checked arguments, over any number of axes; in the mode "nearest" x may be of any dtype."""
+    size, (n, *points, rank) = x.shape[2:], grid.shape
+    dtype = compute_dtype(x.dtype if x.dtype.kind == "f" else grid.dtype)
+    wide = reshape(as_dtype(grid, dtype), (n, math.prod(points), rank))
+    places = []
     for axis, s in enumerate(size):
         center = wide[:, :, rank - 1 - axis]
-        place = (center + 1) * ((s - 1) / 2) if align_corners else ((center + 1) * s - 1) * 0.5
-        taps.append(_taps(place, s, mode, padding_mode, align_corners))
+        places.append((center + 1) * ((s - 1) / 2) if align_corners else ((center + 1) * s - 1) * 0.5)
+    return reshape(sampled_at(x, places, mode, padding_mode, align_corners), (*x.shape[:2], *points))
+
+
+def sampled_at(
+    x: Tensor,
+    places: Sequence[Tensor],
+    mode: str = "bilinear",
+    padding_mode: str = "zeros",
+    align_corners: bool = False,
+) -> Tensor:
+    """The values of x (N, C, *S) at places (N, P) along each axis, where element i has its center at i: (N, C, P)."""
+    (n, c), size = x.shape[:2], x.shape[2:]
+    taps = [_taps(place, s, mode, padding_mode, align_corners) for place, s in zip(places, size, strict=True)]
     area = math.prod(size)
-    rows = pad(reshape(as_dtype(x, dtype), (n * c, area)), ((0, 0), (0, 1)))  # the last element stands for all outside
+    wide = reshape(as_dtype(x, compute_dtype(x.dtype)), (n * c, area))
+    rows = reshape(pad(wide, ((0, 0), (0, 1))), (-1,))  # the last element stands for all outside
     start = reshape(init.arange(n * c, device=x.device) * (area + 1), (n, c, 1))
-    terms = [_term(reshape(rows, (-1,)), start, size, tap) for tap in itertools.product(*taps)]
-    return as_dtype(reshape(sum(terms[1:], terms[0]), (n, c, *points)), x.dtype)
+    terms = [_term(rows, start, size, tap) for tap in itertools.product(*taps)]
+    return as_dtype(sum(terms[1:], terms[0]), x.dtype)
 
 
 class _Tap(NamedTuple):

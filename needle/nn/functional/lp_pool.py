@@ -67,6 +67,11 @@ def _lp_pool(
         return unbatched(as_dtype(best if p > 0 else NEGATE(best), x.dtype), had_batch)
     mean = avg_pool(op, PowerScalar(p)(wide), rank, kernel_size, stride, ceil_mode=ceil_mode)
     total = MulScalar(math.prod(kernel))(mean)
+    return unbatched(as_dtype(root_of_sum(total, p), x.dtype), had_batch)
+
+
+def root_of_sum(total: Tensor, p: float) -> Tensor:
+    """total ** (1 / p), with derivative 0 where the total is 0."""
     is_zero, zero = EQUAL(total, scalar_like(0, total)), scalar_like(0, total)
     root = PowerScalar(1 / p)(WHERE(is_zero, scalar_like(1, total), total))
-    return unbatched(as_dtype(WHERE(is_zero, zero, root), x.dtype), had_batch)
+    return WHERE(is_zero, zero, root)

@@ -71,9 +71,14 @@ def local_response_norm(x: TensorLike, size: int, alpha: float = 1e-4, beta: flo
     k = check.number(op, "k", k)
     if not x.size:
         return x
+    return over_channels(x, size, (size // 2, (size - 1) // 2), alpha, beta, k)
+
+
+def over_channels(x: Tensor, size: int, sides: tuple[int, int], alpha: float, beta: float, k: float) -> Tensor:
+    """`local_response_norm` of checked arguments; `sides` are the channels before and after each in its window."""
     wide = as_dtype(x, compute_dtype(x.dtype))
     n, c = x.shape[:2]
     image = Reshape((n, 1, c, math.prod(x.shape[2:])))(MULTIPLY(wide, wide))
-    window = make_window(op, 2, 1, ((size // 2, (size - 1) // 2), (0, 0)))
+    window = make_window("local_response_norm", 2, 1, (sides, (0, 0)))
     mean = Reshape(x.shape)(DivScalar(size)(SumPool((size, 1), window)(image)))
     return as_dtype(DIVIDE(wide, PowerScalar(beta)(AddScalar(k)(MulScalar(alpha)(mean)))), x.dtype)

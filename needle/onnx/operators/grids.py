@@ -1,0 +1,53 @@
+"""Sampling at the points of grids, and channels exchanged for positions."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from needle import ops
+from needle.autograd import Tensor
+from needle.nn.functional import pixel_shuffle, pixel_unshuffle
+from needle.nn.functional.grid import affine_grid as affine_points
+from needle.nn.functional.grid import sampled
+from needle.onnx.registry import Node, operator
+from needle.ops.arithmetic import as_dtype
+
+__all__: list[str] = []
+
+MODES = {"linear": "bilinear", "cubic": "bicubic"}  # from opset 20 on, for any number of axes
+
+
+@operator("GridSample")
+def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
+    """Integers are rounded at the end."""
+    mode = MODES.get(node["mode"], node["mode"])
+    options = mode, node["padding_mode"], bool(node["align_corners"])
+    if x.dtype.kind == "f" or mode == "nearest":
+        return sampled(x, grid, *options)
+    y = sampled(as_dtype(x, np.dtype("float64")), grid, *options)
+    if x.dtype.kind in "iu":
+        y = ops.clip(ops.round(y), np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+    return as_dtype(y, x.dtype)
+
+
+@operator("AffineGrid")
+def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
+    return affine_points(theta, size.numpy().tolist(), bool(node["align_corners"]))
+
+
+@operator("DepthToSpace")
+def depth_to_space(node: Node, x: Tensor) -> Tensor:
+    if node.get("mode") == "CRD":
+        return pixel_shuffle(x, node["blocksize"])
+    (n, c, h, w), b = x.shape, node["blocksize"]
+    blocks = ops.permute(ops.reshape(x, (n, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
+    return ops.reshape(blocks, (n, c // (b * b), h * b, w * b))
+
+
+@operator("SpaceToDepth")
+def space_to_depth(node: Node, x: Tensor) -> Tensor:
+    if node.get("mode") == "CRD":
+        return pixel_unshuffle(x, node["blocksize"])
+    (n, c, h, w), b = x.shape, node["blocksize"]
+    blocks = ops.permute(ops.reshape(x, (n, c, h // b, b, w // b, b)), (0, 3, 5, 1, 2, 4))
+    return ops.reshape(blocks, (n, c * b * b, h // b, w // b))
