@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAPERS = [*DOCS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 WITH_EXAMPLES = {"architecture", "convolution", "course", "debugging", "from_pytorch", "gpu", "kernels", "performance"}
-WITH_EXAMPLES |= {"checkpoints"}
+WITH_EXAMPLES |= {"checkpoints", "interop"}
 
 
 def name(path):
@@ -146,7 +146,7 @@ def referenced():
 
 
 MODULES = ["nn", "nn.functional", "nn.utils", "optim", "optim.lr_scheduler", "data", "init"]
-MODULES += ["metrics", "training", "checkpoint", "distributed"]
+MODULES += ["metrics", "training", "checkpoint", "distributed", "interop.torch"]
 
 
 def test_no_name_is_documented_twice():

@@ -190,7 +190,7 @@ class Conv(Module):
 
     bias: Tensor | None
     fixed = ("in_channels", "out_channels", "kernel_size")
-    layouts: ClassVar = {"weight": "permute(2, 3, 1, 0)"}
+    layouts: ClassVar = {"weight": (2, 3, 1, 0)}
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Sizes, stride: Sizes = 1, bias: bool = True,

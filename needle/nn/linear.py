@@ -35,7 +35,7 @@ class Linear(Module):
 
     bias: Tensor | None
     fixed = ("in_features", "out_features")
-    layouts: ClassVar = {"weight": "T"}
+    layouts: ClassVar = {"weight": (1, 0)}
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, device: Device | None = None,

@@ -47,7 +47,7 @@ class Module(Hooked):
     # What a layer declares about its attributes:
     fixed: ClassVar[tuple[str, ...]] = ()  # options that its parameters were made for, which cannot change
     flags: ClassVar[tuple[str, ...]] = ()  # options that must be bools
-    layouts: ClassVar[Mapping[str, str]] = {}  # parameters in another layout than torch's: how to convert torch's
+    layouts: ClassVar[Mapping[str, tuple[int, ...]]] = {}  # parameters in another layout: the order of torch's axes
     optional: ClassVar[tuple[str, ...]] = ()  # buffers that older states lack
     # (x) -> relu(forward(x)), of a layer that computes both in one pass over memory; `Sequential` calls it
     forward_relu: Callable[..., Any] | None = None

@@ -33,7 +33,7 @@ class _CourseCell(Cell, Step):
     They are drawn in this order, uniformly within ± 1 / sqrt(H).
     """
 
-    layouts: ClassVar = {"W_ih": "T", "W_hh": "T"}
+    layouts: ClassVar = {"W_ih": (1, 0), "W_hh": (1, 0)}
 
     def __init__(
         self, input_size: int, hidden_size: int, bias: bool, device: Device | None, dtype: DTypeLike

@@ -25,11 +25,11 @@ def load(
     state: Mapping[str, Any],
     strict: bool,
     optional: Collection[str],
-    layouts: Mapping[str, str],
+    layouts: Mapping[str, tuple[int, ...]],
 ) -> MismatchedKeys:
     """Write the values of `state` into the tensors of `own`; see `Module.load_state_dict`.
 
-    `optional` names may be missing; `layouts` tells for names how to convert torch's values.
+    `optional` names may be missing; `layouts` tells for names in which order they have torch's axes.
     """
     values = {name: state[name] for name in state}  # once: a .npz reads its file for each
     known = {*values, *optional}
@@ -44,7 +44,8 @@ def load(
         if _shape(name, value) != own[name].shape:
             problems.append(f"{name} has shape {own[name].shape}, not {_shape(name, value)}")
         elif name in layouts and type(value).__module__.partition(".")[0] == "torch":
-            problems.append(f"{name} has torch's layout: pass its {layouts[name]}.numpy()")
+            how = "T" if layouts[name] == (1, 0) else f"permute{layouts[name]}"
+            problems.append(f"{name} has torch's layout: pass its {how}.numpy()")
     if problems:
         raise ValueError(f"load_state_dict: names and shapes must agree, but got {'; '.join(problems)}")
     mine = {id(root_of(tensor.array)) for tensor in own.values()}

@@ -1,0 +1,141 @@
+"""States as torch has them: its tensors as arrays, arrays as its tensors, and its files."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from needle import checkpoint
+from needle.backend import HostArray
+from needle.checkpoint.arrays import host_array, is_array
+from needle.files import Path, open_file, path_name
+
+__all__ = ["as_tensors", "host_value", "is_torch", "read", "save"]
+
+State: TypeAlias = dict[Any, Any]
+
+_ENDINGS = (".pt", ".pth", ".bin", ".ckpt")  # of files that `torch.save` writes
+
+
+def read(path: Path) -> State:
+    """The content of a `.safetensors` file, or of one that `torch.save` wrote (`.pt`, `.pth`, `.bin`, `.ckpt`).
+
+    Plain data with NumPy's arrays for tensors, in torch's layout; bfloat16 becomes float32. Files of `torch.save` are
+    read by torch, with `weights_only=True`: nothing else is unpickled.
+
+    Raises ValueError if the path has another ending, or the file is broken or holds other objects; the system's OSError
+    (FileNotFoundError …) if it cannot be read; ImportError without the package that reads it.
+    """
+    name, kind = _kind("read", path)
+    if kind == ".safetensors":
+        return checkpoint.load(path)
+    torch = _torch("read", kind)
+    with open_file("read", path) as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch has no class for a file that it refuses
+            raise ValueError(
+                f"read: path must be a file of arrays and plain data by torch.save, but {name}: {_first_line(error)}"
+            ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"read: path must be a file with a state dict, but {name} holds a {type(state).__name__}")
+    return dict(_plain(state))
+
+
+def save(path: Path, state: State) -> None:
+    """Write a state to a `.safetensors` file, or as `torch.save` does (`.pt`, `.pth`, `.bin`, `.ckpt`).
+
+    The file is written whole or not at all. A `.safetensors` file has a flat dict of arrays, such as a model's; the
+    others hold any plain data, and arrays as tensors.
+
+    Raises ValueError for another ending, TypeError for what is not plain data, ImportError without the package that
+    writes it; the system's OSError if the file cannot be written.
+    """
+    _, kind = _kind("save", path)
+    if kind == ".safetensors":
+        checkpoint.save(path, state)
+        return
+    torch = _torch("save", kind)
+    with checkpoint.write_atomically(path) as file:
+        torch.save(as_tensors(state), file)
+
+
+def as_tensors(state: Any) -> Any:
+    """A state with torch's tensors for its arrays, for `load_state_dict` in torch; each has memory of its own.
+
+    >>> import needle as ndl
+    >>> as_tensors({"weight": ndl.ones(2), "steps": 3})
+    {'weight': tensor([1., 1.]), 'steps': 3}
+    """
+    torch = _torch("as_tensors", "tensors")
+    if isinstance(state, dict):
+        return {key: as_tensors(value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        return type(state)(map(as_tensors, state))
+    if not is_array(state):
+        return state
+    array = host_array(state)
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+
+
+def is_torch(value: Any) -> bool:
+    """Whether a value is a tensor of torch."""
+    return any(base.__module__ == "torch" and base.__name__ == "Tensor" for base in type(value).__mro__)
+
+
+def host_value(value: Any) -> HostArray | None:
+    """An array of any library, or a tensor of torch, as NumPy's, bfloat16 as float32; None if it is none.
+
+    Raises TypeError for an array that has no values of its own, or of another library's kind.
+    """
+    if is_torch(value):
+        try:
+            return _halved(value).numpy(force=True)  # type: ignore[no-any-return]
+        except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantized, on the device "meta"
+            raise TypeError(_first_line(error)) from error
+    if is_array(value):
+        value = host_array(value)
+    elif not hasattr(value, "shape"):
+        return None
+    array = np.asarray(value)
+    return array.astype("float32") if array.dtype.name == "bfloat16" else array
+
+
+def _halved(value: Any) -> Any:
+    """A tensor whose dtype NumPy has."""
+    return value.detach().float() if str(value.dtype) == "torch.bfloat16" else value
+
+
+def _plain(value: Any) -> Any:
+    """Plain data with arrays for torch's tensors."""
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return host_value(value) if is_torch(value) else value
+
+
+def _kind(op: str, path: Path) -> tuple[str, str]:
+    """The name of a path, and its ending."""
+    name = path_name(op, "path", path)
+    kind = os.path.splitext(name)[1].lower()
+    if kind not in (".safetensors", *_ENDINGS):
+        raise ValueError(f"{op}: path must end in .safetensors, {', '.join(_ENDINGS)}, but got {name!r}")
+    return name, kind
+
+
+def _torch(op: str, what: str) -> Any:
+    """The package torch, which is imported when it is needed."""
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{op}: {what} needs the package torch (see https://pytorch.org), but got: {error}"
+        ) from error
+    return torch
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
