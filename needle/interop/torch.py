@@ -19,7 +19,7 @@ import numpy as np
 from needle import check
 from needle.backend import HostArray
 from needle.files import Path
-from needle.interop.torch_files import as_tensors, host_value, read, save
+from needle.interop.torch_files import UNREADABLE, as_tensors, host_value, read, save
 from needle.interop.torch_layout import Slot, slots_of, unwrapped
 from needle.interop.torch_optimizer import load_optimizer_state_dict, optimizer_state_dict
 from needle.nn import Module
@@ -96,7 +96,7 @@ def _checked(name: str, value: Any, slot: Slot | None) -> tuple[HostArray | None
     """The array of a value that fits its place, or what is wrong."""
     try:
         array = host_value(value)
-    except (TypeError, ValueError) as error:
+    except UNREADABLE as error:
         return None, f"{name}, whose values cannot be read: {error}"
     if slot is None:
         return None, f"unexpected {name} {type(value).__name__ if array is None else array.shape}{_hint(name, value)}"

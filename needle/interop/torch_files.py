@@ -12,10 +12,11 @@ from needle.backend import HostArray
 from needle.checkpoint.arrays import host_array, is_array
 from needle.files import Path, open_file, path_name
 
-__all__ = ["as_tensors", "host_value", "is_torch", "read", "save"]
+__all__ = ["UNREADABLE", "as_tensors", "host_value", "is_torch", "read", "save"]
 
 State: TypeAlias = dict[Any, Any]
 
+UNREADABLE = (TypeError, ValueError, RuntimeError)
 _ENDINGS = (".pt", ".pth", ".bin", ".ckpt")  # of files that `torch.save` writes
 
 
@@ -34,14 +35,14 @@ def read(path: Path) -> State:
     torch = _torch("read", kind)
     with open_file("read", path) as file:
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = _plain(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch has no class for a file that it refuses
             raise ValueError(
                 f"read: path must be a file of arrays and plain data by torch.save, but {name}: {_first_line(error)}"
             ) from error
     if not isinstance(state, dict):
         raise ValueError(f"read: path must be a file with a state dict, but {name} holds a {type(state).__name__}")
-    return dict(_plain(state))
+    return state
 
 
 def save(path: Path, state: State) -> None:
@@ -88,24 +89,17 @@ def is_torch(value: Any) -> bool:
 def host_value(value: Any) -> HostArray | None:
     """An array of any library, or a tensor of torch, as NumPy's, bfloat16 as float32; None if it is none.
 
-    Raises TypeError for an array that has no values of its own, or of another library's kind.
+    Raises what the library does (UNREADABLE) if the values cannot be read: sparse, quantized, on the device "meta".
     """
     if is_torch(value):
-        try:
-            return _halved(value).numpy(force=True)  # type: ignore[no-any-return]
-        except (TypeError, RuntimeError, NotImplementedError) as error:  # sparse, quantized, on the device "meta"
-            raise TypeError(_first_line(error)) from error
+        value = value.detach().float() if str(value.dtype) == "torch.bfloat16" else value
+        return value.numpy(force=True)  # type: ignore[no-any-return]
     if is_array(value):
         value = host_array(value)
     elif not hasattr(value, "shape"):
         return None
     array = np.asarray(value)
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
-
-
-def _halved(value: Any) -> Any:
-    """A tensor whose dtype NumPy has."""
-    return value.detach().float() if str(value.dtype) == "torch.bfloat16" else value
 
 
 def _plain(value: Any) -> Any:

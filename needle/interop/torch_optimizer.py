@@ -9,7 +9,8 @@ import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
-from needle.interop.torch_files import host_value
+from needle.backend import HostArray
+from needle.interop.torch_files import UNREADABLE, host_value
 from needle.interop.torch_layout import Slot, slots_of, unwrapped
 from needle.nn import Module
 from needle.optim import SGD, Optimizer
@@ -80,11 +81,14 @@ def load_optimizer_state_dict(
         for slot, entry in zip(slots, given, strict=True):
             for key, value in entry.items():
                 try:
-                    values = _split(slot, value)
-                except (TypeError, ValueError) as error:
+                    array = host_value(value)
+                except UNREADABLE as error:
                     problems.append(f"{key} of {slot.name}: {error}")
                     continue
-                for part, piece in zip(slot.parts, values, strict=True):
+                if array is not None and array.ndim and array.shape != slot.shape:
+                    problems.append(f"{key} of {slot.name} of shape {array.shape}, not {slot.shape}")
+                    continue
+                for part, piece in zip(slot.parts, _split(slot, value, array), strict=True):
                     entries.setdefault(index[part.tensor], {})[key] = piece
         options = {key: _number(value) for key, value in options.items()}
         merged.append({**own, **options, "params": [index[parameter] for parameter in own["params"]]})
@@ -125,15 +129,10 @@ def _joined(slot: Slot, values: Sequence[Any]) -> Any:
     return slot.join([*values]) if isinstance(values[0], np.ndarray) and values[0].ndim else values[0]
 
 
-def _split(slot: Slot, value: Any) -> list[Any]:
-    """The entries of the parts of torch's parameter, in the dtypes of the parts."""
-    array = host_value(value)
-    if array is None:
-        return [value] * len(slot.parts)
-    if array.ndim == 0:
-        return [array.item()] * len(slot.parts) if slot.shape else [array]
-    if array.shape != slot.shape:
-        raise ValueError(f"shape {array.shape}, not {slot.shape}")
+def _split(slot: Slot, value: Any, array: HostArray | None) -> list[Any]:
+    """The entries of the parts of torch's parameter of a number or an array; arrays in the dtypes of the parts."""
+    if array is None or array.ndim < len(slot.shape):
+        return [value if array is None else array.item()] * len(slot.parts)
     return [piece.astype(part.tensor.dtype) for part, piece in zip(slot.parts, slot.split(array), strict=True)]
 
 

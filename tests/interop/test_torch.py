@@ -447,8 +447,10 @@ ERRORS = [
     (lambda: load_optimizer(groups=lambda layer: [layer.weight]), ValueError,
      "load_optimizer_state_dict: groups must have as many parameters as the optimizer's, [1], but got [2]"),
     (lambda: load_optimizer(lambda state: state["state"][0].update(exp_avg=torch.ones(3, 2))), ValueError,
-     ("load_optimizer_state_dict: the state must fit the parameters, but got exp_avg of weight: shape (3, 2), not "
-      "(2, 3)")),
+     ("load_optimizer_state_dict: the state must fit the parameters, but got exp_avg of weight of shape (3, 2), "
+      "not (2, 3)")),
+    (lambda: load_optimizer(lambda state: state["state"][0].update(exp_avg=torch.ones(2, 3, device="meta"))),
+     ValueError, None),
     (lambda: load_optimizer(lambda state: state["param_groups"][0].update(param_names=["bias", "weight"])), ValueError,
      "load_optimizer_state_dict: the state must fit the parameters, but got a group of bias, weight"),
     (lambda: load_optimizer(lambda state: state["state"][0].pop("exp_avg")), ValueError,
