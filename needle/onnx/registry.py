@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+import numpy as np
 import onnx
 
 from needle.autograd import Tensor
@@ -51,6 +53,12 @@ class Node:
     def has_output(self, index: int) -> bool:
         """Whether the model uses an output of the node: one that is optional may be left out."""
         return index < len(self.outputs) and self.outputs[index] != ""
+
+    @cached_property
+    def random_state(self) -> np.random.RandomState | None:
+        """The stream of a node with a `seed`: it starts there and goes on from run to run; None without a seed."""
+        seed = self._attributes.get("seed")
+        return None if seed is None else np.random.RandomState(int(seed) % (1 << 32))
 
     def __str__(self) -> str:
         name = f" {self.name!r}" if self.name else ""

@@ -1,0 +1,56 @@
+"""Softmax, LogSoftmax and Hardmax: until version 12 of all axes from `axis` on at once, from 13 of the axis alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from needle import init, ops
+from needle.autograd import Tensor
+from needle.onnx.registry import Node, operator
+
+__all__: list[str] = []
+
+
+@operator("Softmax", since=13)
+def softmax(node: Node, x: Tensor) -> Tensor:
+    return ops.softmax(x, node["axis"])
+
+
+@operator("LogSoftmax", since=13)
+def log_softmax(node: Node, x: Tensor) -> Tensor:
+    return ops.logsoftmax(x, node["axis"])
+
+
+@operator("Hardmax", since=13)
+def hardmax(node: Node, x: Tensor) -> Tensor:
+    return _hardmax(x, node["axis"])
+
+
+@operator("Softmax")
+def softmax_of_rest(node: Node, x: Tensor) -> Tensor:
+    return _of_rest(ops.softmax, x, node["axis"])
+
+
+@operator("LogSoftmax")
+def log_softmax_of_rest(node: Node, x: Tensor) -> Tensor:
+    return _of_rest(ops.logsoftmax, x, node["axis"])
+
+
+@operator("Hardmax")
+def hardmax_of_rest(node: Node, x: Tensor) -> Tensor:
+    return _of_rest(_hardmax, x, node["axis"])
+
+
+def _hardmax(x: Tensor, axis: int) -> Tensor:
+    """1 at the largest element along an axis, the first if tied, 0 elsewhere; a constant."""
+    n, axis = x.shape[axis], axis % x.ndim
+    positions = ops.reshape(init.arange(n, device=x.device), (n,) + (1,) * (x.ndim - 1 - axis))
+    return ops.equal(ops.argmax(x, axis, keepdims=True), positions).astype(x.dtype)
+
+
+def _of_rest(function: Callable[[Tensor, int], Tensor], x: Tensor, axis: int) -> Tensor:
+    """A function along the last axis of x in two axes, of which the second holds the axes from `axis` on."""
+    rows = math.prod(x.shape[:axis] if axis >= 0 else x.shape[: x.ndim + axis])
+    flat = ops.reshape(x, (rows, x.size // rows if rows else 0))
+    return ops.reshape(function(flat, -1), x.shape)
