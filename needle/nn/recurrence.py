@@ -19,10 +19,10 @@ from needle.backend import Device, DTypeLike
 from needle.nn.functional.dropout import host_dropout
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
-from needle.ops import concatenate, permute, reshape, split, stack
+from needle.ops import concatenate, permute, reshape, split, stack, where
 from needle.ops.operand import tensor
 
-__all__ = ["Cell", "Recurrent", "State", "Step", "as_states", "draw", "parameter_shapes"]
+__all__ = ["Cell", "Recurrent", "State", "Step", "as_states", "draw", "parameter_shapes", "run_direction"]
 
 State: TypeAlias = tuple[Tensor, ...]  # the hidden state comes first
 
@@ -182,7 +182,7 @@ class Recurrent(Module):
                 x = host_dropout(x, dropout, self.training, batch_axis=1)
             outputs = []
             for backwards, cell in enumerate(layer):
-                y, state = _one_direction(cell, x, next(initial), bool(backwards))
+                y, state = run_direction(cell, x, next(initial), bool(backwards))
                 outputs.append(y)
                 final.append(state)
             x = outputs[0] if len(outputs) == 1 else concatenate(outputs, 2)
@@ -194,16 +194,25 @@ class Recurrent(Module):
         return ", ".join([f"{self.input_size}, {self.hidden_size}, num_layers={self.num_layers}", *shown])
 
 
-def _one_direction(cell: Step, x: Tensor, state: State | None, backwards: bool) -> tuple[Tensor, State]:
+def run_direction(
+    cell: Step, x: Tensor, state: State | None, backwards: bool, active: Sequence[Tensor] | None = None
+) -> tuple[Tensor, State]:
     """Run one cell over x (T, N, in): its hidden states (T, N, H) and its final state.
 
-    The input of all steps is multiplied by W_ih at once, since that product needs no hidden state.
+    The input of all steps is multiplied by W_ih at once, since that product needs no hidden state. Sequences of several
+    lengths have masks `active` (N, 1), one for each step: the others keep their `state`, and yield zeros.
     """
-    steps = split(cell.project_input(x), 0)
+    steps, masks = split(cell.project_input(x), 0).tuple(), active or [None] * x.shape[0]
     outputs = []
-    for from_input in reversed(steps.tuple()) if backwards else steps:
-        state = cell.step(from_input, state)
-        outputs.append(state[0])
+    for from_input, mask in zip(steps[::-1], masks[::-1], strict=True) if backwards else zip(steps, masks, strict=True):
+        new = cell.step(from_input, state)
+        if mask is not None:
+            assert state is not None
+            outputs.append(where(mask, new[0], 0))
+            state = tuple(where(mask, *pair) for pair in zip(new, state, strict=True))
+        else:
+            outputs.append(new[0])
+            state = new
     assert state is not None
     return stack(outputs[::-1] if backwards else outputs, 0), state
 
