@@ -202,17 +202,15 @@ def run_direction(
     The input of all steps is multiplied by W_ih at once, since that product needs no hidden state. Sequences of several
     lengths have masks `active` (N, 1), one for each step: the others keep their `state`, and yield zeros.
     """
-    steps, masks = split(cell.project_input(x), 0).tuple(), active or [None] * x.shape[0]
+    steps = split(cell.project_input(x), 0).tuple()
     outputs = []
-    for from_input, mask in zip(steps[::-1], masks[::-1], strict=True) if backwards else zip(steps, masks, strict=True):
-        new = cell.step(from_input, state)
-        if mask is not None:
-            assert state is not None
-            outputs.append(where(mask, new[0], 0))
-            state = tuple(where(mask, *pair) for pair in zip(new, state, strict=True))
-        else:
-            outputs.append(new[0])
-            state = new
+    for i in reversed(range(len(steps))) if backwards else range(len(steps)):
+        before, state = state, cell.step(steps[i], state)
+        y = state[0]
+        if active is not None:
+            assert before is not None
+            y, state = where(active[i], y, 0), tuple(where(active[i], *pair) for pair in zip(state, before, strict=True))
+        outputs.append(y)
     assert state is not None
     return stack(outputs[::-1] if backwards else outputs, 0), state
 

@@ -112,6 +112,6 @@ def _value(attribute: onnx.AttributeProto) -> Any:
     if attribute.type == onnx.AttributeProto.UNDEFINED:
         return None
     value = onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, bytes):
-        return value.decode()
-    return list(value) if attribute.type >= onnx.AttributeProto.FLOATS else value
+    if attribute.type >= onnx.AttributeProto.FLOATS:
+        return [item.decode() if isinstance(item, bytes) else item for item in value]
+    return value.decode() if isinstance(value, bytes) else value

@@ -45,7 +45,7 @@ def elu(node: Node, x: Tensor) -> Tensor:
 
 @operator("Selu")
 def selu(node: Node, x: Tensor) -> Tensor:
-    return F.elu(x, node["alpha"]) * node["gamma"]
+    return ops.multiply(F.elu(x, node["alpha"]), node["gamma"])
 
 
 @operator("Celu")

@@ -12,12 +12,12 @@ __all__: list[str] = []
 NOTHING = -(1 << 63)  # the index to ignore if the model names none
 
 
-@operator("NegativeLogLikelihoodLoss")
+@operator("NegativeLogLikelihoodLoss", buffers=(2,))
 def nll_loss(node: Node, x: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
     return F.nll_loss(x, target, weight, _ignored(node), node["reduction"])
 
 
-@operator("SoftmaxCrossEntropyLoss")
+@operator("SoftmaxCrossEntropyLoss", buffers=(2,))
 def cross_entropy(
     node: Node, x: Tensor, target: Tensor, weight: Tensor | None = None
 ) -> Tensor | tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from needle import init, ops
 from needle.autograd import Tensor
@@ -24,6 +24,8 @@ Activation: TypeAlias = Callable[[Tensor], Tensor]
 
 # Whether each direction runs backwards. "foward" is the default that the first schema of GRU declares.
 DIRECTIONS = {"forward": (False,), "foward": (False,), "reverse": (True,), "bidirectional": (False, True)}
+
+DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 
 # Activations, and the defaults of their alpha and beta, if they have those; None must be set.
 ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float | None, ...]]] = {
@@ -76,9 +78,6 @@ def lstm(
 class _Step(Step):
     """One step by the parameters of one direction: W (G·H, in), R (G·H, H), B (2·G·H)."""
 
-    gates: ClassVar[int]
-    activations: ClassVar[tuple[str, ...]]  # the defaults
-
     def __init__(self, node: Node, functions: Sequence[Activation], W: Tensor, R: Tensor, B: Tensor | None) -> None:
         self.node, self.functions, self.hidden_size = node, functions, R.shape[1]
         self.W_ih, self.W_hh = ops.transpose(W), ops.transpose(R)
@@ -98,8 +97,6 @@ class _Step(Step):
 class _RNNStep(_Step):
     """h' = f(x W + h R)."""
 
-    gates, activations = 1, ("Tanh",)
-
     def step(self, from_input: Tensor, state: State | None) -> State:
         assert state is not None
         (h,), (f,) = state, self.functions
@@ -108,8 +105,6 @@ class _RNNStep(_Step):
 
 class _GRUStep(_Step):
     """z, r = f(x W + h R), n = g(x W + (r · h) R), h' = (1 - z) · n + z · h."""
-
-    gates, activations = 3, ("Sigmoid", "Tanh")
 
     def __init__(self, node: Node, functions: Sequence[Activation], W: Tensor, R: Tensor, B: Tensor | None) -> None:
         super().__init__(node, functions, W, R, B)
@@ -127,8 +122,6 @@ class _GRUStep(_Step):
 class _LinearGRUStep(_Step):
     """As `_GRUStep`, but n = g(x W + r · (h R)), where the bias of h R is multiplied by r too."""
 
-    gates, activations = _GRUStep.gates, _GRUStep.activations
-
     def set_biases(self, of_input: Tensor, of_hidden: Tensor) -> None:
         self.bias_ih, self.bias_hh = of_input, of_hidden
 
@@ -145,8 +138,6 @@ class _LSTMStep(_Step):
 
     With `input_forget`, f = 1 - i.
     """
-
-    gates, activations = 4, ("Sigmoid", "Tanh", "Tanh")
 
     def __init__(
         self, node: Node, functions: Sequence[Activation], W: Tensor, R: Tensor, B: Tensor | None, P: Tensor | None
@@ -171,14 +162,14 @@ class _LSTMStep(_Step):
 
 
 def _over_time(
-    node: Node, kind: type[_Step], x: Tensor, parameters: Sequence[Tensor | None], lengths: Tensor | None,
+    node: Node, kind: Callable[..., _Step], x: Tensor, parameters: Sequence[Tensor | None], lengths: Tensor | None,
     states: Sequence[Tensor | None],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Run each direction over x from `states`, zeros if they are None: the outputs and the final states."""
-    directions = DIRECTIONS.get(node["direction"])
-    if directions is None:
+    if node["direction"] not in DIRECTIONS:
         raise ValueError(f"{node}: direction must be one of {', '.join(DIRECTIONS)}, but got {node['direction']!r}")
-    functions = _functions(node, kind.activations, len(directions))
+    directions = DIRECTIONS[node["direction"]]
+    functions = _functions(node, len(directions))
     batch_first = node.opset >= 14 and node["layout"]
     if batch_first:
         x = ops.permute(x, (1, 0, 2))
@@ -206,14 +197,15 @@ def _active_steps(node: Node, lengths: Tensor, steps: int) -> Sequence[Tensor]:
     return ops.split(ops.less(positions, ops.reshape(lengths, (-1, 1))), 0).tuple()
 
 
-def _functions(node: Node, defaults: Sequence[str], directions: int) -> list[list[Activation]]:
+def _functions(node: Node, directions: int) -> list[list[Activation]]:
     """The activations of each direction, with the clipping of what they read.
 
     Those that have an alpha or a beta take them in turn from the lists of the node.
     """
-    names = node["activations"] or defaults * directions
-    if len(names) < len(defaults) * directions:
-        rule = f"activations must name {len(defaults)} functions for each of {directions} directions"
+    n = len(DEFAULTS[node.op_type])
+    names = node["activations"] or DEFAULTS[node.op_type] * directions
+    if len(names) < n * directions:
+        rule = f"activations must name {n} functions for each of {directions} directions"
         raise ValueError(f"{node}: {rule}, but got {names}")
     lists = [iter(node[f"activation_{name}"] or ()) for name in ("alpha", "beta")]
     functions: list[Activation] = []
@@ -225,9 +217,8 @@ def _functions(node: Node, defaults: Sequence[str], directions: int) -> list[lis
         if None in arguments:
             raise ValueError(f"{node}: {name} must have activation_alpha and activation_beta, but got {arguments}")
         functions.append(partial(_activate, function, arguments, node["clip"]))
-    n = len(defaults)
     return [functions[i * n : (i + 1) * n] for i in range(directions)]
 
 
-def _activate(function: Callable[..., Tensor], arguments: Sequence[float], bound: float | None, x: Tensor) -> Tensor:
+def _activate(function: Callable[..., Tensor], arguments: Sequence[float | None], bound: float | None, x: Tensor) -> Tensor:
     return function(ops.clip(x, -bound, bound) if bound else x, *arguments)
