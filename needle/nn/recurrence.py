@@ -209,7 +209,8 @@ def run_direction(
         y = state[0]
         if active is not None:
             assert before is not None
-            y, state = where(active[i], y, 0), tuple(where(active[i], *pair) for pair in zip(state, before, strict=True))
+            y = where(active[i], y, 0)
+            state = tuple(where(active[i], *pair) for pair in zip(state, before, strict=True))
         outputs.append(y)
     assert state is not None
     return stack(outputs[::-1] if backwards else outputs, 0), state

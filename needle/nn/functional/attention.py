@@ -86,7 +86,10 @@ def attention_weights(
     scores = scores / math.sqrt(max(query.shape[-1], 1)) if scale is None else scores * scale
     if mask is not None:
         scores = ops.where(mask, scores, -math.inf) if mask.dtype.kind == "b" else scores + mask
-    if not may_mask_all_keys:
-        return as_dtype(ops.softmax(scores), dtype)
+    return as_dtype(masked_softmax(scores) if may_mask_all_keys else ops.softmax(scores), dtype)
+
+
+def masked_softmax(scores: Tensor) -> Tensor:
+    """softmax over the last axis of scores (…, S), but zeros where all of them are -infinity."""
     is_masked = ops.equal(ops.max(scores.detach(), -1, keepdims=True), -math.inf)
-    return as_dtype(ops.where(is_masked, 0, ops.softmax(ops.where(is_masked, 0, scores))), dtype)
+    return ops.where(is_masked, 0, ops.softmax(ops.where(is_masked, 0, scores)))

@@ -198,9 +198,10 @@ def _active_steps(node: Node, lengths: Tensor, steps: int) -> Sequence[Tensor]:
 
 
 def _functions(node: Node, directions: int) -> list[list[Activation]]:
-    """The activations of each direction, with the clipping of what they read.
+    """The activations of each direction. Those that have an alpha or a beta take them in turn from the node's lists.
 
-    Those that have an alpha or a beta take them in turn from the lists of the node.
+    `clip` bounds what the gates read. The standard does not say whether it bounds what the last activation of LSTM
+    reads, c', too; as in onnxruntime, it does not.
     """
     n = len(DEFAULTS[node.op_type])
     names = node["activations"] or DEFAULTS[node.op_type] * directions
@@ -216,9 +217,12 @@ def _functions(node: Node, directions: int) -> list[list[Activation]]:
         arguments = [next(values, default) for values, default in zip(lists, numbers, strict=False)]
         if None in arguments:
             raise ValueError(f"{node}: {name} must have activation_alpha and activation_beta, but got {arguments}")
-        functions.append(partial(_activate, function, arguments, node["clip"]))
+        bound = node["clip"] if len(functions) % n < 2 else None
+        functions.append(partial(_activate, function, arguments, bound))
     return [functions[i * n : (i + 1) * n] for i in range(directions)]
 
 
-def _activate(function: Callable[..., Tensor], arguments: Sequence[float | None], bound: float | None, x: Tensor) -> Tensor:
+def _activate(
+    function: Callable[..., Tensor], arguments: Sequence[float | None], bound: float | None, x: Tensor
+) -> Tensor:
     return function(ops.clip(x, -bound, bound) if bound else x, *arguments)
