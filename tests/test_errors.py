@@ -49,7 +49,7 @@ from tests.nn.functional import (
     test_unpool,
 )
 from tests.nn.functional import test_attention as test_attention_function
-from tests.onnx import test_array_operators
+from tests.onnx import test_array_operators, test_layer_operators, test_recurrent_operators
 from tests.onnx import test_refusals as onnx_refusals
 from tests.onnx import test_windows as onnx_windows
 from tests.ops import test_refusals
@@ -836,6 +836,7 @@ def rows_elsewhere():
         test_gradients, test_whole_batch,
         onnx_refusals,
         test_array_operators,
+        test_layer_operators, test_recurrent_operators,
         onnx_windows,
     )  # fmt: skip
     for module in modules:
