@@ -61,9 +61,10 @@ class TensorMethods(TensorCasts):
         abs = erf = exp = log = relu = sigmoid = sign = sqrt = tanh = _unary
         log1p = log2 = log10 = reciprocal = rsqrt = square = ceil = floor = trunc = _unary
         acos = acosh = asin = asinh = atan = atanh = cos = cosh = sin = sinh = tan = _unary
-        isfinite = isinf = isnan = bitwise_not = logical_not = _unary
+        isfinite = isinf = isnan = bitwise_not = logical_not = det = _unary
         atan2 = hypot = floor_divide = fmod = matmul = remainder = _function
         bitwise_and = bitwise_or = bitwise_xor = logical_and = logical_or = logical_xor = _function
+        bitwise_left_shift = bitwise_right_shift = _function
         sum = mean = max = min = prod = logsumexp = _reduction
         softmax = log_softmax = logsoftmax = _along
         def _deviation(
@@ -99,6 +100,7 @@ class TensorMethods(TensorCasts):
             self, k: int, axis: int = -1, largest: bool = True, **words: Unpack[AxisWords]
         ) -> Ordered[Self]: ...
         def cumsum(self, axis: int | None = None, **words: Unpack[AxisWords]) -> Self: ...
+        cumprod = cumsum
         def gather(
             self, axis: int | None = None, index: Operand | None = None, **words: Unpack[AxisWords]
         ) -> Self: ...

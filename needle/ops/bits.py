@@ -11,8 +11,10 @@ from needle.ops.operand import pair, tensor
 
 __all__ = [
     "bitwise_and",
+    "bitwise_left_shift",
     "bitwise_not",
     "bitwise_or",
+    "bitwise_right_shift",
     "bitwise_xor",
     "isfinite",
     "isinf",
@@ -49,6 +51,24 @@ class Bitwise(Elementwise):
 
     def compute(self, *arrays: Array) -> Array:
         return getattr(xp(arrays[0]), self.name)(*arrays)
+
+
+class Shift(Elementwise):
+    """Bits moved to the left or to the right; a constant. By a number outside [0, bits), the sign's bit alone stays."""
+
+    differentiable = False
+
+    def __init__(self, is_left: bool) -> None:
+        self.is_left = is_left
+
+    def compute(self, x: Array, n: Array) -> Array:
+        namespace, bits = xp(x), 8 * x.dtype.itemsize
+        inside = (n >= 0) & (n < bits)
+        count = namespace.where(inside, n, 0)
+        if self.is_left:
+            return namespace.where(inside, namespace.left_shift(x, count), 0)
+        signs = namespace.right_shift(x, bits - 1) if x.dtype.kind == "i" else 0
+        return namespace.where(inside, namespace.right_shift(x, count), signs)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------
@@ -116,6 +136,30 @@ def bitwise_not(x: TensorLike) -> Tensor:
     Raises `TypeError` for floats.
     """
     return Bitwise("invert")(*_integers("bitwise_not", tensor("bitwise_not", x)))
+
+
+def bitwise_left_shift(a: TensorLike, b: TensorLike) -> Tensor:
+    """The bits of a moved b places to the left, a · 2 ** b: `(*A), (*B) -> (*C)`; a constant.
+
+    Bits that leave the dtype are lost. If b is negative or at least the number of bits, the result is 0. Broadcasting
+    and dtypes as in `add`. Raises `TypeError` for floats and bools, and what `add` raises.
+    """
+    return _shifted("bitwise_left_shift", a, b, is_left=True)
+
+
+def bitwise_right_shift(a: TensorLike, b: TensorLike) -> Tensor:
+    """The bits of a moved b places to the right, a // 2 ** b: the sign stays. As `bitwise_left_shift`.
+
+    If b is negative or at least the number of bits, the result is -1 for negative a, else 0.
+    """
+    return _shifted("bitwise_right_shift", a, b, is_left=False)
+
+
+def _shifted(op: str, a: TensorLike, b: TensorLike, *, is_left: bool) -> Tensor:
+    a, b = _integers(op, *pair(op, a, b))
+    if "b" in (a.dtype.kind, b.dtype.kind):
+        raise TypeError(f"{op}: operands must be of integers, but got dtypes {a.dtype} and {b.dtype}")
+    return Shift(is_left)(a, b)
 
 
 def _integers(op: str, *operands: Tensor) -> tuple[Tensor, ...]:

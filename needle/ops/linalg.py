@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Matrix products and determinants."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from typing import Any
 
 from needle import kernels
 from needle.autograd import Tensor, TensorLike, TensorOp
+from needle.backend import compute_dtype, xp
 from needle.graph import Spec
-from needle.ops.base import Array, Gradients, result_dtype
-from needle.ops.operand import broadcast_shape, pair
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE
+from needle.ops.base import Array, Elementwise, Gradients, result_dtype
+from needle.ops.operand import broadcast_shape, floating, pair
+from needle.ops.reduce import Summation
 from needle.ops.shape import Permute, Reshape, sum_like, summed_to, swapped_axes
 
-__all__ = ["MatMul", "matmul"]
+__all__ = ["MatMul", "det", "matmul"]
 
 
 class MatMul(TensorOp):
@@ -54,6 +57,54 @@ def _matmul_like(x: Array, a: Array, b: Array) -> Array:
 def _transposed(x: Tensor) -> Tensor:
     """(*B, n, m) -> (*B, m, n), a view."""
     return Permute(swapped_axes(x.ndim, x.ndim - 2, x.ndim - 1))(x)
+
+
+class Det(TensorOp):
+    """(*B, n, n) -> (*B): determinants. The derivative is the matrix of cofactors (Jacobi's formula)."""
+
+    def compute(self, x: Array) -> Array:
+        return xp(x).linalg.det(x.astype(compute_dtype(x.dtype), copy=False)).astype(x.dtype, copy=False)
+
+    def infer(self, x: Any) -> Spec:
+        return Spec(x.shape[:-2], x.dtype)
+
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        return MULTIPLY(Reshape((*node.shape, 1, 1))(out_grad), Cofactors()(node.inputs[0]))
+
+
+class Cofactors(Elementwise):
+    """The signed minors of matrices, det(x) · x⁻ᵀ, by singular values: det(u vᵀ) · u · diag(products of others) · vᵀ.
+
+    So they are right for singular matrices, too; their own derivative divides by the determinant.
+    """
+
+    def compute(self, x: Array) -> Array:
+        namespace = xp(x)
+        u, s, vt = namespace.linalg.svd(x.astype(compute_dtype(x.dtype), copy=False))
+        others = namespace.where(namespace.eye(x.shape[-1], dtype="bool"), 1, s[..., None, :]).prod(-1)
+        signs = namespace.linalg.det(u) * namespace.linalg.det(vt)
+        y = namespace.matmul(u * (others * signs[..., None])[..., None, :], vt)
+        return y.astype(x.dtype, copy=False)
+
+    def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
+        """(⟨out_grad, y⟩ · x⁻ᵀ) - y · out_gradᵀ · x⁻ᵀ, with x⁻ᵀ = y / det(x)."""
+        (x,) = node.inputs
+        inverse = DIVIDE(node, Reshape((*x.shape[:-2], 1, 1))(Det()(x)))
+        inner = Summation((x.ndim - 2, x.ndim - 1), keepdims=True)(MULTIPLY(out_grad, node))
+        crossed = MatMul()(MatMul()(node, _transposed(out_grad)), inverse)
+        return ADD(MULTIPLY(inner, inverse), NEGATE(crossed))
+
+
+def det(x: TensorLike) -> Tensor:
+    """The determinants of square matrices: `(*B, n, n) -> (*B)`, by LU decomposition; 1 for n = 0.
+
+    The first derivative is right for singular matrices, too; there, those of higher orders are NaN or infinite. Dtypes
+    as in `exp`; float16 is computed in float32. Raises `ValueError` unless the last two axes have the same size.
+    """
+    x = floating("det", x)
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise ValueError(f"det: x must hold square matrices, but got shape {x.shape}")
+    return Det()(x)
 
 
 def matmul(a: TensorLike, b: TensorLike) -> Tensor:

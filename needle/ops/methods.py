@@ -146,6 +146,7 @@ TENSOR_METHODS: dict[str, Callable[..., Any]] = {
     "broadcast_to": shape.broadcast_to,
     "clamp": elementwise.clip,
     "clip": elementwise.clip,
+    "det": linalg.det,
     "exp": elementwise.exp,
     "flip": shape.flip,
     "log": elementwise.log,

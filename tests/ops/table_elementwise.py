@@ -12,6 +12,7 @@ from tests.ops.table import anywhere, few, positive, row
 
 BITS = np.array([[0b1100, -1, 7], [0, 5, -128]])
 OTHER_BITS = np.array([0b1010, 3, -7])
+PLACES = np.array([[2, 3, 1], [8, 64, 7]])
 TRUTHS = np.array([[True, False, True], [False, False, True]])
 EXTREMES = np.array([0.0, -0.0, 1.5, np.inf, -np.inf, np.nan])
 
@@ -84,5 +85,10 @@ for op, symbol in (("and", operator.and_), ("or", operator.or_), ("xor", operato
     row(name, "bools", symbol, symbol, TRUTHS, TRUTHS[0], constant=True)
     row(f"__{op}__", "x, x", symbol, symbol, BITS, OTHER_BITS, constant=True)
     row(f"__r{op}__", "6, x", lambda x, f=symbol: f(6, x), lambda x, f=symbol: f(6, x), BITS, constant=True)
+for op in ("bitwise_left_shift", "bitwise_right_shift"):
+    function, oracle = getattr(ops, op), getattr(torch, op)
+    row(op, "integers", function, oracle, BITS, PLACES, constant=True)
+    for dtype in ("int8", "uint8", "int64"):  # torch lacks larger unsigned ones
+        row(op, dtype, function, oracle, BITS.astype(dtype), PLACES.astype("int8").astype(dtype), constant=True)
 row("bitwise_not", "integers", ops.bitwise_not, torch.bitwise_not, BITS, constant=True)
 row("bitwise_not", "bools", operator.invert, operator.invert, TRUTHS, constant=True)

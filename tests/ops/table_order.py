@@ -40,6 +40,8 @@ for axis in (0, -1, None):
 
 for axis, shape in ((0, (2, 3)), (-1, (2, 3, 4)), (0, ()), (1, (2, 0))):
     row("cumsum", (axis, shape), lambda x, a=axis: ops.cumsum(x, a), lambda x, a=axis: x.cumsum(a), shape)
+    row("cumprod", (axis, shape), lambda x, a=axis: ops.cumprod(x, a), lambda x, a=axis: x.cumprod(a), shape)
+row("cumprod", "zeros", lambda x: ops.cumprod(x, 1), lambda x: x.cumprod(1), (3, 7), draw=few)
 
 
 def torch_prod(x, axes, keepdims=False):

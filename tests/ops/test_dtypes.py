@@ -246,7 +246,7 @@ def test_losses_keep_the_dtype_of_x_beside_integers(name, device):
 # ---- nothing widens --------------------------------------------------------------------------------------------------
 
 
-IN_FLOAT32 = {"logsoftmax", "logsumexp", "norm", "prod", "softmax", "standardize", "std", "var"}
+IN_FLOAT32 = {"cumprod", "logsoftmax", "logsumexp", "norm", "prod", "softmax", "standardize", "std", "var"}
 
 
 @pytest.mark.on_cpu

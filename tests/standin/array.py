@@ -279,8 +279,8 @@ def wrap(value: Any) -> Any:
     kind = type(value)
     if kind is np.ndarray:
         return Array.of(value)
-    if kind is tuple or kind is list:
-        return kind(wrap(entry) for entry in value)
+    if kind is list or isinstance(value, tuple):  # NumPy's decompositions are named tuples, CuPy's plain ones
+        return (list if kind is list else tuple)(wrap(entry) for entry in value)
     return Array.of(np.asarray(value)) if isinstance(value, np.generic) else value
 
 
