@@ -28,3 +28,8 @@ def _isinf(node: Node, x: Tensor) -> Tensor:
     if not node["detect_negative"]:
         infinite = ops.logical_and(infinite, ops.greater(x, 0))
     return infinite if node["detect_positive"] else ops.logical_and(infinite, ops.less(x, 0))
+
+
+@operator("BitShift")
+def _bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
+    return (ops.bitwise_left_shift if node["direction"] == "LEFT" else ops.bitwise_right_shift)(a, b)

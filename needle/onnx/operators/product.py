@@ -1,4 +1,4 @@
-"""Operators of linear algebra: matrix products, Einstein sums."""
+"""Operators of linear algebra: matrix products, Einstein sums, determinants."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
 
-elementwise({"MatMul": ops.matmul})
+elementwise({"Det": ops.det, "MatMul": ops.matmul})
 
 
 @operator("Einsum")

@@ -115,6 +115,11 @@ def _cumsum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
     return _accumulated(node, x, axis, ops.cumsum, 0)
 
 
+@operator("CumProd")
+def _cumprod(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+    return _accumulated(node, x, axis, ops.cumprod, 1)
+
+
 def _accumulated(node: Node, x: Tensor, axis: Tensor, function: Callable[..., Tensor], start: int) -> Tensor:
     """Sums or products along an axis, from `start`: from its other end, or without each element, on request."""
     (along,) = integers(axis)
