@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from typing import Any, TypeVar, cast
 
@@ -19,10 +19,14 @@ from needle.data import generator
 from needle.data.dataset import Dataset, NDArrayDataset
 from needle.data.parts import may_draw
 from needle.data.sampler import Sampler
+from needle.data.transforms import BatchTransform, Compose
+from needle.data.transforms.base import check_batch_transforms, draw
 
 __all__ = ["DataLoader"]
 
 T = TypeVar("T")
+
+SEEDS = 1 << 63  # the number of seeds of an epoch's transforms
 
 
 class Batch(tuple[Tensor, ...]):
@@ -43,19 +47,25 @@ class DataLoader:
     loader has its own generator, and the same seed produces the same sequence of orders. A `sampler` takes the place of
     shuffling: anything with a length that yields indices, all of an epoch when it begins. It has its own seed, if any.
 
-    `prefetch` is the number of batches that a background thread prepares ahead. The default is 0, no thread: random
-    transforms draw from NumPy's global generator, and with a thread the order of these draws and of the model's own
-    (dropout) depends on timing. So with random transforms leave it at 0 if a run must be repeatable, or go on bit for
-    bit from a state; without them both hold for any `prefetch`. An error in the thread is raised by the `next()` that
-    asked for its batch. Leaving the loop early stops the thread. A forked process has no such thread: it must begin an
-    epoch of its own.
+    `transforms` change whole batches, in order: a list of `RandomCrop`, `Normalize` and their like. If they draw random
+    numbers, a seed for them is drawn when an epoch begins, after its order and from the same generator. Every batch has
+    its own numbers, of that seed and its place in the epoch. So they are the same for any `prefetch`, for workers, and
+    in an epoch that goes on from a state.
 
-    On the CPU, large batches of float images (four axes) are stored batch-last, the memory order of convolutions. Their
-    shape stays (B, ...), and `numpy()` returns a row-major copy as always.
+    `prefetch` is the number of batches that a background thread prepares ahead. The default is 0, no thread: transforms
+    of the *dataset* draw from NumPy's global generator, and with a thread the order of these draws and of the model's
+    own (dropout) depends on timing. So with random ones leave it at 0 if a run must be repeatable, or go on bit for bit
+    from a state; without them both hold for any `prefetch`. An error in the thread is raised by the `next()` that asked
+    for its batch. Leaving the loop early stops the thread. A forked process has no such thread: it must begin an epoch
+    of its own.
 
-    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, `device` not a Device, or
-    `sampler` has no length, and ValueError if `batch_size` is less than 1, `prefetch` or `seed` is negative, or a
-    sampler comes with `shuffle` or `seed`. Errors of the dataset and of the sampler pass through.
+    On the CPU, batches of float images (four axes or more) are stored batch-last, the memory order of convolutions.
+    Their shape stays (B, ...), and `numpy()` returns a row-major copy as always.
+
+    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, `device` not a Device,
+    `sampler` has no length, or `transforms` is not a list of transforms of batches, and ValueError if `batch_size` is
+    less than 1, `prefetch` or `seed` is negative, or a sampler comes with `shuffle`, or with a `seed` that no transform
+    needs. Errors of the dataset, the sampler and the transforms pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -70,6 +80,7 @@ class DataLoader:
     prefetch: int
     device: Device | None
     sampler: Sampler | None
+    transforms: tuple[BatchTransform, ...]
 
     def __init__(
         self,
@@ -82,12 +93,15 @@ class DataLoader:
         prefetch: int = 0,
         device: Device | None = None,
         sampler: Sampler | None = None,
+        transforms: Sequence[BatchTransform] = (),
     ) -> None:
         self.dataset, self.batch_size, self.shuffle = dataset, batch_size, shuffle
         self.drop_last, self.prefetch, self.device, self.sampler = drop_last, prefetch, device, sampler
-        if seed is not None and sampler is not None:
+        self.transforms = cast(tuple[BatchTransform, ...], transforms)
+        if seed is not None and sampler is not None and not self._draws:
             raise ValueError(
-                f"DataLoader: seed is for shuffle, and a sampler has its own, but got both and seed={seed}"
+                "DataLoader: seed is for shuffle and random transforms, and a sampler has its own, "
+                f"but got a sampler and seed={seed}"
             )
         self._generator = generator.from_seed("DataLoader", seed)
         self._number = 0  # of the running epoch, or of the next one
@@ -105,6 +119,11 @@ class DataLoader:
     def __len__(self) -> int:
         """The number of batches in an epoch."""
         return self._batches(self._length, self.batch_size)
+
+    @property
+    def _draws(self) -> int:
+        """The random numbers per item that the transforms take."""
+        return Compose(self.transforms).draws
 
     @property
     def _length(self) -> int:
@@ -125,29 +144,41 @@ class DataLoader:
         All workers must have the same loader, in the same state. Where the dataset may draw random numbers, every
         worker takes the whole batch and keeps its part.
         """
-        epoch = self._epoch if self._is_loaded else None
+        epoch, transform = self._epoch if self._is_loaded else None, Compose(self.transforms)
         if epoch is None:
             epoch = _Epoch(self._draw_order(), self.batch_size)
             self._number += self._epoch is not None  # that one was left before its end
+        if epoch.seed is None and transform.draws:
+            stream = self._generator
+            epoch.seed = int(stream.integers(SEEDS) if stream else np.random.randint(SEEDS, dtype=np.int64))
         self._epoch, self._is_loaded = epoch, False
         order = np.arange(len(self.dataset)) if epoch.order is None else epoch.order
         size, count = epoch.batch_size, self._batches(len(order), epoch.batch_size)
-        chunks = (order[i * size : (i + 1) * size] for i in range(epoch.position, count))
-        batches = ((part, self._take(chunk, part)) for chunk in chunks for part in [communicator.part_of(len(chunk))])
-        if not self.prefetch:
-            return self._tensors(batches, epoch, communicator)
-        if type(self.dataset).take not in (Dataset.take, NDArrayDataset.take):  # a user's may use its memory again
-            batches = ((part, tuple(field.copy() for field in batch)) for part, batch in batches)
-        return self._tensors(_ahead(batches, self.prefetch), epoch, communicator)
+        batches = (
+            self._prepare(order[i * size : (i + 1) * size], communicator, transform, [epoch.seed, i])
+            for i in range(epoch.position, count)
+        )
+        return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches, epoch, communicator)
 
-    def _take(self, indices: HostArray, part: Part | None) -> tuple[HostArray, ...]:
-        """The items of a part of a batch, floats as float32."""
-        if part is not None and not may_draw(self.dataset):
-            indices, part = indices[part.start : part.stop], None
-        fields = self.dataset.take(indices)
-        if part is not None:
-            fields = tuple(field[part.start : part.stop] for field in fields)
-        return tuple(map(_to_float32, fields))
+    def _prepare(
+        self, indices: HostArray, communicator: Communicator, transform: Compose, seed: list[Any]
+    ) -> tuple[Part | None, tuple[Tensor | HostArray, ...]]:
+        """A part of a batch: images in the memory order of convolutions as tensors, other fields as arrays."""
+        count, part = len(indices), communicator.part_of(len(indices))
+        kept = slice(None) if part is None else slice(part.start, part.stop)
+        early, late = (slice(None), kept) if transform.mixes else (kept, slice(None))
+        if may_draw(self.dataset):
+            fields = tuple(_to_float32(field[early]) for field in self.dataset.take(indices))
+        else:
+            fields = tuple(map(_to_float32, self.dataset.take(indices[early])))
+        if self.transforms:
+            stream = np.random.default_rng(seed) if transform.draws else None
+            fields = transform.apply(fields, draw(transform.draws, count, stream)[early])
+        is_shared = type(self.dataset).take not in (Dataset.take, NDArrayDataset.take)  # a user's may use it again
+        device = self.device or default_device()
+        return part, tuple(
+            _prepared(_to_float32(field)[late], device, self.prefetch > 0, is_shared) for field in fields
+        )
 
     def reset(self) -> None:
         """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one."""
@@ -173,7 +204,10 @@ class DataLoader:
         return given.astype(np.int64)
 
     def _tensors(
-        self, batches: Generator[tuple[Part | None, tuple[HostArray, ...]]], epoch: _Epoch, communicator: Communicator
+        self,
+        batches: Generator[tuple[Part | None, tuple[Tensor | HostArray, ...]]],
+        epoch: _Epoch,
+        communicator: Communicator,
     ) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
@@ -198,6 +232,8 @@ class DataLoader:
 
         The running epoch is the one that began last, up to the end of its iterator: also after `break`, and if an
         earlier epoch is still being read.
+
+        Where transforms draw random numbers, `transforms` is the seed of the running epoch, or None between epochs.
         """
         epoch = self._epoch or _Epoch(None, self.batch_size)
         sampler = cast(Any, self.sampler)
@@ -209,6 +245,7 @@ class DataLoader:
             "length": len(self.dataset),
             "generator": generator.get_state(self._generator),
             "sampler": sampler.state_dict() if hasattr(sampler, "state_dict") else None,
+            **({"transforms": epoch.seed} if self._draws else {}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -217,8 +254,8 @@ class DataLoader:
         An epoch that is being read goes on, and is no part of the loader's state any more.
 
         Raises TypeError or ValueError, before anything changes, if `state` is not from `state_dict`, if the dataset has
-        another length, or if `shuffle`, `sampler`, the presence of a `seed` or, within an epoch, `batch_size` differs
-        from that loader's.
+        another length, or if `shuffle`, `sampler`, the presence of a `seed` or of random transforms or, within an
+        epoch, `batch_size` differs from that loader's.
 
         >>> from needle.data import NDArrayDataset
         >>> def make():
@@ -238,13 +275,16 @@ class DataLoader:
         is_other = position > 0 and order is None if is_shuffled else order is not None
         if is_other or has_state == (values["sampler"] is None):
             raise ValueError(f"{op}: shuffle and sampler must be as they were for the state, but got others")
-        if order is not None or position:
+        seed, is_running = values.get("transforms"), order is not None or position > 0
+        if seed is not None or (is_running and "transforms" in values):
+            seed, is_running = check.integer(op, "transforms", seed, least=0), True
+        if is_running:
             order = None if order is None else self._checked_order(op, "order", order)
             names = ("the state", "the loader, within an epoch,")
             check.same(op, "batch_size", values["batch_size"], self.batch_size, names)
             if position > (count := len(self)):
                 raise ValueError(f"{op}: position must be at most {count}, the number of batches, but got {position}")
-            epoch = _Epoch(order, self.batch_size, position)
+            epoch = _Epoch(order, self.batch_size, position, seed)
         stream = generator.from_state(op, values["generator"], self._generator)
         if has_state:
             sampler.load_state_dict(values["sampler"])
@@ -252,12 +292,12 @@ class DataLoader:
 
 
 class _Epoch:
-    """An epoch: the order of its items (None for the dataset's), and how many batches its reader has got."""
+    """An epoch: the order of its items (None for the dataset's), how many batches its reader has got, its seed."""
 
-    __slots__ = ("batch_size", "order", "position")
+    __slots__ = ("batch_size", "order", "position", "seed")
 
-    def __init__(self, order: HostArray | None, batch_size: int, position: int = 0) -> None:
-        self.order, self.batch_size, self.position = order, batch_size, position
+    def __init__(self, order: HostArray | None, batch_size: int, position: int = 0, seed: int | None = None) -> None:
+        self.order, self.batch_size, self.position, self.seed = order, batch_size, position, seed
 
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it is set
@@ -268,17 +308,28 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it 
     "prefetch": lambda value: check.integer("DataLoader", "prefetch", value, least=0),
     "device": lambda value: value if value is None else check.instance("DataLoader", "device", value, Device),
     "sampler": lambda value: value if value is None else check.instance("DataLoader", "sampler", value, Sampler),
+    "transforms": lambda value: check_batch_transforms("DataLoader", value),
 }
 
 
-def _to_tensor(field: HostArray, device: Device) -> Tensor:
-    """A copy of a field as a constant tensor; large float images on the CPU are copied to batch-last order.
+def _prepared(field: HostArray, device: Device, is_ahead: bool, is_shared: bool) -> Tensor | HostArray:
+    """A field of a batch: images for the CPU as a constant tensor in batch-last order, others as they are.
 
-    A convolution would make that copy twice, for its output and for its weight gradient. It is made in the
-    reader's thread: `parallel_for` limits BLAS to one thread in the whole process, which would slow the model down.
+    A convolution would make that copy twice, for its output and for its weight gradient. A thread that works ahead
+    makes it alone: `parallel_for` limits BLAS to one thread in the whole process, which would slow the model down.
+    What works ahead also copies memory that may be used again.
     """
-    if device == cpu() and field.ndim == 4 and field.dtype.kind == "f" and kernels.needs_blocked_copy(field):
-        return Tensor.make_const(kernels.to_batch_last(field))
+    if device == cpu() and field.ndim >= 4 and field.dtype.kind == "f":
+        return Tensor.make_const(kernels.to_batch_last(field, shared=not is_ahead))
+    return field.copy() if is_ahead and is_shared else field
+
+
+def _to_tensor(field: Tensor | HostArray, device: Device) -> Tensor:
+    """A field as a constant tensor on a device: a copy, unless it is one already."""
+    if isinstance(field, Tensor):
+        if device == cpu():
+            return field
+        field = field.numpy()  # the default device has changed since
     return Tensor(field, device=device, requires_grad=False)
 
 

@@ -100,28 +100,29 @@ def needs_blocked_copy(x: Array) -> bool:
     )
 
 
-def to_batch_last(x: Array) -> Array:
-    """A copy of x (N, C, *S) in batch-last memory order, indexed as before."""
+def to_batch_last(x: Array, shared: bool = True) -> Array:
+    """A copy of x (N, C, *S) in batch-last memory order, indexed as before; threads share it if they are to."""
     device = device_of(x)
     target = device.xp.empty((*x.shape[1:], x.shape[0]), x.dtype)
-    _copy(device, x, target)
+    _copy(device, x, target, shared)
     return batch_first(target)
 
 
-def _copy(device: Device, x: Array, target: Array) -> None:
+def _copy(device: Device, x: Array, target: Array, shared: bool = True) -> None:
     """Copy x (N, C, *S) into `target` (C, *S, N); threads share the channels or the blocks."""
     if needs_blocked_copy(x):
-        _copy_by_blocks(device, x, target)
+        _copy_by_blocks(device, x, target, shared)
         return
     source, channels = batch_last(x), x.shape[1]
 
     def copy(chunk: slice) -> None:
         target[chunk] = source[chunk]
 
-    device.parallel_for(copy, device.chunks(channels, target.nbytes // max(1, channels)), uses_blas=False)
+    chunks = device.chunks(channels, target.nbytes // max(1, channels))
+    device.parallel_for(copy, chunks, uses_blas=False, shared=shared)
 
 
-def _copy_by_blocks(device: Device, x: Array, target: Array) -> None:
+def _copy_by_blocks(device: Device, x: Array, target: Array, shared: bool) -> None:
     """Transpose row-major images block by block, each through a scratch block that stays in the cache.
 
     The rows of the scratch block are padded so that power-of-two strides do not evict each other from the cache.
@@ -141,7 +142,7 @@ def _copy_by_blocks(device: Device, x: Array, target: Array) -> None:
     channel_slices = [slice(i, i + channel_step) for i in range(0, channels, channel_step)]
     row_slices = [slice(i, i + row_step) for i in range(0, rows, row_step)]
     places = itertools.product(channel_slices, row_slices)
-    device.parallel_for(transpose, places, uses_blas=False, shared=x.nbytes >= tuning.SPLIT_BYTES)
+    device.parallel_for(transpose, places, uses_blas=False, shared=shared and x.nbytes >= tuning.SPLIT_BYTES)
 
 
 def compact_kernel(w: Array) -> Array:
