@@ -101,7 +101,7 @@ class DataLoader:
         if seed is not None and sampler is not None and not self._draws:
             raise ValueError(
                 "DataLoader: seed is for shuffle and random transforms, and a sampler has its own, "
-                f"but got a sampler and seed={seed}"
+                f"but got both and seed={seed}"
             )
         self._generator = generator.from_seed("DataLoader", seed)
         self._number = 0  # of the running epoch, or of the next one

@@ -120,8 +120,7 @@ REFUSED = [
     ),
     (
         lambda: DataLoader(LOADER.dataset, sampler=[1], seed=3), ValueError,
-        "DataLoader: seed is for shuffle and random transforms, and a sampler has its own, "
-        "but got a sampler and seed=3",
+        "DataLoader: seed is for shuffle and random transforms, and a sampler has its own, but got both and seed=3",
     ),
     (
         lambda: DataLoader(LOADER.dataset, sampler=iter([1])), TypeError,
