@@ -1,4 +1,4 @@
-"""Modes of a thread: whether ops record the graph, and who watches them."""
+"""Modes of a thread: whether ops record the graph, who watches them, and whether they are only outlined."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ class Watcher(Protocol):
 
 class _Mode(threading.local):
     recording = True
+    outlining = False  # needle.lazy: ops are only recorded, and functions check no values
     watchers: tuple[Watcher, ...] = ()
 
 

@@ -3,19 +3,24 @@
 A deferred value holds a thunk: its op and inputs. Reading its `array` computes it and turns it into a plain value. Its
 shape and dtype are known before that if its op can infer them (`Op.infer`). A write into memory that deferred values
 read computes them first, so results equal those of eager mode.
+
+An outline is a forward pass of which nothing is computed: its inputs are deferred values of an op that refuses to run.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
+from needle import autograd
 from needle.autograd import Tensor, TensorTuple, TensorTupleOp
+from needle.grad_mode import mode, no_grad
 from needle.graph import Op, Spec, Value, check_one_device, run, run_gradient
 
-__all__ = ["Deferred", "DeferredTensor", "DeferredTensorTuple", "spec_of"]
+__all__ = ["Deferred", "DeferredTensor", "DeferredTensorTuple", "outline", "spec_of"]
 
 
 class Thunk:
@@ -124,6 +129,18 @@ class DeferredTensorTuple(Deferred, TensorTuple):
 Tensor.deferred, TensorTuple.deferred = DeferredTensor, DeferredTensorTuple
 
 
+@contextmanager
+def outline() -> Iterator[None]:
+    """Defer all ops, record no graph for backward, and check no values, until the block ends; one block at a time."""
+    with _outlining, no_grad():
+        before = autograd.LAZY_MODE
+        try:
+            autograd.LAZY_MODE = mode.outlining = True
+            yield
+        finally:
+            autograd.LAZY_MODE, mode.outlining = before, False
+
+
 def spec_of(value: Any) -> Any:
     """The spec of a value, inferred if it is not computed."""
     with _resolving:
@@ -137,12 +154,13 @@ def _spec_of_array(array: Any) -> Any:
 
 
 _resolving = threading.RLock()  # several threads may ask for one value at once
+_outlining = threading.RLock()  # LAZY_MODE is one for all threads
 
 
 def _reset_after_fork() -> None:
-    """Give a forked child a new lock: the thread that held it may not exist there."""
-    global _resolving
-    _resolving = threading.RLock()
+    """Give a forked child new locks: the threads that held them may not exist there."""
+    global _resolving, _outlining
+    _resolving, _outlining = threading.RLock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,6 +11,7 @@ except ImportError as error:
         f"needle.onnx: needs the package onnx, which `pip install 'needle-dl[onnx]'` installs, but got: {error}"
     ) from error
 
+from needle.onnx.exporting import *
 from needle.onnx.model import *
 from needle.onnx.registry import *
 

@@ -356,12 +356,19 @@ def transpose_sizes(op: str, x: Tensor, kernel: Size, window: Window, output_pad
 # ---- indices, ranges, shapes and dtypes of operands ------------------------------------------------------------------
 
 
+def are_known(x: Tensor) -> bool:
+    """Whether values of x may be checked: on the CPU, since elsewhere reading them waits, and not in an outline."""
+    return x.device == cpu() and not mode.outlining
+
+
 def as_indices(op: str, name: str, x: Tensor, size: int | None = None) -> Tensor:
     """The values of `x`, whole numbers of any dtype, as an int64 constant; in [0, size) unless `size` is None.
 
     Fractions, infinities, NaN and numbers out of range are refused on the CPU only: elsewhere reading values would wait
     for the device.
     """
+    if mode.outlining and x.dtype.kind != "b":
+        return Tensor._cast(x, cpu().xp.dtype("int64"))  # type: ignore[no-any-return]
     return Tensor.make_const(index_array(op, name, x.array, size))
 
 
@@ -380,7 +387,8 @@ def without_index(indices: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
 
 def check_range(op: str, name: str, x: Tensor, low: float, high: float) -> None:
     """Refuse values outside [low, high], and NaN, on the CPU only: elsewhere reading them would wait for the device."""
-    check_array_range(op, name, x.array, low, high)
+    if not mode.outlining:
+        check_array_range(op, name, x.array, low, high)
 
 
 def check_broadcast(op: str, name: str, x: Tensor, target: str, shape: tuple[int, ...]) -> None:

@@ -11,7 +11,7 @@ from needle.ops.base import Array, Elementwise, Gradients
 from needle.ops.dtypes import DEFAULT_FLOAT
 from needle.ops.elementwise import Log, Sqrt
 from needle.ops.logic import EQUAL, WHERE
-from needle.ops.operand import floating, pair, scalar_like, tensor
+from needle.ops.operand import are_known, floating, pair, scalar_like, tensor
 from needle.ops.shape import sum_like
 
 __all__ = ["EWisePow", "power", "reciprocal", "rsqrt", "square"]
@@ -52,7 +52,7 @@ def power(a: TensorLike, b: TensorLike) -> Tensor:
     a, b = pair("power", a, b)
     if a.spec.dtype.kind == b.spec.dtype.kind == "b":
         a = as_dtype(a, "int64")
-    if a.spec.dtype.kind != "f" and b.spec.dtype.kind == "i" and b.device == cpu() and b.size and b.array.min() < 0:
+    if a.spec.dtype.kind != "f" and b.spec.dtype.kind == "i" and are_known(b) and b.size and b.array.min() < 0:
         raise ValueError(f"power: integer exponents of integers must be at least 0, but got {b.array.min()}")
     return EWisePow()(a, b)
 

@@ -6,10 +6,10 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import compute_dtype, cpu, xp
+from needle.backend import compute_dtype, xp
 from needle.ops.arithmetic import DIVIDE, MULTIPLY, NEGATE, DivScalar, MulScalar, as_dtype
 from needle.ops.base import Array, Elementwise, Gradients
-from needle.ops.operand import pair, tensor
+from needle.ops.operand import are_known, pair, tensor
 from needle.ops.shape import sum_like
 
 __all__ = ["ceil", "floor", "floor_divide", "fmod", "remainder", "round", "trunc"]
@@ -142,6 +142,6 @@ def _division(op: str, a: TensorLike, b: TensorLike) -> tuple[Tensor, Tensor]:
     a, b = pair(op, a, b)
     if a.dtype.kind == b.dtype.kind == "b":
         raise TypeError(f"{op}: one operand must not be of bools, but got two")
-    if a.dtype.kind != "f" and b.dtype.kind != "f" and b.device == cpu() and not b.array.all():
+    if a.dtype.kind != "f" and b.dtype.kind != "f" and are_known(b) and not b.array.all():
         raise ValueError(f"{op}: the divisor of integers must not be 0, but got 0")
     return a, b

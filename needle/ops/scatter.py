@@ -13,7 +13,7 @@ from needle.ops.arithmetic import ADD, as_dtype
 from needle.ops.base import Array, FixedShape, Gradients
 from needle.ops.index import GetItem, getitem
 from needle.ops.logic import WHERE
-from needle.ops.operand import broadcast_shape, is_number, scalar_like, tensor
+from needle.ops.operand import are_known, broadcast_shape, is_number, scalar_like, tensor
 from needle.ops.shape import BroadcastTo, Reshape
 from needle.words import AxisWords, respelled
 
@@ -204,7 +204,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     are_integers = value.dtype.kind in "iu" and x.dtype.kind in "iu"
     if not are_integers and not cpu().xp.can_cast(value.dtype, x.dtype, "same_kind"):
         raise TypeError(f"masked_fill: value must fit dtype {x.dtype}, but got {value.dtype}")
-    if value.device == cpu():
+    if are_known(value):
         check.filling("masked_fill", "value", value.item(), x.dtype)
     broadcast_shape("masked_fill", x.shape, mask.shape)
     return WHERE(mask, as_dtype(value, x.dtype), x)
@@ -229,7 +229,7 @@ def _indices(op: str, x: Tensor, index: Any, size: int, low: int = 0) -> Tensor:
     index = index if isinstance(index, Tensor) else Tensor(tensor(op, index), device=x.device, requires_grad=False)
     if index.dtype.kind not in "iu":
         raise TypeError(f"{op}: index must be of integers, but got dtype {index.dtype}")
-    if index.device == cpu() and index.size:
+    if are_known(index) and index.size:
         least, most = index.array.min(), index.array.max()
         if least < low or most >= size:
             raise IndexError(f"{op}: index must lie in [{low}, {size - 1}], but got {least} to {most}")

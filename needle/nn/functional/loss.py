@@ -13,7 +13,8 @@ from typing import Any
 
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
-from needle.backend import Device, compute_dtype, cpu
+from needle.backend import Device, compute_dtype
+from needle.grad_mode import mode
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
@@ -22,6 +23,7 @@ from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
 from needle.ops.logic import WHERE
 from needle.ops.operand import (
     all_in_range,
+    are_known,
     as_indices,
     broadcast_shape,
     check_broadcast,
@@ -141,10 +143,13 @@ def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tup
         also = f" or probabilities {x.shape}" if op == "cross_entropy" else ""
         raise ValueError(f"{op}: target must hold class indices {shape}{also} for x {x.shape}, but got {target.shape}")
     classes = as_indices(op, "targets", target)
-    if classes.device == cpu() and not 0 <= ignore_index < n and all_in_range(classes, n):
+    if are_known(classes) and not 0 <= ignore_index < n and all_in_range(classes, n):
         return classes, None
+    if mode.outlining:
+        kept = ops.not_equal(classes, ignore_index)
+        return MULTIPLY(classes, kept), kept
     kept_classes, kept = without_index(classes, ignore_index)
-    if classes.device == cpu() and not all_in_range(kept_classes, n):
+    if are_known(classes) and not all_in_range(kept_classes, n):
         check_range(op, "targets", ops.getitem(classes, kept), 0, n - 1)
     return kept_classes, kept
 

@@ -1,0 +1,5 @@
+"""Modules of needle as ONNX models."""
+
+from needle.onnx.exporting.exporter import export as export
+
+__all__ = ["export"]
