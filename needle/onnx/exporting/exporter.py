@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
 import onnx
 from onnx import helper
 
-from needle import __version__, check
+from needle import check
 from needle.autograd import Tensor
 from needle.files import Path, path_name
 from needle.nn import Module
@@ -181,7 +182,7 @@ class _Export:
         imports = [helper.make_opsetid("", graph.opset)]
         model = helper.make_model(
             proto, opset_imports=imports, ir_version=helper.find_min_ir_version_for(imports), producer_name="needle",
-            producer_version=__version__,
+            producer_version=sys.modules["needle"].__version__,
         )  # fmt: skip
         return model, {name: tensor for name, tensor in outline.state.values() if name in read}
 
