@@ -7,11 +7,16 @@ from needle.data.dataset import *
 from needle.data.digits import *
 from needle.data.idx import *
 from needle.data.loader import *
+from needle.data.mat import *
+from needle.data.norb import *
+from needle.data.npz import *
 from needle.data.parts import *
 from needle.data.pixels import *
 from needle.data.ptb import *
 from needle.data.sampler import *
 from needle.data.segmentation import *
+from needle.data.stl10 import *
+from needle.data.svhn import *
 from needle.data.transforms import *
 from needle.data.workers import *
 from needle.exports import public_names as _public_names

@@ -218,12 +218,12 @@ PIXELS, LABELS = images_of(2)
 GOOD = python2(PIXELS, LABELS)
 SHAPED = "data must be uint8 of shape (n, 3072), but {path} holds "
 BROKEN = {
-    "empty": (b"", "{path} must be a complete pickle of CIFAR-10, but: ValueError('pickle exhausted before"),
+    "empty": (b"", "{path} must be a complete pickle of images, but: ValueError('pickle exhausted before"),
     "cut": (
         GOOD[:-3000],
-        "{path} must be a complete pickle of CIFAR-10, but: ValueError('expected 6144 bytes in a string4, but",
+        "{path} must be a complete pickle of images, but: ValueError('expected 6144 bytes in a string4, but",
     ),
-    "no pickle": (b"\x1f\x8b\x08", "{path} must be a complete pickle of CIFAR-10, but: "),
+    "no pickle": (b"\x1f\x8b\x08", "{path} must be a complete pickle of images, but: "),
     "no dict": (pickle.dumps([1], 2), "a pickle must hold a dict, but {path} holds a value of type list"),
     "no data": (
         pickle.dumps({"labels": [], "fine_labels": [], 3: 4}, 2),
@@ -350,7 +350,7 @@ def test_a_malicious_pickle_runs_nothing(tmp_path, name, place):
     (tmp_path / "harm_by_import.py").write_text(f"open({str(marker)!r}, 'w').close()\nanything = dict")
     sys.path.insert(0, str(tmp_path))
     try:
-        message = f'{path} must be a complete pickle of CIFAR-10, but: UnpicklingError("{name} is not a name that'
+        message = f'{path} must be a complete pickle of images, but: UnpicklingError("{name} is not a name that'
         with pytest.raises(ValueError, match=re.escape(message)):
             CIFAR10Dataset(tmp_path, train=False)
         assert not marker.exists()
@@ -387,7 +387,7 @@ def test_a_pickle_cannot_change_how_the_next_one_is_read(tmp_path, name):
     opcode = f"c{module}\n{attribute}\n".encode()
     for state in (b"}X\x07\0\0\0__new__K\x01s", b"N}X\x07\0\0\0__new__K\x01s\x86", b"N}X\x05\0\0\0stateK\x01s\x86"):
         write_test(tmp_path, b"\x80\x02" + opcode + state + b"b.")
-        with pytest.raises(ValueError, match="must be a complete pickle of CIFAR-10, but: TypeError"):
+        with pytest.raises(ValueError, match="must be a complete pickle of images, but: TypeError"):
             CIFAR10Dataset(tmp_path, train=False)
         write_test(tmp_path, python3(2, str.encode)(PIXELS, LABELS))
         assert CIFAR10Dataset(tmp_path, train=False).y.tolist() == LABELS

@@ -180,7 +180,7 @@ def peak_of(message, call, *arguments):
 @pytest.mark.parametrize("content", PICKLES.values(), ids=PICKLES)
 def test_a_small_pickle_takes_little_memory(tmp_path, content):
     (tmp_path / "test_batch").write_bytes(content)
-    message = "^CIFAR10Dataset: (.* must be a complete pickle of CIFAR-10, but: |a pickle must hold a dict, but )"
+    message = "^CIFAR10Dataset: (.* must be a complete pickle of images, but: |a pickle must hold a dict, but )"
     assert peak_of(message, CIFAR10Dataset, tmp_path, False) < 3 * len(content) + 2**20
 
 

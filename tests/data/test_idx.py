@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from needle.data import IDXDataset, MNISTDataset, idx_files, read_idx
+from needle.data import DataLoader, EMNISTDataset, IDXDataset, MNISTDataset, idx_files, read_idx
+from needle.data.binary import MappedArray
+from needle.nn import functional as F
 
 CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
 IMAGES = np.arange(3 * 4 * 5, dtype=np.uint8).reshape(3, 4, 5) * 4
@@ -127,6 +129,88 @@ def test_a_class_that_does_not_fit_is_named(tmp_path, wrong):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         MNISTDataset(*paths)
 
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(("train", "part"), [(True, "train"), (False, "test")])
+def test_qmnist_by_its_file_names(tmp_path, train, part, zipped):
+    for name, array in ((f"qmnist-{part}-images-idx3-ubyte", IMAGES), (f"qmnist-{part}-labels-idx2-int", QMNIST)):
+        content = idx_bytes(array)
+        (tmp_path / (name + ".gz" * zipped)).write_bytes(gzip.compress(content) if zipped else content)
+    images, labels = IDXDataset(tmp_path, train)[:]
+    np.testing.assert_array_equal(images, IMAGES[:, None] / np.float32(255))
+    assert labels.tolist() == [7, 0, 9]
+
+
+# ---- EMNIST ----------------------------------------------------------------------------------------------------------
+
+SPLITS = {
+    "balanced": (0, 46, "t"),
+    "byclass": (0, 61, "z"),
+    "bymerge": (0, 46, "t"),
+    "digits": (0, 9, "9"),
+    "letters": (1, 26, "z"),
+    "mnist": (0, 9, "9"),
+}
+UPRIGHT = np.random.default_rng(0).integers(0, 256, (4, 28, 28), np.uint8)
+
+
+def write_emnist(folder, split, part, labels, zipped=False):
+    """The files of a split, whose images are transposed."""
+    paths = []
+    for kind, array in (("images-idx3", UPRIGHT.swapaxes(1, 2)), ("labels-idx1", np.array(labels, np.uint8))):
+        content = idx_bytes(array)
+        paths.append(folder / f"emnist-{split}-{part}-{kind}-ubyte{'.gz' * zipped}")
+        paths[-1].write_bytes(gzip.compress(content) if zipped else content)
+    return paths
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize(("split", "first", "last", "name"), [(split, *row) for split, row in SPLITS.items()])
+def test_emnist_is_upright_and_its_labels_begin_at_0(tmp_path, split, first, last, name, zipped):
+    train, part = (True, "train") if first else (False, "test")
+    write_emnist(tmp_path, split, part, [last, first, first + 1, last], zipped)
+    dataset = EMNISTDataset(tmp_path, split, train)
+    ((images, labels),) = DataLoader(dataset, 4)
+    np.testing.assert_array_equal(images.numpy(), UPRIGHT[:, None] / np.float32(255))
+    count = len(dataset.classes)
+    assert labels.numpy().tolist() == [count - 1, 0, 1, count - 1]
+    assert dataset.classes[labels.numpy()[0]] == name
+    assert count == last - first + 1
+    logits = images.reshape((4, -1))[:, :count]
+    assert F.cross_entropy(logits, labels).shape == ()
+    assert isinstance(dataset.pixels, MappedArray) != zipped
+
+
+def test_emnist_in_the_folder_that_the_archive_makes(tmp_path):
+    (tmp_path / "gzip").mkdir()
+    write_emnist(tmp_path / "gzip", "balanced", "train", [0] * 4, zipped=True)
+    assert len(EMNISTDataset(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(
+    ("split", "labels", "message"),
+    [
+        ("letters", [1, 2, 0, 3], "labels must lie in [1, 26], but label 2 of {labels} is 0"),
+        ("letters", [1, 2, 27, 3], "labels must lie in [1, 26], but label 2 of {labels} is 27"),
+        ("digits", [10, 0, 0, 0], "labels must lie in [0, 9], but label 0 of {labels} is 10"),
+        ("digits", [1], "images and labels must agree in number, but {images} holds 4 and {labels} 1"),
+        ("Letters", [1] * 4, "split must be one of 'balanced', 'byclass', 'bymerge', 'digits', 'letters', 'mnist', "),
+    ],
+)
+def test_emnist_refuses_other_labels(tmp_path, split, labels, message):
+    images, path = write_emnist(tmp_path, split, "train", labels)
+    message = message.format(images=images, labels=path)
+    with pytest.raises(ValueError, match=f"^EMNISTDataset: {re.escape(message)}"):
+        EMNISTDataset(tmp_path, split)
+
+
+def test_a_missing_file_of_emnist_is_named(tmp_path):
+    message = r"^EMNISTDataset: folder must hold one of emnist-mnist-train-images-idx3-ubyte, .*; EMNIST is at https"
+    with pytest.raises(FileNotFoundError, match=message):
+        EMNISTDataset(tmp_path, "mnist")
+
+
+# ---- broken files ----------------------------------------------------------------------------------------------------
 
 GOOD = idx_bytes(IMAGES)
 BROKEN = {
