@@ -22,7 +22,8 @@ __all__: list[str] = []
 class Axis(NamedTuple):
     """How an axis of n elements becomes one of p.
 
-    `length` is p before it was rounded, and `region` the part of the axis that is read, 0 to 1 for all of it.
+    `length` is what align_corners takes for p: by scales it is not rounded. `region` is the part of the axis that is
+    read, 0 to 1 for all of it.
     """
 
     axis: int
@@ -132,7 +133,8 @@ def _resample(x: Tensor, axes: Sequence[Axis], sampling: Sampling) -> Tensor:
             y = matmul_along(y, matrix, axis.axis + 1)
     y = ops.reshape(y, y.shape[1:])
     if outside.any():
-        y = ops.where(Tensor(outside, device=x.device, requires_grad=False), sampling.beyond, y)
+        beyond = sampling.beyond if wide.kind == "f" else round(sampling.beyond)
+        y = ops.where(Tensor(outside, device=x.device, requires_grad=False), beyond, y)
     if x.dtype.kind in "iu" and not is_nearest:
         limits = np.iinfo(x.dtype)
         y = ops.clip(ops.round(y), limits.min, limits.max)
@@ -152,10 +154,10 @@ def _positions(axis: Axis, transformation: str) -> HostArray:
     if transformation == "tf_crop_and_resize":
         if axis.p == 1:
             return output + 0.5 * (start + end) * last
-        return start * last + output * ((end - start) * last / (axis.length - 1))
+        return start * last + output * ((end - start) * last / (axis.p - 1))
     if transformation == "pytorch_half_pixel" and axis.p == 1:
         return output
-    shift = axis.n / 2 * (1 - axis.p / axis.length) if transformation == "half_pixel_symmetric" else 0.0
+    shift = axis.n / 2 * (1 - axis.p / (axis.n * scale)) if transformation == "half_pixel_symmetric" else 0.0
     return shift + (output + 0.5) / scale - 0.5
 
 
