@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -23,7 +22,7 @@ class RandomAffine(ImageTransform):
 
     `degrees` of the rotation, counterclockwise as of `np.rot90`: a number d for [-d, d], or a range (low, high); so is
     `shear`, in degrees, which moves the rows above the center to the right. `translate` is the largest shift, as a part
-    of the sides: a number, or (down, right). `scale` is a range of factors. Each is drawn uniformly, for each image;
+    of the sides: a number, or (down, right). `scale` is a factor, or a range. Each is drawn uniformly, for each image;
     scaling and shearing come before the rotation, and shifting after it.
 
     The center of an image lies at ((H - 1) / 2, (W - 1) / 2). Between pixels `mode` interpolates, "bilinear" or
@@ -33,8 +32,9 @@ class RandomAffine(ImageTransform):
     torchvision's `rotate` turns the same way; its `affine` and `RandomAffine` turn clockwise, round shifts to whole
     pixels, and take (right, down).
 
-    Raises ValueError if a range is not one, `translate` not in [0, 1], `scale` not above 0, a shear not in (-90, 90),
-    or if the images' dtype does not hold `fill`; TypeError if images are neither of bytes nor of floats.
+    Raises ValueError if a range is not one, an angle above 360 degrees, a shear not below 90, `translate` not in [0, 1]
+    or `scale` not above 0, or if the images' dtype does not hold `fill`; TypeError if images are neither of bytes nor of
+    floats.
 
     >>> turn = RandomAffine(degrees=(90, 90))
     >>> turn(np.arange(4, dtype="uint8").reshape(2, 2, 1))[..., 0]
@@ -48,21 +48,19 @@ class RandomAffine(ImageTransform):
         self,
         degrees: Range = 0.0,
         translate: float | tuple[float, float] = 0.0,
-        scale: tuple[float, float] = (1.0, 1.0),
+        scale: float | tuple[float, float] = 1.0,
         shear: Range = 0.0,
         *,
         mode: str = "bilinear",
         fill: float | Sequence[float] | HostArray = 0,
     ) -> None:
         op = "RandomAffine"
-        self.degrees, self.shear = _range("degrees", degrees), _range("shear", shear)
-        self.scale = _range("scale", scale)
+        self.degrees, self.shear = _range("degrees", degrees, most=360), _range("shear", shear, below=90)
+        self.scale = _range("scale", (scale, scale) if isinstance(scale, int | float) else scale)
         shifts = translate if isinstance(translate, tuple) else (translate, translate)
         if len(shifts) != 2:
             raise ValueError(f"{op}: translate must be one number or two, but got {len(shifts)}")
         self.translate = tuple(check.number(op, "translate", shift, least=0, most=1) for shift in shifts)
-        for value in self.shear:
-            check.number(op, "shear", value, above=-90, below=90)
         check.number(op, "scale", self.scale[0], above=0)
         self.mode = check.one_of(op, "mode", mode, MODES)
         self.fill = per_channel(op, "fill", fill)
@@ -159,15 +157,14 @@ def _at(framed: HostArray, rows: HostArray, columns: HostArray) -> Callable[[int
     return lambda offset: flat[offset:].take(places)
 
 
-def _range(name: str, value: Range) -> tuple[float, float]:
-    """A number d as the range from -d to d, or a range as it is."""
+def _range(name: str, value: Range, **limits: float) -> tuple[float, float]:
+    """A number d as the range from -d to d, or a range as it is, of numbers up to a limit in either direction."""
     op = "RandomAffine"
-    if not isinstance(value, Sequence):
-        most = check.number(op, name, value, least=0, below=math.inf)
+    if not isinstance(value, tuple | list):
+        most = check.number(op, name, value, least=0, **limits)
         return -most, most
-    if len(value) != 2:
+    opposite = {{"most": "least", "below": "above"}[limit]: -end for limit, end in limits.items()}
+    ends = [check.number(op, name, end, **limits, **opposite) for end in value]
+    if len(ends) != 2 or ends[0] > ends[1]:
         raise ValueError(f"{op}: {name} must be a number or a range (low, high), but got {value}")
-    low, high = (check.number(op, name, end, above=-math.inf, below=math.inf) for end in value)
-    if low > high:
-        raise ValueError(f"{op}: {name} must be a range (low, high), but got {value}")
-    return low, high
+    return ends[0], ends[1]

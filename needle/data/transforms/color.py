@@ -24,7 +24,7 @@ class ColorJitter(ImageTransform):
 
     Images have 3 channels, or one: then saturation and hue change nothing.
 
-    Raises ValueError if a number is negative, `hue` greater than 0.5, or an image has another number of channels,
+    Raises ValueError if a number is not in [0, 100], `hue` not in [0, 0.5], or an image has another number of channels,
     TypeError if it is neither of floats nor of bytes.
     """
 
@@ -34,9 +34,9 @@ class ColorJitter(ImageTransform):
         self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
     ) -> None:
         op = "ColorJitter"
-        self.brightness = check.number(op, "brightness", brightness, least=0)
-        self.contrast = check.number(op, "contrast", contrast, least=0)
-        self.saturation = check.number(op, "saturation", saturation, least=0)
+        self.brightness = check.number(op, "brightness", brightness, least=0, most=100)
+        self.contrast = check.number(op, "contrast", contrast, least=0, most=100)
+        self.saturation = check.number(op, "saturation", saturation, least=0, most=100)
         self.hue = check.number(op, "hue", hue, least=0, most=0.5)
 
     def compute(self, images: HostArray, numbers: HostArray) -> HostArray:
@@ -53,8 +53,8 @@ class ColorJitter(ImageTransform):
         if self.brightness:
             x = (x * brightness).clip(0, 1)
         if self.contrast:
-            gray = np.ascontiguousarray(_gray(x)).reshape(len(x), -1)
-            mean = gray.mean(1, dtype=x.dtype)[:, None, None, None] if gray.size else np.zeros_like(contrast)
+            gray = np.ascontiguousarray(_gray(x))  # so that the sum does not depend on the memory order
+            mean = gray.sum((1, 2, 3), keepdims=True) / x.dtype.type(max(1, gray[:1].size))
             x = (mean + contrast * (x - mean)).clip(0, 1)
         if channels == 3 and self.saturation:
             gray = _gray(x)

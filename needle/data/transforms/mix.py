@@ -20,7 +20,7 @@ class MixUp(BatchTransform):
     of the batch, and one λ ~ Beta(alpha, alpha) per batch. The targets, float32, are what `cross_entropy` takes.
     Labels are integers below K = `num_classes`, or probabilities already.
 
-    Raises ValueError if `num_classes` is less than 1, `alpha` not greater than 0, a label not below K, or if a batch is
+    Raises ValueError if `num_classes` is less than 1, `alpha` not in (0, 1000], a label not below K, or if a batch is
     not of images and labels, TypeError if the images are not of floats.
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, ICLR 2018.
     """
@@ -31,7 +31,7 @@ class MixUp(BatchTransform):
     def __init__(self, num_classes: int, alpha: float = 1.0) -> None:
         op = type(self).__name__
         self.num_classes = check.integer(op, "num_classes", num_classes, least=1)
-        self.alpha = check.number(op, "alpha", alpha, above=0, below=math.inf)
+        self.alpha = check.number(op, "alpha", alpha, above=0, most=1000)
 
     def apply(self, fields: Fields, numbers: HostArray) -> Fields:
         images, targets = self._checked(fields)
