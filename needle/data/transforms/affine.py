@@ -33,7 +33,7 @@ class RandomAffine(ImageTransform):
     pixels, and take (right, down).
 
     Raises ValueError if a range is not one, an angle above 360 degrees, a shear not below 90, `translate` not in [0, 1]
-    or `scale` not above 0, or if the images' dtype does not hold `fill`; TypeError if images are neither of bytes nor of
+    or `scale` not above 0, or if the images' dtype does not hold `fill`; TypeError if images are neither bytes nor
     floats.
 
     >>> turn = RandomAffine(degrees=(90, 90))
