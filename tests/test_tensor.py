@@ -338,3 +338,12 @@ def test_seen_as_a_numpy_array_it_is_read_only(shared):
     np.array(shared(x))[0] = 9  # a copy is the caller's own
     y.backward()
     same(x.grad, [2, 4])
+
+
+def test_floats_of_another_package_are_refused():  # also the one that NumPy takes for a kind of float
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for dtype in ml_dtypes.bfloat16, ml_dtypes.float8_e5m2, ml_dtypes.float8_e4m3fn, ml_dtypes.int4:
+        with pytest.raises(TypeError, match="Tensor: elements must be real numbers or bools, but got dtype"):
+            Tensor(np.ones(2, dtype))
+        with pytest.raises(TypeError, match="astype: dtype must be one of real numbers or bools"):
+            Tensor([1.0]).astype(dtype)

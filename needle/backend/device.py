@@ -133,7 +133,7 @@ class Device:
                 raise ValueError(f"{op}: elements must form an array, but NumPy says: {error}") from None
         if data.dtype.kind == "O" and all(isinstance(entry, numbers.Real) for entry in data.flat):
             data = data.astype("float64")
-        if data.dtype.kind not in "fiub":
+        if data.dtype.kind not in "fiub" or data.dtype.isbuiltin == 2:  # float8_e5m2 of ml_dtypes has the kind "f"
             raise TypeError(f"{op}: elements must be real numbers or bools, but got dtype {data.dtype}")
         result = native(data.dtype) if dtype is None else real_dtype(op, dtype)
         if result.kind in "iu" and not is_array and data.size:
@@ -269,7 +269,7 @@ def real_dtype(op: str, dtype: DTypeLike) -> Any:
     """`native`, restricted to real numbers and bools. Raises TypeError for anything else, and None."""
     with suppress(TypeError):
         result = native(dtype)
-        if dtype is not None and result.kind in "fiub":
+        if dtype is not None and result.kind in "fiub" and result.isbuiltin != 2:
             return result
     raise TypeError(f"{op}: dtype must be one of real numbers or bools, but got {dtype!r}")
 

@@ -102,12 +102,12 @@ def _masked(node: Node, scores: Tensor, mask: Tensor | None, past: int, lengths:
         lengths = ops.reshape(lengths, (-1, 1, 1, 1))
         position = position + (lengths - queries)
         allowed.append(ops.less(key, lengths))
-    left, right = (node["left_window_size"], node["right_window_size"]) if node.opset >= 25 else (-1, -1)
+    left, right = (node.get(f"{side}_window_size") for side in ("left", "right"))
     if node["is_causal"]:
         right = 0
-    if left >= 0:
+    if left not in (None, -1):
         allowed.append(ops.greater_equal(key, position - left))
-    if right >= 0:
+    if right not in (None, -1):
         allowed.append(ops.less_equal(key, position + right))
     if mask is not None:
         missing = [(0, 0)] * (mask.ndim - 1) + [(0, keys - mask.shape[-1])]

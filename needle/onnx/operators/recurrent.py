@@ -58,8 +58,7 @@ def gru(
     h: Tensor | None = None,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """The outputs and final states of gated recurrent units."""
-    is_linear_before_reset = node.opset >= 3 and node["linear_before_reset"]
-    kind = _LinearGRUStep if is_linear_before_reset else _GRUStep
+    kind = _LinearGRUStep if node.get("linear_before_reset") else _GRUStep
     return _over_time(node, kind, x, (W, R, B), lengths, (h,))
 
 
@@ -170,7 +169,7 @@ def _over_time(
         raise ValueError(f"{node}: direction must be one of {', '.join(DIRECTIONS)}, but got {node['direction']!r}")
     directions = DIRECTIONS[node["direction"]]
     functions = _functions(node, len(directions))
-    batch_first = node.opset >= 14 and node["layout"]
+    batch_first = node.get("layout")
     if batch_first:
         x = ops.permute(x, (1, 0, 2))
         states = [None if value is None else ops.permute(value, (1, 0, 2)) for value in states]
