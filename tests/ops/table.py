@@ -24,6 +24,7 @@ from needle import Tensor, TensorTuple, ops
 from needle.backend import cpu, to_host
 from needle.kernels import Window
 from needle.ops.conv import Correlate, RectifiedCorrelate
+from needle.ops.fourier import Fourier
 from needle.ops.norm import standardized
 from needle.ops.operand import floating
 from tests.standin.device import STANDIN
@@ -636,6 +637,14 @@ row("RectifiedCorrelate", "", lambda x, w, b: RectifiedCorrelate(PLANE)(x, w, b)
 row("Correlate", "the bias alone", lambda x, w, b: Correlate(LINE)(x.detach() * 0, w.detach(), b),
     lambda x, w, b: 0 * torch.conv1d(torch_pad(x, (1, 0)), w, None, 2).detach() + b[:, None], (2, 3, 6), (4, 3, 3), (4,)
     )  # fmt: skip
+
+# ---- Fourier transforms: pairs of numbers ----------------------------------------------------------------------------
+
+for inverse, oracle in ((False, torch.fft.fft), (True, torch.fft.ifft)):
+    for axis in (0, 1):
+        row("Fourier", f"{axis} {inverse}", lambda x, a=axis, i=inverse: Fourier(a, i)(floating("Fourier", x)),
+            lambda x, a=axis, f=oracle: torch.view_as_real(f(torch.view_as_complex(x.contiguous()), dim=a)),
+            (3, 4, 2))  # fmt: skip
 
 # ---- other forms -----------------------------------------------------------------------------------------------------
 

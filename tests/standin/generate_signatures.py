@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 TABLE = Path(__file__).with_name("signatures.txt")
-MODULES = ("", "lib.stride_tricks.", "linalg.", "random.")
+MODULES = ("", "fft.", "lib.stride_tricks.", "linalg.", "random.")
 NOT_OF_NUMPY = {"clear_memo", "disable_experimental_feature_warning", "annotations", "fuse", "memoize", "show_config"}
 
 
