@@ -28,7 +28,7 @@ LAST, FIRST = 2**63 - 1, -(2**63)  # of a slice that is open
 
 @writes(Reshape)
 def reshape(graph: Graph, made: Made, x: str) -> str:
-    return graph.reshape(x, made.spec.shape)
+    return x if made.inputs[0].shape == made.spec.shape else graph.reshape(x, made.spec.shape)
 
 
 @writes(Permute)

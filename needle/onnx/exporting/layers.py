@@ -16,7 +16,7 @@ from needle.ops.norm import Standardize
 from needle.ops.pool import LocateMax, MaxPool, MaxUnpool, SumPool
 from needle.ops.reduce import LogSoftmax, Softmax
 
-__all__ = ["window_attributes"]
+__all__ = ["correlate_transpose", "window_attributes"]
 
 writes(MatMul)(binary("MatMul"))
 
@@ -52,16 +52,16 @@ def correlate(graph: Graph, made: Made, x: str, w: str, *bias: str) -> str:
 
 
 @writes(CorrelateTranspose)
-def correlate_transpose(graph: Graph, made: Made, y: str, w: str) -> str:
+def correlate_transpose(graph: Graph, made: Made, y: str, w: str, *bias: str) -> str:
     (_, _, *sizes), (_, _, *kernel) = made.inputs[0].shape, made.inputs[1].shape
-    return _transposed(graph, made.op.window, known(kernel), known(sizes), made.op.size, y, w)
+    return _transposed(graph, made.op.window, known(kernel), known(sizes), made.op.size, y, w, *bias)
 
 
-def _transposed(graph: Graph, window: Any, kernel: Any, sizes: Any, target: Any, y: str, w: str) -> str:
+def _transposed(graph: Graph, window: Any, kernel: Any, sizes: Any, target: Any, *operands: str) -> str:
     """A ConvTranspose from `sizes` to the sizes `target`."""
     extra = [n - m for n, m in zip(target, window.input(sizes, kernel), strict=True)]
     options = window_attributes(window, kernel, group=window.groups)
-    return graph.node("ConvTranspose", y, w, **options, output_padding=extra if any(extra) else None)
+    return graph.node("ConvTranspose", *operands, **options, output_padding=extra if any(extra) else None)
 
 
 @writes(Unfold)

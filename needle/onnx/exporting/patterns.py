@@ -1,4 +1,4 @@
-"""Ops that are written as one node with those before them: differences, means of windows, batch normalization.
+"""Ops that are written as one node with those before them: differences, biases, means of windows, batch norms.
 
 In evaluation a batch normalization is arithmetic on its running statistics. As a node of its own it says that these are
 no parameters. Nodes that nobody reads any more are left out at the end.
@@ -10,8 +10,10 @@ import math
 
 from needle.onnx.exporting.elementwise import binary, operands, with_scalar
 from needle.onnx.exporting.graph import Graph, Made, writes
-from needle.onnx.exporting.layers import window_attributes
-from needle.ops.arithmetic import AddScalar, DivScalar, EWiseAdd, EWiseMul, Negate, PowerScalar
+from needle.onnx.exporting.layers import correlate_transpose, window_attributes
+from needle.ops.arithmetic import AddScalar, DivScalar, EWiseAdd, EWiseDiv, EWiseMul, Negate, PowerScalar
+from needle.ops.conv import CorrelateTranspose
+from needle.ops.elementwise import Sqrt
 from needle.ops.pool import SumPool
 from needle.ops.shape import Reshape
 
@@ -31,10 +33,13 @@ def divide_scalar(graph: Graph, made: Made, x: str) -> str:
 
 @writes(EWiseAdd)
 def add(graph: Graph, made: Made, a: str, b: str) -> str:
-    """a - b for a + (-b); a bias behind a batch normalization is part of it."""
+    """a - b for a + (-b); a bias behind a batch normalization or a transposed convolution is part of it."""
     if (negated := graph.origin(b, Negate)) and negated[0].dtype == made.dtype:
         return graph.node("Sub", *operands(graph, made, (a, negated[1][0])))
-    if a in graph.normalized and (bias := _per_channel(graph, b, made)):
+    transposed = graph.origin(a, CorrelateTranspose)
+    if (a in graph.normalized or transposed) and (bias := _per_channel(graph, b, made)):
+        if transposed:
+            return correlate_transpose(graph, transposed[0], *transposed[1], bias)
         x, scale, mean, var, eps = graph.normalized[a]
         return graph.node("BatchNormalization", x, scale, bias, mean, var, epsilon=eps)
     written: str = _add(graph, made, a, b)
@@ -43,34 +48,44 @@ def add(graph: Graph, made: Made, a: str, b: str) -> str:
 
 @writes(EWiseMul)
 def multiply(graph: Graph, made: Made, a: str, b: str) -> str:
-    """(x - mean) · ((var + eps) ** -0.5 · weight), as `batch_norm` computes it in evaluation."""
-    centered, scale = graph.origin(a, EWiseAdd), graph.origin(b, EWiseMul, PowerScalar)
-    if centered and scale and made.dtype.kind == "f":
-        weight, root = None, graph.origin(b, PowerScalar)
-        if isinstance(scale[0].op, EWiseMul):
-            weight = _per_channel(graph, scale[1][1], made)
-            root = graph.origin(scale[1][0], PowerScalar)
-        shifted = root and root[0].op.scalar == -0.5 and graph.origin(root[1][0], AddScalar)
-        negated = graph.origin(centered[1][1], Negate)
-        var = shifted and _per_channel(graph, shifted[1][0], made)
-        mean = negated and _per_channel(graph, negated[1][0], made)
-        if var and mean and shifted and (weight or isinstance(scale[0].op, PowerScalar)):
-            channels = made.spec.shape[1]
-            ones, zeros = (graph.constant([n] * channels, made.dtype) for n in (1, 0))
-            x, eps = centered[1][0], shifted[0].op.scalar
-            y = graph.node("BatchNormalization", x, weight or ones, zeros, mean, var, epsilon=eps)
-            graph.normalized[y] = x, weight or ones, mean, var, eps
-            return y
+    """(x - mean) · weight / sqrt(var + eps), as `batch_norm` and a loaded BatchNormalization compute it."""
+    centered, scale = graph.origin(a, EWiseAdd), _scale(graph, b, made)
+    negated = centered and graph.origin(centered[1][1], Negate)
+    mean = negated and _per_channel(graph, negated[1][0], made)
+    if centered and mean and scale:
+        ones, zeros = (graph.constant([n] * made.spec.shape[1], made.dtype) for n in (1, 0))
+        weight, var, eps = scale
+        x = centered[1][0]
+        y = graph.node("BatchNormalization", x, weight or ones, zeros, mean, var, epsilon=eps)
+        graph.normalized[y] = x, weight or ones, mean, var, eps
+        return y
     written: str = _multiply(graph, made, a, b)
     return written
 
 
+def _scale(graph: Graph, name: str, made: Made) -> tuple[str | None, str, float] | None:
+    """The weight, if any, the variance and eps of a scale that a batch normalization multiplies by."""
+    weight: str | None = None
+    if (product := graph.origin(name, EWiseMul)) and (weight := _per_channel(graph, product[1][1], made)):
+        name = product[1][0]
+    if (root := graph.origin(name, PowerScalar)) and root[0].op.scalar == -0.5:
+        shifted = graph.origin(root[1][0], AddScalar)
+        var = shifted and _per_channel(graph, shifted[1][0], made)
+    else:
+        quotient = graph.origin(_per_channel(graph, name, made) or "", EWiseDiv)
+        root = quotient and graph.origin(quotient[1][1], Sqrt)
+        shifted = root and graph.origin(root[1][0], AddScalar)
+        weight, var = (quotient[1][0], shifted[1][0]) if quotient and shifted else (None, None)
+    return (weight, var, shifted[0].op.scalar) if shifted and var else None
+
+
 def _per_channel(graph: Graph, name: str, made: Made) -> str | None:
-    """The values (C,) that `name` holds as (1, C, 1, …), or None."""
+    """The values (C,) that `name` holds as (1, C, 1, …) or (C, 1, …), or None."""
     found = graph.origin(name, Reshape)
     rank = len(made.spec.shape)
-    if found is None or rank < 2:
+    if found is None or rank < 2 or made.dtype.kind != "f":
         return None
     (shape, dtype), reshaped = found[0].inputs[0], found[0].spec.shape
-    is_channels = shape == made.spec.shape[1:2] and reshaped == (1, *shape, *(1,) * (rank - 2))
+    last = (*shape, *(1,) * (rank - 2))
+    is_channels = shape == made.spec.shape[1:2] and reshaped in (last, (1, *last))
     return found[1][0] if is_channels and dtype == made.dtype else None
