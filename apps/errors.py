@@ -38,13 +38,13 @@ def _path(text: str) -> Path:
 
 @contextmanager
 def user_errors(script: str, until: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn errors about files, devices, memory and options into one line on stderr and exit status 2.
+    """Turn errors about files, packages, devices, memory and options into one line on stderr and exit status 2.
 
     Once `until` returns True, errors are no longer the user's, and pass through.
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
+    except (ImportError, OSError, ValueError, TypeError, RuntimeError, MemoryError) as error:
         if until():
             raise
         leave(f"{script}: {one_line(error)}", 2)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import image_folder
 from needle.data import (
     CIFAR10Dataset,
     Dataset,
@@ -124,8 +125,6 @@ def load(
         train, test = ImageDataset(images, labels), ImageDataset(*tested)
         number = checksum(images, labels, *tested)
     else:
-        import image_folder  # it needs Pillow
-
         sets = image_folder.read_folder(Path(name), size)
         train, held, test, classes = sets
         images = train.arrays[0]

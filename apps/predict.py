@@ -18,6 +18,7 @@ import errors
 import needle as ndl
 from image_run import network_of
 from needle import nn
+from needle.data import read_image
 from run_folder import read_config
 from runs import load_weights
 
@@ -29,8 +30,6 @@ def main(arguments: Sequence[str] | None = None) -> list[np.ndarray]:
     """Run the script; returns what the network made of each picture: probabilities (classes,), or pixels (C, H, W)."""
     options = parse(arguments)
     with errors.interruptible(), errors.user_errors("predict"):
-        from image_folder import read_image  # it needs Pillow
-
         config = read_config(options.run)
         model = network_of(config, options.run)
         load_weights(model, options.run)

@@ -6,6 +6,8 @@ from needle.data.cifar import *
 from needle.data.dataset import *
 from needle.data.digits import *
 from needle.data.idx import *
+from needle.data.image_folder import *
+from needle.data.images import *
 from needle.data.loader import *
 from needle.data.mat import *
 from needle.data.norb import *

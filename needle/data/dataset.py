@@ -144,10 +144,15 @@ class ImageDataset(NDArrayDataset):
         if not self.transforms:
             return x
         self._check_layout()  # again, since transforms may be assigned
-        image = np.asarray(super().apply_transforms(x.transpose(1, 2, 0)))
-        if image.ndim != 3 or (is_channels_first(image.shape) and len(x) <= MOST_CHANNELS):
-            raise ValueError(f"ImageDataset: transforms must return images H x W x C, but got shape {image.shape}")
-        return image.transpose(2, 0, 1)
+        return transform_image("ImageDataset", super().apply_transforms, x)
+
+
+def transform_image(op: str, transform: Transform, x: HostArray) -> HostArray:
+    """An image (C, H, W) after a transform of images (H, W, C). Raises ValueError if it returns no image."""
+    image = np.asarray(transform(x.transpose(1, 2, 0)))
+    if image.ndim != 3 or (is_channels_first(image.shape) and len(x) <= MOST_CHANNELS):
+        raise ValueError(f"{op}: transforms must return images H x W x C, but got shape {image.shape}")
+    return image.transpose(2, 0, 1)
 
 
 def is_channels_first(shape: tuple[int, ...]) -> bool:

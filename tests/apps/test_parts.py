@@ -211,7 +211,7 @@ def test_a_folder_with_sets_of_its_own(pictures, tmp_path, capsys):
 def test_broken_pictures_and_a_folder_of_one_class(pictures, capsys):
     (pictures / "dark" / "3.png").write_bytes(b"\x89PNG no")
     (line,) = error_of(train, capsys, "--dataset", pictures)
-    assert line.startswith("train: image_folder: ")
+    assert line.startswith("train: read_image: ")
     assert str(pictures / "dark" / "3.png") in line
     for path in [*(pictures / "dark").iterdir()]:
         path.unlink()

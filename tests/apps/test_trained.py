@@ -203,9 +203,9 @@ def test_a_color_network_takes_gray_pictures(runs, pictures, capsys):
         (
             predict,
             ["RUNS/digits", "none.png"],
-            "image_folder: a picture must be a file, but none.png is none",
+            "read_image: path must be a file that can be read, but none.png: No such file or directory",
         ),
-        (predict, ["RUNS/digits", "IMAGE", "BROKEN"], "image_folder: a picture must be whole, but BROKEN is broken: "),
+        (predict, ["RUNS/digits", "IMAGE", "BROKEN"], "read_image: a picture must be whole, but BROKEN is broken: "),
         (predict, ["RUNS", "IMAGE"], "RUN must be the folder of a run, but there is no RUNS/config.json"),
         (evaluate, ["RUNS"], "RUN must be the folder of a run, but there is no RUNS/config.json"),
         (summary, ["RUNS"], "RUN must be the folder of a run, but there is no RUNS/config.json"),
