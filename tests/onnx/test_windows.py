@@ -5,6 +5,7 @@ import re
 import numpy as np
 import onnxruntime
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 import needle as ndl
 from needle.onnx import load
@@ -19,6 +20,10 @@ FIXED = {"Resize": range(1, 4), "Upsample": range(1, 2)}  # onnxruntime wants th
 ERRORS = [
     (lambda: run("Conv", [X, W], kernel_shape=[3, 3]), ValueError,
      r"Conv .*: kernel_shape must be that of the weight \(3, 2, 2, 2\), but got \[3, 3\]"),
+    (lambda: run("Pad", [X[:0], np.array([1] + [0] * 7)], mode="wrap"), ValueError,
+     r"Pad .*: mode 'wrap' must have elements to copy, but got shape \(0, 2, 5, 5\)"),
+    (lambda: run("Resize", [X[:0], None, None, np.array([1, 2, 5, 5])]), ValueError,
+     r"Resize .*: an axis without elements must stay so, but got \(0, 2, 5, 5\) and \[1, 2, 5, 5\]"),
     (lambda: run("Col2Im", [floats(RNG, 1, 4, 5), np.array([3, 3]), np.array([2, 2])]), ValueError,
      r"Col2Im .*: input must be \(N, C·4, 4\), but got \(1, 4, 5\)"),
 ]
@@ -152,3 +157,147 @@ DIFFERENTIATED = {
 def test_derivatives(case):
     function, inputs = DIFFERENTIATED[case]
     assert ndl.gradcheck(function, *inputs)
+
+
+def reference(name, inputs, opset=22, outputs=1, **attributes):
+    """The outputs of a node by ONNX's own evaluator."""
+    return ReferenceEvaluator(model_of(name, inputs, opset, outputs, **attributes)).run(None, feeds(inputs))
+
+
+def test_deformable_convolution_without_offsets_is_convolution():
+    """ONNX's evaluator and onnxruntime know two axes only."""
+    x, w = image(2, 4, 4, 5, 3), image(4, 2, 2, 3, 1)
+    attributes = {"group": 2, "strides": [1, 2, 1], "pads": [1, 0, 0, 0, 1, 0], "dilations": [1, 2, 1]}
+    (right,) = run("Conv", [x, w], **attributes)
+    offsets = np.zeros((2, 6 * 3, *right.shape[2:]), np.float32)
+    (result,) = run("DeformConv", [x, w, offsets], **attributes)
+    np.testing.assert_allclose(result.numpy(), right.numpy(), rtol=1e-5, atol=1e-6)
+
+
+SAMPLINGS = [
+    (mode, padding)
+    for mode in ("nearest", "linear", "cubic")
+    for padding in ("zeros", "border", "reflection")
+    if (mode, padding) != ("cubic", "border")  # ONNX's evaluator moves points to the border, torch and others elements
+]
+
+
+@pytest.mark.parametrize(("mode", "padding_mode"), SAMPLINGS)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_grids_of_other_ranks(mode, padding_mode, rank):
+    x = image(2, 2, *(4, 3, 2)[:rank])
+    points = np.random.default_rng(3).uniform(-1.3, 1.3, (2, *(3, 2, 2)[:rank], rank)).astype(np.float32)
+    options = {"mode": mode, "padding_mode": padding_mode, "align_corners": 1}
+    (result,), (right,) = run("GridSample", [x, points], **options), reference("GridSample", [x, points], **options)
+    np.testing.assert_allclose(result.numpy(), right, rtol=1e-4, atol=1e-5)
+
+
+def test_the_window_of_an_even_response_normalization():
+    """It reaches one channel further on; onnxruntime takes odd sizes only."""
+    x = image(2, 5, 2, 2)
+    (result,) = run("LRN", [x], size=4, alpha=0.5, beta=0.6, bias=1.5)
+    squares = [(x[:, max(0, c - 1) : c + 3] ** 2).sum(1) for c in range(5)]
+    right = x / (1.5 + 0.5 / 4 * np.stack(squares, 1)) ** 0.6
+    np.testing.assert_allclose(result.numpy(), right, rtol=1e-5)
+
+
+INTEGERS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
+COPIES = {
+    "Resize": ([None, np.array([1, 1, 1.6, 0.6], np.float32)], {"opset": 19}),
+    "Upsample": ([np.array([1, 1, 2, 1.5], np.float32)], {"opset": 9}),
+    "Pad": ([np.array([0, 1, 1, 1, 1, 0, 2, 2])], {"mode": "wrap"}),
+    "CenterCropPad": ([np.array([3, 5])], {"axes": [2, 3]}),
+    "SpaceToDepth": ([], {"blocksize": 2}),
+    "GridSample": ([np.random.default_rng(0).uniform(-1, 1, (1, 2, 3, 2)).astype(np.float32)], {"mode": "nearest"}),
+}
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_copies_keep_integers(dtype):
+    """Also those that no float holds."""
+    x = (np.arange(32).reshape(1, 2, 4, 4) * 37 + 2**62 + 1).astype(dtype)
+    for name, (inputs, options) in COPIES.items():
+        (result,) = run(name, [x, *inputs], **options)
+        assert result.dtype == dtype
+        source = np.arange(32, dtype=np.float64).reshape(x.shape) + 1
+        (order,) = run(name, [source, *inputs], **options)
+        index = order.numpy().astype(int)
+        right = np.where(index == 0, np.zeros((), dtype), x.ravel()[index - 1])
+        np.testing.assert_array_equal(result.numpy(), right, err_msg=name)
+
+
+def test_blends_of_integers_are_rounded():
+    x = np.array([[0, 1, 200, 255]], np.uint8)
+    sizes = np.array([1, 7])
+    (result,), (right,) = (f("Resize", [x, None, None, sizes], 19, mode="cubic") for f in (run, reference))
+    np.testing.assert_array_equal(result.numpy(), right)
+
+
+def test_max_pooling_of_nan_and_its_inverse():
+    x = np.array([[[1, np.nan, 2, 3, 0, 5]]], np.float32)
+    best, index = run("MaxPool", [x], outputs=2, kernel_shape=[2], strides=[2])
+    np.testing.assert_array_equal(best.numpy(), [[[np.nan, 3, 5]]])
+    assert index.numpy().tolist() == [[[1, 3, 5]]]
+    (back,) = run("MaxUnpool", [best.numpy(), index.numpy()], kernel_shape=[2], strides=[2])
+    np.testing.assert_array_equal(back.numpy(), [[[0, np.nan, 0, 3, 0, 5]]])
+
+
+@pytest.mark.parametrize(
+    ("opset", "outputs", "options"),
+    [
+        (6, 1, {"is_test": 1}),
+        (6, 5, {}),
+        (7, 1, {"spatial": 0}),
+        (7, 5, {"spatial": 0}),
+        (9, 5, {}),
+        (15, 3, {"training_mode": 1}),
+    ],
+)
+def test_batch_normalization_of_all_opsets(opset, outputs, options):
+    x, spatial = image(4, 2, 3, 2), options.get("spatial", 1)
+    shape, axes = ((2,), (0, 2, 3)) if spatial else ((2, 3, 2), 0)
+    scale, bias, mean, var = (image(*shape, seed=i) for i in range(1, 5))
+    var = var**2 + 1
+    results = run(
+        "BatchNormalization", [x, scale, bias, mean, var], opset, outputs, momentum=0.7, epsilon=1e-3, **options
+    )
+    batch = (x.mean(axes), x.var(axes))
+    used = batch if outputs > 1 else (mean, var)
+    wide = (1, 2, 1, 1) if spatial else (1, *shape)
+    factor, shift = (scale / np.sqrt(used[1] + 1e-3)).reshape(wide), bias.reshape(wide)
+    right = [
+        (x - used[0].reshape(wide)) * factor + shift,
+        0.7 * mean + 0.3 * batch[0],
+        0.7 * var + 0.3 * batch[1],
+        *batch,
+    ]
+    for result, value in zip(results, right[:outputs], strict=True):
+        np.testing.assert_allclose(result.numpy().reshape(value.shape), value, rtol=1e-4, atol=1e-5)
+
+
+def test_a_module_in_training_tracks_the_statistics():
+    x, ones, zeros = image(4, 2, 3), np.ones(2, np.float32), np.zeros(2, np.float32)
+    module = load(model_of("BatchNormalization", [x, ones, zeros, zeros, ones], 15, fixed=(1, 2, 3, 4)))
+    module.train()(ndl.Tensor(x)).sum().backward()
+    state = module.state_dict()
+    np.testing.assert_allclose(state["x3"].numpy(), 0.1 * x.mean((0, 2)), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(state["x4"].numpy(), 0.9 + 0.1 * x.var((0, 2)), rtol=1e-5)
+    assert [name for name, _ in module.named_parameters()] == ["x1", "x2"]
+
+
+def test_empty_batches():
+    x, pair = image(0, 2, 4, 4), np.ones(2, np.float32)
+    sizes = np.array([0, 2, 3, 7])
+    for name, inputs, options in [
+        ("Conv", [x, W], {}), ("ConvTranspose", [x, W.transpose(1, 0, 2, 3)], {}),
+        ("DeformConv", [x, W, image(0, 8, 3, 3)], {}), ("MaxPool", [x], {"kernel_shape": [2, 2]}),
+        ("AveragePool", [x], {"kernel_shape": [2, 2]}), ("LpPool", [x], {"kernel_shape": [2, 2]}),
+        ("Resize", [x, None, None, sizes], {"mode": "linear"}), ("GridSample", [x, image(0, 2, 2, 2)], {}),
+        ("RoiAlign", [image(1, 2, 4, 4), image(0, 4), np.zeros(0, np.int64)], {"mode": "max"}),
+        ("MaxRoiPool", [image(1, 2, 4, 4), image(0, 5)], {"pooled_shape": [1, 1]}),
+        ("InstanceNormalization", [x, pair, pair], {}), ("LayerNormalization", [x, image(4)], {}),
+        ("GroupNormalization", [x, pair, pair], {"num_groups": 1}), ("LRN", [x], {"size": 3}),
+        ("BatchNormalization", [x, pair, pair, pair, pair], {}), ("SpaceToDepth", [x], {"blocksize": 2}),
+    ]:  # fmt: skip
+        (result,) = run(name, inputs, **options)
+        assert result.shape[0] == 0, name

@@ -19,14 +19,14 @@ MODES = {"linear": "bilinear", "cubic": "bicubic"}  # from opset 20 on, for any 
 
 @operator("GridSample")
 def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
-    """Integers are rounded at the end."""
+    """Integers are cut off towards zero at the end."""
     mode = MODES.get(node["mode"], node["mode"])
     options = mode, node["padding_mode"], bool(node["align_corners"])
     if x.dtype.kind == "f" or mode == "nearest":
         return sampled(x, grid, *options)
     y = sampled(as_dtype(x, np.dtype("float64")), grid, *options)
     if x.dtype.kind in "iu":
-        y = ops.clip(ops.round(y), np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
+        y = ops.clip(y, np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
     return as_dtype(y, x.dtype)
 
 

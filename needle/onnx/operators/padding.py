@@ -49,6 +49,8 @@ def _padded(node: Node, x: Tensor, pairs: Sequence[tuple[int, int]], value: floa
     x = ops.pad(x, [(min(before, 0), min(after, 0)) for before, after in pairs])
     for axis, (before, after) in enumerate(pairs):
         if before > 0 or after > 0:
+            if not x.shape[axis]:
+                raise ValueError(f"{node}: mode {node['mode']!r} must have elements to copy, but got shape {x.shape}")
             index = np.arange(-max(before, 0), x.shape[axis] + max(after, 0))
             index = _sources(index, x.shape[axis], node["mode"])
             x = ops.getitem(x, at(axis, Tensor(index, device=x.device, requires_grad=False)))

@@ -65,7 +65,7 @@ def resize(
         node["mode"], transformation, node["nearest_mode"], node["cubic_coeff_a"], bool(node["exclude_outside"]),
         bool(node.get("antialias")), node["extrapolation_value"],
     )  # fmt: skip
-    return _resample(x, axes, sampling)
+    return _resample(node, x, axes, sampling)
 
 
 @operator("Resize", since=10, buffers=(1,))
@@ -78,7 +78,7 @@ def resize_by_scales(node: Node, x: Tensor, scales: Tensor) -> Tensor:
     targets = zip(x.shape, _by_scales(x.shape, scales), strict=True)
     axes = [Axis(axis, n, *target) for axis, (n, target) in enumerate(targets)]
     mode = "nearest" if node["mode"] == "nearest" else "linear"
-    return _resample(x, axes, Sampling(mode, "asymmetric", "SIMPLE"))
+    return _resample(node, x, axes, Sampling(mode, "asymmetric", "SIMPLE"))
 
 
 @operator("Upsample", since=7)
@@ -106,14 +106,17 @@ def _by_scales(shape: Sequence[int], scales: Tensor) -> list[Target]:
 
 
 def _by_sizes(shape: Sequence[int], sizes: Sequence[int], policy: str) -> list[Target]:
+    scales = [p / n if n else 1.0 for n, p in zip(shape, sizes, strict=True)]
     if policy == "stretch":
-        return [(p, p / n, p) for n, p in zip(shape, sizes, strict=True)]
-    scale = (min if policy == "not_larger" else max)(p / n for n, p in zip(shape, sizes, strict=True))
+        return [(p, scale, p) for p, scale in zip(sizes, scales, strict=True)]
+    scale = (min if policy == "not_larger" else max)(scales)
     return [(int(scale * n + 0.5), scale, int(scale * n + 0.5)) for n in shape]
 
 
-def _resample(x: Tensor, axes: Sequence[Axis], sampling: Sampling) -> Tensor:
+def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -> Tensor:
     """Resize x along `axes`, and put the value for what lies beyond where any axis reads outside."""
+    if any(axis.p and not axis.n for axis in axes):
+        raise ValueError(f"{node}: an axis without elements must stay so, but got {x.shape} and {[a.p for a in axes]}")
     is_nearest = sampling.mode == "nearest"
     wide = x.dtype if is_nearest else compute_dtype(x.dtype) if x.dtype.kind == "f" else np.dtype("float64")
     y = as_dtype(ops.reshape(x, (1, *x.shape)), wide)
