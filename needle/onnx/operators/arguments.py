@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
@@ -44,11 +44,11 @@ def elementwise(functions: Mapping[str, Callable[..., Tensor]]) -> None:
         operator(name)(_of_inputs(function))
 
 
-def pairwise(functions: Mapping[str, Callable[..., Tensor]]) -> None:
+def pairwise(functions: Mapping[str, Callable[..., Tensor]], buffers: Sequence[int] = ()) -> None:
     """Register functions of two tensors that broadcast: by an attribute `axis` below opset 7, as NumPy from there."""
     for name, function in functions.items():
-        operator(name)(_of_aligned(function))
-        operator(name, since=7)(_of_inputs(function))
+        operator(name, buffers=buffers)(_of_aligned(function))
+        operator(name, since=7, buffers=buffers)(_of_inputs(function))
 
 
 def _of_inputs(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
+from typing import Any
 
 from needle import ops
 from needle.autograd import Tensor
@@ -25,15 +26,18 @@ def _power(a: Tensor, b: Tensor) -> Tensor:
     return ops.power(a.astype(wide), b.astype(wide)).astype(a.dtype)
 
 
+def _erf(x: Tensor) -> Tensor:
+    return ops.erf(x).astype(x.dtype)
+
+
 def _add_all(*terms: Tensor) -> Tensor:
     return reduce(ops.add, terms)
 
 
-pairwise({
-    "Add": ops.add, "Sub": ops.subtract, "Mul": ops.multiply, "Div": _divide, "Pow": _power,
-})  # fmt: skip
+pairwise({"Add": ops.add, "Sub": ops.subtract, "Mul": ops.multiply, "Div": _divide})
+pairwise({"Pow": _power}, buffers=(1,))  # the derivative in the exponent of a negative number is NaN
 elementwise({
-    "Abs": ops.abs, "Ceil": ops.ceil, "Erf": ops.erf, "Exp": ops.exp, "Floor": ops.floor, "Log": ops.log,
+    "Abs": ops.abs, "Ceil": ops.ceil, "Erf": _erf, "Exp": ops.exp, "Floor": ops.floor, "Log": ops.log,
     "Neg": ops.negate, "Reciprocal": ops.reciprocal, "Round": ops.round, "Sign": ops.sign, "Sqrt": ops.sqrt,
     "Sum": _add_all,
     "Max": lambda *terms: reduce(ops.maximum, terms),
@@ -49,14 +53,22 @@ def _mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
 
 @operator("Clip")
 def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
-    largest = float(x.device.xp.finfo(x.dtype).max)
-    low, high = (None if node[name] is None else max(-largest, min(node[name], largest)) for name in ("min", "max"))
+    """x limited to [min, max], of which the defaults are the largest numbers of float32, beyond those of float16."""
+    largest = x.device.xp.finfo(x.dtype).max
+    low, high = (None if bound is None or abs(bound) > largest else bound for bound in (node["min"], node["max"]))
     return x if low is None and high is None else ops.clip(x, low, high)
 
 
 @operator("Clip", since=11, buffers=(1, 2))
 def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Choose bounds where x exceeds them: the derivative is 1 inside, ends included, and NaN stays."""
-    if low is not None:
-        x = ops.where(ops.less(x, low), low, x)
-    return x if high is None else ops.where(ops.greater(x, high), high, x)
+    """Choose bounds where x exceeds them: the derivative is 1 inside, ends included, and NaN stays.
+
+    A bound that is left out is the largest finite number, so that infinities go.
+    """
+    bounds: list[Any] = [low, high]
+    if x.dtype.kind == "f":
+        largest = float(x.device.xp.finfo(x.dtype).max)
+        bounds = [end if bound is None else bound for bound, end in zip(bounds, (-largest, largest), strict=True)]
+    for exceeds, bound in zip((ops.less, ops.greater), bounds, strict=True):
+        x = x if bound is None else ops.where(exceeds(x, bound), bound, x)
+    return x

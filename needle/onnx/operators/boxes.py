@@ -38,7 +38,7 @@ def _best(corners: Any, scores: Any, limit: int, threshold: float, least: Tensor
     """The boxes that stay, by falling score."""
     order = np.argsort(-scores, kind="stable")
     if least is not None:
-        order = order[scores[order] >= least.item()]
+        order = order[scores[order] > least.item()]
     stay: list[int] = []
     while order.size and len(stay) < limit:
         best, order = order[0], order[1:]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import onnx
@@ -33,11 +32,10 @@ def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     return full(integers(shape), value.item(), device=shape.device, dtype=value.dtype)
 
 
-@operator("Range")
+@operator("Range", buffers=(0, 1, 2))
 def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """start + i · delta below the limit; float16 is computed in float32, as the later schema says."""
-    first, end, step = (x.item() for x in (start, limit, delta))
-    count = max(math.ceil((end - first) / step), 0)
+    count = arange(start.item(), limit.item(), delta.item(), dtype="float64").size
     wide = "float32" if start.dtype == "float16" else start.dtype
     places = arange(count, device=start.device, dtype=wide)
     return ops.add(ops.multiply(places, delta.astype(wide)), start.astype(wide)).astype(start.dtype)

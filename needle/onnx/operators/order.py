@@ -16,17 +16,20 @@ __all__: list[str] = []
 
 @operator("TopK")
 def _topk_by_attribute(node: Node, x: Tensor) -> tuple[Tensor, ...]:
-    return _first(x, node["k"], node["axis"], largest=True)
+    return _first(node, x, node["k"], largest=True)
 
 
 @operator("TopK", since=10)
 def _topk(node: Node, x: Tensor, k: Tensor) -> tuple[Tensor, ...]:
-    return _first(x, integers(k)[0], node["axis"], largest=node.opset < 11 or bool(node["largest"]))
+    return _first(node, x, integers(k)[0], largest=node.opset < 11 or bool(node["largest"]))
 
 
-def _first(x: Tensor, count: int, axis: int, *, largest: bool) -> tuple[Tensor, ...]:
+def _first(node: Node, x: Tensor, count: int, *, largest: bool) -> tuple[Tensor, ...]:
     """The first elements in the order along an axis, and their indices. `topk` leaves open which of tied ones stay."""
-    cut = (slice(None),) * (axis % x.ndim) + (slice(count),)
+    axis = node["axis"] % x.ndim
+    if not 0 <= count <= x.shape[axis]:
+        raise ValueError(f"{node}: k must lie in [0, {x.shape[axis]}], the size of axis {axis}, but got {count}")
+    cut = (*(slice(None),) * axis, slice(count))
     values, indices = ops.sort(x, axis, largest)
     return values[cut], indices[cut]
 

@@ -14,19 +14,20 @@ elementwise({"Det": ops.det, "MatMul": ops.matmul})
 
 @operator("Einsum")
 def _einsum(node: Node, *operands: Tensor) -> Tensor:
-    return ops.einsum(node["equation"], *operands)
+    return ops.einsum(node["equation"], *operands).astype(operands[0].dtype)
 
 
 @operator("Gemm")
 def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
-    """alpha · a b + beta · c, a (n, k) and b (k, m) transposed on request; c broadcasts to (n, m)."""
-    product = ops.matmul(ops.transpose(a) if node["transA"] else a, ops.transpose(b) if node["transB"] else b)
-    product = _scaled(product, node["alpha"])
-    return product if c is None else ops.add(product, _scaled(c, node["beta"]))
+    """alpha · a b + beta · c, a (n, k) and b (k, m) transposed on request; c broadcasts to (n, m).
 
-
-def _scaled(x: Tensor, factor: float) -> Tensor:
-    """factor · x, in the dtype of x; integers are scaled in float64."""
-    if factor == 1:
-        return x
-    return ops.mul_scalar(x if x.dtype.kind == "f" else x.astype("float64"), factor).astype(x.dtype)
+    With beta 0, c is not read, as in BLAS. Integers with another factor than 1 are computed in float64.
+    """
+    alpha, beta, dtype = node["alpha"], node["beta"], a.dtype
+    if dtype.kind != "f" and (alpha, beta) != (1, 1):
+        a, b, c = (x if x is None else x.astype("float64") for x in (a, b, c))
+    y = ops.matmul(ops.transpose(a) if node["transA"] else a, ops.transpose(b) if node["transB"] else b)
+    y = y if alpha == 1 else ops.mul_scalar(y, alpha)
+    if c is not None and beta:
+        y = ops.add(y, c if beta == 1 else ops.mul_scalar(c, beta))
+    return y.astype(dtype)

@@ -125,7 +125,7 @@ def _accumulated(node: Node, x: Tensor, axis: Tensor, function: Callable[..., Te
     (along,) = integers(axis)
     along %= x.ndim
     ordered = ops.flip(x, along) if node["reverse"] else x
-    if node["exclusive"]:  # one step later
+    if node["exclusive"] and x.shape[along]:  # one step later
         ordered = ops.pad(ordered, [(1, -1) if i == along else (0, 0) for i in range(x.ndim)], start)
     totals = function(ordered, along).astype(x.dtype)
     return ops.flip(totals, along) if node["reverse"] else totals

@@ -135,10 +135,14 @@ def _sliced(
     x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
 ) -> Tensor:  # fmt: skip
+    """x[start:end:step] along each of the axes; but a start before the first element is the first one, in either way.
+
+    Going backwards from there, Python's slice is empty.
+    """
     cuts = [slice(None)] * x.ndim
     for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis, step = axes[i] if axes else i, steps[i] if steps else 1
-        cuts[axis] = slice(start, end, step)
+        axis = axes[i] if axes else i
+        cuts[axis] = slice(max(start, -x.shape[axis]), end, steps[i] if steps else 1)
     return x[tuple(cuts)]
 
 
