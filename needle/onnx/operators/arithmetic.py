@@ -54,7 +54,7 @@ def _mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
 @operator("Clip")
 def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
     """x limited to [min, max], of which the defaults are the largest numbers of float32, beyond those of float16."""
-    largest = x.device.xp.finfo(x.dtype).max
+    largest = float(x.device.xp.finfo(x.dtype).max)
     low, high = (None if bound is None or abs(bound) > largest else bound for bound in (node["min"], node["max"]))
     return x if low is None and high is None else ops.clip(x, low, high)
 

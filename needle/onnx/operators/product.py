@@ -25,7 +25,7 @@ def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """
     alpha, beta, dtype = node["alpha"], node["beta"], a.dtype
     if dtype.kind != "f" and (alpha, beta) != (1, 1):
-        a, b, c = (x if x is None else x.astype("float64") for x in (a, b, c))
+        a, b, c = a.astype("float64"), b.astype("float64"), None if c is None else c.astype("float64")
     y = ops.matmul(ops.transpose(a) if node["transA"] else a, ops.transpose(b) if node["transB"] else b)
     y = y if alpha == 1 else ops.mul_scalar(y, alpha)
     if c is not None and beta:
