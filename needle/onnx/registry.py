@@ -41,6 +41,13 @@ class Node:
         """An attribute, or None if the schema of this opset does not have it."""
         return self._attributes.get(name)
 
+    def compile_bodies(self, compiled: Callable[[str, Any], Any]) -> None:
+        """Put graphs that run in the place of the bodies, which are attributes: `compiled(attribute, proto)`."""
+        protos = {key: value for key, value in self._attributes.items() if isinstance(value, onnx.GraphProto)}
+        bodies = {key: compiled(key, proto) for key, proto in protos.items()}
+        self._attributes |= bodies
+        self.outer = tuple(dict.fromkeys(name for body in bodies.values() for name in body.outer))
+
     @property
     def training(self) -> bool:
         """Whether the module is in training mode.
@@ -68,7 +75,7 @@ class Node:
 class Operator(NamedTuple):
     """A function that computes an operator from a version of its schema on.
 
-    `buffers` are the inputs whose initialisers are not trained, such as running statistics, scales of Resize and bounds
+    `buffers` are the inputs whose initializers are not trained, such as running statistics, scales of Resize and bounds
     of Clip: all that a gradient does not reach, or must not change.
     """
 
@@ -103,6 +110,8 @@ _OPERATORS: dict[tuple[str, str], list[Operator]] = {}
 
 
 def _defaults(name: str, domain: str, opset: int) -> dict[str, Any]:
+    if not onnx.defs.has(name, domain):  # an operator of the user's own
+        return {}
     attributes = onnx.defs.get_schema(name, opset, domain).attributes
     return {key: _value(attribute.default_value) for key, attribute in attributes.items()}
 

@@ -2,80 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
-
-import onnx
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 from needle.autograd import Tensor
-from needle.backend import Device
+from needle.onnx.memory import Announced, current_memory
 from needle.onnx.registry import Function, Node
 
-__all__ = ["Graph"]
+__all__ = ["Graph", "Step", "Type", "make_graph"]
+
+Type: TypeAlias = "tuple[tuple[int | None, ...] | None, Any]"  # sizes and dtype, None where a model does not tell them
 
 
 class Step(NamedTuple):
-    """A node, its function, the names of the values that it reads and makes, and of those that nobody reads later."""
+    """A node, its function, and the names of the values that it reads and makes."""
 
     node: Node
     function: Function
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    last: tuple[str, ...]
+    announced: Announced
+    reads: tuple[str, ...]
+    makes: tuple[str, ...]
+    last: tuple[str, ...] = ()  # values that nobody reads later
 
 
-class Graph:
-    """The steps of a graph or of a body of If, Loop or Scan.
+class Graph(NamedTuple):
+    """The steps of a model, or of a body of If, Loop or Scan.
 
-    `outer` are the names that it reads from the graphs around it.
+    `outer` are the names of the values that it reads from around it; `types` those that the model tells of its
+    outputs.
     """
 
-    def __init__(self, proto: onnx.GraphProto, make_node: Callable[[onnx.NodeProto], tuple[Node, Function]]) -> None:
-        self.inputs = [value.name for value in proto.input]
-        self.outputs = [value.name for value in proto.output]
-        self.output_types = [_type(value.type.tensor_type) for value in proto.output]
-        made = [make_node(node) for node in proto.node]
-        reads = [(*node.inputs, *node.outer) for node, _ in made]
-        known = {*self.inputs, *(name for node, _ in made for name in node.outputs)}
-        every = dict.fromkeys(name for names in (*reads, self.outputs) for name in names if name)
-        self.outer = tuple(name for name in every if name not in known)
-        last = {name: i for i, names in enumerate((*reads, self.outputs)) for name in names}
-        dying: list[list[str]] = [[] for _ in range(len(made) + 1)]
-        for i, (node, _) in enumerate(made):
-            for name in node.outputs:
-                if name:
-                    dying[last.get(name, i)].append(name)
-        for name in self.inputs:
-            dying[last.get(name, len(made))].append(name)
-        self.steps = [
-            Step(node, function, names, node.outputs, tuple(dead))
-            for (node, function), names, dead in zip(made, reads, dying[:-1], strict=True)
-        ]
+    inputs: Sequence[str]
+    steps: Sequence[Step]
+    outputs: Sequence[str]
+    outer: Sequence[str]
+    types: Sequence[Type]
 
     def run(self, inputs: Sequence[Tensor], outer: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """The outputs for inputs and for the values around the graph, by name."""
-        values = {name: outer[name] for name in self.outer}
-        values |= dict(zip(self.inputs, inputs, strict=True))
-        for node, function, reads, makes, last in self.steps:
+        """The outputs, for inputs and the values around the graph. Each value is let go after its last use."""
+        memory = current_memory.get()
+        values = {name: outer[name] for name in self.outer} | dict(zip(self.inputs, inputs, strict=True))
+        made = set()
+        for step in self.steps:
+            arguments = [values[name] if name else None for name in step.reads]
             try:
-                results = function(node, *(values[name] if name else None for name in reads))
+                memory.require(step.node, step.announced.bytes(arguments))
+                results = step.function(step.node, *arguments)
             except Exception as error:
-                error.add_note(f"in {node}")
+                error.add_note(f"in {step.node}")
                 raise
             results = results if isinstance(results, tuple) else (results,)
-            for name, result in zip(makes, results, strict=False):
+            for name, result in zip(step.makes, results, strict=False):
                 if name:
-                    assert result is not None, f"{node} must make output {name}"
+                    assert result is not None, f"{step.node} must make {name!r}"
                     values[name] = result
-            for name in last:
+                    memory.add([result])
+                    made.add(name)
+            del arguments, results, result
+            memory.drop([values[name] for name in step.last if name in made])
+            for name in step.last:
                 del values[name]
-        return tuple(values[name] for name in self.outputs)
+            made.difference_update(step.last)
+        outputs = tuple(values[name] for name in self.outputs)
+        memory.drop([values[name] for name in made])
+        return outputs
 
 
-def _type(proto: onnx.TypeProto.Tensor) -> tuple[tuple[int, ...], Any]:
-    shape = tuple(dim.dim_value for dim in proto.shape.dim)
-    return shape, onnx.helper.tensor_dtype_to_np_dtype(proto.elem_type) if proto.elem_type else None
-
-
-def device_of_inputs(tensors: Sequence[Tensor], otherwise: Device) -> Device:
-    return tensors[0].device if tensors else otherwise
+def make_graph(
+    inputs: Sequence[str],
+    steps: Sequence[Step],
+    outputs: Sequence[str],
+    types: Sequence[Type],
+) -> Graph:
+    """A graph of steps, each of which learns the values that it is the last one to read."""
+    known = {*inputs, *(name for step in steps for name in step.makes)}
+    read = dict.fromkeys(name for names in (*(step.reads for step in steps), outputs) for name in names if name)
+    last: dict[str, int] = dict.fromkeys(inputs, -1)
+    for i, step in enumerate(steps):
+        last |= dict.fromkeys((*(name for name in step.reads if name in known), *filter(None, step.makes)), i)
+    dying: dict[int, list[str]] = {}
+    for name, i in last.items():
+        if name not in outputs:
+            dying.setdefault(i, []).append(name)
+    steps = [step._replace(last=tuple(dying.get(i, ()))) for i, step in enumerate(steps)]
+    return Graph(inputs, steps, outputs, [name for name in read if name not in known], types)

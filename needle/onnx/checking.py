@@ -1,0 +1,137 @@
+"""Models as they are checked: every operator known, functions inlined, names and types right, before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import onnx
+from onnx import inliner
+from onnx.shape_inference import InferenceError, infer_shapes
+
+import needle.onnx.operators as _operators  # noqa: F401 (registers them)
+from needle.onnx.memory import bytes_of_type
+from needle.onnx.reading import DTYPES, graphs_of, nodes_of
+from needle.onnx.registry import find_operator
+
+__all__ = ["checked", "opsets_of", "require_known"]
+
+MOST_NODES = 100_000  # after functions are inlined, which can grow exponentially
+
+
+def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
+    """A model without functions, whose values have types; raises ValueError or TypeError with all that is unknown."""
+    functions = {(function.domain, function.name) for function in model.functions}
+    try:
+        onnx.checker.check_model(model)
+        _require_few_nodes(model)
+        _write_defaults(model)
+        without = {(node.domain, node.op_type) for node, opset in _nodes(model) if not _has_function(node, opset)}
+        model = inliner.inline_selected_functions(model, sorted(functions | without), inline_schema_functions=True)
+        require_known(model, inlined=True)
+        model = infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    except (onnx.checker.ValidationError, InferenceError, RuntimeError) as error:
+        raise ValueError(f"load: the model must be valid, but got: {' '.join(str(error).split())}") from None
+    _require_types(model.graph, max_bytes)
+    return model
+
+
+def require_known(model: onnx.ModelProto, inlined: bool = False) -> None:
+    """Require a function for every operator, or, before functions are inlined, a body of other operators.
+
+    The domain ai.onnx gets its other name, "".
+    """
+    for graph in (model.graph, *model.functions):
+        for node in nodes_of(graph):
+            node.domain = _domain(node.domain)
+    functions = {(function.domain, function.name) for function in model.functions}
+    unknown = dict.fromkeys(
+        f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {opset or None})"
+        for node, opset in _nodes(model)
+        if (node.domain, node.op_type) not in functions
+        and not _has_function(node, opset)
+        and (inlined or not _has_body(node, opset))
+    )
+    if unknown:
+        raise ValueError(f"load: operators must be known, but these are not: {', '.join(unknown)}")
+
+
+def opsets_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
+    """The version of each domain that a model or function imports, in which "" stands for ai.onnx."""
+    opsets: dict[str, int] = {}
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        domain = _domain(entry.domain)
+        if domain in opsets:
+            raise ValueError(f"load: opset_import must name a domain once, but names {domain or 'ai.onnx'!r} twice")
+        if entry.version < 1 or (not domain and entry.version > newest):
+            raise ValueError(f"load: opsets must lie in [1, {newest}], but {domain or 'ai.onnx'!r} has {entry.version}")
+        opsets[domain] = entry.version
+    return opsets
+
+
+def _domain(name: str) -> str:
+    return "" if name == "ai.onnx" else name
+
+
+def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, int]]:
+    """The nodes of a model and of its functions, each with the opset of its domain, 0 if that is not imported."""
+    for graph, owner in ((model.graph, model), *((function, function) for function in model.functions)):
+        opsets = opsets_of(owner)
+        yield from ((node, opsets.get(node.domain, 0)) for node in nodes_of(graph))
+
+
+def _has_function(node: onnx.NodeProto, opset: int) -> bool:
+    return find_operator(node.op_type, node.domain, opset) is not None
+
+
+def _has_body(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether the schema of an operator has a body of other operators."""
+    schema = _schema(node, opset)
+    return schema is not None and bool(schema.has_function or schema.has_context_dependent_function)
+
+
+def _schema(node: onnx.NodeProto, opset: int) -> Any:
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, node.domain)
+    except onnx.defs.SchemaError:
+        return None
+
+
+def _write_defaults(model: onnx.ModelProto) -> None:
+    """Write the default attributes of nodes whose schema has a body, in which ONNX does not fill them in."""
+    for node, opset in _nodes(model):
+        if _has_body(node, opset):
+            given = {attribute.name for attribute in node.attribute}
+            defaults = {name: entry.default_value for name, entry in _schema(node, opset).attributes.items()}
+            node.attribute.extend(value for name, value in defaults.items() if name not in given and value.type)
+
+
+def _require_few_nodes(model: onnx.ModelProto) -> None:
+    """Require that few nodes come of inlining the functions, which the checker has found not to be recursive."""
+    bodies = {(function.domain, function.name): function for function in model.functions}
+
+    @cache
+    def size(key: tuple[str, str]) -> int:
+        return sum(size((node.domain, node.op_type)) for node in nodes_of(bodies[key])) if key in bodies else 1
+
+    number = sum(size((node.domain, node.op_type)) for node in nodes_of(model.graph))
+    if number > MOST_NODES:
+        raise ValueError(f"load: a model must have at most {MOST_NODES} nodes, functions inlined, but has {number}")
+
+
+def _require_types(graph: onnx.GraphProto, max_bytes: int) -> None:
+    """Require that all values are tensors whose dtype needle has and that the announced sizes are not absurd."""
+    for part in graphs_of(graph):
+        for value in (*part.input, *part.value_info, *part.output):
+            kind = value.type.WhichOneof("value")
+            element = value.type.tensor_type.elem_type
+            if kind not in (None, "tensor_type") or (element and element not in DTYPES):
+                name = onnx.TensorProto.DataType.Name(element) if element else kind
+                raise TypeError(f"load: values must be tensors with a dtype of needle, but {value.name!r} is {name}")
+            size = bytes_of_type(value.type)
+            if size > max_bytes:
+                raise ValueError(
+                    f"load: values must take at most {max_bytes} bytes (max_bytes), but {value.name!r} takes {size}"
+                )

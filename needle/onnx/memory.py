@@ -1,0 +1,108 @@
+"""What a run may hold: the bytes of its values, counted before they exist.
+
+A few bytes of a model can announce terabytes: Expand, Pad, Resize, a loop. The shape inference of ONNX tells the sizes
+of a node's results from the shapes of its inputs, and from their values where these give sizes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from contextvars import ContextVar
+from typing import Any
+
+import onnx
+from onnx.shape_inference import InferenceError, infer_node_outputs
+
+from needle.autograd import Tensor
+
+__all__ = ["Announced", "Memory", "current_memory"]
+
+FLOATS_GIVE_SIZES = ("Range", "Resize", "Upsample")  # operators that read sizes from floating inputs
+SIZE_INPUT = {"MaxUnpool": 2}  # operators whose inference does not use the input that has the shape of the result
+MOST_ELEMENTS = 64  # of an input whose values can give sizes
+MOST_KNOWN = 64  # sets of input shapes whose results are remembered
+
+current_memory: ContextVar[Memory] = ContextVar("current_memory")
+
+
+class Memory:
+    """The bytes of the values that a run holds, of at most `most`; values that a gradient keeps stay counted."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+
+    def require(self, what: object, size: int) -> None:
+        """Refuse `size` more bytes, which `what` announces, if they are too many."""
+        if self.used + size > self.most:
+            raise ValueError(
+                f"GraphModule: values must take at most {self.most} bytes (max_bytes of load), "
+                f"but {what} makes them {self.used + size}"
+            )
+
+    def add(self, tensors: Iterable[Tensor]) -> None:
+        """Count values that have been made."""
+        self.used += sum(map(_bytes, tensors))
+
+    def drop(self, tensors: Iterable[Tensor]) -> None:
+        """Count values no more that a run has let go; those of a recorded graph live on."""
+        self.used -= sum(_bytes(tensor) for tensor in tensors if not tensor.requires_grad)
+
+
+class Announced:
+    """The bytes that the results of a node will take, by its schema."""
+
+    def __init__(self, proto: onnx.NodeProto, opsets: dict[str, int]) -> None:
+        has_body = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in proto.attribute)
+        self.schema = None
+        if not has_body and onnx.defs.has(proto.op_type, proto.domain):
+            self.schema = onnx.defs.get_schema(proto.op_type, opsets[proto.domain], proto.domain)
+        self.proto, self.opsets = proto, [onnx.helper.make_opsetid(*pair) for pair in opsets.items()]
+        self.known: dict[Any, int] = {}
+
+    def bytes(self, inputs: Sequence[Tensor | None]) -> int:
+        """The bytes of the results for these inputs; 0 where only the run can tell."""
+        if self.schema is None:
+            return 0
+        kinds = "iuf" if self.proto.op_type in FLOATS_GIVE_SIZES else "iu"
+        arrays = [
+            x.numpy() if x is not None and x.dtype.kind in kinds and x.size <= MOST_ELEMENTS else None for x in inputs
+        ]
+        key = tuple(
+            x if x is None else (x.shape, x.dtype, array if array is None else array.tobytes())
+            for x, array in zip(inputs, arrays, strict=True)
+        )
+        if key not in self.known:
+            if len(self.known) >= MOST_KNOWN:
+                self.known.clear()
+            self.known[key] = self._infer(inputs, arrays)
+        return self.known[key]
+
+    def _infer(self, inputs: Sequence[Tensor | None], arrays: Sequence[Any]) -> int:
+        types, values = {}, {}
+        for name, x, array in zip(self.proto.input, inputs, arrays, strict=False):
+            if x is not None:
+                types[name] = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            if array is not None:
+                values[name] = onnx.numpy_helper.from_array(array)
+        try:
+            results = infer_node_outputs(self.schema, self.proto, types, values, opset_imports=self.opsets)
+        except InferenceError:  # the function of the operator will say it better
+            return 0
+        index = SIZE_INPUT.get(self.proto.op_type)
+        if index is not None and index < len(arrays) and arrays[index] is not None:
+            return int(math.prod(arrays[index].tolist())) * 8
+        return sum(bytes_of_type(result) for result in results.values())
+
+
+def bytes_of_type(proto: onnx.TypeProto) -> int:
+    """The bytes of a tensor of a type; axes of unknown size count once."""
+    tensor = proto.tensor_type
+    if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
+        return 0
+    sizes = [abs(dim.dim_value) if dim.HasField("dim_value") else 1 for dim in tensor.shape.dim]
+    return math.prod(sizes) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.size * int(tensor.dtype.itemsize)
