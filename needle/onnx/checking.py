@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -23,18 +24,27 @@ MOST_NODES = 100_000  # after functions are inlined, which can grow exponentiall
 def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
     """A model without functions, whose values have types; raises ValueError or TypeError with all that is unknown."""
     functions = {(function.domain, function.name) for function in model.functions}
-    try:
+    with _invalid():
         onnx.checker.check_model(model)
-        _require_few_nodes(model)
-        _write_defaults(model)
-        without = {(node.domain, node.op_type) for node, opset in _nodes(model) if not _has_function(node, opset)}
+    _require_few_nodes(model)
+    _write_defaults(model)
+    without = {(node.domain, node.op_type) for node, opset in _nodes(model) if not _has_function(node, opset)}
+    with _invalid():
         model = inliner.inline_selected_functions(model, sorted(functions | without), inline_schema_functions=True)
-        require_known(model, inlined=True)
-        model = infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-    except (onnx.checker.ValidationError, InferenceError, RuntimeError) as error:
-        raise ValueError(f"load: the model must be valid, but got: {' '.join(str(error).split())}") from None
+    require_known(model, inlined=True)
+    with _invalid():
+        model = infer_shapes(model, check_type=True, strict_mode=True)  # data_prop needs memory without bounds
     _require_types(model.graph, max_bytes)
     return model
+
+
+@contextmanager
+def _invalid() -> Iterator[None]:
+    """Give errors of ONNX the form of needle's."""
+    try:
+        yield
+    except (onnx.checker.ValidationError, InferenceError, RuntimeError, ValueError) as error:
+        raise ValueError(f"load: the model must be valid, but got: {' '.join(str(error).split())}") from None
 
 
 def require_known(model: onnx.ModelProto, inlined: bool = False) -> None:

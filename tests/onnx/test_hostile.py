@@ -1,0 +1,241 @@
+"""Hostile models: refused by a clear message, in bounded memory, before anything runs or is read elsewhere."""
+
+import contextlib
+import os
+import re
+import resource
+import sys
+from functools import partial
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from needle.onnx import load
+from needle.onnx.runner import Graph
+from tests.onnx.models import function, parse
+
+ROOM = 2**28  # bytes that a refusal may take; what the models announce is far more
+HUGE = 2**40
+LAUGHS = "".join(function(f"f{i}", f"a = own.f{i + 1} (x) y = own.f{i + 1} (a)") for i in range(40))
+
+
+@contextlib.contextmanager
+def little_memory():
+    """Let the process have `ROOM` more bytes than it has: who asks for more gets a MemoryError."""
+    if not sys.platform.startswith("linux"):  # the limit does nothing elsewhere
+        yield
+        return
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + ROOM, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def changed(change, body="y = Add (x, w)", **options):
+    """A model with an initializer w (2,) that `change` has made hostile."""
+    model = parse(body, **{"initializers": "float[2] w = {1, 2}", **options})
+    change(model)
+    return model
+
+
+def set_dims(*dims):
+    def change(model):
+        model.graph.initializer[0].dims[:] = dims
+
+    return change
+
+
+def set_type(data_type):
+    def change(model):
+        model.graph.initializer[0].data_type = data_type
+
+    return change
+
+
+def set_input_type(element):
+    def change(model):
+        model.graph.input[0].type.tensor_type.elem_type = element
+
+    return change
+
+
+def import_twice(model):
+    model.opset_import.add(domain="ai.onnx", version=13)
+
+
+def make_sparse(model):
+    dense = model.graph.initializer.pop()
+    indices = helper.make_tensor("i", TensorProto.INT64, [2], [0, HUGE - 1])
+    dense.name = "w"
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(dense, indices, [HUGE]))
+
+
+def sparse_attribute():
+    values = helper.make_tensor("v", TensorProto.FLOAT, [1], [1.0])
+    sparse = helper.make_sparse_tensor(values, helper.make_tensor("i", TensorProto.INT64, [1], [0]), [HUGE])
+    model = parse("c = Identity (x) y = Add (x, c)")
+    model.graph.node[0].CopyFrom(helper.make_node("Constant", [], ["c"], sparse_value=sparse))
+    return model
+
+
+def nested(depth):
+    """The bytes of a model whose graph lies within a graph, `depth` times."""
+
+    def field(number, content):
+        size = len(content)
+        length = b""
+        while size > 127:
+            length, size = length + bytes([size % 128 + 128]), size // 128
+        return bytes([number * 8 + 2]) + length + bytes([size]) + content
+
+    graph = b""
+    for _ in range(depth):
+        graph = field(1, field(5, field(6, graph)))
+    return field(7, graph)
+
+
+INVALID = [
+    ("a cycle", parse("y = Add (x, z) z = Relu (y)"), r"'z'.* is not output of any previous nodes"),
+    ("a name that is missing", parse("y = Add (x, z)"), r"'z'.* is not output of any previous nodes"),
+    ("a name made twice", parse("y = Relu (x) y = Relu (x)"), r"'y' has been used as output names multiple"),
+    ("an input twice", parse("y = Relu (x)", "float[2] x, float[2] x"), r"'x' has been used as graph input"),
+    ("an output that nobody makes", parse("z = Relu (x)"), r"'y' is not an output of any node"),
+    ("an initializer twice", parse("y = Add (x, w)", initializers="float w = {1}, float w = {2}"), r"not unique"),
+    ("an initializer that a node makes", parse("y = Relu (x)", initializers="float y = {1}"), r"'y' has been used"),
+    ("an attribute of another operator", parse("y = Relu <mode = 1> (x)"), r"Unrecognized attribute: mode"),
+    ("a type that does not fit", parse("y = Add (x, n)", "float[2] x, int64[2] n"), r"inconsistent type"),
+    ("a shape that does not fit", parse("y = Relu (x)", outputs="float[3] y"), r"\(2\) vs \(3\)"),
+    ("a long list", parse(f"y = Transpose <perm = {[0] * 100_000}> (x)"), r".*perm.*"),
+    ("a function that calls itself", parse("y = own.f (x)", functions=function("f", "y = own.f (x)")), r"recursive"),
+    (
+        "functions that call each other",
+        parse("y = own.f (x)", functions=function("f", "y = own.g (x)") + function("g", "y = own.f (x)")),
+        r"recursive",
+    ),
+    ("nothing", onnx.ModelProto(), r"ir_version"),
+    ("a version to come", changed(lambda model: setattr(model, "ir_version", 99)), r"ir_version 99 is higher"),
+]
+
+REFUSED = [
+    (parse("y = own.f0 (x)", functions=LAUGHS + function("f40", "y = Relu (x)")), ValueError,
+     r"load: a model must have at most 100000 nodes, functions inlined, but has 1099511627776"),
+    (nested(200), ValueError, r"load: the model must be one of ONNX, but got: .*"),
+    (b"", ValueError, r"load: the model must be valid, but got: .*ir_version.*"),
+    (b"\xff" * 100, ValueError, r"load: the model must be one of ONNX, but got: .*"),
+    (parse("y = Relu (x)").SerializeToString()[:-20], ValueError, r"load: .*"),
+    (parse("a = Fancy (x) b = own.Mine (a) y = Relu (b)"), ValueError,
+     r"load: operators must be known, but these are not: Fancy \(domain 'ai\.onnx', opset 17\), "
+     r"Mine \(domain 'own', opset 1\)"),
+    (parse("y = If (c) <then_branch = t () => (float z) { z = Inner (x) }, "
+           "else_branch = e () => (float z) { z = own.f (x) }>", "float[2] x, bool c",
+           functions=function("f", "y = Deep (x)")), ValueError,
+     r"load: operators must be known, but these are not: Inner \(domain 'ai\.onnx', opset 17\), "
+     r"Deep \(domain 'ai\.onnx', opset 17\)"),
+    (parse("y = own.f (x)", functions=function("f", "y = Relu (x)", opset=13)), ValueError,
+     r"load: the model must be valid, but got: .*imports version 13 whereas model imports version 17"),
+    (parse("y = Relu (x)", opset=999), ValueError, r"load: opsets must lie in \[1, \d+\], but 'ai\.onnx' has 999"),
+    (changed(import_twice), ValueError, r"load: opset_import must name a domain once, but names 'ai\.onnx' twice"),
+    (changed(set_dims(HUGE)), ValueError, r"load: tensors must take at most 4294967296 bytes \(max_bytes\), but .*"),
+    (changed(set_dims(2**62, 2**62)), ValueError, r"load: tensors must take at most .*, but take 8507\d+"),
+    (changed(set_dims(2**28), body="y = Mul (w, w)"), ValueError, r"load: 'w' must have data of shape \(268435456,\), but got: .*"),
+    (changed(set_dims(-2)), ValueError, r"load: sizes must not be negative, but 'w' has shape \(-2,\)"),
+    (changed(set_type(99)), TypeError, r"load: tensors must have a dtype of needle, but 'w' has type 99"),
+    (changed(set_type(TensorProto.BFLOAT16)), TypeError, r"load: tensors must .*, but 'w' has type BFLOAT16"),
+    (changed(set_input_type(99), body="y = Relu (x)"), (TypeError, ValueError), r"load: .*99.*"),
+    (parse("y = Identity (x)", "bfloat16[2] x", "bfloat16[2] y"), TypeError,
+     r"load: values must be tensors with a dtype of needle, but 'x' is BFLOAT16"),
+    (parse("y = Identity (x)", "seq(float[2]) x", "seq(float[2]) y"), TypeError,
+     r"load: values must be tensors with a dtype of needle, but 'x' is sequence_type"),
+    (changed(make_sparse), ValueError, r"load: initializers must be dense, but graph 'g' has a sparse one"),
+    (sparse_attribute(), ValueError, r"load: attributes must be dense, but 'sparse_value' of Constant is sparse"),
+    (parse("y = Relu (x)", f"float[{HUGE}] x"), ValueError,
+     r"load: values must take at most 4294967296 bytes \(max_bytes\), but '[xy]' takes 4398046511104"),
+]  # fmt: skip
+REFUSED += [
+    (model, ValueError, rf"load: the model must be valid, but got: .*{reason}.*") for _, model, reason in INVALID
+]
+
+# What a few bytes can announce, from sizes s in the model or in an input.
+ANNOUNCING = [
+    ("y = ConstantOfShape (s)", [2**20, 2**20], 2),
+    ("y = Expand (x, s)", [2**40, 2], 2),
+    ("y = Tile (x, s)", [2**40], 1),
+    ("z = Constant <value_int = 0> () o = Constant <value_int = 1> () q = Squeeze (s) r = Range (z, q, o) "
+     "y = Cast <to = 1> (r)", [2**40], 1),
+    ("y = Pad (x, s)", [2**40, 0], 1),
+    ('y = Resize <mode = "nearest"> (x, , , s)', [2**40], 1),
+    ("q = Squeeze (s) i = Cast <to = 7> (x) y = OneHot (i, q, x)", [2**40], 2),
+    ("y = CenterCropPad (x, s)", [2**40], 1),
+    ("q = Squeeze (s) y = HannWindow (q)", [2**40], 1),
+    ("q = Squeeze (s) r = Constant <value_ints = [1, 2, 1]> () a = Reshape (x, r) y = DFT (a, q)", [2**40], 3),
+    ("e = Expand (x, s) t = Transpose <perm = [1, 0, 2]> (e) y = Add (e, t)", [10**6, 1, 2], 3),
+    ("e = Expand (x, s) t = Transpose <perm = [1, 0]> (e) y = MatMul (e, t)", [10**6, 2], 2),
+    ("e = Expand (x, s) i = Cast <to = 7> (e) y = Gather (e, i)", [10**6, 2], 3),
+]  # fmt: skip
+STATIC = [
+    ("y = RandomNormal <shape = [1099511627776]> ()", "n"),
+    ("r = Constant <value_ints = [1, 1, 2]> () a = Reshape (x, r) y = ConvTranspose <strides = [1099511627776]> (a, a)",
+     "a, b, c"),
+    ("r = Constant <value_ints = [1, 1, 2]> () a = Reshape (x, r) "
+     "y = AveragePool <kernel_shape = [2], pads = [1099511627776, 1099511627776]> (a)", "a, b, c"),
+]  # fmt: skip
+
+
+def announced(body, sizes, rank, *, known):
+    kind, outputs = f"int64[{len(sizes)}] s", f"float[{', '.join('abc'[:rank])}] y"
+    if known:
+        return parse(body, outputs=outputs, initializers=f"{kind} = {{{', '.join(map(str, sizes))}}}", opset=20)
+    return parse(body, f"float[2] x, {kind}", outputs, opset=20)
+
+
+def call_with_sizes(body, sizes, rank):
+    load(announced(body, sizes, rank, known=False))(np.ones(2, "float32"), np.array(sizes))
+
+
+GROWING = {  # bodies of a loop of 10**9 iterations
+    "the state": "(int64 i, bool c, float[n] s) => (bool c, float[m] t) { t = Concat <axis = 0> (s, s) }",
+    "scan outputs": "(int64 i, bool c, float[n] s) => (bool c, float[n] s, float[k, n] e) "
+    "{ k = Constant <value_ints = [1000, 1]> () e = Expand (s, k) }",
+}
+
+
+def looping(body):
+    names = ["y", "z"][: body.count(", float") - 1]
+    model = f"n = Constant <value_int = 1000000000> () {', '.join(names)} = Loop <body = b {body}> (n, , x)"
+    return parse(model, outputs=", ".join(["float[n] y", "float[a, b, c] z"][: len(names)]))
+
+
+def call(model, **options):
+    load(model, **options)(np.ones(2, "float32"))
+
+
+def hold_many():
+    """Many values at a time, of which each would fit."""
+    body = " ".join(f"v{i} = Expand (x, s)" for i in range(100))
+    names = ", ".join(f"v{i}" for i in range(100))
+    call(parse(f"{body} y = Sum ({names})", outputs="float[a, b] y", initializers="int64[2] s = {500000, 2}"), max_bytes=2**24)
+
+
+AT_RUN = r"GraphModule: values must take at most \d+ bytes \(max_bytes of load\), but .* makes them \d+"
+ERRORS = [(partial(load, model), kind, text) for model, kind, text in REFUSED]
+ERRORS += [
+    (partial(load, announced(*model, known=True)), ValueError, r"load: values must take at most .*")
+    for model in ANNOUNCING
+]
+ERRORS += [(partial(call_with_sizes, *model), ValueError, AT_RUN) for model in ANNOUNCING]
+ERRORS += [(partial(load, parse(body, outputs=f"float[{sizes}] y")), ValueError, r"load: values .*") for body, sizes in STATIC]
+ERRORS += [(partial(call, looping(body), max_bytes=2**24), ValueError, AT_RUN) for body in GROWING.values()]
+ERRORS += [(hold_many, ValueError, AT_RUN)]
+
+
+@pytest.mark.parametrize(("misuse", "kind", "text"), ERRORS, ids=map(str, range(len(ERRORS))))
+def test_it_is_refused_in_little_memory(misuse, kind, text):
+    with little_memory(), pytest.raises(kind) as caught:
+        misuse()
+    assert re.fullmatch(text, str(caught.value), re.DOTALL)
