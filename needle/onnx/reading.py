@@ -134,7 +134,7 @@ def read_file(tensor: TensorProto, folder: str | None) -> None:
         elif length != size:
             raise ValueError(f"{length} bytes, not {size}")
         load_external_data_for_tensor(tensor, folder)
-    except (ValueError, OSError, onnx.checker.ValidationError) as error:
+    except (ValueError, OSError, RuntimeError, onnx.checker.ValidationError) as error:
         raise ValueError(
             f"load: {tensor.name!r} must have its data in a file beside the model, but got: {error}"
         ) from None

@@ -4,18 +4,15 @@ import re
 import runpy
 import sys
 
-import onnx
 import pytest
 
 import needle as ndl
 from needle.onnx import load
+from tests.onnx.models import parse
+from tests.standin.device import STANDIN
 
-ONE = "y = Scan <num_scan_inputs = 1, body = b (float a) => (float a) { }> (x)"
-TWO = "y = Scan <num_scan_inputs = 2, body = b (float a, float c) => (float c) { }> (x, w)"
-
-
-def parse(text, inputs="float[2] x", outputs="y"):
-    return onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> g ({inputs}) => ({outputs}) {{ {text} }}')
+SCAN = "y = Scan <num_scan_inputs = 2, body = b (float a, float c) => (float c) { }> (x, w)"
+TWO_INPUTS = parse("y = Add (x, w)", "float[2] x, float[2] w")
 
 
 def without_onnx():
@@ -28,10 +25,22 @@ def without_onnx():
 ERRORS = [
     (without_onnx, ImportError,
      r"needle\.onnx: needs the package onnx, which `pip install 'needle-dl\[onnx\]'` installs, but got: .*"),
-    (lambda: load(parse("y = Foo (x)")), ValueError, r"load: .*Foo.*"),
-    (lambda: load(parse(ONE))(ndl.ones(2, dtype="float64")), TypeError,
-     r"load: input 'x' must have dtype float32, but got float64"),
-    (lambda: load(parse(TWO, "float[n] x, float[m] w"))(ndl.ones(2), ndl.ones(3)), ValueError,
+    (lambda: load(parse("y = Relu (x)"), max_bytes=-1), ValueError, r"load: max_bytes must be at least 0, but got -1"),
+    (lambda: load(parse("y = Relu (x)"))(ndl.ones(2, dtype="float64")), TypeError,
+     r"GraphModule: input 'x' must have dtype float32, but got float64"),
+    (lambda: load(parse("y = Relu (x)"))(ndl.ones(3)), ValueError,
+     r"GraphModule: input 'x' must have shape \(2\), but got \(3,\)"),
+    (lambda: load(parse("y = Relu (x)", "float[n, 2] x", "float[n, 2] y"))(ndl.ones(3)), ValueError,
+     r"GraphModule: input 'x' must have shape \(any, 2\), but got \(3,\)"),
+    (lambda: load(parse("y = Mul (x, w)", initializers="float w = {2}")).to(STANDIN)(ndl.ones(2)), TypeError,
+     r"GraphModule: inputs must be on the device of the module, .*, but 'x' is on cpu\(\)"),
+    (lambda: load(TWO_INPUTS)(ndl.ones(2)), TypeError, r"GraphModule: inputs must be x, w, but got 1 by position"),
+    (lambda: load(TWO_INPUTS)(), TypeError, r"GraphModule: inputs must be x, w, but got none"),
+    (lambda: load(TWO_INPUTS)(ndl.ones(2), z=ndl.ones(2)), TypeError,
+     r"GraphModule: inputs must be x, w, but got 1 by position, 'z'"),
+    (lambda: load(TWO_INPUTS)(ndl.ones(2), x=ndl.ones(2)), TypeError,
+     r"GraphModule: inputs must be x, w, but got 1 by position, 'x'"),
+    (lambda: load(parse(SCAN, "float[n] x, float[m] w"))(ndl.ones(2), ndl.ones(3)), ValueError,
      r"Scan .*: scan inputs must have one length, but got \[2, 3\]"),
 ]
 # fmt: on
