@@ -24,8 +24,18 @@ MOST_NODES = 100_000  # after functions are inlined, which can grow exponentiall
 def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
     """A model without functions, whose values have types; raises ValueError or TypeError with all that is unknown."""
     functions = {(function.domain, function.name) for function in model.functions}
+    unranked = [
+        value.type.tensor_type
+        for graph in graphs_of(model.graph)
+        for value in (*graph.input, *graph.output)
+        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
+    ]
+    for kind in unranked:  # the checker of ONNX requires shapes; models do without
+        kind.shape.SetInParent()
     with _invalid():
         onnx.checker.check_model(model)
+    for kind in unranked:
+        kind.ClearField("shape")
     _require_few_nodes(model)
     _write_defaults(model)
     without = {(node.domain, node.op_type) for node, opset in _nodes(model) if not _has_function(node, opset)}

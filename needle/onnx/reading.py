@@ -126,13 +126,13 @@ def read_array(tensor: TensorProto, folder: str | None) -> HostArray:
 def read_file(tensor: TensorProto, folder: str | None) -> None:
     """Read the data of a tensor from a file beside the model. ONNX opens no file outside the folder, and no link."""
     try:
-        if folder is None:
-            raise ValueError("no path of the model that tells where they are")
         size, length = tensor_bytes(tensor), ExternalDataInfo(tensor).length
         if length is None:  # all to the end of the file, which others may share
             tensor.external_data.add(key="length", value=str(size))
         elif length != size:
             raise ValueError(f"{length} bytes, not {size}")
+        if folder is None:
+            raise ValueError("no path of the model that tells where they are")
         load_external_data_for_tensor(tensor, folder)
     except (ValueError, OSError, RuntimeError, onnx.checker.ValidationError) as error:
         raise ValueError(

@@ -167,6 +167,8 @@ REFUSED = [
      r"load: values must be tensors with a dtype of needle, but 'x' is sequence_type"),
     (changed(set_location("data", 8)), ValueError,
      r"load: 'w' must have its data in a file beside the model, but got: no path of the model that tells where .*"),
+    (changed(set_location("data", 4)), ValueError,
+     r"load: 'w' must have its data in a file beside the model, but got: 4 bytes, not 8"),
     (changed(make_sparse), ValueError, r"load: initializers must be dense, but graph 'g' has a sparse one"),
     (sparse_attribute(), ValueError, r"load: attributes must be dense, but 'sparse_value' of Constant is sparse"),
     (parse("y = Relu (x)", f"float[{HUGE}] x"), ValueError,
