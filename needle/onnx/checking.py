@@ -24,18 +24,8 @@ MOST_NODES = 100_000  # after functions are inlined, which can grow exponentiall
 def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
     """A model without functions, whose values have types; raises ValueError or TypeError with all that is unknown."""
     functions = {(function.domain, function.name) for function in model.functions}
-    unranked = [
-        value.type.tensor_type
-        for graph in graphs_of(model.graph)
-        for value in (*graph.input, *graph.output)
-        if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape")
-    ]
-    for kind in unranked:  # the checker of ONNX requires shapes; models do without
-        kind.shape.SetInParent()
-    with _invalid():
+    with _invalid(), _with_shapes(model.graph):
         onnx.checker.check_model(model)
-    for kind in unranked:
-        kind.ClearField("shape")
     _require_few_nodes(model)
     _write_defaults(model)
     without = {(node.domain, node.op_type) for node, opset in _nodes(model) if not _has_function(node, opset)}
@@ -43,9 +33,26 @@ def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
         model = inliner.inline_selected_functions(model, sorted(functions | without), inline_schema_functions=True)
     require_known(model, inlined=True)
     with _invalid():
-        model = infer_shapes(model, check_type=True, strict_mode=True)  # data_prop needs memory without bounds
+        # Not strict: it refuses sizes of Resize whose number is not known. Not data_prop: its memory has no bounds.
+        model = infer_shapes(model, check_type=True)
     _require_types(model.graph, max_bytes)
     return model
+
+
+@contextmanager
+def _with_shapes(graph: onnx.GraphProto) -> Iterator[None]:
+    """Give inputs and outputs a type and a shape that have none: the checker requires them, and models do without."""
+    values = [value for part in graphs_of(graph) for value in (*part.input, *part.output)]
+    before = [value.type.SerializeToString() for value in values]
+    for value in values:
+        if value.type.WhichOneof("value") in (None, "tensor_type") and not value.type.tensor_type.HasField("shape"):
+            value.type.tensor_type.elem_type = value.type.tensor_type.elem_type or onnx.TensorProto.FLOAT
+            value.type.tensor_type.shape.SetInParent()
+    try:
+        yield
+    finally:
+        for value, kind in zip(values, before, strict=True):
+            value.type.ParseFromString(kind)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ __all__ = ["Announced", "Memory", "current_memory"]
 
 FLOATS_GIVE_SIZES = ("Range", "Resize", "Upsample")  # operators that read sizes from floating inputs
 SIZE_INPUT = {"MaxUnpool": 2}  # operators whose inference does not use the input that has the shape of the result
+FLOAT = onnx.TensorProto.FLOAT
 MOST_ELEMENTS = 64  # of an input whose values can give sizes
 MOST_KNOWN = 64  # sets of input shapes whose results are remembered
 
@@ -81,18 +82,22 @@ class Announced:
     def _infer(self, inputs: Sequence[Tensor | None], arrays: Sequence[Any]) -> int:
         types, values = {}, {}
         for name, x, array in zip(self.proto.input, inputs, arrays, strict=False):
-            if x is not None:
-                types[name] = onnx.helper.make_tensor_type_proto(onnx.helper.np_dtype_to_tensor_dtype(x.dtype), x.shape)
+            if x is not None:  # all floats as one: a module may have been cast to a dtype that the operator lacks
+                kind = FLOAT if x.dtype.kind == "f" else onnx.helper.np_dtype_to_tensor_dtype(x.dtype)
+                types[name] = onnx.helper.make_tensor_type_proto(kind, x.shape)
             if array is not None:
                 values[name] = onnx.numpy_helper.from_array(array)
         try:
             results = infer_node_outputs(self.schema, self.proto, types, values, opset_imports=self.opsets)
         except InferenceError:  # the function of the operator will say it better
             return 0
+        except onnx.checker.ValidationError as error:
+            raise ValueError(f"GraphModule: inputs of a node must have the types of its schema, but got: {error}") from None
         index = SIZE_INPUT.get(self.proto.op_type)
         if index is not None and index < len(arrays) and arrays[index] is not None:
             return int(math.prod(arrays[index].tolist())) * 8
-        return sum(bytes_of_type(result) for result in results.values())
+        width = max((x.dtype.itemsize for x in inputs if x is not None and x.dtype.kind == "f"), default=4)
+        return sum(map(bytes_of_type, results.values())) * max(width // 4, 1)
 
 
 def bytes_of_type(proto: onnx.TypeProto) -> int:

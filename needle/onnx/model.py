@@ -34,7 +34,8 @@ class GraphModule(Module):
     """The graph of an ONNX model as a module, which `load` makes.
 
     Called with the inputs of the model, in their order or by name, it returns its output, a tensor, or a tuple of
-    several. Inputs are tensors or arrays of the dtypes and sizes that the model tells, on the device of the module.
+    several. Inputs are tensors or arrays of the dtypes and sizes that the model tells, on the device of the module;
+    floating ones may have another floating dtype, which suits a model that `to` has cast.
 
     Floating initializers are its Parameters under their own names, the others its Buffers. The running statistics of
     BatchNormalization are Buffers, too, and so are other floats that no gradient reaches. Initializers in a body of If,
@@ -181,7 +182,7 @@ def _input(name: str, value: Any, kind: Type, device: Device | None) -> Tensor:
         raise TypeError(
             f"GraphModule: inputs must be on the device of the module, {device}, but {name!r} is on {tensor.device}"
         )
-    if dtype is not None and tensor.dtype != dtype:
+    if dtype is not None and tensor.dtype != dtype and {tensor.dtype.kind, dtype.kind} != {"f"}:
         raise TypeError(f"GraphModule: input {name!r} must have dtype {dtype}, but got {tensor.dtype}")
     if sizes is not None and (
         len(sizes) != tensor.ndim

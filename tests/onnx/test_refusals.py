@@ -4,6 +4,7 @@ import re
 import runpy
 import sys
 
+import numpy as np
 import pytest
 
 import needle as ndl
@@ -12,6 +13,7 @@ from tests.onnx.models import parse
 from tests.standin.device import STANDIN
 
 SCAN = "y = Scan <num_scan_inputs = 2, body = b (float a, float c) => (float c) { }> (x, w)"
+UNKNOWN = "z = Resize (x, , , s) b = Not (z) y = Cast <to = 1> (b)"  # ONNX does not infer the type of z
 TWO_INPUTS = parse("y = Add (x, w)", "float[2] x, float[2] w")
 
 
@@ -26,8 +28,8 @@ ERRORS = [
     (without_onnx, ImportError,
      r"needle\.onnx: needs the package onnx, which `pip install 'needle-dl\[onnx\]'` installs, but got: .*"),
     (lambda: load(parse("y = Relu (x)"), max_bytes=-1), ValueError, r"load: max_bytes must be at least 0, but got -1"),
-    (lambda: load(parse("y = Relu (x)"))(ndl.ones(2, dtype="float64")), TypeError,
-     r"GraphModule: input 'x' must have dtype float32, but got float64"),
+    (lambda: load(parse("y = Relu (x)"))(ndl.ones(2, dtype="int64")), TypeError,
+     r"GraphModule: input 'x' must have dtype float32, but got int64"),
     (lambda: load(parse("y = Relu (x)"))(ndl.ones(3)), ValueError,
      r"GraphModule: input 'x' must have shape \(2\), but got \(3,\)"),
     (lambda: load(parse("y = Relu (x)", "float[n, 2] x", "float[n, 2] y"))(ndl.ones(3)), ValueError,
@@ -40,6 +42,8 @@ ERRORS = [
      r"GraphModule: inputs must be x, w, but got 1 by position, 'z'"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2), x=ndl.ones(2)), TypeError,
      r"GraphModule: inputs must be x, w, but got 1 by position, 'x'"),
+    (lambda: load(parse(UNKNOWN, "float[1] x, int64[n] s"))(ndl.ones(1), np.array([1])), ValueError,
+     r"GraphModule: inputs of a node must have the types of its schema, but got: .*tensor\(float\)"),
     (lambda: load(parse(SCAN, "float[n] x, float[m] w"))(ndl.ones(2), ndl.ones(3)), ValueError,
      r"Scan .*: scan inputs must have one length, but got \[2, 3\]"),
 ]

@@ -73,8 +73,11 @@ def test_many_random_nodes_are_those_of_onnxruntime(draw):
 def node(name, *inputs, trained=(0,), opset=22, fixed=(), **attributes):
     """A node as a function of its inputs `trained`, in float64, and these inputs; the others are constants."""
     is_float = [array is not None and array.dtype.kind == "f" and i not in fixed for i, array in enumerate(inputs)]
-    arrays = [array.astype(np.float64) if wide else array for array, wide in zip(inputs, is_float, strict=True)]
-    module = load(model_of(name, arrays, opset, fixed=fixed, **attributes))
+    single, arrays = (
+        [array.astype(dtype) if floating else array for array, floating in zip(inputs, is_float, strict=True)]
+        for dtype in (np.float32, np.float64)
+    )
+    module = load(model_of(name, single, opset, fixed=fixed, **attributes))  # not all operators know float64
     given, names = [*feeds(arrays, fixed).values()], [*feeds(arrays, fixed)]
     places = [names.index(f"x{i}") for i in trained]
 

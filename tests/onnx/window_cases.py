@@ -231,13 +231,13 @@ def batch_norm(rng):
 
 
 def group_norm(rng):
-    groups, opset = int(rng.integers(1, 4)), one_of(rng, 18, 21)
+    groups = int(rng.integers(1, 4))
     channels = groups * int(rng.integers(1, 4))
     x = floats(rng, 2, channels, *ints(rng, 1, 5, int(rng.integers(1, 4))))
     if chance(rng):
         return "InstanceNormalization", [x, floats(rng, channels), floats(rng, channels)], 6, 1, {"epsilon": 1e-3}
-    scale, bias = (floats(rng, groups if opset == 18 else channels) for _ in range(2))
-    return "GroupNormalization", [x, scale, bias], opset, 1, {"num_groups": groups, "epsilon": 1e-3}
+    scale, bias = (floats(rng, channels) for _ in range(2))
+    return "GroupNormalization", [x, scale, bias], 21, 1, {"num_groups": groups, "epsilon": 1e-3}
 
 
 def row_norm(rng):

@@ -67,12 +67,12 @@ def instance_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -
     return standardized(x, tuple(range(2, x.ndim)), scale, bias, node["epsilon"], form)[0]
 
 
-@operator("GroupNormalization")
+@operator("GroupNormalization", since=21)
 def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Scale and bias are per group before opset 21, per channel from then on."""
+    """Scale and bias are per channel; those per group of opset 18 are gone, since ONNX has deprecated them."""
     groups, ones = node["num_groups"], (1,) * (x.ndim - 2)
     channels = x.shape[1] // groups
-    form = (1, groups, 1 if node.opset < 21 else channels, *ones)
+    form = (1, groups, channels, *ones)
     grouped = ops.reshape(x, (x.shape[0], groups, channels, *x.shape[2:]))
     axes = tuple(range(2, grouped.ndim))
     return ops.reshape(standardized(grouped, axes, scale, bias, node["epsilon"], form)[0], x.shape)
