@@ -92,7 +92,9 @@ class Announced:
         except InferenceError:  # the function of the operator will say it better
             return 0
         except onnx.checker.ValidationError as error:
-            raise ValueError(f"GraphModule: inputs of a node must have the types of its schema, but got: {error}") from None
+            raise ValueError(
+                f"GraphModule: inputs of a node must have the types of its schema, but got: {error}"
+            ) from None
         index = SIZE_INPUT.get(self.proto.op_type)
         if index is not None and index < len(arrays) and arrays[index] is not None:
             return int(math.prod(arrays[index].tolist())) * 8

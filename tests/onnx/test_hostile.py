@@ -258,7 +258,8 @@ ERRORS += [(partial(announce_in_a_call, *model), ValueError, AT_RUN) for model i
 ERRORS += [(partial(load, parse(body, outputs=f"float[{sizes}] y")), ValueError, AT_ONCE) for body, sizes in STATIC]
 ERRORS += [(partial(call, looping(body), max_bytes=2**24), ValueError, AT_RUN) for body in GROWING.values()]
 ERRORS += [
-    (partial(call, parse(body)), ValueError, ".*") for body in (
+    (partial(call, parse(body)), ValueError, ".*")
+    for body in (
         f"y = Transpose <perm = {[0] * 100_000}> (x)",
         f"w = Constant <value_ints = {[0] * 100_000}> () y = Squeeze (x, w)",
     )
