@@ -23,7 +23,7 @@ from needle.files import Broken
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
-__all__ = ["TEXT_NAME", "native", "read_npz"]
+__all__ = ["ERRORS", "TEXT_NAME", "native", "read_npz"]
 
 TEXT_NAME = "needle.json"  # the member of a .npz with the text
 
@@ -31,7 +31,7 @@ _PIECE = 2**18  # bytes to read at a time
 _LARGEST, _MOST_AXES = 2**63 - 1, 64  # as NumPy has them
 _LONGEST_HEADER = 10_000  # bytes of a .npy's, as NumPy has it
 _HIGHEST_RATIO = 1032  # of deflate: zlib's documentation
-_ERRORS = (EOFError, NotImplementedError, OSError, OverflowError, ValueError, struct.error, zlib.error)  # of zipfile
+ERRORS = (EOFError, NotImplementedError, OSError, OverflowError, ValueError, struct.error, zlib.error)  # of zipfile
 _DESCR = re.compile("[<>|=]?(b1|[iu][1248]|f[248]|c8|c16)")
 
 
@@ -47,7 +47,7 @@ def read_npz(file: BinaryIO, names: Collection[str] | None = None) -> tuple[dict
             return _read_members(archive, file, file.seek(0, os.SEEK_END), names)
     except Broken:
         raise
-    except (BadZipFile, *_ERRORS) as error:
+    except (BadZipFile, *ERRORS) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # of the disk, not of a place before the file
             raise
         raise Broken(f"is not a complete ZIP archive: {error}") from error

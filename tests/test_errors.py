@@ -29,6 +29,7 @@ from tests import test_anomaly, test_metrics, test_summary
 from tests.checkpoint import test_refusals as test_files
 from tests.distributed import test_gradients, test_whole_batch
 from tests.distributed import test_refusals as distributed_refusals
+from tests.interop import test_foreign as interop_foreign
 from tests.interop import test_torch as interop_torch
 from tests.nn import test_attention, test_clip_grad, test_conv, test_hooks, test_recurrent
 from tests.nn.functional import (
@@ -827,7 +828,7 @@ def rows_elsewhere():
         test_loss, test_margin_loss, test_metrics, test_norm, test_recurrent, test_refusals, test_scale_norm,
         test_similarity, test_unpool,
         test_files,
-        interop_torch,
+        interop_torch, interop_foreign,
         test_clip_grad,
         test_groups,
         test_state_dict,

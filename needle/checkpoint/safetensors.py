@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored, host_array, little_endian
+from needle.checkpoint.arrays import Stored, host_array, little_endian, widened
 from needle.files import Broken
 from needle.npz import native
 
@@ -91,7 +91,6 @@ def read_safetensors(file: BinaryIO) -> tuple[dict[str, HostArray], str | None]:
 
 
 def _read_bfloat16(file: BinaryIO, place: int, shape: list[int]) -> HostArray:
-    """An array at a place in a file as float32, which holds all numbers of bfloat16: they are its upper halves."""
+    """An array at a place in a file as float32."""
     file.seek(place)
-    words: HostArray = np.left_shift(np.fromfile(file, "<u2", math.prod(shape)), 16, dtype="u4")
-    return words.view("f4").reshape(shape)
+    return widened(np.fromfile(file, "<u2", math.prod(shape))).reshape(shape)
