@@ -386,7 +386,34 @@ def unwritten(group):
     group.create_dataset("0", (10**12,), "f4")
 
 
+def overlapping():
+    """A file with ten arrays in one place: nine were not written, and their addresses are changed to the first's."""
+
+    def write(root):
+        group = root.create_group("layers/a/vars")
+        group["0"] = np.ones(1000)
+        for i in range(1, 10):
+            group.create_dataset(str(i), (1000,), "f8")
+
+    content = written(write)
+    with h5py.File(io.BytesIO(content)) as root:
+        place = root["layers/a/vars/0"].id.get_offset()
+    unset, size = b"\xff" * 8, struct.pack("<Q", 8000)
+    assert content.count(unset + size) == 9
+    return content.replace(unset + size, struct.pack("<Q", place) + size)
+
+
+def lying_archive():
+    """An archive that says of a stored member that it has more bytes than it has."""
+    content = zipped(bytes(99))
+    place = content.rindex(b"PK\1\2")  # of the last member; its two sizes come 20 bytes later
+    return content[: place + 24] + struct.pack("<I", 2**30) + content[place + 28 :]
+
+
 KERAS_ERRORS = [
+    (lambda: in_file(foreign.read_keras, overlapping()), None),
+    (lambda: in_file(foreign.read_keras, lying_archive()),
+     "promises 1073741824 bytes for model.weights.h5, more than it holds"),
     (keras(lambda g: g.__setitem__("0", h5py.ExternalLink("other.h5", "/x"))),
      "holds 'layers/a/vars/0', a link to another place"),
     (keras(lambda g: g.__setitem__("0", h5py.SoftLink("/layers"))), "holds 'layers/a/vars/0', a link to another place"),
@@ -452,3 +479,8 @@ def test_message(call, kind, op, text):
     else:
         assert told.startswith(f"{op}: path must be a whole {OF[op]}, but {tempfile.gettempdir()}/")
         assert text is None or told.endswith(f" {text}")
+
+
+def test_arrays_in_one_place_promise_more_than_the_file_has():
+    with pytest.raises(ValueError, match=r"promises 80000 bytes, more than the \d{5} that it has"):
+        in_file(foreign.read_keras, overlapping())
