@@ -173,6 +173,8 @@ class _Record:
                 else:
                     inputs = tuple(numbers[id(x)] for x in self.inputs_of(value))
                     found.steps[number] = Step(op, inputs, value.spec, module)
+        places = {name: place for place, (name, _) in enumerate(state.values())}
+        found.state = dict(sorted(found.state.items(), key=lambda entry: places[entry[1][0]]))
         found.outputs = [(name, numbers[id(value)]) for name, value in results]
         return found
 
