@@ -107,15 +107,18 @@ def test_activations_have_defaults_of_their_own():
         np.testing.assert_allclose(y.numpy().ravel(), expected, rtol=1e-6)
 
 
-def rnn(**attributes):
-    return operate("RNN", np.ones((2, 1, 1)), np.ones((1, 1, 1)), np.ones((1, 1, 1)), outputs=2, **attributes)
+def rnn(directions=1, **attributes):
+    weight = np.ones((directions, 1, 1))
+    return operate("RNN", np.ones((2, 1, 1)), weight, weight, outputs=2, **attributes)
 
 
 # fmt: off
 ERRORS = [
+    (lambda: rnn(direction="bidirectional"), ValueError,
+     r"RNN \(.*\): W and R must be \(2, 1\) and the features they read, but got \(1, 1, 1\) and \(1, 1, 1\)"),
     (lambda: rnn(direction="back"), ValueError,
      r"RNN \(.*\): direction must be one of forward, foward, reverse, bidirectional, but got 'back'"),
-    (lambda: rnn(direction="bidirectional", activations=["Tanh"]), ValueError,
+    (lambda: rnn(2, direction="bidirectional", activations=["Tanh"]), ValueError,
      r"RNN \(.*\): activations must name 1 functions for each of 2 directions, but got \['Tanh'\]"),
     (lambda: rnn(activations=["Sin"]), ValueError, r"RNN \(.*\): activations must be of affine, .*, but got 'Sin'"),
     (lambda: rnn(activations=["ScaledTanh"], activation_alpha=[1.0]), ValueError,

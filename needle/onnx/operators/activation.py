@@ -90,7 +90,7 @@ def leaky_relu(node: Node, x: Tensor) -> Tensor:
 
 @operator("ThresholdedRelu")
 def thresholded_relu(node: Node, x: Tensor) -> Tensor:
-    return F.threshold(x, node["alpha"], 0)
+    return ops.where(ops.greater(x, node["alpha"]), x, 0)  # NaN is no greater
 
 
 @operator("PRelu", since=7)

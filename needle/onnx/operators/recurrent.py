@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from needle import init, ops
 from needle.autograd import Tensor
@@ -25,6 +25,7 @@ Activation: TypeAlias = Callable[[Tensor], Tensor]
 # Whether each direction runs backwards. "foward" is the default that the first schema of GRU declares.
 DIRECTIONS = {"forward": (False,), "foward": (False,), "reverse": (True,), "bidirectional": (False, True)}
 
+GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 DEFAULTS = {"RNN": ["Tanh"], "GRU": ["Sigmoid", "Tanh"], "LSTM": ["Sigmoid", "Tanh", "Tanh"]}
 
 # Activations, and the defaults of their alpha and beta, if they have those; None must be set.
@@ -39,7 +40,7 @@ ACTIVATIONS: dict[str, tuple[Callable[..., Tensor], tuple[float | None, ...]]] =
     "softplus": (ops.softplus, ()),
     "softsign": (F.softsign, ()),
     "tanh": (ops.tanh, ()),
-    "thresholdedrelu": (lambda x, alpha: F.threshold(x, alpha, 0), (1.0,)),
+    "thresholdedrelu": (lambda x, alpha: ops.where(ops.greater(x, alpha), x, 0), (1.0,)),
 }
 
 
@@ -161,13 +162,16 @@ class _LSTMStep(_Step):
 
 
 def _over_time(
-    node: Node, kind: Callable[..., _Step], x: Tensor, parameters: Sequence[Tensor | None], lengths: Tensor | None,
+    node: Node, kind: Callable[..., _Step], x: Tensor, parameters: Sequence[Any], lengths: Tensor | None,
     states: Sequence[Tensor | None],
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """Run each direction over x from `states`, zeros if they are None: the outputs and the final states."""
     if node["direction"] not in DIRECTIONS:
         raise ValueError(f"{node}: direction must be one of {', '.join(DIRECTIONS)}, but got {node['direction']!r}")
-    directions = DIRECTIONS[node["direction"]]
+    directions, (W, R) = DIRECTIONS[node["direction"]], parameters[:2]
+    lead = len(directions), GATES[node.op_type] * R.shape[2]
+    if W.shape[:2] != lead or R.shape[:2] != lead:
+        raise ValueError(f"{node}: W and R must be {lead} and the features they read, but got {W.shape} and {R.shape}")
     functions = _functions(node, len(directions))
     batch_first = node.get("layout")
     if batch_first:
