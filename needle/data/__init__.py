@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from needle.data.cifar import *
+from needle.data.csv import *
 from needle.data.dataset import *
 from needle.data.digits import *
 from needle.data.idx import *
