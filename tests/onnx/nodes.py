@@ -31,8 +31,10 @@ def feeds(inputs, fixed=()):
     return {f"x{i}": array for i, array in enumerate(inputs) if array is not None and i not in fixed}
 
 
-def run(op_type, inputs, opset=22, outputs=1, fixed=(), **attributes):
+def run(op_type, inputs, opset=22, outputs=1, fixed=(), device=None, **attributes):
     """The outputs of a node in needle, as a tuple of tensors."""
-    module = load(model_of(op_type, inputs, opset, outputs, fixed, **attributes))
-    result = module(*(ndl.Tensor(array, requires_grad=False) for array in feeds(inputs, fixed).values()))
+    device = device or ndl.cpu()
+    module = load(model_of(op_type, inputs, opset, outputs, fixed, **attributes)).to(device)
+    given = feeds(inputs, fixed).values()
+    result = module(*(ndl.Tensor(array, device=device, requires_grad=False) for array in given))
     return result if isinstance(result, tuple) else (result,)
