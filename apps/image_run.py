@@ -74,10 +74,9 @@ def image_run(script: str, options: argparse.Namespace, images: Splits, network:
                 "batch normalization needs at least 2 images in every batch, "
                 f"but --batch-size {options.batch_size} of {total} leaves a batch of 1"
             ) from error
-    ahead = 0 if images.train.transforms else 2  # with a thread, draws of transforms and networks would interleave
 
-    def loader(dataset: Any) -> Any:
-        return None if dataset is None else DataLoader(dataset, 256, prefetch=2, device=device)
+    def loader(dataset: Any, batch_size: int = 256, **options: Any) -> Any:
+        return None if dataset is None else DataLoader(dataset, batch_size, prefetch=2, device=device, **options)
 
     return Run(
         script=script,
@@ -85,7 +84,7 @@ def image_run(script: str, options: argparse.Namespace, images: Splits, network:
         task=task,
         title=TITLES[network],
         model=model,
-        train=DataLoader(images.train, options.batch_size, shuffle=True, prefetch=ahead, device=device),
+        train=loader(images.train, options.batch_size, shuffle=True, transforms=images.transforms),
         validation=loader(images.validation),
         test=loader(images.test),
         unit="images",

@@ -12,6 +12,7 @@ import numpy as np
 
 import image_folder
 from needle.data import (
+    BatchTransform,
     CIFAR10Dataset,
     Dataset,
     DigitsDataset,
@@ -38,7 +39,8 @@ ONE_WAY = ("digits", "mnist")  # sets whose images mean something else, or nothi
 class Splits:
     """Images for training, for comparing epochs and for the test; `validation` is None if none are held out for it.
 
-    `shape` is that of an image: channels, height and width. `checksum` tells these images from others.
+    `shape` is that of an image: channels, height and width. `checksum` tells these images from others. `transforms`
+    are those of batches of training images.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Splits:
     classes: tuple[str, ...]
     shape: tuple[int, int, int]
     checksum: str
+    transforms: tuple[BatchTransform, ...] = ()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -140,10 +143,9 @@ def load(
         if held is not None:
             raise ValueError(f"--validation must not be given, since {name} has a folder val, but got {validation}")
         train, held = random_split(train, [1 - validation, validation], seed=seed)
-    if augment:
-        train = train.with_transforms(transforms(name, images))
     _, channels, height, width = images.shape
-    return Splits(title or Path(name).name, train, held, test, classes, (channels, height, width), number)
+    chosen = transforms(name, images) if augment else ()
+    return Splits(title or Path(name).name, train, held, test, classes, (channels, height, width), number, chosen)
 
 
 def checksum(*arrays: np.ndarray) -> str:
@@ -177,7 +179,7 @@ def number_classes(train: Part, test: Part, names: tuple[str, ...] | None) -> tu
     return numbered[0], numbered[1], titles
 
 
-def transforms(name: str, images: np.ndarray) -> list[Callable[..., Any]]:
+def transforms(name: str, images: np.ndarray) -> tuple[BatchTransform, ...]:
     """The random transforms of the training images of a set."""
     shift = RandomCrop(max(1, min(images.shape[2:]) // 8))
-    return [shift] if name in ONE_WAY else [RandomFlipHorizontal(), shift]
+    return (shift,) if name in ONE_WAY else (RandomFlipHorizontal(), shift)

@@ -178,6 +178,11 @@ NETS = {
     "narrow": Net((3, 32, 32), 32, (*conv_norm(16, 3) * 10, average, linear(10)), **MOMENTUM),
 }  # fmt: skip
 
+TINY_CNN = Net(
+    (1, 28, 28), 64,
+    (*conv_norm(16, 3), *conv_norm(32, 3), pool, *conv_norm(64, 3), pool, flatten, linear(10)),
+)  # fmt: skip
+
 
 def tower(batch: int = 32, side: int = 16, channels: int = 32, depth: int = 3) -> Net:
     """A network that can grow in four directions."""
@@ -277,6 +282,26 @@ class Chain(Work):
 
 
 @dataclass(frozen=True)
+class Loading(Work):
+    """An epoch of `per` batches through a loader, from arrays of bytes: flip, shift, normalize, and perhaps rotate."""
+
+    shape: Shape
+    rotates: bool = False
+    batch: int = 64
+    per: int = 100
+    padding: int = 2  # the largest shift
+    degrees: float = 10.0
+
+    @property
+    def draws(self) -> int:
+        """The random numbers per image: of the flip, the shift, and the five of an affine map."""
+        return 8 if self.rotates else 3
+
+    def small(self) -> Work:
+        return replace(self, batch=4, per=2)
+
+
+@dataclass(frozen=True)
 class Import(Work):
     """The import of the library in a fresh process."""
 
@@ -329,12 +354,19 @@ CASES["growth"] = {
     BASE: Training(tower()), "batch doubled": Training(tower(batch=64)), "side doubled": Training(tower(side=32)),
     "channels doubled": Training(tower(channels=64)), "depth doubled": Training(tower(depth=6)),
 }  # fmt: skip
+CASES["loader"] = {
+    "a batch of 1×28×28: flip, shift, normalize": Loading((1, 28, 28)),
+    "a batch of 3×32×32: flip, shift, normalize": Loading((3, 32, 32)),
+    "a batch of 1×28×28: and rotate": Loading((1, 28, 28), rotates=True),
+    "a training step of TinyCNN, 1×28×28": Training(TINY_CNN),
+}
 CASES["import"] = {"import": Import()}
 
 NETWORKS = [*NETS, "inference"]
 GROUPS = {
     "Networks": [*NETWORKS, "growth"],
     "Single ops": ["ops"],
+    "Loaders: batches of 64 images": ["loader"],
     "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
 }
 ALONE, WORKERS = "needle, one thread", "needle, workers"  # names in the tables of several threads
@@ -343,6 +375,7 @@ RIVALS = {
     "torch": list(CASES),
     "torch-ddp": list(NETS),
     "torch-compile": NETWORKS,
+    "torch-batched": ["loader"],
     "mygrad": ["lenet", "conv1d", "overhead", "import"],
     "dezero": ["lenet", "conv1d", "overhead"],
     "loops": ["loops"],

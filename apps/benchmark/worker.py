@@ -166,6 +166,13 @@ def chain(lib: Library, work: cases.Chain) -> Callable[[], Any]:
     return forward if work.part == "forward" else backward
 
 
+def loading(lib: Library, work: cases.Loading) -> Callable[[], list[Any]]:
+    """An epoch of a loader; returns its last batch, images and labels."""
+    count = work.batch * work.per
+    images = np.random.default_rng(0).integers(0, 256, (count, *work.shape), "uint8")
+    return lib.epochs(images, labels(0, count), work)
+
+
 BUILD: dict[type, Callable[[Library, Any], Callable[[], Any]]] = {
     cases.Training: training,
     cases.Inference: inference,
@@ -173,6 +180,7 @@ BUILD: dict[type, Callable[[Library, Any], Callable[[], Any]]] = {
     cases.Update: update,
     cases.Product: matrices,
     cases.Chain: chain,
+    cases.Loading: loading,
 }
 
 

@@ -18,7 +18,7 @@ from apps.benchmark import __main__ as program
 from apps.benchmark import cases, conv_algorithms, measure, report, worker
 from apps.benchmark.cases import ALONE, CASES, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
 from apps.benchmark.libraries.needle import Needle
-from apps.benchmark.libraries.torch import Torch
+from apps.benchmark.libraries.torch import BatchedTorch, Torch
 from tests.apps.scripts import error_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -177,6 +177,16 @@ def test_a_gradient_of_another_layer_is_refused():
         measure.prove(rivals, "ops", "weight gradient", 1)
 
 
+@pytest.mark.parametrize("row", [row for row, work in CASES["loader"].items() if isinstance(work, cases.Loading)])
+def test_loaders_give_the_same_batches(row):
+    work = CASES["loader"][row].small()
+    needle, *others = (worker.loading(library(), work)() for library in (Needle, Torch, BatchedTorch))
+    assert needle[0].shape == (4, *work.shape)
+    for other in others:
+        for field, expected in zip(needle, other, strict=True):
+            np.testing.assert_allclose(field.numpy(), expected.numpy(), atol=2e-5)
+
+
 # ---- times -----------------------------------------------------------------------------------------------------------
 
 
@@ -321,7 +331,7 @@ def test_the_course_model_has_its_number_of_parameters():
         (["--cpu-time", "--threads", "2"], "--cpu-time adds up the time of all threads, so it needs --threads 1"),
         (
             ["--rivals", "mygrad,jax"],
-            "--rivals must be of torch, torch-ddp, torch-compile, mygrad, dezero, loops, but got jax",
+            "--rivals must be of torch, torch-ddp, torch-compile, torch-batched, mygrad, dezero, loops, but got jax",
         ),
         (["--read", "nowhere.json"], "there is no file nowhere.json"),
         (["--write", "LICENSE"], "LICENSE has no place for the tables: <!-- table --> … <!-- end -->"),

@@ -134,11 +134,14 @@ def test_a_part_is_held_out_by_the_seed(tmp_path):
 def test_only_training_images_are_augmented(tmp_path):
     folder = write_digits(tmp_path / "data", side=16)
     split = image_sets.load("fashion-mnist", folder, validation=0.25, augment=True)
-    names = [type(transform).__name__ for transform in split.train.transforms]
+    names = [type(transform).__name__ for transform in split.transforms]
     assert names == ["RandomFlipHorizontal", "RandomCrop"]
-    assert split.train.transforms[1].padding == 2
-    assert split.validation.transforms == split.test.transforms == ()
-    (shift,) = image_sets.load("mnist", folder, augment=True).train.transforms  # a 2 in a mirror is no digit
+    assert split.transforms[1].padding == 2
+    options = train.parse(["--dataset", "fashion-mnist", "--data", str(folder)])
+    run = image_run("train", options, split, "tinycnn", ndl.cpu())
+    assert run.train.transforms == split.transforms
+    assert run.validation.transforms == run.test.transforms == ()
+    (shift,) = image_sets.load("mnist", folder, augment=True).transforms  # a 2 in a mirror is no digit
     assert type(shift).__name__ == "RandomCrop"
 
 
@@ -220,12 +223,12 @@ def test_broken_pictures_and_a_folder_of_one_class(pictures, capsys):
     assert "at least two classes" in line
 
 
-def test_without_augmentation_batches_are_prepared_ahead(tmp_path):
+def test_batches_are_prepared_ahead(tmp_path):
     folder = write_digits(tmp_path / "data")
-    for augment, ahead in ((False, 2), (True, 0)):  # a thread's draws would mix with those of the network
+    for augment in (False, True):
         options = train.parse(["--dataset", "mnist", "--data", str(folder), *(["--augment"] * augment)])
         run = image_run("train", options, image_sets.load("mnist", folder, augment=augment), "tinycnn", ndl.cpu())
-        assert (run.train.prefetch, run.test.prefetch) == (ahead, 2)
+        assert (run.train.prefetch, run.test.prefetch) == (2, 2)
 
 
 # ---- text ------------------------------------------------------------------------------------------------------------

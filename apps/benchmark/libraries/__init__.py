@@ -14,6 +14,7 @@ ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),
     "needle-workers": ("needle", "NeedleWorkers"),
     "torch": ("torch", "Torch"),
+    "torch-batched": ("torch", "BatchedTorch"),
     "torch-ddp": ("torch", "DistributedTorch"),
     "torch-compile": ("torch", "CompiledTorch"),
     "mygrad": ("mygrad", "MyGrad"),

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import needle as ndl
-from needle import distributed
+from needle import data, distributed
 
+from ..cases import Loading
 from .base import Modules, blas
 
 __all__ = ["Needle", "NeedleWorkers"]
@@ -47,6 +48,20 @@ class Needle(Modules):
 
     def product(self, a: np.ndarray, b: np.ndarray) -> Callable[[], np.ndarray]:
         return partial(np.matmul, a, b, np.empty_like(a))
+
+    def epochs(self, images: np.ndarray, labels: np.ndarray, work: Loading) -> Callable[[], list[ndl.Tensor]]:
+        turn = [data.RandomAffine(work.degrees)] * work.rotates
+        transforms = [data.RandomFlipHorizontal(), data.RandomCrop(work.padding), data.Normalize(0.5, 0.25), *turn]
+        dataset = data.NDArrayDataset(images, labels)
+        loader = data.DataLoader(dataset, work.batch, seed=0, transforms=transforms)
+        return partial(last, loader)
+
+
+def last(loader: data.DataLoader) -> list[ndl.Tensor]:
+    """Read all batches; returns the last."""
+    for batch in loader:
+        fields = batch
+    return list(fields)
 
 
 class NeedleWorkers(Needle):

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import distributed
 
-from ..cases import Layer, Shape
+from ..cases import Layer, Loading, Shape
 from .base import Modules
+from .torch_data import BatchedImages, Images, epochs
 
-__all__ = ["CompiledTorch", "DistributedTorch", "Torch"]
+__all__ = ["BatchedTorch", "CompiledTorch", "DistributedTorch", "Torch"]
 
 
 class Residual(torch.nn.Module):
@@ -68,6 +69,18 @@ class Torch(Modules):
     def product(self, a: np.ndarray, b: np.ndarray) -> Callable[[], torch.Tensor]:
         left, right = torch.tensor(a), torch.tensor(b)
         return partial(torch.mm, left, right, out=torch.empty_like(left))
+
+    def epochs(self, images: np.ndarray, labels: np.ndarray, work: Loading) -> Callable[[], list[torch.Tensor]]:
+        return epochs(Images(images, labels, work))
+
+
+class BatchedTorch(Torch):
+    """PyTorch with transforms of whole batches, in a data set with `__getitems__`."""
+
+    mode = "eager, batches in __getitems__"
+
+    def epochs(self, images: np.ndarray, labels: np.ndarray, work: Loading) -> Callable[[], list[torch.Tensor]]:
+        return epochs(BatchedImages(images, labels, work), collate_fn=tuple)
 
 
 class CompiledTorch(Torch):
