@@ -288,7 +288,7 @@ class Loading(Work):
     shape: Shape
     rotates: bool = False
     batch: int = 64
-    per: int = 100
+    per: int = 30
     padding: int = 2  # the largest shift
     degrees: float = 10.0
 

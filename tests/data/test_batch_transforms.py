@@ -174,7 +174,8 @@ def test_quarter_turns_are_rot90(images, mode):
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 def test_the_identity_and_whole_shifts_keep_pixels(mode):
-    np.testing.assert_array_equal(RandomAffine(mode=mode).batch(BYTES), BYTES, strict=True)
+    for images in (BYTES, FLOATS, np.random.default_rng(3).random((2, 3, 5, 4)), FLOATS.astype(np.float16)):
+        np.testing.assert_array_equal(RandomAffine(mode=mode).batch(images), images, strict=True)
     numbers = np.tile([0.5, 1.0, 0.0, 0.5, 0.5], (6, 1))  # down by 2 of 8 rows, left by 1 of 4 columns
     moved = RandomAffine(translate=(2 / 8, 1 / 4), mode=mode, fill=9).compute(BYTES[:, :, :8, :4], numbers)
     np.testing.assert_array_equal(moved[:, :, 2:, :3], BYTES[:, :, :6, 1:4])

@@ -106,14 +106,16 @@ def sample(images: HostArray, matrices: HostArray, fill: HostArray | int, mode: 
 
 
 def _places(matrices: HostArray, height: int, width: int) -> tuple[HostArray, HostArray]:
-    """Rows and columns (N, H, W), float32, of the places; those outside lie on the frame of `_framed`.
+    """Rows and columns (N, H, W), float32, of the places in `_framed` images; those outside lie on the frame.
 
-    Positions are sums of three terms, each rounded once: integers and halves, as of quarter turns, are exact.
+    Integers and halves, as of quarter turns, are exact.
     """
     scales = matrices.astype(np.float32)[..., None, None]
     row, column = np.arange(height, dtype=np.float32)[:, None], np.arange(width, dtype=np.float32)
-    rows, columns = (scales[:, i, 0] * row + scales[:, i, 1] * column + scales[:, i, 2] for i in (0, 1))
-    return rows.clip(-1, height, out=rows), columns.clip(-1, width, out=columns)
+    rows, columns = (
+        (scales[:, i, 0] * row + (scales[:, i, 2] + np.float32(1))) + scales[:, i, 1] * column for i in (0, 1)
+    )
+    return np.clip(rows, 0, height + 1, out=rows), np.clip(columns, 0, width + 1, out=columns)
 
 
 def _framed(images: HostArray, fill: HostArray | int) -> HostArray:
@@ -128,23 +130,28 @@ def _framed(images: HostArray, fill: HostArray | int) -> HostArray:
 def _nearest(framed: HostArray, rows: HostArray, columns: HostArray) -> HostArray:
     """The pixels nearest to the places; of two the lower or right one."""
     half = np.float32(0.5)
-    return _at(framed, np.floor(rows + half), np.floor(columns + half))(0)
+    return _at(framed, (rows + half).astype(np.int32), (columns + half).astype(np.int32))(0)
 
 
 def _interpolate(framed: HostArray, rows: HostArray, columns: HostArray) -> HostArray:
     """Bilinear interpolation of the four pixels around the places."""
-    top, left = np.floor(rows), np.floor(columns)
-    down, right = (rows - top)[:, None], (columns - left)[:, None]
-    values, width = _at(framed, top, left), framed.shape[3]
+    top, left = rows.astype(np.int32), columns.astype(np.int32)  # no place is negative
+    down = np.subtract(rows, top, dtype=np.float32)[:, None]
+    right = np.subtract(columns, left, dtype=np.float32)[:, None]
+    values, width, dtype = _at(framed, top, left), framed.shape[3], np.result_type(framed, np.float32)
 
     def between(first: int) -> HostArray:
         """Along a row."""
-        one = values(first).astype(np.float32, copy=False)
-        result: HostArray = one + right * (values(first + 1) - one)
-        return result
+        one = values(first).astype(dtype, copy=False)
+        change = values(first + 1) - one
+        change *= right
+        change += one
+        return change
 
-    upper = between(0)
-    result: HostArray = upper + down * (between(width) - upper)
+    upper, result = between(0), between(width)
+    result -= upper
+    result *= down
+    result += upper
     return result
 
 
@@ -152,7 +159,7 @@ def _at(framed: HostArray, rows: HostArray, columns: HostArray) -> Callable[[int
     """A function of an offset in memory, which returns the pixels (N, C, H, W) that lie so far behind the places."""
     count, channels, height, width = framed.shape
     images = np.arange(count * channels).reshape(count, channels, 1, 1) * (height * width)
-    places = images + ((rows + 1) * width + (columns + 1)).astype(np.intp)[:, None]
+    places = images + (rows * width + columns)[:, None]
     flat = framed.ravel()
     return lambda offset: flat[offset:].take(places)
 
