@@ -143,7 +143,7 @@ def _interpolate(framed: HostArray, rows: HostArray, columns: HostArray) -> Host
     def between(first: int) -> HostArray:
         """Along a row."""
         one = values(first).astype(dtype, copy=False)
-        change = values(first + 1) - one
+        change: HostArray = values(first + 1) - one
         change *= right
         change += one
         return change
