@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from needle import check
+from needle.autograd import Tensor
 from needle.backend import HostArray
 from needle.files import Path
 from needle.interop.torch_files import UNREADABLE, as_tensors, host_value, read, save
@@ -28,11 +29,12 @@ __all__ = ["as_tensors", "load_optimizer_state_dict", "load_state_dict", "optimi
 __all__ += ["state_dict"]
 
 _KINDS = {"f": "floating-point", "i": "integers", "u": "integers", "b": "bools"}
-_HINTS = {  # the end of a name that the state of a changed layer has -> how to change it back in torch
-    "_orig": "torch.nn.utils.prune.remove or remove_spectral_norm",
-    "_mask": "torch.nn.utils.prune.remove",
-    "_g": "torch.nn.utils.remove_weight_norm",
-    "_v": "torch.nn.utils.remove_weight_norm",
+_HINTS = {  # names that the parameters of a changed layer have -> how to change it back in torch
+    "weight_g": "torch.nn.utils.remove_weight_norm",
+    "weight_v": "torch.nn.utils.remove_weight_norm",
+    "weight_u": "torch.nn.utils.remove_spectral_norm",
+    "weight_orig": "torch.nn.utils.prune.remove or remove_spectral_norm",
+    "weight_mask": "torch.nn.utils.prune.remove",
 }
 
 
@@ -94,6 +96,8 @@ def load_state_dict(model: Module, state: Mapping[str, Any] | Path) -> None:
 
 def _checked(name: str, value: Any, slot: Slot | None) -> tuple[HostArray | None, str]:
     """The array of a value that fits its place, or what is wrong."""
+    if isinstance(value, Tensor):
+        return None, f"{name} is a tensor of needle, in its own layout: model.load_state_dict takes it"
     try:
         array = host_value(value)
     except UNREADABLE as error:
@@ -112,12 +116,12 @@ def _checked(name: str, value: Any, slot: Slot | None) -> tuple[HostArray | None
 
 def _hint(name: str, value: Any) -> str:
     """What to do about a name that is not the model's."""
-    last = name.rpartition(".")[2]
     if isinstance(value, Mapping):
         return f" (a state inside of the state: pass that, as state[{name!r}])"
     if "parametrizations." in name:
         return " (first remove_parametrizations in torch)"
-    return next((f" (first {how} in torch)" for end, how in _HINTS.items() if last.endswith(end)), "")
+    how = _HINTS.get(name.rpartition(".")[2])
+    return f" (first {how} in torch)" if how else ""
 
 
 def _apart(slots: Mapping[str, Slot], arrays: Mapping[str, HostArray]) -> list[str]:
@@ -128,6 +132,6 @@ def _apart(slots: Mapping[str, Slot], arrays: Mapping[str, HostArray]) -> list[s
         for part in slot.parts:
             if part.name in arrays:
                 other = first.setdefault(part.tensor, part.name)
-                if not np.array_equal(arrays[other], arrays[part.name], equal_nan=True):
+                if other != part.name and not np.array_equal(arrays[other], arrays[part.name], equal_nan=True):
                     problems.append(f"{other} and {part.name} are one parameter, not two")
     return problems

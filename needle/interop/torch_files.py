@@ -74,7 +74,7 @@ def as_tensors(state: Any) -> Any:
     if isinstance(state, dict):
         return {key: as_tensors(value) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return type(state)(map(as_tensors, state))
+        return (list if isinstance(state, list) else tuple)(map(as_tensors, state))
     if not is_array(state):
         return state
     array = host_array(state)
