@@ -14,6 +14,7 @@ from needle.grad_mode import watch
 from needle.graph import Op, Spec, Value
 from needle.lazy import Identity, outline
 from needle.nn import Module
+from needle.onnx.model import GraphModule
 from needle.ops.copies import Clone
 from needle.ops.hooks import PassThrough
 from needle.ops.transfer import To
@@ -94,7 +95,10 @@ def outline_of(model: Module, args: Sequence[Any], change: Change | None = None)
             raise ValueError(
                 "export: the forward pass must be the same each time, but it draws random numbers in evaluation mode"
             )
-        return record.outline(list(flat_tensors("output", result)), model)
+        outputs = list(flat_tensors("output", result))
+        if isinstance(model, GraphModule):
+            outputs = list(zip(model.outputs, [value for _, value in outputs], strict=True))
+        return record.outline(outputs, model)
 
 
 class _Record:
@@ -212,9 +216,11 @@ def _position(stream: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _argument_names(model: Module, count: int) -> list[str]:
-    """The names of the positional arguments of `forward`."""
+    """The names of the positional arguments of `forward`, or of the inputs of a model that was loaded."""
     kinds = inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD
     names = [p.name for p in inspect.signature(model.forward).parameters.values() if p.kind in kinds]
+    if isinstance(model, GraphModule):
+        names = list(model.inputs)
     return [names[i] if i < len(names) else f"input_{i}" for i in range(count)]
 
 
