@@ -307,6 +307,7 @@ def test_empty_batches():
         ("DeformConv", [x, W, image(0, 8, 3, 3)], {}), ("MaxPool", [x], {"kernel_shape": [2, 2]}),
         ("AveragePool", [x], {"kernel_shape": [2, 2]}), ("LpPool", [x], {"kernel_shape": [2, 2]}),
         ("Resize", [x, None, None, sizes], {"mode": "linear"}), ("GridSample", [x, image(0, 2, 2, 2)], {}),
+        ("Resize", [x, None, np.array([3, 1, 2, 0.2], np.float32)], {}),
         ("RoiAlign", [image(1, 2, 4, 4), image(0, 4), np.zeros(0, np.int64)], {"mode": "max"}),
         ("MaxRoiPool", [image(1, 2, 4, 4), image(0, 5)], {"pooled_shape": [1, 1]}),
         ("InstanceNormalization", [x, pair, pair], {}), ("LayerNormalization", [x, image(4)], {}),

@@ -146,7 +146,7 @@ def _nearest(x: Tensor, axis: int, p: int, step: float, offset: float) -> Tensor
     """Along one axis, the elements at floor((i + offset)·step) for i in [0, p)."""
     n = x.shape[axis]
     if p % n == 0 and step == n / p:
-        return _repeat(x, axis, p // n)
+        return repeat(x, axis, p // n)
     if n % p == 0 and step == n // p:
         return getitem(x, at(axis, slice(int(offset * step), None, n // p)))
     return getitem(x, at(axis, _nearest_index(n, p, step, offset, x.device)))
@@ -159,7 +159,7 @@ def _nearest_index(n: int, p: int, step: float, offset: float, device: Device) -
     return minimum(position.astype("float32").astype("int64"), n - 1)  # float32: torch's rounding
 
 
-def _repeat(x: Tensor, axis: int, count: int) -> Tensor:
+def repeat(x: Tensor, axis: int, count: int) -> Tensor:
     """Each element `count` times along one axis, in batch-last order."""
     source = batch_last(x)  # (…, S, …, N); S is axis `axis` - 1
     before, after = source.shape[:axis], source.shape[axis:]

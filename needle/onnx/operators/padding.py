@@ -8,8 +8,9 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.kernels import at
+from needle.backend import HostArray
 from needle.onnx.operators.geometry import padding_pairs
+from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
@@ -52,12 +53,11 @@ def _padded(node: Node, x: Tensor, pairs: Sequence[tuple[int, int]], value: floa
             if not x.shape[axis]:
                 raise ValueError(f"{node}: mode {node['mode']!r} must have elements to copy, but got shape {x.shape}")
             index = np.arange(-max(before, 0), x.shape[axis] + max(after, 0))
-            index = _sources(index, x.shape[axis], node["mode"])
-            x = ops.getitem(x, at(axis, Tensor(index, device=x.device, requires_grad=False)))
+            x = select(x, axis, _sources(index, x.shape[axis], node["mode"]))
     return x
 
 
-def _sources(index: np.ndarray, n: int, mode: str) -> np.ndarray:
+def _sources(index: HostArray, n: int, mode: str) -> HostArray:
     """Which of n elements stand at positions from below 0 to beyond n."""
     if mode == "edge":
         return index.clip(0, n - 1)

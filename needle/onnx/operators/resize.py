@@ -11,8 +11,8 @@ import numpy as np
 from needle import ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
-from needle.kernels import at
 from needle.nn.functional.linear import matmul_along
+from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
 from needle.ops.arithmetic import as_dtype
 
@@ -119,7 +119,7 @@ def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -
         raise ValueError(f"{node}: an axis without elements must stay so, but got {x.shape} and {[a.p for a in axes]}")
     is_nearest = sampling.mode == "nearest"
     wide = x.dtype if is_nearest else compute_dtype(x.dtype) if x.dtype.kind == "f" else np.dtype("float64")
-    y = as_dtype(ops.reshape(x, (1, *x.shape)), wide)
+    y = as_dtype(x, wide)
     outside = np.zeros((1,) * x.ndim, bool)
     for axis in axes:
         if axis.n == axis.p and axis.scale == 1 and axis.region == (0, 1):
@@ -129,12 +129,10 @@ def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -
             is_outside = (place < 0) | (place > axis.n - 1)
             outside = outside | is_outside.reshape((-1,) + (1,) * (x.ndim - 1 - axis.axis))
         if is_nearest:
-            index = _nearest(place, axis, sampling.nearest).clip(0, axis.n - 1)
-            y = ops.getitem(y, at(axis.axis + 1, Tensor(index, device=x.device, requires_grad=False)))
+            y = select(y, axis.axis, _nearest(place, axis, sampling.nearest).clip(0, axis.n - 1))
         else:
             matrix = Tensor(_weights(place, axis, sampling), device=x.device, dtype=wide, requires_grad=False)
-            y = matmul_along(y, matrix, axis.axis + 1)
-    y = ops.reshape(y, y.shape[1:])
+            y = _blend(y, axis.axis, matrix)
     if outside.any():
         beyond = sampling.beyond if wide.kind == "f" else round(sampling.beyond)
         y = ops.where(Tensor(outside, device=x.device, requires_grad=False), beyond, y)
@@ -142,6 +140,14 @@ def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -
         limits = np.iinfo(x.dtype)
         y = ops.clip(ops.round(y), limits.min, limits.max)
     return as_dtype(y, x.dtype)
+
+
+def _blend(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
+    """x with an axis of n multiplied by a matrix (n, p)."""
+    if axis:
+        return matmul_along(x, matrix, axis)
+    y = matmul_along(ops.reshape(x, (1, *x.shape)), matrix, 1)
+    return ops.reshape(y, y.shape[1:])
 
 
 def _positions(axis: Axis, transformation: str) -> HostArray:
