@@ -19,9 +19,13 @@ def _divide(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _power(a: Tensor, b: Tensor) -> Tensor:
-    """a ** b in the dtype of a, whatever that of b; integers to a float are computed in float64."""
+    """a ** b in the dtype of a, whatever that of b; integers to a float are computed in float64.
+
+    A single exponent is read as a number: squares of a tensor to a tensor would take many times as long.
+    """
     if a.dtype.kind == "f":
-        return ops.power(a, b).astype(a.dtype)
+        is_number = b.size == 1 and b.ndim <= a.ndim and not b.requires_grad
+        return (ops.power_scalar(a, b.item()) if is_number else ops.power(a, b)).astype(a.dtype)
     wide = "float64" if b.dtype.kind == "f" else "int64"
     return ops.power(a.astype(wide), b.astype(wide)).astype(a.dtype)
 
@@ -61,14 +65,18 @@ def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
 
 @operator("Clip", since=11, buffers=(1, 2))
 def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    """Choose bounds where x exceeds them: the derivative is 1 inside, ends included, and NaN stays.
+    """x limited to [low, high], of which one that is left out is the largest finite number, so that infinities go.
 
-    A bound that is left out is the largest finite number, so that infinities go.
+    Bounds that require a gradient are chosen where x exceeds them: the derivative in x is 1 inside, ends included.
     """
-    bounds: list[Any] = [low, high]
-    if x.dtype.kind == "f":
-        largest = float(x.device.xp.finfo(x.dtype).max)
-        bounds = [end if bound is None else bound for bound, end in zip(bounds, (-largest, largest), strict=True)]
+    largest = float(x.device.xp.finfo(x.dtype).max) if x.dtype.kind == "f" else None
+    ends = (None, None) if largest is None else (-largest, largest)
+    bounds: list[Any] = [
+        end if bound is None else bound if bound.requires_grad else bound.item()
+        for bound, end in zip((low, high), ends, strict=True)
+    ]
+    if not any(isinstance(bound, Tensor) for bound in bounds):
+        return x if bounds == [None, None] else ops.clip(x, *bounds)
     for exceeds, bound in zip((ops.less, ops.greater), bounds, strict=True):
-        x = x if bound is None else ops.where(exceeds(x, bound), bound, x)
+        x = ops.where(exceeds(x, bound), bound, x)
     return x
