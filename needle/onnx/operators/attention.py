@@ -7,6 +7,7 @@ head of keys serves the H_q / H heads of queries that follow each other.
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 from needle import init, ops
@@ -40,7 +41,9 @@ def attention(
     shown = [_scores(q.astype(wide), k.astype(wide), node["scale"])]
     shown.append(ops.tanh(shown[0] / node["softcap"]) * node["softcap"] if node["softcap"] > 0 else shown[0])
     shown.append(_masked(node, shown[1], mask, 0 if past_key is None else past_key.shape[2], lengths))
-    weights = masked_softmax(shown[2].astype(_precision(node, wide))).astype(wide)
+    is_restricted = mask is not None or lengths is not None or _window(node) != (None, None)
+    softmax = masked_softmax if is_restricted and k.shape[2] else ops.softmax  # no key may be left
+    weights = softmax(shown[2].astype(_precision(node, wide))).astype(wide)
     shown.append(weights)
     y = _grouped(weights, v.astype(wide)).astype(dtype)
     if packed:
@@ -94,20 +97,19 @@ def _masked(node: Node, scores: Tensor, mask: Tensor | None, past: int, lengths:
     Query i is at position `past` + i, or, in a cache of which `lengths` (B,) keys are valid, at the end of those.
     """
     queries, keys = scores.shape[2:]
-    device = scores.device
-    key = init.arange(keys, device=device)
-    position = ops.reshape(init.arange(queries, device=device), (-1, 1)) + past
+    key = init.arange(keys, device=scores.device)
+    position = ops.reshape(init.arange(queries, device=scores.device), (-1, 1)) + past
     allowed = []
     if lengths is not None:
         lengths = ops.reshape(lengths, (-1, 1, 1, 1))
         position = position + (lengths - queries)
         allowed.append(ops.less(key, lengths))
-    left, right = (node.get(f"{side}_window_size") for side in ("left", "right"))
+    left, right = _window(node)
     if node["is_causal"]:
         right = 0
-    if left not in (None, -1):
+    if left is not None:
         allowed.append(ops.greater_equal(key, position - left))
-    if right not in (None, -1):
+    if right is not None:
         allowed.append(ops.less_equal(key, position + right))
     if mask is not None:
         missing = [(0, 0)] * (mask.ndim - 1) + [(0, keys - mask.shape[-1])]
@@ -115,9 +117,13 @@ def _masked(node: Node, scores: Tensor, mask: Tensor | None, past: int, lengths:
             allowed.append(ops.pad(mask, missing))
         else:
             scores = scores + ops.pad(mask.astype(scores.dtype), missing, -math.inf)
-    for condition in allowed:
-        scores = ops.where(condition, scores, -math.inf)
-    return scores
+    return ops.where(reduce(ops.logical_and, allowed), scores, -math.inf) if allowed else scores
+
+
+def _window(node: Node) -> tuple[int | None, int | None]:
+    """How many keys before its position and after it a query attends to; None: all of them."""
+    left, right = (node.get(f"{side}_window_size") for side in ("left", "right"))
+    return None if left == -1 else left, None if right == -1 else right
 
 
 @operator("RotaryEmbedding", buffers=(1, 2))
