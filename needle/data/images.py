@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def _decode(op: str, path: Path) -> tuple[Any, str | None]:
     bombs = (Image.DecompressionBombWarning, Image.DecompressionBombError)
     with open_file(op, path) as file:
         try:
-            image = Image.open(file, formats=_FORMATS)
+            image = Image.open(cast(BinaryIO, _Bounded(file)), formats=_FORMATS)
             if most is not None and image.width * image.height > most:
                 raise Image.DecompressionBombError
             image.load()
@@ -75,6 +76,19 @@ def _decode(op: str, path: Path) -> tuple[Any, str | None]:
             if isinstance(error, OSError) and error.errno is not None:  # the system's
                 raise
             raise ValueError(f"{op}: a picture must be whole, but {path} is broken: {error!r:.200}") from error
+
+
+class _Bounded:
+    """A file of which no more is asked than is left. Pillow asks for what a file announces, and Python makes room."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.end = file, file.seek(0, os.SEEK_END)
+        self.seek, self.tell = file.seek, file.tell
+        self.seek(0)
+
+    def read(self, size: int = -1) -> bytes:
+        left = max(self.end - self.tell(), 0)
+        return self.file.read(left if size < 0 else min(size, left))
 
 
 def _convert(op: str, path: Path, image: Any, kind: str | None, channels: int | None) -> Any:

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from needle.data import read_image
+from tests.data.test_files import peak_of
 
 SIDE = (5, 4)
 
@@ -181,6 +182,14 @@ def test_what_is_no_picture_is_named(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(ValueError, match=f"^read_image: {re.escape(message.format(path))}"):
         read_image(path)
+
+
+def test_a_chunk_that_announces_much_takes_little_memory(tmp_path):
+    """Pillow asks the file for what the text announces."""
+    whole = write(tmp_path / "x.png", colors()).read_bytes()
+    for kind in (b"IDAT", b"tEXt", b"iTXt"):
+        (tmp_path / "x.png").write_bytes(whole[:33] + (2**31 - 1).to_bytes(4, "big") + kind + whole[33:])
+        assert peak_of(r"^read_image: a picture must .* but \S+/x.png is", read_image, tmp_path / "x.png") < 2**21
 
 
 def test_a_large_picture_is_refused_where_warnings_are_none(tmp_path):
