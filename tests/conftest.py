@@ -31,7 +31,7 @@ DEVICES = {"cpu": [needle.cpu()], "standin": [STANDIN], "all": [needle.cpu(), ST
 # The floors that compute on raw arrays run on the stand-in by default. The floors above run their training steps there,
 # in tests/standin/test_steps.py, and convolution at each level.
 ON_STANDIN = ["backend", "backend_ndarray", "kernels", "ops", "standin"]
-ON_STANDIN += ["data/test_loader.py", "test_conv_conformance.py", "test_tensor.py"]
+ON_STANDIN += ["data/test_loader.py", "interop/test_devices.py", "test_conv_conformance.py", "test_tensor.py"]
 ON_STANDIN += ["onnx/test_array_operators.py", "onnx/test_windows.py"]
 
 

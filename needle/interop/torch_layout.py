@@ -109,16 +109,16 @@ def _slots(module: Module, path: str, saved: set[str], names: set[str]) -> Itera
 
 def _part(module: Module, path: str, name: str, tensor: Tensor) -> Part:
     if isinstance(module, Linear) and name == "bias":
-        return Part(path + name, tensor, (0,), tensor.shape[1:])
+        return Part(path + name, tensor, (0,), tensor.shape[-1:])
     axes = module.layouts.get(name, tuple(range(tensor.ndim)))
     return Part(path + name, tensor, axes, tuple(tensor.shape[axes.index(i)] for i in range(tensor.ndim)))
 
 
 def _layers(module: RNN | LSTM, path: str, saved: set[str]) -> Iterator[Slot]:
     """The cells, whose names become suffixes: layer by layer, the one that runs forwards first."""
-    lists = module._lists()
     for i in range(module.num_layers):
-        for name, end in zip(lists, ("", "_reverse"), strict=False):
+        for end in ("", "_reverse")[: 1 + module.bidirectional]:
+            name = module.cells + end
             for slot in _slots(getattr(module, name)[i], f"{path}{name}.{i}.", saved, set()):
                 yield slot._replace(name=f"{path}{slot.name.rpartition('.')[2]}_l{i}{end}")
 
