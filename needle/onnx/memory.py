@@ -56,15 +56,13 @@ class Announced:
 
     def __init__(self, proto: onnx.NodeProto, opsets: dict[str, int]) -> None:
         has_body = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in proto.attribute)
-        self.schema = None
-        if not has_body and onnx.defs.has(proto.op_type, proto.domain):
-            self.schema = onnx.defs.get_schema(proto.op_type, opsets[proto.domain], proto.domain)
-        self.proto, self.opsets = proto, [onnx.helper.make_opsetid(*pair) for pair in opsets.items()]
+        self.is_known = not has_body and onnx.defs.has(proto.op_type, proto.domain)
+        self.proto, self.opsets = proto, opsets
         self.known: dict[Any, int] = {}
 
     def bytes(self, inputs: Sequence[Tensor | None]) -> int:
         """The bytes of the results for these inputs; 0 where only the run can tell."""
-        if self.schema is None or mode.outlining:  # of an outline nothing is computed, and no values are known
+        if not self.is_known or mode.outlining:  # of an outline nothing is computed, and no values are known
             return 0
         kinds = "iuf" if self.proto.op_type in FLOATS_GIVE_SIZES else "iu"
         arrays = [
@@ -88,8 +86,10 @@ class Announced:
                 types[name] = onnx.helper.make_tensor_type_proto(kind, x.shape)
             if array is not None:
                 values[name] = onnx.numpy_helper.from_array(array)
+        schema = onnx.defs.get_schema(self.proto.op_type, self.opsets[self.proto.domain], self.proto.domain)
+        imports = [onnx.helper.make_opsetid(*pair) for pair in self.opsets.items()]
         try:
-            results = infer_node_outputs(self.schema, self.proto, types, values, opset_imports=self.opsets)
+            results = infer_node_outputs(schema, self.proto, types, values, opset_imports=imports)
         except InferenceError:  # the function of the operator will say it better
             return 0
         except onnx.checker.ValidationError as error:

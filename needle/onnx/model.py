@@ -91,9 +91,9 @@ class GraphModule(Module):
         """A graph or body whose state has names that begin with `path`; `keys` are those of its initializers."""
         steps = []
         for entry in proto.node:
-            node, function = Node(entry, self._opsets[entry.domain]), self._operator(entry).function
+            node = Node(entry, self._opsets[entry.domain])
             if entry.op_type == "Constant" and not entry.domain:
-                value = function(node)
+                value = node.function(node)
                 assert isinstance(value, Tensor)
                 keys[entry.output[0]] = self._keep(path, entry.output[0], value, persistent=False)
                 continue
@@ -101,7 +101,7 @@ class GraphModule(Module):
             inner = f"{path}{entry.name or entry.output[0]}"
             node.compile_bodies(partial(self._body, inner))
             reads = tuple(keys.get(name, name) for name in (*node.inputs, *node.outer))
-            steps.append(Step(node, function, Announced(entry, self._opsets), reads, node.outputs))
+            steps.append(Step(node, Announced(entry, self._opsets), reads, node.outputs))
         outputs = [keys.get(value.name, value.name) for value in proto.output]
         return make_graph(inputs, steps, outputs, [_type(value) for value in proto.output])
 

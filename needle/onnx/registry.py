@@ -34,6 +34,16 @@ class Node:
         self._attributes: dict[str, Any] = _defaults(proto.op_type, proto.domain, opset)
         self._attributes |= {attribute.name: _value(attribute) for attribute in proto.attribute}
 
+    @cached_property
+    def function(self) -> Function:
+        """The function of the operator, which must be registered."""
+        entry = find_operator(self.op_type, self.domain, self.opset)
+        assert entry is not None
+        return entry.function
+
+    def __getstate__(self) -> dict[str, Any]:  # functions need not be picklable: they are found again
+        return {name: value for name, value in vars(self).items() if name != "function"}
+
     def __getitem__(self, name: str) -> Any:
         return self._attributes[name]
 

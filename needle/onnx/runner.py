@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from needle.autograd import Tensor
 from needle.onnx.memory import Announced, current_memory
-from needle.onnx.registry import Function, Node
+from needle.onnx.registry import Node
 
 __all__ = ["Graph", "Step", "Type", "make_graph"]
 
@@ -15,10 +15,9 @@ Type: TypeAlias = "tuple[tuple[int | None, ...] | None, Any]"  # sizes and dtype
 
 
 class Step(NamedTuple):
-    """A node, its function, and the names of the values that it reads and makes."""
+    """A node, and the names of the values that it reads and makes."""
 
     node: Node
-    function: Function
     announced: Announced
     reads: tuple[str, ...]
     makes: tuple[str, ...]
@@ -47,7 +46,7 @@ class Graph(NamedTuple):
             arguments = [values[name] if name else None for name in step.reads]
             try:
                 memory.require(step.node, step.announced.bytes(arguments))
-                results = step.function(step.node, *arguments)
+                results = step.node.function(step.node, *arguments)
             except Exception as error:
                 error.add_note(f"in {step.node}")
                 raise

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle.onnx import load
+from needle.onnx import backend, load
 from tests.onnx.models import parse
 from tests.standin.device import STANDIN
 
@@ -42,6 +42,8 @@ ERRORS = [
      r"GraphModule: inputs must be x, w, but got 1 by position, 'z'"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2), x=ndl.ones(2)), TypeError,
      r"GraphModule: inputs must be x, w, but got 1 by position, 'x'"),
+    (lambda: backend.prepare(parse("y = Relu (x)"), "TPU"), ValueError,
+     r"prepare: device must be 'CPU', 'CUDA' or 'CUDA:1', but got 'TPU'"),
     (lambda: load(parse(UNKNOWN, "float[1] x, int64[n] s"))(ndl.ones(1), np.array([1])), ValueError,
      r"GraphModule: inputs of a node must have the types of its schema, but got: .*tensor\(float\)"),
     (lambda: load(parse(SCAN, "float[n] x, float[m] w"))(ndl.ones(2), ndl.ones(3)), ValueError,
