@@ -56,7 +56,7 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
         "ConvTranspose", rank, x, weight, None, window.stride, cut, 0, node["group"], window.dilation
     )
     y = pad(y, ((0, 0), (0, 0), *((0, max(-end, 0)) for end in ends)))
-    return y if bias is None else add(y, reshape(bias, (1, -1) + (1,) * rank))
+    return y if bias is None else add(y, reshape(bias, (1, y.shape[1], *ones)))
 
 
 def _split(total: int, auto_pad: str) -> tuple[int, int]:
@@ -108,14 +108,13 @@ def deform_conv(
     # (N, OG, K, r, P): how far each tap of each offset group moves along each axis
     moves = as_dtype(reshape(offset, (n * offset_groups, taps, rank, points)), dtype)
     places = []
-    for axis, (step, stride, (before, _)) in enumerate(
-        zip(window.dilation, window.stride, window.padding, strict=True)
-    ):
+    sides = zip(window.dilation, window.stride, window.padding, strict=True)
+    for axis, (step, stride, (before, _)) in enumerate(sides):
         tap = _coordinates(axis, kernel, x.device, dtype) * step
         start = _coordinates(axis, output, x.device, dtype) * stride - before
         place = moves[:, :, axis] + (reshape(tap, (taps, 1)) + start)
         places.append(reshape(place, (n * offset_groups, taps * points)))
-    image = reshape(x, (n * offset_groups, c // offset_groups, *size))
+    image = reshape(as_dtype(x, dtype), (n * offset_groups, c // offset_groups, *size))
     columns = reshape(sampled_at(image, places), (n, offset_groups, c // offset_groups, taps, points))
     if mask is not None:
         columns = columns * reshape(as_dtype(mask, dtype), (n, offset_groups, 1, taps, points))
@@ -123,7 +122,7 @@ def deform_conv(
     matrix = reshape(as_dtype(weight, dtype), (groups, weight.shape[0] // groups, -1))
     y = reshape(matmul(matrix, columns), (n, weight.shape[0], *output))
     if bias is not None:
-        y = y + reshape(as_dtype(bias, dtype), (1, -1) + (1,) * rank)
+        y = y + reshape(as_dtype(bias, dtype), (1, y.shape[1], *(1,) * rank))
     return as_dtype(y, x.dtype)
 
 
