@@ -309,6 +309,20 @@ def with_unknown():
     return metric.compute()
 
 
+def test_of_probabilities_the_most_probable_class_counts(device):
+    """Targets of MixUp, CutMix and label smoothing."""
+    draw = np.random.default_rng(0)
+    logits, targets = (draw.random((50, 4, 3)).astype("float32") for _ in range(2))
+    for part, axis in ((..., 1), ((..., 0), 1), ((0, slice(None), 0), 0)):
+        outputs, probabilities = logits[part], targets[part]
+        x, y = ndl.Tensor(outputs, device=device), ndl.Tensor(probabilities, device=device)
+        classes = probabilities.argmax(axis)
+        assert metrics.accuracy(x, y) == metrics.accuracy(outputs, classes)
+        assert metrics.top_k_accuracy(x, y, 2) == metrics.top_k_accuracy(outputs, classes, 2)
+        expected = metrics.confusion_matrix(outputs, classes, 4)
+        np.testing.assert_array_equal(metrics.confusion_matrix(x, y, 4), expected)
+
+
 ERRORS = [
     (metrics.Metric(1).compute, NotImplementedError, "Metric: compute is not defined"),
     (lambda: metrics.Metric(1).update(X, LABELS), NotImplementedError, "Metric: update is not defined"),
@@ -318,7 +332,7 @@ ERRORS = [
      "Accuracy: outputs must be logits or class indices, but got dtype bool"),
     (lambda: metrics.accuracy(X, LABELS[:3]), ValueError,
      "Accuracy: targets must hold class indices (4,) for outputs (4, 3), but got (3,)"),
-    (lambda: metrics.accuracy(X, X), ValueError,
+    (lambda: metrics.accuracy(X, np.zeros((4, 3), int)), ValueError,
      "Accuracy: targets must hold class indices (4,) for outputs (4, 3), but got (4, 3)"),
     (lambda: metrics.accuracy(LABELS, LABELS[:3]), ValueError,
      "Accuracy: targets must hold class indices (4,) for outputs (4,), but got (3,)"),

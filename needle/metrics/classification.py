@@ -14,7 +14,8 @@ __all__ = ["Accuracy", "TopKAccuracy", "accuracy", "top_k_accuracy"]
 class Accuracy(Metric):
     """The share of samples whose predicted class is the target, from 0 to 1. NaN without samples.
 
-    Targets equal to `ignore_index` do not count.
+    Targets equal to `ignore_index` do not count. Of targets that are probabilities (N, C, *S), as `MixUp` makes them,
+    the most probable class counts; so it does in the other metrics of classes.
 
     >>> from needle.metrics import Accuracy
     >>> metric = Accuracy()

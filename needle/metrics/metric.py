@@ -95,7 +95,10 @@ def on_one_device(op: str, outputs: TensorLike, targets: TensorLike) -> tuple[Te
 
 
 def classes_of(op: str, outputs: TensorLike, targets: TensorLike) -> tuple[Tensor, Tensor]:
-    """Outputs and class indices (N, *S), checked. Outputs are logits (N, C, *S), floats, or class indices (N, *S)."""
+    """Outputs and class indices (N, *S), checked. Outputs are logits (N, C, *S), floats, or class indices (N, *S).
+
+    Of targets that are probabilities, floats of the shape of the logits, the most probable class counts.
+    """
     outputs, targets = on_one_device(op, outputs, targets)
     shape, kind = outputs.shape, outputs.dtype.kind
     if targets.dtype.kind not in "iuf":
@@ -104,6 +107,8 @@ def classes_of(op: str, outputs: TensorLike, targets: TensorLike) -> tuple[Tenso
         axis = class_axis(outputs)
         if not shape or not shape[axis]:
             raise ValueError(f"{op}: outputs must have an axis of at least 1 class, but got shape {shape}")
+        if targets.shape == shape and targets.dtype.kind == "f":
+            targets = Tensor.make_const(targets.array.argmax(axis))
         shape = shape[:axis] + shape[axis + 1 :]
     elif kind not in "iu":
         raise TypeError(f"{op}: outputs must be logits or class indices, but got dtype {outputs.dtype}")
