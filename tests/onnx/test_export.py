@@ -10,6 +10,7 @@ import needle.nn.functional as F
 import needle.onnx
 from needle import nn
 from needle.ops.cross_entropy import CROSS_ENTROPY
+from needle.ops.fourier import Fourier
 from tests.onnx.exported import Function, assert_equal, by_needle, by_onnxruntime, flat, stir, tensors
 
 rng = np.random.default_rng(0)
@@ -146,6 +147,7 @@ def functions():
     yield Function(lambda x, i, y: ndl.scatter_add(x, 1, i, y)), ROWS, integers(5, 4, 7), floats(4, 7)
     yield Function(lambda x: (*ndl.sort(x, 1, descending=True), *ndl.topk(x, 2, largest=False))), ROWS
     yield Function(lambda x: (ndl.argmax(x, 1), ndl.argmin(x), ndl.cumsum(x, 1), ndl.prod(x, 1))), ROWS
+    yield Function(lambda x: Fourier(2, inverse=True)(Fourier(1)(x))), floats(3, 4, 5, 2)
     yield Function(lambda x: (ndl.var(x), ndl.std(x, 0), ndl.norm(x, 3, 1), ndl.logsumexp(x, 1))), ROWS
     yield Function(lambda x: (ndl.floor(x), ndl.trunc(x), ndl.round(x), x % 0.7, ndl.fmod(x, 0.7), x // 0.7)), ROWS
     yield Function(lambda x: (ndl.log1p(x * x), ndl.expm1(x), ndl.log2(x * x), x**2, 2.0**x)), ROWS

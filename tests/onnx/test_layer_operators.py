@@ -229,7 +229,7 @@ PACKED = np.ones((1, 2, 4), "float32")
 # fmt: off
 ERRORS = [
     (lambda: operate("Attention", PACKED, PACKED, PACKED), ValueError,
-     r"Attention \(.*\): inputs of 3 axes need q_num_heads, but got None"),
+     r"Attention \(.*\): q_num_heads must be given with inputs of 3 axes, but got None"),
     (lambda: operate("Attention", *[PACKED[None]] * 3, softmax_precision=16), TypeError,
      r"Attention \(.*\): softmax_precision must be one of \[1, 10, 11\], but got 16"),
     (lambda: operate("LinearAttention", PACKED, PACKED, PACKED, opset=27, q_num_heads=2, kv_num_heads=2), ValueError,

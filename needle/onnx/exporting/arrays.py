@@ -10,6 +10,7 @@ import numpy as np
 from needle.onnx.exporting.free import Free
 from needle.onnx.exporting.graph import Graph, Made, known, onnx_dtype, writes
 from needle.ops.cumulative import CumSum
+from needle.ops.fourier import Fourier
 from needle.ops.index import GetItem, OneHot
 from needle.ops.joining import Concatenate, Split, Stack
 from needle.ops.order import ArgMin, ArgSort, ArgTop
@@ -114,6 +115,14 @@ def sum_to(graph: Graph, made: Made, x: str) -> str:
 def cumsum(graph: Graph, made: Made, x: str) -> str:
     axis = graph.constant(made.op.axis)
     return graph.node("CumSum", graph.cast(x, made.inputs[0], made.dtype), axis, reverse=int(made.op.reverse))
+
+
+@writes(Fourier)
+def fourier(graph: Graph, made: Made, x: str) -> str:
+    axis, inverse = made.op.axis, int(made.op.inverse)
+    if graph.opset < 20:
+        return graph.node("DFT", x, axis=axis, inverse=inverse)
+    return graph.node("DFT", x, None, graph.constant(axis), inverse=inverse)
 
 
 # ---- order -----------------------------------------------------------------------------------------------------------

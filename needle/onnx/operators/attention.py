@@ -70,7 +70,7 @@ def flex_attention(node: Node, q: Tensor, k: Tensor, v: Tensor, *outer: Tensor) 
 def _unpacked(node: Node, x: Tensor, heads: str) -> Tensor:
     """(B, L, heads · E) -> (B, heads, L, E)."""
     if not node[heads]:
-        raise ValueError(f"{node}: inputs of 3 axes need {heads}, but got {node[heads]}")
+        raise ValueError(f"{node}: {heads} must be given with inputs of 3 axes, but got {node[heads]}")
     return ops.permute(ops.reshape(x, (*x.shape[:2], node[heads], x.shape[2] // node[heads])), (0, 2, 1, 3))
 
 
