@@ -9,6 +9,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp
 from needle.backend import DTypeLike, cpu, device_of, real_dtype, xp
+from needle.grad_mode import mode
 from needle.graph import Spec
 from needle.kernels import Size
 from needle.ops.base import Array, FixedShape, Gradients
@@ -140,6 +141,11 @@ def parsed_index(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], list[
                 array = Tensor(entry, device=x.device, dtype=dtype, requires_grad=False)
             if array.dtype.kind not in "iub":
                 raise TypeError(f"{op}: index arrays must be of integers or bools, but got dtype {array.dtype}")
+            if mode.outlining and array.dtype.kind == "b" and array.ndim:  # a mask is the list of its true places
+                places = [Tensor.make_const(axis) for axis in array.array.nonzero()]
+                template += [_INPUT] * len(places)
+                arrays += places
+                continue
             template.append(_INPUT)
             arrays.append(array)
     return tuple(template), arrays

@@ -141,6 +141,9 @@ def functions():
     yield Function(lambda x: ndl.flip(ndl.dilate(x, (2, 3), 1), (0, 2))), IMAGES
     yield Function(lambda x: (ndl.flip(x), ndl.pad(x, ((0, 1), (-1, 0), (2, -2), (0, 0))))), IMAGES
     yield Function(lambda x: (ndl.undilate(x, (2, 3), 1), ndl.sum_to(x, (4, 1, 8)))), IMAGES
+    mask = np.array([True, False, True, True])
+    yield Function(lambda x: (x[mask], x[None, 1][:, [True, False, True, True, False]], ndl.det(x @ x.T))), ROWS
+    yield Function(lambda x: (ndl.any(x[:0]), ndl.all(x[:0]), ndl.flip(x.sum()), ndl.one_hot(3, x.sum() * 0))), ROWS
     yield Function(lambda x, i: ndl.gather(x, 1, i)), ROWS, integers(5, 4, 3)
     places = np.array([[0, 1], [2, 1], [3, 4], [0, 4]])
     yield Function(lambda x, i, y: ndl.scatter(x, 1, i, y)), ROWS, places, floats(4, 2)

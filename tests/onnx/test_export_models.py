@@ -13,6 +13,7 @@ from needle import autograd, nn
 from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.linalg import MatMul
 from tests.onnx.exported import Function, assert_equal, by_needle, by_onnxruntime, flat, stir, tensors
+from tests.standin.device import STANDIN
 
 rng = np.random.default_rng(0)
 SHAPE = (1, 16, 16)
@@ -211,6 +212,15 @@ def test_nothing_is_computed_and_the_mode_of_the_user_stays(tmp_path, monkeypatc
     needle.onnx.export(model, images(2, (1, 6, 6)), tmp_path / "model.onnx")
     assert autograd.LAZY_MODE
     assert model.training
+
+
+def test_the_device_of_a_model_does_not_show_in_its_file(tmp_path):
+    model = stir(nn.Sequential(nn.Embedding(5, 4), nn.LSTM(4, 3, bidirectional=True), Function(lambda y: y[0].max(1))))
+    files = [tmp_path / "cpu.onnx", tmp_path / "standin.onnx"]
+    for file, device in zip(files, (ndl.cpu(), STANDIN), strict=True):
+        words = ndl.Tensor(np.array([[1, 2], [3, 4]]), device=device, requires_grad=False)
+        needle.onnx.export(model.to(device), words, file)
+    assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_free_sizes_in_shapes_numbers_and_constants(tmp_path):

@@ -34,17 +34,23 @@ def reshape(graph: Graph, made: Made, x: str) -> str:
 
 @writes(Permute)
 def permute(graph: Graph, made: Made, x: str) -> str:
+    if not made.op.axes:
+        return x
     return graph.node("Transpose", x, perm=list(made.op.axes))
 
 
 @writes(BroadcastTo)
 def broadcast_to(graph: Graph, made: Made, x: str) -> str:
+    if 0 in made.op.shape:
+        return graph.constant(np.zeros(known(made.op.shape)), made.dtype)  # onnxruntime's Expand makes no 0 of 1
     return graph.node("Expand", x, graph.sizes(made.op.shape))
 
 
 @writes(Flip)
 def flip(graph: Graph, made: Made, x: str) -> str:
     axes = range(len(made.spec.shape)) if made.op.axes is None else np.atleast_1d(made.op.axes).tolist()
+    if not axes:
+        return x
     minus, ends = [-1] * len(axes), [FIRST] * len(axes)
     return graph.node("Slice", x, *map(graph.constant, (minus, ends, axes, minus)))
 
@@ -97,10 +103,13 @@ def reduction(graph: Graph, made: Made, x: str) -> str:
 
 @writes(Truth)
 def truth(graph: Graph, made: Made, x: str) -> str:
-    x = graph.cast(graph.cast(x, made.inputs[0], np.dtype(bool)), made.spec, np.dtype("int32"))
-    kind = "ReduceMax" if made.op.name == "any" else "ReduceMin"
-    y = graph.reduce(kind, x, made.op.normalized_axes(made.inputs[0]), made.op.keepdims)
-    return graph.node("Cast", y, to=onnx_dtype(bool))
+    """Whether the number of true elements is not 0; "all" is that none is false."""
+    x = graph.cast(x, made.inputs[0], np.dtype(bool))
+    x = x if made.op.name == "any" else graph.node("Not", x)
+    ones = graph.node("Cast", x, to=onnx_dtype("int64"))
+    count = graph.reduce("ReduceSum", ones, made.op.normalized_axes(made.inputs[0]), made.op.keepdims)
+    found = graph.node("Cast", count, to=onnx_dtype(bool))
+    return found if made.op.name == "any" else graph.node("Not", found)
 
 
 @writes(SumTo)
@@ -247,7 +256,10 @@ def _gathered(graph: Graph, x: str, advanced: Sequence[tuple[int, str, int]], ot
 @writes(OneHot)
 def one_hot(graph: Graph, made: Made, indices: str) -> str:
     indices = graph.cast(indices, made.inputs[0], np.dtype("int64"))
-    return graph.node("OneHot", indices, graph.constant(made.op.n), graph.constant([0, 1], made.dtype))
+    scalar = not made.inputs[0].shape  # for which the standard has no OneHot
+    indices = graph.node("Unsqueeze", indices, graph.constant([0])) if scalar else indices
+    y = graph.node("OneHot", indices, graph.constant(made.op.n), graph.constant([0, 1], made.dtype))
+    return graph.node("Squeeze", y, graph.constant([0])) if scalar else y
 
 
 @writes(TakeAlong)
