@@ -147,6 +147,7 @@ def referenced():
 
 MODULES = ["nn", "nn.functional", "nn.utils", "optim", "optim.lr_scheduler", "data", "init"]
 MODULES += ["metrics", "training", "checkpoint", "distributed", "interop.torch", "interop.foreign"]
+MODULES += ["onnx", "onnx.backend"]
 
 
 def test_no_name_is_documented_twice():

@@ -61,6 +61,11 @@ class NeedleBackend(Backend):  # type: ignore[misc]
         return NeedleBackendRep(load(model).to(_device(device)))
 
     @classmethod
+    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> Any:
+        """The outputs of a model, as `prepare` and `run` give them."""
+        return cls.prepare(model, device, **kwargs).run(inputs)
+
+    @classmethod
     def run_node(
         cls,
         node: onnx.NodeProto,
