@@ -9,6 +9,7 @@ from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike, compute_dtype
 from needle.kernels import Size
 from needle.nn.functional.grid import sampled_at
+from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.geometry import kernel_of, padding_pairs, window_of
 from needle.onnx.registry import Node, operator
 from needle.ops import (
@@ -83,7 +84,7 @@ def causal_conv_with_state(
 
 @operator("Col2Im")
 def col2im(node: Node, x: Tensor, image_shape: Tensor, block_shape: Tensor) -> Tensor:
-    size, kernel = (tuple(value.numpy().tolist()) for value in (image_shape, block_shape))
+    size, kernel = (tuple(integers(value)) for value in (image_shape, block_shape))
     window = window_of(node, size, kernel)
     channels = x.shape[1] // math.prod(kernel)
     check_fit("Col2Im", (1, 1, *size), kernel, window)

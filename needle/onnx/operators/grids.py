@@ -9,6 +9,7 @@ from needle.autograd import Tensor
 from needle.nn.functional import pixel_shuffle, pixel_unshuffle
 from needle.nn.functional.grid import affine_grid as affine_points
 from needle.nn.functional.grid import sampled
+from needle.onnx.operators.arguments import integers
 from needle.onnx.registry import Node, operator
 from needle.ops.arithmetic import as_dtype
 
@@ -32,7 +33,7 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
 
 @operator("AffineGrid")
 def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
-    return affine_points(theta, size.numpy().tolist(), bool(node["align_corners"]))
+    return affine_points(theta, integers(size), bool(node["align_corners"]))
 
 
 @operator("DepthToSpace")

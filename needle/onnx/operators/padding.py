@@ -9,6 +9,7 @@ import numpy as np
 from needle import ops
 from needle.autograd import Tensor
 from needle.backend import HostArray
+from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.geometry import padding_pairs
 from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
@@ -18,8 +19,8 @@ __all__: list[str] = []
 
 @operator("Pad", since=11, buffers=(2,))
 def pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
-    chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in axes.numpy().tolist()]
-    pairs = dict(zip(chosen, padding_pairs(pads.numpy().tolist()), strict=True))
+    chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in integers(axes)]
+    pairs = dict(zip(chosen, padding_pairs(integers(pads)), strict=True))
     return _padded(node, x, [pairs.get(axis, (0, 0)) for axis in range(x.ndim)], 0 if value is None else value.item())
 
 
@@ -37,7 +38,7 @@ def pad_by_paddings(node: Node, x: Tensor) -> Tensor:
 def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     """The odd element is cut off, and added, at the end."""
     chosen = [axis % x.ndim for axis in node["axes"] or range(x.ndim)]
-    more = dict(zip(chosen, shape.numpy().tolist(), strict=True))
+    more = dict(zip(chosen, integers(shape), strict=True))
     missing = [more.get(axis, n) - n for axis, n in enumerate(x.shape)]
     before = [n // 2 if n > 0 else -(-n // 2) for n in missing]
     return ops.pad(x, [(first, n - first) for first, n in zip(before, missing, strict=True)])

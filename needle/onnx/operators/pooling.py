@@ -10,6 +10,7 @@ from needle.autograd import Tensor
 from needle.backend import compute_dtype
 from needle.kernels import Size, Window
 from needle.nn.functional.lp_pool import root_of_sum
+from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.geometry import window_of
 from needle.onnx.registry import Node, operator
 from needle.ops.arithmetic import as_dtype
@@ -85,7 +86,7 @@ def max_unpool(node: Node, x: Tensor, indices: Tensor, output_shape: Tensor | No
     y = ops.reshape(flat, shape)
     if output_shape is None:
         return y
-    return ops.pad(y, [(0, n - m) for n, m in zip(output_shape.numpy().tolist(), shape, strict=True)])
+    return ops.pad(y, [(0, n - m) for n, m in zip(integers(output_shape), shape, strict=True)])
 
 
 def _windows(node: Node, x: Tensor) -> tuple[Size, Window, Window]:

@@ -12,6 +12,7 @@ from needle import ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
 from needle.nn.functional.linear import matmul_along
+from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
 from needle.ops.arithmetic import as_dtype
@@ -55,11 +56,11 @@ def resize(
     region = roi.numpy().tolist() if roi is not None and transformation == "tf_crop_and_resize" else []
     regions = list(zip(region[: len(chosen)], region[len(chosen) :], strict=True)) or [(0.0, 1.0)] * len(chosen)
     shape = [x.shape[axis] for axis in chosen]
-    if sizes is None:
+    if sizes is None or not sizes.size:
         assert scales is not None
         targets = _by_scales(shape, scales)
     else:
-        targets = _by_sizes(shape, sizes.numpy().tolist(), node.get("keep_aspect_ratio_policy") or "stretch")
+        targets = _by_sizes(shape, integers(sizes), node.get("keep_aspect_ratio_policy") or "stretch")
     axes = [Axis(axis, n, *target, part) for axis, n, target, part in zip(chosen, shape, targets, regions, strict=True)]
     sampling = Sampling(
         node["mode"], transformation, node["nearest_mode"], node["cubic_coeff_a"], bool(node["exclude_outside"]),
