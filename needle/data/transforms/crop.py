@@ -101,8 +101,8 @@ class RandomCrop(ImageTransform):
     torchvision's `RandomCrop(32, padding=4)` of images 32 x 32 is `RandomCrop(4)`. `size` is (H', W') or a side. The
     border is filled with `fill`, a number or one per channel; that of a mask with 0.
 
-    For one image without a generator it draws `np.random.randint(low=-padding, high=padding + 1, size=2)`: the shift
-    along H, then along W.
+    For one image without a generator or a size it draws `np.random.randint(low=-padding, high=padding + 1, size=2)`:
+    the shift along H, then along W.
 
     Raises ValueError if `padding` is negative, `size` less than 1 or greater than an image with its border, or if the
     images' dtype does not hold `fill`.
@@ -131,14 +131,17 @@ class RandomCrop(ImageTransform):
         larger = padded(images, (self.padding, self.padding), fill)
         _check_size("RandomCrop", size, larger)
         rows, columns = (steps(larger.shape[2 + i] - size[i] + 1, numbers[:, i]) for i in (0, 1))
+        if len(images) == 1:  # without the views of all windows: in a third of the time
+            top, left = int(rows[0]), int(columns[0])
+            return larger[:, :, top : top + size[0], left : left + size[1]]
         cut: HostArray = sliding_window_view(larger, size, (2, 3))[np.arange(len(images)), :, rows, columns]
         return cut
 
     def _draw_globally(self, shape: tuple[int, ...]) -> HostArray:
-        size = self.size or shape[:2]
-        counts = np.array([max(1, n + 2 * self.padding - s + 1) for n, s in zip(shape, size, strict=False)])
-        drawn = np.random.randint(low=-self.padding, high=counts - self.padding, size=2)
-        numbers: HostArray = (drawn + self.padding + 0.5) / counts
+        if self.size is not None:
+            return super()._draw_globally(shape)
+        drawn = np.random.randint(low=-self.padding, high=self.padding + 1, size=2)
+        numbers: HostArray = (drawn + self.padding + 0.5) / (2 * self.padding + 1)
         return numbers[None]
 
 
