@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import onnx
 
+from needle import check
 from needle.autograd import Tensor
 from needle.backend import cpu
 from needle.onnx.registry import Node, operator
 
-__all__ = ["dtype_of", "elementwise", "integers", "pairwise"]
+__all__ = ["axis_of", "dtype_of", "elementwise", "integers", "pairwise"]
 
 _NAMES = [
     "bool", "float16", "float32", "float64",
@@ -22,6 +23,11 @@ _DTYPES = {onnx.helper.np_dtype_to_tensor_dtype(cpu().xp.dtype(name)): name for 
 def integers(x: Tensor) -> list[int]:
     """The elements of a tensor of integers, such as a shape, in row-major order."""
     return [int(n) for n in x.numpy().ravel()]
+
+
+def axis_of(node: Node, rank: int, name: str = "axis") -> int:
+    """The axis of `rank` that an attribute names, counted from the start. Raises `ValueError` for another."""
+    return check.axis(str(node), node[name], rank, name)
 
 
 def dtype_of(node: Node, name: str) -> str:

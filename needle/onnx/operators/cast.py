@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from needle import check
 from needle.autograd import Tensor
+from needle.backend import cpu
 from needle.onnx.operators.arguments import dtype_of
 from needle.onnx.registry import Node, operator
 
@@ -21,4 +23,6 @@ def _cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
 
 @operator("BitCast")
 def _bit_cast(node: Node, x: Tensor) -> Tensor:
-    return Tensor.make_const(x.array.view(dtype_of(node, "to")))
+    dtype = cpu().xp.dtype(dtype_of(node, "to"))
+    check.same(str(node), "bytes of an element", x.dtype.itemsize, dtype.itemsize, ("input", "to"))
+    return Tensor.make_const(x.array.view(dtype))

@@ -6,7 +6,7 @@ from typing import Any
 
 import onnx
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.init import arange, eye, full
 from needle.onnx.operators.arguments import dtype_of, integers
@@ -44,6 +44,7 @@ def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 @operator("EyeLike")
 def _eye_like(node: Node, x: Tensor) -> Tensor:
     """Ones on diagonal k, in the shape of x: a unit matrix whose rows, or columns, begin later."""
+    check.same(str(node), "rank", x.ndim, 2, ("the input", "a matrix"))
     rows, columns = x.shape
     k, dtype = node["k"], x.dtype if node["dtype"] is None else dtype_of(node, "dtype")
     top, left = max(k, 0), max(-k, 0)

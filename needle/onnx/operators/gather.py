@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.init import arange
-from needle.onnx.operators.arguments import integers
+from needle.onnx.operators.arguments import axis_of, integers
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
@@ -13,12 +13,12 @@ __all__: list[str] = []
 
 @operator("Gather")
 def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    return x[(slice(None),) * (node["axis"] % x.ndim) + (indices,)]
+    return x[(slice(None),) * axis_of(node, x.ndim) + (indices,)]
 
 
 @operator("GatherElements")
 def _gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    axis = node["axis"] % x.ndim
+    axis = axis_of(node, x.ndim)
     return ops.gather(x, axis, ops.take(arange(x.shape[axis], device=x.device), indices))
 
 
@@ -27,6 +27,7 @@ def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """x at indices (\\*B, \\*I, k), each of which names an element of k axes: (\\*B, \\*I, …)."""
     batch = node["batch_dims"] if node.opset >= 12 else 0
     shape = indices.shape[:-1]
+    check.same(str(node), "sizes of batch axes", x.shape[:batch], shape[:batch], ("data", "indices"))
     items = tuple(
         arange(n, device=x.device).reshape((n, *(1,) * (len(shape) - i - 1))) for i, n in enumerate(shape[:batch])
     )
@@ -35,8 +36,7 @@ def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 @operator("Compress")
 def _compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
-    axis = node["axis"]
-    x, axis = (x.reshape(-1), 0) if axis is None else (x, axis % x.ndim)
+    x, axis = (x.reshape(-1), 0) if node["axis"] is None else (x, axis_of(node, x.ndim))
     (places,) = condition.numpy().nonzero()
     return x[(slice(None),) * axis + (places,)]
 
@@ -44,7 +44,8 @@ def _compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
 @operator("ReverseSequence")
 def _reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     """x with the first elements of each sequence, as many as it is long, in reverse order: step i is step n - 1 - i."""
-    axis, steps = node["time_axis"], arange(x.shape[node["time_axis"]], device=x.device)
+    axis = check.one_of(str(node), "time_axis", node["time_axis"], (1 - node["batch_axis"],))
+    steps = arange(x.shape[axis], device=x.device)
     lengths = ops.unsqueeze(lengths.astype("int64"), 1)
     reverse = ops.where(ops.less(steps, lengths), ops.subtract(lengths - 1, steps), steps)
     places = reverse if axis == 1 else ops.transpose(reverse)
@@ -56,7 +57,7 @@ def _reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
 def _one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """values[1] where an index, or index + depth if it is negative, is the place along a new axis, else values[0]."""
     indices, (n,) = indices.astype("int64"), integers(depth)
-    axis = node["axis"] % (indices.ndim + 1)
+    axis = axis_of(node, indices.ndim + 1)
     indices = ops.unsqueeze(ops.where(ops.less(indices, 0), indices + n, indices), axis)
     places = arange(n, device=indices.device).reshape((n, *(1,) * (indices.ndim - axis - 1)))
     return ops.where(ops.equal(indices, places), values[1], values[0])

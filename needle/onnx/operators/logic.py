@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.onnx.operators.arguments import elementwise, pairwise
 from needle.onnx.registry import Node, operator
@@ -32,4 +32,5 @@ def _isinf(node: Node, x: Tensor) -> Tensor:
 
 @operator("BitShift")
 def _bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
-    return (ops.bitwise_left_shift if node["direction"] == "LEFT" else ops.bitwise_right_shift)(a, b)
+    direction = check.one_of(str(node), "direction", node["direction"], ("LEFT", "RIGHT"))
+    return (ops.bitwise_left_shift if direction == "LEFT" else ops.bitwise_right_shift)(a, b)

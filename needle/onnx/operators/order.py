@@ -8,7 +8,7 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
-from needle.onnx.operators.arguments import integers
+from needle.onnx.operators.arguments import axis_of, integers
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
@@ -26,7 +26,7 @@ def _topk(node: Node, x: Tensor, k: Tensor) -> tuple[Tensor, ...]:
 
 def _first(node: Node, x: Tensor, count: int, *, largest: bool) -> tuple[Tensor, ...]:
     """The first elements in the order along an axis, and their indices. `topk` leaves open which of tied ones stay."""
-    axis = node["axis"] % x.ndim
+    axis = axis_of(node, x.ndim)
     if not 0 <= count <= x.shape[axis]:
         raise ValueError(f"{node}: k must lie in [0, {x.shape[axis]}], the size of axis {axis}, but got {count}")
     cut = (*(slice(None),) * axis, slice(count))
@@ -45,8 +45,7 @@ def _nonzero(node: Node, x: Tensor) -> Tensor:
 @operator("Unique")
 def _unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
     """The unique elements or slices along an axis, where each is first, where each of x is among them, and counts."""
-    axis = node["axis"]
-    x, axis = (x.reshape(-1), 0) if axis is None else (x, axis % x.ndim)
+    x, axis = (x.reshape(-1), 0) if node["axis"] is None else (x, axis_of(node, x.ndim))
     _, first, inverse, counts = np.unique(x.numpy(), True, True, True, axis=axis)
     if not node["sorted"]:
         order = np.argsort(first)

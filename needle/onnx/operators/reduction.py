@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.init import full
 from needle.onnx.operators.arguments import integers
@@ -122,8 +122,7 @@ def _cumprod(node: Node, x: Tensor, axis: Tensor) -> Tensor:
 
 def _accumulated(node: Node, x: Tensor, axis: Tensor, function: Callable[..., Tensor], start: int) -> Tensor:
     """Sums or products along an axis, from `start`: from its other end, or without each element, on request."""
-    (along,) = integers(axis)
-    along %= x.ndim
+    (along,) = check.axes(str(node), integers(axis), x.ndim)
     ordered = ops.flip(x, along) if node["reverse"] else x
     if node["exclusive"] and x.shape[along]:  # one step later
         ordered = ops.pad(ordered, [(1, -1) if i == along else (0, 0) for i in range(x.ndim)], start)

@@ -11,9 +11,10 @@ from functools import reduce
 
 import numpy as np
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.init import arange
+from needle.onnx.operators.arguments import axis_of
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
@@ -24,8 +25,9 @@ _COMBINE = {"mul": ops.multiply, "max": ops.maximum, "min": ops.minimum}
 @operator("Scatter", since=9)
 @operator("ScatterElements")
 def _scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
-    axis = node["axis"] % x.ndim
-    return _written(x, _places_along(x, indices, axis), updates, _reduction(node))
+    axis = axis_of(node, x.ndim)
+    check.same(str(node), "rank", x.ndim, indices.ndim, ("data", "indices"))
+    return _written(node, x, _places_along(x, indices, axis), updates, _reduction(node))
 
 
 @operator("ScatterND")
@@ -35,23 +37,25 @@ def _scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tens
     inner = math.prod(x.shape[count:])
     firsts = reduce(ops.add, (_numbers(x, i, indices[..., i]) for i in range(count)))
     places = ops.unsqueeze(firsts, -1) + arange(inner, device=x.device)
-    return _written(x, places, updates, _reduction(node))
+    return _written(node, x, places.reshape(indices.shape[:-1] + x.shape[count:]), updates, _reduction(node))
 
 
 @operator("TensorScatter")
 def _tensor_scatter(node: Node, cache: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
     """The cache with an update that starts, along an axis, at a place of its own for each item of the batch."""
-    axis = node["axis"] % cache.ndim
+    axis = axis_of(node, cache.ndim)
     steps = arange(update.shape[axis], device=cache.device).reshape((-1, *(1,) * (cache.ndim - axis - 1)))
     if starts is not None:
         steps = starts.astype("int64").reshape((-1, *(1,) * (cache.ndim - 1))) + steps
     if node["mode"] == "circular":
         steps = steps % cache.shape[axis]
-    return _written(cache, _places_along(cache, ops.broadcast_to(steps, update.shape), axis), update, "none")
+    return _written(node, cache, _places_along(cache, ops.broadcast_to(steps, update.shape), axis), update, "none")
 
 
 def _reduction(node: Node) -> str:
-    return str(node["reduction"]) if node.opset >= 16 else "none"
+    if node.opset < 16:
+        return "none"
+    return str(check.one_of(str(node), "reduction", node["reduction"], ("none", "add", *_COMBINE)))
 
 
 def _places_along(x: Tensor, indices: Tensor, axis: int) -> Tensor:
@@ -66,8 +70,9 @@ def _numbers(x: Tensor, axis: int, index: Tensor) -> Tensor:
     return ops.take(arange(x.shape[axis], device=x.device) * stride, index)
 
 
-def _written(x: Tensor, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
+def _written(node: Node, x: Tensor, places: Tensor, updates: Tensor, reduction: str) -> Tensor:
     """x with `updates` at `places`, put there or combined with what is there, in order."""
+    check.same(str(node), "shape", places.shape, updates.shape, ("the places of indices", "updates"))
     y, places, updates = (value.reshape(-1) for value in (x, places, updates))
     if reduction == "none":
         y = ops.scatter(y, 0, places, updates)

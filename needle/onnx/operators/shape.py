@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
-from needle.onnx.operators.arguments import elementwise, integers
+from needle.onnx.operators.arguments import axis_of, elementwise, integers
 from needle.onnx.registry import Node, operator
 from needle.ops.operand import broadcast_shape
 
@@ -29,12 +29,12 @@ def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 def _reshaped(x: Tensor, sizes: Sequence[int]) -> Tensor:
     """x in a shape of which 0 stands for the size that x has there."""
-    return ops.reshape(x, [n or x.shape[i] for i, n in enumerate(sizes)])
+    return ops.reshape(x, [n or (x.shape[i : i + 1] or (0,))[0] for i, n in enumerate(sizes)])
 
 
 @operator("Flatten")
 def _flatten(node: Node, x: Tensor) -> Tensor:
-    axis = node["axis"] + x.ndim * (node["axis"] < 0)
+    axis = x.ndim if node["axis"] == x.ndim else axis_of(node, x.ndim)
     return ops.reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
@@ -49,25 +49,26 @@ def _squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
 
 
 def _squeezed(node: Node, x: Tensor, axes: Sequence[int] | None) -> Tensor:
-    if axes is not None and any(x.shape[axis] != 1 for axis in axes):
+    if axes is None:
+        return ops.squeeze(x)
+    if any(x.shape[axis] != 1 for axis in check.axes(str(node), axes, x.ndim)):
         raise ValueError(f"{node}: axes must have size 1, but got axes {axes} of shape {x.shape}")
     return ops.squeeze(x, axes)
 
 
 @operator("Unsqueeze")
 def _unsqueeze_by_attribute(node: Node, x: Tensor) -> Tensor:
-    return _unsqueezed(x, node["axes"])
+    return _unsqueezed(node, x, node["axes"])
 
 
 @operator("Unsqueeze", since=13)
 def _unsqueeze(node: Node, x: Tensor, axes: Tensor) -> Tensor:
-    return _unsqueezed(x, integers(axes))
+    return _unsqueezed(node, x, integers(axes))
 
 
-def _unsqueezed(x: Tensor, axes: Sequence[int]) -> Tensor:
+def _unsqueezed(node: Node, x: Tensor, axes: Sequence[int]) -> Tensor:
     """x with axes of size 1, which are counted in the result."""
-    rank = x.ndim + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    for axis in sorted(check.axes(str(node), axes, x.ndim + len(axes))):
         x = ops.unsqueeze(x, axis)
     return x
 
@@ -84,13 +85,13 @@ def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
 
 @operator("Tile")
 def _tile_axis(node: Node, x: Tensor, tiles: Tensor, axis: Tensor) -> Tensor:
-    (times,), (along,) = integers(tiles), integers(axis)
-    return ops.tile(x, [times if i == along % x.ndim else 1 for i in range(x.ndim)])
+    (times,), (along,) = integers(tiles), check.axes(str(node), integers(axis), x.ndim)
+    return ops.tile(x, [times if i == along else 1 for i in range(x.ndim)])
 
 
 @operator("Tile", since=6)
 def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
-    return ops.tile(x, integers(repeats))
+    return ops.tile(x, check.sizes(str(node), "repeats", integers(repeats), x.ndim))
 
 
 @operator("Concat")
@@ -110,17 +111,18 @@ def _split(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, 
 
 def _parts(node: Node, x: Tensor, sizes: list[int] | None) -> tuple[Tensor, ...]:
     """x cut along an axis into parts of these sizes, or of equal sizes, of which the last may be smaller."""
-    axis = node["axis"] or 0
+    axis, count = check.axis(str(node), node["axis"] or 0, x.ndim), len(node.outputs)
+    parts = len(sizes) if sizes else (node["num_outputs"] if node.opset >= 18 else None) or count
+    check.same(str(node), "number", parts, count, ("the parts", "the outputs"))
     if not sizes:
-        count, n = len(node.outputs), x.shape[axis]
-        size = -(-n // count)
+        n, size = x.shape[axis], -(-x.shape[axis] // count)
         sizes = [max(0, min(size, n - i * size)) for i in range(count)]
     return x.split(sizes, axis)
 
 
 @operator("Slice")
 def _slice_by_attributes(node: Node, x: Tensor) -> Tensor:
-    return _sliced(x, node["starts"], node["ends"], node["axes"])
+    return _sliced(node, x, node["starts"], node["ends"], node["axes"])
 
 
 @operator("Slice", since=10)
@@ -128,11 +130,11 @@ def _slice(
     node: Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
     numbers = (None if bound is None else integers(bound) for bound in (axes, steps))
-    return _sliced(x, integers(starts), integers(ends), *numbers)
+    return _sliced(node, x, integers(starts), integers(ends), *numbers)
 
 
 def _sliced(
-    x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None,
+    node: Node, x: Tensor, starts: Sequence[int], ends: Sequence[int], axes: Sequence[int] | None = None,
     steps: Sequence[int] | None = None,
 ) -> Tensor:  # fmt: skip
     """x[start:end:step] along each of the axes; but a start before the first element is the first one, in either way.
@@ -140,9 +142,9 @@ def _sliced(
     Going backwards from there, Python's slice is empty.
     """
     cuts = [slice(None)] * x.ndim
-    for i, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = axes[i] if axes else i
-        cuts[axis] = slice(max(start, -x.shape[axis]), end, steps[i] if steps else 1)
+    places = check.axes(str(node), list(range(len(starts))) if axes is None else axes, x.ndim)
+    for start, end, axis, step in zip(starts, ends, places, steps or [1] * len(places), strict=True):
+        cuts[axis] = slice(max(start, -x.shape[axis]), end, step)
     return x[tuple(cuts)]
 
 
