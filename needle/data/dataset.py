@@ -84,7 +84,7 @@ class NDArrayDataset(Dataset):
 
     def __init__(self, *arrays: Any, transforms: Sequence[Transform] | None = None) -> None:
         super().__init__(transforms)
-        self.arrays = tuple(np.asarray(array) for array in arrays)
+        self.arrays = tuple(array if isinstance(array, np.memmap) else np.asarray(array) for array in arrays)
         shapes = [array.shape for array in self.arrays]
         if not shapes or () in shapes:
             raise ValueError(f"NDArrayDataset: arrays must have at least one axis each, but got shapes {shapes}")
@@ -107,7 +107,7 @@ class NDArrayDataset(Dataset):
 
     def _field(self, position: int, index: Any) -> Any:
         """A field of the items at an index, before the transforms and in memory of its own."""
-        array = self.arrays[position]
+        array = np.asarray(self.arrays[position])
         return _own(array[index], array)
 
     def _transformed(self, first: Any, *others: Any) -> tuple[Any, ...]:

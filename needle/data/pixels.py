@@ -32,15 +32,13 @@ class PixelDataset(ImageDataset):
     """
 
     def __init__(self, pixels: Any, labels: Any = None, *, transforms: Sequence[Transform] | None = None) -> None:
-        stored = np.asanyarray(pixels)  # a mapped array stays one
-        super().__init__(stored, *([] if labels is None else [labels]), transforms=transforms)
-        if stored.dtype != np.uint8:
-            raise TypeError(f"PixelDataset: pixels must be uint8, but got {stored.dtype}")
-        if stored.ndim not in (4, 5):
+        super().__init__(pixels, *([] if labels is None else [labels]), transforms=transforms)
+        if self.pixels.dtype != np.uint8:
+            raise TypeError(f"PixelDataset: pixels must be uint8, but got {self.pixels.dtype}")
+        if self.pixels.ndim not in (4, 5):
             raise ValueError(
-                f"PixelDataset: pixels must be N x C x H x W, or N x C x D x H x W, but got shape {stored.shape}"
+                f"PixelDataset: pixels must be N x C x H x W, or N x C x D x H x W, but got shape {self.pixels.shape}"
             )
-        self.arrays = (stored, *self.arrays[1:])
         for given in self.arrays[1:]:
             if (given.ndim, given.dtype.kind) not in ((1, "i"), (1, "u"), (2, "f")):
                 raise TypeError(
@@ -60,7 +58,7 @@ class PixelDataset(ImageDataset):
 
     def _field(self, position: int, index: Any) -> Any:
         field = super()._field(position, index)
-        return field if position else np.divide(np.asarray(field), 255, dtype=np.float32, order="C")
+        return field if position else np.divide(field, 255, dtype=np.float32, order="C")
 
 
 def check_pixels(op: str, path: Path, pixels: HostArray, form: str) -> HostArray:

@@ -117,7 +117,7 @@ def test_a_mangled_file_is_read_rightly_or_refused_by_name(tmp_path, reader, fil
     images, *labels = reader(written(tmp_path, files))[:]
     refused = []
     tracemalloc.start()
-    for _ in range(60):
+    for _ in range(30):
         changed = mangled(content, random)
         (tmp_path / name).write_bytes(changed)
         try:
@@ -164,7 +164,7 @@ PICTURES = {
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL", "ignore::PIL.Image.DecompressionBombWarning")
 def test_a_mangled_picture_is_read_or_refused_by_name(tmp_path, content):
     random, path, refused = np.random.default_rng(3), tmp_path / "x", []
-    for _ in range(60):
+    for _ in range(30):
         path.write_bytes(mangled(content, random))
         try:
             image = read_image(path, size=8, channels=3)

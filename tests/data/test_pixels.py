@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from needle.data import DataLoader, ImageDataset, PixelDataset, RandomCrop, Subset
+from needle.data import DataLoader, ImageDataset, NDArrayDataset, PixelDataset, RandomCrop, Subset
 from needle.data.binary import MappedArray, map_array
 from needle.distributed.launch import Copies
 
@@ -110,6 +110,16 @@ def test_a_mapped_file_takes_no_memory(tmp_path):
     assert not images.any()
     assert tracemalloc.get_traced_memory()[1] < 2**23
     tracemalloc.stop()
+
+
+def test_the_bytes_of_a_mapped_dataset_in_another_one(tmp_path):
+    dataset = NDArrayDataset(mapped(tmp_path), LABELS)
+    pixels, _ = dataset[2:4]
+    np.testing.assert_array_equal(pixels, PIXELS[2:4], strict=True)
+    assert type(pixels) is np.ndarray
+    pixels[:] = 0  # it is a copy
+    big = np.zeros((100, 1, 64, 64), np.uint8)
+    assert len(pickle.dumps(NDArrayDataset(mapped(tmp_path, big)))) < 2000
 
 
 def test_an_empty_map(tmp_path):
