@@ -12,7 +12,7 @@ import numpy as np
 from needle.backend import HostArray
 from needle.files import Path, open_file, read_at_most
 
-__all__ = ["MappedArray", "check_size", "map_array", "read_array"]
+__all__ = ["MappedArray", "map_array", "read_array"]
 
 Header: TypeAlias = Callable[[str, Path, BinaryIO], tuple[np.dtype[Any], tuple[int, ...]]]  # op, path, file
 
@@ -38,7 +38,7 @@ class MappedArray(np.memmap):
 def map_array(op: str, path: Path, dtype: Any, shape: Sequence[int], start: int = 0) -> HostArray:
     """The values from byte `start` to the end of a file, which must be as many as `shape` says. They are read-only."""
     with open_file(op, path) as file:
-        check_size(op, path, np.dtype(dtype), shape, os.fstat(file.fileno()).st_size - start)
+        _check_size(op, path, np.dtype(dtype), shape, os.fstat(file.fileno()).st_size - start)
         values = MappedArray(file, np.uint8, "r")[start:] if math.prod(shape) else np.empty(0, np.uint8)
     return _shaped(op, path, values.view(dtype), shape)
 
@@ -90,7 +90,7 @@ def _read_values(
     if found == size:
         content = read_at_most(file, size + 1)  # one more, to reach the end and its checksum
         found = len(content) if len(content) <= size else "more"
-    check_size(op, path, dtype, shape, found)
+    _check_size(op, path, dtype, shape, found)
     array = _shaped(op, path, np.frombuffer(content, dtype), shape)
     return array if dtype.isnative else array.byteswap(inplace=True).view(dtype.newbyteorder("="))
 
@@ -103,7 +103,7 @@ def _shaped(op: str, path: Path, values: HostArray, shape: Sequence[int]) -> Hos
         raise ValueError(f"{op}: NumPy must be able to hold shape {tuple(shape)} of {path}, but: {error}") from error
 
 
-def check_size(op: str, path: Path, dtype: np.dtype[Any], shape: Sequence[int], found: int | str) -> None:
+def _check_size(op: str, path: Path, dtype: np.dtype[Any], shape: Sequence[int], found: int | str) -> None:
     """Require that a file holds as many bytes of values as its shape says."""
     size = math.prod(shape) * dtype.itemsize
     if found != size:

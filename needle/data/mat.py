@@ -65,7 +65,10 @@ def _find(file: BinaryIO, name: str) -> HostArray:
         if kind == _MATRIX:
             matrix = _Matrix(source, order)
             if matrix.name == name:
-                return matrix.values(source)
+                values, takes = matrix.values(source), file.tell() - start - 8
+                if takes > size:
+                    raise Broken(f"announces {size} bytes at byte {start} for {name}, which has {takes}")
+                return values
             names.append(matrix.name)
         start += 8 + size
     raise Broken(f"holds the arrays {names!r:.200}")

@@ -49,7 +49,7 @@ def _header(op: str, path: Path, file: BinaryIO) -> tuple[np.dtype[Any], tuple[i
         )
     (ndim,) = struct.unpack("<I", magic[4:])
     words = max(3, ndim)
-    sizes = file.read(4 * min(words, 65))
+    sizes = file.read(4 * min(words, 65))  # NumPy holds 64 axes
     if len(sizes) < 4 * words:
         raise ValueError(
             f"{op}: a header of {ndim} dimensions must have {8 + 4 * words} bytes, but {path} has {8 + len(sizes)}"

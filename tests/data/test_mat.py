@@ -126,6 +126,9 @@ BROKEN = {
     "cut": (GOOD[:-1], "announces 64 bytes at byte 128, and holds 63"),
     "no tag": (GOOD[:130], "holds 2 bytes where an array announces 8"),
     "huge": (GOOD[:132] + b"\xff" * 4 + GOOD[136:], "announces 4294967295 bytes at byte 128, and holds 64"),
+    "longer than its element": (
+        GOOD[:132] + struct.pack("<I", 56) + GOOD[136:] + MATRIX, "announces 56 bytes at byte 128 for y, which has 62"
+    ),
     "none": (GOOD[:128], "holds the arrays []"),
     "another": (by_hand(name=b"abc"), "holds the arrays ['abc']"),
     "no flags": (GOOD[:128] + element(14, element(6, b"") * 9), "has a matrix with 0 bytes of flags and 0 of sizes"),
