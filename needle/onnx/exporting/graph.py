@@ -70,7 +70,7 @@ class Graph:
         self.batch: tuple[str, int] | None = None  # an input, and its axis of free size
         # of a batch normalization without bias: x, scale, mean, variance, eps
         self.normalized: dict[str, tuple[str, str, str, str, float]] = {}
-        self._names = Counter(taken)
+        self._taken, self._counts = {*taken}, Counter[str]()
         self._constants: dict[tuple[Any, ...], str] = {}
 
     def node(self, op_type: str, *inputs: str | None, **attributes: Any) -> str:
@@ -89,14 +89,12 @@ class Graph:
 
     def name(self, base: str) -> str:
         """`base`, with a number behind it if it is taken."""
-        self._names[base] += 1
-        while self._names[base] > 1:
-            numbered = f"{base}_{self._names[base] - 1}"
-            if not self._names[numbered]:
-                self._names[numbered] += 1
-                return numbered
-            self._names[base] += 1
-        return base
+        name = base
+        while name in self._taken:
+            self._counts[base] += 1
+            name = f"{base}_{self._counts[base]}"
+        self._taken.add(name)
+        return name
 
     def constant(self, value: Any, dtype: Any = "int64") -> str:
         """A constant in a node of its own, one for all uses: initialisers are what a model learns."""

@@ -1,4 +1,4 @@
-"""How layers are written: products and transforms of matrices, convolutions, pooling, norms, softmaxes, losses."""
+"""How layers are written: matrix products, determinants, convolutions, pooling, norms, softmaxes, losses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from needle.onnx.exporting.elementwise import binary
 from needle.onnx.exporting.graph import Graph, Made, known, writes
 from needle.ops.conv import Correlate, CorrelateTranspose, Fold, RectifiedCorrelate, Unfold
 from needle.ops.cross_entropy import CrossEntropy
-from needle.ops.fourier import Fourier
 from needle.ops.linalg import Det, MatMul
 from needle.ops.norm import Standardize
 from needle.ops.pool import LocateMax, MaxPool, MaxUnpool, SumPool
@@ -25,14 +24,6 @@ writes(MatMul)(binary("MatMul"))
 @writes(Det)
 def det(graph: Graph, made: Made, x: str) -> str:
     return graph.node("Det", x)
-
-
-@writes(Fourier)
-def fourier(graph: Graph, made: Made, x: str) -> str:
-    axis, inverse = made.op.axis % len(made.spec.shape), int(made.op.inverse)
-    if graph.opset >= 20:
-        return graph.node("DFT", x, None, graph.constant(axis), inverse=inverse)
-    return graph.node("DFT", x, axis=axis, inverse=inverse)
 
 
 @writes(Softmax, LogSoftmax)
