@@ -6,10 +6,12 @@ import os
 from collections.abc import Mapping
 from typing import BinaryIO
 
+import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
 from needle.autograd import Tensor
+from needle.backend import to_host
 from needle.checkpoint.atomic import whole_path
 from needle.onnx.exporting.graph import onnx_dtype
 
@@ -56,11 +58,11 @@ def _infer(model: onnx.ModelProto, state: Mapping[str, Tensor]) -> None:
 
 def _stored(name: str, tensor: Tensor, file: BinaryIO, location: str) -> onnx.TensorProto:
     """An initialiser whose values are written to `file`, which will be called `location`."""
-    array = tensor.numpy()
+    array = np.ascontiguousarray(to_host(tensor.array))
     file.seek(-(-file.tell() // PAGE) * PAGE)
     place = {"location": location, "offset": str(file.tell()), "length": str(array.nbytes)}
-    file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes())
-    proto = onnx.TensorProto(name=name, data_type=onnx_dtype(array.dtype), dims=array.shape)
+    file.write(array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).view("uint8").data)
+    proto = onnx.TensorProto(name=name, data_type=onnx_dtype(array.dtype), dims=tensor.shape)
     proto.data_location = onnx.TensorProto.EXTERNAL
     for key, value in place.items():
         proto.external_data.add(key=key, value=value)
