@@ -7,7 +7,7 @@ of a node's results from the shapes of its inputs, and from their values where t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -49,6 +49,28 @@ class Memory:
     def drop(self, tensors: Iterable[Tensor]) -> None:
         """Count values no more that a run has let go; those of a recorded graph live on."""
         self.used -= sum(_bytes(tensor) for tensor in tensors if not tensor.requires_grad)
+
+
+def _scores(options: Mapping[str, int], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The elements of the scores of Attention: queries times keys, the past ones too."""
+    queries, keys, past = shapes[0], shapes[1], shapes[4] if len(shapes) > 4 else ()
+    heads = queries[1] if len(queries) == 4 else options.get("q_num_heads", 1)
+    return queries[0] * heads * queries[-2] * (keys[-2] + (past[2] if past else 0))
+
+
+def _samples(options: Mapping[str, int], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The points that RoiAlign reads."""
+    sides = options.get("output_height", 1) * options.get("output_width", 1) * options.get("sampling_ratio", 0) ** 2
+    return shapes[1][0] * shapes[0][1] * sides
+
+
+# Operators whose options make them hold more than results: its elements, by integer attributes and input shapes.
+WITHIN: Mapping[str, Callable[[Mapping[str, int], Sequence[tuple[int, ...]]], int]] = {
+    "Attention": _scores,
+    "EyeLike": lambda options, shapes: math.prod(side + abs(options.get("k", 0)) for side in shapes[0]),
+    "LRN": lambda options, shapes: math.prod(shapes[0]) * (1 + options["size"] // max(shapes[0][1], 1)),
+    "RoiAlign": _samples,
+}
 
 
 class Announced:
@@ -100,7 +122,11 @@ class Announced:
         if index is not None and index < len(arrays) and arrays[index] is not None:
             return int(math.prod(arrays[index].tolist())) * 8
         width = max((x.dtype.itemsize for x in inputs if x is not None and x.dtype.kind == "f"), default=4)
-        return sum(map(bytes_of_type, results.values())) * max(width // 4, 1)
+        size = sum(map(bytes_of_type, results.values()))
+        if self.proto.op_type in WITHIN:
+            options = {attribute.name: attribute.i for attribute in self.proto.attribute}
+            size += 4 * WITHIN[self.proto.op_type](options, [() if x is None else x.shape for x in inputs])
+        return size * max(width // 4, 1)
 
 
 def bytes_of_type(proto: onnx.TypeProto) -> int:

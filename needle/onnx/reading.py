@@ -143,8 +143,9 @@ def read_file(tensor: TensorProto, folder: str | None) -> None:
 def read_files(model: onnx.ModelProto, folder: str | None) -> None:
     """Read the data that lie in files into the model, except those of its large initializers."""
     large = [tensor for tensor in model.graph.initializer if tensor_bytes(tensor) > SMALL]
+    places = {id(tensor) for tensor in large}  # which stay as they are while the list does
     for tensor in tensors_of(model):
-        if tensor.data_location == TensorProto.EXTERNAL and all(tensor is not other for other in large):
+        if tensor.data_location == TensorProto.EXTERNAL and id(tensor) not in places:
             read_file(tensor, folder)
 
 
