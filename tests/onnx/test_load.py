@@ -37,6 +37,12 @@ def test_inputs_by_position_and_name():
         assert result.numpy().tolist() == [-1, -1]
 
 
+def test_sizes_whose_number_is_free():
+    """ONNX's strict inference refuses them, and onnxruntime does."""
+    module = load(parse("y = Resize (x, , , s)", "float[1, 1, 2, 2] x, int64[n] s", "float[a, b, c, d] y", opset=19))
+    assert module(ones(1, 1, 2, 2), np.array([1, 1, 3, 5])).shape == (1, 1, 3, 5)
+
+
 def test_several_outputs_are_a_tuple():
     model = parse("y = Neg (x) z = Relu (y)", outputs="float[2] y, float[2] z, float[2] x, float[2] y")
     results = load(model)(ones(2))
