@@ -8,34 +8,15 @@ from __future__ import annotations
 from needle import ops
 from needle.autograd import Tensor
 from needle.nn import functional as F
+from needle.onnx.operators.arguments import elementwise
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
 
-
-@operator("Relu")
-def relu(node: Node, x: Tensor) -> Tensor:
-    return ops.relu(x)
-
-
-@operator("Sigmoid")
-def sigmoid(node: Node, x: Tensor) -> Tensor:
-    return ops.sigmoid(x)
-
-
-@operator("Tanh")
-def tanh(node: Node, x: Tensor) -> Tensor:
-    return ops.tanh(x)
-
-
-@operator("Softplus")
-def softplus(node: Node, x: Tensor) -> Tensor:
-    return ops.softplus(x)
-
-
-@operator("Softsign")
-def softsign(node: Node, x: Tensor) -> Tensor:
-    return F.softsign(x)
+elementwise({
+    "HardSwish": F.hardswish, "Mish": F.mish, "Relu": ops.relu, "Sigmoid": ops.sigmoid, "Softplus": ops.softplus,
+    "Softsign": F.softsign, "Tanh": ops.tanh,
+})  # fmt: skip
 
 
 @operator("Elu")
@@ -58,11 +39,6 @@ def gelu(node: Node, x: Tensor) -> Tensor:
     return F.gelu(x, node["approximate"])
 
 
-@operator("Mish")
-def mish(node: Node, x: Tensor) -> Tensor:
-    return F.mish(x)
-
-
 @operator("Swish")
 def swish(node: Node, x: Tensor) -> Tensor:
     return x * ops.sigmoid(x * node["alpha"])
@@ -76,11 +52,6 @@ def swiglu(node: Node, gate: Tensor, x: Tensor) -> Tensor:
 @operator("HardSigmoid")
 def hardsigmoid(node: Node, x: Tensor) -> Tensor:
     return F.hardtanh(x * node["alpha"] + node["beta"], 0, 1)
-
-
-@operator("HardSwish")
-def hardswish(node: Node, x: Tensor) -> Tensor:
-    return F.hardswish(x)
 
 
 @operator("LeakyRelu")
