@@ -51,12 +51,12 @@ elementwise({
 
 
 @operator("Mod")
-def _mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def mod(node: Node, a: Tensor, b: Tensor) -> Tensor:
     return (ops.fmod if node["fmod"] else ops.remainder)(a, b)
 
 
 @operator("Clip")
-def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
+def clip_by_attributes(node: Node, x: Tensor) -> Tensor:
     """x limited to [min, max], of which the defaults are the largest numbers of float32, beyond those of float16."""
     largest = float(x.device.xp.finfo(x.dtype).max)
     low, high = (None if bound is None or abs(bound) > largest else bound for bound in (node["min"], node["max"]))
@@ -64,7 +64,7 @@ def _clip_by_attributes(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("Clip", since=11, buffers=(1, 2))
-def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
+def clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
     """x limited to [low, high], of which one that is left out is the largest finite number, so that infinities go.
 
     Bounds that require a gradient are chosen where x exceeds them: the derivative in x is 1 inside, ends included.

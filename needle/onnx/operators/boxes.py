@@ -13,7 +13,7 @@ __all__: list[str] = []
 
 
 @operator("NonMaxSuppression", buffers=(2, 3, 4))
-def _non_max_suppression(
+def non_max_suppression(
     node: Node, boxes: Tensor, scores: Tensor, count: Tensor | None = None, overlap: Tensor | None = None,
     least: Tensor | None = None,
 ) -> Tensor:  # fmt: skip

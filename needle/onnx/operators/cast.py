@@ -12,17 +12,17 @@ __all__: list[str] = []
 
 
 @operator("Cast")
-def _cast(node: Node, x: Tensor) -> Tensor:
+def cast(node: Node, x: Tensor) -> Tensor:
     return x.astype(dtype_of(node, "to"))
 
 
 @operator("CastLike")
-def _cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
+def cast_like(node: Node, x: Tensor, like: Tensor) -> Tensor:
     return x.astype(like.dtype)
 
 
 @operator("BitCast")
-def _bit_cast(node: Node, x: Tensor) -> Tensor:
+def bit_cast(node: Node, x: Tensor) -> Tensor:
     dtype = cpu().xp.dtype(dtype_of(node, "to"))
     check.same(str(node), "bytes of an element", x.dtype.itemsize, dtype.itemsize, ("input", "to"))
     return Tensor.make_const(x.array.view(dtype))

@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 
 @operator("Constant")
-def _constant(node: Node) -> Tensor:
+def constant(node: Node) -> Tensor:
     if node["value"] is not None:
         return _tensor(onnx.numpy_helper.to_array(node["value"]))
     for name, dtype in {"value_float": "float32", "value_int": "int64"}.items():
@@ -27,13 +27,13 @@ def _constant(node: Node) -> Tensor:
 
 
 @operator("ConstantOfShape")
-def _constant_of_shape(node: Node, shape: Tensor) -> Tensor:
+def constant_of_shape(node: Node, shape: Tensor) -> Tensor:
     value = _tensor([0.0], "float32") if node["value"] is None else _tensor(onnx.numpy_helper.to_array(node["value"]))
     return full(integers(shape), value.item(), device=shape.device, dtype=value.dtype)
 
 
 @operator("Range", buffers=(0, 1, 2))
-def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
+def range_(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
     """start + i · delta below the limit; float16 is computed in float32, as the later schema says."""
     count = arange(start.item(), limit.item(), delta.item(), dtype="float64").size
     wide = "float32" if start.dtype == "float16" else start.dtype
@@ -42,7 +42,7 @@ def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
 
 
 @operator("EyeLike")
-def _eye_like(node: Node, x: Tensor) -> Tensor:
+def eye_like(node: Node, x: Tensor) -> Tensor:
     """Ones on diagonal k, in the shape of x: a unit matrix whose rows, or columns, begin later."""
     check.same(str(node), "rank", x.ndim, 2, ("the input", "a matrix"))
     rows, columns = x.shape
@@ -52,13 +52,13 @@ def _eye_like(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("Shape")
-def _shape(node: Node, x: Tensor) -> Tensor:
+def shape(node: Node, x: Tensor) -> Tensor:
     cut = slice(node["start"], node["end"]) if node.opset >= 15 else slice(None)
     return _tensor(x.shape[cut], "int64", x.device)
 
 
 @operator("Size")
-def _size(node: Node, x: Tensor) -> Tensor:
+def size(node: Node, x: Tensor) -> Tensor:
     return _tensor(x.size, "int64", x.device)
 
 

@@ -20,14 +20,14 @@ __all__: list[str] = []
 
 
 @operator("If")
-def _if(node: Node, condition: Tensor, *outer: Tensor) -> tuple[Tensor, ...]:
+def if_(node: Node, condition: Tensor, *outer: Tensor) -> tuple[Tensor, ...]:
     branch = node["then_branch"] if condition.item() else node["else_branch"]
     outputs: tuple[Tensor, ...] = branch.run((), dict(zip(node.outer, outer, strict=True)))
     return outputs
 
 
 @operator("Loop")
-def _loop(node: Node, count: Tensor | None, condition: Tensor | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+def loop(node: Node, count: Tensor | None, condition: Tensor | None, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Run the body while its condition holds, at most `count` times; the state, then each scan output, stacked."""
     state, outer = _split(node, inputs)
     body, limit = node["body"], math.inf if count is None else count.item()
@@ -43,7 +43,7 @@ def _loop(node: Node, count: Tensor | None, condition: Tensor | None, *inputs: T
 
 
 @operator("Scan", since=9)
-def _scan(node: Node, *inputs: Tensor) -> tuple[Tensor, ...]:
+def scan(node: Node, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Run the body over slices of the scan inputs; the last state, then each scan output, stacked."""
     values, outer = _split(node, inputs)
     body, number = node["body"], node["num_scan_inputs"]

@@ -12,18 +12,18 @@ __all__: list[str] = []
 
 
 @operator("Gather")
-def _gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     return x[(slice(None),) * axis_of(node, x.ndim) + (indices,)]
 
 
 @operator("GatherElements")
-def _gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def gather_elements(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     axis = axis_of(node, x.ndim)
     return ops.gather(x, axis, ops.take(arange(x.shape[axis], device=x.device), indices))
 
 
 @operator("GatherND")
-def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     """x at indices (\\*B, \\*I, k), each of which names an element of k axes: (\\*B, \\*I, …)."""
     batch = node["batch_dims"] if node.opset >= 12 else 0
     shape = indices.shape[:-1]
@@ -35,14 +35,14 @@ def _gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 
 
 @operator("Compress")
-def _compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
+def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
     x, axis = (x.reshape(-1), 0) if node["axis"] is None else (x, axis_of(node, x.ndim))
     (places,) = condition.numpy().nonzero()
     return x[(slice(None),) * axis + (places,)]
 
 
 @operator("ReverseSequence")
-def _reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
+def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     """x with the first elements of each sequence, as many as it is long, in reverse order: step i is step n - 1 - i."""
     axis = check.one_of(str(node), "time_axis", node["time_axis"], (1 - node["batch_axis"],))
     steps = arange(x.shape[axis], device=x.device)
@@ -54,7 +54,7 @@ def _reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
 
 
 @operator("OneHot", buffers=(2,))
-def _one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
+def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """values[1] where an index, or index + depth if it is negative, is the place along a new axis, else values[0]."""
     indices, (n,) = indices.astype("int64"), integers(depth)
     axis = axis_of(node, indices.ndim + 1)
@@ -64,11 +64,11 @@ def _one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tens
 
 
 @operator("ArrayFeatureExtractor", domain="ai.onnx.ml")
-def _array_feature_extractor(node: Node, x: Tensor, indices: Tensor) -> Tensor:
+def array_feature_extractor(node: Node, x: Tensor, indices: Tensor) -> Tensor:
     features = x[..., indices.reshape(-1)]
     return ops.unsqueeze(features, 0) if x.ndim == 1 else features
 
 
 @operator("Binarizer", domain="ai.onnx.ml")
-def _binarizer(node: Node, x: Tensor) -> Tensor:
+def binarizer(node: Node, x: Tensor) -> Tensor:
     return ops.greater(x, node["threshold"]).astype(x.dtype)

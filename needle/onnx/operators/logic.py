@@ -22,7 +22,7 @@ elementwise({
 
 
 @operator("IsInf")
-def _isinf(node: Node, x: Tensor) -> Tensor:
+def isinf(node: Node, x: Tensor) -> Tensor:
     """Test for the infinities of the signs that the attributes ask for."""
     infinite = ops.isinf(x)
     if not node["detect_negative"]:
@@ -31,6 +31,6 @@ def _isinf(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("BitShift")
-def _bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
+def bit_shift(node: Node, a: Tensor, b: Tensor) -> Tensor:
     direction = check.one_of(str(node), "direction", node["direction"], ("LEFT", "RIGHT"))
     return (ops.bitwise_left_shift if direction == "LEFT" else ops.bitwise_right_shift)(a, b)

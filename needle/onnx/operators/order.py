@@ -15,12 +15,12 @@ __all__: list[str] = []
 
 
 @operator("TopK")
-def _topk_by_attribute(node: Node, x: Tensor) -> tuple[Tensor, ...]:
+def topk_by_attribute(node: Node, x: Tensor) -> tuple[Tensor, ...]:
     return _first(node, x, node["k"], largest=True)
 
 
 @operator("TopK", since=10)
-def _topk(node: Node, x: Tensor, k: Tensor) -> tuple[Tensor, ...]:
+def topk(node: Node, x: Tensor, k: Tensor) -> tuple[Tensor, ...]:
     return _first(node, x, integers(k)[0], largest=node.opset < 11 or bool(node["largest"]))
 
 
@@ -35,7 +35,7 @@ def _first(node: Node, x: Tensor, count: int, *, largest: bool) -> tuple[Tensor,
 
 
 @operator("NonZero")
-def _nonzero(node: Node, x: Tensor) -> Tensor:
+def nonzero(node: Node, x: Tensor) -> Tensor:
     """The indices of elements other than 0, (axes, n), in row-major order."""
     array = x.numpy()
     places = np.array(array.nonzero()) if x.ndim else np.zeros((0, int(bool(array))))
@@ -43,7 +43,7 @@ def _nonzero(node: Node, x: Tensor) -> Tensor:
 
 
 @operator("Unique")
-def _unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
+def unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
     """The unique elements or slices along an axis, where each is first, where each of x is among them, and counts."""
     x, axis = (x.reshape(-1), 0) if node["axis"] is None else (x, axis_of(node, x.ndim))
     _, first, inverse, counts = np.unique(x.numpy(), True, True, True, axis=axis)

@@ -13,12 +13,12 @@ elementwise({"Det": ops.det, "MatMul": ops.matmul})
 
 
 @operator("Einsum")
-def _einsum(node: Node, *operands: Tensor) -> Tensor:
+def einsum(node: Node, *operands: Tensor) -> Tensor:
     return ops.einsum(node["equation"], *operands).astype(operands[0].dtype)
 
 
 @operator("Gemm")
-def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
+def gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
     """alpha · a b + beta · c, a (n, k) and b (k, m) transposed on request; c broadcasts to (n, m).
 
     With beta 0, c is not read, as in BLAS. Integers with another factor than 1 are computed in float64.

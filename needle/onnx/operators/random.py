@@ -19,32 +19,32 @@ __all__: list[str] = []
 
 
 @operator("RandomNormal")
-def _random_normal(node: Node) -> Tensor:
+def random_normal(node: Node) -> Tensor:
     return _tensor(_normal(node, node["shape"]), dtype_of(node, "dtype"))
 
 
 @operator("RandomUniform")
-def _random_uniform(node: Node) -> Tensor:
+def random_uniform(node: Node) -> Tensor:
     return _tensor(_uniform(node, node["shape"]), dtype_of(node, "dtype"))
 
 
 @operator("RandomNormalLike")
-def _random_normal_like(node: Node, x: Tensor) -> Tensor:
+def random_normal_like(node: Node, x: Tensor) -> Tensor:
     return _like(node, x, _normal(node, x.shape))
 
 
 @operator("RandomUniformLike")
-def _random_uniform_like(node: Node, x: Tensor) -> Tensor:
+def random_uniform_like(node: Node, x: Tensor) -> Tensor:
     return _like(node, x, _uniform(node, x.shape))
 
 
 @operator("Bernoulli")
-def _bernoulli(node: Node, x: Tensor) -> Tensor:
+def bernoulli(node: Node, x: Tensor) -> Tensor:
     return _like(node, x, _stream(node).random_sample(x.shape) < x.numpy())
 
 
 @operator("Multinomial")
-def _multinomial(node: Node, x: Tensor) -> Tensor:
+def multinomial(node: Node, x: Tensor) -> Tensor:
     """Classes drawn by their logarithms of probabilities: (N, classes) -> (N, sample_size)."""
     ends = ops.softmax(x.astype("float64"), 1).numpy().cumsum(1)
     draws = _stream(node).random_sample((x.shape[0], node["sample_size"], 1)) * ends[:, None, -1:]

@@ -92,12 +92,12 @@ _reduction("ReduceSumSquare", _sum_of_squares)
 
 
 @operator("ArgMax")
-def _argmax(node: Node, x: Tensor) -> Tensor:
+def argmax(node: Node, x: Tensor) -> Tensor:
     return _place(node, x, ops.argmax)
 
 
 @operator("ArgMin")
-def _argmin(node: Node, x: Tensor) -> Tensor:
+def argmin(node: Node, x: Tensor) -> Tensor:
     return _place(node, x, ops.argmin)
 
 
@@ -111,12 +111,12 @@ def _place(node: Node, x: Tensor, function: Callable[..., Tensor]) -> Tensor:
 
 
 @operator("CumSum")
-def _cumsum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+def cumsum(node: Node, x: Tensor, axis: Tensor) -> Tensor:
     return _accumulated(node, x, axis, ops.cumsum, 0)
 
 
 @operator("CumProd")
-def _cumprod(node: Node, x: Tensor, axis: Tensor) -> Tensor:
+def cumprod(node: Node, x: Tensor, axis: Tensor) -> Tensor:
     return _accumulated(node, x, axis, ops.cumprod, 1)
 
 

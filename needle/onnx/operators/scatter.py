@@ -24,14 +24,14 @@ _COMBINE = {"mul": ops.multiply, "max": ops.maximum, "min": ops.minimum}
 
 @operator("Scatter", since=9)
 @operator("ScatterElements")
-def _scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def scatter_elements(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     axis = axis_of(node, x.ndim)
     check.same(str(node), "rank", x.ndim, indices.ndim, ("data", "indices"))
     return _written(node, x, _places_along(x, indices, axis), updates, _reduction(node))
 
 
 @operator("ScatterND")
-def _scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
+def scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tensor:
     """x with slices written at indices (\\*I, k), each of which names the slice of k axes."""
     count = indices.shape[-1]
     inner = math.prod(x.shape[count:])
@@ -41,7 +41,7 @@ def _scatter_nd(node: Node, x: Tensor, indices: Tensor, updates: Tensor) -> Tens
 
 
 @operator("TensorScatter")
-def _tensor_scatter(node: Node, cache: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
+def tensor_scatter(node: Node, cache: Tensor, update: Tensor, starts: Tensor | None = None) -> Tensor:
     """The cache with an update that starts, along an axis, at a place of its own for each item of the batch."""
     axis = axis_of(node, cache.ndim)
     steps = arange(update.shape[axis], device=cache.device).reshape((-1, *(1,) * (cache.ndim - axis - 1)))

@@ -17,12 +17,12 @@ elementwise({"Identity": lambda x: x})
 
 
 @operator("Reshape")
-def _reshape_by_attribute(node: Node, x: Tensor) -> Tensor:
+def reshape_by_attribute(node: Node, x: Tensor) -> Tensor:
     return _reshaped(x, node["shape"])
 
 
 @operator("Reshape", since=5)
-def _reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+def reshape(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     sizes = integers(shape)
     return ops.reshape(x, sizes) if node.opset >= 14 and node["allowzero"] else _reshaped(x, sizes)
 
@@ -33,18 +33,18 @@ def _reshaped(x: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 @operator("Flatten")
-def _flatten(node: Node, x: Tensor) -> Tensor:
+def flatten(node: Node, x: Tensor) -> Tensor:
     axis = x.ndim if node["axis"] == x.ndim else axis_of(node, x.ndim)
     return ops.reshape(x, (math.prod(x.shape[:axis]), math.prod(x.shape[axis:])))
 
 
 @operator("Squeeze")
-def _squeeze_by_attribute(node: Node, x: Tensor) -> Tensor:
+def squeeze_by_attribute(node: Node, x: Tensor) -> Tensor:
     return _squeezed(node, x, node["axes"])
 
 
 @operator("Squeeze", since=13)
-def _squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
+def squeeze(node: Node, x: Tensor, axes: Tensor | None = None) -> Tensor:
     return _squeezed(node, x, None if axes is None else integers(axes))
 
 
@@ -57,12 +57,12 @@ def _squeezed(node: Node, x: Tensor, axes: Sequence[int] | None) -> Tensor:
 
 
 @operator("Unsqueeze")
-def _unsqueeze_by_attribute(node: Node, x: Tensor) -> Tensor:
+def unsqueeze_by_attribute(node: Node, x: Tensor) -> Tensor:
     return _unsqueezed(node, x, node["axes"])
 
 
 @operator("Unsqueeze", since=13)
-def _unsqueeze(node: Node, x: Tensor, axes: Tensor) -> Tensor:
+def unsqueeze(node: Node, x: Tensor, axes: Tensor) -> Tensor:
     return _unsqueezed(node, x, integers(axes))
 
 
@@ -74,38 +74,38 @@ def _unsqueezed(node: Node, x: Tensor, axes: Sequence[int]) -> Tensor:
 
 
 @operator("Transpose")
-def _transpose(node: Node, x: Tensor) -> Tensor:
+def transpose(node: Node, x: Tensor) -> Tensor:
     return ops.permute(x, tuple(reversed(range(x.ndim))) if node["perm"] is None else node["perm"])
 
 
 @operator("Expand")
-def _expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
+def expand(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     return ops.broadcast_to(x, broadcast_shape("Expand", x.shape, tuple(integers(shape))))
 
 
 @operator("Tile")
-def _tile_axis(node: Node, x: Tensor, tiles: Tensor, axis: Tensor) -> Tensor:
+def tile_axis(node: Node, x: Tensor, tiles: Tensor, axis: Tensor) -> Tensor:
     (times,), (along,) = integers(tiles), check.axes(str(node), integers(axis), x.ndim)
     return ops.tile(x, [times if i == along else 1 for i in range(x.ndim)])
 
 
 @operator("Tile", since=6)
-def _tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
+def tile(node: Node, x: Tensor, repeats: Tensor) -> Tensor:
     return ops.tile(x, check.sizes(str(node), "repeats", integers(repeats), x.ndim))
 
 
 @operator("Concat")
-def _concat(node: Node, *tensors: Tensor) -> Tensor:
+def concat(node: Node, *tensors: Tensor) -> Tensor:
     return ops.concatenate(tensors, 1 if node["axis"] is None else node["axis"])
 
 
 @operator("Split")
-def _split_by_attribute(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
+def split_by_attribute(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
     return _parts(node, x, node["split"] if split is None else integers(split))
 
 
 @operator("Split", since=13)
-def _split(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
+def split(node: Node, x: Tensor, split: Tensor | None = None) -> tuple[Tensor, ...]:
     return _parts(node, x, None if split is None else integers(split))
 
 
@@ -121,12 +121,12 @@ def _parts(node: Node, x: Tensor, sizes: list[int] | None) -> tuple[Tensor, ...]
 
 
 @operator("Slice")
-def _slice_by_attributes(node: Node, x: Tensor) -> Tensor:
+def slice_by_attributes(node: Node, x: Tensor) -> Tensor:
     return _sliced(node, x, node["starts"], node["ends"], node["axes"])
 
 
 @operator("Slice", since=10)
-def _slice(
+def slice_(
     node: Node, x: Tensor, starts: Tensor, ends: Tensor, axes: Tensor | None = None, steps: Tensor | None = None
 ) -> Tensor:
     numbers = (None if bound is None else integers(bound) for bound in (axes, steps))
@@ -149,5 +149,5 @@ def _sliced(
 
 
 @operator("Trilu")
-def _trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
+def trilu(node: Node, x: Tensor, k: Tensor | None = None) -> Tensor:
     return (ops.triu if node["upper"] else ops.tril)(x, 0 if k is None else integers(k)[0])
