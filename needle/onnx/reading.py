@@ -25,16 +25,14 @@ __all__ += ["tensor_bytes", "tensors_of"]
 
 Source: TypeAlias = "str | PathLike[str] | bytes | onnx.ModelProto"
 
-DTYPES = frozenset(
-    onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name))
+# The dtypes of needle by their numbers in ONNX.
+DTYPES = {
+    onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)): name
     for name in (
-        "float16",
-        "float32",
-        "float64",
-        "bool",
-        *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)),
+        "bool", "float16", "float32", "float64",
+        "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
     )
-)
+}  # fmt: skip
 SMALL = 1024  # bytes of an initializer that the checks of ONNX read, since it may give sizes
 LARGEST_MESSAGE = 2**31 - 1  # protobuf reads no larger one
 

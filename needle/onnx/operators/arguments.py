@@ -8,16 +8,10 @@ import onnx
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import cpu
+from needle.onnx.reading import DTYPES
 from needle.onnx.registry import Node, operator
 
 __all__ = ["axis_of", "dtype_of", "elementwise", "integers", "pairwise"]
-
-_NAMES = [
-    "bool", "float16", "float32", "float64",
-    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
-]  # fmt: skip
-_DTYPES = {onnx.helper.np_dtype_to_tensor_dtype(cpu().xp.dtype(name)): name for name in _NAMES}
 
 
 def integers(x: Tensor) -> list[int]:
@@ -38,10 +32,10 @@ def dtype_of(node: Node, name: str) -> str:
     number = node[name]
     if isinstance(number, str):
         number = onnx.TensorProto.DataType.Value(number)
-    if number not in _DTYPES:
+    if number not in DTYPES:
         known = onnx.TensorProto.DataType.Name(number) if number in onnx.TensorProto.DataType.values() else number
         raise TypeError(f"{node}: {name} must be a type of real numbers or bools, but got {known}")
-    return _DTYPES[number]
+    return DTYPES[number]
 
 
 def elementwise(functions: Mapping[str, Callable[..., Tensor]]) -> None:

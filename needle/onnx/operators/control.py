@@ -12,6 +12,7 @@ from typing import Any
 from needle.autograd import Tensor
 from needle.backend import Device, default_device
 from needle.init import zeros
+from needle.kernels import at
 from needle.onnx.memory import current_memory
 from needle.onnx.registry import Node, operator
 from needle.ops import stack
@@ -56,7 +57,7 @@ def scan(node: Node, *inputs: Tensor) -> tuple[Tensor, ...]:
     scanned = _Scanned(body, len(state))
     for i in range(lengths[0]):
         places = [lengths[0] - 1 - i if reverse else i for reverse in backward]
-        slices = [x[(*[slice(None)] * axis, place)] for x, axis, place in zip(sequences, axes, places, strict=True)]
+        slices = [x[at(axis, place)] for x, axis, place in zip(sequences, axes, places, strict=True)]
         state = scanned.add(body.run((*state, *slices), outer))
     return (*state, *scanned.stacked(values[0].device, node["scan_output_axes"], node["scan_output_directions"]))
 

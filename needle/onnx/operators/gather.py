@@ -5,6 +5,7 @@ from __future__ import annotations
 from needle import check, ops
 from needle.autograd import Tensor
 from needle.init import arange
+from needle.kernels import at
 from needle.onnx.operators.arguments import axis_of, integers
 from needle.onnx.registry import Node, operator
 
@@ -13,7 +14,7 @@ __all__: list[str] = []
 
 @operator("Gather")
 def gather(node: Node, x: Tensor, indices: Tensor) -> Tensor:
-    return x[(slice(None),) * axis_of(node, x.ndim) + (indices,)]
+    return x[at(axis_of(node, x.ndim), indices)]
 
 
 @operator("GatherElements")
@@ -38,7 +39,7 @@ def gather_nd(node: Node, x: Tensor, indices: Tensor) -> Tensor:
 def compress(node: Node, x: Tensor, condition: Tensor) -> Tensor:
     x, axis = (x.reshape(-1), 0) if node["axis"] is None else (x, axis_of(node, x.ndim))
     (places,) = condition.numpy().nonzero()
-    return x[(slice(None),) * axis + (places,)]
+    return x[at(axis, places)]
 
 
 @operator("ReverseSequence")

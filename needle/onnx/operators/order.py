@@ -8,6 +8,7 @@ import numpy as np
 
 from needle import ops
 from needle.autograd import Tensor
+from needle.kernels import at
 from needle.onnx.operators.arguments import axis_of, integers
 from needle.onnx.registry import Node, operator
 
@@ -29,9 +30,8 @@ def _first(node: Node, x: Tensor, count: int, *, largest: bool) -> tuple[Tensor,
     axis = axis_of(node, x.ndim)
     if not 0 <= count <= x.shape[axis]:
         raise ValueError(f"{node}: k must lie in [0, {x.shape[axis]}], the size of axis {axis}, but got {count}")
-    cut = (*(slice(None),) * axis, slice(count))
     values, indices = ops.sort(x, axis, largest)
-    return values[cut], indices[cut]
+    return values[at(axis, slice(count))], indices[at(axis, slice(count))]
 
 
 @operator("NonZero")
@@ -51,7 +51,7 @@ def unique(node: Node, x: Tensor) -> tuple[Tensor, ...]:
         order = np.argsort(first)
         first, counts, inverse = first[order], counts[order], np.argsort(order)[inverse]
     places = (_indices(array, x) for array in (first, inverse, counts))
-    return x[(slice(None),) * axis + (first,)], *places
+    return x[at(axis, first)], *places
 
 
 def _indices(places: Any, like: Tensor) -> Tensor:

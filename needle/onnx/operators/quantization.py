@@ -11,6 +11,7 @@ from typing import Any
 from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend import compute_dtype, cpu
+from needle.kernels import at
 from needle.onnx.operators.arguments import dtype_of
 from needle.onnx.operators.convolution import conv
 from needle.onnx.registry import Node, operator
@@ -63,7 +64,7 @@ def _along_axis(node: Node, x: Tensor, values: Tensor) -> Tensor:
         return ops.reshape(values, (-1,) + (1,) * (x.ndim - 1 - axis))
     size, count = x.shape[axis], values.shape[axis]
     repeated = ops.repeat_interleave(values, node.get("block_size") or -(-size // count), axis)
-    return ops.getitem(repeated, (slice(None),) * axis + (slice(size),))
+    return ops.getitem(repeated, at(axis, slice(size)))
 
 
 def _rounded(x: Tensor, zero_point: Tensor | None, dtype: Any) -> Tensor:

@@ -9,6 +9,7 @@ import math
 
 from needle import check, init, ops
 from needle.autograd import Tensor
+from needle.kernels import at
 from needle.onnx.operators.arguments import dtype_of
 from needle.onnx.registry import Node, operator
 from needle.ops.fourier import Fourier
@@ -29,9 +30,7 @@ def dft_along_attribute(node: Node, x: Tensor, length: Tensor | None = None) -> 
 
 
 @operator("STFT", buffers=(2,))
-def stft(
-    node: Node, x: Tensor, step: Tensor, window: Tensor | None = None, length: Tensor | None = None
-) -> Tensor:
+def stft(node: Node, x: Tensor, step: Tensor, window: Tensor | None = None, length: Tensor | None = None) -> Tensor:
     """The transforms of windowed frames, `step` apart, of x (N, L, 1 or 2): (N, frames, frequencies, 2)."""
     hop = check.integer("STFT", "frame_step", int(step.item()), least=1)
     size = int(length.item()) if length is not None else x.shape[1] if window is None else window.size
@@ -56,7 +55,7 @@ def _transform(node: Node, x: Tensor, length: Tensor | None, axis: int) -> Tenso
         return _fitted(y, axis, half) if onesided else y
     if onesided:
         x = _fitted(x, axis, half)
-        others = ops.getitem(x, (slice(None),) * axis + (slice(1, n - half + 1),))
+        others = ops.getitem(x, at(axis, slice(1, n - half + 1)))
         conjugate = ops.flip(others, axis) * Tensor([1, -1], dtype=x.dtype, device=x.device, requires_grad=False)
         x = ops.concatenate((x, conjugate), axis)
     y = Fourier(axis, inverse=True)(_fitted(x, axis, n))
@@ -68,7 +67,7 @@ def _fitted(x: Tensor, axis: int, n: int) -> Tensor:
     missing = n - x.shape[axis]
     if missing > 0:
         return ops.pad(x, [(0, missing if i == axis else 0) for i in range(x.ndim)])
-    return ops.getitem(x, (slice(None),) * axis + (slice(n),)) if missing else x
+    return ops.getitem(x, at(axis, slice(n))) if missing else x
 
 
 # ---- windows and bands -----------------------------------------------------------------------------------------------
