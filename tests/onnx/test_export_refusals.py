@@ -86,6 +86,21 @@ def test_message(call, kind, text):
     assert re.fullmatch(text, str(caught.value), re.DOTALL)
 
 
+def test_what_a_forward_pass_keeps_is_forgotten(tmp_path):
+    """It would have no values."""
+
+    class Keeping(nn.Module):
+        def forward(self, x):
+            self.result = x * 2
+            return self.result
+
+    model = Keeping()
+    model(X)
+    needle.onnx.export(model, X, tmp_path / "model.onnx")
+    assert model.result.numpy().tolist() == [[2.0] * 3] * 2
+    assert model.training
+
+
 def test_a_refusal_leaves_everything_as_it_was(tmp_path):
     """The file, the modes of the thread and of the modules, their hooks, the random stream."""
     path = tmp_path / "model.onnx"

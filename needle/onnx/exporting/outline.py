@@ -200,14 +200,15 @@ class _Record:
 
 @contextmanager
 def _evaluation(model: Module) -> Iterator[None]:
-    """Evaluation mode until the block ends."""
-    before = [(module, module.training) for _, module in model.named_modules()]
+    """Evaluation mode until the block ends; then modules have the attributes that they had before."""
+    before = [(vars(module), dict(vars(module))) for _, module in model.named_modules()]
     try:
         model.eval()
         yield
     finally:
-        for module, training in before:
-            module.training = training
+        for attributes, values in before:
+            attributes.clear()
+            attributes.update(values)
 
 
 def _position(stream: Mapping[str, Any]) -> tuple[Any, ...]:
