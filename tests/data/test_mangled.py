@@ -142,6 +142,7 @@ def test_a_mangled_file_is_read_rightly_or_refused_by_name(tmp_path, reader, fil
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path, monkeypatch, reader, files, op, has_checksums):
     path = written(tmp_path, files) / next(iter(files))
     path.unlink()
+    monkeypatch.chdir(tmp_path)  # `listen` changes it
     listen(path)
     with pytest.raises(OSError, match=rf"^{op}: path must be a regular file, but {re.escape(str(path))} is a socket$"):
         reader(tmp_path)[:]
