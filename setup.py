@@ -12,9 +12,9 @@ TORCH = "torch==2.13.0"
 # Earlier versions need twice the memory, to write and to read.
 SAFETENSORS = ["safetensors>=0.8"]
 ONNX = ["onnx>=1.23"]
-DATA = ["pillow>=11", "scipy>=1.14"]
+PILLOW = ["pillow>=11"]
 HDF5 = ["h5py>=3.12"]
-APPS = ["matplotlib>=3.8", "pillow>=11", "tqdm>=4.64"]
+APPS = ["matplotlib>=3.8", *PILLOW, "tqdm>=4.64"]
 
 
 def version() -> str:
@@ -48,7 +48,7 @@ setup(
         "bench": [TORCH],
         "cuda12x": ["cupy-cuda12x[ctk]>=14"],
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
-        "data": DATA,
+        "data": PILLOW,
         "docs": [*ONNX, "sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
         "hdf5": HDF5,
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
@@ -56,13 +56,13 @@ setup(
         "safetensors": SAFETENSORS,
         "test": [
             *APPS,
-            *DATA,
             *HDF5,
             *SAFETENSORS,
             "pytest>=9",
             "pytest-xdist>=3.6",
             "hypothesis>=6.115",
             "scikit-learn>=1.6",
+            "scipy>=1.14",
             TORCH,
             "onnx==1.23.2",
             "onnxruntime==1.32.0",
