@@ -148,6 +148,24 @@ def test_flax_keeps_lists_as_flax_does():
     assert in_file(foreign.read_flax, b"\x81" + packed("a") + b"\xdc\0\2\1\2") == {"a/0": 1, "a/1": 2}
 
 
+# The codes of MessagePack's specification, with the least that they hold, in hexadecimal digits.
+CODES = {
+    "00": 0, "7f": 127, "e0": -32, "ff": -1, "c0": None, "c2": False, "c3": True,
+    "ca 3fc00000": 1.5, "cb 3ff8000000000000": 1.5, "cc 80": 128, "cd 0100": 256, "ce 00010000": 2**16,
+    "cf 0000000100000000": 2**32, "d0 80": -128, "d1 8000": -(2**15), "d2 80000000": -(2**31),
+    "d3 8000000000000000": -(2**63), "a0": "", "bf" + "62" * 31: "b" * 31, "d9 01 62": "b", "da 0001 62": "b",
+    "db 00000001 62": "b", "c4 01 62": b"b", "c5 0001 62": b"b", "c6 00000001 62": b"b", "90": {}, "91 05": {"0": 5},
+    "9f" + "00" * 15: {str(i): 0 for i in range(15)}, "dc 0001 05": {"0": 5}, "dd 00000001 05": {"0": 5}, "80": {},
+    "81 a162 05": {"b": 5}, "de 0001 a162 05": {"b": 5}, "df 00000001 a162 05": {"b": 5},
+}  # fmt: skip
+
+
+def test_every_code_of_flax():
+    for code, value in CODES.items():
+        expected = {f"a/{key}": entry for key, entry in value.items()} if isinstance(value, dict) else {"a": value}
+        assert_equal(in_file(foreign.read_flax, b"\x81\xa1a" + bytes.fromhex(code)), expected)
+
+
 def test_broken_flax_files_are_refused():
     whole = packed(FLAX)
     for content in changed(whole, np.random.default_rng(1), 60):
@@ -228,6 +246,7 @@ def pickled(value, protocol):
 
 
 CHAINER = {"conv/W": KERNEL, "bn/N": np.array(3), "bn/avg_var": HALF.astype(">f4"), "seq/0/b": HALF}
+CHAINER["large"] = np.arange(300.0)
 NAMES = b"cnumpy.core.multiarray\n_reconstruct\n", b"cnumpy._core.multiarray\n_reconstruct\n"
 
 

@@ -12,7 +12,7 @@ from onnx import helper
 
 import needle as ndl
 from needle import nn, optim
-from needle.onnx import load, operator
+from needle.onnx import find_operator, load, operator
 from tests.onnx.models import function, parse
 from tests.standin.device import STANDIN
 
@@ -83,6 +83,25 @@ def test_integers_and_what_operators_update_are_no_parameters():
     module = load(model)
     assert [name for name, _ in module.named_parameters()] == ["s", "t"]
     assert [name for name, _ in module.named_buffers()] == ["mean", "var", "i"]
+
+
+def test_floats_that_no_gradient_should_reach():
+    """By the names in the schemas: statistics, bounds, sizes, scales of rounded results, weights of classes."""
+    buffers = {
+        "Attention": "nonpad_kv_seqlen", "BatchNormalization": "input_mean input_var", "Clip": "min max",
+        "Dropout": "ratio", "MaxRoiPool": "rois", "MelWeightMatrix": "lower_edge_hertz upper_edge_hertz",
+        "NegativeLogLikelihoodLoss": "weight",
+        "NonMaxSuppression": "max_output_boxes_per_class iou_threshold score_threshold", "OneHot": "depth values",
+        "Pad": "constant_value", "Pow": "Y", "QLinearConv": "x_scale w_scale y_scale",
+        "QLinearMatMul": "a_scale b_scale y_scale", "QuantizeLinear": "y_scale", "Range": "start limit delta",
+        "Resize": "roi scales", "RotaryEmbedding": "cos_cache sin_cache", "STFT": "window",
+        "SoftmaxCrossEntropyLoss": "weights", "Upsample": "scales",
+    }  # fmt: skip
+    for schema in onnx.defs.get_all_schemas():
+        entry = find_operator(schema.name, schema.domain, schema.since_version)
+        if entry is not None:
+            names = " ".join(schema.inputs[i].name for i in entry.buffers)
+            assert names == buffers.get(schema.name, ""), schema.name
 
 
 def test_a_batch_norm_trains_in_training_mode_only():

@@ -57,6 +57,12 @@ def test_tensors(seed):
     same_in_onnxruntime("DynamicQuantizeLinear", x, opset=11, outputs=3)
 
 
+def test_quantized_without_a_zero_point_are_uint8():
+    x = np.float32([-3, 2.5, 900])
+    same_in_onnxruntime("QuantizeLinear", x, np.float32(2), opset=21)
+    same_in_onnxruntime("QuantizeLinear", x, np.float32([2, 3]), opset=21, axis=0, block_size=2)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_products(seed):
     draws = Draws(seed)

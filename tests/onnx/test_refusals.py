@@ -36,6 +36,8 @@ ERRORS = [
      r"GraphModule: input 'x' must have shape \(any, 2\), but got \(3,\)"),
     (lambda: load(parse("y = Mul (x, w)", initializers="float w = {2}")).to(STANDIN)(ndl.ones(2)), TypeError,
      r"GraphModule: inputs must be on the device of the module, .*, but 'x' is on cpu\(\)"),
+    (lambda: load(parse("y = Cast <to = 99> (x)"))(ndl.ones(2)), TypeError,
+     r"Cast .*: to must be a type of real numbers or bools, but got 99"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2)), TypeError, r"GraphModule: inputs must be x, w, but got 1 by position"),
     (lambda: load(TWO_INPUTS)(), TypeError, r"GraphModule: inputs must be x, w, but got none"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2), z=ndl.ones(2)), TypeError,

@@ -61,6 +61,6 @@ def _of_aligned(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def _aligned(node: Node, a: Tensor, b: Tensor) -> Tensor:
     """b with axes of size 1 behind its own, so that its first axis meets axis `axis` of a."""
-    if node["axis"] is None or not node["broadcast"]:
+    if node["axis"] is None:
         return b
     return b.reshape((*b.shape, *(1,) * (a.ndim - node["axis"] % a.ndim - b.ndim)))

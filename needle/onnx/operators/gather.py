@@ -54,7 +54,7 @@ def reverse_sequence(node: Node, x: Tensor, lengths: Tensor) -> Tensor:
     return ops.gather(x, axis, ops.broadcast_to(places, x.shape))
 
 
-@operator("OneHot", buffers=(2,))
+@operator("OneHot", buffers=(1, 2))
 def one_hot(node: Node, indices: Tensor, depth: Tensor, values: Tensor) -> Tensor:
     """values[1] where an index, or index + depth if it is negative, is the place along a new axis, else values[0]."""
     indices, (n,) = indices.astype("int64"), integers(depth)

@@ -40,7 +40,7 @@ def dequantize(node: Node, x: Tensor, scale: Tensor, zero_point: Tensor | None =
     dtype = dtype_of(node, "output_dtype") if node.get("output_dtype") else scale.dtype
     if zero_point is not None:
         wide = "int64" if x.dtype.itemsize == 4 else "int32"
-        x = x.astype(wide) - _along_axis(node, x, zero_point).astype(wide)
+        x = x.astype(wide) - _along_axis(node, x, zero_point)
     wide = compute_dtype(scale.dtype)
     return (x.astype(wide) * _along_axis(node, x, scale).astype(wide)).astype(dtype)
 

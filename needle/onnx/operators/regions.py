@@ -84,7 +84,7 @@ def _side(start: Tensor, extent: Tensor, cells: int, ratio: int, n: int) -> Side
     return Side(taps, count, most, ops.less(point, count[:, None]))
 
 
-@operator("MaxRoiPool")
+@operator("MaxRoiPool", buffers=(1,))
 def max_roi_pool(node: Node, x: Tensor, rois: Tensor) -> Tensor:
     """The largest element of each cell of each region (image, x1, y1, x2, y2), 0 where a cell lies outside.
 

@@ -97,7 +97,7 @@ def _window(node: Node, size: Tensor, *weights: float) -> Tensor:
     return y.astype(dtype_of(node, "output_datatype"))
 
 
-@operator("MelWeightMatrix")
+@operator("MelWeightMatrix", buffers=(3, 4))
 def mel_weights(
     node: Node, bands: Tensor, dft_length: Tensor, sample_rate: Tensor, lowest: Tensor, highest: Tensor
 ) -> Tensor:

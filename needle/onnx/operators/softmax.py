@@ -52,5 +52,5 @@ def _hardmax(x: Tensor, axis: int) -> Tensor:
 def _of_rest(function: Callable[[Tensor, int], Tensor], x: Tensor, axis: int) -> Tensor:
     """A function along the last axis of x in two axes, of which the second holds the axes from `axis` on."""
     rows = math.prod(x.shape[:axis] if axis >= 0 else x.shape[: x.ndim + axis])
-    flat = ops.reshape(x, (rows, x.size // rows if rows else 0))
+    flat = ops.reshape(x, (rows, x.size // max(rows, 1)))
     return ops.reshape(function(flat, -1), x.shape)
