@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from needle import init
+from needle import init, ops
 from needle.autograd import Tensor
 from needle.backend import Device, DTypeLike, compute_dtype
 from needle.kernels import Size
@@ -12,18 +12,6 @@ from needle.nn.functional.grid import sampled_at
 from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.geometry import kernel_of, padding_pairs, window_of
 from needle.onnx.registry import Node, operator
-from needle.ops import (
-    add,
-    broadcast_to,
-    concatenate,
-    getitem,
-    matmul,
-    multiply,
-    pad,
-    reshape,
-    sigmoid,
-)
-from needle.ops.arithmetic import as_dtype
 from needle.ops.conv import Fold, convolve, convolve_transpose
 from needle.ops.operand import check_fit, make_window
 
@@ -56,8 +44,8 @@ def conv_transpose(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None = 
     y = convolve_transpose(
         "ConvTranspose", rank, x, weight, None, window.stride, cut, 0, node["group"], window.dilation
     )
-    y = pad(y, ((0, 0), (0, 0), *((0, max(-end, 0)) for end in ends)))
-    return y if bias is None else add(y, reshape(bias, (1, y.shape[1], *ones)))
+    y = ops.pad(y, ((0, 0), (0, 0), *((0, max(-end, 0)) for end in ends)))
+    return y if bias is None else ops.add(y, ops.reshape(bias, (1, y.shape[1], *ones)))
 
 
 def _split(total: int, auto_pad: str) -> tuple[int, int]:
@@ -75,11 +63,11 @@ def causal_conv_with_state(
     n, channels, length = x.shape
     if past is None:
         past = init.zeros(n, channels, weight.shape[2] - 1, device=x.device, dtype=x.dtype)
-    line = concatenate([past, x], 2)
+    line = ops.concatenate([past, x], 2)
     y = convolve("CausalConvWithState", 1, line, weight, bias, 1, 0, 1, channels)
     if node["activation"] != "none":
-        y = multiply(y, sigmoid(y))
-    return y, getitem(line, (slice(None), slice(None), slice(length, None)))
+        y = ops.multiply(y, ops.sigmoid(y))
+    return y, ops.getitem(line, (slice(None), slice(None), slice(length, None)))
 
 
 @operator("Col2Im")
@@ -107,28 +95,28 @@ def deform_conv(
     points = math.prod(output)
     dtype = compute_dtype(x.dtype)
     # (N, OG, K, r, P): how far each tap of each offset group moves along each axis
-    moves = as_dtype(reshape(offset, (n * offset_groups, taps, rank, points)), dtype)
+    moves = ops.reshape(offset, (n * offset_groups, taps, rank, points)).astype(dtype)
     places = []
     sides = zip(window.dilation, window.stride, window.padding, strict=True)
     for axis, (step, stride, (before, _)) in enumerate(sides):
         tap = _coordinates(axis, kernel, x.device, dtype) * step
         start = _coordinates(axis, output, x.device, dtype) * stride - before
-        place = moves[:, :, axis] + (reshape(tap, (taps, 1)) + start)
-        places.append(reshape(place, (n * offset_groups, taps * points)))
-    image = reshape(as_dtype(x, dtype), (n * offset_groups, c // offset_groups, *size))
-    columns = reshape(sampled_at(image, places), (n, offset_groups, c // offset_groups, taps, points))
+        place = moves[:, :, axis] + (ops.reshape(tap, (taps, 1)) + start)
+        places.append(ops.reshape(place, (n * offset_groups, taps * points)))
+    image = ops.reshape(x.astype(dtype), (n * offset_groups, c // offset_groups, *size))
+    columns = ops.reshape(sampled_at(image, places), (n, offset_groups, c // offset_groups, taps, points))
     if mask is not None:
-        columns = columns * reshape(as_dtype(mask, dtype), (n, offset_groups, 1, taps, points))
-    columns = reshape(columns, (n, groups, c // groups * taps, points))
-    matrix = reshape(as_dtype(weight, dtype), (groups, weight.shape[0] // groups, -1))
-    y = reshape(matmul(matrix, columns), (n, weight.shape[0], *output))
+        columns = columns * ops.reshape(mask.astype(dtype), (n, offset_groups, 1, taps, points))
+    columns = ops.reshape(columns, (n, groups, c // groups * taps, points))
+    matrix = ops.reshape(weight.astype(dtype), (groups, weight.shape[0] // groups, -1))
+    y = ops.reshape(ops.matmul(matrix, columns), (n, weight.shape[0], *output))
     if bias is not None:
-        y = y + reshape(as_dtype(bias, dtype), (1, y.shape[1], *(1,) * rank))
-    return as_dtype(y, x.dtype)
+        y = y + ops.reshape(bias.astype(dtype), (1, y.shape[1], *(1,) * rank))
+    return y.astype(x.dtype)
 
 
 def _coordinates(axis: int, size: Size, device: Device, dtype: DTypeLike) -> Tensor:
     """The coordinate along one axis of each element of a grid of sizes *S, row-major: (S,)."""
     line = init.arange(size[axis], device=device, dtype=dtype)
-    column = reshape(line, (1,) * axis + (-1,) + (1,) * (len(size) - 1 - axis))
-    return reshape(broadcast_to(column, size), (-1,))
+    column = ops.reshape(line, (1,) * axis + (-1,) + (1,) * (len(size) - 1 - axis))
+    return ops.reshape(ops.broadcast_to(column, size), (-1,))

@@ -11,7 +11,6 @@ from needle.nn.functional.grid import affine_grid as affine_points
 from needle.nn.functional.grid import sampled
 from needle.onnx.operators.arguments import integers
 from needle.onnx.registry import Node, operator
-from needle.ops.arithmetic import as_dtype
 
 __all__: list[str] = []
 
@@ -25,10 +24,10 @@ def grid_sample(node: Node, x: Tensor, grid: Tensor) -> Tensor:
     options = mode, node["padding_mode"], bool(node["align_corners"])
     if x.dtype.kind == "f" or mode == "nearest":
         return sampled(x, grid, *options)
-    y = sampled(as_dtype(x, np.dtype("float64")), grid, *options)
+    y = sampled(x.astype("float64"), grid, *options)
     if x.dtype.kind in "iu":
         y = ops.clip(y, np.iinfo(x.dtype).min, np.iinfo(x.dtype).max)
-    return as_dtype(y, x.dtype)
+    return y.astype(x.dtype)
 
 
 @operator("AffineGrid")

@@ -10,7 +10,6 @@ from needle.backend import compute_dtype
 from needle.nn.functional.norm import over_batch
 from needle.nn.functional.scale_norm import over_channels
 from needle.onnx.registry import Node, operator
-from needle.ops.arithmetic import as_dtype
 from needle.ops.norm import standardized
 from needle.ops.statistics import vector_norm
 
@@ -35,22 +34,22 @@ def batch_normalization(
     rest = x.shape[1:2] + (1,) * (x.ndim - 2)
     wide, eps = compute_dtype(x.dtype), node["epsilon"]
     if not (is_training := _is_training(node)) and not node.training:
-        factor = ops.reshape(as_dtype(scale, wide) / ops.sqrt(as_dtype(var, wide) + eps), rest)
-        shift = ops.reshape(as_dtype(bias, wide), rest)
-        y = (as_dtype(x, wide) - ops.reshape(as_dtype(mean, wide), rest)) * factor + shift
-        return (ops.reshape(as_dtype(y, x.dtype), shape),)
+        factor = ops.reshape(scale.astype(wide) / ops.sqrt(var.astype(wide) + eps), rest)
+        shift = ops.reshape(bias.astype(wide), rest)
+        y = (x.astype(wide) - ops.reshape(mean.astype(wide), rest)) * factor + shift
+        return (ops.reshape(y.astype(x.dtype), shape),)
     share = 1 - node["momentum"]
     outputs: list[Tensor] = []
     if is_training:
         axes = (0, *range(2, x.ndim))
-        batch = [ops.mean(as_dtype(x, wide), axes), ops.var(as_dtype(x, wide), axes, correction=0)]
+        batch = [ops.mean(x.astype(wide), axes), ops.var(x.astype(wide), axes, correction=0)]
         outputs = [
-            as_dtype(as_dtype(old, wide) * (1 - share) + new * share, old.dtype)
+            (old.astype(wide) * (1 - share) + new * share).astype(old.dtype)
             for old, new in zip((mean, var), batch, strict=True)
         ]
-        outputs += [as_dtype(new, x.dtype) for new in batch]
+        outputs += [new.astype(x.dtype) for new in batch]
     old_mean, old_var = (mean, var) if node.training else (None, None)
-    scale, bias = as_dtype(scale, wide), as_dtype(bias, wide)
+    scale, bias = scale.astype(wide), bias.astype(wide)
     y = over_batch(x, old_mean, old_var, scale, bias, True, share, eps, unbiased=False)
     return (ops.reshape(y, shape), *outputs)
 
@@ -86,7 +85,7 @@ def layer_normalization(
     y, _ = standardized(x, axes, scale, bias, node["epsilon"])
     if not (node.has_output(1) or node.has_output(2)):
         return y, None, None
-    wide = as_dtype(x, compute_dtype(x.dtype))
+    wide = x.astype(compute_dtype(x.dtype))
     mean, var = ops.mean(wide, axes, keepdims=True), ops.var(wide, axes, keepdims=True, correction=0)
     return y, mean.astype("float32"), ((var + node["epsilon"]) ** -0.5).astype("float32")
 
@@ -94,9 +93,9 @@ def layer_normalization(
 @operator("RMSNormalization")
 def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
     axes = tuple(range(node["axis"] % x.ndim, x.ndim))
-    wide = as_dtype(x, compute_dtype(x.dtype))
-    y = wide * (ops.mean(wide * wide, axes, keepdims=True) + node["epsilon"]) ** -0.5
-    return as_dtype(y * as_dtype(scale, y.dtype), scale.dtype)
+    wide = x.astype(compute_dtype(x.dtype))
+    y = wide / ops.sqrt(ops.mean(wide * wide, axes, keepdims=True) + node["epsilon"])
+    return (y * scale.astype(y.dtype)).astype(scale.dtype)
 
 
 @operator("LRN")
@@ -109,14 +108,14 @@ def lrn(node: Node, x: Tensor) -> Tensor:
 
 @operator("LpNormalization")
 def lp_normalization(node: Node, x: Tensor) -> Tensor:
-    wide = as_dtype(x, compute_dtype(x.dtype))
+    wide = x.astype(compute_dtype(x.dtype))
     length = vector_norm(wide, node["p"], (node["axis"] % x.ndim,))
-    return as_dtype(wide / ops.where(ops.equal(length, 0), 1.0, length), x.dtype)
+    return (wide / ops.where(ops.equal(length, 0), 1.0, length)).astype(x.dtype)
 
 
 @operator("MeanVarianceNormalization")
 def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
     axes = tuple(axis % x.ndim for axis in node["axes"])
-    wide = as_dtype(x, compute_dtype(x.dtype))
+    wide = x.astype(compute_dtype(x.dtype))
     centred = wide - ops.mean(wide, axes, keepdims=True)
-    return as_dtype(centred / (ops.std(wide, axes, keepdims=True, correction=0) + 1e-9), x.dtype)
+    return (centred / (ops.std(wide, axes, keepdims=True, correction=0) + 1e-9)).astype(x.dtype)

@@ -13,7 +13,6 @@ from needle.nn.functional.lp_pool import root_of_sum
 from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.geometry import window_of
 from needle.onnx.registry import Node, operator
-from needle.ops.arithmetic import as_dtype
 from needle.ops.operand import check_fit, check_range
 from needle.ops.pool import MaxUnpool, SumPool, largest
 from needle.ops.statistics import vector_norm
@@ -42,22 +41,22 @@ def max_pool(node: Node, x: Tensor) -> tuple[Tensor, Tensor | None]:
 def average_pool(node: Node, x: Tensor) -> Tensor:
     """The sums by the numbers of elements; what a last window of `ceil_mode` has beyond the padding never counts."""
     kernel, exact, window = _windows(node, x)
-    total = SumPool(kernel, window)(as_dtype(x, compute_dtype(x.dtype)))
+    total = SumPool(kernel, window)(x.astype(compute_dtype(x.dtype)))
     size = x.shape[2:]
     if node.get("count_include_pad"):
         size = exact.padded(size)
         sides = zip(window.padding, exact.padding, strict=True)
         window = replace(window, padding=tuple((0, rounded[1] - after) for rounded, (_, after) in sides))
     counts = SumPool(kernel, window)(init.ones(1, 1, *size, device=x.device, dtype=total.dtype))
-    return as_dtype(total / counts, x.dtype)
+    return (total / counts).astype(x.dtype)
 
 
 @operator("LpPool")
 def lp_pool(node: Node, x: Tensor) -> Tensor:
     kernel, _, window = _windows(node, x)
     p = node["p"]
-    total = SumPool(kernel, window)(ops.power_scalar(ops.abs(as_dtype(x, compute_dtype(x.dtype))), p))
-    return as_dtype(root_of_sum(total, p), x.dtype)
+    total = SumPool(kernel, window)(ops.power_scalar(ops.abs(x.astype(compute_dtype(x.dtype))), p))
+    return root_of_sum(total, p).astype(x.dtype)
 
 
 @operator("GlobalAveragePool")
@@ -72,7 +71,7 @@ def global_max_pool(_: Node, x: Tensor) -> Tensor:
 
 @operator("GlobalLpPool")
 def global_lp_pool(node: Node, x: Tensor) -> Tensor:
-    return as_dtype(vector_norm(as_dtype(x, compute_dtype(x.dtype)), node["p"], _spatial_axes(x)), x.dtype)
+    return vector_norm(x.astype(compute_dtype(x.dtype)), node["p"], _spatial_axes(x)).astype(x.dtype)
 
 
 @operator("MaxUnpool")

@@ -11,7 +11,6 @@ from needle import init, ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
 from needle.onnx.registry import Node, operator
-from needle.ops.arithmetic import as_dtype
 from needle.ops.operand import as_indices, pool_window
 from needle.ops.pool import largest
 
@@ -26,14 +25,14 @@ def roi_align(node: Node, x: Tensor, rois: Tensor, batch_indices: Tensor) -> Ten
     """
     dtype = compute_dtype(x.dtype)
     half_pixel = node.get("coordinate_transformation_mode") == "half_pixel"  # opset 10 has no such attribute
-    corners = as_dtype(rois, dtype) * node["spatial_scale"] - (0.5 if half_pixel else 0.0)  # (R, 4): x, y, x, y
+    corners = rois.astype(dtype) * node["spatial_scale"] - (0.5 if half_pixel else 0.0)  # (R, 4): x, y, x, y
     shape, sides = (node["output_height"], node["output_width"]), []
     for axis, cells in enumerate(shape):
         start, end = corners[:, 1 - axis], corners[:, 3 - axis]
         extent = end - start if half_pixel else ops.maximum(end - start, 1.0)
         sides.append(_side(start, extent, cells, node["sampling_ratio"], x.shape[2 + axis]))
     rows, columns = sides
-    image = ops.permute(as_dtype(x, dtype), (0, 2, 3, 1))
+    image = ops.permute(x.astype(dtype), (0, 2, 3, 1))
     batch = ops.reshape(as_indices("RoiAlign", "batch_indices", batch_indices, x.shape[0]), (-1, 1, 1))
     terms = []
     for (i, row_weight), (j, column_weight) in itertools.product(rows.taps, columns.taps):
@@ -51,7 +50,7 @@ def roi_align(node: Node, x: Tensor, rois: Tensor, batch_indices: Tensor) -> Ten
             best = ops.maximum(best, term)
         best = ops.max(ops.where(mask, ops.reshape(best, cells), -np.inf), (2, 4))
         y = ops.where(ops.reshape(rows.used * columns.used > 0, (-1, 1, 1, 1)), best, 0.0)
-    return as_dtype(ops.permute(y, (0, 3, 1, 2)), x.dtype)
+    return ops.permute(y, (0, 3, 1, 2)).astype(x.dtype)
 
 
 class Side(NamedTuple):
@@ -76,7 +75,7 @@ def _side(start: Tensor, extent: Tensor, cells: int, ratio: int, n: int) -> Side
     within = (point + 0.5) * (cell / ops.maximum(count, 1.0))[:, None, None]  # (R, 1, most)
     first = start[:, None] + init.arange(cells, device=device, dtype=dtype) * cell[:, None]  # (R, P)
     place = ops.reshape(first[:, :, None] + within, (-1, cells * most))
-    inside = as_dtype(ops.greater_equal(place, -1.0) * ops.less_equal(place, float(n)), dtype)
+    inside = (ops.greater_equal(place, -1.0) * ops.less_equal(place, float(n))).astype(dtype)
     place = ops.clip(place, 0.0, n - 1.0)
     low = ops.floor(place.detach())
     high, share = ops.minimum(low + 1.0, n - 1.0), place - low

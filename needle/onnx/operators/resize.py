@@ -15,7 +15,6 @@ from needle.nn.functional.linear import matmul_along
 from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
-from needle.ops.arithmetic import as_dtype
 
 __all__: list[str] = []
 
@@ -120,7 +119,7 @@ def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -
         raise ValueError(f"{node}: an axis without elements must stay so, but got {x.shape} and {[a.p for a in axes]}")
     is_nearest = sampling.mode == "nearest"
     wide = x.dtype if is_nearest else compute_dtype(x.dtype) if x.dtype.kind == "f" else np.dtype("float64")
-    y = as_dtype(x, wide)
+    y = x.astype(wide)
     outside = np.zeros((1,) * x.ndim, bool)
     for axis in axes:
         if axis.n == axis.p and axis.scale == 1 and axis.region == (0, 1):
@@ -140,7 +139,7 @@ def _resample(node: Node, x: Tensor, axes: Sequence[Axis], sampling: Sampling) -
     if x.dtype.kind in "iu" and not is_nearest:
         limits = np.iinfo(x.dtype)
         y = ops.clip(ops.round(y), limits.min, limits.max)
-    return as_dtype(y, x.dtype)
+    return y.astype(x.dtype)
 
 
 def _blend(x: Tensor, axis: int, matrix: Tensor) -> Tensor:
