@@ -139,6 +139,7 @@ class _Reader:
         made: dict[str, Any] = {}
         for _ in range(size):
             key = self.value(depth + 1)
+            key = str(key) if type(key) is int else key  # of nnx, in lists that were not made dicts
             if not isinstance(key, str) or key in made:
                 raise Broken(f"has a dict with a key that comes twice or is no text: {key!r:.40}")
             made[key] = self.value(depth + 1)

@@ -11,6 +11,7 @@ A model of needle that is built as torch's, with the same names of attributes, h
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,8 +20,9 @@ import numpy as np
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import HostArray
-from needle.files import Path
-from needle.interop.torch_files import UNREADABLE, as_tensors, host_value, read, save
+from needle.checkpoint.arrays import is_array
+from needle.files import Path, path_name
+from needle.interop.torch_files import UNREADABLE, as_tensors, host_value, is_torch, read, save
 from needle.interop.torch_layout import Slot, slots_of, unwrapped
 from needle.interop.torch_optimizer import load_optimizer_state_dict, optimizer_state_dict
 from needle.nn import Module
@@ -72,8 +74,12 @@ def load_state_dict(model: Module, state: Mapping[str, Any] | Path) -> None:
     (2, 1)
     """
     check.instance("load_state_dict", "model", model, Module)
-    state = state if isinstance(state, Mapping) else read(state)
-    values = dict(zip(unwrapped(state, model), (state[name] for name in state), strict=True))
+    state = state if isinstance(state, Mapping) else read(path_name("load_state_dict", "state", state))
+    names = unwrapped(state, model)
+    values = dict(zip(names, state.values(), strict=True))
+    if len(values) < len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ValueError(f"load_state_dict: names must differ without torch's prefixes, but got {twice} twice")
     slots = {slot.name: slot for slot in slots_of(model, values)}
     present = {part.tensor for name, slot in slots.items() if name in values for part in slot.parts}
     problems = [
@@ -90,6 +96,7 @@ def load_state_dict(model: Module, state: Mapping[str, Any] | Path) -> None:
             arrays |= zip((part.name for part in slots[name].parts), slots[name].split(array), strict=True)
     problems += _apart(slots, arrays)
     if problems:
+        problems += _renamed(slots, values)
         raise ValueError(f"load_state_dict: names, shapes and kinds must agree, but got {'; '.join(problems)}")
     model.load_state_dict(arrays, strict=False)
 
@@ -116,12 +123,24 @@ def _checked(name: str, value: Any, slot: Slot | None) -> tuple[HostArray | None
 
 def _hint(name: str, value: Any) -> str:
     """What to do about a name that is not the model's."""
-    if isinstance(value, Mapping):
+    if name.rpartition(".")[2] == "_extra_state":
+        return " (what torch's layer keeps besides: leave it out)"
+    if isinstance(value, Mapping) and any(is_torch(entry) or is_array(entry) for entry in value.values()):
         return f" (a state inside of the state: pass that, as state[{name!r}])"
     if "parametrizations." in name:
         return " (first remove_parametrizations in torch)"
     how = _HINTS.get(name.rpartition(".")[2])
     return f" (first {how} in torch)" if how else ""
+
+
+def _renamed(slots: Mapping[str, Slot], values: Mapping[str, Any]) -> list[str]:
+    """What to do if all names are there behind a prefix, such as that of a larger model, or of averaged weights."""
+    names = [name for name, slot in slots.items() if not slot.is_optional]
+    for name in values:
+        prefix = name.removesuffix(names[0]) if names else ""
+        if prefix.endswith(".") and values.keys() >= {prefix + other for other in names}:
+            return [f"all names are there behind {prefix!r}: pass those without it"]
+    return []
 
 
 def _apart(slots: Mapping[str, Slot], arrays: Mapping[str, HostArray]) -> list[str]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeAlias
+import re
+from typing import Any, BinaryIO, TypeAlias
+from zipfile import ZipFile
 
 import numpy as np
 
 from needle import checkpoint
 from needle.backend import HostArray
 from needle.checkpoint.arrays import host_array, is_array
-from needle.files import Path, open_file, path_name
+from needle.files import Broken, Path, open_file, path_name
 
 __all__ = ["UNREADABLE", "as_tensors", "host_value", "is_torch", "read", "save"]
 
@@ -23,8 +25,9 @@ _ENDINGS = (".pt", ".pth", ".bin", ".ckpt")  # of files that `torch.save` writes
 def read(path: Path) -> State:
     """The content of a `.safetensors` file, or of one that `torch.save` wrote (`.pt`, `.pth`, `.bin`, `.ckpt`).
 
-    Plain data with NumPy's arrays for tensors, in torch's layout; bfloat16 becomes float32. Files of `torch.save` are
-    read by torch, with `weights_only=True`: nothing else is unpickled.
+    Plain data with NumPy's arrays for tensors, in torch's layout; bfloat16 becomes float32. Tensors that share memory
+    do so here. Files of `torch.save` are read by torch, with `weights_only=True`: nothing is unpickled but what
+    `torch.serialization.safe_globals` allows.
 
     Raises ValueError if the path has another ending, or the file is broken or holds other objects; the system's OSError
     (FileNotFoundError …) if it cannot be read; ImportError without the package that reads it.
@@ -35,10 +38,11 @@ def read(path: Path) -> State:
     torch = _torch("read", kind)
     with open_file("read", path) as file:
         try:
-            state = _plain(torch.load(file, map_location="cpu", weights_only=True))
+            _require_stored(file)
+            state = _Plain()(torch.load(file, map_location="cpu", weights_only=True))
         except Exception as error:  # torch has no class for a file that it refuses
             raise ValueError(
-                f"read: path must be a file of arrays and plain data by torch.save, but {name}: {_first_line(error)}"
+                f"read: path must be a file of arrays and plain data by torch.save, but {name}: {_reason(error)}"
             ) from error
     if not isinstance(state, dict):
         raise ValueError(f"read: path must be a file with a state dict, but {name} holds a {type(state).__name__}")
@@ -102,13 +106,50 @@ def host_value(value: Any) -> HostArray | None:
     return array.astype("float32") if array.dtype.name == "bfloat16" else array
 
 
-def _plain(value: Any) -> Any:
-    """Plain data with arrays for torch's tensors."""
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(entry) for entry in value]
-    return host_value(value) if is_torch(value) else value
+class _Plain:
+    """Makes plain data with arrays of what torch read. What is shared stays so, cycles too: a small file cannot unfold.
+
+    Views stay views, also of bfloat16, of which each storage is widened once.
+    """
+
+    def __init__(self) -> None:
+        self.made: dict[int, Any] = {}  # by the id of the container
+        self.widened: dict[int, Any] = {}  # by the address of the storage
+
+    def __call__(self, value: Any) -> Any:
+        if id(value) in self.made:
+            return self.made[id(value)]
+        made: Any
+        if isinstance(value, dict):
+            made = self.made[id(value)] = {}
+            made.update((key, self(entry)) for key, entry in value.items())
+        elif isinstance(value, (list, tuple)):
+            made = self.made[id(value)] = []
+            made.extend(map(self, value))
+        else:
+            return self.array(value.detach()) if is_torch(value) else value
+        return made
+
+    def array(self, tensor: Any) -> HostArray:
+        if str(tensor.dtype) == "torch.bfloat16":
+            storage, place = tensor.untyped_storage(), (tensor.size(), tensor.stride(), tensor.storage_offset())
+            if storage.data_ptr() not in self.widened:
+                self.widened[storage.data_ptr()] = tensor.as_strided((storage.nbytes() // 2,), (1,), 0).float()
+            tensor = self.widened[storage.data_ptr()].as_strided(*place)
+        return tensor.numpy()  # type: ignore[no-any-return]
+
+
+def _require_stored(file: BinaryIO) -> None:
+    """Require that a ZIP archive, as torch writes it, has no more in it than bytes. Older files are no archives."""
+    if file.read(4) == b"PK\3\4":
+        size = file.seek(0, os.SEEK_END)
+        with ZipFile(file) as archive:
+            members = archive.infolist()
+        if any(info.compress_type for info in members):
+            raise Broken("it is compressed, as TorchScript is, but a state dict is not")
+        if (promised := sum(info.file_size for info in members)) > size:
+            raise Broken(f"it promises {promised} bytes, more than the {size} that it has")
+    file.seek(0)
 
 
 def _kind(op: str, path: Path) -> tuple[str, str]:
@@ -131,5 +172,14 @@ def _torch(op: str, what: str) -> Any:
     return torch
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+def _reason(error: Exception) -> str:
+    """What torch has against a file, without its advice to load it with less care."""
+    text = str(error)
+    if found := re.search(r"Unsupported global: GLOBAL (\S+)", text):
+        return (
+            f"it holds {found[1]} (save the state_dict() alone, or, if you trust the file, read it within "
+            f"torch.serialization.safe_globals([{found[1]}]))"
+        )
+    if found := re.search(r"Unsupported [^.\n]*", text):
+        return found[0]
+    return text.strip().partition("\n")[0].partition(". In PyTorch")[0] or type(error).__name__

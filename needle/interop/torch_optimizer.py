@@ -62,6 +62,7 @@ def load_optimizer_state_dict(
     op = "load_optimizer_state_dict"
     saved = read(state)
     known = [group.get("param_names") for group in state["param_groups"]]
+    known = [names if isinstance(names, (list, tuple)) else None for names in known]
     if names is None:
         if None in known:
             raise ValueError(f"{op}: names must be given, as the state dict of torch's model, but the state has none")
@@ -87,6 +88,9 @@ def load_optimizer_state_dict(
                     continue
                 if array is not None and array.ndim and array.shape != slot.shape:
                     problems.append(f"{key} of {slot.name} of shape {array.shape}, not {slot.shape}")
+                    continue
+                if array is not None and array.ndim and array.dtype.kind != "f":
+                    problems.append(f"{key} of {slot.name} of dtype {array.dtype}, not floating-point")
                     continue
                 for part, piece in zip(slot.parts, _split(slot, value, array), strict=True):
                     entries.setdefault(index[part.tensor], {})[key] = piece
@@ -137,9 +141,11 @@ def _split(slot: Slot, value: Any, array: HostArray | None) -> list[Any]:
 
 
 def _number(value: Any) -> Any:
-    """An option: a tensor of shape () as a number."""
+    """An option: a tensor of one element as a number, also in a tuple."""
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_number, value))
     array = host_value(value)
-    return value if array is None else array.item()
+    return value if array is None or array.size != 1 else array.item()
 
 
 def _own_dampening(optimizer: Optimizer, group: Mapping[str, Any]) -> dict[str, float]:

@@ -166,6 +166,11 @@ def test_every_code_of_flax():
         assert_equal(in_file(foreign.read_flax, b"\x81\xa1a" + bytes.fromhex(code)), expected)
 
 
+def test_flax_reads_lists_of_nnx():
+    """`msgpack_serialize(nnx.to_pure_dict(…))`, which has numbers for keys."""
+    assert in_file(foreign.read_flax, b"\x81" + packed("layers") + b"\x82\0\5\1\7") == {"layers/0": 5, "layers/1": 7}
+
+
 def test_broken_flax_files_are_refused():
     whole = packed(FLAX)
     for content in changed(whole, np.random.default_rng(1), 60):
@@ -202,7 +207,8 @@ FLAX_ERRORS = [
     (entry(b"\xc1"), "is no MessagePack: it has a code 0xc1"),
     (entry(b"\xa1\xff"), None),
     (flax(b"\x82\xa1x\1\xa1x\1"), "has a dict with a key that comes twice or is no text: 'x'"),
-    (flax(b"\x81\1\1"), "has a dict with a key that comes twice or is no text: 1"),
+    (flax(b"\x81\xc3\1"), "has a dict with a key that comes twice or is no text: True"),
+    (flax(b"\x82\1\1\xa11\1"), "has a dict with a key that comes twice or is no text: '1'"),
     (flax(packed({"a": {"b": 1}, "a/b": 2})), "holds two values of the name 'a/b'"),
     (entry(extension(5, b"abc")), "holds a value of type 5, which is not flax's"),
     (entry(extension(2, b"\x92\1\2")), "holds a complex number that is none"),

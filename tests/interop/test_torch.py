@@ -1,7 +1,10 @@
 """Weights and optimizers from torch and back: the same outputs, gradients and next steps, and what is refused."""
 
+import argparse
 import copy
+import io
 import sys
+import zipfile
 from itertools import product
 
 import ml_dtypes
@@ -276,6 +279,47 @@ def test_a_checkpoint_of_a_run_goes_through_a_file(tmp_path):
     assert isinstance(back["model"]["head.weight"], torch.Tensor)
 
 
+def test_a_small_file_does_not_unfold(tmp_path):
+    """What is shared in a file of torch's is shared here: lists in lists, cycles, views, also of bfloat16."""
+    path = tmp_path / "run.pt"
+    laughs = [torch.ones(1)]
+    for _ in range(60):
+        laughs = [laughs, laughs]
+    cycle = {"text": "x"}
+    cycle["again"] = cycle
+    half = torch.arange(4).bfloat16()
+    shared = {"whole": half, "part": half[1::2], "wide": half[2].expand(10**6, 10**6), "none": half[:0]}
+    torch.save({"laughs": laughs, "cycle": cycle, **shared}, path)
+    state = interop.read(path)
+    assert state["laughs"][0] is state["laughs"][1]
+    assert state["cycle"]["again"]["again"] is state["cycle"]
+    assert [state[name].tolist() for name in ("whole", "part", "none")] == [[0, 1, 2, 3], [1, 3], []]
+    assert state["wide"].shape == (10**6, 10**6)
+    assert state["wide"][5, 7] == 2
+    state["whole"][3] = 7
+    assert state["part"].tolist() == [1, 7]
+
+
+def test_a_file_for_a_gpu_is_read_without_one(tmp_path):
+    text = pickled({"w": torch.arange(4.0)})
+    path = tmp_path / "gpu.pt"
+    with zipfile.ZipFile(io.BytesIO(text)) as source, zipfile.ZipFile(path, "w") as archive:
+        for info in source.infolist():
+            archive.writestr(info.filename, source.read(info).replace(b"\3\0\0\0cpu", b"\6\0\0\0cuda:0"))
+    assert b"cuda:0" in path.read_bytes()
+    assert interop.read(path)["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_what_torch_does_not_unpickle_is_named(tmp_path):
+    path = tmp_path / "run.pt"
+    torch.save({"options": argparse.Namespace(lr=1), "w": torch.ones(1)}, path)
+    with pytest.raises(ValueError, match=r"holds argparse\.Namespace \(save the state_dict\(\) alone, or") as caught:
+        interop.read(path)
+    assert "\n" not in str(caught.value)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        assert interop.read(path)["options"].lr == 1
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
@@ -397,10 +441,18 @@ def written(content, ending=".pt"):
 
 
 def pickled(value):
-    import io
-
     buffer = io.BytesIO()
     torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+def rezipped(compression, again=1):
+    """A file of torch's with its records written anew, and so often in the list at the end."""
+    source, buffer = zipfile.ZipFile(io.BytesIO(pickled({"w": torch.zeros(1000)}))), io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for info in source.infolist():
+            archive.writestr(info.filename, source.read(info))
+        archive.filelist *= again
     return buffer.getvalue()
 
 
@@ -422,12 +474,20 @@ ERRORS = [
     (lambda: load(**{"0_weight": torch.ones(2, 3, device="meta")}), ValueError, None),
     (lambda: load(**{"0_weight": torch.ones(2, 3, dtype=torch.complex64)}), ValueError,
      AGREE + "0.weight holds floating-point, not complex64"),
-    (lambda: interop.load_state_dict(nn.ReLU(), {"model": {"weight": 1}}), ValueError,
+    (lambda: interop.load_state_dict(nn.ReLU(), {"model": {"weight": torch.ones(1)}}), ValueError,
      AGREE + "unexpected model dict (a state inside of the state: pass that, as state['model'])"),
     (lambda: interop.load_state_dict(torch.nn.ReLU(), {}), TypeError,
      "load_state_dict: model must be a Module, but got ReLU"),
     (lambda: interop.state_dict(torch.nn.ReLU()), TypeError, "state_dict: model must be a Module, but got ReLU"),
-    (lambda: interop.load_state_dict(nn.ReLU(), [1]), TypeError, "read: path must be a path, but got list"),
+    (lambda: interop.load_state_dict(nn.ReLU(), [1]), TypeError, "load_state_dict: state must be a path, but got list"),
+    (lambda: load(**{"0_parametrizations": {}, "0__extra_state": {"scale": torch.ones(1)}}), ValueError,
+     AGREE + "unexpected 0.parametrizations dict; unexpected 0._extra_state dict (what torch's layer keeps besides: "
+     "leave it out)"),
+    (lambda: interop.load_state_dict(nn.ReLU6(), {"module._orig_mod.a": 1, "module.a": 1}), ValueError,
+     "load_state_dict: names must differ without torch's prefixes, but got a twice"),
+    (lambda: interop.load_state_dict(nn.Linear(1, 1), {0: 1, "n": 2, "net.weight": np.ones((1, 1)), "net.bias": 3}),
+     ValueError, AGREE + "missing weight (1, 1); missing bias (1,); unexpected 0 int; unexpected n int; unexpected "
+     "net.weight (1, 1); unexpected net.bias int; all names are there behind 'net.': pass those without it"),
     # ---- files
     (lambda: interop.read("weights.h5"), ValueError,
      "read: path must end in .safetensors, .pt, .pth, .bin, .ckpt, but got 'weights.h5'"),
@@ -438,6 +498,9 @@ ERRORS = [
     (lambda: written(b"garbage"), ValueError, None),
     (lambda: written(pickled(torch.nn.Linear(1, 1))), ValueError, None),
     (lambda: written(pickled([1])), ValueError, None),
+    (lambda: written(rezipped(zipfile.ZIP_DEFLATED)), ValueError, None),
+    (lambda: written(rezipped(zipfile.ZIP_STORED, again=2)), ValueError, None),
+    (lambda: written(pickled({"w": torch.ones(2).conj()._neg_view()})), ValueError, None),
     (lambda: without_torch(lambda: interop.read("weights.pt")), ImportError, None),
     # ---- optimizers
     (lambda: load_optimizer(names=None), ValueError,
@@ -452,6 +515,13 @@ ERRORS = [
       "not (2, 3)")),
     (lambda: load_optimizer(lambda state: state["state"][0].update(exp_avg=torch.ones(2, 3, device="meta"))),
      ValueError, None),
+    (lambda: load_optimizer(lambda state: state["state"][0].update(exp_avg=torch.ones(2, 3).cfloat())), ValueError,
+     ("load_optimizer_state_dict: the state must fit the parameters, but got exp_avg of weight of dtype complex64, "
+      "not floating-point")),
+    (lambda: load_optimizer(lambda state: state["param_groups"][0].update(param_names=3), names=None), ValueError,
+     "load_optimizer_state_dict: names must be given, as the state dict of torch's model, but the state has none"),
+    (lambda: load_optimizer(lambda state: state["param_groups"][0].update(lr=torch.ones(2))), TypeError,
+     "Adam: lr must be a number, but got tensor([1., 1.])"),
     (lambda: load_optimizer(lambda state: state["param_groups"][0].update(param_names=["bias", "weight"])), ValueError,
      "load_optimizer_state_dict: the state must fit the parameters, but got a group of bias, weight"),
     (lambda: load_optimizer(lambda state: state["state"][0].pop("exp_avg")), ValueError,
