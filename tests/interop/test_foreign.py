@@ -1,5 +1,6 @@
 """Files of Keras, Chainer, DeZero and flax, written here by their layouts; real ones were read when this was made."""
 
+import errno
 import io
 import os
 import pickle
@@ -13,6 +14,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from needle import npz
 from needle.interop import foreign
 
 pytestmark = pytest.mark.on_cpu
@@ -264,6 +266,17 @@ def test_chainer(protocol):
     older = none.replace(NAMES[1], NAMES[0])  # before NumPy 2
     assert older != none or protocol > 3
     assert in_file(foreign.read_npz, archived({"lazy/W": older})) == {"lazy/W": None}
+
+
+def test_errors_of_the_disk_are_the_systems():
+    class Failing(io.BytesIO):
+        def read(self, size=-1):
+            if self.tell():
+                return super().read(size)
+            raise OSError(errno.EIO, "disk")
+
+    with pytest.raises(OSError, match="disk"):
+        npz.read_npz(Failing(archived(CHAINER)))
 
 
 def test_a_model_in_a_snapshot():

@@ -399,6 +399,19 @@ def test_groups_and_frozen_parameters_keep_their_places():
     interop.load_optimizer_state_dict(mine, optim.Adam([mine[2].bias]), named.state_dict())
 
 
+def test_options_that_the_libraries_keep_otherwise():
+    """Numbers of torch may be tensors; the dampening of needle's SGD may follow its momentum."""
+    layer, theirs = nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    names = [*interop.state_dict(layer)]
+    rule = optim.SGD(layer.parameters())
+    state = torch.optim.SGD(theirs.parameters(), lr=torch.tensor(0.25), momentum=0.5).state_dict()
+    interop.load_optimizer_state_dict(layer, rule, state, names)
+    assert rule.state_dict()["param_groups"][0]["lr"] == 0.25
+    for nesterov, dampening in [(False, 0.5), (True, 0.0)]:
+        rule = optim.SGD(layer.parameters(), momentum=0.5, nesterov=nesterov)
+        assert interop.optimizer_state_dict(layer, rule, names)["param_groups"][0]["dampening"] == dampening
+
+
 # ---- refusals --------------------------------------------------------------------------------------------------------
 
 
@@ -539,6 +552,16 @@ def test_message(call, kind, text):
     if text is not None:
         assert str(caught.value) == text
     assert ", but " in str(caught.value)
+
+
+@pytest.mark.parametrize(("error", "told"), [(RuntimeError("why\nand more"), "why"), (EOFError(), "EOFError")])
+def test_errors_of_torch_are_told_in_one_line(monkeypatch, error, told):
+    def fail(*args, **options):
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(ValueError, match=rf"by torch\.save, but .*\.pt: {told}$"):
+        written(b"")
 
 
 def test_a_part_of_a_packed_array_in_another_group_is_refused():

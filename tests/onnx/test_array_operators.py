@@ -67,6 +67,8 @@ ERRORS = [
     (lambda: operate("Range", 0, 4, 0), ValueError, r"arange: step must not be 0, but got 0"),
 ]
 
+ML = {"domain": "ai.onnx.ml"}
+
 # Versions of operators that the official cases no longer use, and edges: name, opset, inputs, attributes, outputs.
 EXACT = [
     ("Add", 6, [A, array(1, 2, 3)], {"axis": 1, "broadcast": 1}, A + array(1, 2, 3)[:, None]),
@@ -114,6 +116,7 @@ EXACT = [
     ("ReduceMax", 20, [np.zeros((2, 0), bool), np.array([1])], {"keepdims": 0}, array(False, False, dtype=bool)),
     ("ReduceMin", 20, [np.zeros((2, 0), "uint8"), np.array([1])], {"keepdims": 0}, array(255, 255, dtype="uint8")),
     ("ReduceMax", 20, [np.zeros((2, 0), "int8"), np.array([0])], {"keepdims": 1}, np.zeros((1, 0), "int8")),
+    ("ReduceMax", 20, [np.zeros((2, 0), "int8"), np.array([1])], {"keepdims": 0}, array(-128, -128, dtype="int8")),
     ("ReduceMax", 13, [array(1, NAN)], {"keepdims": 0}, np.float32(NAN)),
     ("ReduceSumSquare", 18, [array(-2, 3), None], {"noop_with_empty_axes": 1}, array(4, 9)),
     ("ReduceL2", 18, [array(-2, 3), None], {"noop_with_empty_axes": 1}, array(2, 3)),
@@ -128,6 +131,8 @@ EXACT = [
     ("Constant", 12, [], {"value_float": 0.5}, np.float32(0.5)),
     ("ConstantOfShape", 9, [np.array([2])], {}, array(0, 0)),
     ("OneHot", 9, [array(1, -1, 7), np.array([2]), array(0, 5)], {"axis": 0}, array([0, 0, 0], [5, 5, 0])),
+    ("ArrayFeatureExtractor", 1, [array(4, 5, 6), np.array([2, 0])], ML, array([6, 4])),
+    ("Binarizer", 1, [array(1, 2, 3)], {"threshold": 2.0, **ML}, array(0, 0, 1)),
     ("BitCast", 26, [array(1.0)], {"to": 6}, array(0x3F800000, dtype="int32")),
     ("NonMaxSuppression", 11, [np.zeros((1, 2, 4), "float32"), np.array([[[1, 2]]], "float32"), np.array(9)], {},
      np.array([[0, 0, 1], [0, 0, 0]])),
