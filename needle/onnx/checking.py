@@ -12,6 +12,7 @@ from onnx import inliner
 from onnx.shape_inference import InferenceError, infer_shapes
 
 import needle.onnx.operators as _operators  # noqa: F401 (registers them)
+from needle.onnx.choices import require_choices
 from needle.onnx.memory import bytes_of_type
 from needle.onnx.reading import DTYPES, graphs_of, nodes_of
 from needle.onnx.registry import find_operator
@@ -32,6 +33,8 @@ def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
     with _invalid():
         model = inliner.inline_selected_functions(model, sorted(functions | without), inline_schema_functions=True)
     require_known(model, inlined=True)
+    for node in nodes_of(model.graph):
+        require_choices(node)
     with _invalid():
         # Not strict: it refuses sizes of Resize whose number is not known. Not data_prop: its memory has no bounds.
         model = infer_shapes(model, check_type=True)

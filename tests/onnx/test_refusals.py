@@ -38,6 +38,8 @@ ERRORS = [
      r"GraphModule: inputs must be on the device of the module, .*, but 'x' is on cpu\(\)"),
     (lambda: load(parse("y = Cast <to = 99> (x)"))(ndl.ones(2)), TypeError,
      r"Cast .*: to must be a type of real numbers or bools, but got 99"),
+    (lambda: load(parse('y = Pad <mode = "other"> (x, p)', "float[2] x, int64[2] p")), ValueError,
+     r"load: mode of Pad must be one of constant, reflect, edge, wrap, but got 'other'"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2)), TypeError, r"GraphModule: inputs must be x, w, but got 1 by position"),
     (lambda: load(TWO_INPUTS)(), TypeError, r"GraphModule: inputs must be x, w, but got none"),
     (lambda: load(TWO_INPUTS)(ndl.ones(2), z=ndl.ones(2)), TypeError,

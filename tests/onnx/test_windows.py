@@ -26,6 +26,21 @@ ERRORS = [
      r"Resize .*: an axis without elements must stay so, but got \(0, 2, 5, 5\) and \[1, 2, 5, 5\]"),
     (lambda: run("Col2Im", [floats(RNG, 1, 4, 5), np.array([3, 3]), np.array([2, 2])]), ValueError,
      r"Col2Im .*: input must be \(N, C·4, 4\), but got \(1, 4, 5\)"),
+    (lambda: run("Resize", [X, np.float32([1, 1, 2, 2])], opset=10, mode="cubic"), ValueError,
+     r"Resize .*: mode must be one of 'nearest', 'linear', 'bilinear', but got 'cubic'"),
+]
+AXES = [
+    ("LayerNormalization", [X, X[0, 0, 0]], {"axis": 7}), ("RMSNormalization", [X, X[0, 0, 0]], {"axis": 7}),
+    ("LpNormalization", [X], {"axis": 7}), ("MeanVarianceNormalization", [X], {"axes": [7]}),
+    ("Resize", [X, None, np.float32([2])], {"axes": [7]}), ("CenterCropPad", [X, np.array([2])], {"axes": [7]}),
+    ("Pad", [X, np.array([1, 1]), None, np.array([7])], {}), ("Hardmax", [X], {"axis": 7}),
+    *((name, [X], {"axis": 7, "opset": 12}) for name in ("Softmax", "LogSoftmax", "Hardmax")),
+    ("Add", [X, X[0, 0]], {"axis": 7, "broadcast": 1, "opset": 6}),
+]
+ERRORS += [
+    (lambda case=case: run(case[0], case[1], **{"opset": 23} | case[2]), ValueError,
+     rf"{case[0]} .*: ax[ei]s must lie in \[-4, 3\], but got 7")
+    for case in AXES
 ]
 # fmt: on
 

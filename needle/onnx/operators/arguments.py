@@ -63,4 +63,4 @@ def _aligned(node: Node, a: Tensor, b: Tensor) -> Tensor:
     """b with axes of size 1 behind its own, so that its first axis meets axis `axis` of a."""
     if node["axis"] is None:
         return b
-    return b.reshape((*b.shape, *(1,) * (a.ndim - node["axis"] % a.ndim - b.ndim)))
+    return b.reshape((*b.shape, *(1,) * (a.ndim - axis_of(node, a.ndim) - b.ndim)))

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, default_device
 from needle.init import zeros
@@ -49,7 +50,10 @@ def scan(node: Node, *inputs: Tensor) -> tuple[Tensor, ...]:
     values, outer = _split(node, inputs)
     body, number = node["body"], node["num_scan_inputs"]
     state, sequences = values[:-number], values[-number:]
-    axes = [axis % x.ndim for axis, x in zip(node["scan_input_axes"] or [0] * number, sequences, strict=True)]
+    axes = [
+        check.axis(str(node), axis, x.ndim)
+        for axis, x in zip(node["scan_input_axes"] or [0] * number, sequences, strict=True)
+    ]
     backward = node["scan_input_directions"] or [0] * number
     lengths = sorted({x.shape[axis] for x, axis in zip(sequences, axes, strict=True)})
     if len(lengths) > 1:
@@ -94,7 +98,7 @@ class _Scanned:
                 current_memory.get().require(
                     "the scan outputs of a loop", sum(x.size * x.dtype.itemsize for x in column)
                 )
-                outputs.append(stack(column[::-1] if reverse else column, axis % (column[0].ndim + 1)))
+                outputs.append(stack(column[::-1] if reverse else column, axis))
                 current_memory.get().drop(column)
             else:
                 sizes = [size or 0 for size in kind[0] or ()]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend import compute_dtype
 from needle.nn.functional.norm import over_batch
 from needle.nn.functional.scale_norm import over_channels
+from needle.onnx.operators.arguments import axis_of
 from needle.onnx.registry import Node, operator
 from needle.ops.norm import standardized
 from needle.ops.statistics import vector_norm
@@ -81,7 +82,7 @@ def group_normalization(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> T
 def layer_normalization(
     node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    axes = tuple(range(node["axis"] % x.ndim, x.ndim))
+    axes = tuple(range(axis_of(node, x.ndim), x.ndim))
     y, _ = standardized(x, axes, scale, bias, node["epsilon"])
     if not (node.has_output(1) or node.has_output(2)):
         return y, None, None
@@ -92,7 +93,7 @@ def layer_normalization(
 
 @operator("RMSNormalization")
 def rms_normalization(node: Node, x: Tensor, scale: Tensor) -> Tensor:
-    axes = tuple(range(node["axis"] % x.ndim, x.ndim))
+    axes = tuple(range(axis_of(node, x.ndim), x.ndim))
     wide = x.astype(compute_dtype(x.dtype))
     y = wide / ops.sqrt(ops.mean(wide * wide, axes, keepdims=True) + node["epsilon"])
     return (y * scale.astype(y.dtype)).astype(scale.dtype)
@@ -109,13 +110,13 @@ def lrn(node: Node, x: Tensor) -> Tensor:
 @operator("LpNormalization")
 def lp_normalization(node: Node, x: Tensor) -> Tensor:
     wide = x.astype(compute_dtype(x.dtype))
-    length = vector_norm(wide, node["p"], (node["axis"] % x.ndim,))
+    length = vector_norm(wide, node["p"], (axis_of(node, x.ndim),))
     return (wide / ops.where(ops.equal(length, 0), 1.0, length)).astype(x.dtype)
 
 
 @operator("MeanVarianceNormalization")
 def mean_variance_normalization(node: Node, x: Tensor) -> Tensor:
-    axes = tuple(axis % x.ndim for axis in node["axes"])
+    axes = check.axes(str(node), node["axes"], x.ndim, "axes")
     wide = x.astype(compute_dtype(x.dtype))
     centred = wide - ops.mean(wide, axes, keepdims=True)
     return (centred / (ops.std(wide, axes, keepdims=True, correction=0) + 1e-9)).astype(x.dtype)

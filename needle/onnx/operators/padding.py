@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend import HostArray
 from needle.onnx.operators.arguments import integers
@@ -19,7 +19,7 @@ __all__: list[str] = []
 
 @operator("Pad", since=11, buffers=(2,))
 def pad(node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None) -> Tensor:
-    chosen = range(x.ndim) if axes is None else [axis % x.ndim for axis in integers(axes)]
+    chosen = check.axes(str(node), None if axes is None else integers(axes), x.ndim, "axes")
     pairs = dict(zip(chosen, padding_pairs(integers(pads)), strict=True))
     return _padded(node, x, [pairs.get(axis, (0, 0)) for axis in range(x.ndim)], 0 if value is None else value.item())
 
@@ -37,7 +37,7 @@ def pad_by_paddings(node: Node, x: Tensor) -> Tensor:
 @operator("CenterCropPad")
 def center_crop_pad(node: Node, x: Tensor, shape: Tensor) -> Tensor:
     """The odd element is cut off, and added, at the end."""
-    chosen = [axis % x.ndim for axis in node["axes"] or range(x.ndim)]
+    chosen = check.axes(str(node), node["axes"] or None, x.ndim, "axes")
     more = dict(zip(chosen, integers(shape), strict=True))
     missing = [more.get(axis, n) - n for axis, n in enumerate(x.shape)]
     before = [n // 2 if n > 0 else -(-n // 2) for n in missing]

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
 from needle.nn.functional.linear import matmul_along
@@ -50,7 +50,7 @@ class Sampling(NamedTuple):
 def resize(
     node: Node, x: Tensor, roi: Tensor | None = None, scales: Tensor | None = None, sizes: Tensor | None = None
 ) -> Tensor:
-    chosen = [axis % x.ndim for axis in node.get("axes") or range(x.ndim)]
+    chosen = check.axes(str(node), node.get("axes") or None, x.ndim, "axes")
     transformation = node["coordinate_transformation_mode"]
     region = roi.numpy().tolist() if roi is not None and transformation == "tf_crop_and_resize" else []
     regions = list(zip(region[: len(chosen)], region[len(chosen) :], strict=True)) or [(0.0, 1.0)] * len(chosen)
@@ -71,13 +71,13 @@ def resize(
 @operator("Resize", since=10, buffers=(1,))
 @operator("Upsample", since=9, buffers=(1,))
 def resize_by_scales(node: Node, x: Tensor, scales: Tensor) -> Tensor:
-    """The first element is read where the first of the result is; the nearest is the one before, when shrinking after.
+    """Output i reads at i / scale; the nearest element is the one before, or, where an axis shrinks, the one after.
 
     The schemas do not say so; it is what the first implementations did.
     """
     targets = zip(x.shape, _by_scales(x.shape, scales), strict=True)
     axes = [Axis(axis, n, *target) for axis, (n, target) in enumerate(targets)]
-    mode = "nearest" if node["mode"] == "nearest" else "linear"
+    mode = check.one_of(str(node), "mode", node["mode"], ("nearest", "linear", "bilinear"))
     return _resample(node, x, axes, Sampling(mode, "asymmetric", "SIMPLE"))
 
 

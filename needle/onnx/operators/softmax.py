@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from needle import init, ops
 from needle.autograd import Tensor
+from needle.onnx.operators.arguments import axis_of
 from needle.onnx.registry import Node, operator
 
 __all__: list[str] = []
@@ -24,33 +25,33 @@ def log_softmax(node: Node, x: Tensor) -> Tensor:
 
 @operator("Hardmax", since=13)
 def hardmax(node: Node, x: Tensor) -> Tensor:
-    return _hardmax(x, node["axis"])
+    return _hardmax(x, axis_of(node, x.ndim))
 
 
 @operator("Softmax")
 def softmax_of_rest(node: Node, x: Tensor) -> Tensor:
-    return _of_rest(ops.softmax, x, node["axis"])
+    return _of_rest(ops.softmax, x, axis_of(node, x.ndim))
 
 
 @operator("LogSoftmax")
 def log_softmax_of_rest(node: Node, x: Tensor) -> Tensor:
-    return _of_rest(ops.logsoftmax, x, node["axis"])
+    return _of_rest(ops.logsoftmax, x, axis_of(node, x.ndim))
 
 
 @operator("Hardmax")
 def hardmax_of_rest(node: Node, x: Tensor) -> Tensor:
-    return _of_rest(_hardmax, x, node["axis"])
+    return _of_rest(_hardmax, x, axis_of(node, x.ndim))
 
 
 def _hardmax(x: Tensor, axis: int) -> Tensor:
     """1 at the largest element along an axis, the first if tied, 0 elsewhere; a constant."""
-    n, axis = x.shape[axis], axis % x.ndim
-    positions = ops.reshape(init.arange(n, device=x.device), (n,) + (1,) * (x.ndim - 1 - axis))
+    axis %= x.ndim
+    positions = ops.reshape(init.arange(x.shape[axis], device=x.device), (-1, *(1,) * (x.ndim - 1 - axis)))
     return ops.equal(ops.argmax(x, axis, keepdims=True), positions).astype(x.dtype)
 
 
 def _of_rest(function: Callable[[Tensor, int], Tensor], x: Tensor, axis: int) -> Tensor:
     """A function along the last axis of x in two axes, of which the second holds the axes from `axis` on."""
-    rows = math.prod(x.shape[:axis] if axis >= 0 else x.shape[: x.ndim + axis])
+    rows = math.prod(x.shape[:axis])
     flat = ops.reshape(x, (rows, x.size // max(rows, 1)))
     return ops.reshape(function(flat, -1), x.shape)
