@@ -43,6 +43,20 @@ def test_sizes_whose_number_is_free():
     assert module(ones(1, 1, 2, 2), np.array([1, 1, 3, 5])).shape == (1, 1, 3, 5)
 
 
+def test_inputs_of_free_rank():
+    model = parse("y = Relu (x)")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.ClearField("shape")
+    assert [load(model)(ones(*shape)).shape for shape in ((2,), (1, 3))] == [(2,), (1, 3)]
+
+
+def test_tensors_that_are_as_large_as_they_may_be():
+    model = parse("y = Mul (x, w)", initializers="float[2] w = {3, 4}")
+    assert load(model, max_bytes=8).max_bytes == 8
+    with pytest.raises(ValueError, match=r"at most 7 bytes \(max_bytes\), but take 8"):
+        load(model, max_bytes=7)
+
+
 def test_several_outputs_are_a_tuple():
     model = parse("y = Neg (x) z = Relu (y)", outputs="float[2] y, float[2] z, float[2] x, float[2] y")
     results = load(model)(ones(2))

@@ -331,3 +331,26 @@ def test_empty_batches():
     ]:  # fmt: skip
         (result,) = run(name, inputs, **options)
         assert result.shape[0] == 0, name
+
+
+def test_grid_sample_of_integers_keeps_to_their_range():
+    x = np.uint8([[[[0, 255, 255, 0], [0, 255, 255, 0]]]])
+    grid = RNG.uniform(-1, 1, (1, 5, 8, 2)).astype("float32")
+    (y,), (exact,) = (run("GridSample", [values, grid], mode="cubic") for values in (x, x.astype("float64")))
+    assert exact.numpy().max() > 255
+    assert exact.numpy().min() < 0
+    np.testing.assert_array_equal(y.numpy(), exact.numpy().clip(0, 255).astype("uint8"))
+
+
+def test_statistics_of_layer_normalization_are_float32():
+    x = RNG.standard_normal((2, 3))
+    y, mean, inverse = run("LayerNormalization", [x, np.ones(3)], outputs=3)
+    assert [value.dtype for value in (y, mean, inverse)] == ["float64", "float32", "float32"]
+    np.testing.assert_allclose(mean.numpy(), x.mean(1, keepdims=True), rtol=1e-6)
+
+
+def test_roi_align_reads_the_border_up_to_one_element_beyond():
+    x, regions = np.float32([[[[1, 2], [3, 4]]]]), np.float32([[1, 1, 3, 3], [1.5, 1.5, 3, 3]])  # read at 2 and 2.25
+    options = {"coordinate_transformation_mode": "output_half_pixel", "sampling_ratio": 1}
+    (y,) = run("RoiAlign", [x, regions, np.int64([0, 0])], **options)
+    assert y.numpy().ravel().tolist() == [4, 0]
