@@ -93,8 +93,9 @@ def opsets_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
     newest = onnx.defs.onnx_opset_version()
     for entry in model.opset_import:
         domain = _domain(entry.domain)
-        if domain in opsets:
-            raise ValueError(f"load: opset_import must name a domain once, but names {domain or 'ai.onnx'!r} twice")
+        if opsets.get(domain, entry.version) != entry.version:  # skl2onnx names one twice, with equal versions
+            versions = f"{opsets[domain]} and {entry.version}"
+            raise ValueError(f"load: a domain must have one opset, but {domain or 'ai.onnx'!r} has {versions}")
         if entry.version < 1 or (not domain and entry.version > newest):
             raise ValueError(f"load: opsets must lie in [1, {newest}], but {domain or 'ai.onnx'!r} has {entry.version}")
         opsets[domain] = entry.version

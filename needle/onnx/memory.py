@@ -7,7 +7,7 @@ of a node's results from the shapes of its inputs, and from their values where t
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,6 +15,7 @@ import onnx
 from onnx.shape_inference import InferenceError, infer_node_outputs
 
 from needle.autograd import Tensor
+from needle.backend import to_host
 from needle.grad_mode import mode
 
 __all__ = ["Announced", "Memory", "current_memory"]
@@ -42,13 +43,14 @@ class Memory:
                 f"but {what} makes them {self.used + size}"
             )
 
-    def add(self, tensors: Iterable[Tensor]) -> None:
-        """Count values that have been made."""
-        self.used += sum(map(_bytes, tensors))
+    def add(self, tensor: Tensor) -> None:
+        """Count a value that has been made."""
+        self.used += tensor.size * int(tensor.dtype.itemsize)
 
-    def drop(self, tensors: Iterable[Tensor]) -> None:
-        """Count values no more that a run has let go; those of a recorded graph live on."""
-        self.used -= sum(_bytes(tensor) for tensor in tensors if not tensor.requires_grad)
+    def drop(self, tensor: Tensor) -> None:
+        """Count a value no more that a run has let go; those of a recorded graph live on."""
+        if not tensor.requires_grad:
+            self.used -= tensor.size * int(tensor.dtype.itemsize)
 
 
 def _scores(options: Mapping[str, int], shapes: Sequence[tuple[int, ...]]) -> int:
@@ -88,7 +90,8 @@ class Announced:
             return 0
         kinds = "iuf" if self.proto.op_type in FLOATS_GIVE_SIZES else "iu"
         arrays = [
-            x.numpy() if x is not None and x.dtype.kind in kinds and x.size <= MOST_ELEMENTS else None for x in inputs
+            to_host(x.array) if x is not None and x.dtype.kind in kinds and x.size <= MOST_ELEMENTS else None
+            for x in inputs
         ]
         key = tuple(
             x if x is None else (x.shape, x.dtype, array if array is None else array.tobytes())
@@ -136,7 +139,3 @@ def bytes_of_type(proto: onnx.TypeProto) -> int:
         return 0
     sizes = [abs(dim.dim_value) if dim.HasField("dim_value") else 1 for dim in tensor.shape.dim]
     return math.prod(sizes) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)
-
-
-def _bytes(tensor: Tensor) -> int:
-    return tensor.size * int(tensor.dtype.itemsize)

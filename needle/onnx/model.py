@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from needle.onnx.checking import checked, opsets_of, require_known
 from needle.onnx.memory import Announced, Memory, current_memory
 from needle.onnx.reading import (
     Source,
+    graphs_of,
     nodes_of,
     read_array,
     read_files,
@@ -29,6 +31,8 @@ from needle.onnx.runner import Graph, Step, Type, make_graph
 
 __all__ = ["GraphModule", "load"]
 
+GENERATED_NAMES = {"pytorch": r"val_\d+|onnx::\w+", "tf2onnx": ".*"}  # what a producer calls constants; tf2onnx: all
+
 
 class GraphModule(Module):
     """The graph of an ONNX model as a module, which `load` makes.
@@ -39,7 +43,8 @@ class GraphModule(Module):
 
     Floating initializers are its Parameters under their own names, the others its Buffers. The running statistics of
     BatchNormalization are Buffers, too, and so are other floats that no gradient reaches. Initializers in a body of If,
-    Loop or Scan have the names of node and attribute in front, as in `loop.body.weight`.
+    Loop or Scan have the names of node and attribute in front, as in `loop.body.weight`. In a model without floating
+    initializers, as PaddlePaddle writes them, the weights are the Constant nodes of more than one element.
 
     In evaluation mode, in which it is loaded, it computes what the model says. In training mode Dropout drops elements,
     and BatchNormalization uses the statistics of the batch and updates the running ones, although the model says that
@@ -63,6 +68,8 @@ class GraphModule(Module):
         self._opsets = opsets_of(model)
         self._state: dict[str, Tensor] = {}
         self._names = {name for node in nodes_of(model.graph) for name in (*node.input, *node.output)}
+        self._producer = model.producer_name
+        self._constants_learn = model.producer_name != "needle" and not _has_floats(model, arrays)
         self._fixed = {
             node.input[i] for node in nodes_of(model.graph) for i in self._operator(node).buffers if i < len(node.input)
         }
@@ -78,14 +85,22 @@ class GraphModule(Module):
         assert entry is not None
         return entry
 
-    def _keep(self, path: str, name: str, value: HostArray | Tensor, persistent: bool = True) -> str:
+    def _keep(self, path: str, name: str, value: HostArray | Tensor, constant: bool = False) -> str:
         """Make an array a part of the state; returns its name there, which no value of the model has."""
         key = path + name
         while key in self._state or (path and key in self._names):
             key += "'"
-        learned = persistent and value.dtype.kind == "f" and name not in self._fixed
-        self._state[key] = Parameter(value) if learned else Buffer(value, persistent=persistent)
+        learned = self._is_learned(name, value, constant)
+        self._state[key] = Parameter(value) if learned else Buffer(value, persistent=not constant)
         return key
+
+    def _is_learned(self, name: str, value: HostArray | Tensor, constant: bool) -> bool:
+        if value.dtype.kind != "f" or name in self._fixed:
+            return False
+        if constant:
+            return self._constants_learn and value.size > 1
+        generated = GENERATED_NAMES.get(self._producer)  # by which a scalar is a number of a formula, such as an epsilon
+        return value.ndim > 0 or generated is None or re.fullmatch(generated, name) is None
 
     def _graph_of(self, proto: onnx.GraphProto, path: str, inputs: list[str], keys: dict[str, str]) -> Graph:
         """A graph or body whose state has names that begin with `path`; `keys` are those of its initializers."""
@@ -95,7 +110,7 @@ class GraphModule(Module):
             if entry.op_type == "Constant" and not entry.domain:
                 value = node.function(node)
                 assert isinstance(value, Tensor)
-                keys[entry.output[0]] = self._keep(path, entry.output[0], value, persistent=False)
+                keys[entry.output[0]] = self._keep(path, entry.output[0], value, constant=True)
                 continue
             node.owner = self
             inner = f"{path}{entry.name or entry.output[0]}"
@@ -162,10 +177,19 @@ def load(model: Source, *, max_bytes: int = 2**32) -> GraphModule:
     return GraphModule(types, {tensor.name: read_array(tensor, folder) for tensor in tensors}, max_bytes)
 
 
+def _has_floats(model: onnx.ModelProto, arrays: Mapping[str, HostArray]) -> bool:
+    """Whether a model has floating initializers; `arrays` are those of the graph itself."""
+    bodies = [tensor.data_type for graph in graphs_of(model.graph) for tensor in graph.initializer]
+    dtypes = [array.dtype for array in arrays.values()] + list(map(onnx.helper.tensor_dtype_to_np_dtype, bodies))
+    return any(dtype.kind == "f" for dtype in dtypes)
+
+
 def _type(value: onnx.ValueInfoProto) -> Type:
-    """The sizes and the dtype of a value, None where the model does not tell them."""
+    """The sizes and the dtype of a value, None where the model does not tell them; some write -1 there."""
     proto = value.type.tensor_type
-    sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in proto.shape.dim)
+    sizes = tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else None for dim in proto.shape.dim
+    )
     dtype = onnx.helper.tensor_dtype_to_np_dtype(proto.elem_type) if proto.elem_type else None
     return sizes if proto.HasField("shape") else None, dtype
 

@@ -42,28 +42,31 @@ class Graph(NamedTuple):
         memory = current_memory.get()
         values = {name: outer[name] for name in self.outer} | dict(zip(self.inputs, inputs, strict=True))
         made = set()
-        for step in self.steps:
-            arguments = [values[name] if name else None for name in step.reads]
+        for node, announced, reads, makes, last in self.steps:
+            arguments = [values[name] if name else None for name in reads]
             try:
-                memory.require(step.node, step.announced.bytes(arguments))
-                results = step.node.function(step.node, *arguments)
+                memory.require(node, announced.bytes(arguments))
+                results = node.function(node, *arguments)
             except Exception as error:
-                error.add_note(f"in {step.node}")
+                error.add_note(f"in {node}")
                 raise
             results = results if isinstance(results, tuple) else (results,)
-            for name, result in zip(step.makes, results, strict=False):
+            for name, result in zip(makes, results, strict=False):
                 if name:
-                    assert result is not None, f"{step.node} must make {name!r}"
+                    assert result is not None, f"{node} must make {name!r}"
                     values[name] = result
-                    memory.add([result])
+                    memory.add(result)
                     made.add(name)
             del arguments, results, result
-            memory.drop([values[name] for name in step.last if name in made])
-            for name in step.last:
-                del values[name]
-            made.difference_update(step.last)
+            for name in last:
+                value = values.pop(name)
+                if name in made:
+                    memory.drop(value)
+                    made.remove(name)
+                del value
         outputs = tuple(values[name] for name in self.outputs)
-        memory.drop([values[name] for name in made])
+        for name in made:
+            memory.drop(values[name])
         return outputs
 
 

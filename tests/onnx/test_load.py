@@ -214,6 +214,42 @@ def test_it_is_a_part_of_other_modules():
     assert repr(outer[0]) == "GraphModule(x -> y; 1 nodes)"
 
 
+def test_weights_in_constant_nodes_of_a_model_without_initializers():
+    """PaddlePaddle writes them so, and -1 for sizes that are free."""
+    constants = "w = Constant <value_floats = [1.0, 2.0]> () v = Constant <value_floats = [1.0, 1.0]> () "
+    nodes = "two = Constant <value_float = 2.0> () a = Mul (x, w) b = BatchNormalization (a, w, v, v, v) y = Mul (b, two)"
+    model = parse(constants + nodes, "float[n, 2] x", "float[n, 2] y")
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    module = load(model)
+    assert [name for name, _ in module.named_parameters()] == ["w"]
+    assert [*module.state_dict()] == ["w"]
+    assert module(ones(3, 2)).shape == (3, 2)
+    model.producer_name = "needle"  # which writes no weights so
+    assert load(model).parameters() == []
+
+
+@pytest.mark.parametrize(
+    ("producer", "names"),
+    [("tf2onnx", ["w"]), ("pytorch", ["w", "scale"]), ("", ["w", "scale", "val_1", "onnx::Mul_2"])],
+)
+def test_scalars_that_an_exporter_makes_initializers_are_not_trained(producer, names):
+    values = {"w": ones(2), "scale": np.float32(2), "val_1": np.float32(1e-6), "onnx::Mul_2": np.float32(3)}
+    nodes = [helper.make_node("Sum", ["x", *values], ["y"])]
+    info = [helper.make_tensor_value_info(name, 1, [2]) for name in "xy"]
+    tensors = [onnx.numpy_helper.from_array(np.asarray(value), name) for name, value in values.items()]
+    graph = helper.make_graph(nodes, "g", info[:1], info[1:], tensors)
+    module = load(helper.make_model(graph, ir_version=8, producer_name=producer))
+    assert [name for name, _ in module.named_parameters()] == names
+    assert [*module.state_dict()] == [*values]
+
+
+def test_an_opset_may_be_imported_twice():
+    """As skl2onnx does."""
+    model = parse("y = Neg (x)")
+    model.opset_import.add().CopyFrom(model.opset_import[0])
+    assert load(model)(ones(2)).numpy().tolist() == [-1, -1]
+
+
 def test_it_moves_to_a_device_with_its_constants():
     model = parse(
         "k = Constant <value_floats = [1.0, 2.0]> () a = Mul (x, w) b = Add (a, k) n = Shape (b) "

@@ -8,6 +8,7 @@ import onnx
 
 from needle import check
 from needle.autograd import Tensor
+from needle.backend import to_host
 from needle.onnx.reading import DTYPES
 from needle.onnx.registry import Node, operator
 
@@ -15,8 +16,8 @@ __all__ = ["axis_of", "dtype_of", "elementwise", "integers", "pairwise"]
 
 
 def integers(x: Tensor) -> list[int]:
-    """The elements of a tensor of integers, such as a shape, in row-major order."""
-    return [int(n) for n in x.numpy().ravel()]
+    """The elements of a tensor of whole numbers, such as a shape, in row-major order."""
+    return [int(n) for n in to_host(x.array).ravel().tolist()]
 
 
 def axis_of(node: Node, rank: int, name: str = "axis") -> int:

@@ -82,8 +82,8 @@ class _Scanned:
     def add(self, results: Sequence[Tensor]) -> list[Tensor]:
         """Keep the scan outputs of an iteration; returns its state, which stands before them."""
         first = len(results) - len(self.columns)
-        current_memory.get().add(results[first:])
         for column, value in zip(self.columns, results[first:], strict=True):
+            current_memory.get().add(value)
             column.append(value)
         return list(results[:first])
 
@@ -99,7 +99,8 @@ class _Scanned:
                     "the scan outputs of a loop", sum(x.size * x.dtype.itemsize for x in column)
                 )
                 outputs.append(stack(column[::-1] if reverse else column, axis))
-                current_memory.get().drop(column)
+                for value in column:
+                    current_memory.get().drop(value)
             else:
                 sizes = [size or 0 for size in kind[0] or ()]
                 sizes.insert(axis % (len(sizes) + 1), 0)
