@@ -99,7 +99,7 @@ class GraphModule(Module):
             return False
         if constant:
             return self._constants_learn and value.size > 1
-        generated = GENERATED_NAMES.get(self._producer)  # by which a scalar is a number of a formula, such as an epsilon
+        generated = GENERATED_NAMES.get(self._producer)  # by which scalars are numbers of formulas (epsilons)
         return value.ndim > 0 or generated is None or re.fullmatch(generated, name) is None
 
     def _graph_of(self, proto: onnx.GraphProto, path: str, inputs: list[str], keys: dict[str, str]) -> Graph:

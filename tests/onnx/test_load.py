@@ -217,7 +217,8 @@ def test_it_is_a_part_of_other_modules():
 def test_weights_in_constant_nodes_of_a_model_without_initializers():
     """PaddlePaddle writes them so, and -1 for sizes that are free."""
     constants = "w = Constant <value_floats = [1.0, 2.0]> () v = Constant <value_floats = [1.0, 1.0]> () "
-    nodes = "two = Constant <value_float = 2.0> () a = Mul (x, w) b = BatchNormalization (a, w, v, v, v) y = Mul (b, two)"
+    constants += "two = Constant <value_float = 2.0> () "
+    nodes = "a = Mul (x, w) b = BatchNormalization (a, w, w, v, v) y = Mul (b, two)"
     model = parse(constants + nodes, "float[n, 2] x", "float[n, 2] y")
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
     module = load(model)
