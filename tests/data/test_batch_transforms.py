@@ -238,6 +238,14 @@ def test_large_images_are_moved_in_blocks_alike(monkeypatch):
     np.testing.assert_array_equal(transform.batch(FLOATS, generator=stream()), expected)
 
 
+def test_masks_are_moved_to_the_nearest_pixel():
+    """Of a mask turned by any angle no value is new, and it moves as an image does by mode "nearest"."""
+    options = {"degrees": 40, "translate": 0.2, "scale": (0.7, 1.4), "shear": 10}
+    moved = RandomAffine(**options, fill=1).batch(FLOATS, MASKS, generator=stream())[1]
+    nearest = RandomAffine(**options, mode="nearest").batch(MASKS[:, None].astype(np.uint8), generator=stream())
+    np.testing.assert_array_equal(moved, nearest[:, 0])
+
+
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [(4, 3), (18, 14), (5, 20), (9, 7), (1, 1), (8, 2)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -427,6 +435,8 @@ ERRORS = [
     (lambda: Pad(1, fill="x"), ValueError, "Pad: fill must be a number or one per channel, but got 'x'"),
     (lambda: Pad(1, 256).batch(BYTES), ValueError,
      "Pad: fill must lie in [0, 255], the range of uint8, but got 256"),
+    (lambda: RandomAffine(9, fill=[0, 1, 0.5]).batch(BYTES), ValueError,
+     "RandomAffine: fill must be an integer for images of uint8, but got 0.5"),
     (
         lambda: Pad(1, [1, 2]).batch(BYTES), ValueError,
         "Pad: fill must be numbers or have one for each channel of image (9, 7, 3), but got 2",

@@ -189,6 +189,8 @@ def channels_of(op: str, name: str, value: HostArray, images: HostArray, dtype: 
         )
     for entry in value.ravel().tolist():
         check.fits(op, name, entry, np.dtype(dtype))
+        if np.dtype(dtype).kind in "iu" and entry % 1:
+            raise ValueError(f"{op}: {name} must be an integer for images of {dtype}, but got {entry}")
     return value.astype(dtype)[..., None, None]
 
 
