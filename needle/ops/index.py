@@ -25,13 +25,13 @@ class _ArrayInput:
         return "array"
 
 
-_INPUT = _ArrayInput()
+INDEX_ARRAY = _ArrayInput()
 
 
 def with_arrays(index: tuple[Any, ...], arrays: Iterable[Array]) -> tuple[Any, ...]:
     """The index with arrays in place of the placeholders."""
     arrays = iter(arrays)
-    return tuple(next(arrays) if entry is _INPUT else entry for entry in index)
+    return tuple(next(arrays) if entry is INDEX_ARRAY else entry for entry in index)
 
 
 def elements(op: str, x: Array, index: tuple[Any, ...]) -> Array:
@@ -52,7 +52,7 @@ class GetItem(TensorOp):
 
     @property
     def saved_inputs(self) -> range:  # the index arrays
-        return range(1, 1 + self.index.count(_INPUT))
+        return range(1, 1 + self.index.count(INDEX_ARRAY))
 
     def compute(self, x: Array, *arrays: Array) -> Array:
         return elements("getitem", x, with_arrays(self.index, arrays))
@@ -78,7 +78,7 @@ class PutItem(FixedShape):
 
     @property
     def saved_inputs(self) -> range:  # the index arrays
-        return range(1, 1 + self.index.count(_INPUT))
+        return range(1, 1 + self.index.count(INDEX_ARRAY))
 
     def compute(self, x: Array, *arrays: Array) -> Array:
         y = xp(x).zeros(self.shape, x.dtype)
@@ -143,10 +143,10 @@ def parsed_index(op: str, x: Tensor, index: Any) -> tuple[tuple[Any, ...], list[
                 raise TypeError(f"{op}: index arrays must be of integers or bools, but got dtype {array.dtype}")
             if mode.outlining and array.dtype.kind == "b" and array.ndim:  # a mask is the list of its true places
                 places = [Tensor.make_const(axis) for axis in array.array.nonzero()]
-                template += [_INPUT] * len(places)
+                template += [INDEX_ARRAY] * len(places)
                 arrays += places
                 continue
-            template.append(_INPUT)
+            template.append(INDEX_ARRAY)
             arrays.append(array)
     return tuple(template), arrays
 

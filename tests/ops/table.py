@@ -582,8 +582,8 @@ for shape in ((3, 3), (2, 1, 4, 4), (1, 1)):
     row("det", shape, lambda x, y: ops.det(x + y), lambda x, y: torch.det(x + y), shape,
         4 * np.eye(shape[-1], dtype="int64"))  # fmt: skip
 row("det", "without elements", ops.det, torch.det, (2, 0, 0), order=1)
-row("det", "singular", lambda x: ops.det(ops.stack([x, x * 2])), lambda x: torch.det(torch.stack([x, x * 2])), (2,),
-    order=1)  # fmt: skip
+row("det", "singular", lambda x, y: ops.det(ops.stack([x, x * 2, y])),
+    lambda x, y: torch.linalg.cross(x, 2 * x, dim=0) @ y, (3,), (3,))  # fmt: skip
 row("matmul", "x @ x.T", lambda x: x @ x.transpose(), lambda x: x @ x.T, (3, 4))
 row("matmul", "x.T @ y", lambda x, y: x.transpose() @ y, lambda x, y: x.T @ y, (3, 4), (3, 5))
 row("matmul", "x @ y.T", lambda x, y: x @ y.transpose(), lambda x, y: x @ y.T, (3, 4), (5, 4))
