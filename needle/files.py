@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from os import PathLike
 from typing import BinaryIO, TypeAlias
 
-__all__ = ["Broken", "Path", "file_status", "open_file", "path_name", "read_at_most", "system_error"]
+__all__ = ["Broken", "Path", "file_status", "open_file", "open_whole", "path_name", "read_at_most", "system_error"]
 
 Path: TypeAlias = str | PathLike[str]
 
@@ -74,6 +74,16 @@ def open_file(op: str, path: Path) -> Iterator[BinaryIO]:
         if error.errno is None:  # not the system's
             raise
         raise system_error(op, path, "read", error) from error
+
+
+@contextmanager
+def open_whole(op: str, path: Path, what: str) -> Iterator[BinaryIO]:
+    """`open_file`, where Broken becomes a ValueError that names the path, and what it should have held."""
+    with open_file(op, path) as file:
+        try:
+            yield file
+        except Broken as error:
+            raise ValueError(f"{op}: path must be a whole {what}, but {os.fsdecode(path)} {error}") from error
 
 
 def read_at_most(file: BinaryIO, size: int) -> bytearray:

@@ -12,7 +12,7 @@ from needle.checkpoint.atomic import whole_path
 from needle.checkpoint.npz import write_npz
 from needle.checkpoint.safetensors import read_safetensors, require_dtypes, require_package, write_safetensors
 from needle.checkpoint.structure import flatten, nested
-from needle.files import Broken, Path, open_file, path_name
+from needle.files import Path, open_whole, path_name
 from needle.npz import read_npz
 
 __all__ = ["load", "save"]
@@ -68,12 +68,8 @@ def load(path: Path) -> dict[Any, Any]:
     {'epoch': 3, 'losses': [0.5, inf], 'best': None}
     """
     kind = _kind("load", path)
-    with open_file("load", path) as file:
-        try:
-            return nested(*_READERS[kind](file))
-        except Broken as error:
-            told = f"load: path must be a whole {kind} file of numbers, but {os.fsdecode(path)} {error}"
-            raise ValueError(told) from error
+    with open_whole("load", path, f"{kind} file of numbers") as file:
+        return nested(*_READERS[kind](file))
 
 
 def _kind(op: str, path: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, cast
 import numpy as np
 
 from needle.backend import HostArray
-from needle.files import Broken, Path, open_file, read_at_most
+from needle.files import Broken, Path, open_whole, read_at_most
 
 __all__ = ["read_mat"]
 
@@ -36,12 +36,11 @@ def read_mat(path: Path, name: str) -> HostArray:
     Raises OSError (FileNotFoundError, …) if the path is not a regular file that can be read, and ValueError if it is of
     another version (7.3 is HDF5), is broken, or has no such array.
     """
-    with open_file("read_mat", path) as file:
+    with open_whole("read_mat", path, f"MATLAB 5 file with {name}") as file:
         try:
             return _find(file, name)
-        except (Broken, zlib.error) as error:
-            told = error if isinstance(error, Broken) else f"holds a broken array: {error}"
-            raise ValueError(f"read_mat: path must be a whole MATLAB 5 file with {name}, but {path} {told}") from error
+        except zlib.error as error:
+            raise Broken(f"holds a broken array: {error}") from error
 
 
 def _find(file: BinaryIO, name: str) -> HostArray:

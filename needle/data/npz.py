@@ -11,7 +11,7 @@ from needle.backend import HostArray
 from needle.data.dataset import Transform
 from needle.data.files import find_file
 from needle.data.pixels import PixelDataset, check_pixels, class_indices
-from needle.files import Broken, Path, open_file
+from needle.files import Path, open_whole
 
 __all__ = ["KMNISTDataset", "MedMNISTDataset", "read_npz"]
 
@@ -41,12 +41,8 @@ def read_npz(path: Path, name: str) -> HostArray:
 
 def _read(op: str, path: Path, *names: str) -> list[HostArray]:
     """Arrays of a file, by their names."""
-    with open_file(op, path) as file:
-        try:
-            arrays, _ = npz.read_npz(file, names)
-        except Broken as error:
-            wanted = ", ".join(names)
-            raise ValueError(f"{op}: path must be a whole .npz file with {wanted}, but {path} {error}") from error
+    with open_whole(op, path, f".npz file with {', '.join(names)}") as file:
+        arrays, _ = npz.read_npz(file, names)
     return [arrays[name] for name in names]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from needle.backend import HostArray
 from needle.checkpoint.arrays import widened
-from needle.files import Broken, Path, open_file, read_at_most
+from needle.files import Broken, Path, open_whole, read_at_most
 from needle.npz import native
 
 __all__ = ["read_flax"]
@@ -41,24 +41,20 @@ def read_flax(path: Path) -> dict[str, Any]:
     Raises ValueError if the file is broken or holds what is not read (8-bit floats, other types); the system's OSError
     (FileNotFoundError …) if it cannot be read.
     """
-    with open_file("read_flax", path) as file:
-        try:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            reader = _Reader(file, size)
-            content = reader.value(0)
-            if reader.left:
-                raise Broken(f"has {reader.left} bytes after its end")
-            if not isinstance(content, dict):
-                raise Broken(f"holds a {type(content).__name__}, not a dict")
-            values: dict[str, Any] = {}
-            for name, value in _leaves(content, ""):
-                if name in values:
-                    raise Broken(f"holds two values of the name {name!r}")
-                values[name] = value
-        except Broken as error:
-            told = f"read_flax: path must be a whole file by flax.serialization, but {os.fsdecode(path)} {error}"
-            raise ValueError(told) from error
+    with open_whole("read_flax", path, "file by flax.serialization") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        reader = _Reader(file, size)
+        content = reader.value(0)
+        if reader.left:
+            raise Broken(f"has {reader.left} bytes after its end")
+        if not isinstance(content, dict):
+            raise Broken(f"holds a {type(content).__name__}, not a dict")
+        values: dict[str, Any] = {}
+        for name, value in _leaves(content, ""):
+            if name in values:
+                raise Broken(f"holds two values of the name {name!r}")
+            values[name] = value
     return values
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from needle.backend import HostArray
 from needle.checkpoint.arrays import is_stored, widened
-from needle.files import Broken, Path, open_file
+from needle.files import Broken, Path, open_whole
 from needle.npz import native
 
 __all__ = ["read_keras"]
@@ -37,14 +37,10 @@ def read_keras(path: Path) -> dict[str, HostArray]:
     shared data); the system's OSError (FileNotFoundError …) if it cannot be read; ImportError without the package h5py.
     """
     h5py = _h5py()
-    with open_file("read_keras", path) as file:
-        try:
-            start = file.read(4)
-            file.seek(0)
-            return _read(h5py, _unzipped(file) if start == b"PK\3\4" else file)
-        except Broken as error:
-            told = f"read_keras: path must be a whole file of Keras 3, but {os.fsdecode(path)} {error}"
-            raise ValueError(told) from error
+    with open_whole("read_keras", path, "file of Keras 3") as file:
+        start = file.read(4)
+        file.seek(0)
+        return _read(h5py, _unzipped(file) if start == b"PK\3\4" else file)
 
 
 def _h5py() -> Any:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 from zipfile import BadZipFile, ZipFile
 
 from needle import check, npz
 from needle.backend import HostArray
-from needle.files import Broken, Path, open_file
+from needle.files import Broken, Path, open_whole
 
 __all__ = ["read_npz"]
 
@@ -32,19 +31,15 @@ def read_npz(path: Path, prefix: str = "") -> dict[str, HostArray | None]:
     OSError (FileNotFoundError …) if it cannot be read.
     """
     check.instance("read_npz", "prefix", prefix, str)
-    with open_file("read_npz", path) as file:
-        try:
-            npz.read_npz(file, ())  # the archive is whole, and its members lie apart
-            with ZipFile(file) as archive:
-                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                names = [name for name in members if name.startswith(prefix)]
-                unset = {name for name in names if _is_none(archive, members[name])}
-            if not names:
-                raise Broken(f"holds no name that begins with {prefix!r}, but {', '.join(members) or 'nothing':.200}")
-            arrays, _ = npz.read_npz(file, [name for name in names if name not in unset])
-        except Broken as error:
-            told = f"read_npz: path must be a whole .npz file of numbers, but {os.fsdecode(path)} {error}"
-            raise ValueError(told) from error
+    with open_whole("read_npz", path, ".npz file of numbers") as file:
+        npz.read_npz(file, ())  # the archive is whole, and its members lie apart
+        with ZipFile(file) as archive:
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            names = [name for name in members if name.startswith(prefix)]
+            unset = {name for name in names if _is_none(archive, members[name])}
+        if not names:
+            raise Broken(f"holds no name that begins with {prefix!r}, but {', '.join(members) or 'nothing':.200}")
+        arrays, _ = npz.read_npz(file, [name for name in names if name not in unset])
     return {name.removeprefix(prefix): arrays.get(name) for name in names}
 
 

@@ -45,6 +45,8 @@ def state_dict(model: Module) -> dict[str, HostArray]:
 
     NumPy's arrays, copies in memory by rows, of the model's dtypes. `as_tensors` makes tensors of them.
 
+    Raises TypeError if `model` is not a Module.
+
     >>> from needle import nn
     >>> {name: array.shape for name, array in state_dict(nn.Linear(3, 2)).items()}
     {'weight': (2, 3), 'bias': (2,)}

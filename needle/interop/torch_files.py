@@ -70,6 +70,8 @@ def save(path: Path, state: State) -> None:
 def as_tensors(state: Any) -> Any:
     """A state with torch's tensors for its arrays, for `load_state_dict` in torch; each has memory of its own.
 
+    Raises ImportError without torch.
+
     >>> import needle as ndl
     >>> as_tensors({"weight": ndl.ones(2), "steps": 3})
     {'weight': tensor([1., 1.]), 'steps': 3}

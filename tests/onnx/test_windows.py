@@ -354,3 +354,21 @@ def test_roi_align_reads_the_border_up_to_one_element_beyond():
     options = {"coordinate_transformation_mode": "output_half_pixel", "sampling_ratio": 1}
     (y,) = run("RoiAlign", [x, regions, np.int64([0, 0])], **options)
     assert y.numpy().ravel().tolist() == [4, 0]
+
+
+def test_resize_along_the_first_axis():
+    x = floats(RNG, 3, 4)
+    (y,), (turned,) = (
+        run("Resize", [values, None, np.float32(scales)], mode="linear")
+        for values, scales in ((x, [1.5, 1]), (x.T, [1, 1.5]))
+    )
+    assert y.shape == (4, 4)
+    np.testing.assert_allclose(y.numpy(), turned.numpy().T, rtol=1e-6)
+
+
+def test_output_shape_goes_before_auto_pad():
+    x, w = floats(RNG, 1, 1, 3), floats(RNG, 1, 1, 3)
+    options = {"strides": [2], "output_shape": [5]}
+    results = [run("ConvTranspose", [x, w], auto_pad=way, **options)[0] for way in ("NOTSET", "SAME_LOWER")]
+    assert results[0].shape == (1, 1, 5)
+    np.testing.assert_array_equal(results[0].numpy(), results[1].numpy())
