@@ -696,6 +696,8 @@ ROWS = [
      "to: device must be a Device and dtype a floating dtype, but got 'int64' and None"),
     (lambda: nn.Identity().to(), TypeError,
      "to: device must be a Device and dtype a floating dtype, but got None and None"),
+    (lambda: nn.BatchNorm1d(2).load_state_dict({"num_batches_tracked": np.array(2.5)}, strict=False), ValueError,
+     "load_state_dict: num_batches_tracked must hold values of int64, but got some that it cannot hold"),
     (lambda: nn.Identity().load_state_dict({"weight": None}), TypeError,
      "load_state_dict: weight must be an array of numbers, but got NoneType"),
     (lambda: nn.ModuleDict({"a.b": nn.ReLU()}), ValueError,

@@ -1,7 +1,7 @@
 """Files of weights of other frameworks, as dicts of named arrays; nothing is unpickled, and no framework is needed.
 
-Memory is bounded by the size of the file. How the arrays lie, and what else differs between the frameworks, is in
-docs/interop.md.
+Memory is bounded by the size of the file, of a compressed `.npz` by 1,032 times that. How the arrays lie, and what else
+differs between the frameworks, is in docs/interop.md.
 """
 
 from __future__ import annotations

@@ -83,7 +83,12 @@ def _read(h5py: Any, file: BinaryIO) -> dict[str, HostArray]:
             if promised > size:
                 raise Broken(f"promises {promised} bytes, more than the {size} that it has")
             twice = {name for name, count in Counter(name for _, name, _ in found).items() if count > 1}
-            return {path if name in twice else name: _array(path, data) for path, name, data in found}
+            if "vars" not in root:
+                raise Broken("is one of several shards, in which layers have lost their names: save one file in Keras")
+            arrays = {path if name in twice else name: _array(path, data) for path, name, data in found}
+            if len(arrays) < len(found):
+                raise Broken("holds a layer with the path of another as its name")
+            return arrays
     except Broken:
         raise
     except (OSError, KeyError, RuntimeError, TypeError, ValueError, OverflowError) as error:  # h5py's

@@ -140,7 +140,7 @@ def _renamed(slots: Mapping[str, Slot], values: Mapping[str, Any]) -> list[str]:
     names = [name for name, slot in slots.items() if not slot.is_optional]
     for name in values:
         prefix = name.removesuffix(names[0]) if names else ""
-        if prefix.endswith(".") and values.keys() >= {prefix + other for other in names}:
+        if prefix.endswith(".") and all(prefix + other in values for other in names):
             return [f"all names are there behind {prefix!r}: pass those without it"]
     return []
 

@@ -94,7 +94,11 @@ def load_optimizer_state_dict(
                     continue
                 for part, piece in zip(slot.parts, _split(slot, value, array), strict=True):
                     entries.setdefault(index[part.tensor], {})[key] = piece
-        options = {key: _number(value) for key, value in options.items()}
+        for key, value in options.items():
+            try:
+                options[key] = _number(value)
+            except UNREADABLE as error:
+                problems.append(f"{key}: {error}")
         merged.append({**own, **options, "params": [index[parameter] for parameter in own["params"]]})
     if problems:
         raise ValueError(f"{op}: the state must fit the parameters, but got {'; '.join(problems)}")

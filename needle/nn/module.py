@@ -268,9 +268,9 @@ class Module(Hooked):
         """Copy values into the memory of the parameters and persistent buffers, by name.
 
         `state` maps dotted names to tensors or arrays, as `state_dict()` does, or the file that `np.load` opens of a
-        .npz; values are cast to the dtype of their target. With `strict` its names must equal those of `state_dict()`;
-        otherwise names on one side only are ignored. Shapes must always agree. Returns both kinds of names, the
-        `missing_keys` and the `unexpected_keys`.
+        .npz; values are cast to the dtype of their target, and one of integers or bools must hold them. With `strict`
+        its names must equal those of `state_dict()`; otherwise names on one side only are ignored. Shapes must always
+        agree. Returns both kinds of names, the `missing_keys` and the `unexpected_keys`.
 
         Values are written in place: memory orders stay, on which the rounding of products depends, and whatever shares
         the memory changes, too. Nothing is transposed. A torch tensor for a parameter whose axes have another order

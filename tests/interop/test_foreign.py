@@ -324,7 +324,7 @@ def test_broken_npz_files_are_refused():
 
 def write_layer(group, name, *arrays):
     """The variables of a layer as Keras 3.15 writes them."""
-    own = group.create_group("vars")
+    own = group.require_group("vars")
     own.attrs["name"] = name
     for i, array in enumerate(arrays):
         if array.dtype == ml_dtypes.bfloat16:
@@ -357,6 +357,7 @@ def write_model(root):
 def written(write):
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as root:
+        root.create_group("vars")  # the model's own
         write(root)
     return buffer.getvalue()
 
@@ -416,6 +417,11 @@ def deep(group):
         group = group.create_group("g")
 
 
+def misnamed(root):
+    for path, name in ("a", "same"), ("b", "same"), ("c", "layers/a/vars"):
+        write_layer(root.create_group(f"layers/{path}"), name, HALF)
+
+
 def named_type(group):
     group["0"] = np.dtype("f4")
 
@@ -468,6 +474,9 @@ KERAS_ERRORS = [
      "holds 'layers/a/vars/0' of type object, but only bools and numbers of at most 64 bits are read"),
     (keras(lambda g: g.create_dataset("0", data=np.zeros(1, "V2"))),
      "holds 'layers/a/vars/0' of type |V2, but only bools and numbers of at most 64 bits are read"),
+    (lambda: in_file(foreign.read_keras, written(lambda root: root.__delitem__("vars"))),
+     "is one of several shards, in which layers have lost their names: save one file in Keras"),
+    (lambda: in_file(foreign.read_keras, written(misnamed)), "holds a layer with the path of another as its name"),
     (lambda: in_file(foreign.read_keras, written(lambda root: root.__setitem__("dense/kernel", HALF))),
      "holds 'dense/kernel' outside of the variables of a layer, as Keras 2 wrote them"),
     (lambda: in_file(foreign.read_keras, b"text"), None),

@@ -533,6 +533,10 @@ ERRORS = [
       "not floating-point")),
     (lambda: load_optimizer(lambda state: state["param_groups"][0].update(param_names=3), names=None), ValueError,
      "load_optimizer_state_dict: names must be given, as the state dict of torch's model, but the state has none"),
+    (lambda: load_optimizer(lambda state: state["param_groups"][0].update(lr=torch.ones((), device="meta"))),
+     ValueError,
+     ("load_optimizer_state_dict: the state must fit the parameters, but got lr: Cannot copy out of meta tensor; "
+      "no data!")),
     (lambda: load_optimizer(lambda state: state["param_groups"][0].update(lr=torch.ones(2))), TypeError,
      "Adam: lr must be a number, but got tensor([1., 1.])"),
     (lambda: load_optimizer(lambda state: state["param_groups"][0].update(param_names=["bias", "weight"])), ValueError,
