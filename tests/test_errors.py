@@ -50,7 +50,13 @@ from tests.nn.functional import (
     test_unpool,
 )
 from tests.nn.functional import test_attention as test_attention_function
-from tests.onnx import test_array_operators, test_hostile, test_layer_operators, test_recurrent_operators
+from tests.onnx import (
+    test_array_operators,
+    test_hostile,
+    test_layer_operators,
+    test_linear_models,
+    test_recurrent_operators,
+)
 from tests.onnx import test_export_refusals as export_refusals
 from tests.onnx import test_refusals as onnx_refusals
 from tests.onnx import test_windows as onnx_windows
@@ -840,7 +846,7 @@ def rows_elsewhere():
         test_gradients, test_whole_batch,
         export_refusals,
         onnx_refusals, test_hostile,
-        test_array_operators,
+        test_array_operators, test_linear_models,
         test_layer_operators, test_recurrent_operators,
         onnx_windows,
     )  # fmt: skip
