@@ -89,6 +89,18 @@ def test_an_empty_batch_stays_empty(transform):
     assert len(moved) == len(labels) == 0
 
 
+@pytest.mark.parametrize("name", ["crop", "crop to a size", "flip", "flip vertical", "cutout", "jitter", "affine"])
+def test_each_number_that_is_drawn_counts(name):
+    """So no two choices, such as a row and a column, hang on one number."""
+    transform = TRANSFORMS[name]
+    numbers = stream().random((6, transform.draws))
+    for column in range(transform.draws):
+        others = numbers.copy()
+        others[:, column] = 1 - others[:, column]
+        images, changed = (transform.compute(FLOATS, each) for each in (numbers, others))
+        assert not np.array_equal(images, changed)
+
+
 def test_without_a_generator_the_global_one_is_drawn_from():
     np.random.seed(3)
     expected = np.random.random((6, 5))
@@ -241,7 +253,9 @@ def test_large_images_are_moved_in_blocks_alike(monkeypatch):
 def test_masks_are_moved_to_the_nearest_pixel():
     """Of a mask turned by any angle no value is new, and it moves as an image does by mode "nearest"."""
     options = {"degrees": 40, "translate": 0.2, "scale": (0.7, 1.4), "shear": 10}
-    moved = RandomAffine(**options, fill=1).batch(FLOATS, MASKS, generator=stream())[1]
+    rows = MASKS[:, :5]  # another height: no masks
+    _, moved, kept = RandomAffine(**options, fill=1).batch(FLOATS, MASKS, rows, generator=stream())
+    np.testing.assert_array_equal(kept, rows)
     nearest = RandomAffine(**options, mode="nearest").batch(MASKS[:, None].astype(np.uint8), generator=stream())
     np.testing.assert_array_equal(moved, nearest[:, 0])
 
@@ -405,6 +419,21 @@ def test_cutmix_takes_a_box_and_its_share(images):
                 shares.add(rows.size)
         np.testing.assert_array_equal(mixed[:, 0], mixed[:, 2])
     assert len(shares) > 8
+
+
+def test_the_box_of_cutmix_lies_around_a_drawn_pixel(monkeypatch):
+    """Half as high and as wide as the image for λ = 3/4; what lies outside of the image is lost."""
+    monkeypatch.setattr(CutMix, "_keep", lambda self, numbers: 0.75)
+    images = np.stack([np.zeros((1, 20, 12)), np.ones((1, 20, 12))])
+    for center, rows, columns, share in (
+        ((0.5, 0.25), slice(5, 15), slice(0, 6), 0.25),
+        ((0.95, 0.99), slice(14, 20), slice(8, 12), 0.1),
+    ):
+        mixed, targets = CutMix(2).apply((images, np.arange(2)), np.array([[0.9, 0, *center], [0.1, 0, 0, 0]]))
+        expected = np.zeros((20, 12))
+        expected[rows, columns] = 1
+        np.testing.assert_array_equal(mixed[0, 0], expected)
+        np.testing.assert_allclose(targets, [[1 - share, share], [share, 1 - share]], rtol=1e-6)
 
 
 def test_cross_entropy_takes_the_targets():

@@ -195,7 +195,7 @@ def test_the_input_image_is_not_modified():
         (
             lambda: Normalize(0, 1)(np.zeros((4, 5, 3), np.int16)),
             TypeError,
-            "^Normalize: image must be of floats or uint8, but got int16$",
+            "^Normalize: images must be of uint8 or floats, but got int16$",
         ),
     ],
 )

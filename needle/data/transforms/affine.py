@@ -8,7 +8,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.data.transforms.base import ImageTransform, as_pixels, between, channels_of, check_pixels, per_channel
+from needle.data.transforms.base import ImageTransform, as_pixels, between, channels_of, check_dtype, per_channel
 
 __all__ = ["RandomAffine"]
 
@@ -68,7 +68,7 @@ class RandomAffine(ImageTransform):
     def compute(self, images: HostArray, numbers: HostArray) -> HostArray:
         fill = channels_of("RandomAffine", "fill", self.fill, images, images.dtype)
         if self.mode == "bilinear":
-            check_pixels("RandomAffine", images)
+            check_dtype("RandomAffine", images)
         return sample(images, self._matrices(images, numbers), fill, self.mode)
 
     def move_masks(self, masks: HostArray, numbers: HostArray) -> HostArray:

@@ -194,7 +194,7 @@ def channels_of(op: str, name: str, value: HostArray, images: HostArray, dtype: 
     return value.astype(dtype)[..., None, None]
 
 
-def check_pixels(op: str, images: HostArray) -> None:
+def check_dtype(op: str, images: HostArray) -> None:
     """Require images of bytes or floats, whose values can be computed with."""
     if images.dtype.kind != "f" and images.dtype != np.uint8:
         raise TypeError(f"{op}: images must be of uint8 or floats, but got {images.dtype}")

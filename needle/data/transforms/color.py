@@ -6,7 +6,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.data.transforms.base import ImageTransform, as_pixels, between, check_pixels
+from needle.data.transforms.base import ImageTransform, as_pixels, between, check_dtype
 
 __all__ = ["ColorJitter"]
 
@@ -40,7 +40,7 @@ class ColorJitter(ImageTransform):
         self.hue = check.number(op, "hue", hue, least=0, most=0.5)
 
     def compute(self, images: HostArray, numbers: HostArray) -> HostArray:
-        check_pixels("ColorJitter", images)
+        check_dtype("ColorJitter", images)
         channels, dtype = images.shape[1], images.dtype
         if channels not in (1, 3):
             raise ValueError(f"ColorJitter: images must have 1 or 3 channels, but got {channels}")

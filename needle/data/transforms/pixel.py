@@ -8,7 +8,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.data.transforms.base import ImageTransform, channels_of, per_channel, steps
+from needle.data.transforms.base import ImageTransform, channels_of, check_dtype, per_channel, steps
 
 __all__ = ["Cutout", "Normalize"]
 
@@ -37,8 +37,7 @@ class Normalize(ImageTransform):
 
     def compute(self, images: HostArray, numbers: HostArray) -> HostArray:
         op, dtype = "Normalize", images.dtype
-        if dtype.kind != "f" and dtype != np.uint8:
-            raise TypeError(f"{op}: image must be of floats or uint8, but got {dtype}")
+        check_dtype(op, images)
         is_bytes = dtype == np.uint8
         mean, std = (
             channels_of(op, "mean and std", value, images, np.float64 if is_bytes else dtype)

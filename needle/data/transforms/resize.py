@@ -6,7 +6,7 @@ import numpy as np
 
 from needle import check
 from needle.backend import HostArray
-from needle.data.transforms.base import ImageTransform, as_pixels, check_pixels
+from needle.data.transforms.base import ImageTransform, as_pixels, check_dtype
 
 __all__ = ["Resize"]
 
@@ -35,7 +35,7 @@ class Resize(ImageTransform):
     def compute(self, images: HostArray, numbers: HostArray) -> HostArray:
         if self.mode == "nearest":
             return self.move_masks(images, numbers)
-        check_pixels("Resize", images)
+        check_dtype("Resize", images)
         result = images
         for axis, n in enumerate(self.size, 2):
             if n != images.shape[axis]:
