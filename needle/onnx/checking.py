@@ -12,14 +12,13 @@ from onnx import inliner
 from onnx.shape_inference import InferenceError, infer_shapes
 
 import needle.onnx.operators as _operators  # noqa: F401 (registers them)
+from needle import check
 from needle.onnx.choices import require_choices
 from needle.onnx.memory import bytes_of_type
-from needle.onnx.reading import DTYPES, graphs_of, nodes_of
+from needle.onnx.reading import DTYPES, graphs_of, nodes_of, require_few_nodes
 from needle.onnx.registry import find_operator
 
 __all__ = ["checked", "opsets_of", "require_known"]
-
-MOST_NODES = 100_000  # after functions are inlined, which can grow exponentially
 
 
 def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
@@ -75,6 +74,7 @@ def require_known(model: onnx.ModelProto, inlined: bool = False) -> None:
     for graph in (model.graph, *model.functions):
         for node in nodes_of(graph):
             node.domain = _domain(node.domain)
+            _require_parts(node)
     functions = {(function.domain, function.name) for function in model.functions}
     unknown = dict.fromkeys(
         f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {opset or None})"
@@ -104,6 +104,13 @@ def opsets_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:
 
 def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
+
+
+def _require_parts(node: onnx.NodeProto) -> None:
+    """Require that Split tells the number of its outputs, for as many ONNX makes types."""
+    for attribute in node.attribute:
+        if node.op_type == "Split" and attribute.name == "num_outputs" and not attribute.ref_attr_name:
+            check.same("load", "number", attribute.i, len(node.output), ("num_outputs", "the outputs of Split"))
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, int]]:
@@ -147,9 +154,7 @@ def _require_few_nodes(model: onnx.ModelProto) -> None:
     def size(key: tuple[str, str]) -> int:
         return sum(size((node.domain, node.op_type)) for node in nodes_of(bodies[key])) if key in bodies else 1
 
-    number = sum(size((node.domain, node.op_type)) for node in nodes_of(model.graph))
-    if number > MOST_NODES:
-        raise ValueError(f"load: a model must have at most {MOST_NODES} nodes, functions inlined, but has {number}")
+    require_few_nodes(sum(size((node.domain, node.op_type)) for node in nodes_of(model.graph)))
 
 
 def _require_types(graph: onnx.GraphProto, max_bytes: int) -> None:

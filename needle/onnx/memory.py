@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
 import onnx
@@ -24,6 +25,7 @@ FLOATS_GIVE_SIZES = ("Range", "Resize", "Upsample")  # operators that read sizes
 SIZE_INPUT = {"MaxUnpool": 2}  # operators whose inference does not use the input that has the shape of the result
 FLOAT = onnx.TensorProto.FLOAT
 MOST_ELEMENTS = 64  # of an input whose values can give sizes
+MOST_AXES = 64  # NumPy refuses more
 MOST_KNOWN = 64  # sets of input shapes whose results are remembered
 
 current_memory: ContextVar[Memory] = ContextVar("current_memory")
@@ -53,25 +55,67 @@ class Memory:
             self.used -= tensor.size * int(tensor.dtype.itemsize)
 
 
-def _scores(options: Mapping[str, int], shapes: Sequence[tuple[int, ...]]) -> int:
+def _scores(options: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> int:
     """The elements of the scores of Attention: queries times keys, the past ones too."""
     queries, keys, past = shapes[0], shapes[1], shapes[4] if len(shapes) > 4 else ()
     heads = queries[1] if len(queries) == 4 else options.get("q_num_heads", 1)
     return queries[0] * heads * queries[-2] * (keys[-2] + (past[2] if past else 0))
 
 
-def _samples(options: Mapping[str, int], shapes: Sequence[tuple[int, ...]]) -> int:
-    """The points that RoiAlign reads."""
-    sides = options.get("output_height", 1) * options.get("output_width", 1) * options.get("sampling_ratio", 0) ** 2
-    return shapes[1][0] * shapes[0][1] * sides
+def _padded(options: Mapping[str, Any], shapes: Sequence[tuple[int, ...]], weight: int = 1) -> int:
+    """The elements of images with their padding, of which large strides may read few."""
+    (n, c, *sizes), pads = shapes[0], options.get("pads") or [0] * 2 * len(shapes[0])
+    if options.get("auto_pad", b"").startswith(b"SAME"):
+        kernel = options.get("kernel_shape") or shapes[weight][2:]
+        dilations = options.get("dilations") or [1] * len(kernel)
+        pads = [*((k - 1) * d for k, d in zip(kernel, dilations, strict=False)), *[0] * len(kernel)]
+    padded = [sum(entry) for entry in zip(sizes, pads, pads[len(sizes) :], strict=False)]
+    return int(n * c * math.prod(padded))
 
 
-# Operators whose options make them hold more than results: its elements, by integer attributes and input shapes.
-WITHIN: Mapping[str, Callable[[Mapping[str, int], Sequence[tuple[int, ...]]], int]] = {
+def _spread(options: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The elements that ConvTranspose makes before it crops them."""
+    (n, _, *sizes), (_, channels, *kernel) = shapes[:2]
+    ones = [1] * len(sizes)
+    factors = zip(sizes, kernel, options.get("strides") or ones, options.get("dilations") or ones, strict=False)
+    full = math.prod((m - 1) * s + (k - 1) * d + 1 for m, k, s, d in factors)
+    return int(n * channels * options.get("group", 1) * full)
+
+
+def _products(options: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> int:
+    """The elements of the largest product of Einsum, which goes from left to right."""
+    equation, arrow, output = options["equation"].decode().replace(" ", "").partition("->")
+    terms = [term.replace("...", "") for term in equation.split(",")]
+    rest = [shape[: len(shape) - len(term)] for term, shape in zip(terms, shapes, strict=False)]  # of the ellipsis
+    sizes = dict[str, int]()
+    for term, shape, others in zip(terms, shapes, rest, strict=False):
+        for label, size in zip(term, shape[len(others) :], strict=False):
+            sizes[label] = max(size, sizes.get(label, 1))
+    labels = "".join(terms)
+    wanted = {*output} if arrow else {label for label in labels if labels.count(label) == 1}
+    most, seen = 0, {*terms[0]}
+    for i, term in enumerate(terms[1:], 2):
+        seen = (seen | {*term}) & wanted.union(*terms[i:])
+        most = max(most, math.prod(sizes[label] for label in seen))
+    return most * max(map(math.prod, rest), default=1)
+
+
+# Operators that may hold far more than their results: its elements, by attributes and input shapes.
+WITHIN: Mapping[str, Callable[[Mapping[str, Any], Sequence[tuple[int, ...]]], int]] = {
     "Attention": _scores,
     "EyeLike": lambda options, shapes: math.prod(side + abs(options.get("k", 0)) for side in shapes[0]),
+    "AveragePool": _padded,
+    "Conv": _padded,
+    "ConvInteger": _padded,
+    "ConvTranspose": _spread,
+    "DeformConv": lambda options, shapes: (
+        math.prod(shapes[0][:2]) * math.prod(shapes[1][2:]) * math.prod(shapes[2][2:])
+    ),
+    "Einsum": _products,
+    "LpPool": _padded,
+    "MaxPool": _padded,
+    "QLinearConv": partial(_padded, weight=3),
     "LRN": lambda options, shapes: math.prod(shapes[0]) * (1 + options["size"] // max(shapes[0][1], 1)),
-    "RoiAlign": _samples,
 }
 
 
@@ -115,7 +159,7 @@ class Announced:
         imports = [onnx.helper.make_opsetid(*pair) for pair in self.opsets.items()]
         try:
             results = infer_node_outputs(schema, self.proto, types, values, opset_imports=imports)
-        except InferenceError:  # the function of the operator will say it better
+        except (InferenceError, IndexError, RuntimeError):  # the function of the operator will say it better
             return 0
         except onnx.checker.ValidationError as error:
             raise ValueError(
@@ -127,7 +171,7 @@ class Announced:
         width = max((x.dtype.itemsize for x in inputs if x is not None and x.dtype.kind == "f"), default=4)
         size = sum(map(bytes_of_type, results.values()))
         if self.proto.op_type in WITHIN:
-            options = {attribute.name: attribute.i for attribute in self.proto.attribute}
+            options = {entry.name: onnx.helper.get_attribute_value(entry) for entry in self.proto.attribute}
             size += 4 * WITHIN[self.proto.op_type](options, [() if x is None else x.shape for x in inputs])
         return size * max(width // 4, 1)
 
@@ -137,5 +181,5 @@ def bytes_of_type(proto: onnx.TypeProto) -> int:
     tensor = proto.tensor_type
     if tensor.elem_type not in onnx.TensorProto.DataType.values() or not tensor.elem_type:
         return 0
-    sizes = [abs(dim.dim_value) if dim.HasField("dim_value") else 1 for dim in tensor.shape.dim]
+    sizes = [abs(dim.dim_value) if dim.HasField("dim_value") else 1 for dim in tensor.shape.dim[:MOST_AXES]]
     return math.prod(sizes) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).itemsize)

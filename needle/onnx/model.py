@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -22,6 +23,8 @@ from needle.onnx.reading import (
     read_array,
     read_files,
     read_model,
+    require_few_nodes,
+    require_text,
     take_large,
     tensor_bytes,
     tensors_of,
@@ -67,6 +70,7 @@ class GraphModule(Module):
         self.max_bytes = max_bytes
         self._opsets = opsets_of(model)
         self._state: dict[str, Tensor] = {}
+        self._repeated = Counter[str]()
         self._names = {name for node in nodes_of(model.graph) for name in (*node.input, *node.output)}
         self._producer = model.producer_name
         self._constants_learn = model.producer_name != "needle" and not _has_floats(model, arrays)
@@ -77,6 +81,9 @@ class GraphModule(Module):
         given = [value for value in model.graph.input if value.name not in arrays]
         self._types = [_type(value) for value in given]
         self._graph = self._graph_of(model.graph, "", [value.name for value in given], keys)
+        missing = [name for name in self._graph.outer if name not in self._state]
+        if missing:
+            raise ValueError(f"load: the model must be valid, but no node makes {missing[0]!r} before it is read")
         self.inputs, self.outputs = tuple(self._graph.inputs), tuple(value.name for value in model.graph.output)
         self.eval()
 
@@ -88,8 +95,11 @@ class GraphModule(Module):
     def _keep(self, path: str, name: str, value: HostArray | Tensor, constant: bool = False) -> str:
         """Make an array a part of the state; returns its name there, which no value of the model has."""
         key = path + name
+        number = self._repeated[key]
         while key in self._state or (path and key in self._names):
-            key += "'"
+            number += 1
+            key = f"{path}{name}'{number}"
+        self._repeated[path + name] = number
         learned = self._is_learned(name, value, constant)
         self._state[key] = Parameter(value) if learned else Buffer(value, persistent=not constant)
         return key
@@ -167,6 +177,8 @@ def load(model: Source, *, max_bytes: int = 2**32) -> GraphModule:
     """
     check.integer("load", "max_bytes", max_bytes, least=0)
     proto, folder = read_model(model)
+    require_few_nodes(sum(1 for graph in (proto.graph, *proto.functions) for _ in nodes_of(graph)))
+    require_text(proto)
     size = sum(map(tensor_bytes, tensors_of(proto)))
     if size > max_bytes:
         raise ValueError(f"load: tensors must take at most {max_bytes} bytes (max_bytes), but take {size}")

@@ -20,7 +20,8 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 
 from needle.backend import HostArray
 
-__all__ = ["DTYPES", "Source", "graphs_of", "nodes_of", "read_array", "read_files", "read_model", "take_large"]
+__all__ = ["DTYPES", "Source", "graphs_of", "nodes_of", "read_array", "read_files", "read_model"]
+__all__ += ["require_few_nodes", "require_text", "take_large"]
 __all__ += ["tensor_bytes", "tensors_of"]
 
 Source: TypeAlias = "str | PathLike[str] | bytes | onnx.ModelProto"
@@ -35,6 +36,8 @@ DTYPES = {
 }  # fmt: skip
 SMALL = 1024  # bytes of an initializer that the checks of ONNX read, since it may give sizes
 LARGEST_MESSAGE = 2**31 - 1  # protobuf reads no larger one
+MOST_NODES = 100_000  # after functions are inlined, which can grow exponentially
+DEEPEST = 100  # protobuf reads no messages within each other that are deeper
 
 
 def read_model(source: Source) -> tuple[onnx.ModelProto, str | None]:
@@ -46,6 +49,8 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, str | None]:
         return model, None
     if not isinstance(source, bytes):
         path = os.fspath(source)
+        if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end, and a pipe may have no writer
+            raise ValueError(f"load: a model must be a file, but {path} is none")
         if os.path.getsize(path) > LARGEST_MESSAGE:
             raise ValueError(f"load: a model must have at most {LARGEST_MESSAGE} bytes, but {path} is larger")
         folder = os.path.dirname(os.path.abspath(path))
@@ -57,19 +62,45 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, str | None]:
         raise ValueError(f"load: the model must be one of ONNX, but got: {error}") from None
 
 
-def graphs_of(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Any]:
-    """A graph, or the body of a function, and the graphs within its nodes, at any depth."""
+def graphs_of(graph: onnx.GraphProto | onnx.FunctionProto, depth: int = 0) -> Iterator[Any]:
+    """A graph, or the body of a function, and the graphs within its nodes."""
+    if depth > DEEPEST:
+        raise ValueError(f"load: graphs must lie within each other at most {DEEPEST} deep, but they lie deeper")
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for body in (attribute.g, *attribute.graphs) if attribute.HasField("g") else attribute.graphs:
-                yield from graphs_of(body)
+                yield from graphs_of(body, depth + 1)
 
 
 def nodes_of(graph: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
     """The nodes of a graph and of the graphs within its nodes."""
     for part in graphs_of(graph):
         yield from part.node
+
+
+def require_few_nodes(number: int) -> None:
+    """Refuse a model of too many nodes."""
+    if number > MOST_NODES:
+        raise ValueError(f"load: a model must have at most {MOST_NODES} nodes, functions inlined, but has {number}")
+
+
+def require_text(model: onnx.ModelProto) -> None:
+    """Require that all names are text, which protobuf does not check."""
+    for outer in (model.graph, *model.functions):
+        names = [entry.domain for entry in (*model.opset_import, *getattr(outer, "opset_import", ()))]
+        for graph in graphs_of(outer):
+            names.append(graph.name)
+            if isinstance(graph, onnx.GraphProto):
+                names += [entry.name for entry in (*graph.input, *graph.output, *graph.value_info, *graph.initializer)]
+            else:
+                names += [graph.domain, graph.overload, *graph.input, *graph.output]
+            for node in graph.node:
+                names += [node.name, node.op_type, node.domain, node.overload, *node.input, *node.output]
+                names += [attribute.name for attribute in node.attribute]
+        for name in names:
+            if not isinstance(name, str):
+                raise ValueError(f"load: names must be text in UTF-8, but got {name!r}")
 
 
 def tensors_of(model: onnx.ModelProto) -> Iterator[TensorProto]:
@@ -100,6 +131,8 @@ def tensor_bytes(tensor: TensorProto) -> int:
         raise TypeError(
             f"load: tensors must have a dtype of needle, but {tensor.name!r} has type {name or tensor.data_type}"
         )
+    if len(tensor.dims) > 64:
+        raise ValueError(f"load: tensors must have at most 64 axes, but {tensor.name!r} has {len(tensor.dims)}")
     if any(size < 0 for size in tensor.dims):
         raise ValueError(f"load: sizes must not be negative, but {tensor.name!r} has shape {tuple(tensor.dims)}")
     return int(math.prod(tensor.dims)) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)

@@ -55,6 +55,14 @@ class Node:
         """Put graphs that run in the place of the bodies, which are attributes: `compiled(attribute, proto)`."""
         protos = {key: value for key, value in self._attributes.items() if isinstance(value, onnx.GraphProto)}
         bodies = {key: compiled(key, proto) for key, proto in protos.items()}
+        for key, body in bodies.items():
+            taken = 0 if self.op_type == "If" else len(self.inputs)
+            made = len(self.outputs) + (self.op_type == "Loop")
+            if len(body.inputs) != taken or len(body.outputs) < made:
+                raise ValueError(
+                    f"load: {self}: {key} must have {taken} inputs and {made} outputs, "
+                    f"but has {len(body.inputs)} and {len(body.outputs)}"
+                )
         self._attributes |= bodies
         self.outer = tuple(dict.fromkeys(name for body in bodies.values() for name in body.outer))
 
@@ -130,7 +138,10 @@ def _value(attribute: onnx.AttributeProto) -> Any:
     """The value of an attribute: bytes as text, and None if it has none."""
     if attribute.type == onnx.AttributeProto.UNDEFINED:
         return None
-    value = onnx.helper.get_attribute_value(attribute)
-    if attribute.type >= onnx.AttributeProto.FLOATS:
-        return [item.decode() if isinstance(item, bytes) else item for item in value]
-    return value.decode() if isinstance(value, bytes) else value
+    try:
+        value = onnx.helper.get_attribute_value(attribute)
+        if attribute.type >= onnx.AttributeProto.FLOATS:
+            return [item.decode() if isinstance(item, bytes) else item for item in value]
+        return value.decode() if isinstance(value, bytes) else value
+    except ValueError as error:
+        raise ValueError(f"load: attribute {attribute.name!r} must have a value, but got: {error}") from None

@@ -47,6 +47,8 @@ class Graph(NamedTuple):
             try:
                 memory.require(node, announced.bytes(arguments))
                 results = node.function(node, *arguments)
+            except (ZeroDivisionError, OverflowError) as error:
+                raise ValueError(f"{node}: sizes and numbers must allow its computation, but {error}") from error
             except Exception as error:
                 error.add_note(f"in {node}")
                 raise
@@ -77,8 +79,10 @@ def make_graph(
     types: Sequence[Type],
 ) -> Graph:
     """A graph of steps, each of which learns the values that it is the last one to read."""
-    known = {*inputs, *(name for step in steps for name in step.makes)}
-    read = dict.fromkeys(name for names in (*(step.reads for step in steps), outputs) for name in names if name)
+    known, outer = {*inputs}, dict[str, None]()
+    for reads, makes in (*((step.reads, step.makes) for step in steps), (outputs, ())):
+        outer |= dict.fromkeys(name for name in reads if name and name not in known)
+        known.update(makes)
     last: dict[str, int] = dict.fromkeys(inputs, -1)
     for i, step in enumerate(steps):
         last |= dict.fromkeys((*(name for name in step.reads if name in known), *filter(None, step.makes)), i)
@@ -87,4 +91,4 @@ def make_graph(
         if name not in outputs:
             dying.setdefault(i, []).append(name)
     steps = [step._replace(last=tuple(dying.get(i, ()))) for i, step in enumerate(steps)]
-    return Graph(inputs, steps, outputs, [name for name in read if name not in known], types)
+    return Graph(inputs, steps, outputs, [*outer], types)

@@ -163,6 +163,7 @@ def functions():
     yield Function(lambda x: (x + 0.5, x / 2, x.astype("float64"), x == 2, ndl.one_hot(9, abs(x)), x < 1.5)), whole
 
 
+ndl.seed(0)  # the weights, before any test begins: a draw in a thousand lies beyond the tolerance
 CASES = [
     *(pytest.param(model, args, id=type(model).__name__) for rank in (1, 2, 3) for model, *args in windows(rank)),
     *(pytest.param(m, a, id=type(m).__name__) for kind in (layers, sequences, losses, functions) for m, *a in kind()),

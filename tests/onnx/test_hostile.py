@@ -112,6 +112,35 @@ def nested(depth):
     return field(7, graph)
 
 
+def deep(depth):
+    """A model of a graph within a graph, which only a program can make: files are not as deep."""
+    model = parse("y = Relu (x)")
+    graph = model.graph
+    for _ in range(depth):
+        graph = graph.node.add(op_type="If").attribute.add(name="then_branch", type=onnx.AttributeProto.GRAPH).g
+    return model
+
+
+def no_text(text):
+    """The bytes of a model, one of whose names is no text."""
+    model = parse("[node] y = Softmax <axis = 0> (x)")
+    return model.SerializeToString().replace(text, b"\xff" * len(text))
+
+
+def refer(model):
+    model.graph.node[0].attribute.add(name="axis", type=onnx.AttributeProto.INT, ref_attr_name="outer")
+
+
+def no_text_attribute(model):
+    model.graph.node[0].attribute.add(name="approximate", type=onnx.AttributeProto.STRING, s=b"\xff")
+
+
+def many_nodes(model):
+    model.graph.node.extend([model.graph.node[0]] * 100_000)
+
+
+BODY = "(int64 i, bool c, float[2] s) => (bool c, float[2] t) { t = Relu (s) }"
+SCANNED = "(float s) => (float t) { t = Relu (s) }"
 INVALID = [
     ("a cycle", parse("y = Add (x, z) z = Relu (y)"), r"'z'.* is not output of any previous nodes"),
     ("a name that is missing", parse("y = Add (x, z)"), r"'z'.* is not output of any previous nodes"),
@@ -167,6 +196,26 @@ REFUSED = [
      r"load: 'w' must have its data in a file beside the model, but got: no path of the model that tells where .*"),
     (changed(set_location("data", 4)), ValueError,
      r"load: 'w' must have its data in a file beside the model, but got: 4 bytes, not 8"),
+    (deep(2000), ValueError, r"load: graphs must lie within each other at most 100 deep, but they lie deeper"),
+    *((no_text(name), ValueError, r"load: names must be text in UTF-8, but got b'\\xff.*'")
+      for name in (b"Softmax", b"node", b"axis")),
+    (changed(refer, "y = Softmax (x)"), ValueError,
+     r"load: attribute 'axis' must have a value, but got: .*reference attribute.*"),
+    (changed(no_text_attribute, "y = Gelu (x)", opset=20), ValueError,
+     r"load: attribute 'approximate' must have a value, but got: 'utf-8' codec.*"),
+    (changed(many_nodes), ValueError,
+     r"load: a model must have at most 100000 nodes, functions inlined, but has 100001"),
+    (changed(set_dims(*[2**62] * 100_000)), ValueError, r"load: tensors must have at most 64 axes, but 'w' has 100000"),
+    (parse("y = Relu (x)", f"float[{', '.join(['4000000000'] * 100_000)}] x"), ValueError,
+     r"load: values must take at most .*"),
+    (parse("y = Split <num_outputs = 4611686018427387904> (x)", opset=18), ValueError,
+     r"load: num_outputs and the outputs of Split must agree in number, but got 4611686018427387904 and 1"),
+    (parse("y = own.f (x)", functions=function("f", "z = Relu (x)")), ValueError,
+     r"load: the model must be valid, but no node makes 'y' before it is read"),
+    (parse(f"y, z = Loop <body = b {BODY}> (n, , x)", initializers="int64 n = {3}"), ValueError,
+     r"load: Loop .*: body must have 3 inputs and 3 outputs, but has 3 and 2"),
+    (parse(f"y = Loop <body = b {BODY}> (n, , x, x)", initializers="int64 n = {3}"), ValueError,
+     r"load: Loop .*: body must have 4 inputs and 2 outputs, but has 3 and 2"),
     (changed(make_sparse), ValueError, r"load: initializers must be dense, but graph 'g' has a sparse one"),
     (sparse_attribute(), ValueError, r"load: attributes must be dense, but 'sparse_value' of Constant is sparse"),
     (parse("y = Relu (x)", f"float[{HUGE}] x"), ValueError,
@@ -202,6 +251,23 @@ WITHIN = [  # small results of options that take much to compute
      "float[1, 1, 1, 8] x", (1, 1, 1, 8)),
     (("s = Constant <value_ints = [1, 100000, 8]> () e = Expand (x, s) "
      "y = Attention <q_num_heads = 2, kv_num_heads = 2> (e, e, e)"), "float[1, 1, 8] x", (1, 1, 8)),
+    (("r = Constant <value = float[1, 4] {0, 0, 1000000, 1e30}> () i = Constant <value_ints = [0]> () "
+      "y = RoiAlign (x, r, i)"), "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    (("s = Constant <value_ints = [10, 5]> () r = Constant <value_floats = [0.0, 0.0, 0.0, 30000.0, 30000.0]> () "
+      "e = Expand (r, s) a = Constant <value_ints = [1, 1, 20000, 20000]> () "
+      "b = Expand (x, a) y = MaxRoiPool <pooled_shape = [1, 1]> (b, e)"), "float[1, 1, 1, 1] x", (1, 1, 1, 1)),
+    ("y = MaxPool <kernel_shape = [3, 3], pads = [50000, 50000, 50000, 50000], strides = [90000, 90000]> (x)",
+     "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    ('y = AveragePool <kernel_shape = [9, 9], auto_pad = "SAME_LOWER", dilations = [9999, 9999]> (x)',
+     "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    ("y = Conv <pads = [50000, 50000, 50000, 50000], strides = [90000, 90000]> (x, x)",
+     "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    ("y = ConvTranspose <pads = [50000, 50000, 50000, 50000], strides = [99999, 99999]> (x, x)",
+     "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    (('s = Constant <value_ints = [2000]> () e = Expand (x, s) '
+      'y = Einsum <equation = "a,b,c,c,b,a->"> (e, e, e, e, e, e)'), "float[1] x", (1,)),
+    (('s = Constant <value_floats = [0.5]> () n = Constant <value_ints = [100000]> () e = Expand (x, n) '
+      'y = Resize <mode = "linear"> (e, , s)'), "float[1] x", (1,)),
 ]  # fmt: skip
 STATIC = [
     ("y = RandomNormal <shape = [1099511627776]> ()", "n"),
@@ -280,6 +346,19 @@ ERRORS += [
         f"w = Constant <value_ints = {[0] * 100_000}> () y = Squeeze (x, w)",
     )
 ]
+SCANS = [  # options of Scan that no input fits
+    ("num_scan_inputs = 1099511627776", r"Scan .*: num_scan_inputs must lie in \[1, 1\], but got 1099511627776"),
+    ("num_scan_inputs = 1, scan_input_axes = [9]", r"Scan .*: axis must lie in \[-1, 0\], but got 9"),
+]
+ERRORS += [
+    (partial(call, parse(f"y = Scan <{options}, body = b {SCANNED}> (x)")), ValueError, text) for options, text in SCANS
+]
+ERRORS += [
+    (partial(call, parse("r = Constant <value_ints = [1, 2, 1, 1]> () a = Reshape (x, r) "
+                         "y = DepthToSpace <blocksize = 0> (a)", outputs="float[a, b, c, d] y")), ValueError,
+     r"DepthToSpace .*: blocksize must be at least 1, but got 0"),
+    (partial(load, "/dev/zero"), ValueError, r"load: a model must be a file, but /dev/zero is none"),
+]  # fmt: skip
 ERRORS += [(hold_many, ValueError, AT_RUN)]
 ERRORS += [(load_gigabytes, ValueError, r"load: a model must have at most 2147483647 bytes, but .* is larger")]
 

@@ -49,6 +49,8 @@ def scan(node: Node, *inputs: Tensor) -> tuple[Tensor, ...]:
     """Run the body over slices of the scan inputs; the last state, then each scan output, stacked."""
     values, outer = _split(node, inputs)
     body, number = node["body"], node["num_scan_inputs"]
+    if not 0 < number <= len(values):
+        raise ValueError(f"{node}: num_scan_inputs must lie in [1, {len(values)}], but got {number}")
     state, sequences = values[:-number], values[-number:]
     axes = [
         check.axis(str(node), axis, x.ndim)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from needle import ops
+from needle import check, ops
 from needle.autograd import Tensor
 from needle.nn.functional import pixel_shuffle, pixel_unshuffle
 from needle.nn.functional.grid import affine_grid as affine_points
@@ -37,17 +37,19 @@ def affine_grid(node: Node, theta: Tensor, size: Tensor) -> Tensor:
 
 @operator("DepthToSpace")
 def depth_to_space(node: Node, x: Tensor) -> Tensor:
+    b = check.integer(str(node), "blocksize", node["blocksize"], least=1)
     if node.get("mode") == "CRD":
-        return pixel_shuffle(x, node["blocksize"])
-    (n, c, h, w), b = x.shape, node["blocksize"]
+        return pixel_shuffle(x, b)
+    n, c, h, w = x.shape
     blocks = ops.permute(ops.reshape(x, (n, b, b, c // (b * b), h, w)), (0, 3, 4, 1, 5, 2))
     return ops.reshape(blocks, (n, c // (b * b), h * b, w * b))
 
 
 @operator("SpaceToDepth")
 def space_to_depth(node: Node, x: Tensor) -> Tensor:
+    b = check.integer(str(node), "blocksize", node["blocksize"], least=1)
     if node.get("mode") == "CRD":
-        return pixel_unshuffle(x, node["blocksize"])
-    (n, c, h, w), b = x.shape, node["blocksize"]
+        return pixel_unshuffle(x, b)
+    n, c, h, w = x.shape
     blocks = ops.permute(ops.reshape(x, (n, c, h // b, b, w // b, b)), (0, 3, 5, 1, 2, 4))
     return ops.reshape(blocks, (n, c * b * b, h // b, w // b))

@@ -47,8 +47,9 @@ def bernoulli(node: Node, x: Tensor) -> Tensor:
 def multinomial(node: Node, x: Tensor) -> Tensor:
     """Classes drawn by their logarithms of probabilities: (N, classes) -> (N, sample_size)."""
     ends = ops.softmax(x.astype("float64"), 1).numpy().cumsum(1)
-    draws = _stream(node).random_sample((x.shape[0], node["sample_size"], 1)) * ends[:, None, -1:]
-    return _like(node, x, (draws >= ends[:, None]).sum(-1))
+    draws = _stream(node).random_sample((x.shape[0], node["sample_size"])) * ends[:, -1:]
+    classes = [np.searchsorted(end, draw, "right") for end, draw in zip(ends, draws, strict=True)]
+    return _like(node, x, np.reshape(classes, draws.shape))
 
 
 def _normal(node: Node, shape: Sequence[int]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from needle import init, ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
+from needle.onnx.memory import current_memory
 from needle.onnx.registry import Node, operator
 from needle.ops.operand import as_indices, pool_window
 from needle.ops.pool import largest
@@ -26,12 +28,16 @@ def roi_align(node: Node, x: Tensor, rois: Tensor, batch_indices: Tensor) -> Ten
     dtype = compute_dtype(x.dtype)
     half_pixel = node.get("coordinate_transformation_mode") == "half_pixel"  # opset 10 has no such attribute
     corners = rois.astype(dtype) * node["spatial_scale"] - (0.5 if half_pixel else 0.0)  # (R, 4): x, y, x, y
-    shape, sides = (node["output_height"], node["output_width"]), []
+    shape, spans, points = (node["output_height"], node["output_width"]), [], [rois.shape[0], x.shape[1]]
     for axis, cells in enumerate(shape):
         start, end = corners[:, 1 - axis], corners[:, 3 - axis]
-        extent = end - start if half_pixel else ops.maximum(end - start, 1.0)
-        sides.append(_side(start, extent, cells, node["sampling_ratio"], x.shape[2 + axis]))
-    rows, columns = sides
+        cell = (end - start if half_pixel else ops.maximum(end - start, 1.0)) / cells
+        ratio = node["sampling_ratio"]
+        count = init.full_like(cell, ratio) if ratio > 0 else ops.maximum(ops.ceil(cell.detach()), 0.0)
+        spans.append((start, cell, count, cells, x.shape[2 + axis]))
+        points.append(cells * _most(count))
+    current_memory.get().require(node, 4 * dtype.itemsize * math.prod(points))  # for each point, four elements
+    rows, columns = (_side(*span) for span in spans)
     image = ops.permute(x.astype(dtype), (0, 2, 3, 1))
     batch = ops.reshape(as_indices("RoiAlign", "batch_indices", batch_indices, x.shape[0]), (-1, 1, 1))
     terms = []
@@ -66,11 +72,14 @@ class Side(NamedTuple):
     mask: Tensor
 
 
-def _side(start: Tensor, extent: Tensor, cells: int, ratio: int, n: int) -> Side:
-    """The points from `start` (R,) over `extent` (R,), along an axis of n elements."""
-    device, dtype, cell = start.device, start.dtype, extent / cells
-    count = init.full_like(cell, ratio) if ratio > 0 else ops.maximum(ops.ceil(cell.detach()), 0.0)
-    most = max(1, int(count.numpy().max(initial=1)))
+def _most(count: Tensor) -> int:
+    """The largest number of points, also where it is far too large or none."""
+    return max(1, int(min(np.nan_to_num(count.numpy().max(initial=1)), 2**62)))
+
+
+def _side(start: Tensor, cell: Tensor, count: Tensor, cells: int, n: int) -> Side:
+    """`count` points in each of the cells of size `cell` (R,) from `start` (R,), along an axis of n elements."""
+    device, dtype, most = start.device, start.dtype, _most(count)
     point = init.arange(most, device=device, dtype=dtype)
     within = (point + 0.5) * (cell / ops.maximum(count, 1.0))[:, None, None]  # (R, 1, most)
     first = start[:, None] + init.arange(cells, device=device, dtype=dtype) * cell[:, None]  # (R, P)
@@ -100,6 +109,8 @@ def max_roi_pool(node: Node, x: Tensor, rois: Tensor) -> Tensor:
         empty = empty | is_empty.reshape((-1, 1, 1, cells) if axis else (-1, 1, cells, 1))
     batch = as_indices("MaxRoiPool", "rois", Tensor(table[:, 0], requires_grad=False), x.shape[0]).numpy()
     places = [Tensor(i, device=x.device, requires_grad=False) for i in (batch.reshape(-1, 1, 1), *indices)]
+    read = math.prod(index.shape[-2] * index.shape[-1] for index in indices) * x.shape[1] * rois.shape[0]
+    current_memory.get().require(node, read * x.dtype.itemsize)
     values = ops.getitem(ops.permute(x, (0, 2, 3, 1)), tuple(places))  # (R, P·k, P·k, C)
     y, _ = largest(ops.permute(values, (0, 3, 1, 2)), *pool_window("MaxRoiPool", 2, tuple(sizes)), False)
     return ops.where(Tensor(empty, device=x.device, requires_grad=False), 0.0, y)

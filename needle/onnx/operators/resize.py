@@ -12,6 +12,7 @@ from needle import check, ops
 from needle.autograd import Tensor
 from needle.backend import HostArray, compute_dtype
 from needle.nn.functional.linear import matmul_along
+from needle.onnx.memory import current_memory
 from needle.onnx.operators.arguments import integers
 from needle.onnx.operators.selection import select
 from needle.onnx.registry import Node, operator
@@ -195,6 +196,7 @@ def _weights(place: HostArray, axis: Axis, sampling: Sampling) -> HostArray:
         weights = np.where((taps >= 0) & (taps < axis.n), weights, 0)
     total = weights.sum(1, keepdims=True)
     weights = weights / np.where(total == 0, 1, total)
+    current_memory.get().require(f"Resize of {axis.n} elements to {axis.p}", 8 * axis.n * axis.p)
     matrix = np.zeros((axis.n, axis.p))
     np.add.at(matrix, (taps.clip(0, axis.n - 1), np.arange(axis.p)[:, None]), weights)
     return matrix
