@@ -41,6 +41,23 @@ def by_size(x):
     return x * 2 if len(x) > 102 else x + 1
 
 
+class Counting(nn.Module):
+    """A module that counts its calls."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = nn.Buffer(ndl.zeros(1))
+
+    def forward(self, x):
+        self.calls.data = self.calls + 1
+        return x + self.calls
+
+
+def drawing_and_failing(x):
+    init.randn(3)
+    raise RuntimeError("inside")
+
+
 IMAGES = ndl.ones(1, 3, 8)
 SAME = r"export: with batch_axis, the model must be the same for all batch sizes, but it changes "
 VALUES = r"export: the forward pass must not read values that depend on an input .*, but it reads .* from 'input_0'"
@@ -58,6 +75,9 @@ ERRORS = [
     (exported(lambda x: ndl.Tensor(x.numpy())), ValueError, VALUES),
     (exported(lambda x: x + init.randn(3)), ValueError,
      r"export: the forward pass must be the same each time, but it draws random numbers in evaluation mode"),
+    (exported(Counting()), ValueError,
+     r"export: the forward pass must be the same each time, but it changes the state of the model"),
+    (exported(lambda x: None), TypeError, r"export: what the model returns must be of tensors, but it returns none"),
     (exported(lambda x: (x, 3.0)), TypeError,
      r"export: what the model returns must be of tensors, but output_1 is float"),
     (exported(nn.Identity(), opset=16), ValueError, r"export: opset must lie in \[17, 28\], but got 16"),
@@ -66,6 +86,9 @@ ERRORS = [
     (exported(nn.Linear(3, 2), output_names=["weight"]), ValueError,
      r"export: output_names must be 1 different names that nothing else has, but got \['weight'\]"),
     (exported(by_size, batch_axis=0), ValueError, SAME + r"which ops it applies"),
+    (exported(lambda x: x * 2 if len(x) < 5 else x + 1, batch_axis=0), ValueError, SAME + r"which ops it applies"),
+    (exported(lambda x: x * 2 if len(x) % 2 else x + 1, ndl.ones(5, 3), batch_axis=0), ValueError,
+     SAME + r"which ops it applies"),
     (exported(lambda x: x + init.arange(len(x)).reshape((-1, 1)), batch_axis=0), ValueError,
      SAME + r"the values of a constant of shape \(101, 1\)"),
     (exported(lambda x: ndl.var(x, 0), batch_axis=0), ValueError,
@@ -118,3 +141,15 @@ def test_a_refusal_leaves_everything_as_it_was(tmp_path):
     assert not any(module._hooks for _, module in model.named_modules())
     assert (autograd.LAZY_MODE, mode.outlining, mode.recording, mode.watchers) == (False, False, True, ())
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("model", "kind"), [(Counting(), ValueError), (Function(drawing_and_failing), RuntimeError)])
+def test_nothing_is_changed_by_an_export_that_fails(model, kind):
+    before, stream = {name: x.numpy().copy() for name, x in model.state_dict().items()}, np.random.get_state()
+    with pytest.raises(kind):
+        needle.onnx.export(model, X, "/nowhere/model.onnx")
+    assert {name: x.numpy().tolist() for name, x in model.state_dict().items()} == {
+        name: x.tolist() for name, x in before.items()
+    }
+    for now, then in zip(np.random.get_state(), stream, strict=True):
+        np.testing.assert_array_equal(now, then)

@@ -86,16 +86,12 @@ def outline_of(model: Module, args: Sequence[Any], change: Change | None = None)
         record.inputs.append(value)
         return value
 
-    before = get_rng_state()
-    with outline(), _evaluation(model), record.modules(model), watch(record):
+    with outline(), _evaluation(model), _unchanged(model), record.modules(model), watch(record):
         names = _argument_names(model, len(args))
         result = model(*(_mapped(name, arg, as_input) for name, arg in zip(names, args, strict=True)))
-        if _position(get_rng_state()) != _position(before):
-            set_rng_state(before)
-            raise ValueError(
-                "export: the forward pass must be the same each time, but it draws random numbers in evaluation mode"
-            )
         outputs = list(flat_tensors("output", result))
+        if not outputs:
+            raise TypeError("export: what the model returns must be of tensors, but it returns none")
         if isinstance(model, GraphModule):
             outputs = list(zip(model.outputs, [value for _, value in outputs], strict=True))
         return record.outline(outputs, model)
@@ -209,6 +205,29 @@ def _evaluation(model: Module) -> Iterator[None]:
         for attributes, values in before:
             attributes.clear()
             attributes.update(values)
+
+
+@contextmanager
+def _unchanged(model: Module) -> Iterator[None]:
+    """Put the random stream and the arrays of the state back after the block, and refuse it if it has changed them."""
+    stream = get_rng_state()
+    state = [(tensor, tensor.array) for tensor in (*model.parameters(), *model.buffers())]
+    changed = False
+    try:
+        yield
+    finally:
+        draws = _position(get_rng_state()) != _position(stream)
+        set_rng_state(stream)
+        for tensor, array in state:
+            if tensor.array is not array:
+                changed = True
+                tensor.replace_array(array)
+    if draws:
+        raise ValueError(
+            "export: the forward pass must be the same each time, but it draws random numbers in evaluation mode"
+        )
+    if changed:
+        raise ValueError("export: the forward pass must be the same each time, but it changes the state of the model")
 
 
 def _position(stream: Mapping[str, Any]) -> tuple[Any, ...]:
