@@ -401,12 +401,17 @@ def test_groups_and_frozen_parameters_keep_their_places():
 
 def test_options_that_the_libraries_keep_otherwise():
     """Numbers of torch may be tensors; the dampening of needle's SGD may follow its momentum."""
+    made = []
     layer, theirs = nn.Linear(3, 2), torch.nn.Linear(3, 2)
     names = [*interop.state_dict(layer)]
     rule = optim.SGD(layer.parameters())
     state = torch.optim.SGD(theirs.parameters(), lr=torch.tensor(0.25), momentum=0.5).state_dict()
     interop.load_optimizer_state_dict(layer, rule, state, names)
     assert rule.state_dict()["param_groups"][0]["lr"] == 0.25
+    load_optimizer(
+        lambda state: state["state"][0].update(step=3), make=lambda params: made.append(optim.Adam(params)) or made[0]
+    )
+    assert [made[0].state_dict()["state"][i]["step"] for i in range(2)] == [3, 1]
     for nesterov, dampening in [(False, 0.5), (True, 0.0)]:
         rule = optim.SGD(layer.parameters(), momentum=0.5, nesterov=nesterov)
         assert interop.optimizer_state_dict(layer, rule, names)["param_groups"][0]["dampening"] == dampening
@@ -521,6 +526,8 @@ ERRORS = [
     (lambda: load_optimizer(names=["weight", "other"]), ValueError,
      ("load_optimizer_state_dict: names must be those of the parameters of the optimizer, but got unknown other; "
       "none for 1")),
+    (lambda: load_optimizer(names=["weight", "bias", "other"]), ValueError,
+     "load_optimizer_state_dict: names must be those of the parameters of the optimizer, but got unknown other"),
     (lambda: load_optimizer(groups=lambda layer: [layer.weight]), ValueError,
      "load_optimizer_state_dict: groups must have as many parameters as the optimizer's, [1], but got [2]"),
     (lambda: load_optimizer(lambda state: state["state"][0].update(exp_avg=torch.ones(3, 2))), ValueError,

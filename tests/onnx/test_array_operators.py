@@ -102,6 +102,7 @@ EXACT = [
     ("Gemm", 6, [X, X.T, array(1, 2)], {"broadcast": 1, "beta": 2.0}, array([5, 7], [5, 7])),
     ("Gemm", 13, [X, X.T, array(NAN)], {"beta": 0.0}, array([3, 3], [3, 3])),
     ("Gemm", 13, [X.astype("int64"), X.T.astype("int64")], {"alpha": 0.5}, np.full((2, 2), 1)),
+    ("Gemm", 13, [np.array([[2**30 + 1]]), np.array([[1]])], {"alpha": 2.0}, np.array([[2**31 + 2]])),
     ("Sum", 1, [X, X, X], {}, 3 * X),
     ("Mean", 8, [X, array(3)], {}, 2 * X),
     ("Div", 14, [np.array([7, -7, 7, -7]), np.array([2, 2, -2, -2])], {}, np.array([3, -3, -3, 3])),

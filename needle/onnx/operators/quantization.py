@@ -131,7 +131,7 @@ def _shifted(x: Tensor, zero_point: Tensor | None) -> Tensor:
     x = x.astype("float64")
     if zero_point is None:
         return x
-    return x - (ops.reshape(zero_point, ()) if zero_point.size == 1 else zero_point).astype("float64")
+    return x - (ops.reshape(zero_point, ()) if zero_point.size == 1 else zero_point)
 
 
 def _of_rows(values: Any) -> Any:
