@@ -31,6 +31,8 @@ def find_file(op: str, folder: Path, names: Sequence[str], source: str) -> str:
         os.stat(os.path.join(full_path, "."))
     except PermissionError:
         problem, kind = "there is no permission to search", PermissionError
+    except NotADirectoryError:
+        problem = "there is a file in place of a folder:"
     except (OSError, ValueError):
         problem = "there is no such folder as"
     raise kind(f"{op}: folder must hold {expected}, but {problem} {full_path}; {source}")

@@ -308,6 +308,13 @@ def test_the_error_for_a_missing_mnist_file_names_folder_and_source(tmp_path, mo
         MNISTDataset(*(f"{folder}/{name}" for name in names))
 
 
+def test_the_path_of_a_file_is_no_folder(tmp_path):
+    path = write_set(tmp_path)[0]
+    message = f"but there is a file in place of a folder: {path}; {SOURCE}"
+    with pytest.raises(FileNotFoundError, match=re.escape(message)):
+        IDXDataset(path)
+
+
 def test_mnist_reads_files_in_the_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_set(tmp_path)
