@@ -14,7 +14,7 @@ from onnx.shape_inference import InferenceError, infer_shapes
 import needle.onnx.operators as _operators  # noqa: F401 (registers them)
 from needle import check
 from needle.onnx.choices import require_choices
-from needle.onnx.memory import bytes_of_type
+from needle.onnx.memory import MOST_AXES, bytes_of_type
 from needle.onnx.reading import DTYPES, graphs_of, nodes_of, require_few_nodes
 from needle.onnx.registry import find_operator
 
@@ -74,7 +74,7 @@ def require_known(model: onnx.ModelProto, inlined: bool = False) -> None:
     for graph in (model.graph, *model.functions):
         for node in nodes_of(graph):
             node.domain = _domain(node.domain)
-            _require_parts(node)
+            _require_safe(node)
     functions = {(function.domain, function.name) for function in model.functions}
     unknown = dict.fromkeys(
         f"{node.op_type} (domain {node.domain or 'ai.onnx'!r}, opset {opset or None})"
@@ -106,11 +106,17 @@ def _domain(name: str) -> str:
     return "" if name == "ai.onnx" else name
 
 
-def _require_parts(node: onnx.NodeProto) -> None:
-    """Require that Split tells the number of its outputs, for as many ONNX makes types."""
+def _require_safe(node: onnx.NodeProto) -> None:
+    """Refuse the attributes at which the shape inference of ONNX ends the process (1.23.2), or takes all memory."""
     for attribute in node.attribute:
-        if node.op_type == "Split" and attribute.name == "num_outputs" and not attribute.ref_attr_name:
+        if attribute.ref_attr_name or attribute.type != onnx.AttributeProto.INT:
+            continue
+        if (node.op_type, attribute.name) == ("Split", "num_outputs"):
             check.same("load", "number", attribute.i, len(node.output), ("num_outputs", "the outputs of Split"))
+        elif (node.op_type, attribute.name) == ("GatherND", "batch_dims"):
+            check.integer("load", "batch_dims of GatherND", attribute.i, least=0)
+        elif attribute.name == "axis":
+            check.axis("load", attribute.i, MOST_AXES, f"axis of {node.op_type}")
 
 
 def _nodes(model: onnx.ModelProto) -> Iterator[tuple[onnx.NodeProto, int]]:
@@ -164,7 +170,8 @@ def _require_types(graph: onnx.GraphProto, max_bytes: int) -> None:
             kind = value.type.WhichOneof("value")
             element = value.type.tensor_type.elem_type
             if kind not in (None, "tensor_type") or (element and element not in DTYPES):
-                name = onnx.TensorProto.DataType.Name(element) if element else kind
+                known = element in onnx.TensorProto.DataType.values()
+                name = onnx.TensorProto.DataType.Name(element) if element and known else element or kind
                 raise TypeError(f"load: values must be tensors with a dtype of needle, but {value.name!r} is {name}")
             size = bytes_of_type(value.type)
             if size > max_bytes:

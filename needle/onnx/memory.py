@@ -19,7 +19,7 @@ from needle.autograd import Tensor
 from needle.backend import to_host
 from needle.grad_mode import mode
 
-__all__ = ["Announced", "Memory", "current_memory"]
+__all__ = ["MOST_AXES", "Announced", "Memory", "current_memory"]
 
 FLOATS_GIVE_SIZES = ("Range", "Resize", "Upsample")  # operators that read sizes from floating inputs
 SIZE_INPUT = {"MaxUnpool": 2}  # operators whose inference does not use the input that has the shape of the result

@@ -53,6 +53,7 @@ class Graph(NamedTuple):
                 error.add_note(f"in {node}")
                 raise
             results = results if isinstance(results, tuple) else (results,)
+            result = None
             for name, result in zip(makes, results, strict=False):
                 if name:
                     assert result is not None, f"{node} must make {name!r}"
@@ -82,7 +83,7 @@ def make_graph(
     known, outer = {*inputs}, dict[str, None]()
     for reads, makes in (*((step.reads, step.makes) for step in steps), (outputs, ())):
         outer |= dict.fromkeys(name for name in reads if name and name not in known)
-        known.update(makes)
+        known.update(filter(None, makes))
     last: dict[str, int] = dict.fromkeys(inputs, -1)
     for i, step in enumerate(steps):
         last |= dict.fromkeys((*(name for name in step.reads if name in known), *filter(None, step.makes)), i)

@@ -264,6 +264,12 @@ def test_it_moves_to_a_device_with_its_constants():
     assert [*module.state_dict()] == ["w"]
 
 
+def test_an_output_and_an_input_may_both_be_left_out():
+    model = parse("a, b = Dropout (x) y = Clip (a, , n)", initializers="float n = {0.5}")
+    model.graph.node[0].output[1] = ""
+    assert load(model)(ones(2)).numpy().tolist() == [0.5, 0.5]
+
+
 def test_values_are_freed_after_their_last_use():
     sizes = []
 

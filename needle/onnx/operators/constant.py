@@ -17,11 +17,11 @@ __all__: list[str] = []
 
 @operator("Constant")
 def constant(node: Node) -> Tensor:
-    if node["value"] is not None:
+    if node.get("value") is not None:
         return _tensor(onnx.numpy_helper.to_array(node["value"]))
     for name, dtype in {"value_float": "float32", "value_int": "int64"}.items():
         for key in (name, f"{name}s"):
-            if node[key] is not None:
+            if node.get(key) is not None:  # which old opsets do not have
                 return _tensor(node[key], dtype)
     raise TypeError(f"{node}: value must be a tensor of numbers, but got a sparse one or strings")
 

@@ -57,8 +57,7 @@ def resize(
     regions = list(zip(region[: len(chosen)], region[len(chosen) :], strict=True)) or [(0.0, 1.0)] * len(chosen)
     shape = [x.shape[axis] for axis in chosen]
     if sizes is None or not sizes.size:
-        assert scales is not None
-        targets = _by_scales(shape, scales)
+        targets = _by_scales(shape, check.instance(str(node), "scales", scales, Tensor))
     else:
         targets = _by_sizes(shape, integers(sizes), node.get("keep_aspect_ratio_policy") or "stretch")
     axes = [Axis(axis, n, *target, part) for axis, n, target, part in zip(chosen, shape, targets, regions, strict=True)]
