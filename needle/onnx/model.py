@@ -85,7 +85,13 @@ class GraphModule(Module):
         if missing:
             raise ValueError(f"load: the model must be valid, but no node makes {missing[0]!r} before it is read")
         self.inputs, self.outputs = tuple(self._graph.inputs), tuple(value.name for value in model.graph.output)
+        self._loaded_dtypes = self._dtypes()
+        self.cast_dtype: Any = None  # known from a call on
         self.eval()
+
+    def _dtypes(self) -> set[Any]:
+        """The floating dtypes of the state."""
+        return {tensor.dtype for tensor in self._state.values() if tensor.dtype.kind == "f"}
 
     def _operator(self, node: onnx.NodeProto) -> Operator:
         entry = find_operator(node.op_type, node.domain, self._opsets[node.domain])
@@ -152,6 +158,8 @@ class GraphModule(Module):
             raise TypeError(f"GraphModule: inputs must be {', '.join(self.inputs)}, but got {', '.join(got) or 'none'}")
         device = next((tensor.device for tensor in self._state.values()), None)
         values = [_input(name, given[name], kind, device) for name, kind in zip(self.inputs, self._types, strict=True)]
+        dtypes = self._dtypes()
+        self.cast_dtype = dtypes.pop() if len(dtypes) == 1 and dtypes != self._loaded_dtypes else None
         token = current_memory.set(Memory(self.max_bytes))
         try:
             results = self._graph.run(values, self._state)

@@ -75,6 +75,11 @@ class Node:
         """
         return self.owner is not None and self.owner.training
 
+    @property
+    def cast_dtype(self) -> Any:
+        """The floating dtype that the module has been cast to, None if it has those of the model."""
+        return None if self.owner is None else self.owner.cast_dtype
+
     def has_output(self, index: int) -> bool:
         """Whether the model uses an output of the node: one that is optional may be left out."""
         return index < len(self.outputs) and self.outputs[index] != ""

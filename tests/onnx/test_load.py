@@ -244,6 +244,20 @@ def test_scalars_that_an_exporter_makes_initializers_are_not_trained(producer, n
     assert [*module.state_dict()] == [*values]
 
 
+def test_casts_follow_a_module_that_has_been_cast():
+    """Models in float16 with inputs in float32 are trained so."""
+    nodes = "a = Cast <to = 10> (x) b = MatMul (a, w) y = Cast <to = 1> (b)"
+    bits = np.array([1, 2, 3, 4], "float16").view("uint16").tolist()
+    initializers = f"float16[2, 2] w = {{{', '.join(map(str, bits))}}}"
+    module = load(parse(nodes, "float[1, 2] x", "float[1, 2] y", initializers=initializers))
+    x = np.array([[1 + 2**-12, 0]], "float32")
+    assert module(x).numpy().tolist() == [[1, 2]]
+    for cast in (module.float, module.double):
+        y = cast()(x)
+        assert y.dtype == module.parameters()[0].dtype
+        assert y.numpy().tolist() == [[1 + 2**-12, 2 + 2**-11]]
+
+
 def test_an_opset_may_be_imported_twice():
     """As skl2onnx does."""
     model = parse("y = Neg (x)")

@@ -13,7 +13,9 @@ __all__: list[str] = []
 
 @operator("Cast")
 def cast(node: Node, x: Tensor) -> Tensor:
-    return x.astype(dtype_of(node, "to"))
+    """x in the dtype `to`; but in a module that `float` or `double` has cast, floats are those of the module."""
+    dtype = dtype_of(node, "to")
+    return x.astype(node.cast_dtype or dtype if dtype.startswith("float") else dtype)
 
 
 @operator("CastLike")
