@@ -71,7 +71,7 @@ def _as_array(name: str, value: Any, target: Tensor) -> Array:
     """A value as a raw array of the device and dtype of its target; copied only if it has another."""
     op, data = f"load_state_dict: {name}", value.array if isinstance(value, (Tensor, NDArray)) else value
     array = target.device.real_array(op, data, target.dtype, copy=False)
-    if array.dtype.kind != "f" and (array != target.device.real_array(op, data, copy=False)).any():
+    if array.dtype.kind != "f" and (array != target.device.real_array(op, data, copy=False)).any().item():
         raise ValueError(f"load_state_dict: {name} must hold values of {array.dtype}, but got some that it cannot hold")
     return array
 

@@ -56,7 +56,7 @@ class Node:
         protos = {key: value for key, value in self._attributes.items() if isinstance(value, onnx.GraphProto)}
         bodies = {key: compiled(key, proto) for key, proto in protos.items()}
         for key, body in bodies.items():
-            taken = 0 if self.op_type == "If" else len(self.inputs)
+            taken = {"If": 0, "FlexAttention": 1}.get(self.op_type, len(self.inputs))
             made = len(self.outputs) + (self.op_type == "Loop")
             if len(body.inputs) != taken or len(body.outputs) < made:
                 raise ValueError(
