@@ -160,7 +160,7 @@ class Announced:
         try:
             results = infer_node_outputs(schema, self.proto, types, values, opset_imports=imports)
         except (InferenceError, IndexError, RuntimeError):  # the function of the operator will say it better
-            return 0
+            return self._within(inputs)
         except onnx.checker.ValidationError as error:
             raise ValueError(
                 f"GraphModule: inputs of a node must have the types of its schema, but got: {error}"
@@ -169,11 +169,17 @@ class Announced:
         if index is not None and index < len(arrays) and arrays[index] is not None:
             return int(math.prod(arrays[index].tolist())) * 8
         width = max((x.dtype.itemsize for x in inputs if x is not None and x.dtype.kind == "f"), default=4)
-        size = sum(map(bytes_of_type, results.values()))
-        if self.proto.op_type in WITHIN:
-            options = {entry.name: onnx.helper.get_attribute_value(entry) for entry in self.proto.attribute}
-            size += 4 * WITHIN[self.proto.op_type](options, [() if x is None else x.shape for x in inputs])
-        return size * max(width // 4, 1)
+        return (sum(map(bytes_of_type, results.values())) + self._within(inputs)) * max(width // 4, 1)
+
+    def _within(self, inputs: Sequence[Tensor | None]) -> int:
+        """The bytes of what the operator holds beside its results; 0 for inputs of a wrong rank."""
+        if self.proto.op_type not in WITHIN:
+            return 0
+        options = {entry.name: onnx.helper.get_attribute_value(entry) for entry in self.proto.attribute}
+        try:
+            return 4 * WITHIN[self.proto.op_type](options, [() if x is None else x.shape for x in inputs])
+        except (IndexError, ValueError):  # the function of the operator will say it better
+            return 0
 
 
 def bytes_of_type(proto: onnx.TypeProto) -> int:

@@ -264,6 +264,8 @@ WITHIN = [  # small results of options that take much to compute
      "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
     ('y = AveragePool <kernel_shape = [9, 9], auto_pad = "SAME_LOWER", dilations = [9999, 9999]> (x)',
      "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
+    ('y = LpPool <kernel_shape = [2, 9223372036854775807], auto_pad = "SAME_UPPER"> (x)',
+     "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
     ("y = Conv <pads = [50000, 50000, 50000, 50000], strides = [90000, 90000]> (x, x)",
      "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
     ("y = ConvTranspose <pads = [50000, 50000, 50000, 50000], strides = [99999, 99999]> (x, x)",
