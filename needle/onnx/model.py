@@ -34,7 +34,8 @@ from needle.onnx.runner import Graph, Step, Type, make_graph
 
 __all__ = ["GraphModule", "load"]
 
-GENERATED_NAMES = {"pytorch": r"val_\d+|onnx::\w+", "tf2onnx": ".*"}  # what a producer calls constants; tf2onnx: all
+# What exporters call constants that they make initializers; tf2onnx keeps no other names.
+GENERATED_NAMES = {"pytorch": r"val_\d+|scalar_tensor_default\w*|onnx::\w+", "tf2onnx": ".*"}
 
 
 class GraphModule(Module):
