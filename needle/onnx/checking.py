@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -107,8 +108,12 @@ def _domain(name: str) -> str:
 
 
 def _require_safe(node: onnx.NodeProto) -> None:
-    """Refuse the attributes at which the shape inference of ONNX ends the process (1.23.2), or takes all memory."""
+    """Refuse attributes at which the shape inference of ONNX 1.23.2 ends the process, fills memory or never ends."""
     for attribute in node.attribute:
+        if node.op_type == "Einsum" and not re.fullmatch(rb"([A-Za-z ,]|\.\.\.|->)*", attribute.s):
+            raise ValueError(
+                f"load: equation of Einsum must have letters, commas, '...' and '->', but got {attribute.s!r}"
+            )
         if attribute.ref_attr_name or attribute.type != onnx.AttributeProto.INT:
             continue
         if (node.op_type, attribute.name) == ("Split", "num_outputs"):

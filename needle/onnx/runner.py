@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple, TypeAlias
 
 from needle.autograd import Tensor
@@ -54,9 +55,10 @@ class Graph(NamedTuple):
                 raise
             results = results if isinstance(results, tuple) else (results,)
             result = None
-            for name, result in zip(makes, results, strict=False):
+            for name, result in zip_longest(makes, results[: len(makes)]):
                 if name:
-                    assert result is not None, f"{node} must make {name!r}"
+                    if result is None:
+                        raise ValueError(f"{node}: inputs and attributes must allow all outputs, but not {name!r}")
                     values[name] = result
                     memory.add(result)
                     made.add(name)

@@ -214,6 +214,8 @@ REFUSED = [
      r"load: the model must be valid, but no node makes 'y' before it is read"),
     (parse(f"y, z = Loop <body = b {BODY}> (n, , x)", initializers="int64 n = {3}"), ValueError,
      r"load: Loop .*: body must have 3 inputs and 3 outputs, but has 3 and 2"),
+    (parse('y = Einsum <equation = "i$"> (x)'), ValueError,
+     r"load: equation of Einsum must have letters, commas, '\.\.\.' and '->', but got b'i\$'"),
     (parse("y = LayerNormalization <axis = 2147483648> (x, x)"), ValueError,
      r"load: axis of LayerNormalization must lie in \[-64, 63\], but got 2147483648"),
     (parse("y = GatherND <batch_dims = -5> (x, i)", "float[2, 2] x, int64[2, 1] i"), ValueError,
@@ -352,6 +354,12 @@ ERRORS += [
         f"w = Constant <value_ints = {[0] * 100_000}> () y = Squeeze (x, w)",
     )
 ]
+NOT_TRAINING = parse(
+    "r = Constant <value_ints = [1, 2]> () a = Reshape (x, r) y, m, v = BatchNormalization (a, x, x, x, x)",
+    outputs="float[a, b] y, float[c] m, float[c] v",
+)
+ERRORS += [(partial(call, NOT_TRAINING), ValueError,
+            r"BatchNormalization .*: inputs and attributes must allow all outputs, but not 'm'")]  # fmt: skip
 SCANS = [  # options of Scan that no input fits
     ("num_scan_inputs = 1099511627776", r"Scan .*: num_scan_inputs must lie in \[1, 1\], but got 1099511627776"),
     ("num_scan_inputs = 1, scan_input_axes = [9]", r"Scan .*: axis must lie in \[-1, 0\], but got 9"),
