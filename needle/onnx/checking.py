@@ -21,6 +21,8 @@ from needle.onnx.registry import find_operator
 
 __all__ = ["checked", "opsets_of", "require_known"]
 
+_MOST_NAMED = 20  # unknown operators in a message; the others are counted
+
 
 def checked(model: onnx.ModelProto, max_bytes: int) -> onnx.ModelProto:
     """A model without functions, whose values have types; raises ValueError or TypeError with all that is unknown."""
@@ -85,7 +87,8 @@ def require_known(model: onnx.ModelProto, inlined: bool = False) -> None:
         and (inlined or not _has_body(node, opset))
     )
     if unknown:
-        raise ValueError(f"load: operators must be known, but these are not: {', '.join(unknown)}")
+        named = [*unknown][:_MOST_NAMED] + [f"{len(unknown) - _MOST_NAMED} more"] * (len(unknown) > _MOST_NAMED)
+        raise ValueError(f"load: operators must be known, but these are not: {', '.join(named)}")
 
 
 def opsets_of(model: onnx.ModelProto | onnx.FunctionProto) -> dict[str, int]:

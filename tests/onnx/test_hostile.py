@@ -171,6 +171,8 @@ REFUSED = [
     (parse("a = Fancy (x) b = own.Mine (a) y = Relu (b)"), ValueError,
      (r"load: operators must be known, but these are not: Fancy \(domain 'ai\.onnx', opset 17\), "
      r"Mine \(domain 'own', opset 1\)")),
+    (parse(" ".join(f"a{i} = Fancy{i} (x)" for i in range(22)) + " y = Relu (x)"), ValueError,
+     r"load: operators must be known, but these are not: (Fancy\d+ \(domain 'ai\.onnx', opset 17\), ){20}2 more"),
     (parse("y = If (c) <then_branch = t () => (float z) { z = Inner (x) }, "
            "else_branch = e () => (float z) { z = own.f (x) }>", "float[2] x, bool c",
            functions=function("f", "y = Deep (x)")), ValueError,
