@@ -114,8 +114,8 @@ class MNISTDataset(NDArrayDataset):
 class IDXDataset(ImageDataset):
     """A folder with the files of MNIST or Fashion-MNIST: float32 images (1, H, W) in [0, 1] and uint8 labels.
 
-    Or with those of Kuzushiji-MNIST, which have the same names, or of QMNIST.
-    `idx_files` lists the file names. QMNIST's labels and errors as in `MNISTDataset`.
+    Or with those of Kuzushiji-MNIST, which have the same names, or of QMNIST. `idx_files` lists the names. QMNIST's
+    labels and errors as in `MNISTDataset`.
     """
 
     def __init__(self, folder: Path, train: bool = True, transforms: Sequence[Transform] | None = None) -> None:

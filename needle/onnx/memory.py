@@ -103,6 +103,7 @@ def _products(options: Mapping[str, Any], shapes: Sequence[tuple[int, ...]]) -> 
 # Operators that may hold far more than their results: its elements, by attributes and input shapes.
 WITHIN: Mapping[str, Callable[[Mapping[str, Any], Sequence[tuple[int, ...]]], int]] = {
     "Attention": _scores,
+    "FlexAttention": lambda options, shapes: math.prod(shapes[0][:3]) * shapes[1][2],
     "EyeLike": lambda options, shapes: math.prod(side + abs(options.get("k", 0)) for side in shapes[0]),
     "AveragePool": _padded,
     "Conv": _padded,
@@ -124,14 +125,18 @@ class Announced:
 
     def __init__(self, proto: onnx.NodeProto, opsets: dict[str, int]) -> None:
         has_body = any(a.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for a in proto.attribute)
-        self.is_known = not has_body and onnx.defs.has(proto.op_type, proto.domain)
+        is_standard = onnx.defs.has(proto.op_type, proto.domain)
+        self.is_known = is_standard and not has_body
+        self.within = WITHIN.get(proto.op_type) if is_standard else None
         self.proto, self.opsets = proto, opsets
         self.known: dict[Any, int] = {}
 
     def bytes(self, inputs: Sequence[Tensor | None]) -> int:
         """The bytes of the results for these inputs; 0 where only the run can tell."""
-        if not self.is_known or mode.outlining:  # of an outline nothing is computed, and no values are known
+        if mode.outlining:  # nothing is computed, and no values are known
             return 0
+        if not self.is_known:
+            return self._within(inputs)
         kinds = "iuf" if self.proto.op_type in FLOATS_GIVE_SIZES else "iu"
         arrays = [
             to_host(x.array) if x is not None and x.dtype.kind in kinds and x.size <= MOST_ELEMENTS else None
@@ -173,11 +178,11 @@ class Announced:
 
     def _within(self, inputs: Sequence[Tensor | None]) -> int:
         """The bytes of what the operator holds beside its results; 0 for inputs of a wrong rank."""
-        if self.proto.op_type not in WITHIN:
+        if self.within is None:
             return 0
         options = {entry.name: onnx.helper.get_attribute_value(entry) for entry in self.proto.attribute}
         try:
-            return 4 * WITHIN[self.proto.op_type](options, [() if x is None else x.shape for x in inputs])
+            return 4 * self.within(options, [() if x is None else x.shape for x in inputs])
         except (IndexError, ValueError):  # the function of the operator will say it better
             return 0
 

@@ -19,10 +19,10 @@ from onnx import TensorProto
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor
 
 from needle.backend import HostArray
+from needle.files import path_name
 
 __all__ = ["DTYPES", "Source", "graphs_of", "nodes_of", "read_array", "read_files", "read_model"]
-__all__ += ["require_few_nodes", "require_text", "take_large"]
-__all__ += ["tensor_bytes", "tensors_of"]
+__all__ += ["require_few_nodes", "require_text", "take_large", "tensor_bytes", "tensors_of"]
 
 Source: TypeAlias = "str | PathLike[str] | bytes | onnx.ModelProto"
 
@@ -48,7 +48,7 @@ def read_model(source: Source) -> tuple[onnx.ModelProto, str | None]:
         model.CopyFrom(source)
         return model, None
     if not isinstance(source, bytes):
-        path = os.fspath(source)
+        path = path_name("load", "model", source)
         if os.path.exists(path) and not os.path.isfile(path):  # a device may have no end, and a pipe may have no writer
             raise ValueError(f"load: a model must be a file, but {path} is none")
         if os.path.getsize(path) > LARGEST_MESSAGE:

@@ -58,7 +58,8 @@ class Node:
         for key, body in bodies.items():
             taken = {"If": 0, "FlexAttention": 1}.get(self.op_type, len(self.inputs))
             made = len(self.outputs) + (self.op_type == "Loop")
-            if len(body.inputs) != taken or len(body.outputs) < made:
+            is_standard = onnx.defs.has(self.op_type, self.domain)
+            if is_standard and (len(body.inputs) != taken or len(body.outputs) < made):
                 raise ValueError(
                     f"load: {self}: {key} must have {taken} inputs and {made} outputs, "
                     f"but has {len(body.inputs)} and {len(body.outputs)}"

@@ -251,6 +251,8 @@ ANNOUNCING = [
     ("e = Expand (x, s) i = Cast <to = 7> (e) y = Gather <axis = 1> (e, i)", [10**6, 2], 3),
 ]  # fmt: skip
 WITHIN = [  # small results of options that take much to compute
+    (("s = Constant <value_ints = [1, 1, 100000, 8]> () e = Expand (x, s) "
+      "y = ai.onnx.preview.FlexAttention (e, e, e)"), "float[1, 1, 1, 8] x", (1, 1, 1, 8)),
     ("y = EyeLike <k = 1099511627776> (x)", "float[2, 2] x", (2, 2)),
     ("y = LRN <size = 1099511627777> (x)", "float[1, 1, 2, 2] x", (1, 1, 2, 2)),
     (("r = Constant <value = float[1, 4] {0, 0, 1, 1}> () i = Constant <value_ints = [0]> () "

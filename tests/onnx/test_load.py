@@ -313,6 +313,20 @@ def test_operators_of_the_users_own():
     assert load(model)(ones(2)).numpy().tolist() == [2, 2]
 
 
+def test_rules_of_onnx_do_not_bind_the_users_own_operators():
+    """One with the name of an operator of ONNX, and attributes that ONNX refuses there."""
+
+    @operator("Split", domain="test.own")
+    def split(node, x):
+        return x * node["num_outputs"] + node["axis"]
+
+    model = parse("y = Relu (x)")
+    model.opset_import.add(domain="test.own", version=1)
+    node = helper.make_node("Split", ["x"], ["y"], domain="test.own", num_outputs=3, axis=99)
+    model.graph.node[0].CopyFrom(node)
+    assert load(model)(ones(2)).numpy().tolist() == [102, 102]
+
+
 def test_functions_of_the_model_are_inlined():
     functions = function("f", "a = Neg (x) y = own.g (a)") + function(
         "g", "c = Constant <value_float = 3.0> () y = Mul (x, c)"

@@ -18,7 +18,7 @@ from onnx.backend.test.case import base, node
 
 from needle.onnx.backend import NeedleBackend
 
-DTYPES = "dtypes that needle does not have: bfloat16, and floats and integers of 8 bits or fewer"
+DTYPES = "dtypes that needle does not have: bfloat16, floats of 8 and 4 bits, integers of 4 and 2"
 
 # Patterns of names of cases that needle does not support, each with its reason.
 LEFT_OUT = {

@@ -56,8 +56,8 @@ def attention(
 def flex_attention(node: Node, q: Tensor, k: Tensor, v: Tensor, *outer: Tensor) -> Tensor:
     """Attention whose scores and weights pass through the bodies `score_mod` and `prob_mod`."""
     values = dict(zip(node.outer, outer, strict=True))
-    precision = _precision(node, compute_dtype(q.dtype))
     wide = compute_dtype(q.dtype)
+    precision = _precision(node, wide)
     weights = _scores(q.astype(wide), k.astype(wide), node["scale"]).astype(precision)
     if node["score_mod"] is not None:
         (weights,) = node["score_mod"].run((weights,), values)
