@@ -55,10 +55,10 @@ class Node:
         """Put graphs that run in the place of the bodies, which are attributes: `compiled(attribute, proto)`."""
         protos = {key: value for key, value in self._attributes.items() if isinstance(value, onnx.GraphProto)}
         bodies = {key: compiled(key, proto) for key, proto in protos.items()}
+        is_standard = onnx.defs.has(self.op_type, self.domain)
         for key, body in bodies.items():
             taken = {"If": 0, "FlexAttention": 1}.get(self.op_type, len(self.inputs))
             made = len(self.outputs) + (self.op_type == "Loop")
-            is_standard = onnx.defs.has(self.op_type, self.domain)
             if is_standard and (len(body.inputs) != taken or len(body.outputs) < made):
                 raise ValueError(
                     f"load: {self}: {key} must have {taken} inputs and {made} outputs, "

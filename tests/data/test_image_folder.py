@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from needle.data import DataLoader, ImageFolderDataset, RandomCrop, Subset
-from tests.data.test_images import SIDE, colors, floats, write
+from tests.pictures import SIDE, colors, floats, write
 
 NAMES = ["ape/1.png", "ape/2.bmp", "ape/below/0.png", "bee/0.PNG", "bee/x.ppm"]
 

@@ -14,25 +14,7 @@ from PIL import Image
 
 from needle.data import read_image
 from tests.data.test_files import peak_of
-
-SIDE = (5, 4)
-
-
-def colors(seed=0, size=SIDE, channels=3):
-    return np.random.default_rng(seed).integers(0, 256, (*size, channels), np.uint8)
-
-
-def write(path, pixels, mode=None, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(pixels.squeeze())
-    (image if mode is None else image.convert(mode)).save(path, **options)
-    return path
-
-
-def floats(pixels):
-    """Pixels (H, W, C) as a needle image (C, H, W)."""
-    return pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-
+from tests.pictures import SIDE, colors, floats, write
 
 # ---- modes -----------------------------------------------------------------------------------------------------------
 
