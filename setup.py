@@ -14,6 +14,14 @@ SAFETENSORS = ["safetensors>=0.8"]
 ONNX = ["onnx>=1.23"]
 PILLOW = ["pillow>=11"]
 HDF5 = ["h5py>=3.12"]
+# Pinned: one module of CuPy is built again from the source of the same version (tests/gpu/null).
+CUPY_ON_CPU = [
+    "cupy-cuda13x==14.2.0",
+    "cython==3.2.*",
+    "nvidia-cuda-crt==13.*",
+    "nvidia-cuda-nvrtc==13.*",
+    "nvidia-cuda-runtime==13.*",
+]
 APPS = ["matplotlib>=3.8", *PILLOW, "tqdm>=4.64"]
 
 
@@ -50,6 +58,7 @@ setup(
         "cuda13x": ["cupy-cuda13x[ctk]>=14"],
         "data": PILLOW,
         "docs": [*ONNX, "sphinx>=8.1", "myst-parser>=4.0", "furo>=2024.8.6"],
+        "gpu-check": CUPY_ON_CPU,
         "hdf5": HDF5,
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
         "onnx": ONNX,
@@ -69,5 +78,5 @@ setup(
         ],
     },
     packages=find_packages(include=["needle", "needle.*"]),
-    package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt"]},
+    package_data={"needle": ["py.typed", "data/*.npz", "data/*.txt", "kernels/gpu/*.cu"]},
 )
