@@ -2,7 +2,7 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
-rows, standardize, pool, conv.
+rows, standardize, normalize, pool, conv.
 """
 
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from needle.kernels.elementwise import *  # a function may share its file's name
 from needle.kernels.erf import *
 from needle.kernels.layout import *
 from needle.kernels.matmul import *
+from needle.kernels.normalize import *
 from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *

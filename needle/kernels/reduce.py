@@ -16,7 +16,7 @@ from needle import tuning
 from needle.backend import Device, compute_dtype, device_of, overridable, xp
 from needle.kernels.layout import Array, is_compact
 
-__all__ = ["means", "row_products", "row_sums", "sums"]
+__all__ = ["means", "row_products", "row_sums", "summed_to", "sums"]
 
 WIDER = {"e": "float64", "f": "float64"}  # the dtype in which NumPy sums few elements, by the code of theirs
 
@@ -36,6 +36,15 @@ def means(x: Array, axes: tuple[int, ...], dtype: Any = None) -> Array:
         return x.mean(axis=axes, keepdims=True)
     total = _wide_sums(x, axes)
     return (total / (x.size // max(total.size, 1))).astype(dtype or x.dtype, copy=False)
+
+
+def summed_to(shape: tuple[int, ...], x: Array) -> Array:
+    """x summed over the axes that broadcasting from `shape` repeats; x itself if it has that shape."""
+    if x.shape == shape:
+        return x
+    lead = x.ndim - len(shape)
+    repeated = (i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
+    return sums(x, (*range(lead), *repeated)).reshape(shape)
 
 
 def row_sums(rows: Array) -> Array:

@@ -14,7 +14,7 @@ from needle import check, init
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn import functional
-from needle.nn.functional.norm import add_one, as_normalized_shape, checked_batch_norm
+from needle.nn.functional.norm import as_normalized_shape, checked_batch_norm
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
 from needle.ops import reshape
@@ -122,13 +122,10 @@ class _BatchNorm(_ChannelNorm):
         momentum: float | Tensor = 0.0 if self.momentum is None else self.momentum
         if self.momentum is None and counter is not None and mean is not None:
             momentum = 1 / (counter + 1).astype(mean.dtype)
-        y = checked_batch_norm(
+        return checked_batch_norm(
             name, x, mean, var, self.weight, self.bias, self.training or mean is None, momentum, self.eps,
-            self.unbiased, rectified,
+            self.unbiased, rectified, counter,
         )  # fmt: skip
-        if counter is not None:
-            add_one(counter)
-        return y
 
     def _cast(self, x: Tensor) -> Tensor:
         return x

@@ -13,7 +13,7 @@ from needle.ops.arithmetic import MULTIPLY
 from needle.ops.base import Array, Elementwise, Gradients, result_dtype
 from needle.ops.index import INDEX_ARRAY, GetItem, PutItem
 from needle.ops.operand import broadcast_shape, floating, pair
-from needle.ops.shape import Permute, Reshape, sum_like, summed_to, swapped_axes
+from needle.ops.shape import Permute, Reshape, sum_like, swapped_axes
 
 __all__ = ["MatMul", "det", "matmul"]
 
@@ -51,7 +51,7 @@ def _matmul_like(x: Array, a: Array, b: Array) -> Array:
     """a @ b, (*B, n, k) @ (*B, k, m), summed to the shape of x; a matrix in the memory order of x."""
     if x.ndim == a.ndim == b.ndim == 2:
         return kernels.matmul(b.T, a.T).T if x.strides[0] < x.strides[1] else kernels.matmul(a, b)
-    return summed_to(x.shape, kernels.matmul(a, b))
+    return kernels.summed_to(x.shape, kernels.matmul(a, b))
 
 
 def _transposed(x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from needle.kernels import Size
 from needle.ops.across_ranks import AllReduce
 from needle.ops.arithmetic import DIVIDE, as_dtype
 from needle.ops.base import Array
-from needle.ops.norm import Standardize, find_gradient_shift
+from needle.ops.norm import Standardize
 from needle.ops.reduce import Summation
 from needle.ops.tuples import pick
 
@@ -44,7 +44,7 @@ class StandardizeAcrossRanks(Standardize):
     def compute(self, x: Array, *affine: Array) -> tuple[Array, ...]:
         _, average, variance = self.by_rows(_moments, [x], [])
         average, variance, count = self.merge(average, variance, x.size // average.size)
-        y, *_ = self.by_rows(self.apply, [x], [average, variance, *self.broadcast_affine(affine)])
+        y, *_ = self.by_rows(self.apply, [x], [average, variance, *self.columns(affine)])
         return y, average, variance, count
 
     def by_rows(self, work: Callable[..., Any], arrays: Sequence[Array], columns: Sequence[Array]) -> tuple[Array, ...]:
@@ -56,6 +56,10 @@ class StandardizeAcrossRanks(Standardize):
             columns = [rows.column(column) for column in columns]
             results = rows.apply(partial(work, kernels.mean_of_rows), arrays, columns)
         return tuple(results)
+
+    def columns(self, affine: Sequence[Array]) -> list[Array]:
+        """The weight and bias that there are, in the shape in which they broadcast to x."""
+        return [value for value in self.affine(affine) if value is not None]
 
     def merge(self, average: Array, variance: Array, count: int) -> tuple[Array, Array, Array]:
         """Mean, variance and count of the whole batch, from those of this rank's part; merged in the order of ranks."""
@@ -94,8 +98,8 @@ class StandardizeAcrossRanks(Standardize):
     ) -> tuple[Array | None, ...]:
         (grad, *_), (y, average, variance, count) = out_grad, output
         scale = (variance + self.eps) ** -0.5
-        factor = scale * self.broadcast_affine(affine)[0] if self.scaled else scale
-        shift = find_gradient_shift(x, average, variance)
+        factor = scale * self.affine(affine)[0] if self.scaled else scale
+        shift = kernels.find_gradient_shift(x, average, variance)
         arrays, shifts = (x, grad, y) if self.rectified else (x, grad), () if shift is None else (shift,)
         means = partial(_gradient_means, rectified=self.rectified)
         masked, total, product = self.by_rows(means, arrays, [average, *shifts])

@@ -90,15 +90,6 @@ class BroadcastTo(FixedShape):
         return SumTo(node.inputs[0].shape)(out_grad)
 
 
-def summed_to(shape: Size, x: Array) -> Array:
-    """A raw array summed over the axes that broadcasting from `shape` repeats; x itself if it has that shape."""
-    if x.shape == shape:
-        return x
-    lead = x.ndim - len(shape)
-    repeated = (i + lead for i, n in enumerate(shape) if n == 1 and x.shape[i + lead] != 1)
-    return kernels.sums(x, (*range(lead), *repeated)).reshape(shape)
-
-
 class SumTo(TensorOp):
     """The transpose of broadcasting: the sum over the axes that broadcasting from `shape` repeats."""
 
@@ -108,7 +99,7 @@ class SumTo(TensorOp):
         self.shape = shape
 
     def compute(self, x: Array) -> Array:
-        return summed_to(self.shape, x)
+        return kernels.summed_to(self.shape, x)
 
     def infer(self, x: Any) -> Spec:
         return Spec(self.shape, x.dtype if x.dtype.kind == "f" else cpu().xp.dtype("int64"))

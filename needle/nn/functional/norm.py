@@ -6,18 +6,20 @@ float16 is computed in float32, as in torch: float16 overflows at 256².
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import compute_dtype
 from needle.backend.communicator import current_communicator
+from needle.grad_mode import mode
 from needle.kernels import means
 from needle.ops.across_ranks import batch_means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip
-from needle.ops.norm import standardized
+from needle.ops.norm import Standardize, Tracking, standardized
 from needle.ops.norm_across_ranks import batch_standardizer
 from needle.ops.operand import tensor
 from needle.ops.shape import Reshape
@@ -65,10 +67,11 @@ def checked_batch_norm(
     eps: float,
     unbiased: bool = True,
     rectified: bool = False,
+    counter: Tensor | None = None,
 ) -> Tensor:
     """`batch_norm` under the name `op`. Without `unbiased`, `running_var` tracks the biased variance.
 
-    With `rectified`, relu of the result; in training in the same pass.
+    With `rectified`, relu of the result; in training in the same pass. `counter` (), int64, counts the batch.
     """
     x = _with_channels(op, x)
     _check_running(op, running_mean, running_var, required=not training, option="training=True")
@@ -82,7 +85,9 @@ def checked_batch_norm(
             raise ValueError(f"{op}: each channel must have more than 1 value in training, but got x {x.shape}")
     else:
         eps = check.number(op, "eps", eps, least=0)
-    return over_batch(x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased, rectified)
+    return over_batch(
+        x, running_mean, running_var, weight, bias, training, momentum, eps, unbiased, rectified, counter
+    )
 
 
 def over_batch(
@@ -96,6 +101,7 @@ def over_batch(
     eps: float,
     unbiased: bool = True,
     rectified: bool = False,
+    counter: Tensor | None = None,
 ) -> Tensor:
     """`batch_norm` of checked arguments, and relu behind it if `rectified`."""
     channels = (1, x.shape[1], *(1,) * (len(x.shape) - 2))
@@ -106,13 +112,22 @@ def over_batch(
 
     if training and 0 not in x.shape:
         axes, op = (0, *range(2, len(x.shape))), batch_standardizer()
+        if running_mean is None or running_var is None:
+            return standardized(x, axes, weight, bias, eps, channels, rectified, op)[0]
+        if op is Standardize and not isinstance(momentum, Tensor) and not mode.outlining:
+            op = partial(Standardize, tracking=Tracking(momentum, unbiased, counter is not None))
+            running = (running_mean, running_var) if counter is None else (running_mean, running_var, counter)
+            return _tracked(running, standardized, x, axes, weight, bias, eps, channels, rectified, op)
         y, result = standardized(x, axes, weight, bias, eps, channels, rectified, op)
-        if running_mean is not None and running_var is not None:
-            _, batch_mean, batch_var, *counts = result.array
-            count = counts[0].item() if counts else x.size // x.shape[1]
-            _track(running_mean, batch_mean, momentum)
-            _track(running_var, batch_var, momentum, count if unbiased else None)
+        _, batch_mean, batch_var, *counts = result.array
+        count = counts[0].item() if counts else x.size // x.shape[1]
+        _track(running_mean, batch_mean, momentum)
+        _track(running_var, batch_var, momentum, count if unbiased else None)
+        if counter is not None:
+            add_one(counter)
         return y
+    if counter is not None:
+        add_one(counter)
     if 0 in x.shape:
         y = as_dtype(x, wide) if weight is None else MULTIPLY(as_dtype(x, wide), by_channel(weight))
     else:
@@ -257,6 +272,20 @@ def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | N
     scale = share if count is None else share * (count / (count - 1))
     moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(array.shape) * scale
     running.replace_array(moved.astype(array.dtype, copy=False))
+
+
+def _tracked(
+    running: tuple[Tensor, ...], compute: Callable[..., tuple[Tensor, Any]], *arguments: Any
+) -> Tensor:
+    """The y of `compute(*arguments, constants)`, which writes into the arrays of `running`, passed as constants."""
+    versions = []
+    for value in running:
+        versions.append(value.version_counter())
+        versions[-1].compute_pending()
+    y, _ = compute(*arguments, tuple(value.detach() if value.requires_grad else value for value in running))
+    for version in versions:
+        version.bump()  # which computes a deferred y
+    return y
 
 
 def add_one(counter: Tensor) -> None:
