@@ -8,6 +8,8 @@ from threading import RLock
 from typing import Any
 from weakref import WeakValueDictionary
 
+from needle.backend import noting
+
 __all__ = ["VersionCounter"]
 
 _lock = RLock()  # two threads may use one value, and all write by one clock
@@ -62,6 +64,8 @@ class VersionCounter:
     def bump(self) -> None:
         """Count a write that is about to happen."""
         self.compute_pending()
+        if noting.recorder is not None:
+            noting.recorder.changed[id(self)] = self
         with _lock:  # else a thread could set back the clock of another one
             VersionCounter.clock += 1
             self.version = VersionCounter.clock

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from needle import check, tuning
+from needle.backend.recording import CannotRecord, Recording
 from needle.backend.splitmix import uniform_from
 
 __all__ = [
@@ -207,6 +208,13 @@ class Device:
     def sign(self, array: Array) -> Array:
         """-1, 0 or 1 for each element; NaN for NaN."""
         return self.xp.sign(array)
+
+    def record(self, function: Callable[[], object]) -> Recording:
+        """Run `function` and note its work on this device, so that it can be done again on the same memory.
+
+        Raises `CannotRecord` for work that needs the host, and on devices that cannot record.
+        """
+        raise CannotRecord("record", f"work on {self!r}, which cannot record")
 
     # ---- work in chunks ----------------------------------------------------------------------------------------------
 
