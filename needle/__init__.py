@@ -26,6 +26,7 @@ from needle import optim as optim
 from needle.anomaly import detect_anomaly as detect_anomaly
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple
+from needle.backend import allow_tf32 as allow_tf32
 from needle.backend import get_rng_state as get_rng_state
 from needle.backend import seed as manual_seed
 from needle.backend import seed as seed

@@ -32,6 +32,10 @@ HEAP_GROWTH_BYTES = 1 << 26
 # A kernel launch costs more than a cache hit saves, so chunks are large.
 CUDA_CHUNK_SCALE = 256
 
+# Bytes of the memory that cuBLAS works in, on each stream. Not measured: no GPU was available. NVIDIA advises 32 MiB on
+# an H100, and 4 MiB before.
+CUBLAS_WORKSPACE_BYTES = 1 << 25
+
 # Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
 # GPU was available. The answer should come within a second.
 DRIVER_PATIENCE = 0.8

@@ -13,6 +13,7 @@ from needle.backend.malloc import keep_freed_memory as _keep_freed_memory
 from needle.backend.random_state import *
 from needle.backend.recording import *
 from needle.backend.registry import *
+from needle.backend.tf32 import *
 from needle.backend.writable import *
 from needle.exports import public_names as _public_names
 

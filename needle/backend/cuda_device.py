@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from needle import check, tuning
+from needle.backend import cublas
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
 
@@ -134,3 +135,11 @@ class CudaDevice(Device):
 
     def address(self, array: Any) -> int:
         return int(array.data.ptr)
+
+    @cached_property
+    def blas(self) -> cublas.Blas | None:
+        """cuBLAS, if CuPy has it."""
+        return cublas.load(self.xp)
+
+    def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
+        return cublas.gemm(self, a, b, out)

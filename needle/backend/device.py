@@ -201,6 +201,10 @@ class Device:
         """The address of the first element."""
         return int(array.ctypes.data)
 
+    def matmul(self, a: Array, b: Array, out: Array | None = None) -> Array:
+        """`a @ b`, by the rules of NumPy's matmul, into `out` if it is given; operands of any strides."""
+        return self.xp.matmul(a, b, out=out)
+
     def seed(self, number: int) -> None:
         """Seed this device's random stream; on the CPU that is NumPy's legacy global stream."""
         self.xp.random.seed(number)

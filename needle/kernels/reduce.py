@@ -51,10 +51,10 @@ def row_sums(rows: Array) -> Array:
     """(R, M) -> (R, 1): the sum of each row; of long rows in float64."""
     device, length = device_of(rows), rows.shape[1]
     if length <= tuning.BLAS_ROW_TERMS:
-        return rows @ _ones(device, length, rows.dtype)[:, None]
+        return device.matmul(rows, _ones(device, length, rows.dtype)[:, None])
     count, k, _ = _block_sizes(length, 1)
     if k <= tuning.BLAS_ROW_TERMS:  # the usual case, in half of the calls
-        blocks = rows.reshape(-1, k) @ _ones(device, k, rows.dtype)
+        blocks = device.matmul(rows.reshape(-1, k), _ones(device, k, rows.dtype))
         return blocks.reshape(-1, count).sum(axis=1, keepdims=True, dtype="float64")
     return _add_up(device, rows[:, :, None], rows.dtype)
 
@@ -64,13 +64,13 @@ def row_products(a: Array, b: Array) -> Array:
 
     Dot products of BLAS_ROW_TERMS take a fifth longer than of 1024, with a third of the error.
     """
-    rows, length = a.shape
+    (rows, length), multiply = a.shape, device_of(a).matmul
     k = tuning.BLAS_ROW_TERMS
     if length < 4 * k:
-        return (a[:, None, :] @ b[:, :, None])[:, :, 0]
+        return multiply(a[:, None, :], b[:, :, None])[:, :, 0]
     count = length // k
     whole = count * k
-    blocks = a[:, :whole].reshape(rows, count, 1, k) @ b[:, :whole].reshape(rows, count, k, 1)
+    blocks = multiply(a[:, :whole].reshape(rows, count, 1, k), b[:, :whole].reshape(rows, count, k, 1))
     total = blocks[:, :, 0, 0].sum(axis=1, keepdims=True, dtype="float64")
     return total if whole == length else total + row_products(a[:, whole:], b[:, whole:])
 
@@ -149,16 +149,16 @@ def _add_blocks(device: Device, terms: Array, dtype: Any) -> Array:
     count, k, width = _block_sizes(length, after)
     if after == 1 and k <= tuning.BLAS_ROW_TERMS:
         blocks = terms.reshape(before * count, k).astype(dtype, copy=False)
-        return (blocks @ _ones(device, k, dtype)).reshape(before, count, 1)
+        return device.matmul(blocks, _ones(device, k, dtype)).reshape(before, count, 1)
     adjacent, whole = count * width, count * k * width
     sums = device.xp.empty((before, adjacent + length - whole, after), dtype)
     blocks = terms[:, :whole].reshape(before, count, k, width * after).astype(dtype, copy=False)
     target = sums[:, :adjacent].reshape(before, count, 1, width * after)
     ones = _ones(device, k, dtype)
     if after == 1:
-        device.xp.matmul(blocks.swapaxes(2, 3), ones[:, None], out=target)  # (A, count, 1, K) @ (K, 1)
+        device.matmul(blocks.swapaxes(2, 3), ones[:, None], out=target)  # (A, count, 1, K) @ (K, 1)
     else:
-        device.xp.matmul(ones[None], blocks, out=target)  # (1, K) @ (A, count, K, W) -> (A, count, 1, W)
+        device.matmul(ones[None], blocks, out=target)  # (1, K) @ (A, count, K, W) -> (A, count, 1, W)
     if whole < length:
         sums[:, adjacent:] = terms[:, whole:]
     return sums

@@ -15,6 +15,7 @@ class StandIn(BackendDevice, CudaDevice):
     xp = namespace
     dlpack_type = DLPACK_TYPE
     recognizes = Device.recognizes
+    matmul = Device.matmul  # it has no cuBLAS
 
     def seed(self, number: int) -> None:
         with self.current():

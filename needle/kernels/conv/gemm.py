@@ -6,7 +6,7 @@ import math
 from functools import lru_cache
 
 from needle import tuning
-from needle.backend import Device
+from needle.backend import Device, device_of
 from needle.kernels.layout import Array
 
 
@@ -17,7 +17,7 @@ def by_group(array: Array, groups: int) -> Array:
 
 def grouped_matmul(a: Array, b: Array) -> Array:
     """(G, A, B), (G, B, L) -> (G, A, L). For B = 1 (depthwise) an outer product is twice as fast as NumPy's matmul."""
-    return a * b if a.shape[2] == 1 else a @ b
+    return a * b if a.shape[2] == 1 else device_of(a).matmul(a, b)
 
 
 def blocked_matmul(device: Device, a: Array, b: Array, out: Array) -> None:
@@ -28,7 +28,7 @@ def blocked_matmul(device: Device, a: Array, b: Array, out: Array) -> None:
         b = b.reshape(*b.shape[:3], blocks, length).swapaxes(2, 3)  # (G, R, blocks, B, L/blocks)
         out = out.reshape(*out.shape[:3], blocks, length).swapaxes(2, 3)  # (G, R, blocks, A, L/blocks)
         a = a[:, :, None]  # (G, 1, 1, A, B)
-    device.xp.matmul(a, b, out=out)
+    device.matmul(a, b, out=out)
 
 
 @lru_cache(maxsize=4096)

@@ -24,7 +24,7 @@ def forward(x: Array, w: Array, image: Image, bias: Array | None = None) -> Arra
     else:
         padded = device.xp.ascontiguousarray(x)
     columns = device.strided(padded, image.view, image.strides).reshape(image.columns)
-    y = device.xp.matmul(w.reshape(image.kernel), columns)
+    y = device.matmul(w.reshape(image.kernel), columns)
     if bias is not None:
         y += bias.reshape(image.bias)
     return y.reshape(image.output)

@@ -45,7 +45,7 @@ def forward(x: Array, w: Array, window: Window, bias: Array | None = None) -> Ar
                 (height * row, row * stride, batch * item, item),
             )
             matrix = matrices[chunk, None, :, first * size : max(first, last) * size]
-            device.xp.matmul(matrix, read, out=y[chunk, block[0] : block[-1] + 1])
+            device.matmul(matrix, read, out=y[chunk, block[0] : block[-1] + 1])
         add_bias(y[chunk], None if bias is None else bias[chunk])
 
     macs = matrices.size * rows * batch

@@ -68,7 +68,7 @@ def forward_and_weight(x: Array, w: Array, window: Window, y: Array) -> tuple[Ar
     def term(chunk: Index) -> Array:
         x_tiles = tiles.of_x(chunk)
         tiles.multiply(x_tiles, chunk)
-        return tiles.of_y(source, chunk) @ x_tiles.swapaxes(1, 2)
+        return tiles.device.matmul(tiles.of_y(source, chunk), x_tiles.swapaxes(1, 2))
 
     kernel = tiles.kernel_of(tiles.device.parallel_sum(term, tiles.chunks()))
     return tiles.result(), kernel
