@@ -9,8 +9,8 @@ processor time of 9 to 31 alternating samples in float32; repeated at the same v
 Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Five caches hold results
 that depend on a threshold, and a test that patches one clears them: `_plan` and `_gradients_plan` in
 kernels/conv/dispatch.py, `split_count` in gemm.py, `columns_for` in im2col.py, `image_for` in one_image.py. An
-optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE and DRIVER_PATIENCE are read at
-import.
+optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE, CUDA_BLOCK_THREADS and
+DRIVER_PATIENCE are read at import.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
@@ -35,6 +35,10 @@ CUDA_CHUNK_SCALE = 256
 # Bytes of the memory that cuBLAS works in, on each stream. Not measured: no GPU was available. NVIDIA advises 32 MiB on
 # an H100, and 4 MiB before.
 CUBLAS_WORKSPACE_BYTES = 1 << 25
+
+# Threads of a block of a raw kernel, where nothing speaks for another number. Not measured: no GPU was available. It is
+# the usual choice: whole warps, and enough blocks for every multiprocessor.
+CUDA_BLOCK_THREADS = 256
 
 # Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
 # GPU was available. The answer should come within a second.

@@ -11,6 +11,7 @@ from needle import check, tuning
 from needle.backend import cublas
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
+from needle.backend.kernel_table import kernel_providers
 
 __all__ = ["CudaDevice"]
 
@@ -41,8 +42,9 @@ class CudaDevice(Device):
         self.peers = {} if peer is None else peer.peers
         self.peers[index] = self
         self._seed: int | None = None
+        self._modules: dict[str, Any] = {}
         if peer is not None:
-            self.kernels, self._seed = peer.kernels, peer._seed
+            self.kernels, self._seed, self._modules = peer.kernels, peer._seed, peer._modules
 
     @cached_property
     def xp(self) -> Any:
@@ -69,7 +71,17 @@ class CudaDevice(Device):
             from cupyx.scipy.special import erf
 
             self.kernels.setdefault("erf", erf)
+        for provide in kernel_providers:
+            for name, kernel in provide().items():
+                self.kernels.setdefault(name, kernel)
         return cupy
+
+    def raw_module(self, text: str) -> Any:
+        """The compiled kernels of a CUDA source, `cupy.RawModule`; compiled once for all GPUs of one architecture."""
+        module = self._modules.get(text)
+        if module is None:
+            module = self._modules[text] = self.xp.RawModule(code=text, options=("--std=c++17",))
+        return module
 
     def problem(self) -> str | None:
         """Why the GPU cannot be used, and how to fix it; None if it can, or if the driver has not answered yet."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from needle.backend.device import device_of
 
-__all__ = ["overridable"]
+__all__ = ["kernel_providers", "overridable"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+# Each returns kernels by name. GPUs add them to their table when they are first used: nothing is imported before.
+kernel_providers: list[Callable[[], Mapping[str, Callable[..., Any]]]] = []
 
 
 def overridable(function: Callable[P, R]) -> Callable[P, R]:

@@ -2,11 +2,15 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
-rows, standardize, normalize, pool, conv.
+rows, standardize, normalize, pool, conv. `gpu` has what replaces them on GPUs.
 """
 
+from collections.abc import Callable as _Callable
+from collections.abc import Mapping as _Mapping
 from typing import TYPE_CHECKING
+from typing import Any as _Any
 
+from needle.backend import kernel_providers as _kernel_providers
 from needle.exports import public_names as _public_names
 from needle.kernels.activation import *
 from needle.kernels.conv.col2im import *
@@ -25,3 +29,13 @@ from needle.kernels.window import *
 
 if not TYPE_CHECKING:
     __all__ = _public_names(globals())
+
+
+def _raw_kernels() -> _Mapping[str, _Callable[..., _Any]]:
+    """What replaces these kernels on GPUs."""
+    from needle.kernels.gpu import LAUNCHERS
+
+    return LAUNCHERS
+
+
+_kernel_providers.append(_raw_kernels)

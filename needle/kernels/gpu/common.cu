@@ -1,0 +1,50 @@
+// What all sources share. Arrays lie in memory as (C, *S, N): a warp is a run of images, so its accesses lie side by side,
+// and a test for padding has one result for all of its lanes. Read by NVRTC, and by a C++ compiler through tests/gpu/shim.
+// Kernels are `extern "C"`, their shared memory has fixed sizes and is declared in kernels only.
+
+#define FULL 0xffffffffu
+#ifndef INFINITY
+#define INFINITY __int_as_float(0x7f800000)
+#endif
+
+// A window over at most three spatial axes; the axes that lack come first, with sizes 1.
+struct Window {
+  int size[3], kernel[3], output[3], stride[3], padding[3], dilation[3];
+};
+
+// V images of one place, one access of 4·V bytes in memory; V is 1 or 4.
+template <int V> struct Lanes {
+  float v[V];
+};
+template <int V> __device__ __forceinline__ Lanes<V> load(const float* p) {
+  Lanes<V> lanes;
+  if constexpr (V == 4) {
+    float4 whole = *(const float4*)p;
+    lanes.v[0] = whole.x, lanes.v[1] = whole.y, lanes.v[2] = whole.z, lanes.v[3] = whole.w;
+  } else {
+    lanes.v[0] = *p;
+  }
+  return lanes;
+}
+template <int V> __device__ __forceinline__ void store(float* p, const Lanes<V>& lanes) {
+  if constexpr (V == 4)
+    *(float4*)p = make_float4(lanes.v[0], lanes.v[1], lanes.v[2], lanes.v[3]);
+  else
+    *p = lanes.v[0];
+}
+
+// The sum of v over a warp, in all of its lanes.
+__device__ __forceinline__ float warp_sum(float v) {
+  for (int step = 16; step; step >>= 1) v += __shfl_xor_sync(FULL, v, step);
+  return v;
+}
+
+// The sum of v over a block of whole warps, in all of its threads; `scratch` is shared memory, a float for each warp.
+__device__ __forceinline__ float block_sum(float v, float* scratch) {
+  int warps = blockDim.x >> 5, lane = threadIdx.x & 31;
+  v = warp_sum(v);
+  __syncthreads();  // the sum before may still be read
+  if (lane == 0) scratch[threadIdx.x >> 5] = v;
+  __syncthreads();
+  return warp_sum(lane < warps ? scratch[lane] : 0.0f);
+}

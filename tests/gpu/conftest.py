@@ -1,0 +1,16 @@
+"""How the tests of raw kernels run: on the shim device, plain and in reverse order, and with every access checked."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.gpu.kernels import missing, running
+
+
+@pytest.fixture(params=["backward", "checked"])
+def run(request):
+    """The run of the kernels of a test: blocks and threads from the last to the first, or checked."""
+    if problem := missing():
+        pytest.skip(problem)
+    with running(checked=request.param == "checked", order=int(request.param == "backward")) as run:
+        yield run
