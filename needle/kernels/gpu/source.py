@@ -112,5 +112,6 @@ def window_struct(window: Window, size: Size, kernel: Size) -> np.void:
     before = tuple(pair[0] for pair in window.padding)
     rows = (size, kernel, window.output(size, kernel), window.stride, before, window.dilation)
     lacking = (1, 1, 1, 1, 0, 1)
-    struct: np.void = np.array([tuple((n,) * (3 - rank) + row for n, row in zip(lacking, rows, strict=True))], WINDOW)[0]
+    fields = tuple((n,) * (3 - rank) + row for n, row in zip(lacking, rows, strict=True))
+    struct: np.void = np.array([fields], WINDOW)[0]
     return struct
