@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from functools import cached_property
 from typing import Any
 
 from needle import check, tuning
-from needle.backend import cublas
+from needle.backend import cublas, cuda_graph
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
 from needle.backend.kernel_table import kernel_providers
+from needle.backend.recording import Recording, refuse
 
 __all__ = ["CudaDevice"]
 
@@ -107,21 +109,25 @@ class CudaDevice(Device):
 
     def array(self, data: Any, dtype: DTypeLike | None = None) -> Any:
         with self.current():
-            return super().array(self._fetched(data), dtype)
+            return super().array(self._fetched("array", data), dtype)
 
     def real_array(self, op: str, data: Any, dtype: DTypeLike | None = None, copy: bool = True) -> Any:
         with self.current():
-            return super().real_array(op, self._fetched(data), dtype, copy)
+            return super().real_array(op, self._fetched(op, data), dtype, copy)
 
     def asarray(self, data: Any, dtype: DTypeLike | None = None) -> Any:
         with self.current():
-            return super().asarray(self._fetched(data), dtype)
+            return super().asarray(self._fetched("asarray", data), dtype)
 
-    def _fetched(self, data: Any) -> Any:
+    def _fetched(self, op: str, data: Any) -> Any:
         """`data`; an array of a peer is copied to this device, which must be current."""
-        return data.copy() if self.recognizes(data) and not self.owns(data) else data
+        if not self.recognizes(data):
+            refuse(op, "data of the host, which would be sent once")
+            return data
+        return data if self.owns(data) else data.copy()
 
     def to_host(self, array: Any) -> HostArray:
+        refuse("to_host", "values read on the host")
         with self.current():
             host: HostArray = self.xp.asnumpy(array)
         return host
@@ -155,3 +161,6 @@ class CudaDevice(Device):
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         return cublas.gemm(self, a, b, out)
+
+    def record(self, function: Callable[[], object]) -> Recording:
+        return cuda_graph.record(self, function)
