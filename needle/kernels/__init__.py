@@ -2,7 +2,7 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
-rows, standardize, normalize, pool, conv. `gpu` has what replaces them on GPUs.
+rows, standardize, normalize, update, pool, conv. `gpu` has what replaces them on GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -25,6 +25,7 @@ from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *
 from needle.kernels.standardize import *
+from needle.kernels.update import *
 from needle.kernels.window import *
 
 if not TYPE_CHECKING:

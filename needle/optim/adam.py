@@ -11,7 +11,7 @@ from needle.autograd import Tensor
 from needle.backend import xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag, two_betas
-from needle.optim.optimizer import Optimizer, decayed
+from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays, shrink
 
 __all__ = ["Adam", "AdamW"]
 
@@ -94,30 +94,34 @@ class Adam(Optimizer):
         moments = {"exp_avg": 0.0, "exp_avg_sq": 0.0}
         return moments | {"max_exp_avg_sq": 0.0} if group["amsgrad"] else moments
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        lr, (beta1, beta2), steps = group["lr"], group["betas"], numbers["step"]
+        correction = math.sqrt(1 - beta2**steps)  # taken out of the root, and applied to numbers only
+        eps, rate = group["eps"] * correction, lr * correction / (1 - beta1**steps)
+        return (*decays(group), beta1 / (1 - beta1), 1 - beta1, beta2, 1 - beta2, eps, rate)
+
+    @by_kernel("adam")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         mean, variance = state[:2]
-        lr, (beta1, beta2), decay = group["lr"], group["betas"], group["weight_decay"]
-        steps, namespace = numbers["step"], xp(theta)
-        if decay and group["decoupled_weight_decay"]:
-            theta *= 1 - lr * decay
-            decay = 0.0
-        grad = decayed(theta, grad, scratch, decay, group["maximize"])
-        mean *= beta1 / (1 - beta1)  # (β1 / (1 - β1)·m + g)·(1 - β1), without a product (1 - β1)·g
+        keep, decay, ratio, rise1, beta2, rise2, eps, rate = settings
+        namespace = xp(theta)
+        shrink(theta, keep, group)
+        grad = decayed(theta, grad, scratch, decay, group)
+        mean *= ratio  # (β1 / (1 - β1)·m + g)·(1 - β1), without a product (1 - β1)·g
         mean += grad
-        mean *= 1 - beta1
+        mean *= rise1
         variance *= beta2
         namespace.multiply(grad, grad, scratch)
-        scratch *= 1 - beta2
+        scratch *= rise2
         variance += scratch
         if group["amsgrad"]:
             variance = namespace.maximum(state[2], variance, out=state[2])
         namespace.sqrt(variance, scratch)
-        correction = math.sqrt(1 - beta2**steps)  # taken out of the root, and applied to numbers only
-        scratch += group["eps"] * correction
+        scratch += eps
         namespace.divide(mean, scratch, scratch)
-        scratch *= lr * correction / (1 - beta1**steps)
+        scratch *= rate
         theta -= scratch
 
 

@@ -10,7 +10,7 @@ from needle.autograd import Tensor
 from needle.backend import xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag, two_betas
-from needle.optim.optimizer import Optimizer, decayed
+from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays, shrink
 
 __all__ = ["Adamax", "NAdam", "RAdam"]
 
@@ -30,18 +30,21 @@ class MomentOptimizer(Optimizer):
     def _new_state(self, group: Group) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_avg_sq": 0.0}
 
-    def _moments(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group) -> Any:
+    def _settings_of_moments(self, group: Group) -> tuple[float, ...]:
+        """The first six settings."""
+        beta1, beta2 = group["betas"]
+        return (*decays(group), beta1, 1 - beta1, beta2, 1 - beta2)
+
+    def _moments(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> Any:
         """Decay `theta`, bring the means up to this step, and return g."""
         mean, variance = state
-        (beta1, beta2), decay = group["betas"], group["weight_decay"]
-        if decay and group["decoupled_weight_decay"]:
-            theta *= 1 - group["lr"] * decay
-            decay = 0.0
-        grad = decayed(theta, grad, scratch, decay, group["maximize"])
+        keep, decay, beta1, rise1, beta2, rise2 = settings
+        shrink(theta, keep, group)
+        grad = decayed(theta, grad, scratch, decay, group)
         mean *= beta1
-        mean += (1 - beta1) * grad
+        mean += rise1 * grad
         variance *= beta2
-        variance += (1 - beta2) * grad * grad
+        variance += rise2 * grad * grad
         return grad
 
 
@@ -85,16 +88,22 @@ class NAdam(MomentOptimizer):
         super()._advance(numbers, group)
         numbers["mu_product"] = numbers.get("mu_product", 1.0) * momentum_at(numbers["step"], group)
 
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
-    ) -> None:
-        grad = self._moments(theta, grad, state, scratch, group)
-        mean, variance = state
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
         step, product = numbers["step"], numbers["mu_product"]
         now, then = momentum_at(step, group), momentum_at(step + 1, group)
-        ahead = then / (1 - product * then) * mean + (1 - now) / (1 - product) * grad
-        root = xp(theta).sqrt(variance / (1 - group["betas"][1] ** step))
-        theta -= group["lr"] * (ahead / (root + group["eps"]))
+        of_mean, of_grad, bias = then / (1 - product * then), (1 - now) / (1 - product), 1 - group["betas"][1] ** step
+        return (*self._settings_of_moments(group), of_mean, of_grad, bias, group["eps"], group["lr"])
+
+    @by_kernel("nadam")
+    def _update(
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
+    ) -> None:
+        *of_moments, of_mean, of_grad, bias, eps, lr = settings
+        grad = self._moments(theta, grad, state, scratch, group, of_moments)
+        mean, variance = state
+        ahead = of_mean * mean + of_grad * grad
+        root = xp(theta).sqrt(variance / bias)
+        theta -= lr * (ahead / (root + eps))
 
 
 def momentum_at(step: float, group: Group) -> float:
@@ -137,21 +146,31 @@ class RAdam(MomentOptimizer):
         options = {"betas": betas, "eps": eps, "decoupled_weight_decay": decoupled_weight_decay}
         super().__init__(params, lr, weight_decay, maximize, **options)
 
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
-    ) -> None:
-        self._moments(theta, grad, state, scratch, group)
-        mean, variance = state
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
         (beta1, beta2), step = group["betas"], numbers["step"]
         lr, bias = group["lr"] / (1 - beta1**step), 1 - beta2**step
         longest = 2 / (1 - beta2) - 1
         length = longest - 2 * step * beta2**step / bias
-        if length > 5:
+        is_rectified = length > 5
+        if is_rectified:
             squared = (length - 4) * (length - 2) * longest / ((longest - 4) * (longest - 2) * length)
             lr *= math.sqrt(squared * bias)
-            theta -= lr * (mean / (xp(theta).sqrt(variance) + group["eps"]))
-        else:
+        return (*self._settings_of_moments(group), lr, group["eps"], is_rectified)
+
+    @by_kernel("radam")
+    def _update(
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
+    ) -> None:
+        *of_moments, lr, eps, is_rectified = settings
+        self._moments(theta, grad, state, scratch, group, of_moments)
+        mean, variance = state
+        if is_rectified is False:
             theta -= lr * mean
+            return
+        root = xp(theta).sqrt(variance) + eps
+        if is_rectified is not True:  # recorded: either may be the case when the step is replayed
+            root = xp(theta).where(is_rectified, root, 1)
+        theta -= lr * (mean / root)
 
 
 class Adamax(Optimizer):
@@ -195,14 +214,20 @@ class Adamax(Optimizer):
     def _new_state(self, group: Group) -> dict[str, float]:
         return {"exp_avg": 0.0, "exp_inf": 0.0}
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        beta1, beta2 = group["betas"]
+        rate = group["lr"] / (1 - beta1 ** numbers["step"])
+        return group["weight_decay"], beta1, 1 - beta1, beta2, group["eps"], rate
+
+    @by_kernel("adamax")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         mean, largest = state
-        beta1, beta2 = group["betas"]
-        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
+        decay, beta1, rise, beta2, eps, rate = settings
+        grad = decayed(theta, grad, scratch, decay, group)
         mean *= beta1
-        mean += (1 - beta1) * grad
+        mean += rise * grad
         largest *= beta2
-        xp(theta).maximum(largest, abs(grad) + group["eps"], out=largest)
-        theta -= group["lr"] / (1 - beta1 ** numbers["step"]) * (mean / largest)
+        xp(theta).maximum(largest, abs(grad) + eps, out=largest)
+        theta -= rate * (mean / largest)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import xp
+from needle.backend import depend, device_of, live, xp
+from needle.kernels import Rule, Settings
 from needle.nn import Module
 from needle.nn.state import load, move
-from needle.optim.flat import for_each_chunk
 from needle.optim.groups import is_same
+from needle.optim.optimizer import alike
 
 __all__ = ["ExponentialMovingAverage"]
 
@@ -79,12 +81,27 @@ class ExponentialMovingAverage:
         arrays = [weight.array for weight in weights.values()]
         if not is_same(arrays, self._arrays):
             self._pair(weights)
+        averages = [*self._averages.values()]
+        depend(lambda: self.n_averaged > 0 and is_same([*self._averages.values()], averages))
         if self.n_averaged:
-            for_each_chunk(self._blend, self._pairs)
+            self._blend()
         else:
             for average, weight in self._pairs:
                 average[...] = weight
-        self.n_averaged += 1
+            self.n_averaged = 1
+
+    def _blend(self) -> None:
+        """Move the averages towards the weights."""
+        for position, pairs in enumerate(alike(self._pairs)):
+            average = pairs[0][0]
+            compute = partial(self._settings, position == 0)
+            cell = live(device_of(average), compute, average.dtype if average.dtype.kind == "f" else "float32")
+            kernels.update_each(average, pairs, RULE, compute() if cell is None else cell)
+
+    def _settings(self, is_first: bool) -> tuple[float, float]:
+        """What an update takes of the weight and leaves of the average; the first call counts it."""
+        self.n_averaged += is_first
+        return 1 - self.decay, self.decay
 
     def _pair(self, weights: dict[str, Tensor]) -> None:
         """Give each weight its average, on its device and in its dtype; note the arrays of both."""
@@ -97,14 +114,6 @@ class ExponentialMovingAverage:
             self._averages[name] = average
         self._arrays = [weight.array for weight in weights.values()]
         self._pairs = [*zip((average.array for average in self._averages.values()), self._arrays, strict=True)]
-
-    def _blend(self, average: Any, weight: Any, state: Sequence[Any], scratch: Any) -> None:
-        if average.dtype.kind == "f":
-            xp(average).subtract(weight, average, scratch)
-            scratch *= 1 - self.decay
-            average += scratch
-        else:
-            average[...] = average.astype("float32") * self.decay + weight.astype("float32") * (1 - self.decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -154,3 +163,17 @@ class ExponentialMovingAverage:
         decay = check.number(name, "decay", state["decay"], least=0, most=1)
         load(self._averages, check.instance(name, "averages", state["averages"], Mapping), True, (), {})
         self.decay, self.n_averaged, self._arrays = decay, count, []
+
+
+def _blend(average: Any, weight: Any, state: Sequence[Any], scratch: Any, settings: Settings) -> None:
+    """average = average + (1 - decay)·(weight - average)."""
+    rise, decay = settings
+    if average.dtype.kind == "f":
+        xp(average).subtract(weight, average, scratch)
+        scratch *= rise
+        average += scratch
+    else:
+        average[...] = average.astype("float32") * decay + weight.astype("float32") * rise
+
+
+RULE = Rule(_blend, "average")

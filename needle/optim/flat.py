@@ -1,29 +1,28 @@
-"""The memory side of a step: state arrays, small parameters gathered into flat arrays, big ones cut into chunks.
+"""The memory side of a step: state arrays, and small parameters gathered into flat arrays.
 
 The rule of an optimizer is elementwise, so it may run on any grouping of elements. A NumPy call costs about a
-microsecond even for a tiny array, so the rule runs once for all small parameters; big parameters are updated in
-chunks that stay in cache and that threads share.
+microsecond even for a tiny array, so the rule runs once for all small parameters. Devices with a kernel for the rule
+need no flat arrays: it takes all parameters as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import check_writable, device_of, xp
+from needle.backend import check_writable, device_of, kept, xp
+from needle.kernels import Rule, Update
 from needle.optim.groups import is_same
 
-__all__ = ["Cohort", "Fills", "Numbers", "Operands", "Pool", "State", "for_each_chunk", "may_share_memory"]
+__all__ = ["Cohort", "Fills", "Numbers", "Operands", "Pool", "State", "may_share_memory"]
 
 Array: TypeAlias = Any
 Fills: TypeAlias = Mapping[str, float]  # the name of a state array -> the number that fills it at first
 Numbers: TypeAlias = dict[str, float]  # numbers that a rule keeps per parameter, such as the count of its steps
 Operands: TypeAlias = dict[Tensor, tuple[Array, Array]]  # a parameter -> the arrays of it and of its gradient
-Update: TypeAlias = tuple[Array, ...]  # arrays of the same shape: a parameter, its gradient, its state
-Rule: TypeAlias = Callable[..., None]  # (parameter, gradient, state, scratch, *arguments) are its parameters
 
 
 class Cohort:
@@ -96,14 +95,14 @@ class State:
         self.cohorts = cohorts + absent
         return cohorts
 
-    def pools_of(self, cohort: Cohort, operands: Operands, fills: Fills) -> list[Pool]:
+    def pools_of(self, cohort: Cohort, operands: Operands, fills: Fills, rule: Rule) -> list[Pool]:
         """The pools of a cohort, made again for data of another device, dtype or shape, or other state arrays."""
         if (
             cohort.pools is None
             or cohort.names != (*fills,)
             or not (cohort.fits or all(pool.fits(operands) for pool in cohort.pools))
         ):
-            cohort.pools, cohort.names = self._make_pools(operands, fills), (*fills,)
+            cohort.pools, cohort.names = self._make_pools(operands, fills, rule), (*fills,)
             pooled = {parameter for pool in cohort.pools for parameter in pool.views}
             cohort.unpooled = [parameter for parameter in operands if parameter not in pooled]
         cohort.fits = True
@@ -114,14 +113,17 @@ class State:
         updates = []
         for parameter in params:
             arrays = self.arrays_of(parameter, operands[parameter][0], fills)
-            updates.append((*operands[parameter], *[arrays[name] for name in fills]))
+            updates.append((*operands[parameter], *[kept(arrays[name]) for name in fills]))
         return updates
 
-    def _make_pools(self, operands: Operands, fills: Fills) -> list[Pool]:
-        """One pool per device and dtype, if it has enough small parameters; the state moves there."""
+    def _make_pools(self, operands: Operands, fills: Fills, rule: Rule) -> list[Pool]:
+        """One pool per device and dtype, if it has enough small parameters and no kernel for the rule.
+
+        The state moves there.
+        """
         alike: dict[Any, list[Tensor]] = {}
         for parameter, (array, _) in operands.items():
-            if array.size < tuning.POOLED_ELEMENTS:
+            if array.size < tuning.POOLED_ELEMENTS and not has_kernel(rule, array):
                 alike.setdefault((device_of(array), array.dtype), []).append(parameter)
         pools = []
         for params in alike.values():
@@ -182,44 +184,20 @@ class Pool:
 
     def gather(self, operands: Operands) -> Update:
         """Copy parameters and gradients into the flat arrays, and return these with the state."""
-        for position, flat in enumerate(self.flat[:2]):
+        flats = tuple(map(kept, self.flat))
+        for position, flat in enumerate(flats[:2]):
             xp(flat).concatenate([operands[parameter][position].reshape(-1) for parameter in self.views], out=flat)
-        return self.flat
+        return flats
 
     def scatter(self, operands: Operands) -> None:
         """Copy the flat array of parameters back into each parameter."""
         for parameter, (view, *_) in self.views.items():
-            operands[parameter][0][...] = view
+            operands[parameter][0][...] = kept(view)
 
 
-def for_each_chunk(rule: Rule, updates: Sequence[Update], *arguments: Any) -> None:
-    """Call `rule` on all `updates` with scratch memory, chunk by chunk and in parallel if there are many elements."""
-
-    def apply(update: Update) -> None:
-        array, grad, *state = update
-        rule(array, grad, state, xp(array).empty_like(array), *arguments)
-
-    if sum(update[0].size for update in updates) < tuning.PARALLEL_STEP_ELEMENTS:
-        for update in updates:
-            apply(update)
-        return
-    chunks: dict[Any, list[Update]] = {}
-    for update in updates:
-        device = device_of(update[0])
-        chunks.setdefault(device, []).extend(_split(update, tuning.STEP_CHUNK_ELEMENTS * device.chunk_scale))
-    for device, on_device in chunks.items():
-        device.parallel_for(apply, on_device)
-
-
-def _split(arrays: Update, size: int) -> list[Update]:
-    """Cut arrays of one shape along the first axis into chunks of about `size` elements; flatten compact ones first."""
-    if arrays[0].size <= size:
-        return [arrays]
-    if all(array.flags.c_contiguous for array in arrays):
-        arrays = tuple(array.reshape(-1) for array in arrays)
-    length = arrays[0].shape[0]
-    rows = max(1, size * length // arrays[0].size)
-    return [tuple(array[start : start + rows] for array in arrays) for start in range(0, length, rows)]
+def has_kernel(rule: Rule, array: Array) -> bool:
+    """Whether the device of an array computes the rule by a kernel that takes arrays of its dtype as they are."""
+    return rule.kernel is not None and array.dtype == "float32" and "update_each" in device_of(array).kernels
 
 
 def may_share_memory(arrays: Iterable[Array]) -> bool:

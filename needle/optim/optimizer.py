@@ -7,14 +7,16 @@ in place and never into a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
-from needle import check
+from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import lone_types, xp
+from needle.backend import depend, device_of, live, lone_types, recording, refuse, xp
 from needle.graph import check_one_device
+from needle.kernels import Rule, Update
 from needle.nn.utils import clip_grad_norm_, clip_grad_value_
-from needle.optim.flat import Numbers, Operands, State, for_each_chunk
+from needle.optim.flat import Cohort, Numbers, Operands, State
 from needle.optim.groups import (
     Group,
     Option,
@@ -50,8 +52,8 @@ class Optimizer:
     A subclass overrides `step`, or defines a rule. It declares each option by `name = Option(check)` (in
     `needle.optim.groups`) and passes the values to this constructor. `_new_state(group)` names the state arrays, which
     have shape and dtype of the parameter, with the number that fills each at first. `_advance(numbers, group)` brings
-    the numbers that belong to a parameter up to this step. Then the rule runs: `_update(theta, grad, state, scratch,
-    group, numbers)`.
+    the numbers that belong to a parameter up to this step, and `_settings(group, numbers)` computes from them and the
+    options what the rule takes. Then the rule runs: `_update(theta, grad, state, scratch, group, settings)`.
 
     Raises TypeError if `params` is not an iterable of tensors of floating dtype, or of dicts, and ValueError if it is
     empty, names a tensor twice or holds a result of ops, if a group has a strange key, or if `lr` or `weight_decay` is
@@ -151,18 +153,67 @@ class Optimizer:
     def _update_group(self, group: Group, operands: Operands, is_aliased: bool) -> None:
         """Update the parameters of a group that have a gradient."""
         fills, state = self._new_state(group), self._state
-        for cohort in state.cohorts_of(operands):
-            part, numbers = cohort.part(operands), cohort.numbers
-            self._advance(numbers, group)
+        rule = self._rule(group, fills)
+        cohorts = state.cohorts_of(operands)
+        self._depend_on(group, cohorts)
+        for cohort in cohorts:
+            part = cohort.part(operands)
             if is_aliased:  # parameters that share memory are updated one after the other
-                for parameter in part:
-                    for_each_chunk(self._update, state.updates_of([parameter], part, fills), group, numbers)
-                continue
-            pools = state.pools_of(cohort, part, fills)
-            updates = [pool.gather(part) for pool in pools] + state.updates_of(cohort.unpooled, part, fills)
-            for_each_chunk(self._update, updates, group, numbers)
+                pools, batches = [], [state.updates_of([parameter], part, fills) for parameter in part]
+            else:
+                pools = state.pools_of(cohort, part, fills, rule)
+                updates = [pool.gather(part) for pool in pools] + state.updates_of(cohort.unpooled, part, fills)
+                batches = alike(updates)
+            for position, batch in enumerate(batches):
+                array = batch[0][0]
+                settings = self._settings_beside(array, group, cohort, position == 0)
+                kernels.update_each(array, batch, rule, settings)
             for pool in pools:
                 pool.scatter(part)
+
+    def _rule(self, group: Group, fills: Mapping[str, float]) -> Rule:
+        """The rule of a group, and the kernel that computes it on some devices, if `_update` names one."""
+        update = self._update
+
+        def apply(theta: Any, grad: Any, state: Sequence[Any], scratch: Any, settings: Any) -> None:
+            update(theta, grad, state, scratch, group, settings)
+
+        return Rule(apply, getattr(update, "kernel", None), (*fills,), group["maximize"], group.get("nesterov", False))
+
+    def _settings_beside(self, array: Any, group: Group, cohort: Cohort, is_first: bool) -> Any:
+        """The settings of this step: numbers, or while it is recorded an array like `array` that each replay fills.
+
+        The first call for a cohort brings its numbers up to this step.
+        """
+        compute = partial(self._compute_settings, group, cohort.numbers, is_first)
+        settings = live(device_of(array), compute, array.dtype)
+        return compute() if settings is None else settings
+
+    def _compute_settings(self, group: Group, numbers: Numbers, is_first: bool) -> Any:
+        if is_first:
+            self._check_groups()
+            self._advance(numbers, group)
+        return self._settings(group, numbers)
+
+    def _depend_on(self, group: Group, cohorts: Sequence[Cohort]) -> None:
+        """Let a recording hold as long as its step is like another: the same parameters, state and kind of options."""
+        if recording() is None:
+            return
+        if type(self)._settings is Optimizer._settings:
+            refuse(type(self).__name__, "a rule whose settings are unknown")
+        state, groups, params, kinds = self._state, [*self.param_groups], [*group["params"]], self._kinds(group)
+        depend(
+            lambda: self._state is state
+            and is_same(self.param_groups, groups)
+            and is_same(group["params"], params)
+            and self._kinds(group) == kinds
+            and all(any(cohort is own for own in state.cohorts) for cohort in cohorts)
+        )
+
+    def _kinds(self, group: Group) -> list[Any]:
+        """What decides which arithmetic a rule does, apart from its numbers: flags, and which options are 0 or None."""
+        values = [group.get(name) for name in self.options if name != "lr"]
+        return [value if value is None or isinstance(value, bool) else value != 0 for value in values]
 
     def _new_state(self, group: Group) -> dict[str, float]:
         """The names of the state arrays, and the number that fills each at first."""
@@ -178,13 +229,21 @@ class Optimizer:
         self._advance(numbers, group)
         return numbers
 
+    def _settings(self, group: Group, numbers: Numbers) -> Any:
+        """All that the rule computes with beside arrays: a tuple of floats that follow from options and `numbers`.
+
+        By default `numbers` themselves; a step with these cannot be recorded.
+        """
+        return numbers
+
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         """The rule: change `theta` and the arrays in `state` in place; `scratch` may be overwritten, `grad` may not.
 
         All arrays have one shape: elements of one parameter or of several, so the rule must treat each alone. Several
-        threads may call it, each with other elements.
+        threads may call it, each with other elements. While a step is recorded, `settings` are arrays (); the rule may
+        then ask the group which of its options are set, as other settings are another recording.
         """
         raise NotImplementedError(f"{type(self).__name__}: the rule is not defined")
 
@@ -263,12 +322,43 @@ class Optimizer:
         clip_grad_value_(self.params, clip_value)
 
 
-def decayed(theta: Any, grad: Any, scratch: Any, weight_decay: float, maximize: bool) -> Any:
-    """grad + weight_decay·θ, with -grad for `maximize`: written to `scratch`, or `grad` itself."""
-    if weight_decay:
-        xp(theta).multiply(theta, weight_decay, scratch)
-        return (xp(theta).subtract if maximize else xp(theta).add)(scratch, grad, scratch)
-    return xp(theta).negative(grad, scratch) if maximize else grad
+def decayed(theta: Any, grad: Any, scratch: Any, decay: float, group: Group) -> Any:
+    """grad + decay·θ, with -grad for `maximize`: written to `scratch`, or `grad` itself."""
+    if group["weight_decay"] and not group.get("decoupled_weight_decay"):
+        xp(theta).multiply(theta, decay, scratch)
+        return (xp(theta).subtract if group["maximize"] else xp(theta).add)(scratch, grad, scratch)
+    return xp(theta).negative(grad, scratch) if group["maximize"] else grad
+
+
+def decays(group: Group) -> tuple[float, float]:
+    """Two settings: what of θ a decoupled weight decay keeps, and what of θ another adds to the gradient."""
+    if group["decoupled_weight_decay"]:
+        return 1 - group["lr"] * group["weight_decay"], 0.0
+    return 1.0, group["weight_decay"]
+
+
+def shrink(theta: Any, keep: float, group: Group) -> None:
+    """Decay θ, if the weight decay is decoupled."""
+    if group["weight_decay"] and group["decoupled_weight_decay"]:
+        theta *= keep
+
+
+def by_kernel(name: str) -> Callable[[Any], Any]:
+    """Decorate a rule that some devices compute by a kernel of that name, on all parameters at once."""
+
+    def named(rule: Any) -> Any:
+        rule.kernel = name
+        return rule
+
+    return named
+
+
+def alike(updates: Sequence[Update]) -> list[list[Update]]:
+    """The updates in lists of the same device and dtype."""
+    alike: dict[Any, list[Update]] = {}
+    for update in updates:
+        alike.setdefault((device_of(update[0]), update[0].dtype), []).append(update)
+    return [*alike.values()]
 
 
 def _content(groups: list[Group]) -> list[Any]:

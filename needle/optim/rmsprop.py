@@ -10,7 +10,7 @@ from needle.autograd import Tensor
 from needle.backend import xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag
-from needle.optim.optimizer import Optimizer, decayed
+from needle.optim.optimizer import Optimizer, by_kernel, decayed
 
 __all__ = ["Adadelta", "Adagrad", "RMSprop"]
 
@@ -64,26 +64,31 @@ class RMSprop(Optimizer):
         names += ["momentum_buffer"] * (group["momentum"] > 0) + ["grad_avg"] * group["centered"]
         return dict.fromkeys(names, 0.0)
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        alpha = group["alpha"]
+        return group["weight_decay"], alpha, 1 - alpha, group["eps"], group["momentum"], group["lr"]
+
+    @by_kernel("rmsprop")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         square, *others = state
-        alpha = group["alpha"]
-        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
+        decay, alpha, rise, eps, momentum, lr = settings
+        grad = decayed(theta, grad, scratch, decay, group)
         square *= alpha
-        square += (1 - alpha) * grad * grad
+        square += rise * grad * grad
         variance = square
         if group["centered"]:
             mean = others[-1]
-            mean += (1 - alpha) * (grad - mean)
+            mean += rise * (grad - mean)
             variance = xp(theta).maximum(square - mean * mean, 0)
-        step = grad / (xp(theta).sqrt(variance) + group["eps"])
+        step = grad / (xp(theta).sqrt(variance) + eps)
         if group["momentum"]:
             buffer = others[0]
-            buffer *= group["momentum"]
+            buffer *= momentum
             buffer += step
             step = buffer
-        theta -= group["lr"] * step
+        theta -= lr * step
 
 
 class Adagrad(Optimizer):
@@ -130,14 +135,19 @@ class Adagrad(Optimizer):
     def _new_state(self, group: Group) -> dict[str, float]:
         return {"sum": group["initial_accumulator_value"]}
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        lr = group["lr"] / (1 + (numbers["step"] - 1) * group["lr_decay"])
+        return group["weight_decay"], group["eps"], lr
+
+    @by_kernel("adagrad")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         (total,) = state
-        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
-        lr = group["lr"] / (1 + (numbers["step"] - 1) * group["lr_decay"])
+        decay, eps, lr = settings
+        grad = decayed(theta, grad, scratch, decay, group)
         total += grad * grad
-        theta -= lr * (grad / (xp(theta).sqrt(total) + group["eps"]))
+        theta -= lr * (grad / (xp(theta).sqrt(total) + eps))
 
 
 class Adadelta(Optimizer):
@@ -175,15 +185,19 @@ class Adadelta(Optimizer):
     def _new_state(self, group: Group) -> dict[str, float]:
         return {"square_avg": 0.0, "acc_delta": 0.0}
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        return group["weight_decay"], group["rho"], 1 - group["rho"], group["eps"], group["lr"]
+
+    @by_kernel("adadelta")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
         square, moved = state
-        rho, eps, sqrt = group["rho"], group["eps"], xp(theta).sqrt
-        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
+        (decay, rho, rise, eps, lr), sqrt = settings, xp(theta).sqrt
+        grad = decayed(theta, grad, scratch, decay, group)
         square *= rho
-        square += (1 - rho) * grad * grad
+        square += rise * grad * grad
         delta = sqrt(moved + eps) / sqrt(square + eps) * grad
         moved *= rho
-        moved += (1 - rho) * delta * delta
-        theta -= group["lr"] * delta
+        moved += rise * delta * delta
+        theta -= lr * delta

@@ -9,7 +9,7 @@ from needle.autograd import Tensor
 from needle.backend import xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag
-from needle.optim.optimizer import Optimizer, decayed
+from needle.optim.optimizer import Optimizer, by_kernel, decayed
 
 __all__ = ["SGD"]
 
@@ -67,22 +67,32 @@ class SGD(Optimizer):
     def _advance(self, numbers: Numbers, group: Group) -> None:
         """Nothing: every step is alike."""
 
+    def _settings(self, group: Group, numbers: Numbers) -> tuple[float, ...]:
+        lr, momentum = group["lr"], group["momentum"]
+        return group["weight_decay"], momentum, 1 - _dampening(group), lr, lr * momentum
+
+    @by_kernel("sgd")
     def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, numbers: Numbers
+        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
     ) -> None:
-        lr, momentum, dampening = group["lr"], group["momentum"], group["dampening"]
-        if dampening is None:
-            dampening = 0.0 if group["nesterov"] else momentum
+        decay, momentum, rise, lr, ahead = settings
         multiply = xp(theta).multiply
-        grad = decayed(theta, grad, scratch, group["weight_decay"], group["maximize"])
-        velocity = multiply(grad, 1 - dampening, scratch) if dampening else grad
-        if momentum:
+        grad = decayed(theta, grad, scratch, decay, group)
+        velocity = multiply(grad, rise, scratch) if _dampening(group) else grad
+        if state:
             (buffer,) = state
             buffer *= momentum
             buffer += velocity
             velocity = buffer
         if group["nesterov"]:
             theta -= multiply(grad, lr, scratch)
-            theta -= multiply(velocity, lr * momentum, scratch)
+            theta -= multiply(velocity, ahead, scratch)
         else:
             theta -= multiply(velocity, lr, scratch)
+
+
+def _dampening(group: Group) -> float:
+    """The dampening of a group, where None follows the other options."""
+    if group["dampening"] is None:
+        return 0.0 if group["nesterov"] else float(group["momentum"])
+    return float(group["dampening"])
