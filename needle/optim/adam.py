@@ -8,7 +8,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import xp
+from needle.backend import refuse, xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag, two_betas
 from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays, shrink
@@ -85,6 +85,7 @@ class Adam(Optimizer):
 
     def _set_beta(self, position: int, beta: float) -> None:
         beta = check.number(type(self).__name__, f"beta{position + 1}", beta, least=0, below=1)
+        refuse(type(self).__name__, f"an assignment to beta{position + 1}")
         for group in self.param_groups:
             pair = [*group["betas"]]
             pair[position] = beta

@@ -9,7 +9,7 @@ from typing import Any
 
 from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import depend, device_of, live, xp
+from needle.backend import depend, device_of, live, refuse, xp
 from needle.kernels import Rule, Settings
 from needle.nn import Module
 from needle.nn.state import load, move
@@ -146,6 +146,7 @@ class ExponentialMovingAverage:
         They are copies; with `copy=False` they share memory with this object, and change with it.
         """
         check.instance("state_dict", "copy", copy, bool)
+        refuse("state_dict", "a copy on the host")
         averages = {name: Tensor(x, requires_grad=False) if copy else x.detach() for name, x in self._averages.items()}
         return {"decay": self.decay, "n_averaged": self.n_averaged, "averages": averages}
 
@@ -159,6 +160,7 @@ class ExponentialMovingAverage:
         if check.instance(name, "state", state, Mapping).keys() != {"decay", "n_averaged", "averages"}:
             given = ", ".join(map(str, state))
             raise ValueError(f"{name}: the state must have decay, n_averaged and averages, but got {given}")
+        refuse(name, "a loaded state")
         count = check.integer(name, "n_averaged", state["n_averaged"], least=0)
         decay = check.number(name, "decay", state["decay"], least=0, most=1)
         load(self._averages, check.instance(name, "averages", state["averages"], Mapping), True, (), {})

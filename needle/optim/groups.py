@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from needle import check
 from needle.autograd import Tensor
+from needle.backend import refuse
 
 __all__ = ["Group", "Option", "all_params", "check_groups", "check_params", "finite", "flag", "is_same", "own_group"]
 __all__ += ["own_list", "two_betas"]
@@ -43,6 +44,7 @@ class Option(Generic[T]):
 
     def __set__(self, optimizer: Any, value: T) -> None:
         value = self.check(type(optimizer).__name__, self.name, value)
+        refuse(type(optimizer).__name__, f"an assignment to {self.name}")
         for group in optimizer.param_groups:
             optimizer._check_together(group | {self.name: value})
         for group in optimizer.param_groups:

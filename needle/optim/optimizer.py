@@ -95,6 +95,7 @@ class Optimizer:
 
         Raises what the constructor raises.
         """
+        refuse(type(self).__name__, "a new group")
         group = self.defaults | own_group(type(self).__name__, param_group)
         self.param_groups.append(self._checked([*self.param_groups, group])[-1])
 
@@ -122,6 +123,7 @@ class Optimizer:
             raise ValueError(f'{name}: of several groups, the "params" of one must be set, but got a list for {count}')
         given = own_list(name, params)
         check_params(name, given)
+        refuse(name, "an assignment to params")
         self.param_groups[0]["params"] = given
 
     def step(self) -> None:
@@ -258,6 +260,7 @@ class Optimizer:
         `step` and so keeps its state elsewhere: it must override this and `load_state_dict`, too.
         """
         check.instance("state_dict", "copy", copy, bool)
+        refuse("state_dict", "a copy on the host")
         self._check_rule()
         self._check_groups()
         return made(self.param_groups, self._state, self._new_state, copy)
@@ -273,6 +276,7 @@ class Optimizer:
         with all names, shapes and dtypes that do not fit; NotImplementedError as `state_dict`.
         """
         self._check_rule()
+        refuse("load_state_dict", "a loaded state")
         saved = read(state)
         if len(saved) != len(self.param_groups):
             count = f"{len(saved)} for {len(self.param_groups)}"

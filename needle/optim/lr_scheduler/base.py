@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
 from needle import check
+from needle.backend import refuse
 from needle.optim.groups import finite
 from needle.optim.optimizer import Optimizer
 
@@ -89,6 +90,7 @@ class LRScheduler:
 
     def step(self) -> None:
         """Go on to the next epoch and set its rates; if they are refused, nothing has changed."""
+        refuse(type(self).__name__, "a step of a schedule")
         before = [(vars(part), {**vars(part)}) for part in self._parts()]
         before += [(group, {**group}) for group in self.optimizer.param_groups]
         try:

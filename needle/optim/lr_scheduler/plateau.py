@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from needle import check
 from needle.autograd import Tensor
+from needle.backend import refuse
 from needle.optim.groups import finite
 from needle.optim.lr_scheduler.base import Check, LRScheduler, numbers
 from needle.optim.optimizer import Optimizer
@@ -101,6 +102,7 @@ class ReduceLROnPlateau(LRScheduler):
         Raises TypeError if `metrics` is no number or tensor that holds one, or the rate of a group no number.
         """
         value = metric("ReduceLROnPlateau", "metrics", metrics)
+        refuse("ReduceLROnPlateau", "a step of a schedule")
         floors = self._for_groups("min_lr", self.min_lr)
         rates = [finite("ReduceLROnPlateau", "lr", rate) for rate in self._rates()]
         if self._is_better(value):
