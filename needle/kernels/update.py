@@ -31,7 +31,8 @@ def update_each(first: Array, updates: Sequence[Update], rule: Rule, settings: S
 
     Chunk by chunk, with scratch memory, and in parallel if there are many elements.
     """
-    if isinstance(settings, device_of(first).array_type()):  # filled for each replay of a recording
+    device = device_of(first)
+    if device.recognizes(settings):  # a cell, filled for each replay of a recording
         settings = tuple(settings[i, ...] for i in range(len(settings)))
 
     def apply(update: Update) -> None:
@@ -42,7 +43,6 @@ def update_each(first: Array, updates: Sequence[Update], rule: Rule, settings: S
         for update in updates:
             apply(update)
         return
-    device = device_of(first)
     size = tuning.STEP_CHUNK_ELEMENTS * device.chunk_scale
     device.parallel_for(apply, [chunk for update in updates for chunk in _split(update, size)])
 
