@@ -1,0 +1,181 @@
+"""Build the null device, and CuPy's module `runtime` against it, from the source distribution of the installed CuPy.
+
+CuPy's wheel links CUDA's runtime into that module, so a stand-in for the runtime cannot be slipped under it. All other
+modules of the wheel are used as they are. Nothing of CuPy is kept beside needle's sources: the products lie in the
+kernel cache.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata, util
+from pathlib import Path
+
+HERE = Path(__file__).parent
+SOURCES = ("device.cpp", "runtime.cpp", "driver.cpp", "libraries.cpp")
+CACHE = Path(os.environ.get("NEEDLE_KERNEL_CACHE") or HERE.parents[2] / "build" / "kernels").resolve()
+RUNTIME = "cupy_backends/cuda/api/runtime"
+NAMES = ("cublas", "curand")  # modules of CuPy that link to a library of that name
+OPTIONS = ["-std=c++17", "-fPIC", "-w"]
+
+
+class CannotBuild(RuntimeError):
+    """What is missing for the null device, and how to get it."""
+
+
+def missing() -> str | None:
+    """Why the null device cannot be built here; None if nothing is known to be missing."""
+    if sys.platform != "linux":
+        return "the null device needs Linux"
+    for tool in ("g++", "nm"):
+        if shutil.which(tool) is None:
+            return f"{tool} must be installed (on Debian and Ubuntu: apt install g++)"
+    if wheel() is None:
+        return "CuPy must be installed: pip install cupy-cuda13x"
+    if util.find_spec("Cython") is None:
+        return "Cython must be installed: pip install cython"
+    if headers() is None:
+        return "CUDA's headers must be installed: pip install nvidia-cuda-runtime nvidia-cuda-crt"
+    return None
+
+
+def wheel() -> tuple[int, str] | None:
+    """The installed CuPy: CUDA's major version and CuPy's version."""
+    for major in (13, 12):
+        try:
+            return major, metadata.version(f"cupy-cuda{major}x")
+        except metadata.PackageNotFoundError:
+            continue
+    return None
+
+
+def headers() -> Path | None:
+    """The folder of CUDA's headers that pip installed."""
+    for base in sys.path:
+        for folder in sorted(Path(base or ".").glob("nvidia/*/include"), reverse=True):
+            if (folder / "cuda_runtime_api.h").exists() and (folder / "crt" / "host_defines.h").exists():
+                return folder
+    return None
+
+
+def packages() -> Path:
+    """The folder that CuPy is installed in."""
+    spec = util.find_spec("cupy_backends")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent.parent
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Only one process makes `path` at a time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f".{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def run(*command: str | Path, where: Path | None = None, **environment: str) -> str:
+    """The output of a command. Raises CannotBuild with what it says."""
+    done = subprocess.run(
+        [*map(str, command)], cwd=where, env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise CannotBuild(f"{' '.join(map(str, command))}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+    return done.stdout
+
+
+def null_device() -> Path:
+    """The folder with libnull.so, the libraries that stand for CUDA's, and CuPy's runtime module; built if need be."""
+    problem = missing()
+    if problem:
+        raise CannotBuild(problem)
+    text = b"".join((HERE / name).read_bytes() for name in (*SOURCES, "device.h", "build.py"))
+    mark = f"{wheel()} {metadata.version('cython')} {sys.version} {headers()}"
+    folder = CACHE / f"null-{hashlib.sha256(text + mark.encode()).hexdigest()[:16]}"
+    with locked(folder):
+        if not folder.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as made:
+                _build(Path(made))
+                shutil.copytree(made, folder.with_suffix(".new"))
+            folder.with_suffix(".new").rename(folder)
+    return folder
+
+
+def _build(folder: Path) -> None:
+    include = headers()
+    objects = [folder / f"{Path(name).stem}.o" for name in SOURCES]
+    for name, target in zip(SOURCES, objects, strict=True):
+        run("g++", "-O2", *OPTIONS, f"-I{include}", "-c", HERE / name, "-o", target)
+    wanted = _wanted(_runtime_object(folder))
+    for name in NAMES:
+        (module,) = (packages() / "cupy_backends/cuda/libs").glob(f"{name}.*.so")
+        wanted |= _wanted(module)
+    missing_text = "".join(_absent(name) for name in sorted(wanted - _defined(*objects)))
+    (folder / "absent.cpp").write_text(f"#include <cstdio>\n{missing_text}")
+    link = ["g++", "-shared", *OPTIONS, f"-L{folder}", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed"]
+    run(*link, folder / "absent.cpp", *objects, "-o", folder / "libnull.so", "-ldl")
+    run(*link, folder / "cupy.o", "-o", folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}", "-lnull")
+    (folder / "empty.cpp").write_text("")
+    for name in NAMES:
+        for line in run("readelf", "-d", next((packages() / "cupy_backends/cuda/libs").glob(f"{name}.*.so"))).split(
+            "\n"
+        ):
+            if "NEEDED" in line and name in line:
+                library = line.partition("[")[2].rstrip("]")
+                run(*link, f"-Wl,-soname,{library}", folder / "empty.cpp", "-o", folder / library, "-lnull")
+    for left in (*folder.glob("*.o"), *folder.glob("*.cpp")):
+        left.unlink()
+
+
+def _runtime_object(folder: Path) -> Path:
+    """CuPy's module `runtime`, compiled and not yet linked."""
+    found = wheel()
+    assert found is not None
+    major, version = found
+    with tempfile.TemporaryDirectory() as place:
+        # Its setup looks for CUDA even when it is only downloaded, unless it shall build a stub.
+        download = [sys.executable, "-m", "pip", "download", "--no-binary", "cupy", "--no-deps", "--no-build-isolation"]
+        run(*download, "--dest", place, f"cupy=={version}", CUPY_INSTALL_USE_STUB="1")
+        (archive,) = Path(place).glob("cupy-*.tar.gz")
+        with tarfile.open(archive) as file:
+            file.extractall(place, filter="data")
+        tree = Path(place) / f"cupy-{version}"
+        constants = f"CUPY_CUDA_VERSION={major}000,CUPY_HIP_VERSION=0,CUPY_USE_CUDA_PYTHON=False"
+        run(sys.executable, "-m", "cython", "-3", "--cplus", "-E", constants, f"{RUNTIME}.pyx", where=tree)
+        extra = Path(place) / "include"  # of a package of its own that has little else
+        extra.mkdir()
+        (extra / "cuda_profiler_api.h").write_text(
+            'extern "C" { cudaError_t cudaProfilerStart(); cudaError_t cudaProfilerStop(); }\n'
+        )
+        includes = [f"-I{folder}" for folder in (headers(), extra, sysconfig.get_paths()["include"])]
+        run("g++", "-O1", *OPTIONS, *includes, "-c", f"{Path(RUNTIME).name}.cpp", "-o", folder / "cupy.o",
+            where=tree / Path(RUNTIME).parent)  # fmt: skip
+    return folder / "cupy.o"
+
+
+def _wanted(binary: Path) -> set[str]:
+    """The functions of CUDA that a binary needs."""
+    kind = "-D" if binary.suffix == ".so" else "-g"
+    names = {line.split()[-1].partition("@")[0] for line in run("nm", kind, "--undefined-only", binary).splitlines()}
+    return {name for name in names if name.startswith(("cuda", *NAMES))}
+
+
+def _defined(*objects: Path) -> set[str]:
+    return {line.split()[-1] for line in run("nm", "-g", "--defined-only", *objects).splitlines() if line}
+
+
+def _absent(name: str) -> str:
+    """A function that the null device lacks: it says so, and returns the error for what is not supported."""
+    code = 801 if name.startswith("cuda") else 15 if name.startswith("cublas") else 201
+    return f'extern "C" int {name}() {{ fputs("null device: {name} is not there\\n", stderr); return {code}; }}\n'
