@@ -142,7 +142,7 @@ def _key(*parts: str) -> str:
     return hashlib.sha256("\0".join([ours, *parts]).encode()).hexdigest()[:20]
 
 
-def _made(name: str, make: Any) -> Path:
+def made(name: str, make: Any) -> Path:
     """The file or folder of that name in the cache; `make(target)` makes it, in one process at a time."""
     target = cache_folder() / name
     if not target.exists():
@@ -151,23 +151,24 @@ def _made(name: str, make: Any) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not target.exists():
                 with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                    make(made := Path(folder) / target.name)
-                    os.replace(made, target)
+                    make(new := Path(folder) / target.name)
+                    os.replace(new, target)
     return target
 
 
-def _compile(*arguments: Any) -> None:
+def run_compiler(*arguments: Any) -> None:
+    """Call g++. Raises KernelError with what it says."""
     process = subprocess.run(["g++", *map(str, arguments)], capture_output=True, text=True, check=False)
     if process.returncode:
         raise KernelError(f"g++ says: {process.stderr[:4000]}")
 
 
-def _runtime() -> Path:
+def runtime_library() -> Path:
     """The library of the scheduler and the checks."""
     sources = [SHIM / "cpu.cpp", SHIM / "checks.cpp"]
-    return _made(
+    return made(
         f"libcpu-{_key()}.so",
-        lambda target: _compile(*OPTIONS, "-shared", *sources, "-o", target, "-ldl", f"-Wl,-soname,{target.name}"),
+        lambda target: run_compiler(*OPTIONS, "-shared", *sources, "-o", target, "-ldl", f"-Wl,-soname,{target.name}"),
     )
 
 
@@ -177,9 +178,9 @@ def _prelude(options: Sequence[str]) -> Path:
     def make(folder: Path) -> None:
         folder.mkdir()
         (folder / "cpu.h").write_text((SHIM / "cpu.h").read_text("utf-8"), "utf-8")
-        _compile(*options, "-x", "c++-header", folder / "cpu.h", "-o", folder / "cpu.h.gch")
+        run_compiler(*options, "-x", "c++-header", folder / "cpu.h", "-o", folder / "cpu.h.gch")
 
-    return _made(f"prelude-{_key(*options)}", make)
+    return made(f"prelude-{_key(*options)}", make)
 
 
 def build(text: str, checked: bool) -> Path:
@@ -191,12 +192,12 @@ def build(text: str, checked: bool) -> Path:
     def make(target: Path) -> None:
         source = target.with_suffix(".cpp")
         source.write_text(unit, "utf-8")
-        runtime, prelude, compiled = _runtime(), _prelude(options), target.with_suffix(".o")
-        _compile(*options, "-include", prelude / "cpu.h", "-c", source, "-o", compiled)
+        runtime, prelude, compiled = runtime_library(), _prelude(options), target.with_suffix(".o")
+        run_compiler(*options, "-include", prelude / "cpu.h", "-c", source, "-o", compiled)
         # Linked without the options: they would add libtsan.
-        _compile("-shared", compiled, runtime, f"-Wl,-rpath,{runtime.parent.resolve()}", "-o", target)
+        run_compiler("-shared", compiled, runtime, f"-Wl,-rpath,{runtime.parent.resolve()}", "-o", target)
 
-    return _made(f"{_key(unit, *options)}.so", make)
+    return made(f"{_key(unit, *options)}.so", make)
 
 
 # ---- launches --------------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ def _library(path: Path) -> ctypes.CDLL:
 
 @cache
 def _checks() -> ctypes.CDLL:
-    runtime = _library(_runtime())
+    runtime = _library(runtime_library())
     runtime.cpu_error.restype = ctypes.c_char_p
     runtime.cpu_allow.argtypes = (ctypes.c_size_t, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_char_p)
     return runtime

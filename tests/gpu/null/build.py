@@ -7,7 +7,6 @@ kernel cache.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -16,14 +15,13 @@ import sys
 import sysconfig
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import metadata, util
 from pathlib import Path
 
+from tests.gpu.kernels import made
+
 HERE = Path(__file__).parent
 SOURCES = ("device.cpp", "runtime.cpp", "driver.cpp", "libraries.cpp")
-CACHE = Path(os.environ.get("NEEDLE_KERNEL_CACHE") or HERE.parents[2] / "build" / "kernels").resolve()
 RUNTIME = "cupy_backends/cuda/api/runtime"
 NAMES = ("cublas", "curand")  # modules of CuPy that link to a library of that name
 OPTIONS = ["-std=c++17", "-fPIC", "-w"]
@@ -76,15 +74,6 @@ def packages() -> Path:
     return Path(spec.origin).parent.parent
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process makes `path` at a time."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f".{path.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def run(*command: str | Path, where: Path | None = None, **environment: str) -> str:
     """The output of a command. Raises CannotBuild with what it says."""
     done = subprocess.run(
@@ -102,17 +91,11 @@ def null_device() -> Path:
         raise CannotBuild(problem)
     text = b"".join((HERE / name).read_bytes() for name in (*SOURCES, "device.h", "build.py"))
     mark = f"{wheel()} {metadata.version('cython')} {sys.version} {headers()}"
-    folder = CACHE / f"null-{hashlib.sha256(text + mark.encode()).hexdigest()[:16]}"
-    with locked(folder):
-        if not folder.exists():
-            with tempfile.TemporaryDirectory(dir=CACHE) as made:
-                _build(Path(made))
-                shutil.copytree(made, folder.with_suffix(".new"))
-            folder.with_suffix(".new").rename(folder)
-    return folder
+    return made(f"null-{hashlib.sha256(text + mark.encode()).hexdigest()[:16]}", _build).resolve()
 
 
 def _build(folder: Path) -> None:
+    folder.mkdir()
     include = headers()
     objects = [folder / f"{Path(name).stem}.o" for name in SOURCES]
     for name, target in zip(SOURCES, objects, strict=True):

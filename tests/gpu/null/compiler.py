@@ -2,66 +2,55 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
-import os
 import re
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.null.build import CACHE, HERE, OPTIONS, locked, packages, run
+from tests.gpu.kernels import KERNEL, SHIM, made, run_compiler, runtime_library
+from tests.gpu.null.build import HERE, packages
 
-SHIM = Path(os.environ.get("SHIM", HERE.parent / "shim"))
-KERNEL = re.compile(r"__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(")
 # Headers that the prelude has, or that a host compiler cannot read.
 REPLACED = re.compile(r"#include <cupy/(?:complex|carray|atomics|math_constants|bfloat16)[\w.]*>")
-PRELUDE = '#include "cpu.h"\n#include "cupy.h"\n'
-
-
-def options() -> list[str]:
-    """What g++ is told. Products and sums are rounded apart, as NumPy's are; a GPU fuses them where it can."""
-    include = packages() / "cupy" / "_core" / "include"
-    more = ["-O1", "-fpermissive", "-fno-strict-aliasing", "-ffp-contract=off"]
-    return [*OPTIONS, *more, f"-I{SHIM}", f"-I{HERE}", f"-I{include}"]
+PRELUDE = '#include "cpu.h"\n#include "cpu_mma.h"\n#include "cupy.h"\n'
 
 
 @cache
-def _prelude() -> tuple[str, Path]:
-    """A digest of all that kernels are compiled with, and the folder of the precompiled header and the scheduler."""
-    files = [*sorted(SHIM.glob("*.h")), *sorted(SHIM.glob("*.cpp")), HERE / "cupy.h"]
-    text = "".join([PRELUDE, str(options()), *(file.read_text() for file in files)])
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    folder = CACHE / f"cupy-{digest}"
-    with locked(folder):
-        if not folder.exists():
-            new = folder.with_suffix(".new")
-            new.mkdir(exist_ok=True)
-            (new / "prelude.h").write_text(PRELUDE)
-            run("g++", *options(), "-x", "c++-header", new / "prelude.h", "-o", new / "prelude.h.gch")
-            sources = sorted(SHIM.glob("*.cpp"))
-            run("g++", "-O2", *OPTIONS, "-shared", f"-I{SHIM}", *sources, "-o", new / "libcpu.so", "-ldl")
-            new.rename(folder)
-    return digest, folder
+def _options() -> list[str]:
+    """What g++ is told. Products and sums are rounded apart, as NumPy's are; a GPU fuses them where it can."""
+    options = ["-O1", "-std=c++17", "-fPIC", "-w", "-fpermissive", "-fno-strict-aliasing", "-ffp-contract=off"]
+    return [*options, f"-I{SHIM}", f"-I{HERE}", f"-I{packages() / 'cupy' / '_core' / 'include'}"]
+
+
+@cache
+def _prelude() -> Path:
+    """The folder of the precompiled header; its name tells all that kernels are compiled with."""
+    files = [*sorted(SHIM.glob("*.h")), HERE / "cupy.h"]
+    text = "".join([PRELUDE, *_options(), *(file.read_text("utf-8") for file in files)])
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "prelude.h").write_text(PRELUDE, "utf-8")
+        run_compiler(*_options(), "-x", "c++-header", folder / "prelude.h", "-o", folder / "prelude.h.gch")
+
+    return made(f"cupy-{hashlib.sha256(text.encode()).hexdigest()[:16]}", make)
 
 
 def compiled(source: str, defines: tuple[str, ...] = ()) -> Path:
-    """The shared object of a source, from the cache or by g++."""
-    digest, folder = _prelude()
+    """The library of the kernels of a source, from the cache or by g++."""
+    prelude = _prelude()
     body = REPLACED.sub("", source)
     text = f"{body}\n" + "".join(f"CPU_KERNEL({name})\n" for name in KERNEL.findall(body))
-    key = hashlib.sha256(" ".join([digest, text, *defines]).encode()).hexdigest()[:24]
-    path = folder / key[:2] / f"{key}.so"
-    if path.exists():
-        return path
-    with locked(path), tempfile.TemporaryDirectory() as place:
-        if not path.exists():
-            unit, target = Path(place) / "kernels.cpp", path.with_suffix(".new")
-            unit.write_text(text)
-            link = [f"-L{folder}", "-lcpu", f"-Wl,-rpath,{folder}"]
-            run("g++", *options(), *defines, "-include", folder / "prelude.h", unit, "-shared", *link, "-o", target)
-            target.rename(path)
-    return path
+    key = hashlib.sha256(" ".join([text, *defines]).encode()).hexdigest()[:24]
+
+    def make(target: Path) -> None:
+        unit = target.with_suffix(".cpp")
+        unit.write_text(text, "utf-8")
+        run_compiler(*_options(), *defines, "-include", prelude / "prelude.h", unit, "-shared", "-o", target)
+
+    return made(f"{prelude.name}.kernels/{key[:2]}/{key}.so", make).resolve()
 
 
 def replace(runs: bool) -> None:
@@ -69,10 +58,12 @@ def replace(runs: bool) -> None:
     from cupy.cuda import compiler, function
 
     def module(source: str, options: tuple[str, ...] = (), **_: Any) -> Any:
-        made = function.Module()
-        made._set_mapping({})
+        result = function.Module()
+        result._set_mapping({})
         defines = tuple(option for option in options if option.startswith("-D"))
-        made.load(f"HOST:{compiled(source, defines)}".encode() if runs else b"NONE")
-        return made
+        result.load(f"HOST:{compiled(source, defines)}".encode() if runs else b"NONE")
+        return result
 
+    if runs:  # the scheduler, which kernels find among the names of the process
+        ctypes.CDLL(str(runtime_library()), mode=ctypes.RTLD_GLOBAL)
     compiler._compile_module_with_cache = module

@@ -72,7 +72,9 @@ int submit(void* handle, const char* kind, const std::string& what, Run run, boo
   }
   if (!captures.empty() && counted) note("escaped", what);  // from a capture, unless that is what the program wants
   if (!late) {
+    error = 0;
     run();
+    return error;  // of a kernel
   } else {
     order(stream);
     enqueue(stream, std::move(run));
@@ -145,8 +147,9 @@ int cudaStreamSynchronize(void* handle) {
   if (int code = refuse_waiting(stream, "cudaStreamSynchronize")) return code;
   note("wait", "stream");
   if (stream == &legacy) order(stream);
+  error = 0;
   drain(stream, stream->submitted);
-  return 0;
+  return error;
 }
 int cudaStreamQuery(void* handle) {
   LOCKED;
@@ -264,8 +267,9 @@ int cudaEventSynchronize(void* handle) {
   if (!event->stream) return 0;
   if (event->capture) return broken(event->capture, CaptureUnsupported, "cudaEventSynchronize");
   note("wait", "event");
+  error = 0;
   drain(event->stream, event->mark);
-  return 0;
+  return error;
 }
 int cudaEventElapsedTime(float* milliseconds, void* from, void* to) {
   LOCKED;

@@ -48,7 +48,7 @@ struct Event {
   long long nanoseconds;
 };
 
-enum Error { Success = 0, InvalidValue = 1, OutOfMemory = 2, InvalidConfiguration = 9, NotReady = 600, NotSupported = 801,
+enum Error { Success = 0, InvalidValue = 1, OutOfMemory = 2, InvalidConfiguration = 9, NotReady = 600, LaunchFailure = 719, NotSupported = 801,
              CaptureUnsupported = 900, CaptureInvalidated = 901, CaptureUnjoined = 904, CaptureImplicit = 906 };
 
 extern std::recursive_mutex guard;  // CuPy releases the interpreter's lock around its calls
