@@ -32,7 +32,7 @@ def replaced(monkeypatch):
 
 def test_a_device_without_kernels_uses_the_function(device):
     x = device.array([1.0, 2.0])
-    assert device.kernels == {}
+    assert "scale" not in device.kernels
     assert scale(x).tolist() == [2, 4]
     assert scale(x, 3, 1).tolist() == [4, 7]
 
