@@ -106,27 +106,30 @@ _allocations: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionar
 
 
 class _Memory(np.ndarray[Any, Any]):
-    """The bytes of one allocation; a class of its own, since plain arrays have no weak references."""
+    """The bytes of one allocation, which owns them: else NumPy would give its views another base."""
+
+    first: int  # address
+    end: int
 
 
 def allocate(shape: Any, dtype: Any = "float32") -> np.ndarray[Any, Any]:
     """Memory aligned as a GPU's, of which checked kernels know that nothing wrote it."""
     dtype = np.dtype(dtype)
     shape = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))
-    size = int(np.prod(shape, dtype="int64")) * dtype.itemsize
-    raw = np.empty(max(1, -(-size // 4)) * 4 + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    memory = raw[start : start - (-max(size, 1) // 4) * 4].view(_Memory)
-    memory.view(np.uint32)[...] = UNWRITTEN
-    _allocations[memory.ctypes.data] = memory
-    return np.ndarray(shape, dtype, memory)
+    size = max(1, -(-int(np.prod(shape, dtype="int64")) * dtype.itemsize // 4)) * 4
+    memory = _Memory(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    memory.first, memory.end = memory.ctypes.data + start, memory.ctypes.data + start + size
+    memory[start : start + size].view(np.uint32)[...] = UNWRITTEN
+    _allocations[memory.first] = memory
+    return np.ndarray(shape, dtype, memory, start)
 
 
 def _allocation(address: int) -> tuple[int, int] | None:
     """The first and the last address of the living allocation that holds an address."""
-    for first, memory in list(_allocations.items()):
-        if first <= address < first + memory.nbytes:
-            return first, first + memory.nbytes
+    for memory in list(_allocations.values()):
+        if memory.first <= address < memory.end:
+            return memory.first, memory.end
     return None
 
 

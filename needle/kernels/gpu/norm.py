@@ -13,8 +13,8 @@ import numpy as np
 
 from needle import kernels
 from needle.backend import device_of
-from needle.kernels.gpu.source import Source, fits, replaces
-from needle.kernels.layout import Array, batch_first, batch_last
+from needle.kernels.gpu.source import Source, contiguous_batch_last, fits, generic, replaces
+from needle.kernels.layout import Array, batch_first
 from needle.kernels.normalize import Running
 from needle.kernels.rows import Rows
 
@@ -24,7 +24,7 @@ RUNNING = np.dtype(
     [(name, "u8") for name in ("mean", "variance", "counter")] + [(name, "f8") for name in ("momentum", "correction")]
 )
 NULL = np.uint64(0)  # a pointer
-NO_RUNNING = np.zeros((), RUNNING)[()]
+NO_RUNNING = np.zeros(1, RUNNING)[0]
 MOST_THREADS = 1024
 WARP = 32
 COLUMNS, LINES = 32, 8  # of a block of `column_gradients`
@@ -36,11 +36,11 @@ def standardize_array(
     x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, rectified: bool = False,
     running: Running | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
-    x, rows = _in_rows(x, axes)
-    affine = None if rows is None else _affine(rows, weight, bias)
+    served = _in_rows(x, axes, weight, bias)
     tracked = () if running is None else (running.mean, running.variance)
-    if affine is None or not fits(*tracked) or not all(array.flags.c_contiguous for array in tracked):
-        return kernels.standardize_array.__wrapped__(x, weight, bias, axes, eps, rectified, running)
+    if served is None or not fits(*tracked) or not all(array.flags.c_contiguous for array in tracked):
+        return generic(kernels.standardize_array)(x, weight, bias, axes, eps, rectified, running)
+    x, rows, affine = served
     device = device_of(x)
     y = device.xp.empty((rows.count, rows.length), x.dtype)
     mean, variance = (device.xp.empty(rows.column_shape, "float64") for _ in range(2))
@@ -55,15 +55,15 @@ def standardize_gradients(
     grad: Array, x: Array, y: Array | None, weight: Array | None, bias: Array | None, average: Array, variance: Array,
     axes: tuple[int, ...], eps: float,
 ) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
-    x, rows = _in_rows(x, axes)
-    affine = None if rows is None else _affine(rows, weight, bias)
-    along = affine is not None and affine["entries"] > 1
-    if affine is None or not fits(grad) or (along and (affine["groups"] > 1 or affine["run"] > 1)):
-        return kernels.standardize_gradients.__wrapped__(grad, x, y, weight, bias, average, variance, axes, eps)
+    served = _in_rows(x, axes, weight, bias)
+    along = served is not None and served[2]["entries"] > 1
+    if served is None or not fits(grad) or (along and (served[2]["groups"] > 1 or served[2]["run"] > 1)):
+        return generic(kernels.standardize_gradients)(grad, x, y, weight, bias, average, variance, axes, eps)
+    x, rows, affine = served
     device = device_of(x)
     if along and y is not None:  # which the columns' gradients need as well
         grad, y = kernels.relu_grad(y, grad), None
-    grad, y = (None if array is None else _like(x, array) for array in (grad, y))
+    grad, y = _like(x, grad), None if y is None else _like(x, y)
     x_grad = device.xp.empty((rows.count, rows.length), x.dtype)
     size = rows.length if along else rows.count
     grads = [None if value is None else device.xp.empty(size, x.dtype) for value in (weight, bias)]
@@ -78,31 +78,39 @@ def standardize_gradients(
         arguments = (*views[:2], *statistics, *_pointers(*grads), np.int32(rows.count), length, epsilon)
         source.launch(x, "column_gradients", grid, block, *arguments)
     shape = x.shape if along else rows.column_shape
-    totals = (
-        None if value is None else kernels.summed_to(value.shape, array.reshape(_entries(rows, shape, along)))
+    if along:
+        shape = tuple(1 if n == m else n for n, m in zip(shape, rows.column_shape, strict=True))
+    weight_grad, bias_grad = (
+        None if array is None or value is None else kernels.summed_to(value.shape, array.reshape(shape))
         for value, array in zip((weight, bias), grads, strict=True)
     )
-    return rows.unview(x_grad), *totals
+    return rows.unview(x_grad), weight_grad, bias_grad
 
 
-def _entries(rows: Rows, shape: tuple[int, ...], along: bool) -> tuple[int, ...]:
-    """The shape of gradients for each row, or for each element of a row, in which they broadcast to the array."""
-    return tuple(1 if n == m else n for n, m in zip(shape, rows.column_shape, strict=True)) if along else shape
+def _in_rows(
+    x: Array, axes: tuple[int, ...], weight: Array | None, bias: Array | None
+) -> tuple[Array, Rows, Any] | None:
+    """x, its rows and `Affine` of norm.cu; a copy of x if batch-last memory order makes each channel a row.
 
-
-def _in_rows(x: Array, axes: tuple[int, ...]) -> tuple[Array, Rows | None]:
-    """x and its rows; a copy of x in batch-last memory order if that makes each channel a row. None: no such rows."""
+    None where that form does not fit, or weight and bias are of other shapes, dtypes or memory orders than this.
+    """
     if not fits(x):
-        return x, None
+        return None
     rows = Rows.of(x, axes)
     if rows is None and axes == (0, *range(2, x.ndim)):
-        x = batch_first(device_of(x).xp.ascontiguousarray(batch_last(x)))
+        x = batch_first(contiguous_batch_last(x))
         rows = Rows.of(x, axes)
-    return x, None if rows is None or rows.length > LONGEST else rows
+    if rows is None or rows.length > LONGEST:
+        return None
+    values = [value for value in (weight, bias) if value is not None]
+    shape = values[0].shape if values else ()
+    is_one = all(value.shape == shape and value.flags.c_contiguous for value in values)
+    affine = _affine(rows, shape) if is_one and fits(*values) else None
+    return None if affine is None else (x, rows, affine)
 
 
 @lru_cache(maxsize=1024)
-def _affine_struct(rows: Rows, shape: tuple[int, ...]) -> np.void | None:
+def _affine(rows: Rows, shape: tuple[int, ...]) -> Any:
     """`Affine` of norm.cu for a weight that broadcasts to the array; None where its form does not fit."""
     padded = (1,) * (len(rows.order) - len(shape)) + shape
     axes = [(axis, n) for axis, n in zip(rows.order, rows.shape, strict=True) if n > 1]  # in memory order
@@ -113,26 +121,17 @@ def _affine_struct(rows: Rows, shape: tuple[int, ...]) -> np.void | None:
         return None
     groups = math.prod(padded[axis] for axis, n in axes if rows.column_shape[axis] == n)
     entries = math.prod(padded) // groups
-    return np.array((groups, entries, rows.length // entries), AFFINE)[()]
+    return np.array([(groups, entries, rows.length // entries)], AFFINE)[0]
 
 
-def _affine(rows: Rows, weight: Array | None, bias: Array | None) -> np.void | None:
-    """`Affine` of norm.cu; None where weight and bias are of other forms, dtypes or memory orders."""
-    values = [value for value in (weight, bias) if value is not None]
-    if not values:
-        return _affine_struct(rows, ())
-    is_one = fits(*values) and all(value.shape == values[0].shape and value.flags.c_contiguous for value in values)
-    return _affine_struct(rows, values[0].shape) if is_one else None
-
-
-def _running_struct(running: Running | None, count: int) -> np.void:
+def _running_struct(running: Running | None, count: int) -> Any:
     """`Running` of norm.cu for statistics of `count` elements."""
     if running is None:
         return NO_RUNNING
     device = device_of(running.mean)
     addresses = (0 if array is None else device.address(array) for array in running[:3])
     correction = running.momentum * count / (count - 1) if running.unbiased else running.momentum
-    return np.array((*addresses, running.momentum, correction), RUNNING)[()]
+    return np.array([(*addresses, running.momentum, correction)], RUNNING)[0]
 
 
 def _pointers(*arrays: Array | None) -> list[Array]:
