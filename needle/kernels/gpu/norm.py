@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from needle import kernels
 from needle.backend import device_of
+from needle.kernels.activation import relu_grad
 from needle.kernels.gpu.source import Source, contiguous_batch_last, fits, generic, replaces
 from needle.kernels.layout import Array, batch_first
-from needle.kernels.normalize import Running
+from needle.kernels.normalize import Running, standardize_array, standardize_gradients
+from needle.kernels.reduce import summed_to
 from needle.kernels.rows import Rows
 
 source = Source("norm.cu")
@@ -31,15 +32,15 @@ COLUMNS, LINES = 32, 8  # of a block of `column_gradients`
 LONGEST = 2**30  # elements of a row: their numbers and a step beyond fit 32 bits
 
 
-@replaces(kernels.standardize_array)
-def standardize_array(
+@replaces(standardize_array)
+def standardize_rows(
     x: Array, weight: Array | None, bias: Array | None, axes: tuple[int, ...], eps: float, rectified: bool = False,
     running: Running | None = None,
 ) -> tuple[Array, Array, Array]:  # fmt: skip
     served = _in_rows(x, axes, weight, bias)
     tracked = () if running is None else (running.mean, running.variance)
     if served is None or not fits(*tracked) or not all(array.flags.c_contiguous for array in tracked):
-        return generic(kernels.standardize_array)(x, weight, bias, axes, eps, rectified, running)
+        return generic(standardize_array)(x, weight, bias, axes, eps, rectified, running)
     x, rows, affine = served
     device = device_of(x)
     y = device.xp.empty((rows.count, rows.length), x.dtype)
@@ -50,19 +51,19 @@ def standardize_array(
     return rows.unview(y), mean, variance
 
 
-@replaces(kernels.standardize_gradients)
-def standardize_gradients(
+@replaces(standardize_gradients)
+def standardize_rows_backward(
     grad: Array, x: Array, y: Array | None, weight: Array | None, bias: Array | None, average: Array, variance: Array,
     axes: tuple[int, ...], eps: float,
 ) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
     served = _in_rows(x, axes, weight, bias)
     along = served is not None and served[2]["entries"] > 1
     if served is None or not fits(grad) or (along and (served[2]["groups"] > 1 or served[2]["run"] > 1)):
-        return generic(kernels.standardize_gradients)(grad, x, y, weight, bias, average, variance, axes, eps)
+        return generic(standardize_gradients)(grad, x, y, weight, bias, average, variance, axes, eps)
     x, rows, affine = served
     device = device_of(x)
     if along and y is not None:  # which the columns' gradients need as well
-        grad, y = kernels.relu_grad(y, grad), None
+        grad, y = relu_grad(y, grad), None
     grad, y = _like(x, grad), None if y is None else _like(x, y)
     x_grad = device.xp.empty((rows.count, rows.length), x.dtype)
     size = rows.length if along else rows.count
@@ -81,7 +82,7 @@ def standardize_gradients(
     if along:
         shape = tuple(1 if n == m else n for n, m in zip(shape, rows.column_shape, strict=True))
     weight_grad, bias_grad = (
-        None if array is None or value is None else kernels.summed_to(value.shape, array.reshape(shape))
+        None if array is None or value is None else summed_to(value.shape, array.reshape(shape))
         for value, array in zip((weight, bias), grads, strict=True)
     )
     return rows.unview(x_grad), weight_grad, bias_grad
