@@ -17,6 +17,7 @@ from needle.graph import Op, Value, find_topo_sort
 from needle.nn import Module, Parameter
 from needle.ops.conv import Correlate, CorrelateTranspose, CorrelateWeight, RectifiedCorrelate
 from needle.ops.linalg import MatMul
+from needle.ops.linear import Linear, RectifiedLinear
 
 __all__ = ["Layer", "Memory", "Summary", "summary"]
 
@@ -103,6 +104,8 @@ def _megabytes(size: int) -> str:
 # Multiply-adds of an op from the shapes of its result y and its inputs. All other ops count nothing.
 MACS: dict[type[Op], Callable[..., int]] = {
     MatMul: lambda y, a, b: math.prod(y) * a[-1],
+    Linear: lambda y, x, w, *bias: math.prod(y) * x[-1],
+    RectifiedLinear: lambda y, x, w, *bias: math.prod(y) * x[-1],
     Correlate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
     RectifiedCorrelate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
     CorrelateTranspose: lambda x, y, w: math.prod(y) * math.prod(w[1:]),

@@ -107,7 +107,7 @@ def test_a_layer_of_needle_is_found_by_the_line_that_called_it():
     layer = nn.Linear(2, 1)
     layer.weight.data = ndl.Tensor(np.array([[2], [2]], np.float32))
     message, place = anomaly(lambda: nn.Sequential(nn.Flatten(), layer)(leaf([3e38, 3e38])))  # here
-    assert message == "MatMul: results must be finite, but got 1 infinity in shape (1, 1), not from its inputs"
+    assert message == "Linear: results must be finite, but got 1 infinity in shape (1, 1), not from its inputs"
     assert place == "here"
 
 
@@ -140,7 +140,7 @@ def spoiled():
 
 def test_a_parameter_that_a_step_has_spoiled_is_named():
     message, place = anomaly(spoiled)
-    assert message == "MatMul: parameters must be finite, but got 4 infinities in shape (2, 2), input 1"
+    assert message == "Linear: parameters must be finite, but got 4 infinities in shape (2, 2), input 1"
     assert place == "the next op"
 
 

@@ -19,6 +19,7 @@ from needle.kernels.conv.im2col import *
 from needle.kernels.elementwise import *  # a function may share its file's name: on the package, the function wins
 from needle.kernels.erf import *
 from needle.kernels.layout import *
+from needle.kernels.linear import *
 from needle.kernels.matmul import *
 from needle.kernels.normalize import *
 from needle.kernels.pool import *

@@ -9,7 +9,7 @@ from needle.backend import device_of, overridable
 from needle.kernels.elementwise import chunk_of
 from needle.kernels.layout import Array
 
-__all__ = ["matmul"]
+__all__ = ["matmul", "matmul_like"]
 
 
 @overridable
@@ -41,6 +41,11 @@ def matmul(a: Array, b: Array) -> Array:
     parallel = macs >= tuning.PARALLEL_MATMUL_MACS
     device.parallel_for(multiply, device.chunks(shape[axis], y.nbytes // shape[axis], parallel))
     return y
+
+
+def matmul_like(x: Array, a: Array, b: Array) -> Array:
+    """a (n, k) @ b (k, m), in the memory order of the matrix x."""
+    return matmul(b.T, a.T).T if x.strides[0] < x.strides[1] else matmul(a, b)
 
 
 def _adds_one_by_one(a: Array, b: Array) -> bool:

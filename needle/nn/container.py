@@ -93,9 +93,9 @@ class Sequential(_Sequence):
     position: `0.weight`. Without modules the result is x itself. Raises TypeError if an argument is not a Module.
 
     A max-pooling runs before a ReLU in front of it, which has fewer elements to do then. Else a ReLU behind a layer
-    with `forward_relu`, a convolution or batch normalization, runs in the pass of that layer, and the graph keeps one
-    array less. Results and gradients are the same. Modules with hooks, and subclasses with another `forward`, run in
-    their place.
+    with `forward_relu`, a convolution, a linear layer or a batch normalization, runs in the pass of that layer, and the
+    graph keeps one array less. Results and gradients are the same. Modules with hooks, and subclasses with another
+    `forward`, run in their place.
 
     >>> from needle import nn
     >>> nn.Sequential(nn.Linear(4, 8), nn.ReLU())

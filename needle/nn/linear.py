@@ -9,7 +9,8 @@ from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, DTypeLike
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
-from needle.ops import reshape
+from needle.ops import relu, reshape
+from needle.ops.linear import affine, fit
 from needle.ops.operand import cast_like
 
 __all__ = ["Linear"]
@@ -51,15 +52,24 @@ class Linear(Module):
             self.bias = Parameter(reshape(column, (1, out_features)))
 
     def forward(self, x: TensorLike) -> Tensor:
+        return self._applied(x, rectified=False)
+
+    def forward_relu(self, x: TensorLike) -> Tensor:
+        return self._applied(x, rectified=True)
+
+    def _applied(self, x: TensorLike, rectified: bool) -> Tensor:
         x = cast_like("Linear", x, self.weight)
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"Linear: x must have {self.in_features} features in its last axis, but got {x.shape}")
-        y = x @ self.weight
-        if self.bias is None:
-            return y
-        if self.bias.dtype != y.dtype:
-            check.floats("Linear", weight=self.weight, bias=self.bias)
-        return y + (self.bias if x.ndim > 1 else reshape(self.bias, (-1,)))
+        weight, bias = self.weight, self.bias
+        if bias is not None and bias.dtype != x.dtype:
+            check.floats("Linear", weight=weight, bias=bias)
+        if x.ndim > 1 and fit(weight, bias, self.in_features):
+            return affine(x, weight, bias, rectified)
+        y = x @ weight
+        if bias is not None:
+            y = y + (bias if x.ndim > 1 else reshape(bias, (-1,)))
+        return relu(y) if rectified else y
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

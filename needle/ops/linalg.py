@@ -22,8 +22,8 @@ class MatMul(TensorOp):
     """(*B, n, k), (*B, k, m) -> (*B, n, m); the axes *B broadcast."""
 
     def compute(self, a: Array, b: Array) -> Array:
-        if a.ndim == b.ndim == 2 and a.strides[0] < a.strides[1]:
-            return kernels.matmul(b.T, a.T).T  # keep batch-last memory order
+        if a.ndim == b.ndim == 2:
+            return kernels.matmul_like(a, a, b)  # keeps batch-last memory order
         return kernels.matmul(a, b)
 
     def infer(self, a: Any, b: Any) -> Spec:
@@ -33,8 +33,8 @@ class MatMul(TensorOp):
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         a, b = node.inputs
         return (
-            sum_like(self(out_grad, _transposed(b)), a) if a.requires_grad else None,
-            sum_like(self(_transposed(a), out_grad), b) if b.requires_grad else None,
+            sum_like(self(out_grad, transposed(b)), a) if a.requires_grad else None,
+            sum_like(self(transposed(a), out_grad), b) if b.requires_grad else None,
         )
 
     def compute_gradient(
@@ -50,11 +50,11 @@ class MatMul(TensorOp):
 def _matmul_like(x: Array, a: Array, b: Array) -> Array:
     """a @ b, (*B, n, k) @ (*B, k, m), summed to the shape of x; a matrix in the memory order of x."""
     if x.ndim == a.ndim == b.ndim == 2:
-        return kernels.matmul(b.T, a.T).T if x.strides[0] < x.strides[1] else kernels.matmul(a, b)
+        return kernels.matmul_like(x, a, b)
     return kernels.summed_to(x.shape, kernels.matmul(a, b))
 
 
-def _transposed(x: Tensor) -> Tensor:
+def transposed(x: Tensor) -> Tensor:
     """(*B, n, m) -> (*B, m, n), a view."""
     return Permute(swapped_axes(x.ndim, x.ndim - 2, x.ndim - 1))(x)
 

@@ -170,6 +170,25 @@ def test_relu_behind_a_convolution_gives_the_same_bits(layer, shape, create_grap
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(6, 5), (5,), (2, 3, 5), (0, 5), (900, 5)], ids=str)
+def test_relu_behind_a_linear_layer_gives_the_same_bits(shape, bias, create_graph):
+    layer, values = nn.Linear(5, 4, bias=bias), np.random.default_rng(0).standard_normal(shape).astype("float32")
+    values.flat[7:8] = np.nan
+    results = []
+    for net in (nn.Sequential(layer, nn.ReLU()), lambda x: nn.ReLU()(x @ layer.weight + (layer.bias if bias else 0))):
+        layer.zero_grad()
+        x = ndl.Tensor(values)
+        y = net(x)
+        y = y if y.shape[:-1] == shape[:-1] else y.reshape(4)
+        (y * y).sum().backward(create_graph=create_graph)
+        results.append([y, x.grad, *(p.grad for p in layer.parameters())])
+    assert ("ReLU" in ops_of(nn.Sequential(layer, nn.ReLU()), x)) == (len(shape) == 1)
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
 def test_backward_notices_a_write_into_a_rectified_convolution():
     x = ndl.init.randn(2, 1, 5, 5)
     y = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU())(x)

@@ -25,6 +25,7 @@ from needle.backend import cpu, to_host
 from needle.kernels import Window
 from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.fourier import Fourier
+from needle.ops.linear import Linear, RectifiedLinear
 from needle.ops.norm import standardized
 from needle.ops.operand import floating
 from tests.standin.device import STANDIN
@@ -637,6 +638,16 @@ row("RectifiedCorrelate", "", lambda x, w, b: RectifiedCorrelate(PLANE)(x, w, b)
 row("Correlate", "the bias alone", lambda x, w, b: Correlate(LINE)(x.detach() * 0, w.detach(), b),
     lambda x, w, b: 0 * torch.conv1d(torch_pad(x, (1, 0)), w, None, 2).detach() + b[:, None], (2, 3, 6), (4, 3, 3), (4,)
     )  # fmt: skip
+
+# ---- linear layers ---------------------------------------------------------------------------------------------------
+
+row("Linear", "", lambda x, w, b: Linear()(x, w, b), lambda x, w, b: x @ w + b, (3, 4), (4, 5), (1, 5))
+row("Linear", "rows of rows", lambda x, w, b: Linear()(x, w, b), lambda x, w, b: x @ w + b, (2, 3, 4), (4, 5), (5,))
+row("Linear", "no bias", lambda x, w: Linear()(x, w), lambda x, w: x @ w, (3, 4), (4, 5))
+row("Linear", "batch-last", lambda x, w, b: Linear()(ops.transpose(x), w, b), lambda x, w, b: x.T @ w + b,
+    (4, 3), (4, 5), (5,))  # fmt: skip
+row("RectifiedLinear", "", lambda x, w, b: RectifiedLinear()(x, w, b), lambda x, w, b: (x @ w + b).relu(),
+    (3, 4), (4, 5), (5,))  # fmt: skip
 
 # ---- Fourier transforms: pairs of numbers ----------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from needle.kernels import Window
 from needle.lazy import Deferred
 from needle.ops.conv import Correlate, RectifiedCorrelate
 from needle.ops.cross_entropy import CrossEntropy
+from needle.ops.linear import Linear, RectifiedLinear
 from needle.ops.norm import Standardize
 from needle.ops.norm_across_ranks import StandardizeAcrossRanks
 from tests.ops.op_classes import all_op_classes
@@ -164,6 +165,10 @@ CLASSES = np.array([[0, 3], [2, 2], [1, 4]])
 CASES = {
     "Correlate": (Correlate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
     "RectifiedCorrelate": (RectifiedCorrelate(WINDOW), draw((3, 4, 7, 6), (6, 2, 3, 2), (6,)), ()),
+    "Linear": (Linear(), draw((6, 4), (4, 3), (1, 3)), ()),
+    "Linear, rows of rows": (Linear(), draw((2, 3, 4), (4, 3), (3,)), ()),
+    "Linear, no bias": (Linear(), draw((6, 4), (4, 3)), ()),
+    "RectifiedLinear": (RectifiedLinear(), draw((6, 4), (4, 3), (3,)), ()),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
     "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
     "MatMul": (ops.MatMul(), draw((3, 1, 2, 4), (5, 4, 3)), ()),

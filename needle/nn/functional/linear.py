@@ -8,6 +8,7 @@ from needle import check, ops
 from needle.autograd import Tensor, TensorLike
 from needle.ops.arithmetic import ADD
 from needle.ops.linalg import MatMul
+from needle.ops.linear import affine, fit
 from needle.ops.operand import check_broadcast, tensor
 from needle.ops.shape import Permute, Reshape
 
@@ -31,7 +32,10 @@ def linear(x: TensorLike, weight: TensorLike, bias: TensorLike | None = None) ->
         bias = tensor("linear", bias)
         check.floats("linear", x=x, weight=weight, bias=bias)
         check_broadcast("linear", "bias", bias, "result", x.shape[:-1] + weight.shape[:-1])
-    y = ops.matmul(x, Permute((1, 0))(weight) if weight.ndim == 2 else weight)
+    w = Permute((1, 0))(weight) if weight.ndim == 2 else weight
+    if bias is not None and x.ndim > 1 and fit(w, bias, x.shape[-1]):
+        return affine(x, w, bias)
+    y = ops.matmul(x, w)
     return y if bias is None else ADD(y, bias)
 
 

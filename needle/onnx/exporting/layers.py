@@ -12,6 +12,7 @@ from needle.onnx.exporting.graph import Graph, Made, known, writes
 from needle.ops.conv import Correlate, CorrelateTranspose, Fold, RectifiedCorrelate, Unfold
 from needle.ops.cross_entropy import CrossEntropy
 from needle.ops.linalg import Det, MatMul
+from needle.ops.linear import Linear, RectifiedLinear
 from needle.ops.norm import Standardize
 from needle.ops.pool import LocateMax, MaxPool, MaxUnpool, SumPool
 from needle.ops.reduce import LogSoftmax, Softmax
@@ -19,6 +20,13 @@ from needle.ops.reduce import LogSoftmax, Softmax
 __all__ = ["correlate_transpose", "window_attributes"]
 
 writes(MatMul)(binary("MatMul"))
+
+
+@writes(Linear, RectifiedLinear)
+def linear(graph: Graph, made: Made, x: str, w: str, *bias: str) -> str:
+    y = graph.node("MatMul", x, w)
+    y = graph.node("Add", y, *bias) if bias else y
+    return graph.node("Relu", y) if made.op.rectified else y
 
 
 @writes(Det)
