@@ -23,6 +23,7 @@ from needle.backend import device as device_module
 from needle.backend_ndarray import NDArray
 from needle.data import DataLoader, NDArrayDataset
 from needle.kernels import Window
+from needle.kernels.gpu.batch import turn
 from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_metrics, test_recording, test_summary
@@ -235,6 +236,13 @@ def without_weight():
 
 
 ROWS = [
+    # ---- kernels of GPUs
+    (lambda: turn(np.ones((2, 1, 3), "int64")), TypeError, "turn: x must be of uint8 or float32, but got int64"),
+    (
+        lambda: turn(np.ones((3, 1, 2), "uint8").T),
+        ValueError,
+        "turn: x must be row-major, but got strides (1, 2, 2) for shape (2, 1, 3)",
+    ),
     # ---- argument rules, by some op that uses them
     (lambda: nn.Linear(2.5, 1), TypeError, "Linear: in_features must be an integer, but got 2.5"),
     (lambda: nn.Linear(True, 1), TypeError, "Linear: in_features must be an integer, but got True"),

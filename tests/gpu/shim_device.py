@@ -13,6 +13,7 @@ import numpy as np
 from needle.backend import CudaDevice, Device, register_device
 from needle.backend_ndarray import BackendDevice
 from needle.kernels.gpu import LAUNCHERS
+from needle.kernels.layout import batch_first
 from tests.gpu.kernels import Module, allocate
 
 
@@ -161,3 +162,8 @@ class ShimDevice(BackendDevice, CudaDevice):
 
 SHIM = ShimDevice()
 register_device(SHIM)
+
+
+def placed(x: np.ndarray[Any, Any], is_batch_last: bool = True) -> Array:
+    """x (N, C, *S) on the device, batch-last in memory or row-major."""
+    return batch_first(SHIM.array(np.moveaxis(x, 0, -1))) if is_batch_last else SHIM.array(x)

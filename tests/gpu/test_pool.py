@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from needle import kernels
-from needle.kernels.layout import batch_first
+from needle.kernels.layout import batch_last
 from needle.ops.operand import make_window
-from tests.gpu.shim_device import SHIM
+from tests.gpu.kernels import missing, running
+from tests.gpu.shim_device import SHIM, placed
 
 WINDOWS = {  # *S, kernel, stride, padding, dilation
     "1-d": ((11,), 3, 2, 1, 1),
@@ -39,11 +40,65 @@ def values(shape, seed=0, nan=True):
 
 @pytest.mark.parametrize("batch", [4, 3])
 @pytest.mark.parametrize("name", WINDOWS)
-def test_max_windows(name, batch, run):
+def test_maxima(name, batch, run):
     size, kernel, window = window_of(name)
     x = values((batch, 3, *size))
-    expected = kernels.max_windows(x, kernel, window)
-    for placed in (SHIM.array(x), batch_first(SHIM.array(np.moveaxis(x, 0, -1)))):
-        result = kernels.max_windows(placed, kernel, window)
-        np.testing.assert_array_equal(result, expected)
-        assert result.transpose(*range(1, result.ndim), 0).flags.c_contiguous
+    best = kernels.max_windows(x, kernel, window)
+    y, g = values(best.shape, 1, nan=False), values(x.shape, 2)
+    expected = [
+        best,
+        kernels.scatter_to_max(y, x, best, kernel, window),
+        kernels.gather_at_max(g, x, best, kernel, window),
+        kernels.locate_max(x, best, kernel, window),
+    ]
+    for order in (True, False):
+        x_there, best_there = placed(x, order), placed(best, order)
+        results = [
+            kernels.max_windows(x_there, kernel, window),
+            kernels.scatter_to_max(placed(y, order), x_there, best_there, kernel, window),
+            kernels.gather_at_max(placed(g, order), x_there, best_there, kernel, window),
+            kernels.locate_max(x_there, best_there, kernel, window),
+        ]
+        for result, right in zip(results, expected, strict=True):
+            np.testing.assert_array_equal(result, right, strict=False)
+            assert result.dtype == right.dtype
+            assert batch_last(result).flags.c_contiguous
+
+
+@pytest.mark.parametrize("batch", [4, 3])
+@pytest.mark.parametrize("name", WINDOWS)
+def test_sums(name, batch, run):
+    size, kernel, window = window_of(name)
+    x = np.random.default_rng(0).integers(-9, 9, (batch, 3, *size)).astype("float32")  # of which sums are exact
+    total = kernels.sum_windows(x, kernel, window)
+    result = kernels.sum_windows(placed(x), kernel, window)
+    np.testing.assert_array_equal(result, total)
+    assert batch_last(result).flags.c_contiguous
+    result = kernels.spread_windows(placed(total), kernel, window, size)
+    np.testing.assert_array_equal(result, kernels.spread_windows(total, kernel, window, size))
+    assert batch_last(result).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16", "int32"])
+def test_other_dtypes_take_the_generic_path(dtype, run):
+    size, kernel, window = window_of("2x2")
+    x = np.arange(3 * np.prod(size)).reshape(1, 3, *size).astype(dtype)
+    result = kernels.max_windows(SHIM.array(x), kernel, window)
+    np.testing.assert_array_equal(result, kernels.max_windows(x, kernel, window))
+    assert result.dtype == dtype
+
+
+def test_streams_use_whole_sectors():
+    if problem := missing():
+        pytest.skip(problem)
+    size, kernel, window = window_of("2x2")
+    x = placed(values((64, 3, *size)))
+    with running(checked=True, measure=True) as run:
+        best = kernels.max_windows(x, kernel, window)
+        kernels.scatter_to_max(best, x, best, kernel, window)
+        kernels.spread_windows(kernels.sum_windows(x, kernel, window), kernel, window, size)
+    assert run.sites.keys() == {"max_pool_4", "max_pool_back_4", "sum_pool_4", "sum_pool_back_4"}
+    for name in run.sites:
+        assert run.used(name, write=True) == 1
+        if name != "max_pool_back_4":  # which reads single elements where it searches
+            assert run.used(name, write=False) >= 0.95

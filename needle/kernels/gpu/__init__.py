@@ -3,6 +3,7 @@
 Nothing here is imported before a GPU is first used. Each source `NAME.cu` has its launchers in `NAME.py`.
 """
 
-import needle.kernels.gpu.norm
+import needle.kernels.gpu.batch
+import needle.kernels.gpu.columns
 import needle.kernels.gpu.pool
 from needle.kernels.gpu.source import LAUNCHERS as LAUNCHERS

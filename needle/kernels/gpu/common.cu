@@ -1,6 +1,6 @@
-// What all sources share. Arrays lie in memory as (C, *S, N): a warp is a run of images, so its accesses lie side by side,
-// and a test for padding has one result for all of its lanes. Read by NVRTC, and by a C++ compiler through tests/gpu/shim.
-// Kernels are `extern "C"`, their shared memory has fixed sizes and is declared in kernels only.
+// What all sources share. Arrays lie in memory as (C, *S, N): a warp is a run of images, so its accesses lie side by
+// side, and a test for padding has one result for all of its lanes. Read by NVRTC, and by a C++ compiler through
+// tests/gpu/shim. Kernels are `extern "C"`; their shared memory has fixed sizes.
 
 #define FULL 0xffffffffu
 #ifndef INFINITY
@@ -11,6 +11,32 @@
 struct Window {
   int size[3], kernel[3], output[3], stride[3], padding[3], dilation[3];
 };
+
+// The place of number i among (C, *sides, N / V): channel, position, and the first of V images.
+struct Place {
+  int c, at[3], n;
+};
+template <int V> __device__ __forceinline__ Place place_of(int i, const int (&sides)[3], int batch) {
+  Place place;
+  int lanes = batch / V;
+  place.n = i % lanes * V, i /= lanes;
+  for (int axis = 2; axis >= 0; axis--) place.at[axis] = i % sides[axis], i /= sides[axis];
+  place.c = i;
+  return place;
+}
+
+// The offset of a place in an array (C, *sides, N).
+__device__ __forceinline__ int offset(const int (&sides)[3], const Place& place, int batch) {
+  int row = ((place.c * sides[0] + place.at[0]) * sides[1] + place.at[1]) * sides[2] + place.at[2];
+  return row * batch + place.n;
+}
+
+// Whether tap k of a window of y reads `at` of x along an axis, and of which window.
+__device__ __forceinline__ bool reads(const Window& w, int axis, int at, int k, int& p) {
+  int start = at + w.padding[axis] - k * w.dilation[axis];
+  p = start / w.stride[axis];
+  return start >= 0 && start == p * w.stride[axis] && p < w.output[axis];
+}
 
 // V images of one place, one access of 4·V bytes in memory; V is 1 or 4.
 template <int V> struct Lanes {

@@ -1,7 +1,7 @@
-// What is checked in a checked build. Sources compiled with -fsanitize=thread call __tsan_readN and __tsan_writeN before
-// each access; these are ours, and know blocks, threads and barriers. They find accesses out of bounds or misaligned,
-// reads of memory that nothing wrote, and races; and they count the sectors of 32 bytes and the passes over the banks of
-// shared memory that the lanes of a warp need together.
+// What is checked in a checked build. Sources compiled with -fsanitize=thread call __tsan_readN and __tsan_writeN
+// before each access; these are ours, and know blocks, threads and barriers. They find accesses out of bounds or
+// misaligned, reads of memory that nothing wrote, and races; and they count the sectors of 32 bytes and the passes over
+// the banks of shared memory that the lanes of a warp need together.
 #include "runtime.h"
 #include <algorithm>
 #include <dlfcn.h>
@@ -142,7 +142,8 @@ void end_of_block() {  // accesses of one place in the code, by one warp, for th
     std::map<int, std::vector<uintptr_t>> banks;
     Request& first = requests[i];
     Site& site = sites[first.pc];
-    for (; i < requests.size() && requests[i].pc == first.pc && requests[i].warp_and_visit == first.warp_and_visit; i++) {
+    auto is_of_it = [&](Request& lane) { return lane.pc == first.pc && lane.warp_and_visit == first.warp_and_visit; };
+    for (; i < requests.size() && is_of_it(requests[i]); i++) {
       Request& lane = requests[i];
       uintptr_t last = lane.address + lane.size - 1;
       site.lanes++;

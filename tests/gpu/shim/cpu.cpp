@@ -281,7 +281,8 @@ void cpu_run(dim3 grid, dim3 block, void (*function)(void*), void* data, const c
   blockDim = block;
   gridDim = grid;
   if (std::string problem = unlaunchable(grid, block); !problem.empty()) {
-    fail("%s, but got (%u, %u, %u) of (%u, %u, %u)", problem.c_str(), grid.x, grid.y, grid.z, block.x, block.y, block.z);
+    fail("%s, but got (%u, %u, %u) of (%u, %u, %u)", problem.c_str(), grid.x, grid.y, grid.z, block.x, block.y,
+         block.z);
     return;
   }
   size_t count = (size_t)block.x * block.y * block.z, blocks = (size_t)grid.x * grid.y * grid.z;

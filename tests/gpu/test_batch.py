@@ -1,0 +1,44 @@
+"""A batch of bytes or floats becomes float32, batch-last, scaled by channel."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from needle.kernels.gpu.batch import turn
+from tests.gpu.kernels import missing, running
+from tests.gpu.shim_device import SHIM
+
+SHAPES = [(5, 3, 4, 6), (40, 1, 7, 5), (33, 2, 9)]
+
+
+def images(shape, dtype):
+    return np.random.default_rng(0).integers(0, 256, shape).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_turn(shape, dtype, run):
+    x, c = images(shape, dtype), (shape[1],) + (1,) * (len(shape) - 2)
+    there, index = SHIM.array(x), np.array([3, 1, 1, 4, 0] * 14)
+    scale, shift = np.random.default_rng(1).normal(size=(2, shape[1])).astype("float32")
+    result = turn(there)
+    np.testing.assert_array_equal(result, x.astype("float32"), strict=False)
+    assert result.dtype == "float32"
+    out = SHIM.xp.empty((*shape[1:], len(index)), "float32")
+    result = turn(there, *map(SHIM.array, (index, scale, shift)), out)
+    np.testing.assert_array_equal(result, x[index] * scale.reshape(c) + shift.reshape(c))
+    assert SHIM.address(result) == SHIM.address(out)
+    assert turn(there, SHIM.array(index[:0])).shape == (0, *shape[1:])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_turning_uses_whole_sectors_and_no_bank_twice(dtype):
+    if problem := missing():
+        pytest.skip(problem)
+    x = SHIM.array(images((64, 3, 32, 32), dtype))
+    with running(checked=True, measure=True) as run:
+        turn(x)
+    (name,) = run.sites
+    assert run.used(name, write=False) == run.used(name, write=True) == 1
+    assert run.passes(name) == 1
