@@ -68,16 +68,7 @@ class Correlate(TensorOp):
         self, out_grad: Array, y: Array, x: Array, w: Array, *bias: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
         """Compute the needed gradients; those in x and w run side by side on two threads if they are small."""
-        x_grad = w_grad = None
-        if needed[0] and needed[1]:
-            x_grad, w_grad = kernels.correlate_gradients(x, w, out_grad, self.window)
-        elif needed[0]:
-            x_grad = kernels.correlate_transpose(out_grad, w, self.window, x.shape[2:])
-        elif needed[1]:
-            w_grad = kernels.correlate_weight(x, out_grad, self.window, w.shape[2:])
-        if not bias:
-            return x_grad, w_grad
-        return x_grad, w_grad, kernels.sums(out_grad, _all_but_channels(x)).reshape(-1) if needed[2] else None
+        return kernels.correlate_backward(out_grad, x, w, self.window, needed)
 
 
 class RectifiedCorrelate(Correlate):
@@ -91,8 +82,7 @@ class RectifiedCorrelate(Correlate):
     saves_output = True
 
     def compute(self, x: Array, w: Array, *bias: Array) -> Array:
-        y = super().compute(x, w, *bias)
-        return kernels.rectify(y, out=y if kernels.batch_last(y).flags.c_contiguous else None)
+        return kernels.correlate_rectified(x, w, self.window, *bias)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         return super().gradient(RELU_GRAD(out_grad, constant(node)), node)
@@ -100,27 +90,39 @@ class RectifiedCorrelate(Correlate):
     def compute_gradient(
         self, out_grad: Array, y: Array, x: Array, w: Array, *bias: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        return super().compute_gradient(RELU_GRAD.compute(out_grad, y), y, x, w, *bias, needed=needed)
+        return kernels.correlate_backward(out_grad, x, w, self.window, needed, y)
 
 
 class CorrelateTranspose(TensorOp):
-    """The derivative in x, of sizes `size`: y (N, O, *P), w (O, C/G, *K) -> x (N, C, *S)."""
+    """The derivative in x, of sizes `size`, and an optional bias (C,) added: y (N, O, *P), w (O, C/G, *K) -> (N, C, *S)."""
+
+    saved_inputs = (0, 1)
 
     def __init__(self, window: Window, size: Size) -> None:
         self.window, self.size = window, size
 
-    def compute(self, y: Array, w: Array) -> Array:
+    def compute(self, y: Array, w: Array, *bias: Array) -> Array:
+        if bias:
+            return kernels.correlate_transpose_biased(y, w, self.window, self.size, *bias)
         return kernels.correlate_transpose(y, w, self.window, self.size)
 
-    def infer(self, y: Any, w: Any) -> Spec:
+    def infer(self, y: Any, w: Any, *bias: Any) -> Spec:
         return Spec((y.shape[0], w.shape[1] * self.window.groups, *self.size), y.dtype)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
-        y, w = node.inputs
-        return (
+        y, w, *bias = node.inputs
+        grads: Gradients = (
             Correlate(self.window)(out_grad, w) if y.requires_grad else None,
             CorrelateWeight(self.window, w.shape[2:])(out_grad, y) if w.requires_grad else None,
         )
+        if bias:
+            grads += (Summation(_all_but_channels(y))(out_grad) if bias[0].requires_grad else None,)
+        return grads
+
+    def compute_gradient(
+        self, out_grad: Array, x: Array, y: Array, w: Array, *bias: Array, needed: Sequence[bool]
+    ) -> tuple[Array | None, ...]:
+        return kernels.correlate_transpose_backward(out_grad, y, w, self.window, needed)
 
 
 class CorrelateWeight(TensorOp):

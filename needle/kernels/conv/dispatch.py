@@ -13,7 +13,7 @@ The algorithm is chosen by shape, or by name within `conv_algorithm`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -21,11 +21,25 @@ from typing import Any, NamedTuple
 
 from needle import check, tuning
 from needle.backend import device_of, overridable, xp
+from needle.kernels.activation import rectify, relu_grad
 from needle.kernels.conv import col2im, im2col, polyphase, reference, taps, toeplitz, winograd
-from needle.kernels.layout import Array, compact_kernel, copy_kernel
+from needle.kernels.layout import Array, batch_last, compact_kernel, copy_kernel
+from needle.kernels.reduce import sums
 from needle.kernels.window import Size, Window, check_conv
 
-__all__ = ["conv_algorithm", "correlate", "correlate_gradients", "correlate_transpose", "correlate_weight"]
+__all__ = [
+    "conv_algorithm",
+    "correlate",
+    "correlate_backward",
+    "correlate_gradients",
+    "correlate_rectified",
+    "correlate_transpose",
+    "correlate_transpose_backward",
+    "correlate_transpose_biased",
+    "correlate_weight",
+]
+
+Needed = Sequence[bool]
 
 
 @overridable
@@ -38,6 +52,13 @@ def correlate(x: Array, w: Array, window: Window, bias: Array | None = None) -> 
     plan = _plan("forward", requested, x.shape, w.shape, None, window, dtypes, device.strided_gemm)
     live_w = w[plan.live] if plan.live else w
     return ALGORITHMS[plan.algorithm].forward(x, live_w, plan.window, bias)
+
+
+@overridable
+def correlate_rectified(x: Array, w: Array, window: Window, bias: Array | None = None) -> Array:
+    """max(y, 0) of the y of `correlate`."""
+    y = correlate(x, w, window, bias)
+    return rectify(y, out=y if batch_last(y).flags.c_contiguous else None)
 
 
 @overridable
@@ -64,6 +85,52 @@ def correlate_weight(x: Array, y: Array, window: Window, kernel: Size) -> Array:
     plan = _plan("backward_weight", requested, x.shape, w_shape, y.shape, window, dtypes, device.strided_gemm)
     live_w = ALGORITHMS[plan.algorithm].backward_weight(x, y, plan.window, plan.kernel)
     return _with_dead_taps(live_w, w_shape, plan)
+
+
+@overridable
+def correlate_backward(
+    out_grad: Array, x: Array, w: Array, window: Window, needed: Needed, output: Array | None = None
+) -> tuple[Array | None, ...]:
+    """The gradients of x, w and a bias, those that are `needed`: (N, C, *S), (O, C/G, *K) and (O,).
+
+    `needed` has two entries where there is no bias. With `output`, the result of `correlate_rectified`, out_grad counts
+    where that is positive.
+    """
+    if output is not None:
+        out_grad = relu_grad(output, out_grad)
+    x_grad = w_grad = None
+    if needed[0] and needed[1]:
+        x_grad, w_grad = correlate_gradients(x, w, out_grad, window)
+    elif needed[0]:
+        x_grad = correlate_transpose(out_grad, w, window, x.shape[2:])
+    elif needed[1]:
+        w_grad = correlate_weight(x, out_grad, window, w.shape[2:])
+    if len(needed) == 2:
+        return x_grad, w_grad
+    return x_grad, w_grad, _channel_sums(out_grad) if needed[2] else None
+
+
+@overridable
+def correlate_transpose_biased(y: Array, w: Array, window: Window, size: Size, bias: Array) -> Array:
+    """`correlate_transpose` and a bias (C,) added."""
+    return correlate_transpose(y, w, window, size) + bias.reshape(1, -1, *(1,) * len(size))
+
+
+@overridable
+def correlate_transpose_backward(
+    out_grad: Array, y: Array, w: Array, window: Window, needed: Needed
+) -> tuple[Array | None, ...]:
+    """The gradients of y, w and a bias (C,) of `correlate_transpose_biased`, those that are `needed`."""
+    y_grad = correlate(out_grad, w, window) if needed[0] else None
+    w_grad = correlate_weight(out_grad, y, window, w.shape[2:]) if needed[1] else None
+    if len(needed) == 2:
+        return y_grad, w_grad
+    return y_grad, w_grad, _channel_sums(out_grad) if needed[2] else None
+
+
+def _channel_sums(x: Array) -> Array:
+    """The sums of the channels of (N, C, *S): (C,)."""
+    return sums(x, (0, *range(2, x.ndim))).reshape(-1)
 
 
 def correlate_gradients(x: Array, w: Array, y: Array, window: Window) -> tuple[Array, Array]:
