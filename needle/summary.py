@@ -108,7 +108,7 @@ MACS: dict[type[Op], Callable[..., int]] = {
     RectifiedLinear: lambda y, x, w, *bias: math.prod(y) * x[-1],
     Correlate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
     RectifiedCorrelate: lambda y, x, w, *bias: math.prod(y) * math.prod(w[1:]),
-    CorrelateTranspose: lambda x, y, w: math.prod(y) * math.prod(w[1:]),
+    CorrelateTranspose: lambda x, y, w, *bias: math.prod(y) * math.prod(w[1:]),
     CorrelateWeight: lambda w, x, y: math.prod(y) * math.prod(w[1:]),
 }
 

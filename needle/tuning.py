@@ -223,6 +223,15 @@ WINOGRAD_TRANSFORM_COST = 1.7
 # 42.9, 40.8, 42.3, 43.5.
 WINOGRAD_TILE_BYTES = 1 << 20
 
+# On a GPU: rows of a product, that is, channels of its result in one group, below which each thread computes results by
+# itself. Not measured: a tile of a product has 16 rows at least, so with fewer than 4 most of its work is for nothing.
+CUDA_DIRECT_ROWS = 4
+
+# On a GPU: blocks among which the sums of a weight gradient are divided, and terms that each of them adds at least. Not
+# measured: an H100 runs one or two such blocks on each of its 132 multiprocessors, and parts are written and read again.
+CUDA_SUM_BLOCKS = 264
+CUDA_SUM_TERMS = 256
+
 # ---- kernels: pooling ------------------------------------------------------------------------------------------------
 
 # Image size (bytes) at which threads share a pooling by channels: two threads halve the time with 8 MiB of images.

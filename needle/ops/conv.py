@@ -245,9 +245,10 @@ def convolve_transpose(
     )
     window = replace(window, padding=pairs)
     reached = window.input(x.shape[2:], w.shape[2:])
+    if reached == size:
+        return unbatched(CorrelateTranspose(window, size)(x, w, *biases), had_batch)
     y = CorrelateTranspose(window, reached)(x, w)
-    if reached != size:
-        y = Pad(((0, 0), (0, 0), *((0, n - m) for n, m in zip(size, reached, strict=True))), 0)(y)
+    y = Pad(((0, 0), (0, 0), *((0, n - m) for n, m in zip(size, reached, strict=True))), 0)(y)
     if biases:
         y = ADD(y, Reshape((1, -1) + (1,) * rank)(*biases))
     return unbatched(y, had_batch)

@@ -260,6 +260,11 @@ def conv_algorithm(name: str) -> Iterator[None]:
         _requested.set(before)
 
 
+def is_requested() -> bool:
+    """Whether this thread has asked for an algorithm by name."""
+    return bool(_requested.get())
+
+
 class Plan(NamedTuple):
     """How to compute one pass: the algorithm, and the convolution without dead taps."""
 

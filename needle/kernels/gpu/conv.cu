@@ -5,6 +5,9 @@
 // forward:    rows are out-channels, `in` is x, and a result reads x[place · stride - padding + tap · dilation]
 // transposed: rows are in-channels, `in` is y, in one launch for all phases of the stride (conv.cuh)
 
+#include "product_tile.cu"
+#include "conv_places.cu"
+
 struct Work {  // the arguments of a launch
   const float *in, *mask, *w, *bias;
   float* out;
@@ -94,13 +97,13 @@ __device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*
     if (vector) {
 #pragma unroll
       for (int i = 0; i < COUNT / 4; i++)
-        *(float4*)&b[stage][b_term + i][turned(b_term + i, b_column)] = make_float4(loaded[4 * i], loaded[4 * i + 1], loaded[4 * i + 2], loaded[4 * i + 3]);
+        *(float4*)&b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = make_float4(loaded[4 * i], loaded[4 * i + 1], loaded[4 * i + 2], loaded[4 * i + 3]);
     } else {
 #pragma unroll
-      for (int i = 0; i < COUNT; i++) b[stage][b_term + i][turned(b_term + i, b_column)] = loaded[i];
+      for (int i = 0; i < COUNT; i++) b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = loaded[i];
     }
 #pragma unroll
-    for (int j = 0; j < ROWS / 8; j++) a[stage][a_term][turned(a_term, a_row + 8 * j)] = weights[j];
+    for (int j = 0; j < ROWS / 8; j++) a[stage][a_term][turned<ROWS>(a_term, a_row + 8 * j)] = weights[j];
   };
 
   Product product;

@@ -1,6 +1,8 @@
 // Convolution and its transpose for few rows in a group, where a tile of a product would be empty: depthwise ones, and
 // those to one or two channels. A thread adds up one result, or those of four images.
 
+#include "conv_places.cu"
+
 extern "C" __global__ void __launch_bounds__(128) convolve_direct(
     const float* __restrict__ in, const float* __restrict__ mask, const float* __restrict__ w, const float* __restrict__ bias,
     float* __restrict__ out, const float* __restrict__ partial, float* __restrict__ w_grad, float* __restrict__ bias_grad,

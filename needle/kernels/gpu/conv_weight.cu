@@ -2,6 +2,9 @@
 // places and images. The sum is cut into parts, each by blocks of its own; a later launch adds them in order
 // (`add_parts`), so results are the same bits in every run.
 
+#include "product_tile.cu"
+#include "conv_places.cu"
+
 // How a launch cuts its sums: `parts`, of `terms` terms each, a multiple of DEPTH; part i writes `step`·i elements behind
 // the first. `biases`: none, of the channels of y, or of those of x, for which the first `image_blocks` blocks add up parts
 // of x of `image_terms` elements. Without an array of their own they lie behind the weights. The mask is for x or for y.
@@ -122,9 +125,9 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
     for (int t = 0; t < 4; t++) {
       int k = 4 * quad + t;
 #pragma unroll
-      for (int i = 0; i < HIGH; i++) a[stage][k][turned(k, line + 32 * i)] = left[i][t];
+      for (int i = 0; i < HIGH; i++) a[stage][k][turned<ROWS>(k, line + 32 * i)] = left[i][t];
 #pragma unroll
-      for (int j = 0; j < WIDE; j++) b[stage][k][turned(k, line + 32 * j)] = right[j][t];
+      for (int j = 0; j < WIDE; j++) b[stage][k][turned<64>(k, line + 32 * j)] = right[j][t];
     }
   };
 

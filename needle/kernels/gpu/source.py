@@ -1,10 +1,11 @@
 """CUDA sources in this folder, how a kernel of them is launched, and how one takes a kernel's place on GPUs.
 
-A source, `*.cu`, is CUDA C with `common.cu` before it. Arrays are float32, in the memory order (C, *S, N).
+A source, `*.cu`, is CUDA C with `common.cu` before it and files of this folder that it includes. Arrays are float32, in the memory order (C, *S, N).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -37,6 +38,7 @@ Launcher: TypeAlias = Callable[..., Any]
 LAUNCHERS: dict[str, Launcher] = {}  # name of a kernel -> what computes it on GPUs
 FLOAT32 = np.dtype("float32")
 THREADS = tuning.CUDA_BLOCK_THREADS
+INCLUDE = re.compile(r'^#include "(\w+\.cu)"\n', re.MULTILINE)  # of a file in this folder
 WINDOW = np.dtype([(name, "i4", 3) for name in ("size", "kernel", "output", "stride", "padding", "dilation")])
 
 
@@ -50,8 +52,7 @@ class Source:
     @cached_property
     def text(self) -> str:
         """The source, after what all sources share."""
-        folder = files(__package__)
-        return "".join(folder.joinpath(name).read_text("utf-8") for name in ("common.cu", self.name))
+        return _read("common.cu") + INCLUDE.sub(lambda line: _read(line[1]), _read(self.name))
 
     def launch(self, like: Array, kernel: str, grid: Size, block: Size, *arguments: Any) -> None:
         """Launch a kernel on the device of `like`: `grid` blocks of `block` threads.
@@ -64,6 +65,10 @@ class Source:
         except KeyError:
             function = self._functions[device.name, kernel] = device.raw_module(self.text).get_function(kernel)
         function(grid, block, arguments)
+
+
+def _read(name: str) -> str:
+    return files(__package__).joinpath(name).read_text("utf-8")
 
 
 def replaces(function: Callable[P, R]) -> Callable[[Callable[P, R]], Callable[P, R]]:

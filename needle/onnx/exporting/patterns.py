@@ -37,6 +37,8 @@ def add(graph: Graph, made: Made, a: str, b: str) -> str:
     if (negated := graph.origin(b, Negate)) and negated[0].dtype == made.dtype:
         return graph.node("Sub", *operands(graph, made, (a, negated[1][0])))
     transposed = graph.origin(a, CorrelateTranspose)
+    if transposed and len(transposed[1]) > 2:  # it has a bias already
+        transposed = None
     if (a in graph.normalized or transposed) and (bias := _per_channel(graph, b, made)):
         if transposed:
             return correlate_transpose(graph, transposed[0], *transposed[1], bias)
