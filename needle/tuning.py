@@ -228,7 +228,7 @@ WINOGRAD_TILE_BYTES = 1 << 20
 CUDA_DIRECT_ROWS = 4
 
 # On a GPU: blocks among which the sums of a weight gradient are divided, and terms that each of them adds at least. Not
-# measured: an H100 runs one or two such blocks on each of its 132 multiprocessors, and parts are written and read again.
+# measured: an H100 has 132 multiprocessors that run one or two such blocks each; parts are written and read again.
 CUDA_SUM_BLOCKS = 264
 CUDA_SUM_TERMS = 256
 

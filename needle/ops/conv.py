@@ -94,7 +94,7 @@ class RectifiedCorrelate(Correlate):
 
 
 class CorrelateTranspose(TensorOp):
-    """The derivative in x, of sizes `size`, and an optional bias (C,) added: y (N, O, *P), w (O, C/G, *K) -> (N, C, *S)."""
+    """The derivative in x, of sizes `size`, plus an optional bias (C,): y (N, O, *P), w (O, C/G, *K) -> (N, C, *S)."""
 
     saved_inputs = (0, 1)
 

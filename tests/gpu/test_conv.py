@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-import needle as ndl
 from needle import kernels
-from needle.kernels.gpu import conv as launchers
 from tests.gpu.shim_device import SHIM
 from tests.kernels.windows import arrange, problem_of
 

@@ -1,6 +1,7 @@
 """CUDA sources in this folder, how a kernel of them is launched, and how one takes a kernel's place on GPUs.
 
-A source, `*.cu`, is CUDA C with `common.cu` before it and files of this folder that it includes. Arrays are float32, in the memory order (C, *S, N).
+A source, `*.cu`, is CUDA C with `common.cu` before it and files of this folder that it includes. Arrays are float32, in
+the memory order (C, *S, N).
 """
 
 from __future__ import annotations
