@@ -62,22 +62,21 @@ class Counts:
 
 def now() -> Counter[str]:
     """The requests so far."""
-    assert device.library is not None, "the null device must have started"
-    return Counter({kind: device.library.null_count(kind.encode()) for kind in KINDS})
+    return Counter({kind: device.running().null_count(kind.encode()) for kind in KINDS})
 
 
 @contextmanager
 def counting() -> Iterator[Counts]:
     """Count what happens within."""
-    assert device.library is not None, "the null device must have started"
-    device.library.null_reset()
-    device.library.null_journal(1)
+    library = device.running()
+    library.null_reset()
+    library.null_journal(1)
     counts = Counts()
     with _watched(counts):
         yield counts
     counts.after = now()
-    device.library.null_journal(0)
-    counts.journal = device.library.null_entries().decode().splitlines()
+    library.null_journal(0)
+    counts.journal = library.null_entries().decode().splitlines()
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import atexit
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import abc, import_module, machinery, util
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,23 @@ def start(runs: bool = True) -> ctypes.CDLL:
     return library
 
 
+def running() -> ctypes.CDLL:
+    """The library of the null device, which must have started."""
+    if library is None:
+        raise RuntimeError("the null device must have started")
+    return library
+
+
+@contextmanager
+def late() -> Iterator[None]:
+    """Do no work before somebody waits for it, so that a missing wait is seen in the values."""
+    running().null_late(1)
+    try:
+        yield
+    finally:
+        running().null_late(0)
+
+
 def _hook(cupy: Any) -> None:
     """Poison memory whose content is undefined: what the pool hands out to this thread, and what it gets back."""
 
@@ -80,7 +99,7 @@ def _hook(cupy: Any) -> None:
 
 
 def _poison(cupy: Any, address: int, size: int, freed: bool = False) -> None:
-    assert library is not None
+    library = running()
     stream = ctypes.c_void_p(cupy.cuda.get_current_stream().ptr)
     if not (freed and library.null_is_capturing(stream)):  # a graph would do it to whoever has that memory then
         library.null_poison(ctypes.c_void_p(address), ctypes.c_size_t(size), stream)

@@ -1,10 +1,13 @@
-"""Launches of one training step of each network, by stage and op; --kernels lists them.
+"""Launches of one training step of each network, by stage and op; --kernels lists them, --json is for programs.
 
-python -m tests.gpu.null.steps [--kernels] [network …]
+python -m tests.gpu.null.steps [--kernels | --json] [network …]
+
+The process computes nothing: launches are counted and do nothing.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -29,11 +32,11 @@ NETWORKS = {
 
 
 class Training:
-    """A network with its optimizer and one batch, all on the GPU."""
+    """A network with its optimizer and one batch, all on one device."""
 
-    def __init__(self, net: cases.Net) -> None:
+    def __init__(self, net: cases.Net, place: ndl.Device) -> None:
         rng, library = np.random.default_rng(0), Needle()
-        with default_device(ndl.cuda()):
+        with default_device(place):
             arrays = [
                 rng.normal(mean, deviation, shape).astype("float32")
                 for layer, example in cases.steps(net.layers, net.shape)
@@ -57,10 +60,11 @@ class Training:
     def update(self) -> None:
         self.optimizer.step()
 
-    def step(self) -> None:
+    def step(self) -> ndl.Tensor:
         self.forward()
         self.backward()
         self.update()
+        return self.loss
 
 
 @contextmanager
@@ -75,7 +79,7 @@ def default_device(chosen: ndl.Device) -> Iterator[None]:
 
 def counted(name: str, warm: int = 2) -> dict[str, Counts]:
     """The requests of each stage of a step of that network, after some steps that are not counted."""
-    training = Training(NETWORKS[name])
+    training = Training(NETWORKS[name], ndl.cuda())
     for _ in range(warm):
         training.step()
     result = {}
@@ -88,7 +92,7 @@ def counted(name: str, warm: int = 2) -> dict[str, Counts]:
 
 def host_time(name: str, repeats: int = 20) -> float:
     """The shortest time of this thread for a step, in milliseconds: no device works meanwhile."""
-    training = Training(NETWORKS[name])
+    training = Training(NETWORKS[name], ndl.cuda())
     times = []
     for _ in range(repeats):
         start = time.thread_time()
@@ -115,12 +119,23 @@ def report(name: str, kernels: bool) -> Iterator[str]:
                 yield f"    {op:28} x{counts.calls[op]:<3} launches {launches:3}: {found}"
 
 
+def summary(name: str) -> dict[str, dict[str, int]]:
+    """By stage, the number of requests of each kind, and of launches."""
+    kinds = ("h2d", "d2h", "wait", "malloc")
+    return {
+        stage: {"launches": counts.launches} | {kind: counts[kind] for kind in kinds}
+        for stage, counts in counted(name).items()
+    }
+
+
 def main(arguments: list[str]) -> None:
     device.start(runs=False)
-    kernels = "--kernels" in arguments
-    chosen = [name for name in arguments if name != "--kernels"] or NETWORKS
+    chosen = [name for name in arguments if not name.startswith("-")] or [*NETWORKS]
+    if "--json" in arguments:
+        print(json.dumps({name: summary(name) for name in chosen}))  # noqa: T201
+        return
     for name in chosen:
-        for line in report(name, kernels):
+        for line in report(name, "--kernels" in arguments):
             print(line, flush=True)  # noqa: T201
 
 
