@@ -14,3 +14,12 @@ def run(request):
         pytest.skip(problem)
     with running(checked=request.param == "checked", order=int(request.param == "backward")) as run:
         yield run
+
+
+@pytest.fixture
+def sectors():
+    """A checked run that counts sectors: `sectors.assert_streams("kernel")` after it ran."""
+    if problem := missing():
+        pytest.skip(problem)
+    with running(checked=True, measure=True) as run:
+        yield run

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from needle.kernels.gpu.batch import turn
-from tests.gpu.kernels import missing, running
+from tests.gpu.faults import Fault
 from tests.gpu.shim_device import SHIM
 
 SHAPES = [(5, 3, 4, 6), (40, 1, 7, 5), (33, 2, 9)]
@@ -33,12 +35,19 @@ def test_turn(shape, dtype, run):
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_turning_uses_whole_sectors_and_no_bank_twice(dtype):
-    if problem := missing():
-        pytest.skip(problem)
-    x = SHIM.array(images((64, 3, 32, 32), dtype))
-    with running(checked=True, measure=True) as run:
-        turn(x)
-    (name,) = run.sites
-    assert run.used(name, write=False) == run.used(name, write=True) == 1
-    assert run.passes(name) == 1
+def test_turning_uses_whole_sectors_and_no_bank_twice(dtype, sectors):
+    turn(SHIM.array(images((64, 3, 32, 32), dtype)))
+    (name,) = sectors.sites
+    sectors.assert_streams(name, least=1)
+    assert sectors.passes(name) == 1
+
+
+MANY = partial(test_turn, SHAPES[1], "uint8")
+BARRIER = "  __syncthreads();\n  if (image + lane"
+FAULTS = [
+    Fault("batch.cu", "the tile read before it is whole", BARRIER, "  if (image + lane", MANY),
+    Fault("batch.cu", "a barrier for some threads", BARRIER, f"  if (image + lane < batch) {BARRIER}", MANY),
+    Fault("batch.cu", "images past the batch", "i < 32 && image + i < batch", "i < 32", MANY),
+    Fault("batch.cu", "rows by the wrong index", "index ? index[image + i]", "index ? index[i]", MANY),
+    Fault("batch.cu", "elements past the row", "if (l >= length) continue;", "", MANY),
+]

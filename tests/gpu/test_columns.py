@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from needle import kernels
 from needle.kernels.layout import batch_last
 from needle.ops.operand import make_window
-from tests.gpu.kernels import missing, running
+from tests.gpu.faults import Fault
 from tests.gpu.shim_device import placed
 
 WINDOWS = {  # *S, kernel, stride, padding, dilation
@@ -37,13 +39,25 @@ def test_columns_and_their_sum(name, batch, run):
         assert batch_last(total).flags.c_contiguous
 
 
-def test_streams_use_whole_sectors():
-    if problem := missing():
-        pytest.skip(problem)
+def test_streams_use_whole_sectors(sectors):
     size, kernel, *options = WINDOWS["same"]
     window = make_window("unfold", 2, *options)
     x = placed(np.ones((64, 2, *size), "float32"))
-    with running(checked=True, measure=True) as run:
-        kernels.fold(kernels.unfold(x, window, kernel), window, kernel, size)
-    for name in ("unfold_4", "fold_4"):
-        assert run.used(name, write=False) == run.used(name, write=True) == 1
+    kernels.fold(kernels.unfold(x, window, kernel), window, kernel, size)
+    sectors.assert_streams("unfold_4", "fold_4", least=1)
+
+
+SAME, STRIDED = (partial(test_columns_and_their_sum, name, 4) for name in ("same", "strided"))
+INSIDE = "  if (is_inside) value = load<V>(x + offset(w.size, place, batch));\n  store"
+FAULTS = [
+    Fault("columns.cu", "padding left unwritten", INSIDE, INSIDE.replace("\n", "\n  if (is_inside) "), SAME),
+    Fault("columns.cu", "padding before is read", "0 <= at &&", "-1 <= at &&", SAME),
+    Fault(
+        "columns.cu",
+        "taps exchanged",
+        "w.kernel[0] + k0) * w.kernel[1] + k1)",
+        "w.kernel[0] + k1) * w.kernel[1] + k0)",
+        STRIDED,
+    ),
+    Fault("columns.cu", "stride forgotten", "start == p * w.stride[axis]", "true", STRIDED),
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 from needle import kernels
 from needle.kernels.layout import batch_last
 from needle.ops.operand import make_window
-from tests.gpu.kernels import missing, running
+from tests.gpu.faults import Fault
 from tests.gpu.shim_device import SHIM, placed
 
 WINDOWS = {  # *S, kernel, stride, padding, dilation
@@ -88,17 +90,27 @@ def test_other_dtypes_take_the_generic_path(dtype, run):
     assert result.dtype == dtype
 
 
-def test_streams_use_whole_sectors():
-    if problem := missing():
-        pytest.skip(problem)
+def test_streams_use_whole_sectors(sectors):
     size, kernel, window = window_of("2x2")
     x = placed(values((64, 3, *size)))
-    with running(checked=True, measure=True) as run:
-        best = kernels.max_windows(x, kernel, window)
-        kernels.scatter_to_max(best, x, best, kernel, window)
-        kernels.spread_windows(kernels.sum_windows(x, kernel, window), kernel, window, size)
-    assert run.sites.keys() == {"max_pool_4", "max_pool_back_4", "sum_pool_4", "sum_pool_back_4"}
-    for name in run.sites:
-        assert run.used(name, write=True) == 1
-        if name != "max_pool_back_4":  # which reads single elements where it searches
-            assert run.used(name, write=False) >= 0.95
+    best = kernels.max_windows(x, kernel, window)
+    kernels.scatter_to_max(best, x, best, kernel, window)
+    kernels.spread_windows(kernels.sum_windows(x, kernel, window), kernel, window, size)
+    sectors.assert_streams("max_pool_4", "sum_pool_4", "sum_pool_back_4")
+    assert sectors.used("max_pool_back_4", write=True) == 1  # it reads single elements where it searches
+
+
+OVERLAPPING, FEW = partial(test_maxima, "overlapping", 4), partial(test_maxima, "2x2", 3)
+GUARDED = """void sum_pool(const float* x, float* y, Window w, int count, int batch) {
+  int i = blockIdx.x * blockDim.x + threadIdx.x;
+  if (i >= count)"""
+FAULTS = [
+    Fault("pool.cu", "NaN passed over", "best.v[v] || here.v[v] != here.v[v]) best", "best.v[v]) best", FEW),
+    Fault("pool.cu", "the last of equal ones", "value == best && found < 0", "value == best", FEW),
+    Fault("pool.cu", "padding behind is read", "s1 >= w.size[1]", "s1 > w.size[1]", OVERLAPPING),
+    Fault("pool.cu", "gradients to all equal ones", "batch, from) == tap)", "batch, from) >= 0)", FEW),
+    Fault(
+        "pool.cu", "threads past the end", GUARDED, GUARDED.replace(">= count", "> count"), partial(test_sums, "2x2", 3)
+    ),
+    Fault("pool.cu", "one window too many", "p < w.output[axis]", "p <= w.output[axis]", OVERLAPPING),
+]
