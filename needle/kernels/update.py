@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from needle import tuning
@@ -18,11 +18,10 @@ Settings: TypeAlias = Any  # what a rule takes beside arrays: numbers, or an arr
 class Rule(NamedTuple):
     """What is done to each element alone, so that it may be done to any grouping of elements."""
 
-    apply: Callable[[Array, Array, Sequence[Array], Array, Settings], None]  # (array, grad, state, scratch, settings)
+    apply: Callable[[Array, Array, Sequence[Array], Array, Any, Settings], None]  # (…, scratch, options, settings)
     kernel: str | None = None  # the name of what computes the same in one launch, on devices that have it
     state: tuple[str, ...] = ()  # the names of the state arrays
-    maximize: bool = False  # options that such a kernel must know
-    nesterov: bool = False
+    options: Mapping[str, Any] = {}  # what decides between rules
 
 
 @overridable
@@ -31,18 +30,18 @@ def update_each(first: Array, updates: Sequence[Update], rule: Rule, settings: S
 
     Chunk by chunk, with scratch memory, and in parallel if there are many elements.
     """
-    device = device_of(first)
-    if device.recognizes(settings):  # a cell, filled for each replay of a recording
+    if hasattr(settings, "dtype"):  # a cell, which each replay of a recording fills
         settings = tuple(settings[i, ...] for i in range(len(settings)))
 
     def apply(update: Update) -> None:
         array, grad, *state = update
-        rule.apply(array, grad, state, xp(array).empty_like(array), settings)
+        rule.apply(array, grad, state, xp(array).empty_like(array), rule.options, settings)
 
-    if sum(update[0].size for update in updates) < tuning.PARALLEL_STEP_ELEMENTS:
+    if sum([update[0].size for update in updates]) < tuning.PARALLEL_STEP_ELEMENTS:
         for update in updates:
             apply(update)
         return
+    device = device_of(first)
     size = tuning.STEP_CHUNK_ELEMENTS * device.chunk_scale
     device.parallel_for(apply, [chunk for update in updates for chunk in _split(update, size)])
 

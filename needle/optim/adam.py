@@ -11,7 +11,7 @@ from needle.autograd import Tensor
 from needle.backend import refuse, xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag, two_betas
-from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays, shrink
+from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays
 
 __all__ = ["Adam", "AdamW"]
 
@@ -102,13 +102,12 @@ class Adam(Optimizer):
         return (*decays(group), beta1 / (1 - beta1), 1 - beta1, beta2, 1 - beta2, eps, rate)
 
     @by_kernel("adam")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         mean, variance = state[:2]
         keep, decay, ratio, rise1, beta2, rise2, eps, rate = settings
         namespace = xp(theta)
-        shrink(theta, keep, group)
+        if group["weight_decay"] and group["decoupled_weight_decay"]:
+            theta *= keep
         grad = decayed(theta, grad, scratch, decay, group)
         mean *= ratio  # (β1 / (1 - β1)·m + g)·(1 - β1), without a product (1 - β1)·g
         mean += grad

@@ -10,7 +10,7 @@ from needle.autograd import Tensor
 from needle.backend import xp
 from needle.optim.flat import Numbers
 from needle.optim.groups import Group, Option, finite, flag, two_betas
-from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays, shrink
+from needle.optim.optimizer import Optimizer, by_kernel, decayed, decays
 
 __all__ = ["Adamax", "NAdam", "RAdam"]
 
@@ -39,7 +39,8 @@ class MomentOptimizer(Optimizer):
         """Decay `theta`, bring the means up to this step, and return g."""
         mean, variance = state
         keep, decay, beta1, rise1, beta2, rise2 = settings
-        shrink(theta, keep, group)
+        if group["weight_decay"] and group["decoupled_weight_decay"]:
+            theta *= keep
         grad = decayed(theta, grad, scratch, decay, group)
         mean *= beta1
         mean += rise1 * grad
@@ -95,9 +96,7 @@ class NAdam(MomentOptimizer):
         return (*self._settings_of_moments(group), of_mean, of_grad, bias, group["eps"], group["lr"])
 
     @by_kernel("nadam")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         *of_moments, of_mean, of_grad, bias, eps, lr = settings
         grad = self._moments(theta, grad, state, scratch, group, of_moments)
         mean, variance = state
@@ -158,9 +157,7 @@ class RAdam(MomentOptimizer):
         return (*self._settings_of_moments(group), lr, group["eps"], is_rectified)
 
     @by_kernel("radam")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         *of_moments, lr, eps, is_rectified = settings
         self._moments(theta, grad, state, scratch, group, of_moments)
         mean, variance = state
@@ -220,9 +217,7 @@ class Adamax(Optimizer):
         return group["weight_decay"], beta1, 1 - beta1, beta2, group["eps"], rate
 
     @by_kernel("adamax")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         mean, largest = state
         decay, beta1, rise, beta2, eps, rate = settings
         grad = decayed(theta, grad, scratch, decay, group)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -167,7 +167,7 @@ class ExponentialMovingAverage:
         self.decay, self.n_averaged, self._arrays = decay, count, []
 
 
-def _blend(average: Any, weight: Any, state: Sequence[Any], scratch: Any, settings: Settings) -> None:
+def _blend(average: Any, weight: Any, state: Any, scratch: Any, options: Any, settings: Settings) -> None:
     """average = average + (1 - decay)·(weight - average)."""
     rise, decay = settings
     if average.dtype.kind == "f":

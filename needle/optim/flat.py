@@ -182,17 +182,17 @@ class Pool:
             device_of(array) == device and array.dtype == dtype and array.shape == view.shape for array, view in arrays
         )
 
-    def gather(self, operands: Operands) -> Update:
+    def gather(self, operands: Operands, is_recorded: bool = False) -> Update:
         """Copy parameters and gradients into the flat arrays, and return these with the state."""
-        flats = tuple(map(kept, self.flat))
+        flats = tuple(map(kept, self.flat)) if is_recorded else self.flat
         for position, flat in enumerate(flats[:2]):
             xp(flat).concatenate([operands[parameter][position].reshape(-1) for parameter in self.views], out=flat)
         return flats
 
-    def scatter(self, operands: Operands) -> None:
+    def scatter(self, operands: Operands, is_recorded: bool = False) -> None:
         """Copy the flat array of parameters back into each parameter."""
         for parameter, (view, *_) in self.views.items():
-            operands[parameter][0][...] = kept(view)
+            operands[parameter][0][...] = kept(view) if is_recorded else view
 
 
 def has_kernel(rule: Rule, array: Array) -> bool:

@@ -7,7 +7,6 @@ in place and never into a gradient.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from needle import check, kernels
@@ -155,61 +154,58 @@ class Optimizer:
     def _update_group(self, group: Group, operands: Operands, is_aliased: bool) -> None:
         """Update the parameters of a group that have a gradient."""
         fills, state = self._new_state(group), self._state
-        rule = self._rule(group, fills)
+        rule = Rule(self._update, getattr(self._update, "kernel", None), (*fills,), group)
         cohorts = state.cohorts_of(operands)
-        self._depend_on(group, cohorts)
+        is_recorded = recording() is not None
+        if is_recorded:
+            self._depend_on(group, cohorts)
         for cohort in cohorts:
             part = cohort.part(operands)
             if is_aliased:  # parameters that share memory are updated one after the other
                 pools, batches = [], [state.updates_of([parameter], part, fills) for parameter in part]
             else:
                 pools = state.pools_of(cohort, part, fills, rule)
-                updates = [pool.gather(part) for pool in pools] + state.updates_of(cohort.unpooled, part, fills)
-                batches = alike(updates)
+                updates = [pool.gather(part, is_recorded) for pool in pools]
+                updates += state.updates_of(cohort.unpooled, part, fills) if cohort.unpooled else ()
+                batches = alike(updates) if len(updates) > 1 else [updates]
+            if not is_recorded:
+                self._advance(cohort.numbers, group)
+                settings = self._settings(group, cohort.numbers)
             for position, batch in enumerate(batches):
                 array = batch[0][0]
-                settings = self._settings_beside(array, group, cohort, position == 0)
+                if is_recorded:
+                    settings = self._cell(array, group, cohort.numbers, position == 0)
                 kernels.update_each(array, batch, rule, settings)
             for pool in pools:
-                pool.scatter(part)
+                pool.scatter(part, is_recorded)
 
-    def _rule(self, group: Group, fills: Mapping[str, float]) -> Rule:
-        """The rule of a group, and the kernel that computes it on some devices, if `_update` names one."""
-        update = self._update
+    def _cell(self, array: Any, group: Group, numbers: Numbers, is_first: bool) -> Any:
+        """The settings of a recorded step, in an array like `array` that each replay fills anew.
 
-        def apply(theta: Any, grad: Any, state: Sequence[Any], scratch: Any, settings: Any) -> None:
-            update(theta, grad, state, scratch, group, settings)
-
-        return Rule(apply, getattr(update, "kernel", None), (*fills,), group["maximize"], group.get("nesterov", False))
-
-    def _settings_beside(self, array: Any, group: Group, cohort: Cohort, is_first: bool) -> Any:
-        """The settings of this step: numbers, or while it is recorded an array like `array` that each replay fills.
-
-        The first call for a cohort brings its numbers up to this step.
+        The first one for a cohort counts the steps.
         """
-        compute = partial(self._compute_settings, group, cohort.numbers, is_first)
-        settings = live(device_of(array), compute, array.dtype)
-        return compute() if settings is None else settings
 
-    def _compute_settings(self, group: Group, numbers: Numbers, is_first: bool) -> Any:
-        if is_first:
-            self._check_groups()
-            self._advance(numbers, group)
-        return self._settings(group, numbers)
+        def compute() -> Any:
+            if is_first:
+                self._check_groups()
+                self._advance(numbers, group)
+            return self._settings(group, numbers)
+
+        return live(device_of(array), compute, array.dtype)
 
     def _depend_on(self, group: Group, cohorts: Sequence[Cohort]) -> None:
         """Let a recording hold as long as its step is like another: the same parameters, state and kind of options."""
-        if recording() is None:
-            return
         if type(self)._settings is Optimizer._settings:
             refuse(type(self).__name__, "a rule whose settings are unknown")
         state, groups, params, kinds = self._state, [*self.param_groups], [*group["params"]], self._kinds(group)
         depend(
-            lambda: self._state is state
-            and is_same(self.param_groups, groups)
-            and is_same(group["params"], params)
-            and self._kinds(group) == kinds
-            and all(any(cohort is own for own in state.cohorts) for cohort in cohorts)
+            lambda: (
+                self._state is state
+                and is_same(self.param_groups, groups)
+                and is_same(group["params"], params)
+                and self._kinds(group) == kinds
+                and all(any(cohort is own for own in state.cohorts) for cohort in cohorts)
+            )
         )
 
     def _kinds(self, group: Group) -> list[Any]:
@@ -238,9 +234,7 @@ class Optimizer:
         """
         return numbers
 
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         """The rule: change `theta` and the arrays in `state` in place; `scratch` may be overwritten, `grad` may not.
 
         All arrays have one shape: elements of one parameter or of several, so the rule must treat each alone. Several
@@ -339,12 +333,6 @@ def decays(group: Group) -> tuple[float, float]:
     if group["decoupled_weight_decay"]:
         return 1 - group["lr"] * group["weight_decay"], 0.0
     return 1.0, group["weight_decay"]
-
-
-def shrink(theta: Any, keep: float, group: Group) -> None:
-    """Decay θ, if the weight decay is decoupled."""
-    if group["weight_decay"] and group["decoupled_weight_decay"]:
-        theta *= keep
 
 
 def by_kernel(name: str) -> Callable[[Any], Any]:

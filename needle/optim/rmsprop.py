@@ -69,9 +69,7 @@ class RMSprop(Optimizer):
         return group["weight_decay"], alpha, 1 - alpha, group["eps"], group["momentum"], group["lr"]
 
     @by_kernel("rmsprop")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         square, *others = state
         decay, alpha, rise, eps, momentum, lr = settings
         grad = decayed(theta, grad, scratch, decay, group)
@@ -140,9 +138,7 @@ class Adagrad(Optimizer):
         return group["weight_decay"], group["eps"], lr
 
     @by_kernel("adagrad")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         (total,) = state
         decay, eps, lr = settings
         grad = decayed(theta, grad, scratch, decay, group)
@@ -189,9 +185,7 @@ class Adadelta(Optimizer):
         return group["weight_decay"], group["rho"], 1 - group["rho"], group["eps"], group["lr"]
 
     @by_kernel("adadelta")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         square, moved = state
         (decay, rho, rise, eps, lr), sqrt = settings, xp(theta).sqrt
         grad = decayed(theta, grad, scratch, decay, group)

@@ -72,9 +72,7 @@ class SGD(Optimizer):
         return group["weight_decay"], momentum, 1 - _dampening(group), lr, lr * momentum
 
     @by_kernel("sgd")
-    def _update(
-        self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any
-    ) -> None:
+    def _update(self, theta: Any, grad: Any, state: Sequence[Any], scratch: Any, group: Group, settings: Any) -> None:
         decay, momentum, rise, lr, ahead = settings
         multiply = xp(theta).multiply
         grad = decayed(theta, grad, scratch, decay, group)

@@ -74,7 +74,9 @@ def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], 
     each["count"] = counts = [update[0].size for update, _ in served]
     each["first_block"] = [*accumulate((-(-count // PIECE) for count in counts[:-1]), initial=0)]
     each["layout"] = [layout for _, layout in served]
-    all_["count"], all_["maximize"], all_["nesterov"] = len(served), rule.maximize, rule.nesterov
+    all_["count"] = len(served)
+    for option in ("maximize", "nesterov"):
+        all_[option] = rule.options.get(option, False)
     return all_[()]
 
 
