@@ -4,12 +4,9 @@ Nothing here is imported before a GPU is first used. Each source `NAME.cu` has i
 package registers them all.
 """
 
-
 from importlib import import_module as _import_module
 from pathlib import Path as _Path
-import needle.kernels.gpu.norm
-import needle.kernels.gpu.optimizer
-import needle.kernels.gpu.pool
+
 from needle.kernels.gpu.source import LAUNCHERS as LAUNCHERS
 
 for _path in sorted(_Path(__file__).parent.glob("[a-z]*.py")):
