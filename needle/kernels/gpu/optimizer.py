@@ -64,8 +64,8 @@ def update_at_once(first: Array, updates: Sequence[Update], rule: Rule, settings
 
 def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], rule: Rule) -> np.void:
     """The structure of that name."""
-    all_ = np.zeros((), PARAMETERS)
-    each, address = all_["each"][: len(served)], device.address
+    struct = np.zeros(1, PARAMETERS)
+    each, address = struct["each"][0, : len(served)], device.address
     each["theta"] = [address(update[0]) for update, _ in served]
     each["grad"] = [address(update[1]) for update, _ in served]
     names = STATE[rule.kernel or ""]
@@ -74,20 +74,20 @@ def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], 
     each["count"] = counts = [update[0].size for update, _ in served]
     each["first_block"] = [*accumulate((-(-count // PIECE) for count in counts[:-1]), initial=0)]
     each["layout"] = [layout for _, layout in served]
-    all_["count"] = len(served)
+    struct["count"] = len(served)
     for option in ("maximize", "nesterov"):
-        all_[option] = rule.options.get(option, False)
-    return all_[()]
+        struct[option] = rule.options.get(option, False)
+    return struct[0]
 
 
 def _settings(device: Device, settings: Settings) -> np.void:
     """The structure of that name."""
-    struct = np.zeros((), SETTINGS)
+    struct = np.zeros(1, SETTINGS)
     if device.recognizes(settings):
         struct["cell"] = device.address(settings)
     else:
-        struct["numbers"][: len(settings)] = settings
-    return struct[()]
+        struct["numbers"][0, : len(settings)] = settings
+    return struct[0]
 
 
 def _layout(update: Update) -> Sequence[int] | None:
