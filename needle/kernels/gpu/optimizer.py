@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,7 @@ def update_at_once(first: Array, updates: Sequence[Update], rule: Rule, settings
         generic(update_each)(first, others, rule, settings)
 
 
-def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], rule: Rule) -> np.void:
+def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], rule: Rule) -> Any:
     """The structure of that name."""
     struct = np.zeros(1, PARAMETERS)
     each, address = struct["each"][0, : len(served)], device.address
@@ -80,7 +81,7 @@ def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], 
     return struct[0]
 
 
-def _settings(device: Device, settings: Settings) -> np.void:
+def _settings(device: Device, settings: Settings) -> Any:
     """The structure of that name."""
     struct = np.zeros(1, SETTINGS)
     if device.recognizes(settings):
