@@ -44,6 +44,14 @@ CUDA_BLOCK_THREADS = 256
 # GPU was available. The answer should come within a second.
 DRIVER_PATIENCE = 0.8
 
+# Share of a GPU's free memory that the arrays of a data set may take to stay there. Not measured: no GPU was available.
+# The rest is for the model, its optimizer and its activations.
+RESIDENT_SHARE = 0.25
+
+# Bytes of the pieces in which these arrays are sent. Not measured: no GPU was available. A piece takes about 1 ms, and
+# two of them stay in pinned memory.
+UPLOAD_BYTES = 1 << 24
+
 # ---- kernels: memory order, elementwise work, sums, matrix products --------------------------------------------------
 
 # Array size (elements) at which a row-major (N, C, *S) array is copied to batch-last order block by block. NumPy's own

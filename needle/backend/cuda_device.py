@@ -11,6 +11,7 @@ from typing import Any
 from needle import check, tuning
 from needle.backend import cublas, cuda_graph
 from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
+from needle.backend.cuda_uploads import CudaUploads
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
 from needle.backend.kernel_table import kernel_providers
 from needle.backend.recording import Recording, refuse
@@ -161,6 +162,9 @@ class CudaDevice(Device):
 
     def matmul(self, a: Any, b: Any, out: Any = None) -> Any:
         return cublas.gemm(self, a, b, out)
+
+    def uploads(self, slots: int) -> CudaUploads:
+        return CudaUploads(self, slots)
 
     def record(self, function: Callable[[], object]) -> Recording:
         return cuda_graph.record(self, function)

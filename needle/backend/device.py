@@ -205,6 +205,10 @@ class Device:
         """`a @ b`, by the rules of NumPy's matmul, into `out` if it is given; operands of any strides."""
         return self.xp.matmul(a, b, out=out)
 
+    def uploads(self, slots: int) -> Any:
+        """What sends batches here while the device computes, `slots` of them at a time (`CudaUploads`); else None."""
+        return None
+
     def seed(self, number: int) -> None:
         """Seed this device's random stream; on the CPU that is NumPy's legacy global stream."""
         self.xp.random.seed(number)

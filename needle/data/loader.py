@@ -10,14 +10,16 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 
-from needle import check, kernels
+from needle import check
 from needle.autograd import Tensor
-from needle.backend import Device, HostArray, cpu, default_device
+from needle.backend import Device, HostArray, default_device
 from needle.backend.communicator import Alone, Communicator, Part
 from needle.backend.parallel import start_thread
 from needle.data import generator
-from needle.data.dataset import Dataset, NDArrayDataset
+from needle.data.dataset import Dataset
+from needle.data.feed import Feed, HostBatch, RowsFeed, SentBatch, feed_of
 from needle.data.parts import may_draw
+from needle.data.rows import Resident, to_float32
 from needle.data.sampler import Sampler
 from needle.data.transforms import BatchTransform, Compose
 from needle.data.transforms.base import check_batch_transforms, draw
@@ -59,8 +61,13 @@ class DataLoader:
     for its batch. Leaving the loop early stops the thread. A forked process has no such thread: it must begin an epoch
     of its own.
 
-    On the CPU, batches of float images (four axes or more) are stored batch-last, the memory order of convolutions.
-    Their shape stays (B, ...), and `numpy()` returns a row-major copy as always.
+    Batches of float images (four axes or more) are stored batch-last, the memory order of convolutions. Their shape
+    stays (B, ...), and `numpy()` returns a row-major copy as always.
+
+    A GPU computes while batches are on their way to it, each in one transfer. Items of a `PixelDataset` without
+    transforms, but for `Normalize`, are sent as bytes. If these, or the arrays of an `NDArrayDataset` without
+    transforms, take less than a quarter of the free memory, they are sent once and stay there, and of a batch only the
+    indices are sent. So such arrays must not change after the first epoch; `reset` sends them again.
 
     Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, `device` not a Device,
     `sampler` has no length, or `transforms` is not a list of transforms of batches, and ValueError if `batch_size` is
@@ -107,6 +114,7 @@ class DataLoader:
         self._number = 0  # of the running epoch, or of the next one
         self._epoch: _Epoch | None = None  # the running one
         self._is_loaded = False  # the next `iter` goes on with the running epoch
+        self._resident: Resident | None = None  # the dataset's arrays on the device, if they stay there
 
     def __setattr__(self, name: str, value: Any) -> None:
         value = _OPTIONS[name](value) if name in _OPTIONS else value
@@ -154,36 +162,42 @@ class DataLoader:
         self._epoch, self._is_loaded = epoch, False
         order = np.arange(len(self.dataset)) if epoch.order is None else epoch.order
         size, count = epoch.batch_size, self._batches(len(order), epoch.batch_size)
-        batches = (
-            self._prepare(order[i * size : (i + 1) * size], communicator, transform, [epoch.seed, i])
-            for i in range(epoch.position, count)
-        )
+
+        def prepared() -> Generator[tuple[Part | None, HostBatch | SentBatch]]:
+            feed = feed_of(self.dataset, self.transforms, self.device or default_device(), self.prefetch)
+            self._resident = getattr(feed, "resident", None)  # for the next epoch, too
+            for i in range(epoch.position, count):
+                indices = order[i * size : (i + 1) * size]
+                yield self._prepare(indices, communicator, transform, [epoch.seed, i], feed)
+
+        batches = prepared()
         return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches, epoch, communicator)
 
     def _prepare(
-        self, indices: HostArray, communicator: Communicator, transform: Compose, seed: list[Any]
-    ) -> tuple[Part | None, tuple[Tensor | HostArray, ...]]:
-        """A part of a batch: images in the memory order of convolutions as tensors, other fields as arrays."""
+        self, indices: HostArray, communicator: Communicator, transform: Compose, seed: list[Any], feed: Feed | RowsFeed
+    ) -> tuple[Part | None, HostBatch | SentBatch]:
+        """A part of a batch, on its way to the device."""
         count, part = len(indices), communicator.part_of(len(indices))
         kept = slice(None) if part is None else slice(part.start, part.stop)
+        if isinstance(feed, RowsFeed):
+            return part, feed.take(indices[kept])
         early, late = (slice(None), kept) if transform.mixes else (kept, slice(None))
         if may_draw(self.dataset):
-            fields = tuple(_to_float32(field[early]) for field in self.dataset.take(indices))
+            fields = tuple(to_float32(field[early]) for field in self.dataset.take(indices))
         else:
-            fields = tuple(map(_to_float32, self.dataset.take(indices[early])))
+            fields = tuple(map(to_float32, self.dataset.take(indices[early])))
         if self.transforms:
             stream = np.random.default_rng(seed) if transform.draws else None
             fields = transform.apply(fields, draw(transform.draws, count, stream)[early])
-        is_shared = type(self.dataset).take not in (Dataset.take, NDArrayDataset.take)  # a user's may use it again
-        device = self.device or default_device()
-        return part, tuple(
-            _prepared(_to_float32(field)[late], device, self.prefetch > 0, is_shared) for field in fields
-        )
+        return part, feed.hold(tuple(to_float32(field)[late] for field in fields))
 
     def reset(self) -> None:
-        """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one."""
+        """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one.
+
+        Arrays of the dataset that stay on a GPU are sent again by then.
+        """
         self._number += self._epoch is not None
-        self._epoch, self._is_loaded = None, False
+        self._epoch, self._is_loaded, self._resident = None, False, None
 
     def _draw_order(self) -> HostArray | None:
         """The order of a new epoch; None is the dataset's."""
@@ -205,15 +219,14 @@ class DataLoader:
 
     def _tensors(
         self,
-        batches: Generator[tuple[Part | None, tuple[Tensor | HostArray, ...]]],
+        batches: Generator[tuple[Part | None, HostBatch | SentBatch]],
         epoch: _Epoch,
         communicator: Communicator,
     ) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
             for part, batch in batches:
-                device = self.device or default_device()
-                tensors = Batch(_to_tensor(field, device) for field in batch)
+                tensors = Batch(batch.tensors(self.device or default_device()))
                 communicator.part = part
                 epoch.position += 1
                 yield tensors
@@ -310,32 +323,6 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it 
     "sampler": lambda value: value if value is None else check.instance("DataLoader", "sampler", value, Sampler),
     "transforms": lambda value: check_batch_transforms("DataLoader", value),
 }
-
-
-def _prepared(field: HostArray, device: Device, is_ahead: bool, is_shared: bool) -> Tensor | HostArray:
-    """A field of a batch: images for the CPU as a constant tensor in batch-last order, others as they are.
-
-    A convolution would make that copy twice, for its output and for its weight gradient. A thread that works ahead
-    makes it alone: `parallel_for` limits BLAS to one thread in the whole process, which would slow the model down.
-    What works ahead also copies memory that may be used again.
-    """
-    if device == cpu() and field.ndim >= 4 and field.dtype.kind == "f":
-        return Tensor.make_const(kernels.to_batch_last(field, shared=not is_ahead))
-    return field.copy() if is_ahead and is_shared else field
-
-
-def _to_tensor(field: Tensor | HostArray, device: Device) -> Tensor:
-    """A field as a constant tensor on a device: a copy, unless it is one already."""
-    if isinstance(field, Tensor):
-        if device == cpu():
-            return field
-        field = field.numpy()  # the default device has changed since
-    return Tensor(field, device=device, requires_grad=False)
-
-
-def _to_float32(array: HostArray) -> HostArray:
-    """Convert floats of any width to float32; other arrays are returned as they are."""
-    return array.astype(np.float32, copy=False) if array.dtype.kind == "f" else array
 
 
 def _ahead(source: Iterator[T], depth: int) -> Generator[T]:

@@ -323,7 +323,7 @@ def test_an_error_in_making_the_tensors_stops_the_thread(monkeypatch):
     def out_of_memory(*args, **kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("needle.data.loader._to_tensor", out_of_memory)
+    monkeypatch.setattr("needle.data.feed._on", out_of_memory)
     before = threading.active_count()
     with pytest.raises(MemoryError) as caught:
         next(iter(DataLoader(Numbers(1000), 2, prefetch=2)))

@@ -1,4 +1,4 @@
-"""A batch of bytes or floats becomes float32, batch-last, scaled by channel."""
+"""A batch of bytes or floats becomes float32, batch-last; bytes by a table for each channel."""
 
 from __future__ import annotations
 
@@ -21,17 +21,25 @@ def images(shape, dtype):
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_turn(shape, dtype, run):
-    x, c = images(shape, dtype), (shape[1],) + (1,) * (len(shape) - 2)
+    x = images(shape, dtype)
     there, index = SHIM.array(x), np.array([3, 1, 1, 4, 0] * 14)
-    scale, shift = np.random.default_rng(1).normal(size=(2, shape[1])).astype("float32")
     result = turn(there)
     np.testing.assert_array_equal(result, x.astype("float32"), strict=False)
     assert result.dtype == "float32"
     out = SHIM.xp.empty((*shape[1:], len(index)), "float32")
-    result = turn(there, *map(SHIM.array, (index, scale, shift)), out)
-    np.testing.assert_array_equal(result, x[index] * scale.reshape(c) + shift.reshape(c))
+    result = turn(there, SHIM.array(index), out=out)
+    np.testing.assert_array_equal(result, x[index].astype("float32"))
     assert SHIM.address(result) == SHIM.address(out)
     assert turn(there, SHIM.array(index[:0])).shape == (0, *shape[1:])
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_bytes_by_a_table(shape, run):
+    x, index = images(shape, "uint8"), np.array([3, 1, 1, 4, 0])
+    table = np.random.default_rng(1).normal(size=(shape[1], 256)).astype("float32")
+    channels = np.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2))
+    result = turn(SHIM.array(x), SHIM.array(index), SHIM.array(table))
+    np.testing.assert_array_equal(result, table[channels, x[index]])
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])

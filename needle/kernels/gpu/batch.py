@@ -14,15 +14,13 @@ source = Source("batch.cu")
 NULL = np.uintp(0)
 
 
-def turn(
-    x: Array, index: Array | None = None, scale: Array | None = None, shift: Array | None = None,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    """Images `index` of x, y = x · scale + shift: x (M, C, *S) -> (N, C, *S), a view of contiguous (C, *S, N).
+def turn(x: Array, index: Array | None = None, table: Array | None = None, out: Array | None = None) -> Array:
+    """Images `index` of x: x (M, C, *S) -> (N, C, *S), a view of contiguous (C, *S, N).
 
-    x is row-major, of uint8 or float32; `index` (N,) of int64, by default all of x; `scale` and `shift` (C,) of
-    float32, by default 1 and 0: bytes stay from 0 to 255. `out`, contiguous float32 (C, *S, N), takes the result. One
-    launch; nothing is read on the host, so an index out of range is not noticed.
+    x is row-major, of uint8 or float32; `index` (N,) of int64, by default all of x. A byte of channel c becomes
+    `table[c]` at that place; `table` (C, 256) is float32, by default bytes stay from 0 to 255. `out`, contiguous
+    float32 (C, *S, N), takes the result. One launch; nothing is read on the host, so an index out of range is not
+    noticed.
 
     Raises TypeError for another dtype of x, ValueError if x is not row-major.
     """
@@ -39,6 +37,6 @@ def turn(
     name = ("turn_bytes_4" if width == 4 else "turn_bytes") if x.itemsize == 1 else "turn_floats"
     if out.size:
         grid = (-(-length // (32 * width)), -(-batch // 32))
-        options = [NULL if each is None else each for each in (index, scale, shift)]
+        options = [NULL if each is None else each for each in (index, table)]
         source.launch(x, name, grid, (256,), x, *options, out, np.int32(length), np.int32(side), np.int32(batch))
     return batch_first(out)
