@@ -40,6 +40,16 @@ CUBLAS_WORKSPACE_BYTES = 1 << 25
 # the usual choice: whole warps, and enough blocks for every multiprocessor.
 CUDA_BLOCK_THREADS = 256
 
+# A linear layer on a GPU is one launch of our kernel, with bias and relu, up to this many multiply-accumulates and
+# terms per result; larger ones go to cuBLAS, with one launch more. Not measured: no GPU was available. cuBLAS takes
+# about 5 µs even for few, and a block of our kernel passes a term in about 0.02 µs.
+PRODUCT_MAX_MACS = 1 << 23
+PRODUCT_MAX_TERMS = 1 << 11
+
+# Blocks of 16x16 results below which that kernel makes 8x8 ones, with a quarter of the terms for each thread. Not
+# measured: no GPU was available. Half as many as an H100 has multiprocessors.
+PRODUCT_FEW_BLOCKS = 64
+
 # Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
 # GPU was available. The answer should come within a second.
 DRIVER_PATIENCE = 0.8
