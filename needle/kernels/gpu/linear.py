@@ -15,11 +15,11 @@ from needle.kernels.layout import Array
 from needle.kernels.linear import linear, linear_backward
 from needle.kernels.matmul import matmul
 
-source = Source("product.cu")
+source = Source("linear.cu")
 NULL = np.uint64(0)  # a pointer
 PRODUCT = np.dtype("i4, i4, i4, 2i4, 2i4, 2i4, 2i4")  # rows, columns, terms; strides of a, mask, b, out
 MASKED = np.dtype("i4, i4, 2i4, 2i4, 2i4")  # rows, columns; strides of grad, mask, out
-BLOCK = 256  # threads, as in product.cu
+BLOCK = 256  # threads, as in linear.cu
 
 
 @replaces(matmul)
@@ -102,7 +102,7 @@ def _product(
     a: Array, b: Array, out: Array, mask: Array | None = None, bias: Array | None = None, sums: Array | None = None,
     rectified: bool = False,
 ) -> None:  # fmt: skip
-    """Write a (rows, terms) @ b (terms, columns) into `out`: see `product` in product.cu."""
+    """Write a (rows, terms) @ b (terms, columns) into `out`: see `product` in linear.cu."""
     (rows, terms), columns = a.shape, b.shape[1]
     tiles = {tile: math.ceil(rows / tile) * math.ceil(columns / tile) for tile in (8, 16)}
     tile = 16 if tiles[16] >= tuning.PRODUCT_FEW_BLOCKS else 8

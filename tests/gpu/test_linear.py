@@ -128,7 +128,7 @@ def launches(function, monkeypatch):
         )})()  # fmt: skip
 
     monkeypatch.setattr(SHIM, "raw_module", raw_module)
-    monkeypatch.setattr("needle.kernels.gpu.product.source._functions", {})
+    monkeypatch.setattr("needle.kernels.gpu.linear.source._functions", {})
     function()
     return names
 
