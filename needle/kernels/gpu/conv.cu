@@ -45,7 +45,8 @@ __device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*
   Digits b_at = digits_of(b_term, radix), a_at = digits_of(a_term, radix);
   Digits one = digits_of(1, radix), depth = digits_of(DEPTH, radix), others = digits_of(DEPTH - per_thread, radix);
 
-  float loaded[COUNT], weights[ROWS / 8];
+  float4 loaded[COUNT / 4];
+  float weights[ROWS / 8];
   auto place = [&](int (&s)[3]) {  // where b_at reads, and whether that is an element
     bool valid = column.valid && b_at.first < channels;
 #pragma unroll
@@ -58,27 +59,27 @@ __device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*
   auto offset = [&](const int (&s)[3]) {
     return b_at.first * in_steps.channel + s[0] * in_steps.place[0] + s[1] * in_steps.place[1] + s[2] * in_steps.place[2];
   };
-  auto load = [&]() {
+  auto load = [&](int stage) {  // what is read one by one goes to shared memory at once
     int s[3];
     if (vector) {
 #pragma unroll
       for (int i = 0; i < COUNT / 4; i++) {
-        float4 four = make_float4(0, 0, 0, 0);
+        loaded[i] = make_float4(0, 0, 0, 0);
         if (place(s)) {
-          four = *(const float4*)(in + offset(s));
-          if (mask) four = masked(four, *(const float4*)(mask + offset(s)));
+          loaded[i] = *(const float4*)(in + offset(s));
+          if (mask) loaded[i] = masked(loaded[i], *(const float4*)(mask + offset(s)));
         }
-        loaded[4 * i] = four.x; loaded[4 * i + 1] = four.y; loaded[4 * i + 2] = four.z; loaded[4 * i + 3] = four.w;
         advance(b_at, one, radix);
       }
     } else {
-#pragma unroll
+#pragma unroll 4
       for (int i = 0; i < COUNT; i++) {
-        loaded[i] = 0;
+        float value = 0;
         if (place(s)) {
-          loaded[i] = in[offset(s)];
-          if (mask) loaded[i] = masked(loaded[i], mask[offset(s)]);
+          value = in[offset(s)];
+          if (mask) value = masked(value, mask[offset(s)]);
         }
+        b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = value;
         advance(b_at, one, radix);
       }
     }
@@ -94,26 +95,21 @@ __device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*
     advance(a_at, depth, radix);
   };
   auto store = [&](int stage) {
-    if (vector) {
 #pragma unroll
-      for (int i = 0; i < COUNT / 4; i++)
-        *(float4*)&b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = make_float4(loaded[4 * i], loaded[4 * i + 1], loaded[4 * i + 2], loaded[4 * i + 3]);
-    } else {
-#pragma unroll
-      for (int i = 0; i < COUNT; i++) b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = loaded[i];
-    }
+    for (int i = 0; i < COUNT / 4; i++)
+      if (vector) *(float4*)&b[stage][b_term + i][turned<COLS>(b_term + i, b_column)] = loaded[i];
 #pragma unroll
     for (int j = 0; j < ROWS / 8; j++) a[stage][a_term][turned<ROWS>(a_term, a_row + 8 * j)] = weights[j];
   };
 
   Product product;
   if (terms > 0) {
-    load();
+    load(0);
     store(0);
     __syncthreads();
     for (int k = 0, stage = 0; k < terms; k += DEPTH, stage ^= 1) {
       bool more = k + DEPTH < terms;
-      if (more) load();
+      if (more) load(stage ^ 1);
       product.add(a[stage], b[stage]);
       if (more) store(stage ^ 1);
       __syncthreads();
@@ -157,19 +153,19 @@ __device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*
   Work work{in, mask, w, bias, out, partial, w_grad, bias_grad};
 #define CALL (a, b, work, v, in_steps, w_steps, parts, transposed, relu, vector)
 
-extern "C" __global__ void __launch_bounds__(THREADS) convolve_16(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 4) convolve_16(ARGUMENTS) {
   SHARED(16, 128)
   convolve<16, 128, Plain<16, 128>> CALL;
 }
-extern "C" __global__ void __launch_bounds__(THREADS) convolve_32(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) convolve_32(ARGUMENTS) {
   SHARED(32, 128)
   convolve<32, 128, Plain<32, 128>> CALL;
 }
-extern "C" __global__ void __launch_bounds__(THREADS) convolve_64(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) convolve_64(ARGUMENTS) {
   SHARED(64, 64)
   convolve<64, 64, Plain<64, 64>> CALL;
 }
-extern "C" __global__ void __launch_bounds__(THREADS) convolve_tf32(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 4) convolve_tf32(ARGUMENTS) {
   SHARED(64, 64)
   convolve<64, 64, Matrix> CALL;
 }

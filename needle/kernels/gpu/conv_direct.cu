@@ -3,7 +3,7 @@
 
 #include "conv_places.cu"
 
-extern "C" __global__ void __launch_bounds__(128) convolve_direct(
+extern "C" __global__ void __launch_bounds__(128, 4) convolve_direct(
     const float* __restrict__ in, const float* __restrict__ mask, const float* __restrict__ w, const float* __restrict__ bias,
     float* __restrict__ out, const float* __restrict__ partial, float* __restrict__ w_grad, float* __restrict__ bias_grad,
     Conv v, View in_steps, Taps w_steps, Parts parts, int transposed, int relu, int vector) {
@@ -22,12 +22,15 @@ extern "C" __global__ void __launch_bounds__(128) convolve_direct(
   int channel_step = transposed ? w_steps.out : w_steps.in;
 
   float4 sum = make_float4(0, 0, 0, 0);
+#pragma unroll 1
   for (int i = 0; i < sides[0].taps; i++) {
     int x = sides[0].base + column.place[0] * sides[0].by_place + i * sides[0].by_tap;
     if ((unsigned)x >= (unsigned)sides[0].limit) continue;
+#pragma unroll 1
     for (int j = 0; j < sides[1].taps; j++) {
       int y = sides[1].base + column.place[1] * sides[1].by_place + j * sides[1].by_tap;
       if ((unsigned)y >= (unsigned)sides[1].limit) continue;
+#pragma unroll 1
       for (int k = 0; k < sides[2].taps; k++) {
         int z = sides[2].base + column.place[2] * sides[2].by_place + k * sides[2].by_tap;
         if ((unsigned)z >= (unsigned)sides[2].limit) continue;

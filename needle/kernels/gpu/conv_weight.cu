@@ -69,11 +69,12 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
   }
   Digits at = digits_of(term + 4 * quad, radix), one = digits_of(1, radix), depth = digits_of(vector ? DEPTH : DEPTH - 4, radix);
 
-  float left[HIGH][4], right[WIDE][4], bias_sum[HIGH] = {};
-  auto load = [&](int k) {
-#pragma unroll
-    for (int t = 0; t < 4; t++) {
-      if (vector && t) continue;
+  float4 left[HIGH], right[WIDE];
+  float bias_sum[HIGH] = {};
+  auto load = [&](int k, int stage) {  // what is read one by one goes to shared memory at once
+#pragma unroll 1
+    for (int t = 0; t < (vector ? 1 : 4); t++) {
+      int to = 4 * quad + t;
       bool valid = k + 4 * quad + t < end;
       int p[3] = {at.first, at.digit[0], at.digit[1]}, n = at.digit[2];
       int y_at = p[0] * y_steps.place[0] + p[1] * y_steps.place[1] + p[2] * y_steps.place[2] + n * y_steps.image;
@@ -81,17 +82,17 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
       for (int i = 0; i < HIGH; i++) {
         int row = row0 + line + 32 * i, from = y_at + row * y_steps.channel;
         if (vector) {
-          float4 four = make_float4(0, 0, 0, 0);
+          left[i] = make_float4(0, 0, 0, 0);
           if (valid && row < rows) {
-            four = *(const float4*)(y + from);
-            if (y_mask) four = masked(four, *(const float4*)(y_mask + from));
+            left[i] = *(const float4*)(y + from);
+            if (y_mask) left[i] = masked(left[i], *(const float4*)(y_mask + from));
           }
-          left[i][0] = four.x; left[i][1] = four.y; left[i][2] = four.z; left[i][3] = four.w;
-          bias_sum[i] += (four.x + four.y) + (four.z + four.w);
+          bias_sum[i] += (left[i].x + left[i].y) + (left[i].z + left[i].w);
         } else {
-          left[i][t] = 0;
-          if (valid && row < rows) left[i][t] = y_mask ? masked(y[from], y_mask[from]) : y[from];
-          bias_sum[i] += left[i][t];
+          float value = 0;
+          if (valid && row < rows) value = y_mask ? masked(y[from], y_mask[from]) : y[from];
+          a[stage][to][turned<ROWS>(to, line + 32 * i)] = value;
+          bias_sum[i] += value;
         }
       }
 #pragma unroll
@@ -105,15 +106,15 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
           from += s * x_steps.place[i];
         }
         if (vector) {
-          float4 four = make_float4(0, 0, 0, 0);
+          right[j] = make_float4(0, 0, 0, 0);
           if (inside) {
-            four = *(const float4*)(x + from);
-            if (x_mask) four = masked(four, *(const float4*)(x_mask + from));
+            right[j] = *(const float4*)(x + from);
+            if (x_mask) right[j] = masked(right[j], *(const float4*)(x_mask + from));
           }
-          right[j][0] = four.x; right[j][1] = four.y; right[j][2] = four.z; right[j][3] = four.w;
         } else {
-          right[j][t] = 0;
-          if (inside) right[j][t] = x_mask ? masked(x[from], x_mask[from]) : x[from];
+          float value = 0;
+          if (inside) value = x_mask ? masked(x[from], x_mask[from]) : x[from];
+          b[stage][to][turned<64>(to, line + 32 * j)] = value;
         }
       }
       if (!vector) advance(at, one, radix);
@@ -121,23 +122,27 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
     advance(at, depth, radix);
   };
   auto store = [&](int stage) {
+    if (!vector) return;
+    int k = 4 * quad;
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
-      int k = 4 * quad + t;
+    for (int i = 0; i < HIGH; i++) {
+      int at = turned<ROWS>(k, line + 32 * i);
+      a[stage][k][at] = left[i].x; a[stage][k + 1][at] = left[i].y; a[stage][k + 2][at] = left[i].z; a[stage][k + 3][at] = left[i].w;
+    }
 #pragma unroll
-      for (int i = 0; i < HIGH; i++) a[stage][k][turned<ROWS>(k, line + 32 * i)] = left[i][t];
-#pragma unroll
-      for (int j = 0; j < WIDE; j++) b[stage][k][turned<64>(k, line + 32 * j)] = right[j][t];
+    for (int j = 0; j < WIDE; j++) {
+      int at = turned<64>(k, line + 32 * j);
+      b[stage][k][at] = right[j].x; b[stage][k + 1][at] = right[j].y; b[stage][k + 2][at] = right[j].z; b[stage][k + 3][at] = right[j].w;
     }
   };
 
   Product product;
-  load(term);
+  load(term, 0);
   store(0);
   __syncthreads();
   for (int k = term, stage = 0; k < end; k += DEPTH, stage ^= 1) {
     bool more = k + DEPTH < end;
-    if (more) load(k + DEPTH);
+    if (more) load(k + DEPTH, stage ^ 1);
     product.add(a[stage], b[stage]);
     if (more) store(stage ^ 1);
     __syncthreads();
@@ -177,11 +182,11 @@ extern "C" __global__ void __launch_bounds__(THREADS) weigh_32(ARGUMENTS) {
   SHARED(32)
   weigh<32, Plain<32, 64>> CALL;
 }
-extern "C" __global__ void __launch_bounds__(THREADS) weigh_64(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) weigh_64(ARGUMENTS) {
   SHARED(64)
   weigh<64, Plain<64, 64>> CALL;
 }
-extern "C" __global__ void __launch_bounds__(THREADS) weigh_tf32(ARGUMENTS) {
+extern "C" __global__ void __launch_bounds__(THREADS, 3) weigh_tf32(ARGUMENTS) {
   SHARED(64)
   weigh<64, Matrix> CALL;
 }
