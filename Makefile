@@ -1,13 +1,13 @@
 # `make` lists the targets. Each prepares .venv by itself: a stamp in it, written only after success, says what it holds.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train quick test nightly lint check docs bench clean
+.PHONY: help train quick test nightly gpu-check lint check docs bench clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 RUN := .venv/bin/python
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s%s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s%s\n", $$1, $$2 }' Makefile
 	@echo 'Arguments: make train ARGS="--epochs 3". To make .venv with a Python of your choice: make test PYTHON=python3.12'
 
 train: .venv/.has-apps ## train on the digits that come with needle; ARGS are the app's
@@ -30,6 +30,11 @@ nightly: .venv/.has-test ## run all tests, also slow ones, with 2,000 examples, 
 	$(PYTEST) -n auto --maxprocesses 4 --guard after $(KERNELS)
 	$(PYTEST) -n auto --maxprocesses 4 --guard before $(KERNELS)
 	$(PYTEST) -n auto --maxprocesses 4 --hypothesis-profile nightly -m "slow or not slow" $(ARGS)
+	if command -v g++ > /dev/null; then $(MAKE) gpu-check; else echo "No gpu-check: g++ is not installed"; fi
+
+gpu-check: .venv-gpu/.made ## run the tests for GPUs without one: on CuPy, with kernels that g++ compiles for the CPU
+	OMP_NUM_THREADS=1 .venv-gpu/bin/python -m pytest -p tests.gpu.null.plugin -m gpu \
+	    -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .
@@ -46,7 +51,7 @@ bench: .venv/.has-bench ## measure speed; ARGS are the benchmark's
 	$(RUN) -m apps.benchmark $(ARGS)
 
 clean: ## remove what make made: its .venv, caches, build products; runs/ stay
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist *.egg-info
+	rm -rf .venv-gpu .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov build dist *.egg-info
 	if [ -e .venv/.by-make ] || [ -e .venv/.made ]; then rm -rf .venv; fi
 	find . -name .venv -prune -o -name __pycache__ -prune -exec rm -rf {} +
 
@@ -78,4 +83,14 @@ clean: ## remove what make made: its .venv, caches, build products; runs/ stay
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --editable '.[$*]' || { \
 	    echo "pip could not install '.[$*]'; its message above says why." >&2; \
 	    echo "It needs a package index: the internet, or a mirror set by PIP_INDEX_URL or \`pip config\`." >&2; exit 1; }
+	@touch $@
+
+# Apart from .venv, so that the other targets run without CuPy; what .venv has, it takes from there.
+.venv-gpu/.made: .venv/.has-test setup.py
+	@echo "Installing CuPy into .venv-gpu"
+	@rm -rf .venv-gpu && $(RUN) -m venv .venv-gpu
+	@places='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(RUN) -c "$$places" > "$$(.venv-gpu/bin/python -c "$$places")/test-packages.pth"
+	@.venv-gpu/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[gpu-check]' || { \
+	    echo "pip could not install '.[gpu-check]'; its message above says why." >&2; exit 1; }
 	@touch $@

@@ -1,14 +1,15 @@
 """Build the null device, and CuPy's module `runtime` against it, from the source distribution of the installed CuPy.
 
 CuPy's wheel links CUDA's runtime into that module, so a stand-in for the runtime cannot be slipped under it. All other
-modules of the wheel are used as they are. Nothing of CuPy is kept beside needle's sources: the products lie in the
-kernel cache.
+modules of the wheel are used as they are, except for the names of the libraries that two of them link to. Nothing of
+CuPy is kept beside needle's sources: the products lie in the kernel cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from tests.gpu.kernels import made
 HERE = Path(__file__).parent
 SOURCES = ("device.cpp", "runtime.cpp", "driver.cpp", "libraries.cpp")
 RUNTIME = "cupy_backends/cuda/api/runtime"
+LIBRARIES = "cupy_backends/cuda/libs"
 NAMES = ("cublas", "curand")  # modules of CuPy that link to a library of that name
 OPTIONS = ["-std=c++17", "-fPIC", "-w"]
 
@@ -85,7 +87,7 @@ def run(*command: str | Path, where: Path | None = None, **environment: str) -> 
 
 
 def null_device() -> Path:
-    """The folder with libnull.so, the libraries that stand for CUDA's, and CuPy's runtime module; built if need be."""
+    """The folder with libnull.so and the modules of CuPy that link to it; built if need be."""
     problem = missing()
     if problem:
         raise CannotBuild(problem)
@@ -101,8 +103,8 @@ def _build(folder: Path) -> None:
     for name, target in zip(SOURCES, objects, strict=True):
         run("g++", "-O2", *OPTIONS, f"-I{include}", "-c", HERE / name, "-o", target)
     wanted = _wanted(_runtime_object(folder))
-    for name in NAMES:
-        (module,) = (packages() / "cupy_backends/cuda/libs").glob(f"{name}.*.so")
+    modules = {name: next((packages() / LIBRARIES).glob(f"{name}.*.so")) for name in NAMES}
+    for module in modules.values():
         wanted |= _wanted(module)
     missing_text = "".join(_absent(name) for name in sorted(wanted - _defined(*objects)))
     (folder / "absent.cpp").write_text(f"#include <cstdio>\n{missing_text}")
@@ -110,13 +112,15 @@ def _build(folder: Path) -> None:
     run(*link, folder / "absent.cpp", *objects, "-o", folder / "libnull.so", "-ldl")
     run(*link, folder / "cupy.o", "-o", folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}", "-lnull")
     (folder / "empty.cpp").write_text("")
-    for name in NAMES:
-        for line in run("readelf", "-d", next((packages() / "cupy_backends/cuda/libs").glob(f"{name}.*.so"))).split(
-            "\n"
-        ):
-            if "NEEDED" in line and name in line:
-                library = line.partition("[")[2].rstrip("]")
-                run(*link, f"-Wl,-soname,{library}", folder / "empty.cpp", "-o", folder / library, "-lnull")
+    for name, module in modules.items():
+        # A copy that asks for a library of another name: torch may bring the real one into the process.
+        copy = module.read_bytes()
+        for library in set(re.findall(rb"lib%b\.so\.\d+" % name.encode(), copy)):
+            other = library.replace(b"libcu", b"libnu")
+            copy = copy.replace(library, other)
+            target = folder / other.decode()
+            run(*link, f"-Wl,-soname,{target.name}", folder / "empty.cpp", "-o", target, "-lnull")
+        (folder / module.name).write_bytes(copy)
     for left in (*folder.glob("*.o"), *folder.glob("*.cpp")):
         left.unlink()
 

@@ -13,20 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.null import compiler
-from tests.gpu.null.build import NAMES, null_device
+from tests.gpu.null.build import LIBRARIES, NAMES, RUNTIME, null_device
 
-MODULE = "cupy_backends.cuda.api.runtime"
 library: ctypes.CDLL | None = None
 
 
 class _Rebuilt(abc.MetaPathFinder):
-    """Finds CuPy's runtime module where it was rebuilt."""
+    """Finds the modules of CuPy that were rebuilt."""
 
     def __init__(self, folder: Path) -> None:
-        (self.path,) = folder.glob("runtime.*.so")
+        self.paths = {
+            name.replace("/", "."): next(folder.glob(f"{Path(name).name}.*.so"))
+            for name in (RUNTIME, *(f"{LIBRARIES}/{name}" for name in NAMES))
+        }
 
     def find_spec(self, name: str, path: Any, target: Any = None) -> machinery.ModuleSpec | None:
-        return util.spec_from_file_location(name, self.path) if name == MODULE else None
+        return util.spec_from_file_location(name, self.paths[name]) if name in self.paths else None
 
 
 def start(runs: bool = True) -> ctypes.CDLL:
@@ -51,7 +53,7 @@ def start(runs: bool = True) -> ctypes.CDLL:
             super().__init__(str(folder / "libnull.so") if name == "libcuda.so.1" else name, *args, **options)
 
     ctypes.CDLL = Mapped  # type: ignore[misc]
-    for path in folder.glob("libcu*.so.*"):
+    for path in folder.glob("libnu*.so.*"):
         loaded(str(path))  # later found by its name, wherever the loader would look
     sys.meta_path.insert(0, _Rebuilt(folder))
     for name in NAMES:  # directly: by attribute, CuPy would first look for the libraries in the system
