@@ -119,6 +119,7 @@ void touch(uintptr_t address, int size, bool write, bool atomic, void* pc, bool 
   Access now{current_block, current, thread.epoch, thread.warp_epoch, atomic};
   for (uintptr_t word = address - (address - range->first) % range->unit; word < address + size; word += range->unit)
     check_word(*range, word, write, now);
+  if (has_failed()) leave();
 }
 
 void begin_checks() {

@@ -108,11 +108,7 @@ bool release_warp(int number) {  // if all lanes that it waits for have come; th
   for (int lane = 0; lane < count; lane++) {
     Thread& thread = threads[first + lane];
     if (!(mask >> lane & 1) || thread.state == Over) continue;
-    if (thread.state != AtWarp) return false;
-    if (thread.mask != mask) {
-      fail("warp: lanes wait with different masks, %08x and %08x", mask, thread.mask);
-      return true;
-    }
+    if (thread.state != AtWarp || thread.mask != mask) return false;
     lanes |= 1u << lane;
     epoch = std::max(epoch, thread.warp_epoch);
     orders = orders && thread.orders;
@@ -132,14 +128,16 @@ bool release_warp(int number) {  // if all lanes that it waits for have come; th
 }
 
 bool release_block() {  // if all threads stand at one barrier; false if that cannot come to be
-  int waiting = 0, over = 0, at = -1, count = threads.size();
+  int waiting = 0, over = 0, at = -1, in_warp = -1, count = threads.size();
   for (int i = 0; i < count; i++) {
     over += threads[i].state == Over;
     if (threads[i].state == AtBlock) waiting++, at = i;
+    if (threads[i].state == AtWarp) in_warp = i;
   }
   if (over == count) return false;
   if (waiting + over < count) {
-    fail("deadlock: %d threads wait for their warp, %d for the block", count - waiting - over, waiting);
+    fail("deadlock: %d threads wait for their warp (thread %d for the lanes %08x), %d for the block, %d have left",
+         count - waiting - over, in_warp, threads[in_warp].mask, waiting, over);
     return false;
   }
   if (over) {
@@ -182,7 +180,7 @@ void run_block() {
     // All that were released have read what they exchanged before others are released.
     for (int i : order)
       if (threads[i].state == AtWarp && release_warp(i)) ran = true;
-    if (!error.empty() || (!ran && !release_block())) return;
+    if (!ran && !release_block()) return;
   }
 }
 
@@ -212,6 +210,8 @@ void fail(const char* format, ...) {
   error = std::string(text) + place;
 }
 
+bool has_failed() { return !error.empty(); }
+
 void leave() { _longjmp(scheduler, 1); }
 
 extern "C" {
@@ -240,7 +240,7 @@ const char* cpu_warp_exchange(unsigned mask, const void* mine, int size) {
 }
 
 void cpu_expect_lane(int lane) {
-  if (arrived[current >> 5] >> lane & 1) return;
+  if (threads[current].mask & arrived[current >> 5] & 1u << lane) return;
   fail("warp: lane %d is read, which did not take part", lane);
   leave();
 }

@@ -35,6 +35,7 @@ extern bool checking;
 
 bool on_stack(uintptr_t address);            // of the current thread
 void fail(const char* format, ...);          // remember the first error, with its place
+bool has_failed();
 [[noreturn]] void leave();                   // end the launch after an error
 void touch(uintptr_t address, int size, bool write, bool atomic, void* pc, bool aligned = true);
 void begin_checks();
