@@ -50,6 +50,12 @@ PRODUCT_MAX_TERMS = 1 << 11
 # measured: no GPU was available. Half as many as an H100 has multiprocessors.
 PRODUCT_FEW_BLOCKS = 64
 
+# Sums of all elements in one launch: up to so many items one block adds them, and needs no other; beyond, at most so
+# many blocks share them. Not measured: no GPU was available. A block takes a few microseconds for so many; an H100 has
+# 132 multiprocessors, each with room for eight blocks of 256 threads.
+CUDA_ONE_BLOCK_ITEMS = 4096
+CUDA_REDUCTION_BLOCKS = 528
+
 # Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
 # GPU was available. The answer should come within a second.
 DRIVER_PATIENCE = 0.8

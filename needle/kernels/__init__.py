@@ -2,7 +2,7 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
-rows, standardize, normalize, update, pool, conv. `gpu` has what replaces them on GPUs.
+rows, standardize, normalize, loss, update, pool, conv. `gpu` has what replaces them on GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -20,6 +20,7 @@ from needle.kernels.elementwise import *  # a function may share its file's name
 from needle.kernels.erf import *
 from needle.kernels.layout import *
 from needle.kernels.linear import *
+from needle.kernels.loss import *
 from needle.kernels.matmul import *
 from needle.kernels.normalize import *
 from needle.kernels.pool import *

@@ -5,8 +5,8 @@ from __future__ import annotations
 from needle import check
 from needle.autograd import TensorLike
 from needle.backend import index_array, xp
+from needle.kernels import class_axis
 from needle.metrics.metric import Array, Metric, check_classes, classes_of, is_class, kept_of, optional_index
-from needle.ops.cross_entropy import class_axis
 
 __all__ = ["Accuracy", "TopKAccuracy", "accuracy", "top_k_accuracy"]
 

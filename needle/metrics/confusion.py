@@ -9,8 +9,8 @@ import numpy as np
 from needle import check
 from needle.autograd import TensorLike
 from needle.backend import HostArray, index_array, to_host, xp
+from needle.kernels import class_axis
 from needle.metrics.metric import Array, Metric, check_classes, classes_of, is_class, kept_of, optional_index
-from needle.ops.cross_entropy import class_axis
 
 __all__ = ["F1", "ConfusionMatrix", "IoU", "Precision", "Recall", "confusion_matrix", "precision_recall_f1"]
 

@@ -10,7 +10,7 @@ from needle import check
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, HostArray, check_array_range, cpu, device_of, to_host
 from needle.graph import check_one_device
-from needle.ops.cross_entropy import class_axis
+from needle.kernels import class_axis
 from needle.ops.operand import tensor
 
 __all__ = ["Metric"]

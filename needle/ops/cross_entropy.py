@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from needle import kernels
-from needle.autograd import Tensor, TensorOp
+from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend import compute_dtype, xp
 from needle.graph import Spec
-from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, DivScalar
+from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, Gradients
 from needle.ops.index import OneHot
+from needle.ops.operand import without_index
 from needle.ops.reduce import Softmax
-from needle.ops.shape import Permute
+from needle.ops.shape import Permute, Reshape
+from needle.ops.tuples import pick
 
-__all__ = ["CROSS_ENTROPY", "CrossEntropy", "class_axis", "class_index"]
+__all__ = ["CROSS_ENTROPY", "CrossEntropy", "CrossEntropyWithGradient"]
 
 
 class CrossEntropy(TensorOp):
@@ -26,11 +28,11 @@ class CrossEntropy(TensorOp):
     """
 
     def compute(self, x: Array, classes: Array) -> Array:
-        axis = class_axis(x)
+        axis = kernels.class_axis(x)
         wide = x.astype(compute_dtype(x.dtype), copy=False)
         shifted = wide - wide.max(axis=axis, keepdims=True)
         log_total = xp(x).log(kernels.sums(xp(x).exp(shifted), (axis,))).squeeze(axis)
-        losses = log_total - shifted[class_index(classes, axis)]
+        losses = log_total - shifted[kernels.class_index(classes, axis)]
         return kernels.means(losses, tuple(range(losses.ndim))).reshape(()).astype(x.dtype, copy=False)
 
     def infer(self, x: Any, classes: Any) -> Spec:
@@ -38,7 +40,7 @@ class CrossEntropy(TensorOp):
 
     def gradient(self, out_grad: Tensor, node: Any) -> Gradients:
         x, classes = node.inputs
-        axis = class_axis(x)
+        axis = kernels.class_axis(x)
         ones = OneHot(x.shape[axis], x.dtype)(classes)  # (N, *S, C)
         ones = Permute((*range(axis), classes.ndim, *range(axis, classes.ndim)))(ones)  # (N, C, *S)
         difference = ADD(Softmax(axis)(x), NEGATE(ones))
@@ -48,28 +50,51 @@ class CrossEntropy(TensorOp):
         self, out_grad: Array, y: Array, x: Array, classes: Array, *, needed: Sequence[bool]
     ) -> tuple[Array, None]:
         """The gradient in place, in the memory order of x; of float16 in float32."""
-        axis = class_axis(x)
+        axis = kernels.class_axis(x)
         x = x.astype(compute_dtype(x.dtype), copy=False)
         x_grad = x - x.max(axis=axis, keepdims=True)
         xp(x).exp(x_grad, x_grad)
         x_grad /= kernels.sums(x_grad, (axis,))
-        x_grad[class_index(classes, axis)] -= 1
+        x_grad[kernels.class_index(classes, axis)] -= 1
         x_grad *= out_grad.astype(x.dtype, copy=False) / classes.size
         return x_grad, None
 
 
+class CrossEntropyWithGradient(TensorTupleOp):
+    """`CrossEntropy` where each launch counts: its value and the gradient in x before division, made together.
+
+    x (N, C, *S) or (C,), classes of integers (N, *S) or () -> (), the gradient of the sum of losses, like x, and what
+    divides it, (): the number of classes other than `ignored`, 1 unless `mean`. Only the value has derivatives.
+    """
+
+    saves_output = True
+
+    def __init__(self, ignored: int, mean: bool) -> None:
+        self.ignored, self.mean = ignored, mean
+
+    def compute(self, x: Array, classes: Array) -> tuple[Array, ...]:
+        return kernels.softmax_cross_entropy(x, classes, self.ignored, self.mean)
+
+    def infer(self, x: Any, classes: Any) -> tuple[Spec, ...]:
+        wide = compute_dtype(x.dtype)
+        return Spec((), x.dtype), Spec(x.shape, wide), Spec((), wide)
+
+    def gradient(self, out_grad: TensorTuple, node: Any) -> Gradients:
+        x, classes = node.inputs
+        axis = kernels.class_axis(x)
+        known, kept = without_index(classes.detach(), self.ignored)
+        ones = OneHot(x.shape[axis], x.dtype)(known)  # (N, *S, C)
+        ones = Permute((*range(axis), classes.ndim, *range(axis, classes.ndim)))(ones)  # (N, C, *S)
+        shape = (*classes.shape[:axis], 1, *classes.shape[axis:])
+        mask = as_dtype(Reshape(shape)(kept), x.dtype)
+        scale = DIVIDE(pick(out_grad, 0), as_dtype(pick(node, 2).detach(), x.dtype))
+        return MULTIPLY(MULTIPLY(ADD(Softmax(axis)(x), NEGATE(ones)), mask), scale), None
+
+    def compute_gradient(
+        self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, classes: Array, needed: Sequence[bool]
+    ) -> tuple[Array, None]:
+        _, gradient, divisor = output
+        return kernels.scaled_gradient(gradient, out_grad[0], divisor), None
+
+
 CROSS_ENTROPY = CrossEntropy()
-
-
-def class_axis(x: Any) -> int:
-    """The axis of the classes in (N, C, *S) or (C,)."""
-    return 1 if x.ndim > 1 else x.ndim - 1
-
-
-def class_index(classes: Array, axis: int) -> tuple[Array, ...]:
-    """The index that selects, from (N, C, *S), the element of class `classes` (N, *S) at every position."""
-    grid = [xp(classes).arange(n) for n in classes.shape]
-    grid = [line.reshape((-1,) + (1,) * (len(grid) - i - 1)) for i, line in enumerate(grid)]
-    return (*grid[:axis], classes, *grid[axis:])
-
-

@@ -74,3 +74,51 @@ __device__ __forceinline__ float block_sum(float v, float* scratch) {
   __syncthreads();
   return warp_sum(lane < warps ? scratch[lane] : 0.0f);
 }
+
+__device__ __forceinline__ double warp_sum(double v) {
+  for (int step = 16; step; step >>= 1) v += __shfl_xor_sync(FULL, v, step);
+  return v;
+}
+
+// The sums of a and of b over a block of whole warps, in all of its threads; `scratch` is shared memory, a pair for each
+// warp.
+__device__ __forceinline__ void block_sums(double& a, double& b, double (*scratch)[2]) {
+  int warps = blockDim.x >> 5, lane = threadIdx.x & 31;
+  a = warp_sum(a), b = warp_sum(b);
+  __syncthreads();  // the sums before may still be read
+  if (lane == 0) scratch[threadIdx.x >> 5][0] = a, scratch[threadIdx.x >> 5][1] = b;
+  __syncthreads();
+  a = warp_sum(lane < warps ? scratch[lane][0] : 0.0), b = warp_sum(lane < warps ? scratch[lane][1] : 0.0);
+}
+
+// Shared memory of a block that takes part in sums over all blocks.
+struct Scratch {
+  double sums[32][2];
+  int last;
+};
+
+// The sums of a and of b over all blocks, in the first thread of the last of them to come here, which alone gets true; in
+// the same order each time. `parts` has two entries for each block, `ticket` is 0 before and after. All threads call it.
+__device__ __forceinline__ bool grid_sums(double& a, double& b, Scratch& scratch, unsigned long long* parts, int* ticket) {
+  int blocks = gridDim.x;
+  block_sums(a, b, scratch.sums);
+  if (blocks == 1) return threadIdx.x == 0;
+  if (threadIdx.x == 0) {
+    atomicExch(parts + 2 * blockIdx.x, (unsigned long long)__double_as_longlong(a));
+    atomicExch(parts + 2 * blockIdx.x + 1, (unsigned long long)__double_as_longlong(b));
+    __threadfence();
+    scratch.last = atomicAdd(ticket, 1) == blocks - 1;
+  }
+  __syncthreads();
+  if (!scratch.last) return false;
+  __threadfence();
+  a = b = 0;
+  for (int i = threadIdx.x; i < blocks; i += blockDim.x) {  // atomics, since other blocks wrote them
+    a += __longlong_as_double((long long)atomicAdd(parts + 2 * i, 0ull));
+    b += __longlong_as_double((long long)atomicAdd(parts + 2 * i + 1, 0ull));
+  }
+  block_sums(a, b, scratch.sums);
+  if (threadIdx.x) return false;
+  atomicExch(ticket, 0);
+  return true;
+}

@@ -4,21 +4,6 @@
 // from a float32 close to the mean, which is exact however far from zero the mean is; then it is corrected for the rest:
 // Chan, Golub and LeVeque, "Algorithms for Computing the Sample Variance" (1983), equation 1.7.
 
-__device__ __forceinline__ double warp_sum(double v) {
-  for (int step = 16; step; step >>= 1) v += __shfl_xor_sync(FULL, v, step);
-  return v;
-}
-
-// The sums of a and of b over a block of whole warps, in all of its threads.
-__device__ __forceinline__ void block_sums(double& a, double& b, double (*scratch)[2]) {
-  int warps = blockDim.x >> 5, lane = threadIdx.x & 31;
-  a = warp_sum(a), b = warp_sum(b);
-  __syncthreads();  // the sums before may still be read
-  if (lane == 0) scratch[threadIdx.x >> 5][0] = a, scratch[threadIdx.x >> 5][1] = b;
-  __syncthreads();
-  a = warp_sum(lane < warps ? scratch[lane][0] : 0.0), b = warp_sum(lane < warps ? scratch[lane][1] : 0.0);
-}
-
 // Two sums over a row: add(read(i), a, b) adds what the V elements from i on give. Four reads are under way at a time.
 template <int V, class Read, class Add>
 __device__ __forceinline__ void row_sums(int m, double& a, double& b, Read read, Add add) {

@@ -13,6 +13,7 @@ import numpy as np
 
 from needle.backend import device_of
 from needle.kernels.activation import relu_grad
+from needle.kernels.gpu.grids import NULL, WARP, width_of
 from needle.kernels.gpu.source import Source, contiguous_batch_last, fits, generic, replaces
 from needle.kernels.layout import Array, batch_first
 from needle.kernels.normalize import Running, standardize_array, standardize_gradients
@@ -24,10 +25,8 @@ AFFINE = np.dtype([(name, "i4") for name in ("groups", "entries", "run")])
 RUNNING = np.dtype(
     [(name, "u8") for name in ("mean", "variance", "counter")] + [(name, "f8") for name in ("momentum", "correction")]
 )
-NULL = np.uint64(0)  # a pointer
 NO_RUNNING = np.zeros(1, RUNNING)[0]
 MOST_THREADS = 1024
-WARP = 32
 COLUMNS, LINES = 32, 8  # of a block of `column_gradients`
 LONGEST = 2**30  # elements of a row: their numbers and a step beyond fit 32 bits
 
@@ -152,7 +151,6 @@ def _like(x: Array, array: Array) -> Array:
 def _launch(kernel: str, rows: Rows, *arguments: Any) -> None:
     """Launch a kernel with a block for each row, on four elements at a time where all rows are aligned so."""
     arrays = [array for array in arguments if getattr(array, "shape", ()) == (rows.count, rows.length)]
-    address = device_of(arrays[0]).address
-    width = 4 if rows.length % 4 == 0 and not any(address(array) % 16 for array in arrays) else 1
+    width = width_of(*arrays) if rows.length % 4 == 0 else 1
     threads = min(MOST_THREADS, -(-rows.length // (WARP * width)) * WARP)
     source.launch(arrays[0], f"{kernel}_{width}", (rows.count,), (threads,), *arguments)

@@ -14,10 +14,12 @@ from typing import Any
 from needle import check, init, ops
 from needle.autograd import Tensor, TensorLike
 from needle.backend import Device, compute_dtype
+from needle.backend.communicator import current_communicator
 from needle.grad_mode import mode
+from needle.kernels import class_axis
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
-from needle.ops.cross_entropy import CROSS_ENTROPY, class_axis
+from needle.ops.cross_entropy import CROSS_ENTROPY, CrossEntropyWithGradient
 from needle.ops.dtypes import promoted
 from needle.ops.elementwise import Abs, ClampedLog, Clip, Softplus
 from needle.ops.logic import WHERE
@@ -34,6 +36,7 @@ from needle.ops.operand import (
 )
 from needle.ops.reduce import LogSoftmax, Mean, Summation
 from needle.ops.shape import Reshape
+from needle.ops.tuples import pick
 
 __all__ = [
     "binary_cross_entropy",
@@ -45,6 +48,8 @@ __all__ = [
     "nll_loss",
     "smooth_l1_loss",
 ]
+
+LABELS = ("int64", "int32", "uint8")  # dtypes of class indices that need no cast on a GPU
 
 # ---- classes ---------------------------------------------------------------------------------------------------------
 
@@ -68,7 +73,8 @@ def cross_entropy(
     `label_smoothing` spreads that share of each target evenly over all classes.
 
     Raises `ValueError` if shapes or options do not fit together or, on the CPU, if an index is not in [0, C);
-    `TypeError` if dtypes do not fit.
+    `TypeError` if dtypes do not fit. On a GPU, where asking would wait, such an index makes the loss of float32 logits
+    NaN; with weights or smoothing it is undefined.
 
     Label smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision" (2016), section 7.
 
@@ -83,6 +89,11 @@ def cross_entropy(
     ignore_index = check.integer(op, "ignore_index", ignore_index)
     axis = class_axis(x)
     if target.shape != x.shape:
+        if weight is None and not smoothing and reduction != "none" and _counts_launches(x):
+            _check_classes(op, x, target)
+            classes = target if target.dtype.name in LABELS else as_indices(op, "targets", target)
+            check_reduction(op, x, reduction)
+            return pick(CrossEntropyWithGradient(ignore_index, reduction == "mean")(x, classes), 0)
         classes, kept = _class_indices(op, x, target, ignore_index)
         check_reduction(op, x, reduction)
         if kept is None and weight is None and not smoothing and reduction == "mean":
@@ -137,11 +148,7 @@ def _scores(op: str, x: TensorLike, weight: TensorLike | None) -> tuple[Tensor, 
 
 def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
     """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored)."""
-    axis = class_axis(x)
-    n, shape = x.shape[axis], x.shape[:axis] + x.shape[axis + 1 :]
-    if target.shape != shape:
-        also = f" or probabilities {x.shape}" if op == "cross_entropy" else ""
-        raise ValueError(f"{op}: target must hold class indices {shape}{also} for x {x.shape}, but got {target.shape}")
+    n = _check_classes(op, x, target)
     classes = as_indices(op, "targets", target)
     if are_known(classes) and not 0 <= ignore_index < n and all_in_range(classes, n):
         return classes, None
@@ -152,6 +159,21 @@ def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tup
     if are_known(classes) and not all_in_range(kept_classes, n):
         check_range(op, "targets", ops.getitem(classes, kept), 0, n - 1)
     return kept_classes, kept
+
+
+def _check_classes(op: str, x: Tensor, target: Tensor) -> int:
+    """The number of classes of x. Raises ValueError unless the target has its other axes."""
+    axis = class_axis(x)
+    shape = x.shape[:axis] + x.shape[axis + 1 :]
+    if target.shape != shape:
+        also = f" or probabilities {x.shape}" if op == "cross_entropy" else ""
+        raise ValueError(f"{op}: target must hold class indices {shape}{also} for x {x.shape}, but got {target.shape}")
+    return x.shape[axis]
+
+
+def _counts_launches(x: Tensor) -> bool:
+    """Whether value and gradient of a loss should be made together: on a GPU, of a whole batch."""
+    return x.device.is_async and not mode.outlining and current_communicator().part is None
 
 
 def _of_indices(

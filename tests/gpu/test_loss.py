@@ -1,0 +1,153 @@
+"""Losses by raw kernels against torch in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import needle as ndl
+from needle import kernels, tuning
+from needle.kernels.layout import batch_first
+from needle.nn import functional
+from tests.gpu.kernels import running
+from tests.gpu.shim_device import SHIM
+
+SHAPES = {
+    "few": (5, 10), "batch": (64, 10), "one class": (3, 1), "many classes": (7, 100), "pixels": (3, 4, 5, 2),
+    "one": (6,), "two blocks": (70, 3),
+}  # fmt: skip
+
+
+def draw(shape, seed=0):
+    return (np.random.default_rng(seed).normal(size=shape) * 4).astype("float32")
+
+
+def labels_of(shape, dtype="int64"):
+    axis = min(1, len(shape) - 1)
+    return np.random.default_rng(1).integers(0, shape[axis], shape[:axis] + shape[axis + 1 :]).astype(dtype)
+
+
+def placed(x, order):
+    return SHIM.array(x) if order == "row-major" or x.ndim < 2 else batch_first(SHIM.array(np.moveaxis(x, 0, -1)))
+
+
+def reference(x, labels, **options):
+    """The loss and its gradient, weighted by 3."""
+    x = torch.tensor(x.astype("float64"), requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(x, torch.tensor(labels.astype("int64")), **options)
+    (3 * loss).backward()
+    return loss.detach().numpy(), x.grad.numpy()
+
+
+def losses(x, labels, order="row-major", **options):
+    x = ndl.Tensor.make_leaf(placed(x, order), requires_grad=True)
+    loss = functional.cross_entropy(x, ndl.Tensor(labels, device=SHIM, requires_grad=False), **options)
+    loss.backward(ndl.Tensor(np.float32(3), device=SHIM), create_graph=False)
+    return loss, x
+
+
+@pytest.mark.parametrize("order", ["row-major", "batch-last"])
+@pytest.mark.parametrize("name", SHAPES)
+def test_cross_entropy(name, order, run, monkeypatch):
+    if name == "two blocks":
+        monkeypatch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 64)
+    shape = SHAPES[name]
+    x, labels = draw(shape), labels_of(shape)
+    loss, leaf = losses(x, labels, order)
+    value, gradient = reference(x, labels)
+    np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
+    np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
+    assert leaf.grad.array.strides == leaf.array.strides
+
+
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "int16", "float32"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_labels_and_reductions(dtype, reduction, run):
+    x, labels = draw((9, 4)), labels_of((9, 4), dtype)
+    loss, leaf = losses(x, labels, reduction=reduction)
+    value, gradient = reference(x, labels, reduction=reduction)
+    np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
+    np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("order", ["row-major", "batch-last"])
+def test_ignored_classes_count_for_nothing(order, run):
+    x, labels = draw((6, 3, 4)), labels_of((6, 3, 4))
+    labels[::2, 1] = 2
+    value, gradient = reference(x, labels, ignore_index=2)
+    x[0, :, 1] = np.nan
+    loss, leaf = losses(x, labels, order, ignore_index=2)
+    np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
+    np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
+    labels[...] = -100
+    loss, leaf = losses(x, labels, order)
+    assert np.isnan(loss.numpy())
+    assert (leaf.grad.numpy() == 0).all()
+
+
+@pytest.mark.parametrize("label", [3, -1, 2**40])
+def test_labels_that_are_no_classes_make_nan(label, run):
+    x, labels = draw((4, 3)), labels_of((4, 3))
+    labels[1] = label
+    loss, leaf = losses(x, labels)
+    assert np.isnan(loss.numpy())
+    assert np.isnan(leaf.grad.numpy()[1]).all()
+
+
+def test_large_and_infinite_scores(run):
+    x = np.array([[1e30, -1e30, 0], [-np.inf, 0, 1], [500, 400, 300]], "float32")
+    loss, leaf = losses(x, np.array([0, 2, 1]))
+    value, gradient = reference(x, np.array([0, 2, 1]))
+    np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
+    np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
+
+
+def test_many_blocks_add_up_in_one_order(monkeypatch):
+    monkeypatch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 64)
+    monkeypatch.setattr(tuning, "CUDA_REDUCTION_BLOCKS", 3)
+    x, labels = draw((2000, 5)), labels_of((2000, 5))
+    found = set()
+    for order in (0, 1, 2, 3):
+        with running(order=order):
+            found.add(losses(x, labels, "batch-last")[0].numpy().item())
+    assert len(found) == 1
+    np.testing.assert_allclose(found.pop(), reference(x, labels)[0], rtol=1e-6)
+
+
+def test_gradients_can_be_differentiated_again(run):
+    x, labels = draw((5, 4)), labels_of((5, 4))
+    labels[2] = -100
+    leaf = ndl.Tensor(x, device=SHIM, requires_grad=True)
+    loss = functional.cross_entropy(leaf, ndl.Tensor(labels, device=SHIM, requires_grad=False))
+    loss.backward(ndl.Tensor(np.float32(3), device=SHIM))
+    np.testing.assert_allclose(leaf.grad.numpy(), reference(x, labels)[1], rtol=1e-5, atol=1e-7)
+    (leaf.grad * leaf.grad).sum().backward()
+    a = torch.tensor(x.astype("float64"), requires_grad=True)
+    (first,) = torch.autograd.grad(3 * torch.nn.functional.cross_entropy(a, torch.tensor(labels)), a, create_graph=True)
+    (first * first).sum().backward()
+    np.testing.assert_allclose(leaf.grad.numpy(), a.grad.numpy(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (3, 5, 7), (40, 32)])
+@pytest.mark.parametrize("mean", [True, False])
+def test_squared_error(shape, mean, run, monkeypatch):
+    monkeypatch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 64)
+    x, target = draw(shape), draw(shape, 1)
+    loss, difference = kernels.squared_error(placed(x, "batch-last"), placed(target, "batch-last"), mean)
+    expected = ((x.astype("float64") - target) ** 2).sum() / (x.size if mean else 1)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_array_equal(difference, x - target)
+    scaled = kernels.scaled_gradient(difference, SHIM.array(np.float32(3)), None, 0.5)
+    np.testing.assert_allclose(scaled, 1.5 * (x - target), rtol=1e-6)
+    assert scaled.strides == difference.strides
+
+
+def test_losses_use_whole_sectors():
+    x, labels = placed(draw((256, 8)), "batch-last"), SHIM.array(labels_of((256, 8)))
+    with running(checked=True, measure=True) as run:
+        loss, gradient, divisor = kernels.softmax_cross_entropy(x, labels, -100, True)
+        kernels.scaled_gradient(gradient, loss, divisor)
+        kernels.squared_error(x, x, True)
+    for kernel in ("scaled_4", "squared_error_4", "cross_entropy_1"):
+        assert run.used(kernel, write=True) >= 0.95
