@@ -92,10 +92,10 @@ class Sequential(_Sequence):
     (a Sequential), `model[-1] = layer`, `del model[0]`, `append`, `insert`, `extend`, `pop`. Parameters are named by
     position: `0.weight`. Without modules the result is x itself. Raises TypeError if an argument is not a Module.
 
-    A max-pooling runs before a ReLU in front of it, which has fewer elements to do then. Else a ReLU behind a layer
-    with `forward_relu`, a convolution, a linear layer or a batch normalization, runs in the pass of that layer, and the
-    graph keeps one array less. Results and gradients are the same. Modules with hooks, and subclasses with another
-    `forward`, run in their place.
+    On the CPU a max-pooling runs before a ReLU in front of it, which has fewer elements to do then. Else a ReLU behind
+    a layer with `forward_relu`, a convolution, a linear layer or a batch normalization, runs in the pass of that layer,
+    and the graph keeps one array less. Results and gradients are the same. Modules with hooks, and subclasses with
+    another `forward`, run in their place.
 
     >>> from needle import nn
     >>> nn.Sequential(nn.Linear(4, 8), nn.ReLU())
@@ -135,6 +135,7 @@ def _commute(relu: Module, following: list[Module], x: Tensor) -> bool:
         and commutes_with_relu(following[0])
         and isinstance(x, Tensor)
         and x.dtype.kind == "f"  # relu takes bools, of which there are no maxima
+        and not x.device.is_async  # where the layer in front computes relu in its launch
         and not any(module._hooks or "forward" in vars(module) for module in (relu, *following))
     )
 

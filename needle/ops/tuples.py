@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
 from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
+from needle.backend import Device
+from needle.kernels import Size
 from needle.ops.arithmetic import add, add_scalar
 from needle.ops.base import Array, Gradients
 from needle.ops.operand import tensor
@@ -89,11 +92,22 @@ def fused_add_scalars(x: TensorLike, c0: float, c1: float) -> TensorTuple:
 
 def with_zeros(x: TensorTuple, parts: dict[int, Tensor]) -> TensorTuple:
     """A TensorTuple like x: the tensors in `parts` at their positions, zeros at the others."""
-    zeros = x.device.xp.zeros
+    device = x.device
+    zeros = partial(_repeated_zero, device) if device.is_async else device.xp.zeros
     elements = (
         parts[i] if i in parts else Tensor.make_const(zeros(spec.shape, spec.dtype)) for i, spec in enumerate(x.spec)
     )
     return _Gradients()(*elements)
+
+
+def _repeated_zero(device: Device, shape: Size, dtype: Any) -> Array:
+    """Zeros that take no launch: one element, kept for all of them, as if repeated."""
+    return device.xp.broadcast_to(_zero(device, dtype), shape)
+
+
+@lru_cache(maxsize=64)
+def _zero(device: Device, dtype: Any) -> Array:
+    return device.filled((), 0, dtype)
 
 
 def tuple_add(a: TensorTuple, b: TensorTuple) -> TensorTuple:

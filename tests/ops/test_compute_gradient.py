@@ -14,10 +14,11 @@ from needle.backend.communicator import Alone
 from needle.kernels import Window
 from needle.lazy import Deferred
 from needle.ops.conv import Correlate, RectifiedCorrelate
-from needle.ops.cross_entropy import CrossEntropy
+from needle.ops.cross_entropy import CrossEntropy, CrossEntropyWithGradient
 from needle.ops.linear import Linear, RectifiedLinear
 from needle.ops.norm import Standardize
 from needle.ops.norm_across_ranks import StandardizeAcrossRanks
+from needle.ops.squared_error import SquaredErrorWithGradient
 from tests.ops.op_classes import all_op_classes
 
 
@@ -170,6 +171,10 @@ CASES = {
     "Linear, no bias": (Linear(), draw((6, 4), (4, 3)), ()),
     "RectifiedLinear": (RectifiedLinear(), draw((6, 4), (4, 3), (3,)), ()),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
+    "CrossEntropyWithGradient": (CrossEntropyWithGradient(1, True), draw((3, 5, 2)), (CLASSES,)),
+    "CrossEntropyWithGradient, sum": (CrossEntropyWithGradient(-1, False), draw((3, 5, 2)), (CLASSES,)),
+    "SquaredErrorWithGradient": (SquaredErrorWithGradient(True), draw((3, 5), (3, 5)), ()),
+    "SquaredErrorWithGradient, sum": (SquaredErrorWithGradient(False), draw((3, 5), (3, 5)), ()),
     "LogSoftmax": (ops.LogSoftmax(1), draw((3, 5, 2)), ()),
     "MatMul": (ops.MatMul(), draw((3, 1, 2, 4), (5, 4, 3)), ()),
     "Standardize": (Standardize((0, 2), 1e-5, True, True, (1, 4, 1)), draw((3, 4, 5), (4,), (4,)), ()),

@@ -16,7 +16,7 @@ from needle.kernels.layout import Array
 from needle.kernels.loss import scaled_gradient, softmax_cross_entropy, squared_error
 
 source = Source("loss.cu")
-STEPS = ("inner", "outer", "class", "inner_label", "outer_label")
+STEPS = ("inner_step", "outer_step", "class_step", "inner_label", "outer_label")
 SCORES = np.dtype([(name, "i4") for name in ("inner", "outer", "classes", "pad")] + [(name, "i8") for name in STEPS])
 LABELS = ("int64", "int32", "uint8")
 
@@ -30,7 +30,7 @@ def cross_entropy(x: Array, classes: Array, ignored: int, mean: bool) -> tuple[A
     device = device_of(x)
     gradient = device.xp.empty_like(x)
     loss, divisor = (device.xp.empty((), x.dtype) for _ in range(2))
-    lanes = WARP if scores["class"] == 1 and scores["classes"] >= WARP // 2 else 1
+    lanes = WARP if scores["class_step"] == 1 and scores["classes"] >= WARP // 2 else 1
     grid, block = pieces(int(scores["inner"]) * int(scores["outer"]) * lanes)
     arguments = (x, classes, gradient, loss, divisor, *scratch(device, grid[0]), scores, np.int64(ignored))
     source.launch(
