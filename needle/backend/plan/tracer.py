@@ -1,0 +1,334 @@
+"""The recorder of the CPU: it runs each NumPy call, and notes it with its operands and the memory of its result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any, TypeAlias
+from weakref import ref
+
+import numpy as np
+
+from needle.backend.blas import drop_limit, hold_limit, worker_count
+from needle.backend.parallel import parallel_for
+from needle.backend.plan.arena import Arena
+from needle.backend.plan.calls import Calls, ask, draw_into, run_calls, set_state, store
+from needle.backend.plan.traced import Traced, bare
+from needle.backend.recording import CannotRecord, Numbers, Recorder
+
+__all__ = ["Tracer"]
+
+Array: TypeAlias = Any
+
+UNSIZED = {"argwhere", "bincount", "compress", "extract", "flatnonzero", "nonzero", "unique"}
+OF_FORM = {"can_cast", "may_share_memory", "min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size"}
+WRITING = {"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"}
+
+
+class Tracer(Recorder):
+    """Notes the calls on traced arrays. Memory that existed before is used as it is; new arrays get blocks."""
+
+    def __init__(self, device: Any) -> None:
+        super().__init__(device)
+        self.arena = Arena()
+        self.calls: Calls = []
+        self.leases: dict[int, Any] = {}  # by id, references to the arrays that hold a block
+        self.seen: dict[int, tuple[Array, Traced]] = {}  # by id, arrays that existed before, and how they are traced
+        self.written: dict[int, Array] = {}  # by id, the owners of memory that existed before and is written to
+        self.state = _state()  # NumPy's, as the noted calls have it
+        self.depth = 0  # of loops
+
+    # ---- memory ------------------------------------------------------------------------------------------------------
+
+    def kept(self, array: Array) -> Array:
+        if not isinstance(array, np.ndarray) or isinstance(array, Traced):
+            return array
+        known = self.seen.get(id(array))
+        if known is None:
+            known = self.seen[id(array)] = array, array.view(Traced)
+        return known[1]
+
+    def new_cell(self, numbers: Numbers, dtype: Any) -> Array:
+        return self.kept(np.array(numbers, dtype))
+
+    def fresh(self, array: Array) -> Traced:
+        """A traced array in a block, with the values and the memory order of a new array, or of a number."""
+        array = np.asarray(array)
+        if array.dtype.hasobject:
+            raise CannotRecord("array", f"elements of dtype {array.dtype}")
+        strides = array.strides if _is_compact(array) else np.empty_like(array).strides
+        block = self.arena.take(array.nbytes)
+        traced = np.ndarray.__new__(Traced, array.shape, array.dtype, block, 0, strides)
+        bare(traced)[...] = array
+        self._lease(traced, block)
+        return traced
+
+    def _lease(self, traced: Traced, block: Array) -> None:
+        """Free the block once nobody has the array, nor a view of it."""
+        key, leases, arena = id(traced), self.leases, self.arena
+
+        def free(_: Any) -> None:
+            del leases[key]
+            arena.give(block)
+
+        leases[key] = ref(traced, free)
+
+    def plain(self, value: Any) -> Any:
+        """An argument as it is noted: plain arrays, which hold no lease, in the place of traced ones."""
+        if isinstance(value, Traced):
+            root = value.base if isinstance(value.base, Traced) else value
+            block = root.base
+            if id(block) in self.arena.blocks:
+                return np.ndarray(value.shape, value.dtype, block, _address(value) - _address(block), value.strides)
+            if block is None:
+                raise CannotRecord("array", "an array that an unknown call has made")
+            return value.view(np.ndarray)
+        if isinstance(value, (tuple, list)):
+            return type(value)(map(self.plain, value))
+        if isinstance(value, dict):
+            return {name: self.plain(entry) for name, entry in value.items()}
+        return value
+
+    def view(self, plain: Array, sources: Any) -> Traced | None:
+        """A traced view for a plain one, if it is one of an array in `sources`."""
+        for source in _arrays(sources):
+            if np.may_share_memory(plain, bare(source)):
+                return self.view_of(plain, source)
+        return None
+
+    def view_of(self, plain: Array, source: Array) -> Traced:
+        """A plain view of a source as a traced one, which holds its memory."""
+        if not isinstance(source, Traced):
+            return plain.view(Traced)
+        root = source.base if isinstance(source.base, Traced) else source
+        block = root.base
+        if id(block) not in self.arena.blocks:
+            return plain.view(Traced)
+        offset = _address(plain) - _address(block)
+        traced = np.ndarray.__new__(Traced, plain.shape, plain.dtype, block, offset, plain.strides)
+        traced.lease = root if root.lease is None else root.lease
+        traced.flags.writeable = plain.flags.writeable
+        return traced
+
+    # ---- calls -------------------------------------------------------------------------------------------------------
+
+    def note(self, writes: Iterable[Array], function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+        """Note a call that has been made, and the arrays that it writes to."""
+        state = _state()
+        if state != self.state:
+            self.calls.append(partial(set_state, *state))
+            self.state = state
+        self.calls.append(partial(function, *args, **kwargs))
+        for array in writes:
+            owner = array
+            while isinstance(owner.base, np.ndarray):
+                owner = owner.base
+            if id(owner) not in self.arena.owners:
+                self.written[id(owner)] = owner
+
+    def store(self, result: Any, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Traced:
+        """Note a call without an argument for its result; returns a traced copy of that."""
+        traced = self.fresh(result)
+        target = self.plain(traced)
+        self.note([target], store, target, function, *args, **kwargs)
+        return traced
+
+    def ufunc(self, ufunc: Any, method: str, inputs: Any, out: Any, options: Any) -> Any:
+        """Call a method of a ufunc."""
+        inputs, options = self.plain(inputs), self.plain(options)
+        call = ufunc if method == "__call__" else getattr(ufunc, method)
+        if method == "at":
+            call(*inputs)
+            self.note(inputs[:1], call, *inputs)
+            return None
+        if out is not None and None not in out:
+            targets = self.plain(out)
+            call(*inputs, out=targets, **options)
+            results = out
+        else:
+            computed = call(*inputs, **options)
+            results = tuple(map(self.fresh, computed if isinstance(computed, tuple) else (computed,)))
+            targets = self.plain(results)
+        if method == "__call__":
+            self.note(targets, call, *inputs, *targets, **options)
+        else:
+            self.note(targets, call, *inputs, out=targets[0], **options)
+        return results[0] if len(results) == 1 else results
+
+    def function(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Call a function of NumPy's that is no ufunc."""
+        name = function.__name__
+        if name in UNSIZED or (name == "where" and len(args) == 1):
+            raise CannotRecord(name, "a result whose shape depends on values")
+        plain_args, plain_kwargs = self.plain(args), self.plain(kwargs)
+        result = function(*plain_args, **plain_kwargs)
+        if name in OF_FORM:
+            return result
+        if name in WRITING or plain_kwargs.get("out") is not None:
+            target = plain_args[0] if name in WRITING else plain_kwargs["out"]
+            self.note([target], function, *plain_args, **plain_kwargs)
+            return None if name in WRITING else kwargs["out"]
+        if name == "concatenate":
+            traced = self.fresh(result)
+            target = self.plain(traced)
+            self.note([target], function, *plain_args, **plain_kwargs, out=target)
+            return traced
+        return self._results(result, args, partial(function, *plain_args, **plain_kwargs), name)
+
+    def _results(self, result: Any, sources: Any, call: Callable[[], Any], name: str) -> Any:
+        """Traced arrays for what a call has returned: views, or copies in blocks."""
+        if isinstance(result, (tuple, list)) and all(isinstance(entry, np.ndarray) for entry in result):
+            views = [self.view(entry, sources) for entry in result]
+            if all(view is not None for view in views):
+                return type(result)(views) if type(result) in (tuple, list) else views
+            traced = [self.fresh(entry) for entry in result]
+            targets = self.plain(traced)
+            self.note(targets, _store_all, targets, call)
+            return type(result)(traced) if type(result) in (tuple, list) else type(result)(*traced)
+        if not isinstance(result, (np.ndarray, np.generic)):
+            raise CannotRecord(name, "a value read on the host")
+        if isinstance(result, np.ndarray):
+            view = self.view(result, sources)
+            if view is not None:
+                return view
+        return self.store(result, call)
+
+    def method(self, name: str, array: Traced, args: Any, kwargs: Any) -> Any:
+        """Call a method that returns an array."""
+        plain, args, kwargs = self.plain(array), self.plain(args), self.plain(kwargs)
+        result = getattr(plain, name)(*args, **kwargs)
+        if result is plain:
+            return array
+        if kwargs.get("out") is not None:
+            raise CannotRecord(name, "the argument out")
+        if isinstance(result, np.ndarray) and (view := self.view(result, [array])) is not None:
+            return view
+        if name in ("astype", "copy") or (name in ("flatten", "ravel", "reshape") and result.flags.c_contiguous):
+            traced = self.fresh(result)
+            target = self.plain(traced)
+            shaped = target if target.shape == plain.shape else target.reshape(plain.shape)
+            if name in ("astype", "copy") or _is_row_major(args, kwargs):
+                self.note([target], np.copyto, shaped, plain, casting="unsafe")
+                return traced
+        return self.store(result, getattr(plain, name), *args, **kwargs)
+
+    def change(self, name: str, array: Traced, args: Any, kwargs: Any) -> None:
+        """Call a method that changes its array."""
+        plain, args, kwargs = self.plain(array), self.plain(args), self.plain(kwargs)
+        getattr(plain, name)(*args, **kwargs)
+        self.note([plain], getattr(plain, name), *args, **kwargs)
+
+    def getitem(self, array: Traced, index: Any) -> Any:
+        plain, index = self.plain(array), self.plain(index)
+        result = plain[index]
+        if isinstance(result, np.generic) and not _has_arrays(index):
+            result = plain[(*(index if isinstance(index, tuple) else (index,)), ...)]
+        if not _has_arrays(index):
+            return self.view_of(result, array)
+        if _has_mask(index):
+            raise CannotRecord("getitem", "a result whose shape depends on values")
+        return self.store(result, plain.__getitem__, index)
+
+    def setitem(self, array: Traced, index: Any, value: Any) -> None:
+        plain, index, value = self.plain(array), self.plain(index), self.plain(value)
+        plain[index] = value
+        if not _has_arrays(index):
+            plain, index = plain[(*(index if isinstance(index, tuple) else (index,)), ...)], ...
+        self.note([plain], plain.__setitem__, index, value)
+
+    def truth(self, array: Traced) -> bool:
+        """The truth of one element, as each replay must find it."""
+        plain = self.plain(array)
+        answer = bool(plain)
+        self.note([], ask, plain, answer)
+        return answer
+
+    def drawn(self, draw: Callable[[], Array]) -> Array:
+        result = draw()
+        traced = self.fresh(result)
+        target = self.plain(traced)
+        self.note([target], draw_into, target, draw)
+        return traced
+
+    # ---- loops -------------------------------------------------------------------------------------------------------
+
+    def loop(self, body: Callable[[Any], None], chunks: Sequence[Any], uses_blas: bool, shared: bool) -> None:
+        """A loop whose parts may run side by side, as `parallel_for` runs them."""
+        shared = shared and len(chunks) > 1 and not self.depth
+        if (worker_count() if uses_blas or shared else 1) == 1:
+            for chunk in chunks:
+                body(chunk)
+            return
+        groups = [[chunk] for chunk in chunks] if shared else [chunks]
+        outer, state, parts = self.calls, self.state, []
+        self.depth += 1
+        if uses_blas:
+            hold_limit(self)
+        try:
+            for group in groups:
+                self.calls, self.state = [], state
+                if shared:
+                    self.arena.begin_part()
+                for chunk in group:
+                    body(chunk)
+                if shared:
+                    self.arena.end_part()
+                if self.state != state:
+                    self.calls.append(partial(set_state, *state))
+                parts.append(self.calls)
+        finally:
+            if uses_blas and self.depth == 1:
+                drop_limit(self)
+            self.depth -= 1
+            self.calls, self.state = outer, state
+        if shared:
+            self.arena.end_loop()
+        self.note([], parallel_for, run_calls, parts, uses_blas, shared)
+
+
+def _store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
+    for target, result in zip(targets, call(), strict=True):
+        target[...] = result
+
+
+def _state() -> tuple[tuple[tuple[str, str], ...], int]:
+    """How NumPy treats errors of arithmetic, and the size of the buffers of its ufuncs."""
+    return tuple(np.geterr().items()), np.getbufsize()  # type: ignore[arg-type]
+
+
+def _address(array: Array) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _is_compact(array: Array) -> bool:
+    """Whether an array fills its memory, without gaps and from its first element on."""
+    span = array.itemsize + sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
+    return bool(array.size and min(array.strides, default=0) >= 0 and span == array.nbytes)
+
+
+def _is_row_major(args: Any, kwargs: Any) -> bool:
+    """Whether a method that copies takes the elements in row-major order."""
+    return kwargs.get("order", "C") == "C" and not any(isinstance(arg, str) for arg in args)
+
+
+def _arrays(value: Any) -> Iterable[Array]:
+    """The arrays in a value, also within tuples and lists."""
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            yield from _arrays(entry)
+
+
+def _entries(index: Any) -> tuple[Any, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def _has_arrays(index: Any) -> bool:
+    """Whether an index makes a copy."""
+    return any(isinstance(entry, (np.ndarray, list, bool, np.bool)) for entry in _entries(index))
+
+
+def _has_mask(index: Any) -> bool:
+    return any(np.asarray(entry).dtype == bool for entry in _entries(index) if isinstance(entry, (np.ndarray, list)))
