@@ -41,6 +41,7 @@ from needle.backend_ndarray import cuda as cuda
 from needle.backend_ndarray import default_device as default_device
 from needle.backend_selection import Device as Device
 from needle.backend_selection import array_api as array_api
+from needle.capture import capture as capture
 from needle.checkpoint import load as load
 from needle.checkpoint import save as save
 from needle.derivatives import grad as grad

@@ -7,14 +7,15 @@ knows what a tensor is: `needle.autograd` defines the values, `needle.ops` the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
 from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode, mode
 from needle.version_counter import VersionCounter
 
-__all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "walk"]
+__all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "tapped", "walk"]
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
 
@@ -154,6 +155,28 @@ class Value:
     def bump_version(self) -> None:
         """Announce a write to `array`, so that backward can refuse stale values."""
         self.version_counter().bump()
+
+
+@contextmanager
+def tapped(take: Callable[[Value, Array], Array], put: Callable[[Value, Array], None]) -> Iterator[None]:
+    """Let `take` replace each array that is taken out of a value, and `put` see each one put in, until the block ends.
+
+    In all threads: the functions must know theirs. One block at a time.
+    """
+    slot: Any = Value.array
+
+    def take_out(value: Value) -> Array:
+        return take(value, slot.__get__(value))
+
+    def put_in(value: Value, array: Array) -> None:
+        slot.__set__(value, array)
+        put(value, array)
+
+    try:
+        Value.array = property(take_out, put_in, slot.__delete__)
+        yield
+    finally:
+        Value.array = slot
 
 
 def as_array(array: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from threading import RLock
 from typing import Any
@@ -69,3 +70,13 @@ class VersionCounter:
         with _lock:  # else a thread could set back the clock of another one
             VersionCounter.clock += 1
             self.version = VersionCounter.clock
+
+    @classmethod
+    def bump_all(cls, counters: Collection[VersionCounter]) -> None:
+        """`bump` each of several counters, at one time."""
+        for counter in counters:
+            counter.compute_pending()
+        with _lock:
+            cls.clock += 1
+            for counter in counters:
+                counter.version = cls.clock

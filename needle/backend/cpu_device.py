@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from needle.backend import blas, parallel
-from needle.backend.device import Device
+from needle.backend.device import Device, DTypeLike
+from needle.backend.recording import Recording, drawn
 
 __all__ = ["CpuDevice"]
 
@@ -25,7 +27,18 @@ class CpuDevice(Device):
     matmul: Any = staticmethod(np.matmul)  # without a call in between
 
     def draws(self, shape: tuple[int, ...]) -> Any:
-        return np.random.random_sample(shape)
+        return drawn(lambda: np.random.random_sample(shape))
+
+    def uniform(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Any:
+        return drawn(partial(super().uniform, shape, dtype))
+
+    def normal(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Any:
+        return drawn(partial(super().normal, shape, dtype))
+
+    def record(self, function: Callable[[], object]) -> Recording:
+        from needle.backend.plan.recording import record  # a program that records nothing does without
+
+        return record(self, function)
 
     def strided(self, array: Any, shape: Sequence[int], strides: Sequence[int]) -> Any:
         return np.ndarray(shape, array.dtype, array, 0, strides)  # `as_strided` takes 4 µs, this 0.7

@@ -7,24 +7,57 @@ host in another way cannot be recorded: it calls `refuse`.
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
-__all__ = ["CannotRecord", "Cell", "Recorder", "Recording", "depend", "kept", "live", "noting", "recording", "refuse"]
+__all__ = [
+    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "depend", "drawn", "kept", "live", "noting",
+    "recording", "refuse",
+]  # fmt: skip
 
+_SOURCES = os.path.dirname(os.path.dirname(__file__)) + os.sep
 Array: TypeAlias = Any  # a raw array of NumPy, CuPy or another registered library
 Numbers: TypeAlias = Sequence[float]
 
 
 class CannotRecord(RuntimeError):
-    """Work that a recording cannot hold: the name of what asked for it, and the cause, a noun with its article."""
+    """Work that a recording cannot hold: the name of what asked for it, and the cause, a noun with its article.
+
+    `is_done` tells whether the function has run to its end, eagerly; else nothing has been computed but the `numbers`
+    of its cells.
+    """
 
     def __init__(self, op: str, cause: str) -> None:
         super().__init__(f"{op}: recorded work must be the same without Python, but got {cause}")
         self.op, self.cause = op, cause
+        self.place = calling_place() if noting.recorder is not None else ""
+        self.is_done = False
+        self.numbers: list[Numbers] = []
+
+
+def calling_place() -> str:
+    """The innermost line outside of needle and of NumPy, in brackets."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_SOURCES, "<__array_function__")):
+        frame = frame.f_back
+    return f" ({frame.f_code.co_filename}:{frame.f_lineno})"
+
+
+class Missed(Exception):
+    """A replay has ended, and left no trace, since a value would have led the function elsewhere.
+
+    `numbers` are those of the cells, which were computed before.
+    """
+
+    def __init__(self, numbers: Sequence[Numbers] = ()) -> None:
+        super().__init__()
+        self.numbers = numbers
 
 
 class Cell(NamedTuple):
@@ -40,6 +73,7 @@ class Recorder(ABC):
     def __init__(self, device: Any) -> None:
         self.device = device
         self.cells: list[Cell] = []
+        self.numbers: list[Numbers] = []  # in the cells, as the function ran
         self.conditions: list[tuple[Callable[[], object], object]] = []  # what was asked, and the answer: see `depend`
         self.changed: dict[int, Any] = {}  # by id, the version counters of the memory that was written to
 
@@ -51,6 +85,29 @@ class Recorder(ABC):
         """An array that outlives the run, as it must be used while this recorder is under way."""
         return array
 
+    def released(self, array: Array) -> Array:
+        """An array of this recorder as it is used after the run."""
+        return array
+
+    def live(self, device: Any, compute: Callable[[], Numbers], dtype: Any) -> Array:
+        """See the function `live`."""
+        if device != self.device:
+            raise CannotRecord("live", f"a cell on {device!r} within a recording of {self.device!r}")
+        numbers = compute()
+        cell = Cell(self.new_cell(numbers, dtype), compute)
+        self.numbers.append(numbers)
+        self.cells.append(cell)
+        return cell.array
+
+    def drawn(self, draw: Callable[[], Array]) -> Array:
+        """The result of `draw`, an array of numbers from NumPy's stream."""
+        self.refuse("random", "numbers drawn on the host")
+        return draw()
+
+    def refuse(self, op: str, cause: str) -> None:
+        """See the function `refuse`."""
+        raise CannotRecord(op, cause)
+
     def holds(self) -> bool:
         """Whether the answers to all that the work depends on are still those of the recorded run."""
         return all(ask() is answer for ask, answer in self.conditions)
@@ -58,20 +115,62 @@ class Recorder(ABC):
     @contextmanager
     def under_way(self) -> Iterator[None]:
         """Let this recorder note the work of this thread until the block ends. Raises CannotRecord within another."""
-        refuse("record", "a recording within another")
+        if noting.recorder is not None:
+            raise CannotRecord("record", "a recording within another")
         try:
             noting.recorder = self
             yield
+        except CannotRecord as error:
+            error.numbers = self.numbers
+            raise
         finally:
             noting.recorder = None
+
+
+class Eager(Recorder):
+    """Notes the numbers of cells alone: the function runs eagerly. Cells take the `given` numbers, as long as some are.
+
+    It runs a step whose numbers have been computed already, or shall be known.
+    """
+
+    def __init__(self, device: Any, given: Sequence[Numbers] = ()) -> None:
+        super().__init__(device)
+        self.given = [*given]
+
+    def new_cell(self, numbers: Numbers, dtype: Any) -> Array:
+        return self.device.asarray(numbers, dtype)
+
+    def live(self, device: Any, compute: Callable[[], Numbers], dtype: Any) -> Array:
+        if self.given:
+            compute = partial(self.given.pop, 0)
+        return super().live(device, compute, dtype)
+
+    def drawn(self, draw: Callable[[], Array]) -> Array:
+        return draw()
+
+    def refuse(self, op: str, cause: str) -> None:
+        pass
 
 
 class Recording(ABC):
     """Work that can be done again."""
 
+    recorder: Recorder
+    is_exact = True  # whether a replay is known to do what the function did; else `compare` must tell
+
     @abstractmethod
     def replay(self) -> None:
-        """Fill the cells in the order of their making, then do the recorded work again, on the same memory."""
+        """Fill the cells in the order of their making, and do the recorded work again, on the same memory.
+
+        Raises Missed, with nothing changed but the cells' numbers, if a value would have led the function elsewhere.
+        """
+
+    def compare(self, run: Callable[[], list[Array]], results: Callable[[], list[Array]]) -> bool | None:
+        """Whether a replay does what `run` does: all arrays are equal to the bit; None if it has missed.
+
+        `run`, the function run eagerly, returns its results, `results` those of the replay. What `run` has done stays.
+        """
+        raise NotImplementedError(f"{type(self).__name__}: compare is not defined")
 
 
 class _Noting(threading.local):
@@ -87,12 +186,14 @@ def recording() -> Recorder | None:
 
 
 def refuse(op: str, cause: str) -> None:
-    """Raise CannotRecord if a recording is under way: `op` needs the host; `cause` says for what, with its article.
+    """Tell a recording under way that `op` needs the host; `cause` says for what, with its article.
+
+    It raises CannotRecord, here or at its end.
 
     >>> refuse("item", "a value read on the host")  # nothing is recorded here
     """
     if noting.recorder is not None:
-        raise CannotRecord(op, cause)
+        noting.recorder.refuse(op, cause)
 
 
 def live(device: Any, compute: Callable[[], Numbers], dtype: Any) -> Array | None:
@@ -102,13 +203,13 @@ def live(device: Any, compute: Callable[[], Numbers], dtype: Any) -> Array | Non
     making.
     """
     recorder = noting.recorder
-    if recorder is None:
-        return None
-    if device != recorder.device:
-        raise CannotRecord("live", f"a cell on {device!r} within a recording of {recorder.device!r}")
-    cell = Cell(recorder.new_cell(compute(), dtype), compute)
-    recorder.cells.append(cell)
-    return cell.array
+    return None if recorder is None else recorder.live(device, compute, dtype)
+
+
+def drawn(draw: Callable[[], Array]) -> Array:
+    """The result of `draw`, an array of numbers from NumPy's stream, which each replay draws anew."""
+    recorder = noting.recorder
+    return draw() if recorder is None else recorder.drawn(draw)
 
 
 def depend(ask: Callable[[], object]) -> None:

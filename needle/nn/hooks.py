@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from needle import check
 from needle.autograd import Tensor, TensorTuple
+from needle.backend import depend, noting, refuse
 from needle.grad_mode import is_grad_enabled
 from needle.graph import check_one_device
 from needle.ops.hooks import HookHandle, Seen, add_hook, pass_through
@@ -28,6 +30,24 @@ class Hook:
     with_kwargs: bool = False
 
 
+class Unchanged:
+    """Whether a module has the very attributes that it has now: its parts, its tensors, its options, its hooks."""
+
+    def __init__(self, module: Any) -> None:
+        self.module, self.attributes, self.assignments = module, {**vars(module)}, Hooked.assignments
+        self.hooks = [*module._hooks]
+
+    def __call__(self) -> bool:
+        if self.assignments == Hooked.assignments:
+            return True
+        now, before = vars(self.module), self.attributes
+        same = len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
+        if same and [*self.module._hooks] == self.hooks:
+            self.assignments = Hooked.assignments
+            return True
+        return False
+
+
 class HasForward(Protocol[P, R_co]):
     """For type checkers: an object whose `forward` takes P and returns R."""
 
@@ -40,9 +60,21 @@ class Hooked:
     """The part of a module that calls `forward`, and the hooks around it."""
 
     _hooks: Mapping[int, Hook] = {}
+    assignments = 0  # to attributes of any module, so far
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        Hooked.assignments += 1
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        Hooked.assignments += 1
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
+        if noting.recorder is not None:
+            depend(Unchanged(self))
         if self._hooks:
+            refuse(type(self).__name__, "a hook")
             result: R_co = _call(self, args, kwargs)
             return result
         return self.forward(*args, **kwargs)
@@ -92,6 +124,7 @@ class Hooked:
         return self._add("register_full_backward_hook", Hook("back", hook), prepend)
 
     def _add(self, op: str, hook: Hook, prepend: bool) -> HookHandle:
+        Hooked.assignments += 1
         check.instance(op, "prepend", prepend, bool)
         check.instance(op, "with_kwargs", hook.with_kwargs, bool)
         hooks: OrderedDict[int, Hook] = vars(self).setdefault("_hooks", OrderedDict())

@@ -9,6 +9,7 @@ from typing import Any, Self, TypeAlias
 
 from needle import check
 from needle.autograd import Tensor, TensorTuple, TensorTupleOp
+from needle.backend import refuse
 from needle.graph import Value, check_one_device
 from needle.ops.base import Array, Gradients
 from needle.ops.tuples import TensorTupleGetItem
@@ -52,6 +53,8 @@ class GradientHooks(OrderedDict[int, Any]):
 
     def __call__(self, x: Tensor, grad: Tensor) -> Tensor:
         """The gradient of x as its hooks leave it."""
+        if self:
+            refuse("register_hook", "a hook of a tensor")
         for hook in tuple(self.values()):
             changed = hook(grad)
             if changed is not None:

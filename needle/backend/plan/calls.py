@@ -7,14 +7,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["Calls", "Missed", "ask", "draw_into", "run_calls", "set_state", "store"]
+from needle.backend.recording import Missed, Numbers
+
+__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "set_state", "store"]
 
 Array: TypeAlias = Any
 Calls: TypeAlias = list[Callable[[], Any]]
-
-
-class Missed(Exception):  # noqa: N818 (no error: the step runs eagerly instead)
-    """A question about values has another answer than when it was recorded."""
 
 
 def run_calls(calls: Calls) -> None:
@@ -31,6 +29,19 @@ def store(target: Array, function: Callable[..., Any], *args: Any, **kwargs: Any
 def draw_into(target: Array, draw: Callable[[], Array]) -> None:
     """Write the next numbers of NumPy's stream."""
     target[...] = draw()
+
+
+class Filling:
+    """How cells get their numbers: those that are `given`, or else new ones. `numbers` are the last replay's so far."""
+
+    def __init__(self) -> None:
+        self.given: list[Numbers] | None = None
+        self.numbers: list[Numbers] = []
+
+    def __call__(self, array: Array, compute: Callable[[], Numbers]) -> None:
+        numbers = compute() if self.given is None else self.given.pop(0)
+        self.numbers.append(numbers)
+        array[:] = numbers
 
 
 def ask(array: Array, answer: bool) -> None:

@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend.plan.traced import Traced, bare
-from needle.backend.recording import noting
+from needle.backend.plan.traced import Traced, bare, current_tracer
 
 __all__ = ["NAMESPACE"]
 
-CONSTANT = "ones ones_like zeros zeros_like".split()
-FILLED = "arange eye identity linspace tri".split()
-UNFILLED = "empty empty_like".split()
+CONSTANT = ("ones", "ones_like", "zeros", "zeros_like")
+FILLED = ("arange", "eye", "identity", "linspace", "tri")
+UNFILLED = ("empty", "empty_like")
 
 
 class Namespace:
@@ -29,7 +28,8 @@ class Namespace:
         if isinstance(data, Traced):
             return data if dtype is None else data.astype(dtype, copy=False)
         array = np.asarray(data, dtype, **options)
-        return array if noting.recorder is None else noting.recorder.kept(array)
+        tracer = current_tracer()
+        return array if tracer is None else tracer.kept(array)
 
     def ascontiguousarray(self, data: Any, dtype: Any = None) -> Any:
         array = self.asarray(data, dtype)
@@ -57,7 +57,7 @@ class Namespace:
 
 def _made(name: str, empty: bool, *args: Any, **kwargs: Any) -> Any:
     """Call a function that makes an array, and note that each replay must fill it so."""
-    tracer: Any = noting.recorder
+    tracer = current_tracer()
     array = getattr(np, name)(*bare(args), **bare(kwargs))
     if tracer is None:
         return array
@@ -85,7 +85,7 @@ for _name in UNFILLED:
 
 
 def _as_strided(x: Any, shape: Any = None, strides: Any = None, **options: Any) -> Any:
-    tracer: Any = noting.recorder
+    tracer = current_tracer()
     view = np.lib.stride_tricks.as_strided(bare(x), shape, strides, **options)
     return view if tracer is None else tracer.view_of(np.asarray(view), x)
 

@@ -12,9 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend.recording import CannotRecord, noting
+from needle.backend.recording import noting
 
-__all__ = ["Traced", "bare"]
+__all__ = ["Traced", "bare", "current_tracer"]
+
+
+def current_tracer() -> Any:
+    """The tracer that notes the calls of this thread, or None."""
+    recorder = noting.recorder
+    return recorder if getattr(recorder, "traces", False) else None
 
 
 def bare(value: Any) -> Any:
@@ -29,36 +35,40 @@ def bare(value: Any) -> Any:
 
 
 class Traced(np.ndarray):  # type: ignore[type-arg]
-    """An array whose calls are noted. `lease` is the array that holds its memory, if that is not its base."""
+    """An array whose calls are noted. `lease` is the traced array of which it is a view, None if of none."""
 
     lease: Traced | None = None
 
+    def __array_finalize__(self, source: Any) -> None:
+        if isinstance(source, Traced):
+            self.lease = source if source.lease is None else source.lease
+
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         if tracer is None:
             options = bare(options) if out is None else bare({**options, "out": out})
             return getattr(ufunc, method)(*bare(inputs), **options)
         return tracer.ufunc(ufunc, method, inputs, out, options)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         if tracer is None:
             return function(*bare(args), **bare(kwargs))
         return tracer.function(function, args, kwargs)
 
     def __getitem__(self, index: Any) -> Any:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         return bare(self)[bare(index)] if tracer is None else tracer.getitem(self, index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         if tracer is None:
             bare(self)[bare(index)] = bare(value)
         else:
             tracer.setitem(self, index, value)
 
     def __bool__(self) -> bool:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         return bool(bare(self)) if tracer is None else tracer.truth(self)
 
 
@@ -66,7 +76,7 @@ def _noted(name: str, changes: bool) -> Callable[..., Any]:
     """A method that the tracer calls and notes; one that changes its array, or one that makes another."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        tracer: Any = noting.recorder
+        tracer = current_tracer()
         if tracer is None:
             return getattr(bare(self), name)(*bare(args), **bare(kwargs))
         return (tracer.change if changes else tracer.method)(name, self, args, kwargs)
@@ -78,15 +88,16 @@ def _refused(name: str, op: str, cause: str) -> Callable[..., Any]:
     """A method that cannot be recorded."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if noting.recorder is None:
-            return getattr(bare(self), name)(*bare(args), **kwargs)
-        raise CannotRecord(op, cause)
+        tracer = current_tracer()
+        if tracer is not None:
+            tracer.refuse(op, cause)
+        return getattr(bare(self), name)(*bare(args), **kwargs)
 
     return method
 
 
-NEW = """argmax argmin argpartition argsort astype choose copy cumprod cumsum diagonal dot flatten ravel repeat reshape round
-searchsorted take trace"""
+NEW = """argmax argmin argpartition argsort astype choose copy cumprod cumsum diagonal dot flatten ravel repeat reshape
+round searchsorted take trace"""
 CHANGING = "fill partition put sort"
 READING = """item tolist tobytes tofile dump dumps __float__ __int__ __index__ __complex__ __contains__ __repr__ __str__
 __format__ __reduce__ __reduce_ex__ __deepcopy__ __copy__"""

@@ -12,7 +12,7 @@ import numpy as np
 from needle.backend.blas import drop_limit, hold_limit, worker_count
 from needle.backend.parallel import parallel_for
 from needle.backend.plan.arena import Arena
-from needle.backend.plan.calls import Calls, ask, draw_into, run_calls, set_state, store
+from needle.backend.plan.calls import Calls, Filling, ask, draw_into, run_calls, set_state, store
 from needle.backend.plan.traced import Traced, bare
 from needle.backend.recording import CannotRecord, Numbers, Recorder
 
@@ -21,12 +21,18 @@ __all__ = ["Tracer"]
 Array: TypeAlias = Any
 
 UNSIZED = {"argwhere", "bincount", "compress", "extract", "flatnonzero", "nonzero", "unique"}
+LIKE = {"empty_like", "full_like", "ones_like", "zeros_like"}
 OF_FORM = {"can_cast", "may_share_memory", "min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size"}
 WRITING = {"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"}
 
 
 class Tracer(Recorder):
-    """Notes the calls on traced arrays. Memory that existed before is used as it is; new arrays get blocks."""
+    """Notes the calls on traced arrays. Memory that existed before is used as it is; new arrays get blocks.
+
+    What it refuses is done nevertheless, as all calls are, so that the function runs to its end: see `failure`.
+    """
+
+    traces = True
 
     def __init__(self, device: Any) -> None:
         super().__init__(device)
@@ -35,8 +41,15 @@ class Tracer(Recorder):
         self.leases: dict[int, Any] = {}  # by id, references to the arrays that hold a block
         self.seen: dict[int, tuple[Array, Traced]] = {}  # by id, arrays that existed before, and how they are traced
         self.written: dict[int, Array] = {}  # by id, the owners of memory that existed before and is written to
+        self.early: dict[int, Array] = {}  # those of them that are written to before the last question
+        self.draws = self.early_draws = 0  # how often numbers are drawn, and how often before the last question
+        self.failure: CannotRecord | None = None  # why there can be no recording
+        self.filling = Filling()
         self.state = _state()  # NumPy's, as the noted calls have it
         self.depth = 0  # of loops
+
+    def refuse(self, op: str, cause: str) -> None:
+        self.failure = self.failure or CannotRecord(op, cause)
 
     # ---- memory ------------------------------------------------------------------------------------------------------
 
@@ -48,6 +61,14 @@ class Tracer(Recorder):
             known = self.seen[id(array)] = array, array.view(Traced)
         return known[1]
 
+    def live(self, device: Any, compute: Callable[[], Numbers], dtype: Any) -> Array:
+        array = super().live(device, compute, dtype)
+        self.note([], self.filling, self.plain(array), compute)
+        return array
+
+    def released(self, array: Array) -> Array:
+        return self.plain(array)
+
     def new_cell(self, numbers: Numbers, dtype: Any) -> Array:
         return self.kept(np.array(numbers, dtype))
 
@@ -55,7 +76,7 @@ class Tracer(Recorder):
         """A traced array in a block, with the values and the memory order of a new array, or of a number."""
         array = np.asarray(array)
         if array.dtype.hasobject:
-            raise CannotRecord("array", f"elements of dtype {array.dtype}")
+            self.refuse("array", f"elements of dtype {array.dtype}")
         strides = array.strides if _is_compact(array) else np.empty_like(array).strides
         block = self.arena.take(array.nbytes)
         traced = np.ndarray.__new__(Traced, array.shape, array.dtype, block, 0, strides)
@@ -76,12 +97,12 @@ class Tracer(Recorder):
     def plain(self, value: Any) -> Any:
         """An argument as it is noted: plain arrays, which hold no lease, in the place of traced ones."""
         if isinstance(value, Traced):
-            root = value.base if isinstance(value.base, Traced) else value
+            root = value if value.lease is None else value.lease
             block = root.base
-            if id(block) in self.arena.blocks:
+            if value.size and not np.may_share_memory(bare(value), bare(root)):
+                self.refuse("array", "an array that an unknown call has made")
+            elif id(block) in self.arena.blocks:
                 return np.ndarray(value.shape, value.dtype, block, _address(value) - _address(block), value.strides)
-            if block is None:
-                raise CannotRecord("array", "an array that an unknown call has made")
             return value.view(np.ndarray)
         if isinstance(value, (tuple, list)):
             return type(value)(map(self.plain, value))
@@ -100,13 +121,13 @@ class Tracer(Recorder):
         """A plain view of a source as a traced one, which holds its memory."""
         if not isinstance(source, Traced):
             return plain.view(Traced)
-        root = source.base if isinstance(source.base, Traced) else source
+        root = source if source.lease is None else source.lease
         block = root.base
         if id(block) not in self.arena.blocks:
             return plain.view(Traced)
         offset = _address(plain) - _address(block)
         traced = np.ndarray.__new__(Traced, plain.shape, plain.dtype, block, offset, plain.strides)
-        traced.lease = root if root.lease is None else root.lease
+        traced.lease = root
         traced.flags.writeable = plain.flags.writeable
         return traced
 
@@ -135,13 +156,14 @@ class Tracer(Recorder):
 
     def ufunc(self, ufunc: Any, method: str, inputs: Any, out: Any, options: Any) -> Any:
         """Call a method of a ufunc."""
-        inputs, options = self.plain(inputs), self.plain(options)
+        inputs = self.plain(inputs)
+        options = {name: self.plain(value) for name, value in options.items() if not _is_default(name, value)}
         call = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
             call(*inputs)
             self.note(inputs[:1], call, *inputs)
             return None
-        if out is not None and None not in out:
+        if out is not None and all(target is not None for target in out):
             targets = self.plain(out)
             call(*inputs, out=targets, **options)
             results = out
@@ -158,8 +180,10 @@ class Tracer(Recorder):
     def function(self, function: Any, args: Any, kwargs: Any) -> Any:
         """Call a function of NumPy's that is no ufunc."""
         name = function.__name__
+        if name in LIKE:
+            return getattr(self.device.xp, name)(*args, **kwargs)
         if name in UNSIZED or (name == "where" and len(args) == 1):
-            raise CannotRecord(name, "a result whose shape depends on values")
+            self.refuse(name, "a result whose shape depends on values")
         plain_args, plain_kwargs = self.plain(args), self.plain(kwargs)
         result = function(*plain_args, **plain_kwargs)
         if name in OF_FORM:
@@ -186,7 +210,8 @@ class Tracer(Recorder):
             self.note(targets, _store_all, targets, call)
             return type(result)(traced) if type(result) in (tuple, list) else type(result)(*traced)
         if not isinstance(result, (np.ndarray, np.generic)):
-            raise CannotRecord(name, "a value read on the host")
+            self.refuse(name, "a value read on the host")
+            return result
         if isinstance(result, np.ndarray):
             view = self.view(result, sources)
             if view is not None:
@@ -200,7 +225,8 @@ class Tracer(Recorder):
         if result is plain:
             return array
         if kwargs.get("out") is not None:
-            raise CannotRecord(name, "the argument out")
+            self.refuse(name, "the argument out")
+            return kwargs["out"]
         if isinstance(result, np.ndarray) and (view := self.view(result, [array])) is not None:
             return view
         if name in ("astype", "copy") or (name in ("flatten", "ravel", "reshape") and result.flags.c_contiguous):
@@ -220,20 +246,18 @@ class Tracer(Recorder):
 
     def getitem(self, array: Traced, index: Any) -> Any:
         plain, index = self.plain(array), self.plain(index)
-        result = plain[index]
-        if isinstance(result, np.generic) and not _has_arrays(index):
-            result = plain[(*(index if isinstance(index, tuple) else (index,)), ...)]
         if not _has_arrays(index):
-            return self.view_of(result, array)
+            return self.view_of(_part(plain, index), array)
+        result = plain[index]
         if _has_mask(index):
-            raise CannotRecord("getitem", "a result whose shape depends on values")
+            self.refuse("getitem", "a result whose shape depends on values")
         return self.store(result, plain.__getitem__, index)
 
     def setitem(self, array: Traced, index: Any, value: Any) -> None:
         plain, index, value = self.plain(array), self.plain(index), self.plain(value)
         plain[index] = value
         if not _has_arrays(index):
-            plain, index = plain[(*(index if isinstance(index, tuple) else (index,)), ...)], ...
+            plain, index = _part(plain, index), ...
         self.note([plain], plain.__setitem__, index, value)
 
     def truth(self, array: Traced) -> bool:
@@ -241,6 +265,7 @@ class Tracer(Recorder):
         plain = self.plain(array)
         answer = bool(plain)
         self.note([], ask, plain, answer)
+        self.early, self.early_draws = {**self.written}, self.draws
         return answer
 
     def drawn(self, draw: Callable[[], Array]) -> Array:
@@ -248,6 +273,7 @@ class Tracer(Recorder):
         traced = self.fresh(result)
         target = self.plain(traced)
         self.note([target], draw_into, target, draw)
+        self.draws += 1
         return traced
 
     # ---- loops -------------------------------------------------------------------------------------------------------
@@ -284,6 +310,14 @@ class Tracer(Recorder):
         if shared:
             self.arena.end_loop()
         self.note([], parallel_for, run_calls, parts, uses_blas, shared)
+
+
+def _is_default(name: str, value: Any) -> bool:
+    """Whether an option of a ufunc is the one that it has anyway."""
+    return value is {"dtype": None, "where": True, "keepdims": False}.get(name, _NONE)
+
+
+_NONE = object()
 
 
 def _store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
@@ -323,6 +357,12 @@ def _arrays(value: Any) -> Iterable[Array]:
 
 def _entries(index: Any) -> tuple[Any, ...]:
     return index if isinstance(index, tuple) else (index,)
+
+
+def _part(array: Array, index: Any) -> Array:
+    """A view of a part of an array, also of a single element."""
+    entries = _entries(index)
+    return array[entries if any(entry is ... for entry in entries) else (*entries, ...)]
 
 
 def _has_arrays(index: Any) -> bool:

@@ -37,6 +37,7 @@ __all__ = [
     "correlate_transpose_backward",
     "correlate_transpose_biased",
     "correlate_weight",
+    "requested_algorithms",
 ]
 
 Needed = Sequence[bool]
@@ -219,6 +220,11 @@ ALGORITHMS = {
 }
 FORMER_NAMES = {"contraction": "tensordot", "phases": "polyphase", "fold": "col2im"}
 PASSES = ("forward", "backward_data", "backward_weight")
+
+def requested_algorithms() -> dict[str, str]:
+    """The algorithms that `conv_algorithm` asks for, by pass."""
+    return _requested.get()
+
 
 _requested: ContextVar[dict[str, str]] = ContextVar("conv_algorithm", default={})  # pass -> name  # noqa: B039 (frozen)
 

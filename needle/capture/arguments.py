@@ -1,0 +1,56 @@
+"""Arguments and results of a function: the tensors in them, and the form around these."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from needle.autograd import Tensor
+from needle.backend import CannotRecord
+
+__all__ = ["kind_of", "replaced", "tensors_in"]
+
+
+def tensors_in(value: Any) -> list[Tensor]:
+    """The tensors in a value, also within tuples, lists and dicts, in order; one that appears twice, twice."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [tensor for entry in value for tensor in tensors_in(entry)]
+    if isinstance(value, dict):
+        return [tensor for entry in value.values() for tensor in tensors_in(entry)]
+    return []
+
+
+def replaced(value: Any, replace: Callable[[Tensor], Any]) -> Any:
+    """A value with the result of `replace` in the place of each tensor."""
+    if isinstance(value, Tensor):
+        return replace(value)
+    if isinstance(value, tuple):
+        entries = [replaced(entry, replace) for entry in value]
+        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
+    if isinstance(value, list):
+        return [replaced(entry, replace) for entry in value]
+    if isinstance(value, dict):
+        return {name: replaced(entry, replace) for name, entry in value.items()}
+    return value
+
+
+def kind_of(value: Any, seen: dict[int, int]) -> Hashable:
+    """What a recording depends on: of tensors the form, of anything else the value; equal for equal kinds.
+
+    `seen` numbers the tensors: one that comes twice is another case than two. Raises CannotRecord for what has no hash.
+    """
+    if isinstance(value, Tensor):
+        number = seen.setdefault(id(value), len(seen))
+        array = value.array
+        return (number, array.shape, array.dtype, array.strides, value.device.name, value.requires_grad)
+    if isinstance(value, (tuple, list)):
+        return (type(value), *[kind_of(entry, seen) for entry in value])
+    if isinstance(value, dict):
+        return (dict, *[(name, kind_of(entry, seen)) for name, entry in value.items()])
+    try:
+        hash(value)
+    except TypeError:
+        raise CannotRecord("capture", f"an argument of type {type(value).__name__}") from None
+    return type(value), value

@@ -1,0 +1,115 @@
+"""`capture`: which calls run eagerly, which one is recorded, and which ones are replayed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Hashable
+from threading import RLock
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from needle import autograd
+from needle.autograd import Tensor
+from needle.backend import CannotRecord, default_device, noting
+from needle.backend.communicator import current_communicator
+from needle.capture.arguments import kind_of, tensors_in
+from needle.capture.recorded import MustBeEager, Recorded
+from needle.grad_mode import mode
+from needle.kernels.conv.dispatch import requested_algorithms
+
+__all__ = ["Captured", "capture"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+EAGER_CALLS = 2  # before a call is recorded: kernels are compiled, and the state of optimizers comes to be
+MOST_RECORDINGS = 4
+MOST_KINDS = 64  # of arguments whose calls are counted
+
+
+def capture(step: Callable[P, R]) -> Captured[P, R]:
+    """A function that does what `step` does, in later calls without Python: the work is recorded, then replayed.
+
+    >>> import needle as ndl
+    >>> model = ndl.nn.Linear(3, 2)
+    >>> optimizer = ndl.optim.SGD(model.parameters(), lr=0.1)
+    >>> def step(x: ndl.Tensor, y: ndl.Tensor) -> ndl.Tensor:
+    ...     optimizer.reset_grad()
+    ...     loss = ((model(x) - y) ** 2).mean()
+    ...     loss.backward(create_graph=False)
+    ...     optimizer.step()
+    ...     return loss
+    >>> step = ndl.capture(step)
+    >>> losses = [step(ndl.ones(4, 3), ndl.ones(4, 2)) for _ in range(5)]
+    >>> losses[4].item() < losses[0].item()
+    True
+    """
+    if not callable(step):
+        raise TypeError(f"capture: step must be callable, but got {type(step).__name__}")
+    return Captured(step)
+
+
+class Kind:
+    """Calls with arguments of one kind: how many of them were eager, and what was recorded then."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.recorded: Recorded | None = None
+
+
+class Captured(Generic[P, R]):
+    """A captured step; see `capture`."""
+
+    def __init__(self, step: Callable[P, R]) -> None:
+        self._step = step
+        self._kinds: dict[Hashable, Kind] = {}
+        self._is_eager = False  # for good
+        self._lock = RLock()
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        is_watched = noting.recorder is not None or mode.watchers or autograd.LAZY_MODE
+        if self._is_eager or is_watched or current_communicator().size > 1:
+            return self._step(*args, **kwargs)
+        with self._lock:
+            try:
+                result: R = self._call(args, kwargs)
+                return result
+            except MustBeEager as failure:
+                self._is_eager = True
+                self._kinds.clear()
+                warnings.warn(f"capture: {failure}; the step runs eagerly from now on", stacklevel=2)
+                return failure.result if failure.is_done else self._step(*args, **kwargs)
+
+    def _call(self, args: Any, kwargs: Any) -> Any:
+        tensors = tensors_in((args, kwargs))
+        kind = self._kind_of(args, kwargs, tensors)
+        recorded = kind.recorded
+        if recorded is not None:
+            if recorded.holds():
+                return recorded(self._step, args, kwargs, tensors)
+            kind.calls, kind.recorded = 0, None
+        count = sum(other.recorded is not None for other in self._kinds.values())
+        if kind.calls < EAGER_CALLS or count >= MOST_RECORDINGS:
+            kind.calls += 1
+            return self._step(*args, **kwargs)
+        device = tensors[0].device if tensors else default_device()
+        kind.recorded = Recorded(device, args, kwargs, tensors)
+        return kind.recorded.record(self._step)
+
+    def _kind_of(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Kind:
+        """The kind of these arguments, with its calls so far. It also depends on the mode of the thread."""
+        seen: dict[int, int] = {}
+        try:
+            for tensor in tensors:
+                if tensor.op is not None:
+                    raise CannotRecord("capture", "an argument with a graph")
+            key: Hashable = (kind_of(args, seen), kind_of(kwargs, seen))
+        except CannotRecord as error:
+            raise MustBeEager(error) from error
+        device = tensors[0].device if tensors else default_device()
+        key = (key, mode.recording, device.worker_count(), tuple(requested_algorithms().items()))
+        kind = self._kinds.get(key)
+        if kind is None:
+            kind = Kind()
+            if len(self._kinds) < MOST_KINDS:
+                self._kinds[key] = kind
+        return kind

@@ -1,0 +1,261 @@
+"""One recording of a step: the tensors that lead into it and out of it, and what must hold for a replay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import RLock
+from typing import Any, TypeAlias
+from weakref import ref
+
+from needle.autograd import Tensor
+from needle.backend import CannotRecord, Device, Eager, Missed, Recorder, Recording, noting, to_host
+from needle.capture.arguments import replaced, tensors_in
+from needle.graph import Value, tapped
+from needle.version_counter import VersionCounter
+
+__all__ = ["MustBeEager", "Recorded"]
+
+Array: TypeAlias = Any
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what a step may return beside tensors
+_recording = RLock()  # one function of the process is recorded at a time
+
+
+class MustBeEager(Exception):
+    """The step cannot be captured: why, and its result if it has run."""
+
+    def __init__(self, error: CannotRecord, result: Any = None, is_done: bool = False) -> None:
+        super().__init__(f"{error}{error.place}")
+        self.result, self.is_done = result, is_done
+
+
+class Recorded:
+    """A recording of a step for arguments of one kind."""
+
+    recorder: Recorder | None = None
+    recording: Recording
+
+    def __init__(self, device: Device, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
+        self.device, self.given = device, (args, kwargs)
+        self.inputs = [static(device, tensor) for tensor in tensors]  # they stay, and take the values of the arguments
+        by_id = {id(tensor): kept for tensor, kept in zip(tensors, self.inputs, strict=True)}
+        self.args, self.kwargs = replaced((args, kwargs), lambda tensor: by_id[id(tensor)])
+        self.read: dict[int, tuple[Value, Array, bool, Any]] = {}  # by id, values from before: with array, gradient
+        self.own: set[int] = set()  # the ids of values that the step has made
+        self.made: list[ref[Value]] = []  # those, and values from before that got another array
+        self.conditions: list[tuple[Value, Array, bool]] = []
+        self.grads: list[tuple[Value, Any]] = []  # values from before, and their gradients if the step has set them
+        self.added: list[tuple[Value, Array]] = []  # values from before whose gradient was read, and its array
+        self.counters: list[VersionCounter] = []  # of memory that each replay changes
+        self.result: Any = None
+        self.returned: list[tuple[ref[Tensor], Tensor]] = []  # by the last call, and the tensors with their memory
+        self.constant = dict(enumerate(tensor.array for tensor in tensors))  # arguments that have not changed so far
+        self.is_checked = False
+
+    # ---- recording ---------------------------------------------------------------------------------------------------
+
+    def record(self, step: Callable[..., Any]) -> Any:
+        """Record the step, which runs once; returns its result."""
+        (args, kwargs), self.given = self.given, ((), {})
+        with _recording:
+            try:
+                with tapped(self._take, self._put):
+                    self.recording = self.device.record(lambda: self._run(step))
+            except CannotRecord as error:
+                if not error.is_done:
+                    with Eager(self.device, error.numbers).under_way():
+                        self.result = step(*args, **kwargs)
+                raise MustBeEager(error, self.result, True) from error
+            finally:
+                self._release()
+        self.is_checked = self.recording.is_exact
+        self._finish(tensors_in((args, kwargs)))
+        return self._results()
+
+    def _run(self, step: Callable[..., Any]) -> None:
+        self.recorder = noting.recorder
+        self.result = step(*self.args, **self.kwargs)
+
+    def _take(self, value: Value, array: Array) -> Array:
+        """An array that is taken out of a value, as the recorder must see it."""
+        recorder = noting.recorder
+        if recorder is None or recorder is not self.recorder:
+            return array
+        key = id(value)
+        if key not in self.own and key not in self.read:
+            self.read[key] = value, array, value.requires_grad, value.grad
+        return tuple(map(recorder.kept, array)) if isinstance(array, tuple) else recorder.kept(array)
+
+    def _put(self, value: Value, array: Array) -> None:
+        """A value gets an array: it is one of the step's own, unless it was read before."""
+        if noting.recorder is not None and noting.recorder is self.recorder:
+            self.made.append(ref(value))
+            if id(value) not in self.read:
+                self.own.add(id(value))
+
+    def _release(self) -> None:
+        """Give the values that the step has made, and that are still there, arrays for use outside of the recorder."""
+        for value in [made() for made in self.made] if self.recorder is not None else []:
+            if value is not None:
+                array, released = value.array, self.recorder.released
+                value.array = tuple(map(released, array)) if isinstance(array, tuple) else released(array)
+                value.spec = value.array
+        self.made, self.own = [], set()
+
+    def _finish(self, given: Sequence[Tensor]) -> None:
+        """Note what a replay changes, and what it depends on."""
+        recorder = self.recording.recorder
+        for value, array, requires_grad, grad in self.read.values():
+            self.conditions.append((value, array, requires_grad))
+            if value.grad is not grad:
+                self.grads.append((value, value.grad))
+            if grad is not None and id(grad) in self.read:
+                self.added.append((value, self.read[id(grad)][1]))
+        self.read = {}
+        results = tensors_in(self.result)
+        kept = [*results, *(grad for _, grad in self.grads if grad is not None)]
+        changed = {id(counter): counter for counter in (tensor.version_counter() for tensor in kept)}
+        self.counters = [*(recorder.changed | changed).values()]
+        self._pass_gradients(given)
+        if any(id(tensor.version_counter()) in recorder.changed for tensor in self.inputs):
+            self._fail("a step that writes into its arguments")
+        if not self.holds():
+            self._fail("a tensor, a module or an optimizer that the step itself replaces or changes")
+        if strange := strange_in(self.result):
+            self._fail(f"a result of type {strange}")
+
+    def _fail(self, cause: str) -> None:
+        raise MustBeEager(CannotRecord("capture", cause), self._results(), True)
+
+    # ---- replays -----------------------------------------------------------------------------------------------------
+
+    def holds(self) -> bool:
+        """Whether all that the recorded work depends on is as it was."""
+        for value, array, requires_grad in self.conditions:
+            if value.array is not array or value.requires_grad is not requires_grad:
+                return False
+        if Value.hooks_exist and any(getattr(value, "hooks", None) for value, _, _ in self.conditions):
+            return False
+        return self.recording.recorder.holds()
+
+    def __call__(self, step: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> Any:
+        """Replay the recorded work for other arguments of the same kind."""
+        if not self._take_gradients():
+            return step(*args, **kwargs)
+        self._save_results()
+        self._take_arguments(tensors)
+        if not self.is_checked:
+            return self._check(step, args, kwargs, tensors)
+        try:
+            self.recording.replay()
+        except Missed as missed:
+            with Eager(self.device, missed.numbers).under_way():
+                return step(*args, **kwargs)
+        VersionCounter.bump_all(self.counters)
+        for value, grad in self.grads:
+            value.grad = grad
+        self._pass_gradients(tensors)
+        return self._results()
+
+    def _take_arguments(self, tensors: Sequence[Tensor]) -> None:
+        """Copy the arguments to where the step reads them.
+
+        Those that were the same in all calls so far may have been taken for constants: once they change, the next
+        replay is checked.
+        """
+        for position in [*self.constant]:
+            kept, new = self.inputs[position].array, tensors[position].array
+            if new is not self.constant[position] and not self.recording.is_exact:
+                if (to_host(kept) == to_host(new)).all():
+                    self.constant[position] = new
+                else:
+                    del self.constant[position]
+                    self.is_checked = False
+        for kept, tensor in zip(self.inputs, tensors, strict=True):
+            kept.array[...] = tensor.array
+
+    def _take_gradients(self) -> bool:
+        """Bring gradients that the step adds to where it reads them; False if there are none."""
+        for value, array in self.added:
+            grad = value.grad
+            if grad is None or grad.array.shape != array.shape or grad.array.dtype != array.dtype:
+                return False
+            if grad.array is not array:
+                array[...] = grad.array
+        return True
+
+    def _pass_gradients(self, given: Sequence[Tensor]) -> None:
+        """Give the arguments the gradients that the step has set for the tensors in their place."""
+        for kept, tensor in zip(self.inputs, given, strict=True):
+            if kept.grad is not None:
+                tensor.grad = kept.grad
+
+    def _results(self) -> Any:
+        """The results as new tensors, on the memory that the next replay overwrites."""
+        self.returned = []
+
+        def result(tensor: Tensor) -> Tensor:
+            new = tensor.detach()
+            self.returned.append((ref(new), tensor))
+            return new
+
+        return replaced(self.result, result)
+
+    def _save_results(self) -> None:
+        """Give tensors that the last call returned, and that somebody still has, memory of their own."""
+        for returned, _ in self.returned:
+            tensor = returned()
+            if tensor is not None:
+                tensor.array = tensor.spec = tensor.array.copy()
+                tensor.counter = VersionCounter()
+        self.returned = []
+
+    # ---- the first replay --------------------------------------------------------------------------------------------
+
+    def _check(self, step: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> Any:
+        """Run the step eagerly, and compare what it does with what a replay does from the same state."""
+        result: Any = None
+
+        def run() -> list[Array]:
+            nonlocal result
+            result = step(*args, **kwargs)
+            return arrays_of(result, self._grads(tensors))
+
+        equal = self.recording.compare(run, lambda: arrays_of(self.result, [grad for _, grad in self.grads]))
+        if equal is not None:
+            if not equal or form_of(result) != form_of(self.result):
+                error = CannotRecord("capture", "a step whose replay differs from an eager run")
+                raise MustBeEager(error, result, True)
+            self.is_checked = True
+        return result
+
+    def _grads(self, tensors: Sequence[Tensor]) -> list[Any]:
+        """The gradients that are set after an eager step, beside those in `grads`."""
+        given = {id(kept): tensor for kept, tensor in zip(self.inputs, tensors, strict=True)}
+        return [given.get(id(value), value).grad for value, _ in self.grads]
+
+
+def static(device: Device, tensor: Tensor) -> Tensor:
+    """A leaf with the values of a tensor, in memory of the same order."""
+    array = device.xp.empty_like(tensor.array)
+    array[...] = tensor.array
+    return Tensor.make_leaf(array, tensor.requires_grad)
+
+
+def arrays_of(result: Any, grads: Sequence[Any]) -> list[Array]:
+    """The arrays of the tensors in a result, then those of gradients."""
+    return [tensor.array for tensor in tensors_in(result)] + [None if grad is None else grad.array for grad in grads]
+
+
+def form_of(result: Any) -> Any:
+    """A result without its tensors."""
+    return replaced(result, lambda tensor: (tensor.shape, tensor.dtype))
+
+
+def strange_in(result: Any) -> str | None:
+    """The type of something in a result that is no tensor and no plain value, if there is one."""
+    if isinstance(result, (tuple, list)):
+        return next(filter(None, map(strange_in, result)), None)
+    if isinstance(result, dict):
+        return strange_in([*result.values()])
+    return None if isinstance(result, (Tensor, *PLAIN)) else type(result).__name__
