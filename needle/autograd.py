@@ -24,6 +24,7 @@ from needle.backend import (
     device_for,
     device_of,
     is_writable,
+    refuse,
     root_of,
     serialize,
     to_dlpack,
@@ -229,12 +230,14 @@ class Tensor(Result, TensorMethods):
 
     def numpy(self) -> HostArray:
         """A row-major copy of the values as a NumPy array on the host, of the same shape and dtype."""
+        refuse("numpy", "values read on the host")
         return self.cached_data.numpy()
 
     def item(self) -> Any:
         """The value of a tensor with one element, as a Python number. Raises `ValueError` for another size."""
         if self.size != 1:
             raise ValueError(f"item: the tensor must have one element, but got shape {self.shape}")
+        refuse("item", "a value read on the host")
         return to_host(self.array).item()
 
     def backward(
@@ -338,6 +341,7 @@ class Tensor(Result, TensorMethods):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
+        refuse("repr", "values read on the host")
         values = str(to_host(self.array)).replace("\n", "\n       ")
         return f"Tensor({values}{', requires_grad=True' if self.requires_grad else ''})"
 

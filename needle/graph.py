@@ -163,7 +163,8 @@ def tapped(take: Callable[[Value, Array], Array], put: Callable[[Value, Array], 
 
     In all threads: the functions must know theirs. One block at a time.
     """
-    slot: Any = Value.array
+    values: Any = Value
+    slot = values.array
 
     def take_out(value: Value) -> Array:
         return take(value, slot.__get__(value))
@@ -173,10 +174,10 @@ def tapped(take: Callable[[Value, Array], Array], put: Callable[[Value, Array], 
         put(value, array)
 
     try:
-        Value.array = property(take_out, put_in, slot.__delete__)
+        values.array = property(take_out, put_in, slot.__delete__)
         yield
     finally:
-        Value.array = slot
+        values.array = slot
 
 
 def as_array(array: Array) -> Array:

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAPERS = [*DOCS, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md"))]
 WITH_EXAMPLES = {"architecture", "convolution", "course", "debugging", "from_pytorch", "gpu", "kernels", "performance"}
-WITH_EXAMPLES |= {"checkpoints", "data", "interop", "onnx"}
+WITH_EXAMPLES |= {"capture", "checkpoints", "data", "interop", "onnx"}
 
 
 def name(path):

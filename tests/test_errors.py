@@ -26,7 +26,7 @@ from needle.kernels import Window
 from needle.kernels.gpu.batch import turn
 from needle.nn import functional
 from needle.ops.conv import Correlate
-from tests import test_anomaly, test_metrics, test_recording, test_summary
+from tests import test_anomaly, test_capture, test_metrics, test_recording, test_summary
 from tests.backend import test_cublas, test_cuda_graph
 from tests.checkpoint import test_refusals as test_files
 from tests.distributed import test_gradients, test_whole_batch
@@ -849,7 +849,7 @@ def rows_elsewhere():
         test_clip_grad,
         test_groups,
         test_state_dict,
-        test_hooks, test_anomaly, test_summary, test_recording, test_cuda_graph,
+        test_hooks, test_anomaly, test_summary, test_recording, test_cuda_graph, test_capture,
         test_schedule_errors,
         test_average,
         test_gradients, test_whole_batch,

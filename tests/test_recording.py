@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle.backend import CannotRecord, Device, Recorder, cpu, depend, kept, live, recording, refuse
+from needle.backend import CannotRecord, Device, Recorder, Recording, cpu, depend, kept, live, recording, refuse
+
+
+class Again(Recording):
+    """Does nothing, again."""
+
+    def replay(self):
+        pass
 
 
 class Cells(Recorder):
@@ -98,6 +105,7 @@ def within_another():
 
 MUST = "recorded work must be the same without Python, but got"
 ERRORS = [
+    (lambda: Again().compare(list, list), NotImplementedError, "Again: compare is not defined"),
     (within_another, CannotRecord, f"record: {MUST} a recording within another"),
     (cell_elsewhere, CannotRecord, f"live: {MUST} a cell on other() within a recording of cpu()"),
     (lambda: Device("other").record(list), CannotRecord, f"record: {MUST} work on other(), which cannot record"),

@@ -155,7 +155,7 @@ class Eager(Recorder):
 class Recording(ABC):
     """Work that can be done again."""
 
-    recorder: Recorder
+    recorder: Any  # what has noted it
     is_exact = True  # whether a replay is known to do what the function did; else `compare` must tell
 
     @abstractmethod

@@ -23,6 +23,7 @@ R = TypeVar("R")
 
 EAGER_CALLS = 2  # before a call is recorded: kernels are compiled, and the state of optimizers comes to be
 MOST_RECORDINGS = 4
+MOST_USELESS = 3
 MOST_KINDS = 64  # of arguments whose calls are counted
 
 
@@ -54,6 +55,15 @@ class Kind:
     def __init__(self) -> None:
         self.calls = 0
         self.recorded: Recorded | None = None
+        self.useless = 0  # recordings, one after the other, that were not replayed before something had changed
+
+    def drop(self) -> None:
+        """Give up the recording, since something has changed: the calls count from 0 again."""
+        assert self.recorded is not None
+        self.useless = 0 if self.recorded.replays else self.useless + 1
+        if self.useless == MOST_USELESS:
+            raise MustBeEager(CannotRecord("capture", "a tensor, a module or an optimizer that changes between calls"))
+        self.calls, self.recorded = 0, None
 
 
 class Captured(Generic[P, R]):
@@ -86,14 +96,16 @@ class Captured(Generic[P, R]):
         if recorded is not None:
             if recorded.holds():
                 return recorded(self._step, args, kwargs, tensors)
-            kind.calls, kind.recorded = 0, None
+            kind.drop()
         count = sum(other.recorded is not None for other in self._kinds.values())
         if kind.calls < EAGER_CALLS or count >= MOST_RECORDINGS:
             kind.calls += 1
             return self._step(*args, **kwargs)
         device = tensors[0].device if tensors else default_device()
-        kind.recorded = Recorded(device, args, kwargs, tensors)
-        return kind.recorded.record(self._step)
+        recorded = Recorded(device, args, kwargs, tensors)
+        result = recorded.record(self._step)
+        kind.recorded = recorded
+        return result
 
     def _kind_of(self, args: Any, kwargs: Any, tensors: list[Tensor]) -> Kind:
         """The kind of these arguments, with its calls so far. It also depends on the mode of the thread."""

@@ -51,6 +51,7 @@ class Recorded:
         self.returned: list[tuple[ref[Tensor], Tensor]] = []  # by the last call, and the tensors with their memory
         self.constant = dict(enumerate(tensor.array for tensor in tensors))  # arguments that have not changed so far
         self.is_checked = False
+        self.replays = 0
 
     # ---- recording ---------------------------------------------------------------------------------------------------
 
@@ -95,8 +96,8 @@ class Recorded:
 
     def _release(self) -> None:
         """Give the values that the step has made, and that are still there, arrays for use outside of the recorder."""
-        for value in [made() for made in self.made] if self.recorder is not None else []:
-            if value is not None:
+        for value in [made() for made in self.made]:
+            if value is not None and self.recorder is not None:
                 array, released = value.array, self.recorder.released
                 value.array = tuple(map(released, array)) if isinstance(array, tuple) else released(array)
                 value.spec = value.array
@@ -136,7 +137,8 @@ class Recorded:
                 return False
         if Value.hooks_exist and any(getattr(value, "hooks", None) for value, _, _ in self.conditions):
             return False
-        return self.recording.recorder.holds()
+        holds: bool = self.recording.recorder.holds()
+        return holds
 
     def __call__(self, step: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> Any:
         """Replay the recorded work for other arguments of the same kind."""
@@ -151,6 +153,7 @@ class Recorded:
         except Missed as missed:
             with Eager(self.device, missed.numbers).under_way():
                 return step(*args, **kwargs)
+        self.replays += 1
         VersionCounter.bump_all(self.counters)
         for value, grad in self.grads:
             value.grad = grad

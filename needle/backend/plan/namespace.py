@@ -35,12 +35,11 @@ class Namespace:
         array = self.asarray(data, dtype)
         return array if array.flags.c_contiguous and array.ndim else array.copy(order="C").reshape(array.shape or (1,))
 
-    def array(self, data: Any, dtype: Any = None, copy: bool = True, order: str = "K", **options: Any) -> Any:
+    def array(self, data: Any, dtype: Any = None, copy: bool = True, order: Any = "K", **options: Any) -> Any:
         """A copy, even of what is on the host: the step may write into it."""
         if isinstance(data, Traced):
             return data.astype(data.dtype if dtype is None else dtype, order=order)
         return _made("array", False, data, dtype, copy=copy, order=order, **options)
-
 
     def full(self, shape: Any, fill_value: Any, dtype: Any = None, **options: Any) -> Any:
         if dtype is None:

@@ -34,7 +34,7 @@ def bare(value: Any) -> Any:
     return value
 
 
-class Traced(np.ndarray):  # type: ignore[type-arg]
+class Traced(np.ndarray):
     """An array whose calls are noted. `lease` is the traced array of which it is a view, None if of none."""
 
     lease: Traced | None = None

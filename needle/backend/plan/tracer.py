@@ -21,6 +21,7 @@ __all__ = ["Tracer"]
 Array: TypeAlias = Any
 
 UNSIZED = {"argwhere", "bincount", "compress", "extract", "flatnonzero", "nonzero", "unique"}
+BY_NAME = {np.maximum, np.minimum}  # they want their result by name
 LIKE = {"empty_like", "full_like", "ones_like", "zeros_like"}
 OF_FORM = {"can_cast", "may_share_memory", "min_scalar_type", "ndim", "result_type", "shape", "shares_memory", "size"}
 WRITING = {"copyto", "fill_diagonal", "place", "put", "put_along_axis", "putmask"}
@@ -79,7 +80,7 @@ class Tracer(Recorder):
             self.refuse("array", f"elements of dtype {array.dtype}")
         strides = array.strides if _is_compact(array) else np.empty_like(array).strides
         block = self.arena.take(array.nbytes)
-        traced = np.ndarray.__new__(Traced, array.shape, array.dtype, block, 0, strides)
+        traced: Traced = np.ndarray.__new__(Traced, array.shape, array.dtype, block, 0, strides)
         bare(traced)[...] = array
         self._lease(traced, block)
         return traced
@@ -120,15 +121,20 @@ class Tracer(Recorder):
     def view_of(self, plain: Array, source: Array) -> Traced:
         """A plain view of a source as a traced one, which holds its memory."""
         if not isinstance(source, Traced):
-            return plain.view(Traced)
+            return self._view(plain)
         root = source if source.lease is None else source.lease
         block = root.base
         if id(block) not in self.arena.blocks:
-            return plain.view(Traced)
+            return self._view(plain)
         offset = _address(plain) - _address(block)
-        traced = np.ndarray.__new__(Traced, plain.shape, plain.dtype, block, offset, plain.strides)
+        traced: Traced = np.ndarray.__new__(Traced, plain.shape, plain.dtype, block, offset, plain.strides)
         traced.lease = root
         traced.flags.writeable = plain.flags.writeable
+        return traced
+
+    @staticmethod
+    def _view(plain: Array) -> Traced:
+        traced: Traced = plain.view(Traced)
         return traced
 
     # ---- calls -------------------------------------------------------------------------------------------------------
@@ -171,10 +177,10 @@ class Tracer(Recorder):
             computed = call(*inputs, **options)
             results = tuple(map(self.fresh, computed if isinstance(computed, tuple) else (computed,)))
             targets = self.plain(results)
-        if method == "__call__":
+        if method == "__call__" and ufunc not in BY_NAME:
             self.note(targets, call, *inputs, *targets, **options)
         else:
-            self.note(targets, call, *inputs, out=targets[0], **options)
+            self.note(targets, call, *inputs, out=targets, **options)
         return results[0] if len(results) == 1 else results
 
     def function(self, function: Any, args: Any, kwargs: Any) -> Any:
