@@ -26,6 +26,9 @@ class CpuDevice(Device):
 
     matmul: Any = staticmethod(np.matmul)  # without a call in between
 
+    def draw_key(self) -> None:
+        return None
+
     def draws(self, shape: tuple[int, ...]) -> Any:
         return drawn(lambda: np.random.random_sample(shape))
 

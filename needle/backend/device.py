@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from needle import check, tuning
-from needle.backend.recording import CannotRecord, Recording
+from needle.backend.recording import CannotRecord, Recording, live
 from needle.backend.splitmix import uniform_from
 
 __all__ = [
@@ -162,13 +162,22 @@ class Device:
         return self.asarray(draws)
 
     def draws(self, shape: tuple[int, ...]) -> Array:
-        """Uniform float64 draws in [0, 1), computed on this device from one 64-bit draw of NumPy's global stream.
+        """Uniform float64 draws in [0, 1), computed on this device from one `draw_key()`.
 
-        Nothing is copied, and NumPy's stream is all the state there is. The CPU draws `np.random.random_sample(shape)`.
+        The CPU draws `np.random.random_sample(shape)`.
         """
-        key = int(np.random.randint(0, 2**64, dtype="uint64"))
+        key = self.draw_key()
         with self.current():
             return uniform_from(self.xp, key, shape)
+
+    def draw_key(self) -> Any:
+        """What random numbers are computed from on this device: one 64-bit draw of NumPy's global stream.
+
+        Nothing is copied, and NumPy's stream is all the state there is. An integer; in a recording an array (1,) of
+        uint64, which each replay draws anew. The CPU, which draws numbers themselves, has no keys: None.
+        """
+        cell = live(self, _draw_key, "uint64")
+        return _draw_key()[0] if cell is None else cell
 
     def normal(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Array:
         """Standard normal draws from NumPy's legacy global stream: `np.random.randn(*shape)`, copied here."""
@@ -273,6 +282,10 @@ class Device:
     def worker_count(self) -> int:
         """The number of threads that `parallel_for` uses."""
         return 1
+
+
+def _draw_key() -> list[int]:
+    return [int(np.random.randint(0, 2**64, dtype="uint64"))]
 
 
 def native(dtype: DTypeLike) -> Any:

@@ -11,14 +11,14 @@ items. They are the first axis of x (the second in recurrent networks), with one
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import cpu
+from needle.backend import cpu, refuse
 from needle.backend.communicator import current_communicator
+from needle.kernels import Draws, Part, of_part
 from needle.ops.arithmetic import MULTIPLY, DivScalar, MulScalar, as_dtype
+from needle.ops.dropout import Drop
 from needle.ops.operand import has_batch, tensor
 
 __all__ = ["dropout", "dropout1d", "dropout2d", "dropout3d"]
@@ -29,7 +29,7 @@ def dropout(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
 
     In training, draws one uniform number in [0, 1) per element (even for p = 0) and keeps elements where it is at most
     1 - p. On the CPU that is `np.random.random_sample`; another device computes the numbers from one 64-bit draw of
-    NumPy's stream, so that nothing is copied.
+    NumPy's stream, so that nothing is copied, and again for the gradient, so that nothing is kept.
 
     Raises `ValueError` if p is not in [0, 1], `TypeError` unless the dtype of x is floating.
     """
@@ -72,7 +72,7 @@ def dropout3d(x: TensorLike, p: float = 0.5, training: bool = True) -> Tensor:
 def host_dropout(x: TensorLike, p: float = 0.5, training: bool = True, batch_axis: int = 0) -> Tensor:
     """`dropout` that draws one `np.random.rand(*x.shape)` on every device, as the course does."""
     x = tensor("dropout", x)
-    return _drop("dropout", x, x.shape, p, training, _draw_on_host, batch_axis)
+    return _drop("dropout", x, x.shape, p, training, True, batch_axis)
 
 
 def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) -> Tensor:
@@ -81,21 +81,13 @@ def _drop_channels(op: str, rank: int, x: TensorLike, p: float, training: bool) 
     return _drop(op, x, x.shape[:-rank] + (1,) * rank, p, training)
 
 
-def _draw_on_device(x: Tensor, shape: tuple[int, ...]) -> Any:
-    return x.device.draws(shape)
-
-
-def _draw_on_host(x: Tensor, shape: tuple[int, ...]) -> Any:
-    return cpu().uniform(shape, "float64")
-
-
 def _drop(
     op: str,
     x: Tensor,
     mask_shape: tuple[int, ...],
     p: float,
     training: bool,
-    draw: Callable[[Tensor, tuple[int, ...]], Any] = _draw_on_device,
+    on_host: bool = False,
     batch_axis: int = 0,
 ) -> Tensor:
     """x times a mask of `mask_shape`, which broadcasts to x: where uniform draws are at most 1 - p."""
@@ -103,23 +95,30 @@ def _drop(
     check.floats(op, x=x)
     if not training:
         return x
+    shape, part = _of_batch(op, x, mask_shape, batch_axis)
     # Draw for p = 0 and p = 1 too: the random stream advances equally for every p.
-    keep = _draw_for_batch(op, x, mask_shape, draw, batch_axis) <= 1 - p
+    key = keep = None
+    if not on_host:
+        key = x.device.draw_key()
+    elif x.device != cpu():
+        refuse("Dropout", "draws of NumPy's stream, which nn.functional.dropout does not need")
+    if key is None:
+        keep = of_part(cpu().uniform(shape, "float64") if on_host else x.device.draws(shape), part) <= 1 - p
     if p == 0:
         return x
     if p == 1:
         return MulScalar(0)(x)
+    if keep is None:
+        return Drop(p, Draws(key, shape, part))(x)
     mask, by_share = as_dtype(x.make_const(x.device.asarray(keep)), x.dtype), DivScalar(1 - p)
     return by_share(MULTIPLY(x, mask)) if mask_shape == x.shape else MULTIPLY(x, by_share(mask))
 
 
-def _draw_for_batch(
-    op: str, x: Tensor, shape: tuple[int, ...], draw: Callable[[Tensor, tuple[int, ...]], Any], batch_axis: int
-) -> Any:
-    """Draws of `shape`; of a part of a batch those that it has within the draws for the whole batch."""
+def _of_batch(op: str, x: Tensor, shape: tuple[int, ...], batch_axis: int) -> tuple[tuple[int, ...], Part | None]:
+    """The shape of the draws for the whole batch, and where `shape`, those for a part of it, lie in them."""
     part = current_communicator().part
     if part is None:
-        return draw(x, shape)
+        return shape, None
     before, after = shape[:batch_axis], shape[batch_axis + 1 :]
     rows, rest = divmod(shape[batch_axis] if len(shape) > batch_axis else 0, part.items)
     if not rows or rest:
@@ -127,5 +126,4 @@ def _draw_for_batch(
             f"{op}: axis {batch_axis} of x must hold the {part.items} items of this rank, or as many rows of each, "
             f"but got shape {x.shape}"
         )
-    whole = draw(x, (*before, rows * part.total, *after))
-    return whole[(*[slice(None)] * batch_axis, slice(rows * part.start, rows * part.stop))]
+    return (*before, rows * part.total, *after), Part(batch_axis, rows * part.start, rows * part.stop)
