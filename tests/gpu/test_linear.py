@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import partial
+
 import numpy as np
 import pytest
 
 import needle as ndl
 from needle import kernels, nn, tuning
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import missing, running
 from tests.gpu.shim_device import SHIM
 
@@ -36,15 +40,19 @@ def close(result, expected):
     np.testing.assert_allclose(np.asarray(result), expected, rtol=2e-5, atol=2e-5)
 
 
-@pytest.fixture(params=["product_8", "product_16", "cublas"])
-def way(request, monkeypatch):
-    """What multiplies."""
-    monkeypatch.setattr(tuning, "PRODUCT_FEW_BLOCKS", 0 if request.param == "product_16" else 1 << 30)
-    if request.param == "cublas":
-        monkeypatch.setattr(tuning, "PRODUCT_MAX_MACS", 0)
-    return request.param
+WAYS = ["product_8", "product_16", "cublas"]
 
 
+@contextmanager
+def multiplied_by(way):
+    """Let that kernel, or cuBLAS, multiply."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "PRODUCT_FEW_BLOCKS", 0 if way == "product_16" else 1 << 30)
+        patch.setattr(tuning, "PRODUCT_MAX_MACS", 0 if way == "cublas" else 1 << 30)
+        yield
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("order", ["C", "F"])
 @pytest.mark.parametrize("name", SIZES)
 def test_linear(name, order, way, run):
@@ -55,11 +63,13 @@ def test_linear(name, order, way, run):
         for rectified in (False, True):
             expected = kernels.linear(x, w, b, rectified)
             operands = placed(x, order), placed(w), None if b is None else placed(b)
-            y = kernels.linear(*operands, rectified)
+            with multiplied_by(way):
+                y = kernels.linear(*operands, rectified)
             close(y, expected)
             assert y.flags.c_contiguous if order == "C" else y.T.flags.c_contiguous
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(("x_order", "w_order", "grad_order"), ["CCC", "FCF", "CFC"])
 @pytest.mark.parametrize("name", SIZES)
 def test_linear_backward(name, x_order, w_order, grad_order, way, run):
@@ -72,7 +82,8 @@ def test_linear_backward(name, x_order, w_order, grad_order, way, run):
             expected = kernels.linear_backward(grad, x, w, needed, mask)
             operands = placed(grad, grad_order), placed(x, x_order), placed(w, w_order)
             y = None if mask is None else placed(mask, x_order)
-            results = kernels.linear_backward(*operands, needed, y)
+            with multiplied_by(way):
+                results = kernels.linear_backward(*operands, needed, y)
             for result, wanted in zip(results, expected, strict=True):
                 close(result, wanted)
     if needed[0] and n > 1 and i > 1:
@@ -93,13 +104,15 @@ def test_rows_of_rows_are_one_product(rectified, run):
         close(result, wanted)
 
 
+@pytest.mark.parametrize("way", WAYS)
 def test_broadcast_gradients_and_slices_are_read_where_they_lie(way, run):
     """The gradient of a sum is one number with strides of 0; a slice has gaps."""
     x, w = drawn(6, 20)[:, 3:12], drawn(9, 4, seed=1)
     grad = np.broadcast_to(np.float32(2), (6, 4))
     on_device = placed(drawn(6, 20))[:, 3:12]
     broadcast = SHIM.strided(SHIM.array(np.float32(2)), (6, 4), (0, 0))
-    results = kernels.linear_backward(broadcast, on_device, placed(w), (True, True, True))
+    with multiplied_by(way):
+        results = kernels.linear_backward(broadcast, on_device, placed(w), (True, True, True))
     for result, wanted in zip(results, kernels.linear_backward(grad, x, w, (True, True, True)), strict=True):
         close(result, wanted)
 
@@ -153,15 +166,28 @@ def test_a_layer_trains_as_on_the_cpu(run):
 
 
 @pytest.mark.parametrize("kernel", ["product_8", "product_16", "mask_sums", "bias_relu"])
-def test_sectors_are_used(kernel, monkeypatch):
+def test_sectors_are_used(kernel):
     """Where sizes are multiples of 8, at least 95 % of what a warp reads from memory is used, in either order."""
-    monkeypatch.setattr(tuning, "PRODUCT_FEW_BLOCKS", 0 if kernel == "product_16" else 1 << 30)
-    if kernel in ("mask_sums", "bias_relu"):
-        monkeypatch.setattr(tuning, "PRODUCT_MAX_MACS", 0)
     x, w, bias = drawn(32, 64), drawn(64, 32, seed=1), drawn(32, seed=2)
     for order in "CF":
-        with running(checked=True, measure=True) as run:
+        with multiplied_by(kernel if kernel in WAYS else "cublas"), running(checked=True, measure=True) as run:
             y = kernels.linear(placed(x, order), placed(w), placed(bias), True)
             kernels.linear_backward(y, placed(x, order), placed(w), (True, True, True), y)
         assert run.used(kernel, write=False) >= 0.95
         assert run.used(kernel, write=True) >= 0.95
+
+
+FORWARD = partial(test_linear, "many terms", "F", "product_8")
+BACKWARD = partial(test_linear_backward, "odd tiles", "C", "C", "C", "product_16")
+BESIDE = partial(test_linear_backward, "odd tiles", "F", "C", "F", "cublas")
+FAULTS = [
+    Fault("linear.cu", "a tile is read while it is written", "put(stage ^ 1)", "put(stage)", FORWARD),
+    Fault("linear.cu", "no barrier before the tile is read", "put(0);\n  __syncthreads();", "put(0);", FORWARD),
+    Fault("linear.cu", "columns past the end", "row >= p.rows || column >= p.columns", "row >= p.rows", FORWARD),
+    Fault("linear.cu", "NaN made 0", "relu && total < 0 ?", "relu && !(total > 0) ?", FORWARD),
+    Fault("linear.cu", "a slice too few is added", "i < SLICES; i++", "i < SLICES - 1; i++", FORWARD),
+    Fault("linear.cu", "the mask is not turned", "mask[row * p.mask_row + term * p.mask_term]",
+          "mask[term * p.mask_row + row * p.mask_term]", BACKWARD),
+    Fault("linear.cu", "sums by every column of blocks", "sums && first_column == 0", "sums", BACKWARD),
+    Fault("linear.cu", "sums of columns past the end", "column < m.columns; row += step", "true; row += step", BESIDE),
+]  # fmt: skip

@@ -12,6 +12,7 @@ import needle as ndl
 from needle import nn
 from needle.grad_mode import watch
 from tests.nn.compare import assert_as_in_torch, normal
+from tests.standin.device import STANDIN
 
 pytestmark = pytest.mark.usefixtures("on_device")
 
@@ -187,6 +188,24 @@ def test_relu_behind_a_linear_layer_gives_the_same_bits(shape, bias, create_grap
     assert ("ReLU" in ops_of(nn.Sequential(layer, nn.ReLU()), x)) == (len(shape) == 1)
     for one, other in zip(*results, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 2, 3), nn.BatchNorm2d(1)], ids=["convolution", "normalization"])
+def test_relu_stays_in_the_pass_of_its_layer_on_a_gpu(layer):
+    """On the CPU max-pooling comes before it."""
+    net = nn.Sequential(layer, nn.ReLU(), nn.MaxPool2d(2))
+    values = np.random.default_rng(0).standard_normal((2, 1, 8, 8)).astype("float32")
+    results = []
+    for device in ndl.cpu(), STANDIN:
+        net.to(device)
+        x = ndl.Tensor(values, device=device)
+        assert ("ReLU" in ops_of(net, x)) == (device == ndl.cpu())
+        y = net(x)
+        net.zero_grad()
+        (y * y).sum().backward()
+        results.append([y, x.grad, *(p.grad for p in net.parameters())])
+    for one, other in zip(*results, strict=True):
+        np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_backward_notices_a_write_into_a_rectified_convolution():
