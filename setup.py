@@ -21,6 +21,7 @@ CUPY_ON_CPU = [
     "nvidia-cuda-crt==13.*",
     "nvidia-cuda-nvrtc==13.*",
     "nvidia-cuda-runtime==13.*",
+    "setuptools>=77",
 ]
 APPS = ["matplotlib>=3.8", *PILLOW, "tqdm>=4.64"]
 
