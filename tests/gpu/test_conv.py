@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from needle import kernels
+import needle as ndl
+from needle import kernels, nn
+from needle.kernels.gpu.source import Source
+from needle.ops.conv import RectifiedCorrelate
+from needle.ops.pool import MaxPool
+from tests.gpu.kernels import missing, running
 from tests.gpu.shim_device import SHIM
 from tests.kernels.windows import arrange, problem_of
 
@@ -29,6 +34,12 @@ PROBLEMS = {
     "channel multiplier": ((3, 3, 5, 4), (6, 1, 3, 2), {"groups": 3, "stride": 2}),
     "one image": ((1, 5, 7, 9), (17, 5, 3, 3), {"padding": 1}),
     "to one channel": ((4, 16, 5, 5), (1, 16, 4, 4), {"padding": 1, "stride": 2}),
+}
+STREAMING = {  # by four images, with parts of the sums: the kernels are those of large layers
+    "product": ((32, 8, 5, 4), (64, 8, 3, 3), {"padding": 1}),
+    "32 rows": ((32, 8, 5, 4), (32, 8, 3, 3), {"padding": 1}),
+    "16 rows": ((32, 8, 5, 4), (16, 8, 3, 3), {"padding": 1}),
+    "depthwise": ((32, 8, 5, 4), (8, 1, 3, 3), {"padding": 1, "groups": 8}),
 }
 ASYMMETRIC = kernels.Window((2, 1), ((0, 2), (3, 0)), (1, 2), 1)
 
@@ -57,6 +68,7 @@ def close(actual, expected, tolerance=2e-5):
 
 
 def values_of(problem):
+    """x, w, y and a bias; small enough for sums of about 1."""
     x, w, y = problem.values(dtype="float32")
     return x, w, y, np.random.default_rng(1).standard_normal(len(w)).astype("float32")
 
@@ -99,3 +111,177 @@ def test_unequal_padding_without_relu(run):
     problem = problem_of(x, w)
     problem = type(problem)(ASYMMETRIC, 4, 3, 4, x[2:], w[2:], output)
     assert_like_torch(problem, rectified=False)
+
+
+@pytest.mark.parametrize("order", ["row-major", "column-major", "flipped", "sliced", "broadcast"])
+def test_arrays_are_read_in_any_memory_order(order, run):
+    assert_like_torch(problem_named("2-d"), order)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_large_layers_in_parts(name, run):
+    x, w, options = STREAMING[name]
+    assert_like_torch(problem_of(x, w, **options))
+
+
+@pytest.mark.parametrize("name", ["many rows", "stride 2", "groups"])
+def test_the_matrix_units_round_to_ten_bits(name, run):
+    x, w, options = PROBLEMS[name]
+    problem = problem_of(x, (70 * options.get("groups", 1), *w[1:]), **options)
+    with ndl.allow_tf32():
+        assert_like_torch(problem, tolerance=3e-3, rectified=False)  # else a result near 0 is masked or not
+        x, w, *_ = values_of(problem)
+        rounded = SHIM.to_host(kernels.correlate(SHIM.array(x), SHIM.array(w), problem.window))
+    exact = SHIM.to_host(kernels.correlate(SHIM.array(x), SHIM.array(w), problem.window))
+    assert 1e-5 < np.abs(rounded - exact).max() / np.abs(exact).max() < 3e-3
+
+
+@pytest.mark.parametrize("name", ["2-d", "stride 2", "to one channel", "groups", "1-d", "3-d", "16 rows"])
+def test_a_transposed_convolution_is_like_torchs(name, run):
+    """With a bias; its gradients come from two launches, too."""
+    x, w, options = (PROBLEMS | STREAMING)[name]
+    problem = problem_of(x, w, **options)
+    x, w, y, _ = values_of(problem)
+    window = problem.window
+    bias = np.random.default_rng(1).standard_normal(x.shape[1]).astype("float32")
+    tensors = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in (y, w, bias)]
+    function = getattr(torch.nn.functional, f"conv_transpose{problem.rank}d")
+    before = tuple(pair[0] for pair in window.padding)
+    extra = [n - m for n, m in zip(problem.size, window.input(problem.output, problem.kernel), strict=True)]
+    expected = function(*tensors, window.stride, before, extra, window.groups, window.dilation)
+    grads = torch.autograd.grad(expected, tensors, torch.tensor(x, dtype=torch.float64))
+    y, w, bias, x = (SHIM.array(each) for each in (y, w, bias, x))
+    close(kernels.correlate_transpose_biased(y, w, window, problem.size, bias), expected.detach().numpy())
+    results = kernels.correlate_transpose_backward(x, y, w, window, (True, True, True))
+    for result, grad in zip(results, grads, strict=True):
+        close(result, grad.numpy())
+    y_grad, w_grad, nothing = kernels.correlate_transpose_backward(x, y, w, window, (False, True, False))
+    assert y_grad is nothing is None
+    close(w_grad, grads[1].numpy())
+
+
+# ---- launches, bits, memory traffic ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plain():
+    if problem := missing():
+        pytest.skip(problem)
+    with running() as run:
+        yield run
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The names of the kernels that are launched, in order."""
+    names, launch = [], Source.launch
+
+    def counted(self, like, kernel, *arguments):
+        names.append(kernel)
+        launch(self, like, kernel, *arguments)
+
+    monkeypatch.setattr(Source, "launch", counted)
+    return names
+
+
+def test_a_layer_is_one_launch_forward_and_two_backward(plain, launches):
+    layer = nn.Sequential(nn.Conv2d(8, 64, 3, padding=1, device=SHIM), nn.ReLU())
+    x = ndl.Tensor(np.ones((32, 8, 5, 4), "float32"), device=SHIM, requires_grad=True)
+    y = layer(x)
+    y.backward(ndl.Tensor(y.cached_data, device=SHIM), create_graph=False)
+    assert launches == ["convolve_64", "weigh_64", "convolve_16"]
+    y = layer(ndl.Tensor(x.cached_data, device=SHIM, requires_grad=False))
+    y.backward(ndl.Tensor(y.cached_data, device=SHIM), create_graph=False)
+    assert launches[3:] == ["convolve_64", "weigh_64", "add_weights"]
+
+
+def test_a_relu_stays_with_its_convolution(plain, launches):
+    """On a CPU the max-pooling runs before it."""
+    layers = nn.Sequential(nn.Conv2d(1, 2, 3, device=SHIM), nn.ReLU(), nn.MaxPool2d(2))
+    y = layers(ndl.Tensor(np.ones((4, 1, 6, 6), "float32"), device=SHIM))
+    assert (type(y.op), type(y.inputs[0].op)) == (MaxPool, RectifiedCorrelate)
+    assert launches[0] == "convolve_direct"
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_sums_are_the_same_bits_in_every_order(name, plain):
+    x, w, options = STREAMING[name]
+    problem = problem_of(x, w, **options)
+    x, w, y, _ = (SHIM.array(each) for each in values_of(problem))
+    results = []
+    for order in (0, 1, 7):
+        with running(order=order):
+            results.append(kernels.correlate_backward(y, x, w, problem.window, (True, True, True)))
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_sectors_and_banks_are_used_well(name, plain):
+    """Streams go by 16 bytes a thread. Weights are few and stay in the cache; they are read one by one."""
+    x, w, options = STREAMING[name]
+    problem = problem_of(x, w, **options)
+    x, w, y, bias = (arrange(each, "batch-last", SHIM) for each in values_of(problem))
+    with running(checked=True, measure=True) as run:
+        output = kernels.correlate_rectified(x, SHIM.array(w), problem.window, SHIM.array(bias))
+        kernels.correlate_backward(y, x, SHIM.array(w), problem.window, (True, True, True), output)
+    assert len(run.sites) == 3 - (name in ("16 rows", "depthwise"))  # two passes by one kernel
+    for kernel, sites in run.sites.items():
+        streams = [site for site in sites if not site.shared and site.bytes == 16 * site.lanes]
+        assert streams
+        assert sum(site.bytes for site in streams) >= 0.95 * 32 * sum(site.sectors for site in streams), kernel
+        if kernel not in ("convolve_direct", "weigh_direct"):
+            assert run.passes(kernel) <= 1.05, kernel
+
+
+# ---- what the kernels do not serve -----------------------------------------------------------------------------------
+
+
+def test_other_dtypes_and_named_algorithms_take_the_generic_path(plain, launches):
+    problem = problem_named("2-d")
+    x, w, y = problem.values()
+    expected = kernels.correlate(x, w, problem.window)
+    on_device = [SHIM.array(each) for each in (x, w, y)]
+    np.testing.assert_allclose(SHIM.to_host(kernels.correlate(*on_device[:2], problem.window)), expected, rtol=1e-12)
+    x, w = (each.astype("float32") for each in on_device[:2])
+    with ndl.conv_algorithm("im2col"):
+        close(kernels.correlate(x, w, problem.window), expected)
+        kernels.correlate_backward(SHIM.array(y).astype("float32"), x, w, problem.window, (True, True))
+    assert not [name for name in launches if name.startswith(("convolve", "weigh"))]
+
+
+def test_shapes_and_dtypes_that_do_not_fit_are_refused(plain):
+    problem = problem_named("2-d")
+    x, w, y = (SHIM.array(each) for each in values_of(problem)[:3])
+    window, message = problem.window, r"^correlate: shapes must fit together, but got "
+    with pytest.raises(ValueError, match=message):
+        kernels.correlate(x[:, :2], w, window)
+    with pytest.raises(ValueError, match=message):
+        kernels.correlate_transpose(y, w, window, (3, 3))
+    with pytest.raises(ValueError, match=message):
+        kernels.correlate_weight(x, y, window, (2, 3))
+    with pytest.raises(ValueError, match=message):
+        kernels.correlate_backward(y[..., 1:], x, w, window, (True, True))
+    with pytest.raises(TypeError, match="one dtype"):
+        kernels.correlate(x, w.astype("float64"), window)
+
+
+# ---- derivatives of derivatives --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("function", ["conv2d", "conv_transpose2d"])
+def test_second_derivatives_are_like_torchs(function, plain):
+    draws = np.random.default_rng(0)
+    arrays = [draws.standard_normal(shape).astype("float32") for shape in ((4, 3, 5, 5), (3, 3, 3, 3), (3,))]
+
+    def penalty(library, grad, x, w, b):
+        y = getattr(library, function)(x, w, b, stride=2, padding=1)
+        return sum((each * each).sum() for each in grad((y * y).sum(), (x, w, b)))
+
+    ours = [ndl.Tensor(each, device=SHIM, requires_grad=True) for each in arrays]
+    penalty(nn.functional, lambda y, inputs: ndl.grad(y, inputs, create_graph=True), *ours).backward()
+    theirs = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in arrays]
+    penalty(torch.nn.functional, lambda y, inputs: torch.autograd.grad(y, inputs, create_graph=True), *theirs).backward()
+    for mine, other in zip(ours, theirs, strict=True):
+        close(mine.grad.cached_data, other.grad.numpy(), 1e-4)
