@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from needle import kernels, nn
 from needle.kernels.gpu.source import Source
 from needle.ops.conv import RectifiedCorrelate
 from needle.ops.pool import MaxPool
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import missing, running
 from tests.gpu.shim_device import SHIM
 from tests.kernels.windows import arrange, problem_of
@@ -280,8 +283,34 @@ def test_second_derivatives_are_like_torchs(function, plain):
         return sum((each * each).sum() for each in grad((y * y).sum(), (x, w, b)))
 
     ours = [ndl.Tensor(each, device=SHIM, requires_grad=True) for each in arrays]
-    penalty(nn.functional, lambda y, inputs: ndl.grad(y, inputs, create_graph=True), *ours).backward()
+    penalty(nn.functional, partial(ndl.grad, create_graph=True), *ours).backward()
     theirs = [torch.tensor(each, dtype=torch.float64, requires_grad=True) for each in arrays]
-    penalty(torch.nn.functional, lambda y, inputs: torch.autograd.grad(y, inputs, create_graph=True), *theirs).backward()
+    penalty(torch.nn.functional, partial(torch.autograd.grad, create_graph=True), *theirs).backward()
     for mine, other in zip(ours, theirs, strict=True):
         close(mine.grad.cached_data, other.grad.numpy(), 1e-4)
+
+
+# ---- faults that these tests find ------------------------------------------------------------------------------------
+
+ONE_BY_ONE, BY_FOUR, STRIDED, DEPTHWISE = (
+    partial(test_the_passes_are_like_torch, name) for name in ("one image", "2-d", "stride 2", "depthwise")
+)
+IN_PARTS = partial(test_large_layers_in_parts, "16 rows")
+BARRIER = "if (more) store(stage ^ 1);\n      __syncthreads();"
+LAST_TERM = "bool valid = k + 4 * quad + t < end;"
+FAULTS = [
+    Fault("conv.cu", "no barrier between tiles", BARRIER, "if (more) store(stage ^ 1);", BY_FOUR),
+    Fault("conv.cu", "channels past the last", "column.valid && b_at.first < channels", "column.valid", STRIDED),
+    Fault("conv.cu", "rows past the last are written", "if (row0 + row >= rows) return;", "", BY_FOUR),
+    Fault("conv.cu", "padding behind is read", "(unsigned)s[i] < (uns", "(unsigned)s[i] <= (uns", BY_FOUR),
+    Fault("conv.cu", "the mask is forgotten", "value = masked(value, mask[offset(s)])", "value += 0", ONE_BY_ONE),
+    Fault("conv.cu", "taps of other phases", "a.first + start, step};", "a.first + start, 1};", STRIDED),
+    Fault(
+        "conv.cu", "matrix rows exchanged", "turned<64>(k, low)", "turned<64>(k, high)",
+        partial(test_the_matrix_units_round_to_ten_bits, "many rows"),
+    ),
+    Fault("conv_weight.cu", "terms past the last are read", LAST_TERM, "bool valid = true;", ONE_BY_ONE),
+    Fault("conv.cu", "the last part is left out", "part < parts.count", "part + 1 < parts.count", IN_PARTS),
+    Fault("conv_weight.cu", "two blocks write a bias", "!= OF_Y || column0) return;", "!= OF_Y) return;", IN_PARTS),
+    Fault("conv_direct.cu", "threads past the end", "if (!column.valid) return;", "", DEPTHWISE),
+]  # fmt: skip
