@@ -48,6 +48,14 @@ def test_products(dtype):
         np.testing.assert_allclose(result.get(), left @ right, rtol=tolerance, atol=tolerance)
 
 
+def test_sorts():
+    values = np.random.default_rng(0).integers(0, 5, (3, 40)).astype("float32")
+    x = cupy.asarray(values)
+    np.testing.assert_array_equal(cupy.argsort(x, 1).get(), values.argsort(1, kind="stable"))
+    np.testing.assert_array_equal(cupy.sort(x, 0).get(), np.sort(values, 0))
+    np.testing.assert_array_equal(cupy.lexsort(x).get(), np.lexsort(values))
+
+
 def test_memory_without_content_is_nan():
     used = cupy.ones(1000, "float32")
     assert np.isnan(cupy.empty(10, "float32").get()).all()

@@ -83,7 +83,7 @@ def test_attention_drops_weights_as_dropout_does(device):
     v = ndl.Tensor(np.broadcast_to(np.eye(5), (2, 5, 5)), device=device)
     weights = F.scaled_dot_product_attention(q, k, v).numpy()
     ndl.seed(3)
-    keep = to_host(device.xp.random.random_sample((2, 3, 5))) <= 0.7
+    keep = to_host(device.draws((2, 3, 5))) <= 0.7
     ndl.seed(3)
     assert_allclose(F.scaled_dot_product_attention(q, k, v, dropout_p=0.3).numpy(), weights * keep / 0.7)
     assert_array_equal(F.scaled_dot_product_attention(q, k, v, dropout_p=1).numpy(), np.zeros((2, 3, 5)))
