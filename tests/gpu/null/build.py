@@ -132,7 +132,7 @@ def _runtime_object(folder: Path) -> Path:
     major, version = found
     with tempfile.TemporaryDirectory() as place:
         # Its setup looks for CUDA even when it is only downloaded, unless it shall build a stub.
-        download = [sys.executable, "-m", "pip", "download", "--no-binary", "cupy", "--no-deps", "--no-build-isolation"]
+        download = [sys.executable, "-m", "pip", "download", "--no-binary", "cupy", "--no-deps"]
         run(*download, "--dest", place, f"cupy=={version}", CUPY_INSTALL_USE_STUB="1")
         (archive,) = Path(place).glob("cupy-*.tar.gz")
         with tarfile.open(archive) as file:
