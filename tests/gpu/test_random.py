@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from needle.kernels import Draws
 from needle.kernels.dropout import Part
 from needle.kernels.gpu.random import KEY, source
 from needle.nn import functional
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import Module, missing, running
 from tests.gpu.shim_device import SHIM
 
@@ -204,3 +207,15 @@ def test_dropout_moves_whole_sectors():
 
 def test_the_structure_of_a_key_is_that_of_the_source():
     assert KEY.itemsize == 16
+
+
+DROP, LAST = (
+    partial(test_drop, KEYS[2], (1023,)),
+    partial(test_the_numbers_do_not_depend_on_the_memory_order, ORDERS[1]),
+)
+FAULTS = [
+    Fault("random.cu", "another constant", "key.y += 0xBB67AE85u", "key.y += 0xBB67AE84u", DROP),
+    Fault("random.cu", "an access past the end", "i + 4 <= walk.count", "i + 3 <= walk.count", DROP),
+    Fault("random.cu", "kept for dropped", "number <= most", "number >= most", DROP),
+    Fault("random.cu", "a counter for each element", "make_uint4(place / 4,", "make_uint4(place,", LAST),
+]
