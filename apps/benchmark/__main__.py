@@ -2,6 +2,7 @@
 
     python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
+    python -m apps.benchmark --device cuda                  # training steps on a GPU: eager, captured, torch's graph
 
 Each library runs in its own process (worker.py) with the number of threads in its environment; each case starts fresh
 processes, unless sizes are tiny. Before a row is timed, all libraries must compute the same: five losses from the same
@@ -32,7 +33,7 @@ from typing import Any
 
 from ..errors import interruptible, user_errors
 from . import report
-from .cases import CASES, RIVALS
+from .cases import CASES, NETS, RIVALS
 from .measure import busy_process, machine, run_cases
 
 
@@ -107,7 +108,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=[1],
         help="of BLAS and the rivals; tables for each number (default: 1)",
     )
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: training steps alone, on GPU 0")
+    parser.add_argument("--cases", nargs="+", choices=CASES, metavar="CASE", help=", ".join(CASES) + " (default: all)")
     parser.add_argument("--rivals", default="torch", help="comma-separated, torch always: " + ", ".join(RIVALS))
     parser.add_argument("--rounds", type=int, default=7, help="turns of each library (default: %(default)s)")
     parser.add_argument("--turn", type=float, default=0.1, help="seconds per turn (default: %(default)s)")
@@ -124,6 +126,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--read", type=Path, metavar="FILE", help="report on an earlier benchmark.json, measure nothing"
     )
     options = parser.parse_args(arguments)
+    possible = CASES if options.device == "cpu" else NETS
+    options.cases = options.cases or list(possible)
+    if unknown := [case for case in options.cases if case not in possible]:
+        parser.error(f"--device cuda has the cases {', '.join(NETS)}, but got {', '.join(unknown)}")
+    if options.device == "cuda" and (options.threads != [1] or options.busy or options.cpu_time):
+        parser.error("--device cuda measures the time of one process, without --threads, --busy and --cpu-time")
     if min(options.threads) < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     if not 0 < options.turn < math.inf:

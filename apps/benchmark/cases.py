@@ -371,6 +371,12 @@ GROUPS = {
 }
 ALONE, WORKERS = "needle, one thread", "needle, workers"  # names in the tables of several threads
 DIVIDED = ("needle-workers", "torch-ddp")  # libraries with a process for each thread
+ON_GPU = {  # name in the tables of --device cuda -> library
+    "needle": "needle-cuda",
+    "needle, captured": "needle-captured",
+    "torch": "torch-cuda",
+    "torch, one graph": "torch-graph",
+}
 RIVALS = {
     "torch": list(CASES),
     "torch-ddp": list(NETS),

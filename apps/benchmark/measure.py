@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .cases import ALONE, CASES, DIVIDED, NETS, RIVALS, WORKERS, Import, steps
+from .cases import ALONE, CASES, DIVIDED, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
 
 __all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "run_cases"]
 
 ROOT = Path(__file__).resolve().parents[2]
+WORKER = [sys.executable, "-m", "apps.benchmark.worker"]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE")
 BUSY = "import numpy as np; a = np.ones((1024, 1024), 'float32')\nwhile True: a @ a"  # a program beside the others
@@ -35,7 +36,7 @@ class Worker:
     about: str | None
 
     def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "apps.benchmark.worker", library, options.clock, *["small"] * options.smoke]
+        command = [*WORKER, library, options.clock, *["small"] * options.smoke]
         if library in DIVIDED:
             command += ["--ranks", environment[THREADS[0]]]
         # In its own session the worker does not receive our Ctrl-C; it ends when its stdin closes.
@@ -116,12 +117,15 @@ def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tu
     native = {name: value for name, value in pinned.items() if name not in PINS}
     ours = "needle" if threads == 1 else "needle, threads"
     libraries = {ours: ("needle", native)}
-    if pinned != native:
+    if options.device == "cuda":
+        libraries = {name: (library, native) for name, library in ON_GPU.items()}
+    elif pinned != native:
         libraries = {f"{ours} (pinned)": ("needle", pinned), f"{ours} (native)": ("needle", native)}
     if threads > 1:
         libraries[WORKERS] = ("needle-workers", native)
         libraries[ALONE] = ("needle", native | dict.fromkeys(THREADS, "1"))
-    libraries |= {name: (name, native) for name in options.rivals if name not in DIVIDED or threads > 1}
+    if options.device == "cpu":
+        libraries |= {name: (name, native) for name in options.rivals if name not in DIVIDED or threads > 1}
     libraries = {name: library for name, library in libraries.items() if any(takes_part(name, case) for case in cases)}
     kind: Any = Importer if cases == ["import"] else Worker
     started = {name: kind(library, options, environment) for name, (library, environment) in libraries.items()}

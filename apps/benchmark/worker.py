@@ -2,6 +2,7 @@
 
     python -m apps.benchmark.worker needle perf_counter      # library, clock; optionally "small" for tiny sizes
     python -m apps.benchmark.worker needle-workers perf_counter --ranks 2      # a library that uses several processes
+    python -m apps.benchmark.worker needle-captured perf_counter               # a library on a GPU
 
 measure.py starts this program and talks to it in lines of JSON. The first line on stdout describes the library, or is
 null if it is not installed. Then each request on stdin gets one answer. [case, row, first, count] is answered by the
@@ -64,12 +65,12 @@ def training(lib: Library, work: cases.Training) -> Callable[[], float]:
         examples.append((settled(lib, x) if net.inner else lib.tensor(x), lib.tensor(target)))
     batches = itertools.cycle(examples)
 
-    def step():
-        x, target = next(batches)
+    def learn(x, target):
         loss = loss_fn(model(lib.leaf(x) if net.inner else x), target)
-        return lib.number(lib.learn(loss, optimizer))
+        return lib.learn(loss, optimizer)
 
-    return step
+    learn = lib.captured(learn)
+    return lambda: lib.number(learn(*next(batches)))
 
 
 def inference(lib: Library, work: cases.Inference) -> Callable[[], Tensor]:
@@ -195,11 +196,13 @@ def fingerprint(lib: Library, result: Any) -> tuple[float, float]:
     return float(np.abs(values).sum()), float(values @ np.cos(np.arange(values.size)))
 
 
-def seconds(run: Callable[[], Any], clock: Callable[[], float]) -> float:
-    """The time of one run."""
+def seconds(lib: Library, run: Callable[[], Any], clock: Callable[[], float]) -> float:
+    """The time of one run; on a GPU, of one in a burst of runs that are waited for together."""
     start = clock()
-    run()
-    return clock() - start
+    for _ in range(lib.burst):
+        run()
+    lib.wait()
+    return (clock() - start) / lib.burst
 
 
 class Row:
@@ -217,8 +220,9 @@ class Row:
         """The median of `count` runs after `first` others."""
         for _ in range(first):
             self.run()
+        self.lib.wait()
         before = self.lib.exchanged
-        times = [seconds(self.run, self.clock) for _ in range(count)]
+        times = [seconds(self.lib, self.run, self.clock) for _ in range(count)]
         self.spent += sum(times)
         self.exchanged += self.lib.exchanged - before
         return median(times)

@@ -13,7 +13,11 @@ __all__ = ["ADAPTERS", "adapter_of"]
 ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),
     "needle-workers": ("needle", "NeedleWorkers"),
+    "needle-cuda": ("needle_cuda", "CudaNeedle"),
+    "needle-captured": ("needle_cuda", "CapturedNeedle"),
     "torch": ("torch", "Torch"),
+    "torch-cuda": ("torch_cuda", "CudaTorch"),
+    "torch-graph": ("torch_cuda", "GraphedTorch"),
     "torch-batched": ("torch", "BatchedTorch"),
     "torch-ddp": ("torch", "DistributedTorch"),
     "torch-compile": ("torch", "CompiledTorch"),

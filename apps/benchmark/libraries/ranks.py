@@ -15,12 +15,20 @@ class Single:
     """A library in one process; those with several replace all of this."""
 
     rank = 0
+    burst = 1  # runs that are timed together
     exchanged = 0.0  # seconds that this rank has spent in exchanges so far, waiting for the others included
 
     @staticmethod
     def launch(main: Callable[..., None], ranks: int, arguments: Sequence[Any]) -> None:
         """Call main(*arguments) on every rank at once."""
         main(*arguments)
+
+    def wait(self) -> None:
+        """Wait until the work of all runs is done."""
+
+    def captured(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """A training step as the library is to run it."""
+        return step
 
     def told(self, line: str) -> str:
         """The line that rank 0 has."""
