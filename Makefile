@@ -1,7 +1,7 @@
 # `make` lists the targets. Each prepares .venv by itself: a stamp in it, written only after success, says what it holds.
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help train quick test nightly gpu-check lint check docs bench clean
+.PHONY: help train quick test nightly gpu-check gpu lint check docs bench clean
 
 PYTHONS := $(or $(PYTHON),python3 python3.11 python3.12 python3.13 python3.14)
 RUN := .venv/bin/python
@@ -35,6 +35,9 @@ nightly: .venv/.has-test ## run all tests, also slow ones, with 2,000 examples, 
 gpu-check: .venv-gpu/.made ## run the tests for GPUs without one: on CuPy, with kernels that g++ compiles for the CPU
 	OMP_NUM_THREADS=1 .venv-gpu/bin/python -m pytest -p tests.gpu.null.plugin -m gpu \
 	    -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+gpu: ## on a machine with a GPU, CuPy and torch: test and time needle there, in ten minutes; ARGS are the script's
+	$(or $(PYTHON),python3) -m tests.gpu.first_gpu $(ARGS)
 
 lint: .venv/.has-lint ## check style and types
 	$(RUN) -m ruff check .

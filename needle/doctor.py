@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from needle.backend import cuda
+from needle.backend import Device, cuda
 from needle.backend.cuda_probe import EITHER, driver_version, wheels
 
 __all__ = ["findings", "main"]
@@ -42,7 +42,8 @@ def findings() -> Iterator[tuple[str, str]]:
     yield from _report("driver", lambda: [driver_version()])
     problem = cuda().problem()
     if problem is None:
-        gpu = [*_report("GPU", lambda: _gpus(cuda().xp)), *_report("GPU", lambda: _try_gpu(cuda().xp))]
+        inspections = (lambda: _gpus(cuda().xp), lambda: _try_gpu(cuda().xp), lambda: _try_kernel(cuda()))
+        gpu = [line for inspect in inspections for line in _report("GPU", inspect)]
         yield from gpu
         advice.append(
             "fix what the GPU lines report; meanwhile use device=ndl.cpu()"
@@ -96,6 +97,14 @@ def _try_gpu(cupy: Any) -> Iterator[str]:
     ones = cupy.ones((2, 2), "float32")
     total = float(((ones + cupy.exp(ones * 0)) @ ones).sum() + cupy.random.random_sample((1,)).sum() * 0)
     yield f"computes 8 + 8 = {total:g}: its compiler, matrix products and random numbers work"
+
+
+def _try_kernel(device: Device) -> Iterator[str]:
+    """Compile and launch one of needle's own kernels, which turns a byte into a float."""
+    from needle.kernels.gpu.batch import turn
+
+    value = float(device.to_host(turn(device.filled((1, 1, 1, 1), 7, "uint8"))).item())
+    yield f"computes 7 = {value:g} by a kernel of needle's own, compiled from its source"
 
 
 def main() -> None:

@@ -16,6 +16,8 @@ import pytest
 import needle as ndl
 from needle import doctor
 from needle.backend import cuda_probe
+from tests.gpu.kernels import missing
+from tests.gpu.shim_device import SHIM
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -98,10 +100,18 @@ def test_gpus_are_named_with_their_memory(monkeypatch):
     cupy = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime, Device=current), **working)
     monkeypatch.setattr(type(ndl.cuda()), "problem", lambda self: None)
     monkeypatch.setitem(vars(ndl.cuda()), "xp", cupy)
+    monkeypatch.setattr(doctor, "_try_kernel", lambda device: ["computes 7 = 7"])
     lines = report()
     assert lines["GPU"][:2] == ["0: GPU 0, 10.0 of 16.0 GiB free", "1: GPU 1, 11.0 of 16.0 GiB free"]
     assert lines["GPU"][2].startswith("computes 8 + 8 = 16: ")
     assert "device=ndl.cuda()" in lines["next"][-1]
+
+
+def test_a_kernel_of_needle_s_own_is_compiled_and_run():
+    if problem := missing():
+        pytest.skip(problem)
+    (line,) = doctor._try_kernel(SHIM)
+    assert line.startswith("computes 7 = 7 by a kernel of needle's own")
 
 
 def test_a_failing_gpu_is_reported_and_not_raised(monkeypatch):
@@ -109,7 +119,7 @@ def test_a_failing_gpu_is_reported_and_not_raised(monkeypatch):
     monkeypatch.setitem(vars(ndl.cuda()), "xp", SimpleNamespace(cuda=None))
     lines = report()
     assert all(line.startswith("failed: AttributeError: ") for line in lines["GPU"])
-    assert len(lines["GPU"]) == 2
+    assert len(lines["GPU"]) == 3
     assert lines["next"][-1].startswith("fix what the GPU lines report")
 
 
@@ -139,6 +149,7 @@ def test_the_advice_works_when_it_is_typed(monkeypatch):
     monkeypatch.setitem(vars(ndl.cuda()), "xp", None)
     monkeypatch.setattr(doctor, "_gpus", lambda cupy: [])
     monkeypatch.setattr(doctor, "_try_gpu", lambda cupy: [])
+    monkeypatch.setattr(doctor, "_try_kernel", lambda device: [])
     for line in report()["next"]:
         typed += commands(line)
     setup = (ROOT / "setup.py").read_text("utf-8")

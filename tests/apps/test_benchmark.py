@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import needle as ndl
 from apps.benchmark import __main__ as program
 from apps.benchmark import cases, conv_algorithms, measure, report, worker
 from apps.benchmark.cases import ALONE, CASES, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
@@ -79,6 +80,28 @@ def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
     (entry,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"][1]["rows"]
     assert 0 < entry["exchanges"] < 1
     assert f"{entry['exchanges']:.1%}" in two
+
+
+@pytest.mark.skipif(ndl.cuda().enabled(), reason="there is a GPU")
+def test_without_a_gpu_it_says_what_is_missing(tmp_path):
+    with pytest.raises(subprocess.CalledProcessError) as caught:
+        run(tmp_path, "--device", "cuda", "--cases", "lenet")
+    assert caught.value.stderr.startswith(f"benchmark: {ndl.cuda().problem()}\n")
+
+
+def test_on_a_gpu_steps_are_timed_in_bursts():
+    class Late(SimpleNamespace):
+        burst, exchanged = 5, 0.0
+        times = iter(range(100))
+
+        def wait(self):
+            self.waited.append(len(self.runs))
+
+    lib = Late(runs=[], waited=[])
+    row = worker.Row.__new__(worker.Row)
+    row.lib, row.run, row.clock, row.spent, row.exchanged = lib, lambda: lib.runs.append(0), lib.times.__next__, 0, 0
+    assert row.median_time(2, 3) == 1 / 5
+    assert lib.waited == [2, 7, 12, 17]
 
 
 @pytest.mark.slow
@@ -213,7 +236,11 @@ def test_the_time_of_a_turn_is_the_median_after_the_warm_up():
         calls.append(1)
         lib.exchanged += 0.5 if len(calls) > 1 else 7
 
-    ticks, calls, lib = iter(np.cumsum([0, 3, 0, 1, 0, 2])), [], SimpleNamespace(exchanged=0.0)
+    ticks, calls, lib = (
+        iter(np.cumsum([0, 3, 0, 1, 0, 2])),
+        [],
+        SimpleNamespace(exchanged=0.0, burst=1, wait=lambda: None),
+    )
     row = worker.Row(Needle(), "overhead", "an op forward", True, lambda: next(ticks))
     row.run, row.lib = run, lib
     assert row.median_time(1, 3) == 2
@@ -335,6 +362,14 @@ def test_the_course_model_has_its_number_of_parameters():
         ),
         (["--read", "nowhere.json"], "there is no file nowhere.json"),
         (["--write", "LICENSE"], "LICENSE has no place for the tables: <!-- table --> … <!-- end -->"),
+        (
+            ["--device", "cuda", "--cases", "lenet", "ops"],
+            f"--device cuda has the cases {', '.join(NETS)}, but got ops",
+        ),
+        (
+            ["--device", "cuda", "--threads", "2"],
+            "--device cuda measures the time of one process, without --threads, --busy and --cpu-time",
+        ),
         (["--cases", "alexnet"], "argument --cases: invalid choice: 'alexnet'"),
     ],
 )
