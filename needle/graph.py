@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 from needle.backend import Device, HostScalar, device_of, lone_types
 from needle.grad_mode import grad_mode, mode
+from needle.kernels import in_memory_order
 from needle.version_counter import VersionCounter
 
 __all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "tapped", "walk"]
@@ -38,6 +39,7 @@ class Op:
     differentiable = True  # False: results are constants
     saves_output = False  # True: `gradient` reads the result's values
     is_view = False  # True: the result may alias the first input
+    is_elementwise = False  # True: `compute` may see the axes of all arrays in another order
     device: Device | None = None  # device of the result, if it differs from the inputs'
 
     @property
@@ -190,17 +192,27 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
     if len(inputs) == 2:  # all branches do the same; without lists, the two common ones save a third of the time
         first, second = inputs[0].array, inputs[1].array
         if type(first) is not type(second) or type(first) not in lone_types:
-            check_one_device(type(op).__name__, inputs)
-        array = op.compute(first, second)
+            array = _run_anywhere(op, inputs)
+        else:
+            array = op.compute(first, second)
     elif len(inputs) == 1:
-        array = op.compute(inputs[0].array)
+        first = inputs[0].array
+        array = op.compute(first) if type(first) in lone_types else _run_anywhere(op, inputs)
     else:
         arrays = [x.array for x in inputs]
         types = set(map(type, arrays))
-        if len(types) > 1 or not types <= lone_types:
-            check_one_device(type(op).__name__, inputs)
-        array = op.compute(*arrays)
+        array = op.compute(*arrays) if len(types) == 1 and types <= lone_types else _run_anywhere(op, inputs)
     return as_array(array) if isinstance(array, HostScalar) else array
+
+
+def _run_anywhere(op: Op, inputs: Sequence[Value]) -> Array:
+    """`run` of inputs that may be on several devices, or on one whose ufuncs lose the memory order."""
+    if len(inputs) > 1:
+        check_one_device(type(op).__name__, inputs)
+    arrays = [x.array for x in inputs]
+    if op.is_elementwise and not inputs[0].device.keeps_order:
+        return in_memory_order(op.compute, arrays)
+    return op.compute(*arrays)
 
 
 def run_gradient(op: Any, out_grad: Array, output: Array, inputs: Sequence[Array], needed: Sequence[bool]) -> Any:

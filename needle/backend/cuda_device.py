@@ -35,6 +35,7 @@ class CudaDevice(Device):
     kind = "cuda"
     is_async = True
     chunk_scale = tuning.CUDA_CHUNK_SCALE
+    keeps_order = False
     strided_gemm = False
     dlpack_type = 2  # kDLCUDA
     peers: dict[int, Device]

@@ -50,6 +50,7 @@ class Device:
 
     is_async = False  # True if reading an element synchronizes with queued work
     chunk_scale = 1  # size of scratch chunks, as a multiple of the CPU's
+    keeps_order = True  # whether results of ufuncs have the memory order of their operands
     strided_gemm = True  # whether matmul accepts overlapping strided operands without copying
     dlpack_type = 1  # DLPack's code for this memory: kDLCPU
     index = 0  # the number of this device among its peers
@@ -320,7 +321,7 @@ def compute_dtype(dtype: Any) -> Any:
 
 devices: dict[str, Device] = {}  # name -> registered device, in order of registration
 _device_of_type: dict[type, Device] = {}  # cache: array class -> its device, or any of the peers that share the class
-lone_types: set[type] = set()  # array classes known to belong to one device
+lone_types: set[type] = set()  # array classes known to belong to one device, whose ufuncs keep the memory order
 
 
 def register_device(device: Device) -> None:
@@ -380,7 +381,7 @@ def _search(data: Any) -> Device | None:
     for device in reversed(tuple(devices.values())):
         if device.recognizes(data):
             _device_of_type[type(data)] = device
-            if device.peers is None:
+            if device.peers is None and device.keeps_order:
                 lone_types.add(type(data))
             return device
     return None

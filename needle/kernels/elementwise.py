@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 from needle import tuning
 from needle.backend import device_of, xp
 from needle.kernels.layout import Array
 
-__all__ = ["elementwise"]
+__all__ = ["elementwise", "in_memory_order"]
 
 
 def elementwise(work: Callable[..., Array], x: Array, *others: Array, scratch: int = 0) -> Array:
@@ -51,3 +52,38 @@ def chunk_of(array: Array, axis: int, chunk: slice) -> Array:
     if -axis > array.ndim or array.shape[axis] == 1:
         return array
     return array[(..., chunk, *(slice(None),) * (-axis - 1))]
+
+
+def in_memory_order(work: Callable[..., Array], arrays: Sequence[Array]) -> Array:
+    """work(*arrays), elementwise, in the memory order of the first large array that is not row-major.
+
+    For ufuncs that return row-major results: the axes of all operands are reordered, which takes no copy.
+    """
+    ndim = max(array.ndim for array in arrays)
+    size = max(array.size for array in arrays)
+    for array in arrays:
+        if array.size == size and array.ndim == ndim:
+            order = _memory_order(array.shape, array.strides)
+            if not order:
+                continue
+            forward, back = order
+            lead = [(1,) * (ndim - array.ndim) + array.shape for array in arrays]
+            views = (array.reshape(shape).transpose(forward) for array, shape in zip(arrays, lead, strict=True))
+            return work(*views).transpose(back)
+    return work(*arrays)
+
+
+@lru_cache(maxsize=4096)
+def _memory_order(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[list[int], list[int]] | None:
+    """The axes from the outermost in memory to the innermost, and the way back.
+
+    None for row-major arrays, and if elements are repeated, so that there is no order.
+    """
+    axes = [axis for axis, n in enumerate(shape) if n > 1]
+    if not all(strides[axis] for axis in axes):
+        return None
+    order = sorted(axes, key=lambda axis: -abs(strides[axis]))
+    if order == axes:
+        return None
+    order = [axis for axis, n in enumerate(shape) if n <= 1] + order
+    return order, [order.index(axis) for axis in range(len(order))]

@@ -16,7 +16,7 @@ from needle import tuning
 from needle.backend import Device, compute_dtype, device_of, overridable, xp
 from needle.kernels.layout import Array, is_compact
 
-__all__ = ["means", "row_products", "row_sums", "summed_to", "sums"]
+__all__ = ["group_axes", "means", "row_products", "row_sums", "summed_to", "sums"]
 
 WIDER = {"e": "float64", "f": "float64"}  # the dtype in which NumPy sums few elements, by the code of theirs
 
@@ -82,10 +82,10 @@ def _wide_sums(x: Array, axes: tuple[int, ...]) -> Array:
     if 0 in x.strides and any(step == 0 and n > 1 for n, step in zip(x.shape, x.strides, strict=True)):
         return _repeated_sums(x, axes)
     device, dtype = device_of(x), compute_dtype(x.dtype)
-    grouping = _group_axes(x.shape, x.strides, x.itemsize, axes)
+    grouping = group_axes(x.shape, x.strides, x.itemsize, axes)
     if grouping is None:
         x = x.astype(dtype, order="K")  # a copy without gaps
-        grouping = _group_axes(x.shape, x.strides, x.itemsize, axes)
+        grouping = group_axes(x.shape, x.strides, x.itemsize, axes)
     assert grouping is not None
     order, inverse, shape, steps = grouping
     total = x.transpose(order)
@@ -186,7 +186,7 @@ def _block_sizes(length: int, after: int) -> tuple[int, int, int]:
 
 
 @lru_cache(maxsize=4096)
-def _group_axes(
+def group_axes(
     shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int, axes: tuple[int, ...]
 ) -> tuple[list[int], list[int], tuple[int, ...], list[tuple[int, int, int]]] | None:
     """How to sum an array without gaps; None if it has some.

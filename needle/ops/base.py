@@ -32,6 +32,8 @@ def result_dtype(op: Op, *inputs: Any) -> Any:
 class Elementwise(TensorOp):
     """An op that combines elements in the same place, of operands that broadcast."""
 
+    is_elementwise = True
+
     def infer(self, *inputs: Any) -> Spec:
         shape = broadcast_shape(type(self).__name__, *(x.shape for x in inputs))
         return Spec(shape, result_dtype(self, *inputs))

@@ -18,7 +18,7 @@ class Fourier(Elementwise):
     That has the exponent +2πi · k · n / N and divides by N. float16 is computed in float32.
     """
 
-    saved_inputs = ()
+    saved_inputs, is_elementwise = (), False
 
     def __init__(self, axis: int, inverse: bool = False) -> None:
         self.axis, self.inverse = axis, inverse

@@ -79,6 +79,8 @@ class Cofactors(Elementwise):
     minors, and right to any order; each order costs n² times the one before.
     """
 
+    is_elementwise = False
+
     def compute(self, x: Array) -> Array:
         namespace = xp(x)
         u, s, vt = namespace.linalg.svd(x.astype(compute_dtype(x.dtype), copy=False))

@@ -41,7 +41,7 @@ class Where(Elementwise):
 class Compare(TensorOp):
     """A comparison by its NumPy name. The result holds bools and is a constant."""
 
-    differentiable = False
+    differentiable, is_elementwise = False, True
 
     def __init__(self, name: str) -> None:
         self.name = name

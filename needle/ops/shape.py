@@ -111,7 +111,7 @@ class SumTo(TensorOp):
 class Flip(Elementwise):
     """The elements in reverse order along `axes`: a copy."""
 
-    saved_inputs = ()
+    saved_inputs, is_elementwise = (), False
 
     def __init__(self, axes: Axes = None) -> None:
         self.axes = axes

@@ -16,7 +16,7 @@ __all__ = ["tril", "triu"]
 class Triangle(Elementwise):
     """The lower ("tril") or upper ("triu") triangle of the last two axes, up to a diagonal; zeros elsewhere."""
 
-    saved_inputs = ()
+    saved_inputs, is_elementwise = (), False
 
     def __init__(self, name: str, diagonal: int) -> None:
         self.name, self.diagonal = name, diagonal

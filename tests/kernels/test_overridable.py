@@ -29,6 +29,7 @@ CALLS = {
     "sum_windows": (X, (2, 2), WINDOW),
     "spread_windows": (BEST, (2, 2), WINDOW, (4, 4)),
     "matmul": (X, X),
+    "relu_grad": (X, X),
     "sums": (X, (0, 2)),
     "means": (X, (0, 2)),
     "erf": (X,),

@@ -111,6 +111,28 @@ def test_cross_entropy(shape, order, device):
     assert ndl.gradcheck(lambda x: CrossEntropy()(x, targets), ndl.Tensor(array / 1000, device=device))
 
 
+@pytest.mark.parametrize("mean", [True, False])
+def test_losses_with_gradients_equal_those_by_ops(mean, device):
+    """They are taken on GPUs."""
+    x, target = (ndl.Tensor(array, device=device) for array in draw((4, 3, 2), (4, 3, 2)))
+    classes = ndl.Tensor(np.random.default_rng(2).integers(0, 3, (4, 2)), device=device, requires_grad=False)
+    reduction = "mean" if mean else "sum"
+
+    def cross_entropy(x):
+        return CrossEntropyWithGradient(1, mean)(x, classes)[0]
+
+    def squared_error(x, target):
+        return SquaredErrorWithGradient(mean)(x, target)[0]
+
+    on_host = [ndl.Tensor(value.numpy()) for value in (x, target, classes)]
+    expected = nn.functional.cross_entropy(on_host[0], on_host[2], ignore_index=1, reduction=reduction)
+    np.testing.assert_allclose(cross_entropy(x).numpy(), expected.numpy(), rtol=1e-12)
+    expected = nn.functional.mse_loss(*on_host[:2], reduction=reduction)
+    np.testing.assert_allclose(squared_error(x, target).numpy(), expected.numpy(), rtol=1e-12)
+    assert ndl.gradcheck(cross_entropy, x)
+    assert ndl.gradcheck(squared_error, x, target)
+
+
 @pytest.mark.parametrize("create_graph", [True, False])
 def test_a_frozen_input_gets_no_gradient(create_graph, device):
     x, w, b = (ndl.Tensor(array, device=device) for array in draw((4, 3), (3,), (3,)))

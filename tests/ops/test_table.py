@@ -38,7 +38,7 @@ MASKED |= {"list of bools", "mask tensor", "a comparison"}
 ABSENT = {"MakeTensorTuple", "_Gradients"}
 
 # Op classes that needle.nn uses; tests/ops/test_compute_gradient.py and tests/nn/test_hooks.py differentiate them.
-IN_LAYERS = {"CrossEntropy", "Drop", "PassThrough"}
+IN_LAYERS = {"CrossEntropy", "CrossEntropyWithGradient", "Drop", "PassThrough", "SquaredErrorWithGradient"}
 
 # Op classes that exchange sums with other ranks; tests/distributed/test_whole_batch.py differentiates them.
 ACROSS_RANKS = {"AllReduce", "StandardizeAcrossRanks"}

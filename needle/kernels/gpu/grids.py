@@ -13,7 +13,7 @@ from needle.kernels.gpu.source import THREADS
 from needle.kernels.layout import Array, is_compact
 from needle.kernels.window import Size
 
-__all__ = ["NULL", "WARP", "is_dense", "pieces", "scratch", "width_of"]
+__all__ = ["NULL", "WARP", "in_order_of", "is_dense", "pieces", "scratch", "width_of"]
 
 WARP = 32
 NULL = np.uint64(0)  # a pointer
@@ -35,6 +35,15 @@ def is_dense(x: Array) -> bool:
 def _is_dense(shape: Size, strides: Size, itemsize: int) -> bool:
     order = sorted(range(len(shape)), key=lambda axis: (strides[axis], shape[axis]), reverse=True)
     return is_compact(order, shape, strides, itemsize)
+
+
+def in_order_of(x: Array, array: Array) -> Array:
+    """An array of the shape of x in the memory order and the dtype of x: itself, or a copy, in one launch."""
+    if array.strides == x.strides and array.dtype == x.dtype:
+        return array
+    copy = device_of(x).xp.empty_like(x)
+    copy[...] = array
+    return copy
 
 
 def pieces(count: int) -> tuple[Size, Size]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from needle.backend import device_of
-from needle.kernels.gpu.grids import NULL, WARP, is_dense, pieces, scratch, width_of
+from needle.kernels.gpu.grids import NULL, WARP, in_order_of, is_dense, pieces, scratch, width_of
 from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, replaces
 from needle.kernels.layout import Array
 from needle.kernels.loss import scaled_gradient, softmax_cross_entropy, squared_error
@@ -70,9 +70,9 @@ def _one_step(shape: tuple[int, ...], strides: tuple[int, ...]) -> tuple[int, in
 
 @replaces(squared_error)
 def squared_difference(x: Array, target: Array, mean: bool) -> tuple[Array, Array]:
-    if not fits(x, target) or x.shape != target.shape or x.strides != target.strides or not is_dense(x):
+    if not fits(x, target) or not is_dense(x):
         return generic(squared_error)(x, target, mean)
-    device = device_of(x)
+    device, target = device_of(x), in_order_of(x, target)
     difference, loss = device.xp.empty_like(x), device.xp.empty((), x.dtype)
     width = width_of(x, target)
     grid, block = pieces(x.size // width)

@@ -13,7 +13,7 @@ import numpy as np
 
 from needle.backend import device_of
 from needle.kernels.activation import relu_grad
-from needle.kernels.gpu.grids import NULL, WARP, width_of
+from needle.kernels.gpu.grids import NULL, WARP, in_order_of, width_of
 from needle.kernels.gpu.source import Source, contiguous_batch_last, fits, generic, replaces
 from needle.kernels.layout import Array, batch_first
 from needle.kernels.normalize import Running, standardize_array, standardize_gradients
@@ -63,7 +63,7 @@ def standardize_rows_backward(
     device = device_of(x)
     if along and y is not None:  # which the columns' gradients need as well
         grad, y = relu_grad(y, grad), None
-    grad, y = _like(x, grad), None if y is None else _like(x, y)
+    grad, y = in_order_of(x, grad), None if y is None else in_order_of(x, y)
     x_grad = device.xp.empty((rows.count, rows.length), x.dtype)
     size = rows.length if along else rows.count
     grads = [None if value is None else device.xp.empty(size, x.dtype) for value in (weight, bias)]
@@ -137,15 +137,6 @@ def _running_struct(running: Running | None, count: int) -> Any:
 def _pointers(*arrays: Array | None) -> list[Array]:
     """Arrays as arguments; a null pointer for one that is missing."""
     return [NULL if array is None else array for array in arrays]
-
-
-def _like(x: Array, array: Array) -> Array:
-    """An array in the memory order of x: itself, or a copy."""
-    if array.strides == x.strides and array.dtype == x.dtype:
-        return array
-    copy = device_of(x).xp.empty_like(x)
-    copy[...] = array
-    return copy
 
 
 def _launch(kernel: str, rows: Rows, *arguments: Any) -> None:
