@@ -197,7 +197,8 @@ def run(op: Op, inputs: Sequence[Value]) -> Array:
             array = op.compute(first, second)
     elif len(inputs) == 1:
         first = inputs[0].array
-        array = op.compute(first) if type(first) in lone_types else _run_anywhere(op, inputs)
+        is_plain = not op.is_elementwise or type(first) in lone_types
+        array = op.compute(first) if is_plain else _run_anywhere(op, inputs)
     else:
         arrays = [x.array for x in inputs]
         types = set(map(type, arrays))
