@@ -20,6 +20,7 @@ from needle.nn.functional.dropout import host_dropout
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
 from needle.ops import concatenate, permute, reshape, split, stack, where
+from needle.ops.linear import affine, fit
 from needle.ops.operand import tensor
 
 __all__ = ["Cell", "Recurrent", "State", "Step", "as_states", "draw", "parameter_shapes", "run_direction"]
@@ -45,13 +46,12 @@ class Step:
 
     def project_input(self, x: Tensor) -> Tensor:
         """x @ W_ih + bias_ih, for any number of steps at once: (…, in) -> (…, gates·H)."""
-        y = reshape(x, (-1, x.shape[-1])) @ self.W_ih
-        return reshape(y if self.bias_ih is None else y + self.bias_ih, (*x.shape[:-1], y.shape[-1]))
+        y = _product(reshape(x, (-1, x.shape[-1])), self.W_ih, self.bias_ih)
+        return reshape(y, (*x.shape[:-1], y.shape[-1]))
 
     def project_hidden(self, h: Tensor) -> Tensor:
         """h @ W_hh + bias_hh: (N, H) -> (N, gates·H)."""
-        y = h @ self.W_hh
-        return y if self.bias_hh is None else y + self.bias_hh
+        return _product(h, self.W_hh, self.bias_hh)
 
     def initial_state(self, from_input: Tensor) -> Tensor:
         """Zeros (N, H), with the batch size, device and dtype of `from_input` (N, gates·H)."""
@@ -65,6 +65,14 @@ class Step:
         for name, parameter in zip((*self.weight_names, "bias_ih", "bias_hh"), parameters, strict=True):
             if parameter is not None and parameter.dtype != x.dtype:
                 check.floats(op, **{"x": x, name: parameter})
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """x (N, in) @ weight + bias."""
+    if fit(weight, bias, x.shape[-1]):
+        return affine(x, weight, bias)
+    y = x @ weight  # of parameters that were replaced by others
+    return y if bias is None else y + bias
 
 
 class Cell(Module):

@@ -309,7 +309,7 @@ def test_an_empty_batch_has_empty_states(device):
 def test_the_input_of_all_steps_is_multiplied_at_once(device):
     y, _ = nn.RNN(IN, HIDDEN, 2, device=device)(ndl.zeros(7, 2, IN, device=device))
     names = [type(node.op).__name__ for node in ndl.autograd.find_topo_sort([y])]
-    assert names.count("MatMul") == 2 * (1 + 7)
+    assert names.count("Linear") == 2 * (1 + 7)
 
 
 def test_layers_print_their_sizes():
