@@ -112,7 +112,7 @@ def running(checked: bool = False, order: int = 0, measure: bool = False) -> Ite
 _allocations: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # by address
 
 
-class _Memory(np.ndarray[Any, Any]):
+class Memory(np.ndarray[Any, Any]):
     """The bytes of one allocation, which owns them: else NumPy would give its views another base."""
 
     first: int  # address
@@ -124,7 +124,7 @@ def allocate(shape: Any, dtype: Any = "float32") -> np.ndarray[Any, Any]:
     dtype = np.dtype(dtype)
     shape = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))
     size = max(1, -(-int(np.prod(shape, dtype="int64")) * dtype.itemsize // 4)) * 4
-    memory = _Memory(size + ALIGNMENT, np.uint8)
+    memory = Memory(size + ALIGNMENT, np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
     memory.first, memory.end = memory.ctypes.data + start, memory.ctypes.data + start + size
     memory[start : start + size].view(np.uint32)[...] = UNWRITTEN

@@ -29,10 +29,10 @@ source = Source("columns.cu")
 @replaces(unfold)
 def columns_of(x: Array, window: Window, kernel: Size) -> Array:
     batch, channels, *size = x.shape
+    check_conv(x.shape, (window.groups, channels // window.groups, *kernel), None, window)
     output, rows = window.output(tuple(size), kernel), channels * math.prod(kernel)
     if not fits(x) or len(kernel) > 3 or rows * math.prod(output) * batch >= 2**31:
         return generic(unfold)(x, window, kernel)
-    check_conv(x.shape, (window.groups, channels // window.groups, *kernel), None, window)
     columns = device_of(x).xp.empty((rows, math.prod(output), batch), x.dtype)
     _launch("unfold", contiguous_batch_last(x), columns, window_struct(window, tuple(size), kernel))
     return batch_first(columns)
