@@ -286,5 +286,7 @@ def test_importing_needle_does_not_read_the_metadata_of_distributions():
     process = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "needle.nn" in process.stdout.split()
     assert not {"importlib.metadata", "email.message", "zipfile"} & set(process.stdout.split())
-    late = {f"needle.{name}" for name in ("training", "distributed", "interop", "onnx")}  # until asked for
+    late = {
+        f"needle.{name}" for name in ("training", "distributed", "interop", "onnx", "kernels.gpu")
+    }  # until asked for
     assert not {*late, "pathlib"} & set(process.stdout.split())
