@@ -8,8 +8,10 @@ import pytest
 
 import needle as ndl
 from needle import nn, ops, optim
+from needle.autograd import TensorTuple
 from needle.backend import Missed, kept
 from needle.backend.blas import limited_to
+from tests.ops import table
 
 
 def draws(count, *shape, seed=0):
@@ -241,6 +243,30 @@ def test_arguments_that_require_a_gradient_get_it():
         step(x)
         assert_equal(x.grad.numpy(), 3 * x.numpy() ** 2)
     assert is_captured(step)
+
+
+@pytest.mark.parametrize("row", {row.op: row for row in table.ROWS}.values(), ids=str)
+def test_every_op(row):
+    """One row of each op in the table: its results and gradients, or a refusal."""
+
+    def step(*inputs):
+        result = row.apply(*inputs)
+        outputs = [*result] if isinstance(result, (tuple, list, TensorTuple)) else [result]
+        sums = [output.sum() for output in outputs if output.requires_grad]
+        if sums:
+            sum(sums).backward(create_graph=False)
+        return outputs
+
+    captured, draws = ndl.capture(step), np.random.default_rng(7)
+    for _ in range(5):
+        values = [x if isinstance(x, np.ndarray) else np.asarray(row.draw(draws, x), "float32") for x in row.inputs]
+        found = []
+        for function in (step, captured):
+            inputs, _ = table.tensors(row, [value.copy() for value in values])
+            found.append([output.numpy() for output in function(*inputs)])
+            found[-1] += [x.grad.numpy() for x in inputs if x.grad is not None]
+        assert_equal(*found)
+    assert is_captured(captured)
 
 
 # ---- what changes between calls --------------------------------------------------------------------------------------

@@ -42,9 +42,9 @@ class CannotRecord(RuntimeError):
 
 
 def calling_place() -> str:
-    """The innermost line outside of needle and of NumPy, in brackets."""
+    """The innermost line outside of needle, in brackets."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith((_SOURCES, "<__array_function__")):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_SOURCES):
         frame = frame.f_back
     return f" ({frame.f_code.co_filename}:{frame.f_lineno})"
 
@@ -52,12 +52,13 @@ def calling_place() -> str:
 class Missed(Exception):
     """A replay has ended, and left no trace, since a value would have led the function elsewhere.
 
-    `numbers` are those of the cells, which were computed before.
+    `asker` is the function of needle that asks for it; `numbers` are those of the cells, as far as they were computed.
     """
 
-    def __init__(self, numbers: Sequence[Numbers] = ()) -> None:
-        super().__init__()
-        self.numbers = numbers
+    def __init__(self, asker: str) -> None:
+        super().__init__(asker)
+        self.asker = asker
+        self.numbers: list[Numbers] = []
 
 
 class Cell(NamedTuple):

@@ -17,6 +17,7 @@ __all__ = ["MustBeEager", "Recorded"]
 
 Array: TypeAlias = Any
 
+MOST_MISSES = 8
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what a step may return beside tensors
 _recording = RLock()  # one function of the process is recorded at a time
 
@@ -51,27 +52,32 @@ class Recorded:
         self.returned: list[tuple[ref[Tensor], Tensor]] = []  # by the last call, and the tensors with their memory
         self.constant = dict(enumerate(tensor.array for tensor in tensors))  # arguments that have not changed so far
         self.is_checked = False
-        self.replays = 0
+        self.replays = self.misses = 0
 
     # ---- recording ---------------------------------------------------------------------------------------------------
 
     def record(self, step: Callable[..., Any]) -> Any:
         """Record the step, which runs once; returns its result."""
         (args, kwargs), self.given = self.given, ((), {})
+        given, failure = tensors_in((args, kwargs)), None
         with _recording:
             try:
                 with tapped(self._take, self._put):
                     self.recording = self.device.record(lambda: self._run(step))
             except CannotRecord as error:
-                if not error.is_done:
-                    with Eager(self.device, error.numbers).under_way():
-                        self.result = step(*args, **kwargs)
-                raise MustBeEager(error, self.result, True) from error
+                failure = error
             finally:
                 self._release()
-        self.is_checked = self.recording.is_exact
-        self._finish(tensors_in((args, kwargs)))
-        return self._results()
+        if failure is None:
+            self.is_checked = self.recording.is_exact
+            self._finish(given)
+            return self._results()
+        if failure.is_done:
+            self._pass_effects(given)
+        else:
+            with Eager(self.device, failure.numbers).under_way():
+                self.result = step(*args, **kwargs)
+        raise MustBeEager(failure, self.result, True)
 
     def _run(self, step: Callable[..., Any]) -> None:
         self.recorder = noting.recorder
@@ -117,13 +123,23 @@ class Recorded:
         kept = [*results, *(grad for _, grad in self.grads if grad is not None)]
         changed = {id(counter): counter for counter in (tensor.version_counter() for tensor in kept)}
         self.counters = [*(recorder.changed | changed).values()]
-        self._pass_gradients(given)
-        if any(id(tensor.version_counter()) in recorder.changed for tensor in self.inputs):
+        if self._pass_effects(given):
             self._fail("a step that writes into its arguments")
         if not self.holds():
             self._fail("a tensor, a module or an optimizer that the step itself replaces or changes")
         if strange := strange_in(self.result):
             self._fail(f"a result of type {strange}")
+
+    def _pass_effects(self, given: Sequence[Tensor]) -> bool:
+        """Do to the arguments what the step has done to the tensors in their place; whether it has written to one."""
+        self._pass_gradients(given)
+        written = False
+        for kept, tensor in zip(self.inputs, given, strict=True):
+            if self.recorder is not None and id(kept.version_counter()) in self.recorder.changed:
+                tensor.bump_version()
+                tensor.array[...] = kept.array
+                written = True
+        return written
 
     def _fail(self, cause: str) -> None:
         raise MustBeEager(CannotRecord("capture", cause), self._results(), True)
@@ -151,14 +167,23 @@ class Recorded:
         try:
             self.recording.replay()
         except Missed as missed:
-            with Eager(self.device, missed.numbers).under_way():
-                return step(*args, **kwargs)
+            return self._go_elsewhere(missed, step, args, kwargs)
         self.replays += 1
         VersionCounter.bump_all(self.counters)
         for value, grad in self.grads:
             value.grad = grad
         self._pass_gradients(tensors)
         return self._results()
+
+    def _go_elsewhere(self, missed: Missed, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run the step eagerly, since values lead it another way; for good, if that happens in most calls."""
+        self.misses += 1
+        with Eager(self.device, missed.numbers).under_way():
+            result = step(*args, **kwargs)
+        if self.misses >= MOST_MISSES and self.misses > self.replays:
+            error = CannotRecord(missed.asker, "values that lead to other work in most calls")
+            raise MustBeEager(error, result, True)
+        return result
 
     def _take_arguments(self, tensors: Sequence[Tensor]) -> None:
         """Copy the arguments to where the step reads them.

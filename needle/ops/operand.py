@@ -31,7 +31,7 @@ def number(op: str, value: Any) -> Any:
     if type(value) in PLAIN:
         return scalar
     if not is_number(scalar):
-        is_host_array = type(scalar) is cpu().array_type()
+        is_host_array = type(scalar) is cpu().xp.ndarray
         if not is_host_array or scalar.size != 1 or scalar.dtype.kind not in "fiub":
             raise TypeError(f"{op}: scalar must be a number, but got {type(value).__name__}")
         scalar = scalar.item()

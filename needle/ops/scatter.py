@@ -194,6 +194,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     and for shapes that do not broadcast.
     """
     x = tensor("masked_fill", x)
+    is_tensor = not is_number(value)
     if is_number(value):
         check.filling("masked_fill", "value", value, x.dtype)
     mask, value = tensor("masked_fill", mask), tensor("masked_fill", value, x)
@@ -204,7 +205,7 @@ def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     are_integers = value.dtype.kind in "iu" and x.dtype.kind in "iu"
     if not are_integers and not cpu().xp.can_cast(value.dtype, x.dtype, "same_kind"):
         raise TypeError(f"masked_fill: value must fit dtype {x.dtype}, but got {value.dtype}")
-    if are_known(value):
+    if is_tensor and are_known(value):
         check.filling("masked_fill", "value", value.item(), x.dtype)
     broadcast_shape("masked_fill", x.shape, mask.shape)
     return WHERE(mask, as_dtype(value, x.dtype), x)

@@ -44,10 +44,10 @@ class Filling:
         array[:] = numbers
 
 
-def ask(array: Array, answer: bool) -> None:
+def ask(array: Array, answer: bool, asker: str) -> None:
     """Leave the replay unless the one element of an array is true, or false, as it was."""
     if bool(array) is not answer:
-        raise Missed
+        raise Missed(asker)
 
 
 def set_state(errors: tuple[tuple[str, Any], ...], size: int) -> None:

@@ -28,8 +28,8 @@ class Namespace:
         if isinstance(data, Traced):
             return data if dtype is None else data.astype(dtype, copy=False)
         array = np.asarray(data, dtype, **options)
-        tracer = current_tracer()
-        return array if tracer is None else tracer.kept(array)
+        tracer = current_tracer()  # numbers and lists of the step itself are constants
+        return tracer.kept(array) if tracer is not None and isinstance(data, np.ndarray) else array
 
     def ascontiguousarray(self, data: Any, dtype: Any = None) -> Any:
         array = self.asarray(data, dtype)

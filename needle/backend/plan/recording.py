@@ -51,12 +51,13 @@ class Plan(Recording):
         try:
             with np.errstate():
                 run_calls(self.calls)
-        except Missed:
+        except Missed as missed:
             for array, image in self.early:
                 np.copyto(array, image)
             if stream is not None:
                 np.random.set_state(stream)
-            raise Missed(cells.numbers) from None
+            missed.numbers = cells.numbers
+            raise
 
     def compare(self, run: Callable[[], list[Array]], results: Callable[[], list[Array]]) -> bool | None:
         eager = Eager(self.recorder.device)

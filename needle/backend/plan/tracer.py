@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -270,7 +271,7 @@ class Tracer(Recorder):
         """The truth of one element, as each replay must find it."""
         plain = self.plain(array)
         answer = bool(plain)
-        self.note([], ask, plain, answer)
+        self.note([], ask, plain, answer, _asker())
         self.early, self.early_draws = {**self.written}, self.draws
         return answer
 
@@ -329,6 +330,14 @@ _NONE = object()
 def _store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
     for target, result in zip(targets, call(), strict=True):
         target[...] = result
+
+
+def _asker() -> str:
+    """The innermost function outside of this package."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+        frame = frame.f_back
+    return frame.f_code.co_name
 
 
 def _state() -> tuple[tuple[tuple[str, str], ...], int]:
