@@ -245,9 +245,9 @@ def test_arguments_that_require_a_gradient_get_it():
     assert is_captured(step)
 
 
-@pytest.mark.parametrize("row", {row.op: row for row in table.ROWS}.values(), ids=str)
+@pytest.mark.parametrize("row", {row.op: row for row in reversed(table.ROWS) if row.op != "to"}.values(), ids=str)
 def test_every_op(row):
-    """One row of each op in the table: its results and gradients, or a refusal."""
+    """One row of each op in the table, its results and gradients; `to` another device cannot be captured."""
 
     def step(*inputs):
         result = row.apply(*inputs)
@@ -651,6 +651,16 @@ def missed():
     recording.replay()
 
 
+def elsewhere():
+    """A step that values lead another way in most calls: NaN in max pooling."""
+    pool = nn.MaxPool2d(2)
+    step = ndl.capture(lambda x: ops.summation(pool(x)).backward(create_graph=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(16):
+            step(ndl.full((1, 1, 2, 2), float("nan") if i > 4 else 1.0, requires_grad=True))
+
+
 AWAY = "; the step runs eagerly from now on"
 ERRORS = [
     (lambda: ndl.capture(1), TypeError, "capture: step must be callable, but got int"),
@@ -666,6 +676,7 @@ ERRORS = [
     ),
     (partial(warned, lambda: REFUSED["mask"][0]), UserWarning, f"{MUST} a result whose shape depends on values"),
     (partial(warned, lambda: changing_argument), UserWarning, f"{MUST} a step that writes into its arguments{AWAY}"),
+    (elsewhere, UserWarning, f"_max_masks: {MUST} values that lead to other work in most calls{AWAY}"),
     (partial(warned, counting), UserWarning, f"{MUST} a step whose replay differs from an eager run{AWAY}"),
 ]  # fmt: skip
 

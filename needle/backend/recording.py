@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
     "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "depend", "drawn", "kept", "live", "noting",
-    "recording", "refuse",
+    "recording", "refuse", "with_choices",
 ]  # fmt: skip
 
 _SOURCES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -104,6 +104,10 @@ class Recorder(ABC):
         """The result of `draw`, an array of numbers from NumPy's stream."""
         self.refuse("random", "numbers drawn on the host")
         return draw()
+
+    def with_choices(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """See the function `with_choices`."""
+        return function(*args)
 
     def refuse(self, op: str, cause: str) -> None:
         """See the function `refuse`."""
@@ -211,6 +215,15 @@ def drawn(draw: Callable[[], Array]) -> Array:
     """The result of `draw`, an array of numbers from NumPy's stream, which each replay draws anew."""
     recorder = noting.recorder
     return draw() if recorder is None else recorder.drawn(draw)
+
+
+def with_choices(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`: a tuple of arrays, or None among them, which it makes: none is a view of an argument.
+
+    Values decide how it computes them. Where they decide otherwise in a replay, the function is called.
+    """
+    recorder = noting.recorder
+    return function(*args) if recorder is None else recorder.with_choices(function, args)
 
 
 def depend(ask: Callable[[], object]) -> None:

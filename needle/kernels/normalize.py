@@ -10,7 +10,7 @@ from functools import partial
 from typing import NamedTuple
 
 from needle import tuning
-from needle.backend import device_of, overridable, xp
+from needle.backend import device_of, overridable, with_choices, xp
 from needle.kernels.activation import relu_grad, where_positive
 from needle.kernels.layout import Array
 from needle.kernels.reduce import summed_to
@@ -63,7 +63,7 @@ def standardize_array(
 
     Weight and bias broadcast to x. The result is max(y, 0) if `rectified`; `running` moves towards the statistics.
     """
-    y, average, variance = _standardized(x, weight, bias, axes, eps, rectified)
+    y, average, variance = with_choices(_standardized, x, weight, bias, axes, eps, rectified)
     if running is not None:
         running.move(average, variance, x.size // average.size)
     return y, average, variance
@@ -114,6 +114,16 @@ def standardize_gradients(
 
     One pass is for the means, one for the gradient in x. y is the result if that was rectified: it masks `grad`.
     """
+    gradients: tuple[Array, Array | None, Array | None] = with_choices(
+        _gradients, grad, x, y, weight, bias, average, variance, axes, eps
+    )
+    return gradients
+
+
+def _gradients(
+    grad: Array, x: Array, y: Array | None, weight: Array | None, bias: Array | None, average: Array, variance: Array,
+    axes: tuple[int, ...], eps: float,
+) -> tuple[Array, Array | None, Array | None]:  # fmt: skip
     scale = (variance + eps) ** -0.5
     per_row = [_is_per_row(value, x, axes) for value in (weight, bias) if value is not None]
     masks = () if y is None else (y,)

@@ -9,7 +9,7 @@ import numpy as np
 
 from needle.backend.recording import Missed, Numbers
 
-__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "set_state", "store"]
+__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "run_or_call", "set_state", "store"]
 
 Array: TypeAlias = Any
 Calls: TypeAlias = list[Callable[[], Any]]
@@ -19,6 +19,16 @@ def run_calls(calls: Calls) -> None:
     """Make the calls in order."""
     for call in calls:
         call()
+
+
+def run_or_call(calls: Calls, function: Callable[..., Any], args: tuple[Any, ...], targets: list[Array]) -> None:
+    """Make the calls, or if values lead elsewhere, call the function whose work they are."""
+    try:
+        run_calls(calls)
+    except Missed:
+        for target, result in zip(targets, function(*args), strict=True):
+            if target is not None:
+                target[...] = result
 
 
 def store(target: Array, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:

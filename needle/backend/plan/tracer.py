@@ -13,7 +13,7 @@ import numpy as np
 from needle.backend.blas import drop_limit, hold_limit, worker_count
 from needle.backend.parallel import parallel_for
 from needle.backend.plan.arena import Arena
-from needle.backend.plan.calls import Calls, Filling, ask, draw_into, run_calls, set_state, store
+from needle.backend.plan.calls import Calls, Filling, ask, draw_into, run_calls, run_or_call, set_state, store
 from needle.backend.plan.traced import Traced, bare
 from needle.backend.recording import CannotRecord, Numbers, Recorder
 
@@ -282,6 +282,18 @@ class Tracer(Recorder):
         self.note([target], draw_into, target, draw)
         self.draws += 1
         return traced
+
+    def with_choices(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        outer, state, early, draws = self.calls, self.state, self.early, self.early_draws
+        self.calls = []
+        results = function(*args)
+        if self.state != state:
+            self.calls.append(partial(set_state, *state))
+        calls, self.calls, self.state = self.calls, outer, state
+        self.early, self.early_draws = early, draws
+        targets = self.plain([*results])
+        self.note([], run_or_call, calls, function, self.plain(args), targets)
+        return results
 
     # ---- loops -------------------------------------------------------------------------------------------------------
 
