@@ -170,8 +170,8 @@ class Recording(ABC):
         Raises Missed, with nothing changed but the cells' numbers, if a value would have led the function elsewhere.
         """
 
-    def compare(self, run: Callable[[], list[Array]], results: Callable[[], list[Array]]) -> bool | None:
-        """Whether a replay does what `run` does: all arrays are equal to the bit; None if it has missed.
+    def compare(self, run: Callable[[], list[Array]], results: Callable[[], list[Array]]) -> bool:
+        """Whether a replay does what `run` does: all arrays are equal to the bit. Raises Missed as `replay` does.
 
         `run`, the function run eagerly, returns its results, `results` those of the replay. What `run` has done stays.
         """

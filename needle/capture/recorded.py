@@ -167,7 +167,10 @@ class Recorded:
         try:
             self.recording.replay()
         except Missed as missed:
-            return self._go_elsewhere(missed, step, args, kwargs)
+            with Eager(self.device, missed.numbers).under_way():
+                result = step(*args, **kwargs)
+            self._count(missed, result)
+            return result
         self.replays += 1
         VersionCounter.bump_all(self.counters)
         for value, grad in self.grads:
@@ -175,15 +178,12 @@ class Recorded:
         self._pass_gradients(tensors)
         return self._results()
 
-    def _go_elsewhere(self, missed: Missed, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        """Run the step eagerly, since values lead it another way; for good, if that happens in most calls."""
+    def _count(self, missed: Missed, result: Any) -> None:
+        """Count a call that values have led elsewhere, with its result; of too many the step runs eagerly for good."""
         self.misses += 1
-        with Eager(self.device, missed.numbers).under_way():
-            result = step(*args, **kwargs)
         if self.misses >= MOST_MISSES and self.misses > self.replays:
             error = CannotRecord(missed.asker, "values that lead to other work in most calls")
             raise MustBeEager(error, result, True)
-        return result
 
     def _take_arguments(self, tensors: Sequence[Tensor]) -> None:
         """Copy the arguments to where the step reads them.
@@ -249,8 +249,11 @@ class Recorded:
             result = step(*args, **kwargs)
             return arrays_of(result, self._grads(tensors))
 
-        equal = self.recording.compare(run, lambda: arrays_of(self.result, [grad for _, grad in self.grads]))
-        if equal is not None:
+        try:
+            equal = self.recording.compare(run, lambda: arrays_of(self.result, [grad for _, grad in self.grads]))
+        except Missed as missed:
+            self._count(missed, result)
+        else:
             if not equal or form_of(result) != form_of(self.result):
                 error = CannotRecord("capture", "a step whose replay differs from an eager run")
                 raise MustBeEager(error, result, True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from needle.backend.recording import Missed, Numbers
 
-__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "run_or_call", "set_state", "store"]
+__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "run_or_call", "set_state", "store", "store_all"]
 
 Array: TypeAlias = Any
 Calls: TypeAlias = list[Callable[[], Any]]
@@ -64,3 +64,8 @@ def set_state(errors: tuple[tuple[str, Any], ...], size: int) -> None:
     """Set how NumPy treats errors of arithmetic, and the size of the buffers of its ufuncs."""
     np.seterr(**dict(errors))
     np.setbufsize(size)
+
+
+def store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
+    for target, result in zip(targets, call(), strict=True):
+        target[...] = result

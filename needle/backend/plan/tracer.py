@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeAlias
@@ -13,7 +12,29 @@ import numpy as np
 from needle.backend.blas import drop_limit, hold_limit, worker_count
 from needle.backend.parallel import parallel_for
 from needle.backend.plan.arena import Arena
-from needle.backend.plan.calls import Calls, Filling, ask, draw_into, run_calls, run_or_call, set_state, store
+from needle.backend.plan.calls import (
+    Calls,
+    Filling,
+    ask,
+    draw_into,
+    run_calls,
+    run_or_call,
+    set_state,
+    store,
+    store_all,
+)
+from needle.backend.plan.forms import (
+    address_of,
+    arrays_in,
+    asking_function,
+    has_arrays,
+    has_mask,
+    is_compact,
+    is_default,
+    is_row_major,
+    numpy_state,
+    part_of,
+)
 from needle.backend.plan.traced import Traced, bare
 from needle.backend.recording import CannotRecord, Numbers, Recorder
 
@@ -47,7 +68,7 @@ class Tracer(Recorder):
         self.draws = self.early_draws = 0  # how often numbers are drawn, and how often before the last question
         self.failure: CannotRecord | None = None  # why there can be no recording
         self.filling = Filling()
-        self.state = _state()  # NumPy's, as the noted calls have it
+        self.state = numpy_state()  # NumPy's, as the noted calls have it
         self.depth = 0  # of loops
 
     def refuse(self, op: str, cause: str) -> None:
@@ -79,7 +100,7 @@ class Tracer(Recorder):
         array = np.asarray(array)
         if array.dtype.hasobject:
             self.refuse("array", f"elements of dtype {array.dtype}")
-        strides = array.strides if _is_compact(array) else np.empty_like(array).strides
+        strides = array.strides if is_compact(array) else np.empty_like(array).strides
         block = self.arena.take(array.nbytes)
         traced: Traced = np.ndarray.__new__(Traced, array.shape, array.dtype, block, 0, strides)
         bare(traced)[...] = array
@@ -104,7 +125,7 @@ class Tracer(Recorder):
             if value.size and not np.may_share_memory(bare(value), bare(root)):
                 self.refuse("array", "an array that an unknown call has made")
             elif id(block) in self.arena.blocks:
-                return np.ndarray(value.shape, value.dtype, block, _address(value) - _address(block), value.strides)
+                return np.ndarray(value.shape, value.dtype, block, address_of(value) - address_of(block), value.strides)
             return value.view(np.ndarray)
         if isinstance(value, (tuple, list)):
             return type(value)(map(self.plain, value))
@@ -114,7 +135,7 @@ class Tracer(Recorder):
 
     def view(self, plain: Array, sources: Any) -> Traced | None:
         """A traced view for a plain one, if it is one of an array in `sources`."""
-        for source in _arrays(sources):
+        for source in arrays_in(sources):
             if np.may_share_memory(plain, bare(source)):
                 return self.view_of(plain, source)
         return None
@@ -127,7 +148,7 @@ class Tracer(Recorder):
         block = root.base
         if id(block) not in self.arena.blocks:
             return self._view(plain)
-        offset = _address(plain) - _address(block)
+        offset = address_of(plain) - address_of(block)
         traced: Traced = np.ndarray.__new__(Traced, plain.shape, plain.dtype, block, offset, plain.strides)
         traced.lease = root
         traced.flags.writeable = plain.flags.writeable
@@ -142,7 +163,7 @@ class Tracer(Recorder):
 
     def note(self, writes: Iterable[Array], function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
         """Note a call that has been made, and the arrays that it writes to."""
-        state = _state()
+        state = numpy_state()
         if state != self.state:
             self.calls.append(partial(set_state, *state))
             self.state = state
@@ -164,7 +185,7 @@ class Tracer(Recorder):
     def ufunc(self, ufunc: Any, method: str, inputs: Any, out: Any, options: Any) -> Any:
         """Call a method of a ufunc."""
         inputs = self.plain(inputs)
-        options = {name: self.plain(value) for name, value in options.items() if not _is_default(name, value)}
+        options = {name: self.plain(value) for name, value in options.items() if not is_default(name, value)}
         call = ufunc if method == "__call__" else getattr(ufunc, method)
         if method == "at":
             call(*inputs)
@@ -214,7 +235,7 @@ class Tracer(Recorder):
                 return type(result)(views) if type(result) in (tuple, list) else views
             traced = [self.fresh(entry) for entry in result]
             targets = self.plain(traced)
-            self.note(targets, _store_all, targets, call)
+            self.note(targets, store_all, targets, call)
             return type(result)(traced) if type(result) in (tuple, list) else type(result)(*traced)
         if not isinstance(result, (np.ndarray, np.generic)):
             self.refuse(name, "a value read on the host")
@@ -240,7 +261,7 @@ class Tracer(Recorder):
             traced = self.fresh(result)
             target = self.plain(traced)
             shaped = target if target.shape == plain.shape else target.reshape(plain.shape)
-            if name in ("astype", "copy") or _is_row_major(args, kwargs):
+            if name in ("astype", "copy") or is_row_major(args, kwargs):
                 self.note([target], np.copyto, shaped, plain, casting="unsafe")
                 return traced
         return self.store(result, getattr(plain, name), *args, **kwargs)
@@ -253,25 +274,25 @@ class Tracer(Recorder):
 
     def getitem(self, array: Traced, index: Any) -> Any:
         plain, index = self.plain(array), self.plain(index)
-        if not _has_arrays(index):
-            return self.view_of(_part(plain, index), array)
+        if not has_arrays(index):
+            return self.view_of(part_of(plain, index), array)
         result = plain[index]
-        if _has_mask(index):
+        if has_mask(index):
             self.refuse("getitem", "a result whose shape depends on values")
         return self.store(result, plain.__getitem__, index)
 
     def setitem(self, array: Traced, index: Any, value: Any) -> None:
         plain, index, value = self.plain(array), self.plain(index), self.plain(value)
         plain[index] = value
-        if not _has_arrays(index):
-            plain, index = _part(plain, index), ...
+        if not has_arrays(index):
+            plain, index = part_of(plain, index), ...
         self.note([plain], plain.__setitem__, index, value)
 
     def truth(self, array: Traced) -> bool:
         """The truth of one element, as each replay must find it."""
         plain = self.plain(array)
         answer = bool(plain)
-        self.note([], ask, plain, answer, _asker())
+        self.note([], ask, plain, answer, asking_function())
         self.early, self.early_draws = {**self.written}, self.draws
         return answer
 
@@ -329,73 +350,3 @@ class Tracer(Recorder):
         if shared:
             self.arena.end_loop()
         self.note([], parallel_for, run_calls, parts, uses_blas, shared)
-
-
-def _is_default(name: str, value: Any) -> bool:
-    """Whether an option of a ufunc is the one that it has anyway."""
-    return value is {"dtype": None, "where": True, "keepdims": False}.get(name, _NONE)
-
-
-_NONE = object()
-
-
-def _store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
-    for target, result in zip(targets, call(), strict=True):
-        target[...] = result
-
-
-def _asker() -> str:
-    """The innermost function outside of this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
-        frame = frame.f_back
-    return frame.f_code.co_name
-
-
-def _state() -> tuple[tuple[tuple[str, str], ...], int]:
-    """How NumPy treats errors of arithmetic, and the size of the buffers of its ufuncs."""
-    return tuple(np.geterr().items()), np.getbufsize()  # type: ignore[arg-type]
-
-
-def _address(array: Array) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def _is_compact(array: Array) -> bool:
-    """Whether an array fills its memory, without gaps and from its first element on."""
-    span = array.itemsize + sum((n - 1) * step for n, step in zip(array.shape, array.strides, strict=True))
-    return bool(array.size and min(array.strides, default=0) >= 0 and span == array.nbytes)
-
-
-def _is_row_major(args: Any, kwargs: Any) -> bool:
-    """Whether a method that copies takes the elements in row-major order."""
-    return kwargs.get("order", "C") == "C" and not any(isinstance(arg, str) for arg in args)
-
-
-def _arrays(value: Any) -> Iterable[Array]:
-    """The arrays in a value, also within tuples and lists."""
-    if isinstance(value, np.ndarray):
-        yield value
-    elif isinstance(value, (tuple, list)):
-        for entry in value:
-            yield from _arrays(entry)
-
-
-def _entries(index: Any) -> tuple[Any, ...]:
-    return index if isinstance(index, tuple) else (index,)
-
-
-def _part(array: Array, index: Any) -> Array:
-    """A view of a part of an array, also of a single element."""
-    entries = _entries(index)
-    return array[entries if any(entry is ... for entry in entries) else (*entries, ...)]
-
-
-def _has_arrays(index: Any) -> bool:
-    """Whether an index makes a copy."""
-    return any(isinstance(entry, (np.ndarray, list, bool, np.bool)) for entry in _entries(index))
-
-
-def _has_mask(index: Any) -> bool:
-    return any(np.asarray(entry).dtype == bool for entry in _entries(index) if isinstance(entry, (np.ndarray, list)))
