@@ -157,8 +157,7 @@ class Optimizer:
         rule = Rule(self._update, getattr(self._update, "kernel", None), (*fills,), group)
         cohorts = state.cohorts_of(operands)
         is_recorded = recording() is not None
-        if is_recorded:
-            self._depend_on(group, cohorts)
+        has_cells = is_recorded and self._depend_on(group, cohorts)
         for cohort in cohorts:
             part = cohort.part(operands)
             if is_aliased:  # parameters that share memory are updated one after the other
@@ -168,12 +167,12 @@ class Optimizer:
                 updates = [pool.gather(part, is_recorded) for pool in pools]
                 updates += state.updates_of(cohort.unpooled, part, fills) if cohort.unpooled else ()
                 batches = alike(updates) if len(updates) > 1 else [updates]
-            if not is_recorded:
+            if not has_cells:
                 self._advance(cohort.numbers, group)
                 settings = self._settings(group, cohort.numbers)
             for position, batch in enumerate(batches):
                 array = batch[0][0]
-                if is_recorded:
+                if has_cells:
                     settings = self._cell(array, group, cohort.numbers, position == 0)
                 kernels.update_each(array, batch, rule, settings)
             for pool in pools:
@@ -193,10 +192,14 @@ class Optimizer:
 
         return live(device_of(array), compute, array.dtype)
 
-    def _depend_on(self, group: Group, cohorts: Sequence[Cohort]) -> None:
-        """Let a recording hold as long as its step is like another: the same parameters, state and kind of options."""
+    def _depend_on(self, group: Group, cohorts: Sequence[Cohort]) -> bool:
+        """Let a recording hold as long as its step is like another: the same parameters, state and kind of options.
+
+        False if the settings of the rule are unknown, and the step so refused.
+        """
         if type(self)._settings is Optimizer._settings:
             refuse(type(self).__name__, "a rule whose settings are unknown")
+            return False
         state, groups, params, kinds = self._state, [*self.param_groups], [*group["params"]], self._kinds(group)
         depend(
             lambda: (
@@ -207,6 +210,7 @@ class Optimizer:
                 and all(any(cohort is own for own in state.cohorts) for cohort in cohorts)
             )
         )
+        return True
 
     def _kinds(self, group: Group) -> list[Any]:
         """What decides which arithmetic a rule does, apart from its numbers: flags, and which options are 0 or None."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import compute_dtype, without_warnings, xp
+from needle.backend import compute_dtype, refuse, without_warnings, xp
 from needle.graph import check_one_device
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -45,6 +45,8 @@ def clip_grad_norm_(
     check_one_device(op, [tensor.grad for tensor in tensors])
     with without_warnings():
         norm = _norm(grads, norm_type)
+        if error_if_nonfinite:
+            refuse(op, "a norm that is read on the host")
         if error_if_nonfinite and not math.isfinite(norm.item()):
             raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm.item()}")
         scale = xp(norm).minimum(max_norm / (norm + 1e-6), 1)
