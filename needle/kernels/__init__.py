@@ -1,8 +1,8 @@
 """Kernels on raw arrays of any device: convolution, pooling, matrix products, sums; no kernel knows about graphs.
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
-`overridable`. Each file uses only the files before it: window, layout, elementwise, activation, erf, matmul, reduce,
-rows, standardize, normalize, loss, update, dropout, pool, conv. `gpu` has what replaces them on GPUs.
+`overridable`. Each file uses only the files before it: window, layout, elementwise, division, activation, erf, matmul,
+reduce, rows, standardize, normalize, loss, update, dropout, pool, conv. `gpu` has what replaces them on GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -16,6 +16,7 @@ from needle.kernels.activation import *
 from needle.kernels.conv.col2im import *
 from needle.kernels.conv.dispatch import *
 from needle.kernels.conv.im2col import *
+from needle.kernels.division import *
 from needle.kernels.dropout import *
 from needle.kernels.elementwise import *  # a function may share its file's name: on the package, the function wins
 from needle.kernels.erf import *

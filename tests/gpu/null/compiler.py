@@ -14,6 +14,8 @@ from tests.gpu.null.build import HERE, packages
 
 # Headers that the prelude has, or that a host compiler cannot read.
 REPLACED = re.compile(r"#include <cupy/(?:complex|carray|atomics|math_constants|bfloat16)[\w.]*>")
+# Shared memory whose size the launch states: here as much as there is.
+EXTERN = re.compile(r"extern\s+__shared__\s+([\w ]+?)\s+(\w+)\[\]")
 PRELUDE = '#include "cpu.h"\n#include "cpu_mma.h"\n#include "cupy.h"\n'
 
 
@@ -41,7 +43,7 @@ def _prelude() -> Path:
 def compiled(source: str, defines: tuple[str, ...] = ()) -> Path:
     """The library of the kernels of a source, from the cache or by g++."""
     prelude = _prelude()
-    body = REPLACED.sub("", source)
+    body = EXTERN.sub(r"__shared__ \1 \2[49152 / sizeof(\1)]", REPLACED.sub("", source))
     text = f"{body}\n" + "".join(f"CPU_KERNEL({name})\n" for name in KERNEL.findall(body))
     key = hashlib.sha256(" ".join([text, *defines]).encode()).hexdigest()[:24]
 
