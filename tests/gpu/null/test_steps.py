@@ -20,16 +20,14 @@ pytestmark = [
 
 # Kernels, products, fills and copies of one step: what a change may lower, and must not raise.
 LAUNCHES = {
-    "lenet": 177,
-    "resnet9": 392,
-    "cnn": 206,
-    "vgg": 214,
-    "conv1d": 165,
-    "autoencoder": 228,
-    "depthwise": 116,
+    "lenet": 20,
+    "resnet9": 57,
+    "cnn": 31,
+    "vgg": 24,
+    "conv1d": 26,
+    "autoencoder": 25,
+    "depthwise": 24,
 }
-
-GATHERED = 6  # uploads of pointers, where the optimizer gathers more than eight small arrays
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +46,7 @@ def test_a_step_launches_no_more_than_this(requests, name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_step_transfers_nothing_and_waits_for_nothing(requests, name):
     for kinds in requests[name].values():
-        found = {kind: number for kind, number in kinds.items() if number and kind != "launches"}
-        assert found in ({}, {"h2d": GATHERED}), found
+        assert {kind: number for kind, number in kinds.items() if number and kind != "launches"} == {}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
