@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from needle import check, tuning
@@ -14,7 +14,7 @@ from needle.backend.cuda_probe import EITHER, OLDEST, cuda_problem
 from needle.backend.cuda_uploads import CudaUploads
 from needle.backend.device import Device, DTypeLike, HostArray, register_device
 from needle.backend.kernel_table import kernel_providers
-from needle.backend.recording import Recording, refuse
+from needle.backend.recording import Recording, drawn, refuse
 
 __all__ = ["CudaDevice"]
 
@@ -127,6 +127,12 @@ class CudaDevice(Device):
             refuse(op, "data of the host, which would be sent once")
             return data
         return data if self.owns(data) else data.copy()
+
+    def uniform(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Any:
+        return drawn(partial(super().uniform, shape, dtype))
+
+    def normal(self, shape: Sequence[int], dtype: DTypeLike = "float32") -> Any:
+        return drawn(partial(super().normal, shape, dtype))
 
     def to_host(self, array: Any) -> HostArray:
         refuse("to_host", "values read on the host")

@@ -61,8 +61,8 @@ def record(device: Device, function: Callable[[], object]) -> Recording:
                 raise CannotRecord(_asking(error.__traceback__), f"what CUDA cannot record: {error}") from error
             finally:
                 graph = _end(cuda, stream)
-        if graph is None:
-            raise CannotRecord("record", "work that invalidates a capture")
+            if graph is None:
+                raise CannotRecord("record", "work that invalidates a capture")
         recorded = _Graph(recorder, graph, stream)
         recorded.launch()
     return recorded
@@ -143,7 +143,8 @@ def _asking(traceback: TracebackType | None) -> str:
     name, is_ours = "record", False
     while traceback is not None and (traceback := traceback.tb_next) is not None:
         frame = traceback.tb_frame
-        ours = frame.f_globals.get("__name__", "").startswith("needle.")
+        module = frame.f_globals.get("__name__", "")
+        ours = module.startswith("needle.") and not module.startswith("needle.capture.")
         if ours or not (is_ours or frame.f_code.co_filename.endswith(".pyx")):
             name, is_ours = frame.f_code.co_name, ours or is_ours
     return name
