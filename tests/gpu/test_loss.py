@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from functools import lru_cache, partial
+
 import numpy as np
 import pytest
 import torch
 
 import needle as ndl
 from needle import kernels, tuning
+from needle.kernels.gpu import grids
 from needle.kernels.layout import batch_first
 from needle.nn import functional
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import running
 from tests.gpu.shim_device import SHIM
 
@@ -45,6 +50,16 @@ def losses(x, labels, order="row-major", **options):
     loss = functional.cross_entropy(x, ndl.Tensor(labels, device=SHIM, requires_grad=False), **options)
     loss.backward(ndl.Tensor(np.float32(3), device=SHIM), create_graph=False)
     return loss, x
+
+
+@contextmanager
+def few_blocks():
+    """Let at most three blocks share what one would do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 64)
+        patch.setattr(tuning, "CUDA_REDUCTION_BLOCKS", 3)
+        patch.setattr(grids, "_ticket", lru_cache(vars(grids._ticket)["__wrapped__"]))  # a planted fault may spoil it
+        yield
 
 
 @pytest.mark.parametrize("order", ["row-major", "batch-last"])
@@ -104,16 +119,25 @@ def test_large_and_infinite_scores(run):
     np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
 
 
-def test_many_blocks_add_up_in_one_order(monkeypatch):
-    monkeypatch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 64)
-    monkeypatch.setattr(tuning, "CUDA_REDUCTION_BLOCKS", 3)
+def test_many_blocks_add_up_in_one_order():
     x, labels = draw((2000, 5)), labels_of((2000, 5))
     found = set()
-    for order in (0, 1, 2, 3):
-        with running(order=order):
-            found.add(losses(x, labels, "batch-last")[0].numpy().item())
+    with few_blocks():
+        for order in (0, 1, 2, 3):
+            with running(order=order):
+                found.add(losses(x, labels, "batch-last")[0].numpy().item())
     assert len(found) == 1
     np.testing.assert_allclose(found.pop(), reference(x, labels)[0], rtol=1e-6)
+
+
+def test_many_blocks_twice(run):
+    x, labels = draw((300, 5)), labels_of((300, 5))
+    with few_blocks():
+        for _ in range(2):
+            loss, leaf = losses(x, labels, "batch-last")
+            value, gradient = reference(x, labels)
+            np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
+            np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-7)
 
 
 def test_gradients_can_be_differentiated_again(run):
@@ -166,3 +190,22 @@ def test_losses_use_whole_sectors():
         kernels.squared_error(x, x, True)
     for kernel in ("scaled_4", "squared_error_4", "cross_entropy_1"):
         assert run.used(kernel, write=True) >= 0.95
+
+
+IGNORED = partial(test_ignored_classes_count_for_nothing, "batch-last")
+UNKNOWN = partial(test_labels_that_are_no_classes_make_nan, 3)
+TOP = "top = fmaxf(top, x[at + c * s.class_step])"
+PART = "atomicAdd(parts + 2 * i, 0ull)"
+FAULTS = [
+    Fault("loss.cu", "ignored classes count", "kept && lane == 0", "lane == 0", IGNORED),
+    Fault("loss.cu", "unknown classes", "!kept ? 0.0f : known ? p : NO_NUMBER", "kept ? p : 0.0f", UNKNOWN),
+    Fault("loss.cu", "the last for the largest", TOP, TOP.replace("fmaxf(top, ", "("), test_large_and_infinite_scores),
+    Fault("loss.cu", "a sum that is divided", "mean ? (float)count : 1.0f", "(float)count",
+          partial(test_labels_and_reductions, "int32", "sum")),
+    Fault("loss.cu", "division by nothing", "over ? by / over : 0.0f", "by / over", IGNORED),
+    Fault("loss.cu", "a ticket that stays", "atomicExch(ticket, 0);", "", test_many_blocks_twice),
+    Fault("loss.cu", "the first block adds up", "1) == blocks - 1", "1) == 0", test_many_blocks_twice),
+    Fault("loss.cu", "parts read without an atomic", PART, "parts[2 * i]", test_many_blocks_twice),
+    Fault("loss.cu", "labels of 4 bytes read as 8", "if (bytes == 8)", "if (bytes >= 4)",
+          partial(test_labels_and_reductions, "int32", "sum")),
+]  # fmt: skip

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from needle import kernels
 from needle.kernels.gpu.source import generic
 from needle.kernels.layout import batch_first
 from needle.nn import functional
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import running
 from tests.gpu.shim_device import SHIM
 
@@ -42,8 +45,9 @@ def assert_close(results, expected, atol=1e-5):
             np.testing.assert_allclose(result, other, rtol=2e-5, atol=atol)
 
 
-@pytest.mark.parametrize("rectified", [False, True])
-@pytest.mark.parametrize("parameters", ["weight and bias", "weight", "bias", "none"])
+@pytest.mark.parametrize(
+    ("parameters", "rectified"), [("weight and bias", True), ("weight", False), ("bias", True), ("none", False)]
+)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_channels(shape, parameters, rectified, run):
     x, grad = normal(*shape) + 1, normal(*shape, seed=1)
@@ -173,3 +177,25 @@ def test_the_functions_of_other_norms_agree_with_torch(run):
         result = getattr(functional, name)(ndl.Tensor(x, device=SHIM), **options)
         expected = getattr(torch.nn.functional, name)(torch.tensor(x), **options)
         np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+
+
+PLAIN = partial(test_channels, (4, 3, 5, 2), "weight and bias", True)
+LONG = partial(test_channels, (8, 2, 40, 50), "none", False)
+FAR = partial(test_means_far_from_zero, -1e5)
+LAYER = partial(test_rows_of_row_major_arrays, "layer, odd", False)
+TRAINING = partial(test_a_layer_trains_as_torchs, "row-major")
+BARRIER = "__syncthreads();  // the sums before may still be read"
+FAULTS = [
+    Fault("norm.cu", "scratch used again without a barrier", BARRIER, "", LONG),
+    Fault("norm.cu", "a variance that is not corrected", "squares / m - rest * rest", "squares / m", FAR),
+    Fault("norm.cu", "a mean in float32", "average = near + rest", "average = near", FAR),
+    Fault("norm.cu", "products with a mean that is not corrected", "along -= rest * sum;", "", FAR),
+    Fault("norm.cu", "NaN lost", "relu && d <= 0 ? 0.0f : d", "relu ? fmaxf(d, 0.0f) : d", test_special_elements),
+    Fault("norm.cu", "equal elements", "s += here.v[v] - first", "s += here.v[v]", test_special_elements),
+    Fault("norm.cu", "zeros that mask nothing", "!(result.v[v] > 0)", "result.v[v] < 0", PLAIN),
+    Fault("norm.cu", "reads past the end of a row", "i + 3 * step < m", "i + 2 * step < m", LONG),
+    Fault("norm.cu", "every block counts", "running.counter && row == 0", "running.counter", TRAINING),
+    Fault("norm.cu", "columns past the end", "  if (column < m)\n", "", LAYER),
+    Fault("norm.cu", "lines that overlap", "row += LINES", "row += LINES - 1",
+          partial(test_rows_of_row_major_arrays, "many rows", False)),
+]  # fmt: skip

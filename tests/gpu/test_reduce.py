@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
 import needle as ndl
 from needle import kernels, ops, tuning
 from needle.kernels.layout import batch_first
+from tests.gpu.faults import Fault
 from tests.gpu.kernels import running
 from tests.gpu.shim_device import SHIM
 
@@ -28,12 +31,13 @@ def placed(x):
 
 @pytest.mark.parametrize("order", ["row-major", "batch-last"])
 @pytest.mark.parametrize("name", CASES)
-def test_sums_and_means(name, order, run, monkeypatch):
-    monkeypatch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 1024)
+def test_sums_and_means(name, order, run):
     shape, axes = CASES[name]
     x = normal(*shape)
     on = placed(x) if order == "batch-last" else SHIM.array(x)
-    total, mean = kernels.sums(on, axes), kernels.means(on, axes)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "CUDA_ONE_BLOCK_ITEMS", 1024)
+        total, mean = kernels.sums(on, axes), kernels.means(on, axes)
     assert total.dtype == mean.dtype == "float32"
     np.testing.assert_allclose(total, x.astype("float64").sum(axes, keepdims=True), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(mean, x.astype("float64").mean(axes, keepdims=True), rtol=1e-5, atol=1e-6)
@@ -86,3 +90,13 @@ def test_sums_use_whole_sectors():
         kernels.relu_grad(x, x)
     for kernel in ("sum_columns", "sum_rows_4", "where_positive_4"):
         assert run.used(kernel, write=False) >= 0.95
+
+
+COLUMNS = partial(test_sums_and_means, "columns", "row-major")
+GRADIENT = partial(test_the_gradient_of_relu, (6, 3))
+FAULTS = [
+    Fault("reduce.cu", "columns past the end", "  if (column < columns)\n", "", COLUMNS),
+    Fault("reduce.cu", "a line left out", "int line = 1;", "int line = 2;", COLUMNS),
+    Fault("reduce.cu", "no barrier", "= sum;\n  __syncthreads();", "= sum;", COLUMNS),
+    Fault("activation.cu", "NaN let through", "at.v[v] > 0", "!(at.v[v] <= 0)", GRADIENT),
+]

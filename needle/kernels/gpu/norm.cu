@@ -155,19 +155,19 @@ extern "C" __global__ void column_gradients(const float* grad, const float* x, c
   const float *grad, const float *x, const float *y, const float *weight, const double *mean, const double *variance,   \
       float *x_grad, float *weight_grad, float *bias_grad, Affine affine, int m, double eps
 
-extern "C" __global__ void __launch_bounds__(1024) standardize_1(FORWARD) {
+extern "C" __global__ void __launch_bounds__(512) standardize_1(FORWARD) {
   __shared__ double scratch[32][2];
   standardize<1>(x, weight, bias, y, mean, variance, running, affine, m, eps, relu, scratch);
 }
-extern "C" __global__ void __launch_bounds__(1024) standardize_4(FORWARD) {
+extern "C" __global__ void __launch_bounds__(512) standardize_4(FORWARD) {
   __shared__ double scratch[32][2];
   standardize<4>(x, weight, bias, y, mean, variance, running, affine, m, eps, relu, scratch);
 }
-extern "C" __global__ void __launch_bounds__(1024) standardize_backward_1(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(512) standardize_backward_1(BACKWARD) {
   __shared__ double scratch[32][2];
   standardize_backward<1>(grad, x, y, weight, mean, variance, x_grad, weight_grad, bias_grad, affine, m, eps, scratch);
 }
-extern "C" __global__ void __launch_bounds__(1024) standardize_backward_4(BACKWARD) {
+extern "C" __global__ void __launch_bounds__(512) standardize_backward_4(BACKWARD) {
   __shared__ double scratch[32][2];
   standardize_backward<4>(grad, x, y, weight, mean, variance, x_grad, weight_grad, bias_grad, affine, m, eps, scratch);
 }

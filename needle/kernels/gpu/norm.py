@@ -26,7 +26,7 @@ RUNNING = np.dtype(
     [(name, "u8") for name in ("mean", "variance", "counter")] + [(name, "f8") for name in ("momentum", "correction")]
 )
 NO_RUNNING = np.zeros(1, RUNNING)[0]
-MOST_THREADS = 1024
+MOST_THREADS = 512  # of a block of norm.cu: more would have too few registers
 COLUMNS, LINES = 32, 8  # of a block of `column_gradients`
 LONGEST = 2**30  # elements of a row: their numbers and a step beyond fit 32 bits
 
