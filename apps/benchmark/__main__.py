@@ -2,6 +2,7 @@
 
     python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
+    python -m apps.benchmark --captured --cases lenet       # beside eager steps, those of ndl.capture
     python -m apps.benchmark --device cuda                  # training steps on a GPU: eager, captured, torch's graph
 
 Each library runs in its own process (worker.py) with the number of threads in its environment; each case starts fresh
@@ -119,6 +120,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--busy", action="store_true", help="measure a second time, beside a process that computes on all threads"
     )
+    parser.add_argument("--captured", action="store_true", help="needle with captured training steps, too")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few runs: does it work, not how fast")
     parser.add_argument("--out", type=Path, help="folder for benchmark.md and benchmark.json (default: in runs/)")
     parser.add_argument("--write", type=Path, metavar="FILE", help="a document with a marked place for the tables")

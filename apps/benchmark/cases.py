@@ -370,10 +370,11 @@ GROUPS = {
     "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
 }
 ALONE, WORKERS = "needle, one thread", "needle, workers"  # names in the tables of several threads
+CAPTURED = "needle, captured"  # and that of training steps that are captured
 DIVIDED = ("needle-workers", "torch-ddp")  # libraries with a process for each thread
 ON_GPU = {  # name in the tables of --device cuda -> library
     "needle": "needle-cuda",
-    "needle, captured": "needle-captured",
+    CAPTURED: "needle-captured",
     "torch": "torch-cuda",
     "torch, one graph": "torch-graph",
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .cases import ALONE, CASES, DIVIDED, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
+from .cases import ALONE, CAPTURED, CASES, DIVIDED, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
 
 __all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "run_cases"]
 
@@ -107,7 +107,7 @@ class Importer:
 
 def takes_part(name: str, case: str) -> bool:
     """Whether the library of this name in the tables runs the case."""
-    return case in (NETS if name in (ALONE, WORKERS) else RIVALS.get(name, CASES))
+    return case in (NETS if name in (ALONE, WORKERS, CAPTURED) else RIVALS.get(name, CASES))
 
 
 def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -121,6 +121,8 @@ def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tu
         libraries = {name: (library, native) for name, library in ON_GPU.items()}
     elif pinned != native:
         libraries = {f"{ours} (pinned)": ("needle", pinned), f"{ours} (native)": ("needle", native)}
+    if options.captured and options.device == "cpu":
+        libraries[CAPTURED] = ("needle-plan", native)
     if threads > 1:
         libraries[WORKERS] = ("needle-workers", native)
         libraries[ALONE] = ("needle", native | dict.fromkeys(THREADS, "1"))

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .cases import ALONE, BASE, GROUPS, RIVALS, SGEMM, WORKERS
+from .cases import ALONE, BASE, CAPTURED, GROUPS, RIVALS, SGEMM, WORKERS
 
 Ratio = dict[str, float]  # median, low, high
 Row = dict[str, Any]  # an entry of the record: case, row, products, seconds, ratios
@@ -20,13 +20,16 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
     """Ratios of a row's times: "needle / torch" -> median, low and high over the rounds.
 
     torch is compared with every needle; other rivals only with the last one, which uses the same BLAS kernels. Of the
-    ways to use several cores, the faster one counts: "needle / torch".
+    ways to use several cores, the faster one counts: "needle / torch". Captured steps are compared with eager ones.
     """
     needles = {name: seconds[name] for name in seconds if name.startswith("needle") and name not in (ALONE, WORKERS)}
-    if WORKERS in seconds:
-        ways = (list(needles.values())[-1], seconds[WORKERS])
-        needles = {"needle": min(ways, key=median)}
+    plain = [name for name in needles if name != CAPTURED]
     result = {}
+    if CAPTURED in needles and plain:
+        result[f"{CAPTURED} / {plain[-1]}"] = spread(needles[CAPTURED], needles[plain[-1]])
+    if WORKERS in seconds:
+        ways = (needles[plain[-1]], seconds[WORKERS])
+        needles = {"needle": min(ways, key=median)}
     for rival in seconds:
         for needle in needles if rival == "torch" else list(needles)[-1:]:
             if not rival.startswith("needle"):

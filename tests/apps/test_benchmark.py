@@ -426,3 +426,10 @@ def test_options_have_defaults():
     assert options.rivals == ["torch", "loops"]
     assert options.effort == (7, 0.1, 3)
     assert program.parse(["--smoke"]).out != options.out == Path("runs/benchmark")
+
+
+def test_captured_steps_are_compared_with_eager_ones():
+    ratios = report.ratios({"needle": [2.0, 4.0], "needle, captured": [1.0, 1.0], "torch": [4.0, 4.0]})
+    assert {pair: ratio["median"] for pair, ratio in ratios.items()} == {
+        "needle, captured / needle": 0.375, "needle / torch": 0.75, "needle, captured / torch": 0.25,
+    }  # fmt: skip

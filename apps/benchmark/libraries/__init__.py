@@ -12,6 +12,7 @@ __all__ = ["ADAPTERS", "adapter_of"]
 
 ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),
+    "needle-plan": ("needle", "PlannedNeedle"),
     "needle-workers": ("needle", "NeedleWorkers"),
     "needle-cuda": ("needle_cuda", "CudaNeedle"),
     "needle-captured": ("needle_cuda", "CapturedNeedle"),

@@ -15,7 +15,7 @@ from needle import data, distributed
 from ..cases import Loading
 from .base import Modules, blas
 
-__all__ = ["Needle", "NeedleWorkers"]
+__all__ = ["Needle", "NeedleWorkers", "PlannedNeedle"]
 
 
 class Needle(Modules):
@@ -55,6 +55,16 @@ class Needle(Modules):
         dataset = data.NDArrayDataset(images, labels)
         loader = data.DataLoader(dataset, work.batch, seed=0, transforms=transforms)
         return partial(last, loader)
+
+
+class PlannedNeedle(Needle):
+    """needle on the CPU, each training step a plan."""
+
+    def about(self) -> str:
+        return f"{super().about()}, steps captured"
+
+    def captured(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        return ndl.capture(step)
 
 
 def last(loader: data.DataLoader) -> list[ndl.Tensor]:
