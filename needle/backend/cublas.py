@@ -9,11 +9,12 @@ its own, and that takes the workspace away.
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from needle import tuning
-from needle.backend.gemm_plan import Gemm, plan
+from needle.backend.gemm_plan import Offsets, Sizes, plan
 from needle.backend.tf32 import tf32_allowed
 
 __all__ = ["Blas", "gemm", "load"]
@@ -21,38 +22,37 @@ __all__ = ["Blas", "gemm", "load"]
 Array = Any
 Device = Any  # a CudaDevice
 
-
-class Kind(NamedTuple):
-    """What cuBLAS calls a dtype, the type to compute in, and the factors 1 and 0 of that type."""
-
-    data: int
-    compute: int
-    one: Any
-    zero: Any
-
-
-KINDS = {
-    "e": Kind(2, 68, ctypes.c_float(1), ctypes.c_float(0)),  # CUDA_R_16F, CUBLAS_COMPUTE_32F
-    "f": Kind(0, 68, ctypes.c_float(1), ctypes.c_float(0)),  # CUDA_R_32F
-    "d": Kind(1, 70, ctypes.c_double(1), ctypes.c_double(0)),  # CUDA_R_64F, CUBLAS_COMPUTE_64F
+SINGLE = ctypes.c_float(1), ctypes.c_float(0)  # factors of a product and of what is there before
+DOUBLE = ctypes.c_double(1), ctypes.c_double(0)
+KINDS = {  # dtype -> cuBLAS's number of it, the type to compute in, factors of that type
+    "e": (2, 68, SINGLE),  # CUDA_R_16F, CUBLAS_COMPUTE_32F
+    "f": (0, 68, SINGLE),  # CUDA_R_32F, CUBLAS_COMPUTE_32F
+    "d": (1, 70, DOUBLE),  # CUDA_R_64F, CUBLAS_COMPUTE_64F
 }
 COMPUTE_32F_FAST_TF32 = 77
 DEFAULT_ALGORITHM = -1
 ADDRESS, INT, LONG = ctypes.c_void_p, ctypes.c_int, ctypes.c_longlong
-MATRICES = {  # the arguments of a product, up to the type to compute in
-    "cublasGemmEx": (
-        *(ADDRESS, INT, INT, INT, INT, INT, ADDRESS),
-        *(ADDRESS, INT, INT),
-        *(ADDRESS, INT, INT, ADDRESS),
-        *(ADDRESS, INT, INT),
-    ),
-    "cublasGemmStridedBatchedEx": (
-        *(ADDRESS, INT, INT, INT, INT, INT, ADDRESS),
-        *(ADDRESS, INT, INT, LONG),
-        *(ADDRESS, INT, INT, LONG, ADDRESS),
-        *(ADDRESS, INT, INT, LONG, INT),
-    ),
+HEAD = ADDRESS, INT, INT, INT, INT, INT, ADDRESS
+MATRIX, STEPPED = (ADDRESS, INT, INT), (ADDRESS, INT, INT, LONG)
+PRODUCTS = {
+    "cublasGemmEx": (*HEAD, *MATRIX, *MATRIX, ADDRESS, *MATRIX, INT, INT),
+    "cublasGemmStridedBatchedEx": (*HEAD, *STEPPED, *STEPPED, ADDRESS, *STEPPED, INT, INT, INT),
 }
+
+
+class Call(NamedTuple):
+    """How to compute a product: `Plan`, in the arguments of cuBLAS. Those of matrices follow their addresses."""
+
+    copies: tuple[bool, bool, bool]
+    swapped: bool
+    batched: bool
+    head: tuple[int, ...]
+    first: tuple[int, ...]
+    second: tuple[int, ...]
+    zero: int
+    out: tuple[int, ...]
+    compute: int
+    offsets: tuple[Offsets, ...]  # bytes
 
 
 class Blas:
@@ -65,44 +65,31 @@ class Blas:
         self.set_stream, self.set_workspace = library.cublasSetStream_v2, library.cublasSetWorkspace_v2
         self.set_stream.argtypes = ADDRESS, ADDRESS
         self.set_workspace.argtypes = ADDRESS, ADDRESS, ctypes.c_size_t
-        self.single, self.batched = (getattr(library, name) for name in MATRICES)
-        for function, arguments in zip((self.single, self.batched), MATRICES.values(), strict=True):
-            function.argtypes = *arguments, INT, INT
+        self.single, self.batched = (getattr(library, name) for name in PRODUCTS)
+        self.single.argtypes, self.batched.argtypes = PRODUCTS.values()
 
-    def handle(self) -> int:
-        """CuPy's handle of this thread and GPU, on the current stream, with a workspace of ours.
+    def multiply(self, call: Call, a: int, b: int, out: int) -> None:
+        """Make a call on the matrices at these addresses, on the current stream and with its workspace.
 
-        cuBLAS may then be captured, and computes the same bits on every stream.
+        With a workspace of ours cuBLAS may be captured, and computes the same bits on every stream.
         """
         handle, stream = self.cuda.device.get_cublas_handle(), self.cuda.get_current_stream()
         workspace = self.workspaces.get(stream)
         if workspace is None:
             workspace = self.workspaces[stream] = self.cuda.alloc(tuning.CUBLAS_WORKSPACE_BYTES)
-        _check(self.set_stream(handle, stream.ptr))
-        _check(self.set_workspace(handle, workspace.ptr, tuning.CUBLAS_WORKSPACE_BYTES))  # after the stream
-        return int(handle)
-
-    def multiply(self, call: Gemm, kind: Kind, a: int, b: int, out: int) -> None:
-        """Make one call on the matrices at these addresses."""
-        first, second = (b, a) if call.swapped else (a, b)
-        head = self.handle(), int(call.first_transposed), int(call.second_transposed), call.m, call.n, call.k
-        compute = COMPUTE_32F_FAST_TF32 if kind.data == 0 and tf32_allowed() else kind.compute
-        one, zero, tail = ctypes.addressof(kind.one), ctypes.addressof(kind.zero), (compute, DEFAULT_ALGORITHM)
-        matrices = (
-            (first, kind.data, call.first_leading),
-            (second, kind.data, call.second_leading),
-            (out, kind.data, call.out_leading),
-        )
-        if call.repeats == 1:
-            _check(self.single(*head, one, *matrices[0], *matrices[1], zero, *matrices[2], *tail))
-            return
-        first_step, second_step, out_step = call.first_step, call.second_step, call.out_step
-        _check(
-            self.batched(
-                *head, one, *matrices[0], first_step, *matrices[1], second_step, zero, *matrices[2], out_step,
-                call.repeats, *tail,
+        product, (first, second) = self.batched if call.batched else self.single, (b, a) if call.swapped else (a, b)
+        is_float32 = call.first[0] == KINDS["f"][0]
+        compute = COMPUTE_32F_FAST_TF32 if is_float32 and tf32_allowed() else call.compute
+        status = (
+            self.set_stream(handle, stream.ptr)
+            or self.set_workspace(handle, workspace.ptr, tuning.CUBLAS_WORKSPACE_BYTES)  # after the stream
+            or product(
+                handle, *call.head, first, *call.first, second, *call.second, call.zero, out, *call.out,
+                compute, DEFAULT_ALGORITHM,
             )
         )  # fmt: skip
+        if status:
+            raise RuntimeError(f"matmul: cuBLAS must succeed, but got its status {status}")
 
 
 def load(cupy: Any) -> Blas | None:
@@ -124,9 +111,10 @@ def gemm(device: Device, a: Array, b: Array, out: Array | None = None) -> Array:
 
     Raises RuntimeError if cuBLAS fails.
     """
-    kind = KINDS.get(a.dtype.char) if a.dtype == b.dtype and (out is None or out.dtype == a.dtype) else None
-    blas: Blas | None = device.blas if kind is not None and a.size and b.size else None
-    if blas is None or kind is None:
+    char = a.dtype.char
+    is_ours = char in KINDS and b.dtype.char == char and a.size and b.size and (out is None or out.dtype.char == char)
+    blas: Blas | None = device.blas if is_ours else None
+    if blas is None:
         return device.xp.matmul(a, b, out=out)
     if b.ndim == 1:
         return gemm(device, a, b[:, None])[..., 0]
@@ -135,21 +123,36 @@ def gemm(device: Device, a: Array, b: Array, out: Array | None = None) -> Array:
     if out is None:
         leading = a.shape[:-2] if b.ndim == 2 else device.xp.broadcast_shapes(a.shape[:-2], b.shape[:-2])
         out = device.xp.empty((*leading, a.shape[-2], b.shape[-1]), a.dtype)
-    found = plan((a.shape, b.shape, out.shape), (a.strides, b.strides, out.strides), a.itemsize)
-    if found is None:
+    call = _call((a.shape, b.shape, out.shape), (a.strides, b.strides, out.strides), char)
+    if call is None:
         return device.xp.matmul(a, b, out=out)
-    copy_a, copy_b, copy_out = found.copies
-    a, b = (x.copy(order="C") if copied else x for x, copied in ((a, copy_a), (b, copy_b)))
-    target = device.xp.empty(out.shape, out.dtype) if copy_out else out
-    addresses, size = [device.address(x) for x in (a, b, target)], a.itemsize
-    for offsets in found.offsets:
-        at = (address + size * offset for address, offset in zip(addresses, offsets, strict=True))
-        blas.multiply(found.gemm, kind, *at)
-    if copy_out:
+    target, address = out, device.address
+    if any(call.copies):
+        a, b = (x.copy(order="C") if copied else x for x, copied in zip((a, b), call.copies[:2], strict=True))
+        target = device.xp.empty(out.shape, out.dtype) if call.copies[2] else out
+    from_a, from_b, to = address(a), address(b), address(target)
+    for a_offset, b_offset, offset in call.offsets:
+        blas.multiply(call, from_a + a_offset, from_b + b_offset, to + offset)
+    if target is not out:
         out[...] = target
     return out
 
 
-def _check(status: int) -> None:
-    if status:
-        raise RuntimeError(f"matmul: cuBLAS must succeed, but got its status {status}")
+@lru_cache(maxsize=4096)
+def _call(shapes: tuple[Sizes, Sizes, Sizes], strides: tuple[Sizes, Sizes, Sizes], char: str) -> Call | None:
+    """The call for arrays a, b and out of these shapes and strides (bytes); None if sizes are beyond cuBLAS."""
+    data, compute, (one, zero) = KINDS[char]
+    itemsize = {"e": 2, "f": 4, "d": 8}[char]
+    found = plan(shapes, strides, itemsize)
+    if found is None:
+        return None
+    gemm, batched = found.gemm, found.gemm.repeats > 1
+    matrices = [(gemm.first_leading, gemm.first_step), (gemm.second_leading, gemm.second_step)]
+    matrices.append((gemm.out_leading, gemm.out_step))
+    first, second, out = ((data, leading, step) if batched else (data, leading) for leading, step in matrices)
+    head = int(gemm.first_transposed), int(gemm.second_transposed), gemm.m, gemm.n, gemm.k, ctypes.addressof(one)
+    offsets = tuple((itemsize * a, itemsize * b, itemsize * c) for a, b, c in found.offsets)
+    out = (*out, gemm.repeats) if batched else out
+    return Call(
+        found.copies, gemm.swapped, batched, head, first, second, ctypes.addressof(zero), out, compute, offsets
+    )

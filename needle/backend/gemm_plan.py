@@ -12,10 +12,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
-__all__ = ["Gemm", "Plan", "plan"]
+__all__ = ["Gemm", "Offsets", "Plan", "Sizes", "plan"]
 
 Sizes = tuple[int, ...]
 Offsets = tuple[int, int, int]
@@ -70,7 +69,6 @@ class Plan(NamedTuple):
     offsets: tuple[Offsets, ...]
 
 
-@lru_cache(maxsize=4096)
 def plan(shapes: tuple[Sizes, Sizes, Sizes], strides: tuple[Sizes, Sizes, Sizes], itemsize: int) -> Plan | None:
     """The plan with the fewest calls and copies for a @ b -> out, of these shapes and strides (bytes).
 

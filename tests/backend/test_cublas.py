@@ -32,7 +32,7 @@ class Library:
 
     def __init__(self, status=0):
         self.calls, self.status = [], status
-        for name in ("cublasSetStream_v2", "cublasSetWorkspace_v2", *cublas.MATRICES):
+        for name in ("cublasSetStream_v2", "cublasSetWorkspace_v2", *cublas.PRODUCTS):
             setattr(self, name, self.function(name))
 
     def function(self, name):
@@ -102,7 +102,7 @@ class Played(BackendDevice):
         return cublas.gemm(self, a, b, out)
 
     def products(self):
-        return [call for call in self.library.calls if call[0] in cublas.MATRICES]
+        return [call for call in self.library.calls if call[0] in cublas.PRODUCTS]
 
 
 @pytest.fixture
