@@ -6,9 +6,12 @@ with NumPy for all that CuPy would do; its results are row-major, as CuPy's are.
 
 from __future__ import annotations
 
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from needle.backend import CudaDevice, Device, register_device
 from needle.backend_ndarray import BackendDevice
@@ -45,9 +48,11 @@ class Array(np.ndarray[Any, Any]):
         # A view; a single element is one, too, as on a GPU.
         return super().__getitem__(entries if any(each is Ellipsis for each in entries) else (*entries, Ellipsis))
 
-    @property
-    def T(self) -> Any:
-        return self.transpose()
+    def argmax(self, *arguments: Any, **options: Any) -> Any:
+        return _placed(self.view(np.ndarray).argmax(*arguments, **options))
+
+    def argmin(self, *arguments: Any, **options: Any) -> Any:
+        return _placed(self.view(np.ndarray).argmin(*arguments, **options))
 
 
 def _plain(value: Any) -> Any:
@@ -94,6 +99,7 @@ class Namespace:
     """NumPy's names; what makes arrays makes them on the device."""
 
     ndarray = Array
+    lib = SimpleNamespace(stride_tricks=SimpleNamespace(as_strided=partial(as_strided, subok=True)))
     MAKERS = ("arange", "eye", "full", "identity", "indices", "linspace", "ones", "tri", "zeros")
 
     def __getattr__(self, name: str) -> Any:
