@@ -6,6 +6,8 @@ import pytest
 
 from tests.gpu.kernels import missing, running
 
+collect_ignore = ["on_gpu.py"]  # a plugin, which needs CuPy
+
 
 @pytest.fixture(params=["backward", "checked"])
 def run(request):

@@ -119,12 +119,17 @@ class Memory(np.ndarray[Any, Any]):
     end: int
 
 
+def reserve(size: int) -> Memory:
+    """So many bytes; `on_gpu` has others in its place."""
+    return Memory(size, np.uint8)
+
+
 def allocate(shape: Any, dtype: Any = "float32") -> np.ndarray[Any, Any]:
     """Memory aligned as a GPU's, of which checked kernels know that nothing wrote it."""
     dtype = np.dtype(dtype)
     shape = (int(shape),) if np.ndim(shape) == 0 else tuple(map(int, shape))
     size = max(1, -(-int(np.prod(shape, dtype="int64")) * dtype.itemsize // 4)) * 4
-    memory = Memory(size + ALIGNMENT, np.uint8)
+    memory = reserve(size + ALIGNMENT)
     start = -memory.ctypes.data % ALIGNMENT
     memory.first, memory.end = memory.ctypes.data + start, memory.ctypes.data + start + size
     memory[start : start + size].view(np.uint32)[...] = UNWRITTEN

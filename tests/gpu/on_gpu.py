@@ -24,11 +24,9 @@ import cupy
 
 from tests.gpu import kernels
 
-Memory = kernels._Memory
 
-
-def pinned(size: int, dtype: Any) -> Any:
-    return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), dtype, size).view(Memory)
+def pinned(size: int) -> kernels.Memory:
+    return np.frombuffer(cupy.cuda.alloc_pinned_memory(size), np.uint8, size).view(kernels.Memory)
 
 
 @cache
@@ -47,7 +45,7 @@ class Module(kernels.Module):
         cupy.cuda.Device().synchronize()
 
 
-kernels._Memory = pinned  # type: ignore[assignment,misc]
+kernels.reserve = pinned
 kernels.Module = Module  # type: ignore[misc]
 
 
