@@ -16,6 +16,7 @@ class Drop(Elementwise):
     """x / (1 - p) where the number of an element is at most 1 - p, elsewhere 0·x."""
 
     saved_inputs = ()
+    is_elementwise = False  # the number of an element depends on its place
 
     def __init__(self, p: float, draws: Draws) -> None:
         self.p, self.draws = p, draws
