@@ -22,6 +22,6 @@ Read the files in this order; each uses only those before it:
 10. `dispatch`: the entry points. `correlate`, `correlate_transpose` and `correlate_weight` drop dead taps, choose an
    algorithm by shape (or by name within `conv_algorithm`), and call it. Choices are cached for each shape.
 
-On a GPU `needle/kernels/gpu/conv.py` takes the place of the entry points. `needle.kernels` exports what ops use. The mathematics is in docs/convolution.md; thresholds, with the measurements
-behind them, are in `needle.tuning`.
+On a GPU `needle/kernels/gpu/conv.py` takes the place of the entry points. `needle.kernels` exports what ops use. The
+mathematics is in docs/convolution.md; thresholds, with the measurements behind them, are in `needle.tuning`.
 """

@@ -16,7 +16,9 @@ struct Work {  // the arguments of a launch
 };
 
 template <int ROWS, int COLS, class Product>
-__device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*b)[DEPTH][COLS + GAP], const Work& work, const Conv& v, const View& in_steps, const Taps& w_steps, const Parts& parts, int transposed, int relu, int vector) {
+__device__ __forceinline__ void convolve(float (*a)[DEPTH][ROWS + GAP], float (*b)[DEPTH][COLS + GAP], const Work& work,
+                                         const Conv& v, const View& in_steps, const Taps& w_steps, const Parts& parts,
+                                         int transposed, int relu, int vector) {
   if (blockIdx.x < parts.blocks) return add_parts(blockIdx.x, parts, work.partial, work.w_grad, work.bias_grad);
   int rows = transposed ? v.in : v.out, channels = transposed ? v.out : v.in, tid = threadIdx.x;
   int row_tiles = (rows + ROWS - 1) / ROWS, tile = blockIdx.x - parts.blocks;  // row tiles of the same columns run together

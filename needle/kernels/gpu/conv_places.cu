@@ -28,7 +28,8 @@ __device__ __forceinline__ Side backward_side(const Axis& a, int phase) {
 }
 
 __device__ __forceinline__ int phases_of(const Conv& v) {
-  return min(v.axis[0].stride, v.axis[0].size) * min(v.axis[1].stride, v.axis[1].size) * min(v.axis[2].stride, v.axis[2].size);
+  const Axis* axis = v.axis;
+  return min(axis[0].stride, axis[0].size) * min(axis[1].stride, axis[1].size) * min(axis[2].stride, axis[2].size);
 }
 // The three sides; the phase counts through min(stride, size) phases of each axis.
 __device__ __forceinline__ void find_sides(Side (&sides)[3], const Conv& v, int transposed, int phase) {
@@ -91,7 +92,8 @@ __device__ __forceinline__ float4 masked(float4 v, float4 y) {
 }
 
 // Partial sums of the gradients of weights and biases, added in order by `blocks` blocks of this grid.
-__device__ __forceinline__ void add_parts(int block, const Parts& parts, const float* partial, float* w_grad, float* bias_grad) {
+__device__ __forceinline__ void add_parts(int block, const Parts& parts, const float* partial, float* w_grad,
+                                          float* bias_grad) {
   for (int i = block * blockDim.x + threadIdx.x; i < parts.weights + parts.biases; i += parts.blocks * blockDim.x) {
     float sum = 0;
     for (int part = 0; part < parts.count; part++) sum += partial[(long long)part * parts.step + i];

@@ -29,7 +29,8 @@ __device__ __forceinline__ void add_image(const Work& work, const Conv& v, const
   float sum = 0;
   Digits at = digits_of(term + threadIdx.x * width, radix), stride = digits_of(THREADS * width, radix);
   for (int k = term + threadIdx.x * width; k < end; k += THREADS * width, advance(at, stride, radix)) {
-    long long from = start + at.first * steps.place[0] + at.digit[0] * steps.place[1] + at.digit[1] * steps.place[2] + at.digit[2] * steps.image;
+    long long from = start + at.first * steps.place[0] + at.digit[0] * steps.place[1] + at.digit[1] * steps.place[2] +
+                     at.digit[2] * steps.image;
     if (cut.vector) {
       float4 four = *(const float4*)(work.x + from);
       if (cut.masks_x) four = masked(four, *(const float4*)(work.mask + from));
@@ -43,7 +44,8 @@ __device__ __forceinline__ void add_image(const Work& work, const Conv& v, const
 }
 
 template <int ROWS, class Product>
-__device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[DEPTH][64 + GAP], const Work& work, const Conv& v, const View& x_steps, const View& y_steps, const Cut& cut) {
+__device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[DEPTH][64 + GAP], const Work& work, const Conv& v,
+                                      const View& x_steps, const View& y_steps, const Cut& cut) {
   if (blockIdx.x < cut.image_blocks) return add_image(work, v, x_steps, cut, &a[0][0][0]);
   constexpr int HIGH = ROWS / 32, WIDE = 2;
   const Axis* axis = v.axis;
@@ -67,7 +69,8 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
 #pragma unroll
     for (int i = 0; i < 3; i++) reads[j].digit[i] = reads[j].digit[i] * axis[i].dilation - axis[i].before;
   }
-  Digits at = digits_of(term + 4 * quad, radix), one = digits_of(1, radix), depth = digits_of(vector ? DEPTH : DEPTH - 4, radix);
+  Digits at = digits_of(term + 4 * quad, radix), one = digits_of(1, radix);
+  Digits depth = digits_of(vector ? DEPTH : DEPTH - 4, radix);
 
   float4 left[HIGH], right[WIDE];
   float bias_sum[HIGH] = {};
@@ -127,12 +130,14 @@ __device__ __forceinline__ void weigh(float (*a)[DEPTH][ROWS + GAP], float (*b)[
 #pragma unroll
     for (int i = 0; i < HIGH; i++) {
       int at = turned<ROWS>(k, line + 32 * i);
-      a[stage][k][at] = left[i].x; a[stage][k + 1][at] = left[i].y; a[stage][k + 2][at] = left[i].z; a[stage][k + 3][at] = left[i].w;
+      a[stage][k][at] = left[i].x; a[stage][k + 1][at] = left[i].y;
+      a[stage][k + 2][at] = left[i].z; a[stage][k + 3][at] = left[i].w;
     }
 #pragma unroll
     for (int j = 0; j < WIDE; j++) {
       int at = turned<64>(k, line + 32 * j);
-      b[stage][k][at] = right[j].x; b[stage][k + 1][at] = right[j].y; b[stage][k + 2][at] = right[j].z; b[stage][k + 3][at] = right[j].w;
+      b[stage][k][at] = right[j].x; b[stage][k + 1][at] = right[j].y;
+      b[stage][k + 2][at] = right[j].z; b[stage][k + 3][at] = right[j].w;
     }
   };
 
@@ -199,8 +204,10 @@ extern "C" __global__ void __launch_bounds__(THREADS) weigh_direct(ARGUMENTS) {
   if (blockIdx.x < cut.image_blocks) return add_image(work, v, x_steps, cut, scratch);
   const Axis* axis = v.axis;
   int taps[3] = {axis[0].taps, axis[1].taps, axis[2].taps}, radix[3] = {axis[1].output, axis[2].output, v.batch};
-  int all_taps = taps[0] * taps[1] * taps[2], runs = (all_taps + SOME - 1) / SOME, tile = blockIdx.x - cut.image_blocks, width = cut.vector ? 4 : 1;
-  int first_tap = tile % runs * SOME, channel = tile / runs % v.in, rest = tile / runs / v.in, row = rest % (v.out * v.groups), part = rest / (v.out * v.groups);
+  int all_taps = taps[0] * taps[1] * taps[2], runs = (all_taps + SOME - 1) / SOME, width = cut.vector ? 4 : 1;
+  int tile = blockIdx.x - cut.image_blocks;
+  int first_tap = tile % runs * SOME, channel = tile / runs % v.in, rest = tile / runs / v.in;
+  int row = rest % (v.out * v.groups), part = rest / (v.out * v.groups);
   int term = part * cut.terms, end = min(term + cut.terms, axis[0].output * axis[1].output * axis[2].output * v.batch);
   int image_channel = row / v.out * v.in + channel;
   x += (long long)image_channel * x_steps.channel;
@@ -259,6 +266,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) weigh_direct(ARGUMENTS) {
 }
 
 // Partial sums added up by a launch of their own, where no other follows.
-extern "C" __global__ void __launch_bounds__(THREADS) add_weights(const float* __restrict__ partial, float* __restrict__ w_grad, float* __restrict__ bias_grad, Parts parts) {
+extern "C" __global__ void __launch_bounds__(THREADS) add_weights(
+    const float* __restrict__ partial, float* __restrict__ w_grad, float* __restrict__ bias_grad, Parts parts) {
   add_parts(blockIdx.x, parts, partial, w_grad, bias_grad);
 }
