@@ -9,8 +9,8 @@ processor time of 9 to 31 alternating samples in float32; repeated at the same v
 Every file reads these as `tuning.NAME` when it needs them, so tests patch a single place. Seven caches hold results
 that depend on a threshold, and a test that patches one clears them: `_plan` and `_gradients_plan` in
 kernels/conv/dispatch.py, `split_count` in gemm.py, `columns_for` in im2col.py, `image_for` in one_image.py,
-`_product_plan` and `_weight_plan` in kernels/gpu/conv.py. An optimizer keeps the pools that it has formed. HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE, CUDA_BLOCK_THREADS and
-DRIVER_PATIENCE are read at import.
+`_product_plan` and `_weight_plan` in kernels/gpu/conv.py. An optimizer keeps the pools that it has formed.
+HEAP_GROWTH_BYTES, CUDA_CHUNK_SCALE, CUDA_BLOCK_THREADS and DRIVER_PATIENCE are read at import.
 """
 
 # ---- backend: threads and chunks -------------------------------------------------------------------------------------
