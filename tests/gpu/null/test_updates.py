@@ -89,3 +89,38 @@ def test_averages_of_weights_are_one_launch():
     with counting() as counts:
         average.update()
     assert (counts.launches, counts.uploads, counts.waits) == (1, 0, 0)
+
+
+class Clipped(optim.Adam):
+    """Adam on clipped gradients."""
+
+    def step(self):
+        self.clip_grad_norm(0.5)
+        super().step()
+
+
+@pytest.mark.parametrize("kind", [optim.Adam, optim.RAdam, Clipped])
+def test_captured_steps_are_the_eager_ones(kind):
+    runs = []
+    for captured in (False, True):
+        ndl.seed(0)
+        net = nn.Sequential(nn.Linear(6, 8, device=GPU), nn.ReLU(), nn.Dropout1d(0.3), nn.Linear(8, 3, device=GPU))
+        optimizer = kind([{"params": [net[0].weight], "lr": 0.1}, {"params": [*net.parameters()][1:]}])
+
+        def step(x, net=net, optimizer=optimizer):
+            optimizer.reset_grad()
+            loss = (net(functional.dropout(x, 0.2).reshape((2, 2, 6))) ** 2).mean()
+            loss.backward(create_graph=False)
+            optimizer.step()
+            return loss
+
+        step, losses = ndl.capture(step) if captured else step, []
+        for number in range(10):
+            if number == 6:
+                optimizer.param_groups[1]["lr"] = 0.5
+            x = np.random.RandomState(number).standard_normal((4, 6)).astype("float32")
+            losses.append(step(ndl.Tensor(x, device=GPU, requires_grad=False)).item())
+        runs.append((losses, [parameter.numpy().tolist() for parameter in net.parameters()], optimizer.state_dict()))
+        if captured:
+            assert [entry.recorded.replays for entry in step._kinds.values()] == [7]
+    np.testing.assert_equal(runs[1], runs[0])
