@@ -2,7 +2,7 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, division, activation, erf, matmul,
-reduce, rows, standardize, normalize, loss, update, dropout, pool, conv. `gpu` has what replaces them on GPUs.
+reduce, rows, standardize, normalize, loss, update, clip, dropout, pool, conv. `gpu` has what replaces them on GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -13,6 +13,7 @@ from typing import Any as _Any
 from needle.backend import kernel_providers as _kernel_providers
 from needle.exports import public_names as _public_names
 from needle.kernels.activation import *
+from needle.kernels.clip import *
 from needle.kernels.conv.col2im import *
 from needle.kernels.conv.dispatch import *
 from needle.kernels.conv.im2col import *

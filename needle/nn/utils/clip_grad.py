@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import reduce
 from typing import Any
 
 from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import compute_dtype, refuse, without_warnings, xp
+from needle.backend import refuse, without_warnings, xp
 from needle.graph import check_one_device
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -44,14 +43,13 @@ def clip_grad_norm_(
         return Tensor(0.0, requires_grad=False)
     check_one_device(op, [tensor.grad for tensor in tensors])
     with without_warnings():
-        norm = _norm(grads, norm_type)
+        norm, clipped = kernels.clip_norm(grads[0], grads, max_norm, norm_type)
         if error_if_nonfinite:
             refuse(op, "a norm that is read on the host")
-        if error_if_nonfinite and not math.isfinite(norm.item()):
-            raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm.item()}")
-        scale = xp(norm).minimum(max_norm / (norm + 1e-6), 1)
-        for tensor, grad in zip(tensors, grads, strict=True):
-            tensor.grad = Tensor.make_const((grad * scale).astype(grad.dtype, copy=False))
+            if not math.isfinite(norm.item()):
+                raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm.item()}")
+    for tensor, grad in zip(tensors, clipped, strict=True):
+        tensor.grad = Tensor.make_const(grad)
     return Tensor(norm, requires_grad=False)
 
 
@@ -74,15 +72,3 @@ def _with_gradient(op: str, parameters: Tensor | Iterable[Tensor]) -> list[Any]:
         raise TypeError(f"{op}: parameters must be tensors, but got {type(parameters).__name__}")
     tensors = [parameters] if isinstance(parameters, Tensor) else [*parameters]
     return [x for x in tensors if check.instance(op, "each of parameters", x, Tensor).grad is not None]
-
-
-def _norm(grads: list[Any], p: float) -> Any:
-    """The p-norm of all elements of the arrays, an array of shape () on their device."""
-    arrays = [grad.astype(compute_dtype(grad.dtype), copy=False) for grad in grads]
-    namespace = xp(arrays[0])
-    if math.isinf(p):
-        return reduce(namespace.maximum, (abs(x).max() for x in arrays if x.size), namespace.zeros((), arrays[0].dtype))
-    powers = (x * x if p == 2 else abs(x) ** p for x in arrays)
-    first, *others = (kernels.sums(x, tuple(range(x.ndim))).reshape(()) for x in powers)
-    total = sum(others, first)
-    return namespace.sqrt(total) if p == 2 else total ** (1 / p)

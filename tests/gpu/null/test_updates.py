@@ -124,3 +124,14 @@ def test_captured_steps_are_the_eager_ones(kind):
         if captured:
             assert [entry.recorded.replays for entry in step._kinds.values()] == [7]
     np.testing.assert_equal(runs[1], runs[0])
+
+
+def test_gradients_are_clipped_by_their_norm_in_two_launches():
+    from tests.gpu.null.counts import counting
+
+    params = parameters(GPU)
+    give_gradients(params, 0)
+    nn.utils.clip_grad_norm_(params, 0.5)
+    with counting() as counts:
+        nn.utils.clip_grad_norm_(params, 0.5)
+    assert (counts.launches, counts.uploads, counts.downloads, counts.waits) == (2, 0, 0, 0)
