@@ -12,7 +12,7 @@ from typing import Any
 
 from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import refuse, without_warnings, xp
+from needle.backend import device_of, refuse, without_warnings, xp
 from needle.graph import check_one_device
 
 __all__ = ["clip_grad_norm_", "clip_grad_value_"]
@@ -50,7 +50,7 @@ def clip_grad_norm_(
                 raise ValueError(f"{op}: the norm must be finite to clip by it, but got {norm.item()}")
     for tensor, grad in zip(tensors, clipped, strict=True):
         tensor.grad = Tensor.make_const(grad)
-    return Tensor(norm, requires_grad=False)
+    return Tensor.make_const(device_of(norm).asarray(norm))
 
 
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
