@@ -106,7 +106,6 @@ class _Graph(Recording):
     def __init__(self, recorder: _Recorder, graph: Any, stream: Any) -> None:
         self.graph = graph  # before the recorder and its pool, so that it is destroyed first
         self.recorder, self.device, self.captured_on = recorder, recorder.device, stream
-        self.stream = self.device.xp.cuda.get_current_stream()  # of the last launch
 
     def replay(self) -> None:
         with self.device.current():
@@ -115,13 +114,9 @@ class _Graph(Recording):
             self.launch()
 
     def launch(self) -> None:
-        """Launch the graph on the current stream, after the launch before it if that was on another one."""
-        stream = self.device.xp.cuda.get_current_stream()
-        if stream != self.stream:
-            stream.wait_event(self.stream.record())
-            self.stream = stream
+        """Launch the graph on the current stream, after the writing of its cells."""
         self.recorder.send()
-        self.graph.launch(stream)
+        self.graph.launch()
 
 
 def _end(cuda: Any, stream: Any) -> Any:

@@ -60,7 +60,7 @@ class CudaUploads:
 
     def __del__(self) -> None:
         """Let the current stream wait for copies that nobody reads: their slots' memory may be others' next."""
-        with suppress(Exception):  # what is left of CuPy at the end of the process
+        with suppress(Exception), self.device.current():  # at the end of the process, CuPy may be gone
             for slot in self.slots:
                 self.cuda.get_current_stream().wait_event(slot.copied)
 

@@ -74,13 +74,7 @@ class Stream:
         self.cupy.journal.append("end")
         if not self.cupy.ends_well:
             raise CUDARuntimeError
-        return SimpleNamespace(launch=lambda stream: self.cupy.journal.append(f"launch on {stream.name}"))
-
-    def record(self):
-        return f"event of {self.name}"
-
-    def wait_event(self, event):
-        self.cupy.journal.append(f"{self.name} waits for {event}")
+        return SimpleNamespace(launch=lambda: self.cupy.journal.append(f"launch on {self.cupy.current.name}"))
 
 
 class FakeDevice(CudaDevice):
@@ -107,13 +101,17 @@ def test_a_function_is_captured_then_launched_once_and_again(gpu):
     assert recording() is None
 
 
-def test_a_launch_on_another_stream_waits_for_the_one_before(gpu):
-    recorded, other = gpu.record(list), Stream(gpu.xp, "other")
-    del gpu.xp.journal[:]
-    gpu.xp.current = other
+def test_a_replay_goes_to_the_current_stream(gpu):
+    recorded, gpu.xp.current = gpu.record(list), Stream(gpu.xp, "other")
     recorded.replay()
-    recorded.replay()
-    assert gpu.xp.journal == ["other waits for event of null", "launch on other", "launch on other"]
+    assert gpu.xp.journal[-2:] == ["launch on null", "launch on other"]
+
+
+def test_the_device_is_current_while_it_records_and_replays(gpu):
+    entered = []
+    gpu.current = lambda: entered.append(len(gpu.xp.journal)) or nullcontext()
+    gpu.record(list).replay()
+    assert entered == [0, 5]
 
 
 def test_cells_are_written_before_each_launch_with_new_numbers(gpu):

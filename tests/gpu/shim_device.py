@@ -139,6 +139,7 @@ class ShimDevice(BackendDevice, CudaDevice):
     xp = Namespace()
     dlpack_type = 98  # not one of DLPack's
     recognizes = Device.recognizes
+    uploads, record = Device.uploads, Device.record  # it has no streams
 
     def __init__(self, index: int = 0, peer: Any = None) -> None:
         super().__init__(index, peer)

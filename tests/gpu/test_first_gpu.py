@@ -46,7 +46,7 @@ def test_the_parts_run_on_the_null_device(tmp_path):
     device = pytest.importorskip("tests.gpu.null.device")
     if device.library is None:
         pytest.skip("runs on the null device (make gpu-check)")
-    status, _, _ = script(tmp_path, "--smoke")
+    status, _, _ = script(tmp_path, "--smoke", "--seconds", "1800")
     results = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
     assert list(results) == list(PARTS)
     assert {

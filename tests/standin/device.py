@@ -16,7 +16,7 @@ class StandIn(BackendDevice, CudaDevice):
     dlpack_type = DLPACK_TYPE
     recognizes = Device.recognizes
     matmul = Device.matmul  # it has no cuBLAS
-    uploads = Device.uploads  # and no streams
+    uploads, record = Device.uploads, Device.record  # and no streams
 
     def seed(self, number: int) -> None:
         with self.current():
