@@ -30,6 +30,19 @@ MOST_KINDS = 64  # of arguments whose calls are counted
 def capture(step: Callable[P, R]) -> Captured[P, R]:
     """A function that does what `step` does, in later calls without Python: the work is recorded, then replayed.
 
+    Calls are told apart by their arguments: of tensors, also within tuples, lists and dicts, by shape, dtype, memory
+    order and device, of anything else by value. For each kind the step runs eagerly twice, then is recorded; on the CPU
+    the next call compares a replay with an eager step. Further calls are replays: they copy the arguments to where the
+    work reads them, and give the results of an eager step, to the bit on the CPU. At most four kinds are recorded;
+    others run eagerly.
+
+    A replay heeds the options of optimizers and draws new random numbers. If a parameter, a module or an optimizer's
+    state has been replaced, the step is recorded again. Results are tensors without a graph. `.grad` of parameters is
+    overwritten by the next replay. The step's own Python does not run: what it prints or counts, it does no more.
+
+    Warns once if the step cannot be recorded, as with `.item()` in it, and runs it eagerly from then on. Raises
+    TypeError if `step` is not callable, and what the step raises.
+
     >>> import needle as ndl
     >>> model = ndl.nn.Linear(3, 2)
     >>> optimizer = ndl.optim.SGD(model.parameters(), lr=0.1)

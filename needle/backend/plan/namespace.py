@@ -36,7 +36,10 @@ class Namespace:
         return array if array.flags.c_contiguous and array.ndim else array.copy(order="C").reshape(array.shape or (1,))
 
     def array(self, data: Any, dtype: Any = None, copy: bool = True, order: Any = "K", **options: Any) -> Any:
-        """A copy, even of what is on the host: the step may write into it."""
+        """A copy, even of what is on the host: the step may write into it. Each replay reads a host array anew."""
+        tracer = current_tracer()
+        if tracer is not None and isinstance(data, np.ndarray):
+            data = tracer.kept(data)
         if isinstance(data, Traced):
             return data.astype(data.dtype if dtype is None else dtype, order=order)
         return _made("array", False, data, dtype, copy=copy, order=order, **options)
