@@ -42,6 +42,13 @@ def batch_norms():
     )  # fmt: skip
 
 
+def running_norms():
+    return nn.Sequential(
+        nn.Conv2d(2, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True), nn.Flatten(), nn.Linear(64, 8),
+        nn.BatchNorm1d(8, momentum=None), nn.Linear(8, 3),
+    )  # fmt: skip
+
+
 def dropouts():
     return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout2d(0.3), nn.Flatten(), nn.Dropout(0.4), nn.Linear(64, 3))
 
@@ -78,6 +85,7 @@ NETWORKS = {
     "mlp": (mlp, (7, 5)),
     "lenet": (lenet, (7, 1, 8, 8)),
     "batch_norms": (batch_norms, (7, 2, 6, 6)),
+    "running_norms": (running_norms, (7, 2, 6, 6)),
     "dropouts": (dropouts, (7, 2, 6, 6)),
     "lstm": (lambda: Last(nn.LSTM(4, 6)), (5, 7, 4)),
     "gru": (lambda: Last(nn.GRU(4, 6)), (5, 7, 4)),
@@ -446,6 +454,18 @@ def test_a_run_goes_on_in_another_capture():
     assert found == wanted
     assert_equal(whole.state(), second.state())
     assert is_captured(second.step)
+
+
+def test_numbers_drawn_in_the_step():
+    model = nn.Linear(5, 3)
+    step = ndl.capture(lambda x: model(x) + ndl.init.randn(7, 3) * ndl.init.randint(0, 9, (7, 3)) + ndl.init.rand(3))
+    for x in draws(8, 7, 5):
+        found = []
+        for function in (step, step._step):
+            np.random.seed(3)
+            found.append([function(x).numpy(), np.random.rand()])
+        assert_equal(*found)
+    assert is_captured(step)
 
 
 def test_arrays_of_the_host_are_read_in_each_replay():

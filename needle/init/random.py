@@ -10,7 +10,7 @@ import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import Device, DTypeLike, cpu, real_dtype, xp
+from needle.backend import Device, DTypeLike, cpu, drawn, real_dtype, xp
 from needle.init.fill import as_device, as_shape
 from needle.ops.operand import number
 from needle.words import RangeWords, respelled
@@ -104,8 +104,10 @@ def randint(
         raise ValueError(f"randint: low must be less than high, but got {low} and {high}")
     result = real_dtype("randint", dtype)
     check.fits("randint", "numbers", least, result if result.kind in "iu" else np.dtype("int64"), end - 1)
-    draws = np.random.randint(least, end, as_shape("randint", (shape,)), "uint64" if end > 2**63 else "int64")
-    return Tensor.make_const(as_device(device).asarray(np.asarray(draws), result), requires_grad)
+    size = as_shape("randint", (shape,))
+    kind: Any = "uint64" if end > 2**63 else "int64"
+    draws = drawn(lambda: np.asarray(np.random.randint(least, end, size, kind)))
+    return Tensor.make_const(as_device(device).asarray(draws, result), requires_grad)
 
 
 def randperm(
@@ -113,7 +115,8 @@ def randperm(
 ) -> Tensor:
     """The integers below n, shuffled: one `np.random.permutation`. Raises `TypeError` unless n is an integer."""
     dtype = real_dtype("randperm", dtype)
-    draws = np.random.permutation(check.integer("randperm", "n", n, least=0))
+    count = check.integer("randperm", "n", n, least=0)
+    draws = drawn(lambda: np.random.permutation(count))
     check.fits("randperm", "numbers", max(n - 1, 0), dtype)
     return Tensor.make_const(as_device(device).asarray(draws, dtype), requires_grad)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import compute_dtype
+from needle.backend import compute_dtype, is_writable
 from needle.backend.communicator import current_communicator
 from needle.grad_mode import mode
 from needle.kernels import means
@@ -266,12 +266,16 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
 def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | None = None) -> None:
     """Move a running statistic towards a batch's raw array. `count` makes a variance over that many values unbiased.
 
-    A write as by `running.data = ...`, not a node of a graph: raw arrays take a third of the time that ops would.
+    A write into its memory, not a node of a graph: raw arrays take a third of the time that ops would.
     """
     array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
     scale = share if count is None else share * (count / (count - 1))
     moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(array.shape) * scale
-    running.replace_array(moved.astype(array.dtype, copy=False))
+    if is_writable(array):
+        running.bump_version()
+        array[...] = moved
+    else:
+        running.replace_array(moved.astype(array.dtype, copy=False))
 
 
 def _tracked(
