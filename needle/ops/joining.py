@@ -7,7 +7,7 @@ from typing import Any, Unpack
 
 from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
-from needle.backend import cpu, xp
+from needle.backend import cpu, device_of, xp
 from needle.graph import Spec
 from needle.ops.base import Array, Gradients
 from needle.ops.dtypes import promoted
@@ -19,6 +19,18 @@ from needle.words import AxisWords, respelled
 __all__ = ["Split", "Stack", "concatenate", "split", "stack"]
 
 
+AT_ONCE = 8  # arrays that CuPy joins without uploading a table of their addresses
+
+
+def _joined(arrays: Sequence[Array], axis: int) -> Array:
+    """Arrays joined along an axis; of many on a GPU, some at a time: nothing is uploaded."""
+    if device_of(arrays[0]).is_async:
+        while len(arrays) > AT_ONCE:
+            groups = (arrays[i : i + AT_ONCE] for i in range(0, len(arrays), AT_ONCE))
+            arrays = [xp(group[0]).concatenate(group, axis) for group in groups]
+    return xp(arrays[0]).concatenate(arrays, axis)
+
+
 class Stack(TensorOp):
     """Tensors of the same shape along a new axis."""
 
@@ -28,7 +40,10 @@ class Stack(TensorOp):
         self.axis = axis
 
     def compute(self, *arrays: Array) -> Array:
-        return xp(arrays[0]).stack(arrays, self.axis)
+        if len(arrays) <= AT_ONCE or not device_of(arrays[0]).is_async:
+            return xp(arrays[0]).stack(arrays, self.axis)
+        axis = self.axis % (arrays[0].ndim + 1)
+        return _joined([xp(array).expand_dims(array, axis) for array in arrays], axis)
 
     def infer(self, *tensors: Any) -> Spec:
         shape = tensors[0].shape
@@ -70,7 +85,7 @@ class Concatenate(TensorOp):
         self.axis = axis
 
     def compute(self, *arrays: Array) -> Array:
-        return xp(arrays[0]).concatenate(arrays, self.axis)
+        return _joined(arrays, self.axis)
 
     def infer(self, *tensors: Any) -> Spec:
         shape, axis = tensors[0].shape, self.axis

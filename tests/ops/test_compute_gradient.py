@@ -13,7 +13,7 @@ from needle.autograd import TensorOp, find_topo_sort
 from needle.backend.communicator import Alone
 from needle.kernels import Window
 from needle.lazy import Deferred
-from needle.ops.conv import Correlate, RectifiedCorrelate
+from needle.ops.conv import Correlate, CorrelateTranspose, RectifiedCorrelate
 from needle.ops.cross_entropy import CrossEntropy, CrossEntropyWithGradient
 from needle.ops.linear import Linear, RectifiedLinear
 from needle.ops.norm import Standardize
@@ -192,6 +192,9 @@ CASES = {
     "Linear, rows of rows": (Linear(), draw((2, 3, 4), (4, 3), (3,)), ()),
     "Linear, no bias": (Linear(), draw((6, 4), (4, 3)), ()),
     "RectifiedLinear": (RectifiedLinear(), draw((6, 4), (4, 3), (3,)), ()),
+    "CorrelateTranspose": (
+        CorrelateTranspose(Window((1,), ((0, 0),), (1,)), (5,)), draw((2, 3, 4), (3, 2, 2), (2,)), ()
+    ),
     "CrossEntropy": (CrossEntropy(), draw((3, 5, 2)), (CLASSES,)),
     "CrossEntropyWithGradient": (CrossEntropyWithGradient(1, True), draw((3, 5, 2)), (CLASSES,)),
     "CrossEntropyWithGradient, sum": (CrossEntropyWithGradient(-1, False), draw((3, 5, 2)), (CLASSES,)),
