@@ -26,7 +26,8 @@ class Arena:
         self.blocks: dict[int, Block] = {}  # by id
         self.owners: set[int] = set()  # the ids of the arrays that own the memory of the blocks
         self.free: list[Block] = []
-        self.own: list[Block] | None = None  # within a part of a loop: the blocks that it has freed
+        self.own: list[Block] | None = None  # within a part of a loop: the blocks that it has taken and freed
+        self.taken: set[int] = set()  # the ids of those that it has taken
         self.late: list[Block] = []  # freed within parts of a loop that still goes on
 
     def take(self, size: int) -> Block:
@@ -36,6 +37,7 @@ class Arena:
             if fitting:
                 block = min(reversed(fitting), key=len)  # of several the one freed last, which may be in the cache
                 free[:] = [other for other in free if other is not block]
+                self.taken.add(id(block))
                 return block
         size = -(-max(1, size) // ALIGNMENT) * ALIGNMENT
         memory = np.zeros(size + ALIGNMENT, "uint8")
@@ -43,15 +45,19 @@ class Arena:
         block = memory[start : start + size]
         self.blocks[id(block)] = block
         self.owners.add(id(memory))
+        self.taken.add(id(block))
         return block
 
     def give(self, block: Block) -> None:
-        """Take back a block."""
-        (self.free if self.own is None else self.own).append(block)
+        """Take back a block; within a part of a loop, one of another part may still be in use there in a replay."""
+        if self.own is None:
+            self.free.append(block)
+        else:
+            (self.own if id(block) in self.taken else self.late).append(block)
 
     def begin_part(self) -> None:
         """From now on, blocks that are freed serve only this part of a loop."""
-        self.own = []
+        self.own, self.taken = [], set()
 
     def end_part(self) -> None:
         """The end of `begin_part`."""
