@@ -40,11 +40,23 @@ def _prelude() -> Path:
     return made(f"cupy-{hashlib.sha256(text.encode()).hexdigest()[:16]}", make)
 
 
-def compiled(source: str, defines: tuple[str, ...] = ()) -> Path:
-    """The library of the kernels of a source, from the cache or by g++."""
+def _instance(expression: str, name: str) -> str:
+    """What CPU_KERNEL does, for an instance of a template."""
+    kind = f"std::remove_pointer_t<decltype(&{expression})>"
+    return (
+        f'extern "C" void {name}_cpu(dim3 grid, dim3 block, size_t, void** arguments) {{ '
+        f'cpu_launch(&{expression}, grid, block, arguments, "{expression}"); }}\n'
+        f'extern "C" const size_t* {name}_sizes_of() {{ return cpu_sizes<{kind}>::of; }}\n'
+    )
+
+
+def compiled(source: str, defines: tuple[str, ...], instances: dict[str, str]) -> Path:
+    """The library of the kernels of a source, from the cache or by g++; `instances` of templates have names."""
     prelude = _prelude()
     body = EXTERN.sub(r"__shared__ \1 \2[49152 / sizeof(\1)]", REPLACED.sub("", source))
-    text = f"{body}\n" + "".join(f"CPU_KERNEL({name})\n" for name in KERNEL.findall(body))
+    templates = {expression.partition("<")[0] for expression in instances}
+    plain = [f"CPU_KERNEL({name})\n" for name in KERNEL.findall(body) if name not in templates]
+    text = "".join([body, "\n", *plain, *(_instance(*instance) for instance in instances.items())])
     key = hashlib.sha256(" ".join([text, *defines]).encode()).hexdigest()[:24]
 
     def make(target: Path) -> None:
@@ -59,11 +71,12 @@ def replace(runs: bool) -> None:
     """Let CuPy's compiler be this one. Not `runs`: compile nothing, and launches do nothing."""
     from cupy.cuda import compiler, function
 
-    def module(source: str, options: tuple[str, ...] = (), **_: Any) -> Any:
+    def module(source: str, options: tuple[str, ...] = (), name_expressions: Any = (), **_: Any) -> Any:
         result = function.Module()
-        result._set_mapping({})
+        instances = {expression: f"cpu_instance_{i}" for i, expression in enumerate(name_expressions or ())}
+        result._set_mapping(instances)
         defines = tuple(option for option in options if option.startswith("-D"))
-        result.load(f"HOST:{compiled(source, defines)}".encode() if runs else b"NONE")
+        result.load(f"HOST:{compiled(source, defines, instances)}".encode() if runs else b"NONE")
         return result
 
     if runs:  # the scheduler, which kernels find among the names of the process

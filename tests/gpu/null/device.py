@@ -12,7 +12,7 @@ from importlib import abc, import_module, machinery, util
 from pathlib import Path
 from typing import Any
 
-from tests.gpu.null import compiler, sorting
+from tests.gpu.null import compiler, hosted
 from tests.gpu.null.build import LIBRARIES, NAMES, RUNTIME, null_device
 
 library: ctypes.CDLL | None = None
@@ -61,7 +61,7 @@ def start(runs: bool = True) -> ctypes.CDLL:
     import cupy
 
     compiler.replace(runs)
-    sorting.replace(library)
+    hosted.replace(library)
     if runs:
         _hook(cupy)
     return library

@@ -1,5 +1,5 @@
-// The calls of cuBLAS and cuRAND that CuPy and needle make. Matrices are column-major; a product sums in float32 or
-// float64, and with TF32 reads 10 bits of mantissa.
+// The calls of cuBLAS and cuRAND that CuPy and needle make. Matrices are column-major; a product sums in float64,
+// since cuBLAS sums in parts, and with TF32 reads 10 bits of mantissa.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -82,8 +82,7 @@ int multiply(void* handle, const char* name, int ta, int tb, int m, int n, int k
     if (idle) return;
     for (long i = 0; i < batch; i++) {
       Matrix left = a.offset(i * step_a), right = b.offset(i * step_b), out = c.offset(i * step_c);
-      if (compute == COMPUTE_64F) product<double>(m, n, k, by, left, right, plus, out, false);
-      else product<float>(m, n, k, by, left, right, plus, out, compute == TF32);
+      product<double>(m, n, k, by, left, right, plus, out, compute == TF32);
     }
   });
 }
