@@ -77,7 +77,11 @@ class OwnTransforms(PixelDataset):
         return x
 
 
-@pytest.mark.parametrize("dataset", [Own(PIXELS), OwnTransforms(PIXELS), PixelDataset(PIXELS[:0])], ids=repr)
+@pytest.mark.parametrize(
+    "dataset",
+    [Own(PIXELS), OwnTransforms(PIXELS), PixelDataset(PIXELS[:0])],
+    ids=["getitem", "apply_transforms", "empty"],
+)
 def test_other_ways_of_taking_items_are_no_rows(dataset):
     assert rows_of(dataset, ()) is None
 
