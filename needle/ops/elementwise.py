@@ -219,7 +219,9 @@ class Clip(Elementwise):
         self.low, self.high = low, high
 
     def compute(self, x: Array) -> Array:
-        return xp(x).clip(x, self.low, self.high)
+        if self.low is None:
+            return xp(x).minimum(x, self.high)  # what NumPy's clip does; CuPy's refuses bools with an open side
+        return xp(x).maximum(x, self.low) if self.high is None else xp(x).clip(x, self.low, self.high)
 
     def gradient(self, out_grad: Tensor, node: Any) -> Tensor:
         (x,) = node.inputs
