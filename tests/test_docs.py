@@ -90,6 +90,14 @@ def test_the_life_of_a_call_is_as_documented():
         assert not [step for step in told if step not in remaining]
 
 
+def test_the_kernels_that_can_be_replaced_are_listed():
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (listed,) = re.findall(r"^These kernels can be replaced: (.*?)\n\n", text, re.M | re.S)
+    sources = [path.read_text("utf-8") for path in (ROOT / "needle/kernels").rglob("*.py")]
+    defined = [name for source in sources for name in re.findall(r"^@overridable\ndef (\w+)", source, re.M)]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(defined)
+
+
 # ---- links -----------------------------------------------------------------------------------------------------------
 
 
