@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from needle.kernels.gpu.source import Source
 from tests.gpu.kernels import missing, running
 
 collect_ignore = ["on_gpu.py"]  # a plugin, which needs CuPy
@@ -16,6 +17,19 @@ def run(request):
         pytest.skip(problem)
     with running(checked=request.param == "checked", order=int(request.param == "backward")) as run:
         yield run
+
+
+@pytest.fixture
+def launches(monkeypatch):
+    """The names of the raw kernels that are launched, in order."""
+    names, launch = [], Source.launch
+
+    def noted(self, like, kernel, *arguments):
+        names.append(kernel)
+        launch(self, like, kernel, *arguments)
+
+    monkeypatch.setattr(Source, "launch", noted)
+    return names
 
 
 @pytest.fixture

@@ -77,6 +77,15 @@ def test_cross_entropy(name, order, run, monkeypatch):
     assert steps[0] == steps[1]
 
 
+def test_pixels_that_lie_in_another_order_than_their_classes(run):
+    x, labels = draw((2, 3, 5, 4)), labels_of((2, 3, 5, 4))
+    there = SHIM.array(np.ascontiguousarray(x.swapaxes(2, 3))).swapaxes(2, 3)
+    loss, gradient, _ = kernels.softmax_cross_entropy(there, SHIM.array(labels), -1, True)
+    value, expected = reference(x, labels)
+    np.testing.assert_allclose(loss, value, rtol=1e-6)
+    np.testing.assert_allclose(gradient * (3 / labels.size), expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("dtype", ["int64", "int32", "uint8", "int16", "float32"])
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_labels_and_reductions(dtype, reduction, run):

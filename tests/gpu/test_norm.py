@@ -101,6 +101,8 @@ ALONG = {
     "instance": ((3, 4, 6, 2), (2, 3), (1, 4, 1, 1)),
     "group": ((3, 2, 4, 5), (2, 3), (1, 2, 4, 1)),
     "many rows": ((70, 3), (1,), (3,)),
+    "by the outer axis": ((3, 4, 6), (2,), (3, 1, 1)),
+    "by the inner axis": ((3, 4, 6), (1, 2), (6,)),
 }
 
 
@@ -149,6 +151,25 @@ def test_a_layer_trains_as_torchs(layout, run):
             np.testing.assert_allclose(result.numpy(), expected.detach().numpy(), rtol=1e-4, atol=1e-5)
         theirs.zero_grad()
     assert mine.num_batches_tracked.item() == 2
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_running_statistics_are_those_of_the_cpu(unbiased, run):
+    x, moved = normal(4, 3, 2) + 1, []
+    for array in (np.array, SHIM.array):
+        statistics = [array(np.ones(3, "float32")) for _ in range(2)]
+        running = kernels.Running(*statistics, None, 0.25, unbiased)
+        kernels.standardize_array(array(x), None, None, (0, 2), 1e-5, False, running)
+        moved.append(statistics)
+    np.testing.assert_allclose(moved[1], moved[0], rtol=1e-6)
+
+
+def test_a_weight_in_another_memory_order_than_the_rows(run):
+    x, weight = normal(2, 4, 3), normal(3, 4, seed=2)
+    there = SHIM.array(x).transpose(0, 2, 1)
+    y, *_ = kernels.standardize_array(there, SHIM.array(weight), None, (1, 2), 1e-5)
+    wide = by_float64(kernels.standardize_array, x.transpose(0, 2, 1), weight, None, (1, 2), 1e-5)
+    np.testing.assert_allclose(y, wide[0], atol=1e-5)
 
 
 def test_running_statistics_keep_their_memory(run):

@@ -10,7 +10,7 @@ import pytest
 import needle as ndl
 from needle import kernels, nn, optim
 from needle.kernels import Rule
-from needle.kernels.gpu.optimizer import MOST, layout_beside, source
+from needle.kernels.gpu.optimizer import MOST, layout_beside
 from tests.gpu.faults import Fault
 from tests.gpu.kernels import missing, running
 from tests.gpu.shim_device import SHIM
@@ -95,17 +95,6 @@ def test_all_parameters_of_a_group_are_updated_in_one_launch(launches):
     assert launches == ["rmsprop"] * 6
 
 
-@pytest.fixture
-def launches(monkeypatch):
-    """The names of the kernels that are launched."""
-    names = []
-    launch = source.launch
-    monkeypatch.setattr(
-        source, "launch", lambda like, name, *arguments: names.append(name) or launch(like, name, *arguments)
-    )
-    return names
-
-
 ORDERS = [(0, 1, 2, 3), (3, 2, 1, 0), (1, 2, 3, 0), (2, 0, 3, 1)]
 
 
@@ -144,6 +133,15 @@ def test_parameters_with_gaps_take_the_generic_rule(launches):
     parameter.grad = ndl.ones(4, 3, device=SHIM)
     optim.SGD([parameter], lr=1).step()
     np.testing.assert_array_equal(base.numpy(), [[-1, 0] * 3] * 4)
+    assert launches == []
+
+
+def test_a_state_in_another_memory_order_than_its_parameter_takes_the_generic_rule(launches):
+    theta, grad = (SHIM.array(np.ones((2, 3), "float32")) for _ in range(2))
+    state = np.arange(6, dtype="float32").reshape(2, 3)
+    rule = Rule(lambda theta, grad, state, *_: np.add(theta, state[0], out=theta), "sgd", ("momentum_buffer",))
+    kernels.update_each(theta, [(theta, grad, in_order(state, (1, 0)))], rule, (0, 0.9, 1, 0.5, 0))
+    np.testing.assert_array_equal(theta, 1 + state)
     assert launches == []
 
 
