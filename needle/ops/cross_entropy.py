@@ -13,7 +13,8 @@ from needle.graph import Spec
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, Gradients
 from needle.ops.index import OneHot
-from needle.ops.operand import without_index
+from needle.ops.logic import EQUAL, WHERE
+from needle.ops.operand import scalar_like, without_index
 from needle.ops.reduce import Softmax
 from needle.ops.shape import Permute, Reshape
 from needle.ops.tuples import pick
@@ -86,9 +87,11 @@ class CrossEntropyWithGradient(TensorTupleOp):
         ones = OneHot(x.shape[axis], x.dtype)(known)  # (N, *S, C)
         ones = Permute((*range(axis), classes.ndim, *range(axis, classes.ndim)))(ones)  # (N, C, *S)
         shape = (*classes.shape[:axis], 1, *classes.shape[axis:])
-        mask = as_dtype(Reshape(shape)(kept), x.dtype)
-        scale = DIVIDE(pick(out_grad, 0), as_dtype(pick(node, 2).detach(), x.dtype))
-        return MULTIPLY(MULTIPLY(ADD(Softmax(axis)(x), NEGATE(ones)), mask), scale), None
+        divisor = pick(node, 2).detach()
+        divisor = ADD(divisor, as_dtype(EQUAL(divisor, scalar_like(0, divisor)), divisor.dtype))  # a mean of nothing
+        scale = DIVIDE(pick(out_grad, 0), as_dtype(divisor, x.dtype))
+        difference = ADD(Softmax(axis)(x), NEGATE(ones))
+        return MULTIPLY(WHERE(Reshape(shape)(kept), difference, scalar_like(0, difference)), scale), None
 
     def compute_gradient(
         self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, classes: Array, needed: Sequence[bool]

@@ -111,6 +111,18 @@ def test_ignored_classes_count_for_nothing(order, run):
     assert (leaf.grad.numpy() == 0).all()
 
 
+@pytest.mark.parametrize("ignored", [slice(2, 3), slice(None)])
+def test_ignored_classes_count_for_nothing_where_the_gradient_has_a_graph(ignored, run):
+    x, labels = draw((5, 4)), labels_of((5, 4))
+    labels[ignored] = -100
+    expected = np.nan_to_num(reference(x, labels)[1])
+    x[2, 1] = np.nan
+    leaf = ndl.Tensor(x, device=SHIM)
+    loss = functional.cross_entropy(leaf, ndl.Tensor(labels, device=SHIM, requires_grad=False))
+    loss.backward(ndl.Tensor(np.float32(3), device=SHIM), create_graph=True)
+    np.testing.assert_allclose(leaf.grad.numpy(), expected, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("label", [3, -1, 2**40])
 def test_labels_that_are_no_classes_make_nan(label, run):
     x, labels = draw((4, 3)), labels_of((4, 3))

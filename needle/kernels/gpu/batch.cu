@@ -14,7 +14,8 @@ __device__ __forceinline__ float value(unsigned char x, const float* table, int 
 template <class T, int W>
 __device__ __forceinline__ void turn(const T* x, const long long* index, const float* table, float* y, int length,
                                      int side, int batch, float (*tile)[32][33]) {
-  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, first = blockIdx.x * 32 * W, image = blockIdx.y * 32;
+  int lane = threadIdx.x & 31, warp = threadIdx.x >> 5, tiles = (length + 32 * W - 1) / (32 * W);
+  int first = blockIdx.x % tiles * (32 * W), image = blockIdx.x / tiles * 32;
   for (int i = warp; i < 32 && image + i < batch; i += 8) {
     int l = first + lane * W;
     if (l >= length) continue;

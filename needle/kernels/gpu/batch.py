@@ -36,7 +36,7 @@ def turn(x: Array, index: Array | None = None, table: Array | None = None, out: 
     width = 4 if x.itemsize == 1 and length % 4 == 0 and device_of(x).address(x) % 4 == 0 else 1
     name = ("turn_bytes_4" if width == 4 else "turn_bytes") if x.itemsize == 1 else "turn_floats"
     if out.size:
-        grid = (-(-length // (32 * width)), -(-batch // 32))
+        grid = (-(-length // (32 * width)) * -(-batch // 32),)
         options = [NULL if each is None else each for each in (index, table)]
         source.launch(x, name, grid, (256,), x, *options, out, np.int32(length), np.int32(side), np.int32(batch))
     return batch_first(out)

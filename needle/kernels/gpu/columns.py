@@ -16,6 +16,7 @@ from needle.kernels.gpu.source import (
     contiguous_batch_last,
     fits,
     generic,
+    is_numbered,
     replaces,
     vector_width,
     window_struct,
@@ -31,7 +32,7 @@ def columns_of(x: Array, window: Window, kernel: Size) -> Array:
     batch, channels, *size = x.shape
     check_conv(x.shape, (window.groups, channels // window.groups, *kernel), None, window)
     output, rows = window.output(tuple(size), kernel), channels * math.prod(kernel)
-    if not fits(x) or len(kernel) > 3 or rows * math.prod(output) * batch >= 2**31:
+    if not fits(x) or len(kernel) > 3 or not is_numbered(rows * math.prod(output) * batch):
         return generic(unfold)(x, window, kernel)
     columns = device_of(x).xp.empty((rows, math.prod(output), batch), x.dtype)
     _launch("unfold", contiguous_batch_last(x), columns, window_struct(window, tuple(size), kernel))
@@ -41,7 +42,7 @@ def columns_of(x: Array, window: Window, kernel: Size) -> Array:
 @replaces(fold)
 def sum_of_columns(columns: Array, window: Window, kernel: Size, size: Size) -> Array:
     batch, channels = columns.shape[0], columns.shape[1] // math.prod(kernel)
-    if not fits(columns) or len(kernel) > 3 or channels * math.prod(size) * batch >= 2**31:
+    if not fits(columns) or len(kernel) > 3 or not is_numbered(channels * math.prod(size) * batch):
         return generic(fold)(columns, window, kernel, size)
     x = device_of(columns).xp.empty((channels, *size, batch), columns.dtype)
     _launch("fold", contiguous_batch_last(columns), x, window_struct(window, size, kernel))

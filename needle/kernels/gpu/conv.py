@@ -27,7 +27,7 @@ from needle.kernels.conv.dispatch import (
     correlate_weight,
     is_requested,
 )
-from needle.kernels.gpu.source import Source, fits, generic, replaces
+from needle.kernels.gpu.source import Source, fits, generic, is_numbered, replaces
 from needle.kernels.layout import Array, batch_first
 from needle.kernels.window import Size, Window, check_conv
 
@@ -191,6 +191,11 @@ def _serves(x: Array, other: Array, *arrays: Array) -> bool:
     )
 
 
+def _is_numbered(source: Array, size: Size) -> bool:
+    """Whether the kernels number the places of a result of this size, in all images of `source`."""
+    return is_numbered(source.shape[0] * math.prod(size))
+
+
 def _reads_by_four(array: Array) -> bool:
     return _view(array.shape, array.strides).by_four and device_of(array).address(array) % 16 == 0
 
@@ -268,20 +273,23 @@ def _correlate_rectified(x: Array, w: Array, window: Window, bias: Array | None 
 
 
 def _forward(x: Array, w: Array, window: Window, bias: Array | None, relu: bool) -> Array:
-    if not _serves(x, w) or (bias is not None and not fits(bias)):
-        return generic(correlate_rectified if relu else correlate)(x, w, window, bias)
     check_conv(x.shape, w.shape, None, window)
+    output = window.output(x.shape[2:], w.shape[2:])
+    if not _serves(x, w) or (bias is not None and not fits(bias)) or not _is_numbered(x, output):
+        return generic(correlate_rectified if relu else correlate)(x, w, window, bias)
     return _convolve(x, NULL, w, window, x.shape, False, bias, relu)
 
 
 @replaces(correlate_transpose)
 def _correlate_transpose(y: Array, w: Array, window: Window, size: Size) -> Array:
-    return _backward_data(y, w, window, size) if _serves(y, w) else generic(correlate_transpose)(y, w, window, size)
+    if not _serves(y, w) or not _is_numbered(y, size):
+        return generic(correlate_transpose)(y, w, window, size)
+    return _backward_data(y, w, window, size)
 
 
 @replaces(correlate_transpose_biased)
 def _correlate_transpose_biased(y: Array, w: Array, window: Window, size: Size, bias: Array) -> Array:
-    if not _serves(y, w) or not fits(bias):
+    if not _serves(y, w) or not fits(bias) or not _is_numbered(y, size):
         return generic(correlate_transpose_biased)(y, w, window, size, bias)
     return _backward_data(y, w, window, size, bias)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from needle import tuning
 from needle.backend import device_of
-from needle.kernels.gpu.source import THREADS, Source, blocks, generic, replaces
+from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, is_numbered, replaces
 from needle.kernels.layout import Array
 from needle.kernels.linear import linear, linear_backward
 from needle.kernels.matmul import matmul
@@ -32,7 +31,8 @@ def matmul_whole(a: Array, b: Array) -> Array:
 
 @replaces(linear)
 def linear_in_one(x: Array, w: Array, bias: Array | None = None, rectified: bool = False) -> Array:
-    if not _fit(x, w) or (bias is not None and not _fit(bias)):
+    served = (x, w) if bias is None else (x, w, bias)
+    if not _fit(*served) or not is_numbered(x.size // w.shape[0] * w.shape[1]):
         return generic(linear)(x, w, bias, rectified)
     if x.ndim > 2:
         return linear_in_one(x.reshape(-1, x.shape[-1]), w, bias, rectified).reshape(*x.shape[:-1], w.shape[1])
@@ -92,13 +92,13 @@ def linear_backward_in_two(
 
 def _fit(*arrays: Array) -> bool:
     """Whether kernels serve the arrays: float32, not empty, and places of elements that 32 bits hold."""
-    return all(array.dtype.char == "f" and _is_near(array.shape, array.strides) for array in arrays)
+    return fits(*arrays) and all(_is_near(array.shape, array.strides) for array in arrays)
 
 
 @lru_cache(maxsize=4096)
 def _is_near(shape: Size, strides: Size) -> bool:
     reach = sum((size - 1) * abs(step) for size, step in zip(shape, strides, strict=True))
-    return 0 not in shape and reach < 2**33 and math.prod(shape) < 2**31
+    return reach < 2**33
 
 
 def _like(x: Array, rows: int, columns: int) -> Array:

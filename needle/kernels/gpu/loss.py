@@ -33,9 +33,7 @@ def cross_entropy(x: Array, classes: Array, ignored: int, mean: bool) -> tuple[A
     lanes = WARP if scores["class_step"] == 1 and scores["classes"] >= WARP // 2 else 1
     grid, block = pieces(int(scores["inner"]) * int(scores["outer"]) * lanes)
     arguments = (x, classes, gradient, loss, divisor, *scratch(device, grid[0]), scores, np.int64(ignored))
-    source.launch(
-        x, f"cross_entropy_{lanes}", grid, block, *arguments, np.int32(classes.itemsize), np.int32(mean)
-    )
+    source.launch(x, f"cross_entropy_{lanes}", grid, block, *arguments, np.int32(classes.itemsize), np.int32(mean))
     return loss, gradient, divisor
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from needle.kernels.gpu.source import (
     contiguous_batch_last,
     fits,
     generic,
+    is_numbered,
     replaces,
     vector_width,
     window_struct,
@@ -25,8 +27,9 @@ from needle.kernels.window import Size, Window
 source = Source("pool.cu")
 
 
-def _serves(kernel: Size, *arrays: Array) -> bool:
-    return len(kernel) <= 3 and fits(*arrays)
+def _serves(kernel: Size, side: Size, *arrays: Array) -> bool:
+    """Whether the kernels serve arrays (N, C, …) and a result (N, C, *side)."""
+    return len(kernel) <= 3 and fits(*arrays) and is_numbered(math.prod((*arrays[0].shape[:2], *side)))
 
 
 def _pooled(name: str, width: int, arrays: tuple[Array, ...], side: Size, struct: np.void, dtype: Any = None) -> Array:
@@ -42,17 +45,17 @@ def _pooled(name: str, width: int, arrays: tuple[Array, ...], side: Size, struct
 @replaces(max_windows)
 def max_pool(x: Array, kernel: Size, window: Window) -> Array:
     size = x.shape[2:]
-    if not _serves(kernel, x):
+    side = window.output(size, kernel)
+    if not _serves(kernel, side, x):
         return generic(max_windows)(x, kernel, window)
-    width = vector_width(x.shape[0])
-    side, struct = window.output(size, kernel), window_struct(window, size, kernel)
+    width, struct = vector_width(x.shape[0]), window_struct(window, size, kernel)
     return _pooled(f"max_pool_{width}", width, (x,), side, struct)
 
 
 @replaces(scatter_to_max)
 def max_pool_back(y: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
     size = x.shape[2:]
-    if not _serves(kernel, y, x, best):
+    if not _serves(kernel, size, y, x, best):
         return generic(scatter_to_max)(y, x, best, kernel, window)
     width = vector_width(x.shape[0])
     return _pooled(f"max_pool_back_{width}", width, (y, x, best), size, window_struct(window, size, kernel))
@@ -60,7 +63,7 @@ def max_pool_back(y: Array, x: Array, best: Array, kernel: Size, window: Window)
 
 @replaces(gather_at_max)
 def max_pool_gather(g: Array, x: Array, best: Array, kernel: Size, window: Window) -> Array:
-    if not _serves(kernel, g, x, best):
+    if not _serves(kernel, best.shape[2:], g, x, best):
         return generic(gather_at_max)(g, x, best, kernel, window)
     struct = window_struct(window, x.shape[2:], kernel)
     return _pooled("max_pool_gather", 1, (g, x, best), best.shape[2:], struct)
@@ -68,7 +71,7 @@ def max_pool_gather(g: Array, x: Array, best: Array, kernel: Size, window: Windo
 
 @replaces(locate_max)
 def max_pool_locate(x: Array, best: Array, kernel: Size, window: Window) -> Array:
-    if not _serves(kernel, x, best):
+    if not _serves(kernel, best.shape[2:], x, best):
         return generic(locate_max)(x, best, kernel, window)
     struct = window_struct(window, x.shape[2:], kernel)
     return _pooled("max_pool_locate", 1, (x, best), best.shape[2:], struct, "int64")
@@ -77,16 +80,16 @@ def max_pool_locate(x: Array, best: Array, kernel: Size, window: Window) -> Arra
 @replaces(sum_windows)
 def sum_pool(x: Array, kernel: Size, window: Window) -> Array:
     size = x.shape[2:]
-    if not _serves(kernel, x):
+    side = window.output(size, kernel)
+    if not _serves(kernel, side, x):
         return generic(sum_windows)(x, kernel, window)
-    width = vector_width(x.shape[0])
-    side, struct = window.output(size, kernel), window_struct(window, size, kernel)
+    width, struct = vector_width(x.shape[0]), window_struct(window, size, kernel)
     return _pooled(f"sum_pool_{width}", width, (x,), side, struct)
 
 
 @replaces(spread_windows)
 def sum_pool_back(y: Array, kernel: Size, window: Window, size: Size) -> Array:
-    if not _serves(kernel, y) or y.shape[0] * y.shape[1] * np.prod(size) >= 2**31:
+    if not _serves(kernel, size, y):
         return generic(spread_windows)(y, kernel, window, size)
     width = vector_width(y.shape[0])
     return _pooled(f"sum_pool_back_{width}", width, (y,), size, window_struct(window, size, kernel))

@@ -11,7 +11,7 @@ import numpy as np
 
 from needle.backend import Device, device_of
 from needle.kernels.dropout import Draws, drop
-from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, replaces
+from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, is_numbered, replaces
 from needle.kernels.layout import Array, is_compact
 from needle.kernels.window import Size
 
@@ -72,7 +72,7 @@ def _walk(shape: Size, strides: Size, out_strides: Size, places: Size, start: in
 
 def walk_of(shape: Size, strides: Size, out_strides: Size, draws: Draws) -> Any:
     """How `draws` are taken by x of that shape and strides."""
-    if math.prod(draws.shape) >= 2**31:
+    if not is_numbered(math.prod(draws.shape)):
         return None
     sizes, places, start, place = draws.shape, [0] * len(shape), 0, 1
     for axis in reversed(range(len(sizes))):

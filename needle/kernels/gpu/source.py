@@ -27,6 +27,7 @@ __all__ = [
     "contiguous_batch_last",
     "fits",
     "generic",
+    "is_numbered",
     "replaces",
     "vector_width",
     "window_struct",
@@ -39,6 +40,7 @@ Launcher: TypeAlias = Callable[..., Any]
 LAUNCHERS: dict[str, Launcher] = {}  # name of a kernel -> what computes it on GPUs
 FLOAT32 = np.dtype("float32")
 THREADS = tuning.CUDA_BLOCK_THREADS
+MOST_ELEMENTS = 2**31 - 2**24  # so 32 bits hold the number of an element, and that of a loop's next one behind the last
 INCLUDE = re.compile(r'^#include "(\w+\.cu)"\n', re.MULTILINE)  # of a file in this folder
 WINDOW = np.dtype([(name, "i4", 3) for name in ("size", "kernel", "output", "stride", "padding", "dilation")])
 
@@ -95,9 +97,14 @@ def blocks(count: int, threads: int = THREADS) -> Size:
     return (-(-count // threads),)
 
 
+def is_numbered(count: int) -> bool:
+    """Whether kernels number so many elements, of an array that they read or write."""
+    return count <= MOST_ELEMENTS
+
+
 def fits(*arrays: Array) -> bool:
-    """Whether all are float32 with elements, so few that 32 bits number them: what most kernels serve."""
-    return all(array.dtype == FLOAT32 and 0 < array.size < 2**31 for array in arrays)
+    """Whether all are float32 with elements, so few that kernels number them: what most kernels serve."""
+    return all(array.dtype == FLOAT32 and array.size > 0 and is_numbered(array.size) for array in arrays)
 
 
 def vector_width(batch: int) -> int:
