@@ -160,13 +160,15 @@ class Value:
 
 
 @contextmanager
-def tapped(take: Callable[[Value, Array], Array], put: Callable[[Value, Array], None]) -> Iterator[None]:
+def tapped(
+    take: Callable[[Value, Array], Array], put: Callable[[Value, Array], None], set_grad: Callable[[Value, Any], None]
+) -> Iterator[None]:
     """Let `take` replace each array that is taken out of a value, and `put` see each one put in, until the block ends.
 
-    In all threads: the functions must know theirs. One block at a time.
+    `set_grad` sees each gradient before it is set. In all threads: the functions must know theirs. One block at a time.
     """
     values: Any = Value
-    slot = values.array
+    slot, grad_slot = values.array, values.grad
 
     def take_out(value: Value) -> Array:
         return take(value, slot.__get__(value))
@@ -175,11 +177,16 @@ def tapped(take: Callable[[Value, Array], Array], put: Callable[[Value, Array], 
         slot.__set__(value, array)
         put(value, array)
 
+    def put_grad(value: Value, grad: Any) -> None:
+        set_grad(value, grad)
+        grad_slot.__set__(value, grad)
+
     try:
         values.array = property(take_out, put_in, slot.__delete__)
+        values.grad = property(grad_slot.__get__, put_grad, grad_slot.__delete__)
         yield
     finally:
-        values.array = slot
+        values.array, values.grad = slot, grad_slot
 
 
 def as_array(array: Array) -> Array:

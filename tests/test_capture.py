@@ -593,13 +593,13 @@ REFUSED = {
     "print": (lambda x: (str(x * 2), x * 2)[1], f"repr: {MUST} values read on the host"),
     "numpy": (lambda x: ndl.Tensor((x * 2).numpy(), requires_grad=False), f"numpy: {MUST} values read on the host"),
     "mask": (lambda x: (x * 2)[x > 0], f"getitem: {MUST} a result whose shape depends on values"),
-    "module": (changing_module(), f"capture: {MUST} a tensor, a module or an optimizer that changes between calls"),
-    "argument": (changing_argument, f"capture: {MUST} a step that writes into its arguments"),
-    "tensor": (replacing_a_tensor(), f"capture: {MUST} a tensor, a module or an optimizer that the step itself"),
-    "python": (counting(), f"capture: {MUST} a step whose replay differs from an eager run"),
+    "module": (changing_module(), f"{MUST} a tensor, a module or an optimizer that changes between calls"),
+    "argument": (changing_argument, f"{MUST} a step that writes into its arguments"),
+    "tensor": (replacing_a_tensor(), f"{MUST} a tensor, a module or an optimizer that the step itself"),
+    "python": (counting(), f"{MUST} a step whose replay differs from an eager run"),
     "hook": (hooked(), f"Linear: {MUST} a hook"),
     "tensor_hook": (tensor_hook, f"register_hook: {MUST} a hook of a tensor"),
-    "result": (lambda x: (x * 2).cached_data, f"capture: {MUST} a result of type NDArray"),
+    "result": (lambda x: (x * 2).cached_data, f"{MUST} a result of type NDArray"),
 }
 
 

@@ -5,19 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from typing import Any
 
+import numpy as np
+
 from needle.autograd import Tensor
 from needle.backend import CannotRecord
 
-__all__ = ["kind_of", "replaced", "tensors_in"]
+__all__ = ["is_row", "kind_of", "replaced", "tensors_in"]
+
+
+def is_row(value: Any) -> bool:
+    """Whether a value is a tuple, also a named one, or a list. Other subclasses may hold more than their entries."""
+    return type(value) in (tuple, list) or (isinstance(value, tuple) and hasattr(value, "_fields"))
 
 
 def tensors_in(value: Any) -> list[Tensor]:
     """The tensors in a value, also within tuples, lists and dicts, in order; one that appears twice, twice."""
     if isinstance(value, Tensor):
         return [value]
-    if isinstance(value, (tuple, list)):
+    if is_row(value):
         return [tensor for entry in value for tensor in tensors_in(entry)]
-    if isinstance(value, dict):
+    if type(value) is dict:
         return [tensor for entry in value.values() for tensor in tensors_in(entry)]
     return []
 
@@ -26,12 +33,10 @@ def replaced(value: Any, replace: Callable[[Tensor], Any]) -> Any:
     """A value with the result of `replace` in the place of each tensor."""
     if isinstance(value, Tensor):
         return replace(value)
-    if isinstance(value, tuple):
+    if is_row(value):
         entries = [replaced(entry, replace) for entry in value]
-        return type(value)(*entries) if hasattr(value, "_fields") else tuple(entries)
-    if isinstance(value, list):
-        return [replaced(entry, replace) for entry in value]
-    if isinstance(value, dict):
+        return type(value)(*entries) if hasattr(value, "_fields") else type(value)(entries)
+    if type(value) is dict:
         return {name: replaced(entry, replace) for name, entry in value.items()}
     return value
 
@@ -45,12 +50,14 @@ def kind_of(value: Any, seen: dict[int, int]) -> Hashable:
         number = seen.setdefault(id(value), len(seen))
         array = value.array
         return (number, array.shape, array.dtype, array.strides, value.device.name, value.requires_grad)
-    if isinstance(value, (tuple, list)):
+    if is_row(value):
         return (type(value), *[kind_of(entry, seen) for entry in value])
-    if isinstance(value, dict):
+    if type(value) is dict:
         return (dict, *[(name, kind_of(entry, seen)) for name, entry in value.items()])
     try:
         hash(value)
     except TypeError:
         raise CannotRecord("capture", f"an argument of type {type(value).__name__}") from None
+    if isinstance(value, (float, complex, np.inexact)):
+        return type(value), repr(value)  # 0.0 == -0.0, and NaN differs from itself
     return type(value), value

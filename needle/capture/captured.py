@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Hashable
+from functools import update_wrapper
 from threading import RLock
+from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from needle import autograd
 from needle.autograd import Tensor
-from needle.backend import CannotRecord, default_device, noting
+from needle.backend import CannotRecord, default_device, noting, tf32_allowed
 from needle.backend.communicator import current_communicator
 from needle.capture.arguments import kind_of, tensors_in
 from needle.capture.recorded import MustBeEager, Recorded
@@ -87,6 +89,11 @@ class Captured(Generic[P, R]):
         self._kinds: dict[Hashable, Kind] = {}
         self._is_eager = False  # for good
         self._lock = RLock()
+        update_wrapper(self, step)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        """A captured method of an instance, as of any function in a class: the instance is an argument."""
+        return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         is_watched = noting.recorder is not None or mode.watchers or autograd.LAZY_MODE
@@ -99,7 +106,8 @@ class Captured(Generic[P, R]):
             except MustBeEager as failure:
                 self._is_eager = True
                 self._kinds.clear()
-                warnings.warn(f"capture: {failure}; the step runs eagerly from now on", stacklevel=2)
+                message = str(failure).removeprefix("capture: ")
+                warnings.warn(f"capture: {message}; the step runs eagerly from now on", stacklevel=2)
                 return failure.result if failure.is_done else self._step(*args, **kwargs)
 
     def _call(self, args: Any, kwargs: Any) -> Any:
@@ -115,8 +123,8 @@ class Captured(Generic[P, R]):
             kind.calls += 1
             return self._step(*args, **kwargs)
         device = tensors[0].device if tensors else default_device()
-        recorded = Recorded(device, args, kwargs, tensors)
-        result = recorded.record(self._step)
+        recorded = Recorded(device, tensors)
+        result = recorded.record(self._step, args, kwargs, tensors)
         kind.recorded = recorded
         return result
 
@@ -131,7 +139,8 @@ class Captured(Generic[P, R]):
         except CannotRecord as error:
             raise MustBeEager(error) from error
         device = tensors[0].device if tensors else default_device()
-        key = (key, mode.recording, device.worker_count(), tuple(requested_algorithms().items()))
+        settings = (mode.recording, device.worker_count(), default_device(), tf32_allowed())
+        key = (key, settings, tuple(requested_algorithms().items()))
         kind = self._kinds.get(key)
         if kind is None:
             kind = Kind()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Any, TypeAlias
@@ -9,7 +10,7 @@ from weakref import ref
 
 from needle.autograd import Tensor
 from needle.backend import CannotRecord, Device, Eager, Missed, Recorder, Recording, noting, to_host
-from needle.capture.arguments import replaced, tensors_in
+from needle.capture.arguments import is_row, replaced, tensors_in
 from needle.graph import Value, tapped
 from needle.version_counter import VersionCounter
 
@@ -36,52 +37,75 @@ class Recorded:
     recorder: Recorder | None = None
     recording: Recording
 
-    def __init__(self, device: Device, args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> None:
-        self.device, self.given = device, (args, kwargs)
-        self.inputs = [static(device, tensor) for tensor in tensors]  # they stay, and take the values of the arguments
-        by_id = {id(tensor): kept for tensor, kept in zip(tensors, self.inputs, strict=True)}
-        self.args, self.kwargs = replaced((args, kwargs), lambda tensor: by_id[id(tensor)])
+    def __init__(self, device: Device, tensors: Sequence[Tensor]) -> None:
+        self.device = device
+        self.inputs = [static(device, tensor, tensor.requires_grad) for tensor in tensors]  # take values of arguments
+        self.lent: list[tuple[Tensor, Tensor, Array, VersionCounter]] = []  # arguments, and where they lie else
         self.read: dict[int, tuple[Value, Array, bool, Any]] = {}  # by id, values from before: with array, gradient
         self.own: set[int] = set()  # the ids of values that the step has made
         self.made: list[ref[Value]] = []  # those, and values from before that got another array
         self.conditions: list[tuple[Value, Array, bool]] = []
         self.grads: list[tuple[Value, Any]] = []  # values from before, and their gradients if the step has set them
         self.added: list[tuple[Value, Array]] = []  # values from before whose gradient was read, and its array
-        self.counters: list[VersionCounter] = []  # of memory that each replay changes
+        self.first: dict[int, tuple[Value, bool]] = {}  # values that got a gradient, and whether they had none before
+        self.bare: list[Value] = []  # values from before that must have no gradient: the step may add to it
+        self.counters: dict[int, VersionCounter] = {}  # by id, those of memory that each replay changes
+        self.known: set[int] = set()  # the ids of all values that it depends on
         self.result: Any = None
-        self.returned: list[tuple[ref[Tensor], Tensor]] = []  # by the last call, and the tensors with their memory
         self.constant = dict(enumerate(tensor.array for tensor in tensors))  # arguments that have not changed so far
         self.is_checked = False
         self.replays = self.misses = 0
 
     # ---- recording ---------------------------------------------------------------------------------------------------
 
-    def record(self, step: Callable[..., Any]) -> Any:
+    def record(self, step: Callable[..., Any], args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
         """Record the step, which runs once; returns its result."""
-        (args, kwargs), self.given = self.given, ((), {})
-        given, failure = tensors_in((args, kwargs)), None
+        failure, python_random = None, random.getstate()
         with _recording:
             try:
-                with tapped(self._take, self._put):
-                    self.recording = self.device.record(lambda: self._run(step))
+                self._lend(given)
+                with tapped(self._take, self._put, self._set_grad):
+                    self.recording = self.device.record(lambda: self._run(step, args, kwargs))
             except CannotRecord as error:
                 failure = error
             finally:
                 self._release()
+                is_replaced = self._give_back()
         if failure is None:
             self.is_checked = self.recording.is_exact
-            self._finish(given)
+            self._finish(is_replaced)
+            if random.getstate() != python_random:
+                self._fail("numbers drawn by Python's random")
             return self._results()
         if failure.is_done:
-            self._pass_effects(given)
+            self._pass_writes()
         else:
             with Eager(self.device, failure.numbers).under_way():
                 self.result = step(*args, **kwargs)
         raise MustBeEager(failure, self.result, True)
 
-    def _run(self, step: Callable[..., Any]) -> None:
+    def _run(self, step: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.recorder = noting.recorder
-        self.result = step(*self.args, **self.kwargs)
+        self.result = step(*args, **kwargs)
+
+    def _lend(self, given: Sequence[Tensor]) -> None:
+        """Let the arguments lie where replays read them: the step may know them by other names, too."""
+        pairs = {id(tensor): (kept, tensor) for kept, tensor in zip(self.inputs, given, strict=True)}
+        for kept, tensor in pairs.values():
+            self.lent.append((tensor, kept, tensor.array, tensor.version_counter()))
+            tensor.array = tensor.spec = kept.array
+            tensor.counter = kept.version_counter()
+
+    def _give_back(self) -> bool:
+        """Let the arguments lie where they did; whether the step has given one another array."""
+        is_replaced = False
+        for tensor, kept, array, counter in self.lent:
+            if tensor.array is kept.array:
+                tensor.array = tensor.spec = array
+                tensor.counter = counter
+            else:
+                is_replaced = True
+        return is_replaced
 
     def _take(self, value: Value, array: Array) -> Array:
         """An array that is taken out of a value, as the recorder must see it."""
@@ -100,6 +124,12 @@ class Recorded:
             if id(value) not in self.read:
                 self.own.add(id(value))
 
+    def _set_grad(self, value: Value, grad: Any) -> None:
+        """A value gets a gradient, or None in its place."""
+        key = id(value)
+        if noting.recorder is not None and noting.recorder is self.recorder and key not in self.own:
+            self.first.setdefault(key, (value, grad is not None and value.grad is None))
+
     def _release(self) -> None:
         """Give the values that the step has made, and that are still there, arrays for use outside of the recorder."""
         for value in [made() for made in self.made]:
@@ -109,36 +139,45 @@ class Recorded:
                 value.spec = value.array
         self.made, self.own = [], set()
 
-    def _finish(self, given: Sequence[Tensor]) -> None:
+    def _finish(self, is_replaced: bool) -> None:
         """Note what a replay changes, and what it depends on."""
         recorder = self.recording.recorder
+        kept_for = {id(tensor): kept for tensor, kept, _, _ in self.lent}
+        for tensor, kept, _, _ in self.lent:
+            kept.grad, kept.requires_grad = tensor.grad, tensor.requires_grad
+            if id(tensor) in self.read:
+                grad = self.read.pop(id(tensor))[3]
+                self.read[id(kept)] = kept, kept.array, kept.requires_grad, grad
+        self.result = replaced(self.result, lambda tensor: kept_for.get(id(tensor), tensor))
         for value, array, requires_grad, grad in self.read.values():
             self.conditions.append((value, array, requires_grad))
             if value.grad is not grad:
                 self.grads.append((value, value.grad))
             if grad is not None and id(grad) in self.read:
                 self.added.append((value, self.read[id(grad)][1]))
-        self.read = {}
-        results = tensors_in(self.result)
-        kept = [*results, *(grad for _, grad in self.grads if grad is not None)]
-        changed = {id(counter): counter for counter in (tensor.version_counter() for tensor in kept)}
-        self.counters = [*(recorder.changed | changed).values()]
-        if self._pass_effects(given):
+        self.bare = [kept_for.get(id(value), value) for value, had_none in self.first.values() if had_none]
+        self.read, self.first = {}, {}
+        grads = {id(counter): counter for counter in (g.version_counter() for _, g in self.grads if g is not None)}
+        self.counters = recorder.changed | grads
+        self.known = {id(value) for value, _, _ in self.conditions}
+        if self._pass_writes() or is_replaced:
             self._fail("a step that writes into its arguments")
         if not self.holds():
             self._fail("a tensor, a module or an optimizer that the step itself replaces or changes")
         if strange := strange_in(self.result):
             self._fail(f"a result of type {strange}")
 
-    def _pass_effects(self, given: Sequence[Tensor]) -> bool:
-        """Do to the arguments what the step has done to the tensors in their place; whether it has written to one."""
-        self._pass_gradients(given)
+    def _pass_writes(self) -> bool:
+        """Write to the arguments what the step has written where they lay; whether it has written to their memory."""
+        changed = self.recorder.changed if self.recorder is not None else {}
         written = False
-        for kept, tensor in zip(self.inputs, given, strict=True):
-            if self.recorder is not None and id(kept.version_counter()) in self.recorder.changed:
+        for tensor, kept, array, counter in self.lent:
+            if id(kept.version_counter()) in changed and tensor.array is array:
                 tensor.bump_version()
-                tensor.array[...] = kept.array
+                array[...] = kept.array
                 written = True
+            written = written or id(counter) in changed
+        self.lent = []
         return written
 
     def _fail(self, cause: str) -> None:
@@ -158,9 +197,12 @@ class Recorded:
 
     def __call__(self, step: Callable[..., Any], args: Any, kwargs: Any, tensors: Sequence[Tensor]) -> Any:
         """Replay the recorded work for other arguments of the same kind."""
+        if any(id(tensor) in self.known or id(tensor.version_counter()) in self.counters for tensor in tensors):
+            return step(*args, **kwargs)  # the step knows an argument by another name, too
+        for kept, tensor in zip(self.inputs, tensors, strict=True):
+            kept.grad = tensor.grad
         if not self._take_gradients():
             return step(*args, **kwargs)
-        self._save_results()
         self._take_arguments(tensors)
         if not self.is_checked:
             return self._check(step, args, kwargs, tensors)
@@ -172,7 +214,7 @@ class Recorded:
             self._count(missed, result)
             return result
         self.replays += 1
-        VersionCounter.bump_all(self.counters)
+        VersionCounter.bump_all(self.counters.values())
         for value, grad in self.grads:
             value.grad = grad
         self._pass_gradients(tensors)
@@ -203,7 +245,9 @@ class Recorded:
             kept.array[...] = tensor.array
 
     def _take_gradients(self) -> bool:
-        """Bring gradients that the step adds to where it reads them; False if there are none."""
+        """Bring gradients that the step adds to where it reads them; False if there are others than it needs."""
+        if any(value.grad is not None for value in self.bare):
+            return False
         for value, array in self.added:
             grad = value.grad
             if grad is None or grad.array.shape != array.shape or grad.array.dtype != array.dtype:
@@ -215,28 +259,11 @@ class Recorded:
     def _pass_gradients(self, given: Sequence[Tensor]) -> None:
         """Give the arguments the gradients that the step has set for the tensors in their place."""
         for kept, tensor in zip(self.inputs, given, strict=True):
-            if kept.grad is not None:
-                tensor.grad = kept.grad
+            tensor.grad, tensor.requires_grad = kept.grad, kept.requires_grad
 
     def _results(self) -> Any:
-        """The results as new tensors, on the memory that the next replay overwrites."""
-        self.returned = []
-
-        def result(tensor: Tensor) -> Tensor:
-            new = tensor.detach()
-            self.returned.append((ref(new), tensor))
-            return new
-
-        return replaced(self.result, result)
-
-    def _save_results(self) -> None:
-        """Give tensors that the last call returned, and that somebody still has, memory of their own."""
-        for returned, _ in self.returned:
-            tensor = returned()
-            if tensor is not None:
-                tensor.array = tensor.spec = tensor.array.copy()
-                tensor.counter = VersionCounter()
-        self.returned = []
+        """The results on memory of their own: the next replay overwrites what they were computed in."""
+        return replaced(self.result, lambda tensor: static(self.device, tensor, requires_grad=False))
 
     # ---- the first replay --------------------------------------------------------------------------------------------
 
@@ -266,11 +293,11 @@ class Recorded:
         return [given.get(id(value), value).grad for value, _ in self.grads]
 
 
-def static(device: Device, tensor: Tensor) -> Tensor:
+def static(device: Device, tensor: Tensor, requires_grad: bool) -> Tensor:
     """A leaf with the values of a tensor, in memory of the same order."""
     array = device.xp.empty_like(tensor.array)
     array[...] = tensor.array
-    return Tensor.make_leaf(array, tensor.requires_grad)
+    return Tensor.make_leaf(array, requires_grad)
 
 
 def arrays_of(result: Any, grads: Sequence[Any]) -> list[Array]:
@@ -285,8 +312,8 @@ def form_of(result: Any) -> Any:
 
 def strange_in(result: Any) -> str | None:
     """The type of something in a result that is no tensor and no plain value, if there is one."""
-    if isinstance(result, (tuple, list)):
+    if is_row(result):
         return next(filter(None, map(strange_in, result)), None)
-    if isinstance(result, dict):
+    if type(result) is dict:
         return strange_in([*result.values()])
     return None if isinstance(result, (Tensor, *PLAIN)) else type(result).__name__

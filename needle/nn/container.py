@@ -8,6 +8,7 @@ from typing import Any, Self, overload
 from needle import check
 from needle.autograd import Tensor
 from needle.nn.activation import ReLU
+from needle.nn.hooks import depend_on
 from needle.nn.module import Module
 from needle.nn.parameter import Parameter
 from needle.nn.pool import commutes_with_relu
@@ -119,6 +120,7 @@ class Sequential(_Sequence):
             module, behind = modules[i], modules[i + 1 : i + 3]
             forward_relu = module.forward_relu
             if forward_relu and _takes_relu(module, behind[:1]) and not _commute(behind[0], behind[1:], x):
+                depend_on(module, behind[0])
                 x, i = forward_relu(x), i + 2
             else:
                 x, i = module(x), i + 1

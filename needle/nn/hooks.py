@@ -15,7 +15,7 @@ from needle.grad_mode import is_grad_enabled
 from needle.graph import check_one_device
 from needle.ops.hooks import HookHandle, Seen, add_hook, pass_through
 
-__all__ = ["Hooked"]
+__all__ = ["Hooked", "depend_on"]
 
 P = ParamSpec("P")
 R_co = TypeVar("R_co", covariant=True)
@@ -30,22 +30,39 @@ class Hook:
     with_kwargs: bool = False
 
 
+def entries_of(part: Any) -> list[Any]:
+    """The values in a list or a dict."""
+    return [*part.values()] if type(part) is dict else [*part]
+
+
 class Unchanged:
     """Whether a module has the very attributes that it has now: its parts, its tensors, its options, its hooks."""
 
     def __init__(self, module: Any) -> None:
         self.module, self.attributes, self.assignments = module, {**vars(module)}, Hooked.assignments
         self.hooks = [*module._hooks]
+        self.parts = [(part, entries_of(part)) for part in self.attributes.values() if type(part) in (list, dict)]
 
     def __call__(self) -> bool:
+        for part, before in self.parts:  # may have changed without an assignment
+            now = entries_of(part)
+            if len(now) != len(before) or not all(map(operator.is_, now, before)):
+                return False
         if self.assignments == Hooked.assignments:
             return True
-        now, before = vars(self.module), self.attributes
-        same = len(now) == len(before) and all(map(operator.is_, now.values(), before.values()))
+        attributes, wanted = vars(self.module), self.attributes
+        same = len(attributes) == len(wanted) and all(map(operator.is_, attributes.values(), wanted.values()))
         if same and [*self.module._hooks] == self.hooks:
             self.assignments = Hooked.assignments
             return True
         return False
+
+
+def depend_on(*modules: Any) -> None:
+    """Let a recording under way hold as long as the modules have the attributes and hooks that they have now."""
+    if noting.recorder is not None:
+        for module in modules:
+            depend(Unchanged(module))
 
 
 class HasForward(Protocol[P, R_co]):
@@ -72,7 +89,7 @@ class Hooked:
 
     def __call__(self: HasForward[P, R_co], *args: P.args, **kwargs: P.kwargs) -> R_co:
         if noting.recorder is not None:
-            depend(Unchanged(self))
+            depend_on(self)
         if self._hooks:
             refuse(type(self).__name__, "a hook")
             result: R_co = _call(self, args, kwargs)

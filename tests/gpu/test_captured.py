@@ -317,7 +317,7 @@ def test_a_replay_is_one_graph_with_as_many_nodes_as_an_eager_step_has_launches(
         step(*given[4])
     assert of_replay.graph_launches == 1
     assert (of_replay.uploads, of_replay.downloads, of_replay.waits, of_replay["malloc"]) == (0, 0, 0, 0)
-    assert of_replay.launches <= 3  # the batch into its place, and the cells
+    assert of_replay.launches <= 4  # the batch into its place, the cells, and the loss to memory of its own
     assert of_record.launches - of_replay.launches == of_eager.launches
 
 

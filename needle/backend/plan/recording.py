@@ -65,10 +65,10 @@ class Plan(Recording):
         with eager.under_way():
             wanted = [None if array is None else array.copy() for array in run()]
         after = self._state()
-        self._restore(before)
-        for block in self.recorder.arena.blocks.values():
-            block.fill(255)  # NaN, or -1: what is not computed anew is seen
         try:
+            self._restore(before)
+            for block in self.recorder.arena.blocks.values():
+                block.fill(255)  # NaN, or -1: what is not computed anew is seen
             self.replay(eager.numbers)
             found, state = results(), self._state()
             same = len(found) == len(wanted) and all(map(is_equal, found, wanted))
