@@ -18,6 +18,7 @@ needle refuses, by name, transfers, reads and draws of the host before they reac
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
@@ -50,6 +51,7 @@ def record(device: Device, function: Callable[[], object]) -> Recording:
     """
     cuda = device.xp.cuda
     with device.current():
+        _free_left_pools()
         recorder, stream = _Recorder(device), cuda.Stream(non_blocking=True)
         with recorder.under_way(), cuda.using_allocator(recorder.pool.malloc), stream:
             stream.begin_capture()
@@ -79,6 +81,11 @@ class _Recorder(Recorder):
         self.used = 0
         self.store = device.xp.RawModule(code=STORE).get_function("store")
 
+    def __del__(self) -> None:
+        if "pool" in vars(self):
+            _left.append((self.device, self.pool))
+            _free_left_pools()
+
     def new_cell(self, numbers: Numbers, dtype: Any) -> Array:
         dtype = np.dtype(dtype)
         start, stop = self.used, self.used + -(-len(numbers) * dtype.itemsize // 8)
@@ -100,12 +107,28 @@ class _Recorder(Recorder):
             self.store((1,), (STORED_WORDS,), (self.there[start:], words.view(f"V{words.nbytes}")[0], np.int32(count)))
 
 
+# The pools of recordings that are gone. Some seem to be in use for ever: what Python's garbage collector frees does not
+# come back to them, though it is free.
+_left: deque[tuple[Device, Any]] = deque(maxlen=32)
+
+
+def _free_left_pools() -> None:
+    """Free their memory, and forget those that have none in use. CuPy frees nothing of a pool that it drops."""
+    for _ in range(len(_left)):
+        with suppress(Exception):  # at the end of the process, CuPy may be gone
+            device, pool = _left.pop()
+            with device.current():
+                pool.free_all_blocks()
+                if pool.used_bytes():
+                    _left.appendleft((device, pool))
+
+
 class _Graph(Recording):
     """A graph with the memory that it uses."""
 
     def __init__(self, recorder: _Recorder, graph: Any, stream: Any) -> None:
-        self.graph = graph  # before the recorder and its pool, so that it is destroyed first
-        self.recorder, self.device, self.captured_on = recorder, recorder.device, stream
+        self.graph = graph  # in the order in which they are destroyed: the stream holds cuBLAS's workspace
+        self.captured_on, self.recorder, self.device = stream, recorder, recorder.device
 
     def replay(self) -> None:
         with self.device.current():

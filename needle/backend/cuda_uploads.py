@@ -59,10 +59,14 @@ class CudaUploads:
             return int(self.cuda.runtime.memGetInfo()[0]) + int(self.device.xp.get_default_memory_pool().free_bytes())
 
     def __del__(self) -> None:
-        """Let the current stream wait for copies that nobody reads: their slots' memory may be others' next."""
+        """Wait for the copies on their way, and let the current stream wait for the reads: the memory is others' next.
+
+        CuPy hands pinned memory to the next who asks, and the host would write into it while a copy still reads it.
+        """
         with suppress(Exception), self.device.current():  # at the end of the process, CuPy may be gone
             for slot in self.slots:
-                self.cuda.get_current_stream().wait_event(slot.copied)
+                slot.copied.synchronize()
+                self.cuda.get_current_stream().wait_event(slot.read)
 
 
 class Upload:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+# What CuPy tells it for `RawModule(options=("--std=c++17",))`.
+CUPY_OPTIONS = ["--std=c++17", "-ftz=true", "--device-as-default-execution-space"]
+
 
 @dataclass
 class Kernel:
@@ -42,7 +45,7 @@ def compile_source(text: str, architecture: str) -> list[Kernel]:
     assert nvrtc is not None
     program = ctypes.c_void_p()
     nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernels.cu", 0, None, None)
-    options = [f"--gpu-architecture={architecture}", "--std=c++17", "--ptxas-options=-v"]
+    options = [f"--gpu-architecture={architecture}", *CUPY_OPTIONS, "--ptxas-options=-v"]
     names = (ctypes.c_char_p * len(options))(*map(str.encode, options))
     failed, size = nvrtc.nvrtcCompileProgram(program, len(options), names), ctypes.c_size_t()
     nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))

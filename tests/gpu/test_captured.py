@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -334,6 +336,33 @@ def test_nothing_is_sent_but_the_batch():
         for _ in range(4):
             net.step(*next(given))
     assert (counts.uploads, counts.downloads, counts.graph_launches) == (4, 0, 4)
+
+
+def free_memory():
+    gc.collect()
+    GPU.xp.get_default_memory_pool().free_all_blocks()
+    return GPU.xp.cuda.runtime.memGetInfo()[0]
+
+
+@counted
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_a_recording_that_is_gone_takes_no_memory(is_refused):
+    """CuPy keeps the free memory of a pool that nobody has any more."""
+    found, kept = [], []
+
+    def function():
+        ones = GPU.xp.ones(1 << 20, "float32")
+        kept.append(ones[:2] + 1)
+        if is_refused:
+            GPU.to_host(ones)
+
+    for _ in range(3):
+        with suppress(CannotRecord):
+            GPU.record(function).replay()
+        found.append(free_memory())
+    assert found[0] - found[2] < 1 << 20
+    if not is_refused:
+        assert [array.tolist() for array in kept] == [[2, 2]] * 3
 
 
 @counted

@@ -22,7 +22,7 @@ def compile_source():
     return nvrtc.compile_source
 
 
-@pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
+@pytest.mark.parametrize("architecture", ["sm_75", "sm_80", "sm_90", "sm_100"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_source_compiles_without_spills(name, architecture, compile_source):
     kernels = compile_source(Source(name).text, architecture)

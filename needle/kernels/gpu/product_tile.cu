@@ -1,7 +1,7 @@
 // A tile of a matrix product from shared memory: acc (ROWS, COLS) += aᵀ (ROWS, DEPTH) · b (DEPTH, COLS), by THREADS threads.
 // `each(f)` calls f(row, column, values) for every run of WIDTH columns that a thread holds.
 
-#if defined(__CUDACC__)
+#if defined(__CUDACC__) && (!defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 800)
 // The matrix units: d (16, 8) += a (16, 8) · b (8, 8) in TF32, spread over a warp as mma.m16n8k8 has it.
 __device__ __forceinline__ unsigned to_tf32(float v) {
   unsigned rounded;
@@ -52,6 +52,9 @@ struct Plain {
   }
 };
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+using Matrix = Plain<64, 64>;  // these have no TF32
+#else
 // acc (64, 64) += a · b by the matrix units: four warps of 32x32, each 2x4 products of 16x8.
 struct Matrix {
   float acc[2][4][4] = {};
@@ -88,4 +91,4 @@ struct Matrix {
       for (int j = 0; j < 4; j++) f(row + 8 * i, column + 8 * j, &acc[i >> 1][j][2 * (i & 1)]);
   }
 };
-
+#endif

@@ -89,6 +89,7 @@ void drain(Stream* stream, long upto) {
     stream->done++;
     run();
   }
+  if (stream->destroyed && stream->pending.empty()) streams.erase(stream);
 }
 
 void drain_all() {
@@ -136,11 +137,11 @@ int cudaStreamCreateWithFlags(void** stream, unsigned flags) { return cudaStream
 int cudaStreamCreate(void** stream) { return cudaStreamCreateWithPriority(stream, 0, 0); }
 int cudaStreamGetFlags(void* stream, unsigned* flags) { *flags = !stream_of(stream)->blocking; return 0; }
 int cudaStreamGetPriority(void*, int* priority) { *priority = 0; return 0; }
-int cudaStreamDestroy(void* handle) {  // never freed: events may still name it
+int cudaStreamDestroy(void* handle) {  // waits for nothing; never freed: events may still name it
   LOCKED;
   Stream* stream = stream_of(handle);
-  drain(stream, stream->submitted);
-  streams.erase(stream);
+  stream->destroyed = true;
+  if (stream->pending.empty()) streams.erase(stream);
   return 0;
 }
 int cudaStreamSynchronize(void* handle) {

@@ -38,6 +38,7 @@ struct Stream {
   long submitted, done;
   Capture* capture;
   size_t last, covered;  // in a capture: nodes up to its last one, and up to the last that another stream waits for
+  bool destroyed;        // it ends its work
 };
 
 struct Event {

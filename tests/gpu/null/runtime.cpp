@@ -140,7 +140,12 @@ cudaError_t cudaDeviceGetLimit(size_t* value, cudaLimit) { *value = 0; return cu
 cudaError_t cudaDeviceSetLimit(cudaLimit, size_t) { return cudaSuccess; }
 cudaError_t cudaProfilerStart() { return cudaSuccess; }
 cudaError_t cudaProfilerStop() { return cudaSuccess; }
-cudaError_t cudaMemGetInfo(size_t* available, size_t* total) { *available = 78ull << 30; *total = 80ull << 30; return cudaSuccess; }
+cudaError_t cudaMemGetInfo(size_t* available, size_t* total) {
+  LOCKED;
+  *available = 78ull << 30, *total = 80ull << 30;
+  for (auto& block : device_memory) *available -= block.second;
+  return cudaSuccess;
+}
 
 cudaError_t cudaMalloc(void** address, size_t bytes) {
   LOCKED;
