@@ -22,15 +22,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNEL_TESTS = [
-    f"tests/gpu/test_{name}.py" for name in ("pool", "columns", "batch", "norm", "conv", "linear", "optimizer")
-]
+KERNELS = "pool", "columns", "batch", "norm", "conv", "linear", "optimizer", "loss", "reduce", "clip", "random"
+KERNEL_TESTS = [f"tests/gpu/test_{name}.py" for name in KERNELS]
 NETWORKS = ("lenet", "resnet9", "autoencoder", "depthwise", "conv1d", "vgg", "cnn")
 LINES = 30  # of a program's output, from its end, that are kept
 REPORT = "report: "
 
 
 # ---- measured in a process of its own: each function returns what goes into the file ---------------------------------
+
+
+def report(found: dict[str, Any]) -> None:
+    """Say what a part has found so far: the last report counts, should the part fail or be stopped."""
+    print(REPORT + json.dumps(found, default=str), flush=True)  # noqa: T201
 
 
 def machine(smoke: bool) -> dict[str, Any]:
@@ -140,7 +144,7 @@ def steps(smoke: bool) -> dict[str, Any]:
             entry["waits"] = repr(error)
         entry["µs"] = timed(full.step, 2 if smoke else 20)
         found[name] = entry
-        print(name, entry, flush=True)  # noqa: T201
+        report(found)
     return found
 
 
@@ -174,7 +178,7 @@ def captured(smoke: bool) -> dict[str, Any]:
         entry["warnings"] = [str(warning.message) for warning in caught]
         entry["µs"] = timed(lambda step=step, other=other: step(other.x, other.target), 2 if smoke else 50)
         found[name] = entry
-        print(name, entry, flush=True)  # noqa: T201
+        report(found)
     return found
 
 
@@ -191,10 +195,17 @@ def benchmark(smoke: bool) -> dict[str, Any]:
             "-c",
             f"{start}runpy.run_module('apps.benchmark.worker', run_name='__main__')",
         ]
-    out = out_folder() / "benchmark"
-    program.main(["--device", "cuda", "--cases", *names, "--rounds", "3", "--out", str(out), *["--smoke"] * smoke])
-    record: dict[str, Any] = json.loads((out / "benchmark.json").read_text("utf-8"))
-    return record
+    found: dict[str, Any] = {}
+    for name in names:  # apart, so that one that fails stops no other
+        out = out_folder() / "benchmark" / name
+        options = ["--device", "cuda", "--cases", name, "--rounds", "3", "--out", str(out), *["--smoke"] * smoke]
+        try:
+            program.main(options)
+            found[name] = json.loads((out / "benchmark.json").read_text("utf-8"))
+        except (Exception, SystemExit) as error:
+            found[name] = repr(error)
+        report(found)
+    return found
 
 
 MEASURED = {function.__name__: function for function in (machine, launches, steps, captured, benchmark)}
@@ -265,22 +276,24 @@ def run(name: str, smoke: bool, seconds: float) -> dict[str, Any]:
     if command is None:
         return {"status": "not installed"}
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-    variables |= {"NEEDLE_NULL_DEVICE": "1"} if smoke else {}
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    try:
-        output, status = process.communicate(timeout=seconds)[0], str(process.returncode)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
-        output, status = process.communicate()[0], f"stopped after {seconds:.0f} s"
-    (out_folder() / f"{name}.log").write_text(output, "utf-8")
+    variables |= {"PYTHONUNBUFFERED": "1"} | ({"NEEDLE_NULL_DEVICE": "1"} if smoke else {})
+    start, log = time.perf_counter(), out_folder() / f"{name}.log"
+    with log.open("wb") as file:  # no pipe: processes that it leaves behind may hold that open
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status = str(process.wait(timeout=seconds))
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, 9)
+            process.wait()
+            status = f"stopped after {seconds:.0f} s"
     result: dict[str, Any] = {"status": status, "seconds": round(time.perf_counter() - start, 1)}
-    lines = output.splitlines()
+    lines = log.read_text("utf-8", errors="replace").splitlines()
     found = [line for line in lines if line.startswith(REPORT)]
-    result |= {"found": json.loads(found[-1].removeprefix(REPORT))} if found else {"output": lines[-LINES:]}
+    result |= {"found": json.loads(found[-1].removeprefix(REPORT))} if found else {}
+    if status != "0" or not found:
+        result["output"] = [line for line in lines if not line.startswith(REPORT)][-LINES:]
     return result
 
 
@@ -296,7 +309,7 @@ def main() -> int:
             from tests.gpu.null import device
 
             device.start()
-        print(REPORT + json.dumps(MEASURED[options.part](options.smoke), default=str))  # noqa: T201
+        report(MEASURED[options.part](options.smoke))
         return 0
     chosen = options.only.split(",")
     if unknown := [name for name in chosen if name not in PARTS]:
