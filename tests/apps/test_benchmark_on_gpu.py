@@ -1,4 +1,4 @@
-"""The adapters of PyTorch for a GPU, with torch.cuda played on the CPU: they run, and their graphs compute eager steps."""
+"""The adapters of PyTorch for a GPU, with torch.cuda played on the CPU: they run, and compute steps of the CPU."""
 
 from __future__ import annotations
 
