@@ -18,11 +18,11 @@ from needle import backend_selection as backend_selection
 from needle import checkpoint as checkpoint
 from needle import data as data
 from needle import init as init
-from needle import lazy as _lazy  # registers the classes of deferred values
 from needle import metrics as metrics
 from needle import nn as nn
 from needle import ops as ops
 from needle import optim as optim
+from needle import outline as _outline  # registers the classes of values without arrays
 from needle.anomaly import detect_anomaly as detect_anomaly
 from needle.autograd import Tensor as Tensor
 from needle.autograd import TensorTuple as TensorTuple

@@ -32,8 +32,8 @@ def detect_anomaly() -> Iterator[None]:
 
     Values that are not finite from the start are no anomaly, such as the -inf of a mask or NaNs of a data set, nor are
     infinities that are asked for, as by `x.masked_fill(mask, -math.inf)`. The mode holds for this thread until the
-    block ends. Each op costs a pass over its result meanwhile, and deferred values are computed at once; on a GPU, each
-    op waits for the device. NumPy's warnings are silent.
+    block ends. Each op costs a pass over its result meanwhile; on a GPU, each op waits for the device. NumPy's warnings
+    are silent.
 
     >>> import needle as ndl
     >>> x = ndl.Tensor([1.0, 0.0])

@@ -32,7 +32,7 @@ from needle.backend import (
 )
 from needle.backend_ndarray import BackendDevice, NDArray
 from needle.grad_mode import mode, watching
-from needle.graph import Op, Value, find_topo_sort, run, walk
+from needle.graph import Op, Unknown, Value, find_topo_sort, run, walk
 from needle.tensor_methods import TensorMethods
 from needle.version_counter import VersionCounter
 
@@ -50,7 +50,7 @@ __all__ = [
 
 TensorLike: TypeAlias = "Tensor | NDArray | HostArray | HostScalar | float | Sequence[Any]"  # accepted for a tensor
 
-LAZY_MODE = False  # True: ops compute their results when these are first used (needle.lazy)
+LAZY_MODE = False  # a name of the course's; nothing reads it, since ops compute at once: see docs/course.md
 
 
 def __getattr__(name: str) -> Any:
@@ -78,17 +78,16 @@ class Result(Value):
     """A value that an op can produce."""
 
     __slots__ = ()
-    deferred: ClassVar[Any]  # the class of such values before they are computed; needle.lazy sets it
+    outlined: ClassVar[Any]  # the class of such values without an array; needle.outline sets it
 
     @classmethod
     def make_from_op(cls, op: Op, inputs: Sequence[Value]) -> Self:
-        """Run `op`, or defer it in LAZY_MODE. The result records op and inputs if a gradient can flow through it."""
-        self: Self
-        if LAZY_MODE and inputs:
-            self = cls.deferred.defer(op, inputs)
-        else:
-            self = object.__new__(cls)
+        """Run `op`. The result records op and inputs if a gradient can flow through it."""
+        self: Self = object.__new__(cls)
+        try:
             self.array = self.spec = run(op, inputs)
+        except Unknown:
+            self = cls.outlined.infer(op, inputs)
         self.grad, self.version = None, VersionCounter.clock
         if op.is_view:
             self.counter = inputs[0].version_counter()
@@ -112,12 +111,6 @@ class Result(Value):
 
     def __deepcopy__(self, memo: Any) -> Self:
         return self.make_leaf(deepcopy(self.array, memo), self.requires_grad)
-
-    def fused_gradients(self, out_grad: Value, needed: Sequence[bool]) -> Sequence[Value | None]:
-        if LAZY_MODE:
-            grads: Sequence[Value | None] = self.deferred.defer_gradients(self, out_grad, needed)
-            return grads
-        return super().fused_gradients(out_grad, needed)
 
 
 class Tensor(Result, TensorMethods):
@@ -176,7 +169,7 @@ class Tensor(Result, TensorMethods):
         return NDArray.wrap(self.array, self.detach())
 
     def realize_cached_data(self) -> NDArray:
-        """`cached_data`, computed first if it is deferred."""
+        """`cached_data`, by the course's name."""
         return self.cached_data
 
     @property
@@ -199,8 +192,7 @@ class Tensor(Result, TensorMethods):
 
     def replace_array(self, array: Any) -> None:
         """Put a raw array, of any device and dtype, in the place of this tensor's."""
-        self.version_counter().compute_pending()
-        self.array  # noqa: B018 (force a deferred value now, or it would overwrite the assignment later)
+        self.array  # noqa: B018 (a recording sees that this tensor is older than the array)
         self.array = self.spec = array
         self.counter = VersionCounter()
         self.counter.bump()
@@ -291,11 +283,10 @@ class Tensor(Result, TensorMethods):
         return grad if partial is None else self._add(partial, grad)
 
     def own_grad(self, grad: Tensor, taken: dict[int, Any]) -> Tensor:
-        if not isinstance(grad, self.deferred):  # which memory that will have is not known
-            root = root_of(grad.array)
-            if id(root) not in taken and (root is grad.array or is_writable(grad.array)):
-                taken[id(root)] = root
-                return grad
+        root = root_of(grad.array)
+        if id(root) not in taken and (root is grad.array or is_writable(grad.array)):
+            taken[id(root)] = root
+            return grad
         copied: Tensor = self._clone(grad)
         return copied
 
@@ -395,5 +386,5 @@ class TensorTuple(Result):
         def with_zeros(self, parts: dict[int, Tensor]) -> TensorTuple: ...
 
 
-Tensor.eager_class, TensorTuple.eager_class = Tensor, TensorTuple
+Tensor.plain_class, TensorTuple.plain_class = Tensor, TensorTuple
 make_tensor, make_tensor_tuple = Tensor.make_from_op, TensorTuple.make_from_op  # bound once, not for every node

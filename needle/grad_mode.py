@@ -25,7 +25,7 @@ class Watcher(Protocol):
 
 class _Mode(threading.local):
     recording = True
-    outlining = False  # needle.lazy: ops are only recorded, and functions check no values
+    outlining = False  # needle.outline: functions check no values
     watchers: tuple[Watcher, ...] = ()
 
 

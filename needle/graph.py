@@ -16,16 +16,31 @@ from needle.grad_mode import grad_mode, mode
 from needle.kernels import in_memory_order
 from needle.version_counter import VersionCounter
 
-__all__ = ["Op", "Spec", "Value", "check_one_device", "find_topo_sort", "run", "run_gradient", "tapped", "walk"]
+__all__ = [
+    "Op",
+    "Spec",
+    "Unknown",
+    "Value",
+    "check_one_device",
+    "find_topo_sort",
+    "run",
+    "run_gradient",
+    "tapped",
+    "walk",
+]
 
 Array = Any  # a raw array of NumPy or CuPy; the value of a tuple is a tuple of them
 
 
 class Spec(NamedTuple):
-    """Shape and dtype of a tensor: all that is known of it before it is computed."""
+    """Shape and dtype of a tensor: all that is known of it without its values."""
 
     shape: tuple[int, ...]
     dtype: Any
+
+
+class Unknown(ValueError):
+    """Values are asked for of a tensor that has none, since it belongs to an outline (`needle.outline`)."""
 
 
 class Op:
@@ -52,7 +67,7 @@ class Op:
         raise NotImplementedError(f"{type(self).__name__}: compute is not defined")
 
     def infer(self, *specs: Any) -> Any:
-        """Return the Spec of the result from the inputs' Specs, or None if it is unknown before computing."""
+        """Return the Spec of the result from the inputs' Specs, or None if it depends on their values."""
         return None
 
     def gradient(self, out_grad: Any, node: Any) -> Any:
@@ -91,22 +106,20 @@ class Value:
     """A node of the graph: raw data (`array`) with the op and inputs it came from (None and () for a leaf)."""
 
     __slots__ = (
-        "__weakref__", "array", "counter", "grad", "hooks", "inputs", "op", "place", "requires_grad", "spec", "thunk",
-        "version",
+        "__weakref__", "array", "counter", "grad", "hooks", "inputs", "op", "place", "requires_grad", "spec", "version",
     )  # fmt: skip
     array: Array
-    spec: Any  # has shape and dtype: `array` itself, or a Spec before it is computed; faster to ask than the properties
+    spec: Any  # has shape and dtype: `array` itself, or a Spec if there is none; faster to ask than the properties
     op: Op | None
     inputs: tuple[Value, ...]
     requires_grad: bool
     grad: Any
-    eager_class: ClassVar[type[Any]]  # the class of constants and of computed values
+    plain_class: ClassVar[type[Any]]  # the class of constants
     version: int  # VersionCounter.clock at creation
     counter: VersionCounter  # unset until another value aliases the buffer, or it is written to
     hooks: Any  # unset without any: see needle.ops.hooks
     hooks_exist: ClassVar[bool] = False  # whether this process has made any: asking for an unset slot takes a while
     place: Any  # unset unless needle.anomaly has noted where the op was called
-    thunk: Any  # unset once computed: see needle.lazy
 
     @classmethod
     def make_leaf(cls, array: Array, requires_grad: bool = False) -> Self:
@@ -124,7 +137,7 @@ class Value:
     def fused_gradients(self, out_grad: Value, needed: Sequence[bool]) -> Sequence[Value | None]:
         """The gradients of the inputs as constants, by the op's `compute_gradient`."""
         arrays = run_gradient(self.op, out_grad.array, self.array, [x.array for x in self.inputs], needed)
-        return [None if a is None else x.eager_class.make_leaf(a) for x, a in zip(self.inputs, arrays, strict=True)]
+        return [None if a is None else x.plain_class.make_leaf(a) for x, a in zip(self.inputs, arrays, strict=True)]
 
     def finish_grad(self, partial: Any) -> Any:
         """Return the gradient of this value once all its uses have contributed, as its hooks leave it."""
@@ -144,7 +157,7 @@ class Value:
 
     def detach(self) -> Self:
         """The same data outside the graph; the memory is shared."""
-        leaf: Self = self.eager_class.make_leaf(self.array)
+        leaf: Self = self.plain_class.make_leaf(self.array)
         leaf.counter = self.version_counter()
         return leaf
 

@@ -25,11 +25,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(params=[False, True], ids=["eager", "lazy"], autouse=True)
-def is_lazy(request, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", request.param)
-
-
 def leaf(*values, **options):
     return ndl.Tensor(np.array(values, options.pop("dtype", "float32")), **options)
 

@@ -19,7 +19,7 @@ FLOORS = [
         *("backend", "backend_ndarray", "backend_selection", "backend_numpy", "npz"),
     ],
     ["kernels"],
-    ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "derivatives", "lazy"],
+    ["grad_mode", "version_counter", "graph", "tensor_methods", "autograd", "derivatives", "outline"],
     ["ops"],
     ["init"],
     ["nn"],

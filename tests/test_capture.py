@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import autograd, nn, ops, optim
+from needle import nn, ops, optim
 from needle.autograd import TensorTuple
 from needle.backend import Missed, kept
 from needle.backend.blas import limited_to
@@ -474,14 +474,6 @@ def test_arrays_of_the_host_are_read_in_each_replay():
     for i in range(6):
         shift[:] = i
         assert step(ndl.ones(2, dtype="float64")).numpy().tolist() == [1.0 + i] * 2
-    assert is_captured(step)
-
-
-def test_lazy_mode_is_eager(monkeypatch):
-    step = ndl.capture(lambda x: x * 2)
-    for i in range(8):
-        monkeypatch.setattr(autograd, "LAZY_MODE", i > 4)
-        assert step(ndl.ones(1) * float(i)).item() == 2 * i
     assert is_captured(step)
 
 

@@ -139,25 +139,6 @@ def elsewhere(*shape):
     yield ndl.Tensor.make_const(np.zeros(shape).view(_Elsewhere))
 
 
-def attribute_of_deferred(name):
-    """An attribute of a tensor that is not computed yet."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autograd, "LAZY_MODE", True)
-        return getattr(ops.exp(X), name)
-
-
-class _Failing(TensorOp):
-    def compute(self, x):
-        return x.no_such_thing
-
-
-def compute_deferred(op):
-    """The result of `op` for X, computed in LAZY_MODE."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(autograd, "LAZY_MODE", True)
-        return op(X).numpy()
-
-
 DENSE = Window((1,), ((0, 0),), (1,))
 TILE, READ_ONLY_TILE = NDArray.make((8, 8))._handle, NDArray.wrap(np.frombuffer(bytes(256), "float32"))._handle
 
@@ -482,10 +463,6 @@ ROWS = [
     # ---- the course's modules
     (lambda: ndl.gone, AttributeError, "needle: the name must be one of this package, but got 'gone'"),
     (lambda: autograd.TENSORS, AttributeError, "autograd: the name must be one of this module, but got 'TENSORS'"),
-    (lambda: attribute_of_deferred("gone"), AttributeError,
-     "DeferredTensor: the attribute must be defined, but got 'gone'"),
-    (lambda: compute_deferred(_Failing()), RuntimeError,
-     re.compile(r"_Failing: compute must not fail, but got AttributeError\(.*\)")),
     (lambda: with_backend("cupy"), ValueError, "needle: NEEDLE_BACKEND must be one of 'nd', 'np', but got 'cupy'"),
     # ---- operands
     (lambda: ops.add_scalar(X, "a"), TypeError, "add_scalar: scalar must be a number, but got str"),

@@ -273,13 +273,6 @@ def test_no_class_on_a_device_is_told_by_compute():
     assert top.compute() == 1 / 3
 
 
-def test_deferred_values_are_counted(monkeypatch):
-    monkeypatch.setattr(ndl.autograd, "LAZY_MODE", True)
-    metric = metrics.Accuracy()
-    metric.update(ndl.Tensor([[1.0, 2.0]]) * 2, ndl.Tensor([1]))
-    assert metric.compute() == 1
-
-
 def test_copies_are_independent():
     metric = metrics.ConfusionMatrix(3)
     metric.update(X, LABELS)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import needle as ndl
 from apps.models import LanguageModel, LeNet, ResNet9, TinyCNN
-from needle import autograd, nn
+from needle import nn
 from tests.nn.functional.alike import raises
 
 pytestmark = pytest.mark.usefixtures("on_device")
@@ -74,9 +74,7 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-@pytest.mark.parametrize("is_lazy", [False, True], ids=["eager", "lazy"])
-def test_multiply_adds(name, is_lazy, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", is_lazy)
+def test_multiply_adds(name):
     make, shape, macs = SAME[name]
     found = ndl.summary(make(nn), shape)
     assert found.macs == macs
@@ -232,10 +230,8 @@ def everything(model):
     return tensors, modules, stream["key"].tolist(), stream["pos"]
 
 
-@pytest.mark.parametrize("is_lazy", [False, True], ids=["eager", "lazy"])
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_model_is_as_it_was(fails, is_lazy, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", is_lazy)
+def test_the_model_is_as_it_was(fails):
     model, calls = nn.Sequential(nn.Linear(3, 3), Busy()), []
     model[0].register_forward_hook(lambda *_: calls.append(1))
     model[1].norm.train(False)

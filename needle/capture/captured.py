@@ -9,7 +9,6 @@ from threading import RLock
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from needle import autograd
 from needle.autograd import Tensor
 from needle.backend import CannotRecord, default_device, noting, tf32_allowed
 from needle.backend.communicator import current_communicator
@@ -96,7 +95,7 @@ class Captured(Generic[P, R]):
         return self if instance is None else MethodType(self, instance)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        is_watched = noting.recorder is not None or mode.watchers or autograd.LAZY_MODE
+        is_watched = noting.recorder is not None or mode.watchers
         if self._is_eager or is_watched or current_communicator().size > 1:
             return self._step(*args, **kwargs)
         with self._lock:

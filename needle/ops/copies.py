@@ -6,6 +6,7 @@ from typing import Any
 
 from needle.autograd import Tensor, TensorLike
 from needle.backend import root_of
+from needle.grad_mode import mode
 from needle.ops.base import Array, Elementwise
 from needle.ops.operand import tensor
 
@@ -34,5 +35,4 @@ def clone(x: TensorLike) -> Tensor:
 
 def apart(y: Tensor, x: Tensor) -> Tensor:
     """y in writable memory of its own: a copy if it is a view of x or repeats elements, so that a write leaves x."""
-    is_deferred = isinstance(y, y.deferred)  # it is copied, and x need not be computed
-    return x.own_grad(y, {} if is_deferred else {id(root_of(x.array)): x.array})
+    return CLONE(y) if mode.outlining else x.own_grad(y, {id(root_of(x.array)): x.array})

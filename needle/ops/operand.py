@@ -379,7 +379,7 @@ def all_in_range(indices: Tensor, size: int) -> bool:
 
 
 def without_index(indices: Tensor, ignored: int) -> tuple[Tensor, Tensor]:
-    """The int64 indices with 0 in place of `ignored`, and a mask of the others; computed at once in LAZY_MODE too."""
+    """The int64 indices with 0 in place of `ignored`, and a mask of the others, both constants."""
     array = indices.array
     kept = array != ignored
     return Tensor.make_const(array * kept), Tensor.make_const(kept)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import needle as ndl
-from needle import autograd, nn
+from needle import nn
 from needle.backend_ndarray import NDArray
 from needle.checkpoint.npz import write_npz
 from needle.checkpoint.safetensors import read_safetensors, write_safetensors
@@ -313,11 +313,6 @@ def test_tensors(path, device):
     }
     expected = {"result": (ARRAY * 2).transpose(2, 1, 0), "nested": [ARRAY[0], {"grad": None}]}
     assert_same(again(path, state), dict.fromkeys(state, ARRAY) | expected)
-
-
-def test_deferred_tensors(path, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", True)
-    assert_same(again(path, {"a": ndl.Tensor(ARRAY) + 1}), {"a": ARRAY + 1})
 
 
 def test_a_model(path):

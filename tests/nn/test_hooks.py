@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import needle as ndl
-from needle import autograd, nn
+from needle import nn
 from tests.nn.functional.alike import raises
 from tests.standin.device import STANDIN
 
@@ -294,11 +294,9 @@ PROGRAMS = [
 
 
 @pytest.mark.filterwarnings("ignore:Full backward hook is firing", "ignore:Using backward.. with create_graph")
-@pytest.mark.parametrize("is_lazy", [False, True], ids=["eager", "lazy"])
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_programs_do_what_they_do_in_torch(program, is_lazy, monkeypatch, on_device):
+def test_programs_do_what_they_do_in_torch(program, on_device):
     mine, theirs = World(ndl), World(torch)
-    monkeypatch.setattr(autograd, "LAZY_MODE", is_lazy)
     program(mine)
     program(theirs)
     assert mine.log == theirs.log

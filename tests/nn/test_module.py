@@ -546,13 +546,6 @@ def test_a_state_without_copies_shares_memory():
     assert_same_values(net, {name: tensor.numpy() for name, tensor in state.items()})
 
 
-def test_a_state_of_deferred_values_loads(monkeypatch):
-    module = Scale(2.0)
-    monkeypatch.setattr(ndl.autograd, "LAZY_MODE", True)
-    module.load_state_dict({"gain": ndl.ones(1) * 3, "seen": ndl.zeros(2) + module.gain.detach()})
-    assert [module.gain.item(), module.seen.numpy().tolist()] == [3, [2, 2]]
-
-
 def test_state_must_be_a_mapping():
     for state in [("gain", np.ones(1))], np.array({"gain": np.ones(1)}, object):
         with pytest.raises(TypeError, match=r"^load_state_dict: state must be a Mapping, but got (list|ndarray)$"):

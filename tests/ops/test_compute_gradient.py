@@ -8,11 +8,10 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import autograd, nn, ops
+from needle import nn, ops
 from needle.autograd import TensorOp, find_topo_sort
 from needle.backend.communicator import Alone
 from needle.kernels import Window
-from needle.lazy import Deferred
 from needle.ops.conv import Correlate, CorrelateTranspose, RectifiedCorrelate
 from needle.ops.cross_entropy import CrossEntropy, CrossEntropyWithGradient
 from needle.ops.linear import Linear, RectifiedLinear
@@ -305,9 +304,7 @@ def test_a_single_fused_gradient_need_not_be_a_tuple(device):
     assert x.grad.numpy().tolist() == [2, 2]
 
 
-@pytest.mark.parametrize("lazy", [False, True])
-def test_a_fused_gradient_of_a_tuple(lazy, device, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", lazy)
+def test_a_fused_gradient_of_a_tuple(device):
     x, y = ndl.Tensor([1.0, 2.0], device=device), ndl.Tensor([3.0, 4.0], device=device)
     ProductOfTuple()(ops.make_tuple(x, y)).sum().backward(create_graph=False)
     assert (x.grad.numpy().tolist(), y.grad.numpy().tolist()) == ([3, 4], [1, 2])
@@ -351,26 +348,6 @@ def test_the_former_names_of_saved_values_are_refused(former):
         type("Old", (TensorOp,), former)
     with pytest.raises(TypeError, match=message):
         type("Old", (type("Former", (), former), TensorOp), {})
-
-
-def test_lazy_mode_defers_a_fused_gradient(monkeypatch):
-    calls = []
-    right = Correlate.compute_gradient
-
-    def counted(self, *arrays, needed):
-        calls.append(needed)
-        return right(self, *arrays, needed=needed)
-
-    monkeypatch.setattr(Correlate, "compute_gradient", counted)
-    monkeypatch.setattr(autograd, "LAZY_MODE", True)
-    x, w = ndl.ones(1, 1, 4, 4), ndl.ones(1, 1, 2, 2, requires_grad=True)
-    y = ndl.conv2d(x, w)
-    y.sum().backward(create_graph=False)
-    assert isinstance(y, Deferred)
-    assert isinstance(w.grad, Deferred)
-    assert not calls
-    assert w.grad.numpy().tolist() == [[[[9, 9], [9, 9]]]]
-    assert calls == [[False, True]]
 
 
 def test_gradcheck_checks_the_fused_gradient():

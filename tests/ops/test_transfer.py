@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import Tensor, autograd, nn, ops, optim
-from needle.lazy import Deferred
+from needle import Tensor, nn, ops, optim
 
 
 def test_a_tensor_moves_and_its_gradient_comes_back(device):
@@ -28,15 +27,6 @@ def test_moving_to_the_same_device_returns_the_tensor(device):
     x = Tensor([1.0], device=device)
     assert x.to(device) is x
     assert ops.to(x, device) is x
-
-
-def test_a_lazy_move_knows_its_device(device, monkeypatch):
-    monkeypatch.setattr(autograd, "LAZY_MODE", True)
-    x = ndl.exp(Tensor([0.0]))
-    y = ops.exp(x.to(device))
-    assert isinstance(y, Deferred)
-    assert (y.device, y.dtype, y.shape) == (device, "float64", (1,))
-    assert y.item() == pytest.approx(np.e)
 
 
 @pytest.mark.parametrize("place", ["cpu", None, 0])

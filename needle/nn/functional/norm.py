@@ -282,22 +282,16 @@ def _tracked(
     running: tuple[Tensor, ...], compute: Callable[..., tuple[Tensor, Any]], *arguments: Any
 ) -> Tensor:
     """The y of `compute(*arguments, constants)`, which writes into the arrays of `running`, passed as constants."""
-    versions = []
-    for value in running:
-        versions.append(value.version_counter())
-        versions[-1].compute_pending()
     y, _ = compute(*arguments, tuple(value.detach() if value.requires_grad else value for value in running))
-    for version in versions:
-        version.bump()  # which computes a deferred y
+    for value in running:
+        value.bump_version()
     return y
 
 
 def add_one(counter: Tensor) -> None:
     """Count one more batch in place."""
-    version = counter.version_counter()
-    version.compute_pending()
     counter.array[...] += 1
-    version.bump()
+    counter.bump_version()
 
 
 # ---- argument rules --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The outline of a forward pass: its ops from inputs to outputs, with shapes and dtypes; nothing is computed."""
+"""The outline of a forward pass: its ops from inputs to outputs, with shapes and dtypes; the inputs have no values."""
 
 from __future__ import annotations
 
@@ -8,20 +8,24 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from needle.autograd import Tensor, TensorOp, TensorTuple
+from needle.autograd import Tensor, TensorTuple
 from needle.backend import HostArray, get_rng_state, set_rng_state, to_host
 from needle.grad_mode import watch
 from needle.graph import Op, Spec, Value
-from needle.lazy import Identity, outline
 from needle.nn import Module
 from needle.onnx.model import GraphModule
 from needle.ops.copies import Clone
 from needle.ops.hooks import PassThrough
 from needle.ops.transfer import To
 from needle.ops.tuples import MakeTensorTuple, TensorTupleGetItem
+from needle.outline import Outlined, outline, outlined, spec_of
 
 __all__ = ["Outline", "Step", "flat_tensors", "outline_of"]
 
+REFUSAL = (
+    "export: the forward pass must not read values that depend on an input (in a branch, by `.item()`, as a "
+    "mask that selects, in a write), but it reads some computed from {!r}"
+)
 Change: TypeAlias = Callable[[Tensor], tuple[int, ...]]  # an input -> another shape
 
 
@@ -58,32 +62,13 @@ class Outline:
         return Spec(known.shape, known.dtype)
 
 
-class Input(TensorOp):
-    """The op of an input, whose values are not known."""
-
-    differentiable = False
-
-    def __init__(self, name: str, spec: Spec) -> None:
-        self.name, self.spec = name, spec
-
-    def infer(self, x: Any) -> Spec:
-        return self.spec
-
-    def compute(self, x: Any) -> Any:
-        raise ValueError(
-            "export: the forward pass must not read values that depend on an input (in a branch, by `.item()`, as a "
-            f"mask that selects, in a write), but it reads some computed from {self.name!r}"
-        )
-
-
 def outline_of(model: Module, args: Sequence[Any], change: Change | None = None) -> Outline:
     """The outline of `model(*args)` in evaluation mode; its inputs are the tensors in `args`, within lists too."""
     record = _Record()
 
     def as_input(name: str, x: Tensor) -> Tensor:
-        origin = Tensor.make_const(x.device.filled((), 0, x.dtype))
-        value = Input(name, Spec(x.shape if change is None else change(x), x.dtype))(origin)
-        record.inputs.append(value)
+        value = outlined(x.shape if change is None else change(x), x.dtype, x.device, REFUSAL.format(name))
+        record.inputs[id(value)] = name, value
         return value
 
     with outline(), _evaluation(model), _unchanged(model), record.modules(model), watch(record):
@@ -103,12 +88,16 @@ class _Record:
     def __init__(self) -> None:
         self.ops: dict[int, tuple[Op, Sequence[Value], str]] = {}
         self.values: list[Value] = []  # alive, so that their ids are theirs
-        self.inputs: list[Value] = []
+        self.arrays: dict[int, tuple[Any, Value]] = {}  # and the first value with each
+        self.inputs: dict[int, tuple[str, Tensor]] = {}
         self.running = [""]
 
     def made(self, value: Value, op: Op, inputs: Sequence[Value]) -> None:
         self.ops[id(value)] = op, inputs, self.running[-1]
         self.values.append(value)
+        for known in (*inputs, value):
+            if not isinstance(known, Outlined):
+                self.arrays.setdefault(id(known.array), (known.array, known))
 
     def passed(self, node: Any, grad: Any, x_grads: Any) -> None:
         """No graph is recorded, so nothing passes."""
@@ -132,9 +121,11 @@ class _Record:
 
     def origin(self, value: Value) -> Value:
         """The value that this one is a copy or an alias of."""
+        if id(value) not in self.ops and not isinstance(value, Outlined):  # a detached value has the array of another
+            _, value = self.arrays.get(id(value.array), (None, value))
         while id(value) in self.ops:
             op, inputs, _ = self.ops[id(value)]
-            if isinstance(op, (Identity, Clone, To)):
+            if isinstance(op, (Clone, To)):
                 value = inputs[0]
             elif isinstance(op, TensorTupleGetItem) and id(inputs[0]) in self.ops:
                 tuple_op, parts, _ = self.ops[id(inputs[0])]
@@ -153,26 +144,25 @@ class _Record:
         results = [(name, self.origin(value)) for name, value in outputs]
         varies: dict[int, bool] = {}
         for value in self._sorted([value for _, value in results], lambda value: True):
-            op = self.ops[id(value)][0] if id(value) in self.ops else None
-            if op is None:
-                varies[id(value)] = id(value.array) in state
+            if id(value) in self.ops:
+                varies[id(value)] = any(varies[id(x)] for x in self.inputs_of(value))
             else:
-                varies[id(value)] = isinstance(op, Input) or any(varies[id(x)] for x in self.inputs_of(value))
+                varies[id(value)] = id(value) in self.inputs or id(value.array) in state
         found = Outline()
-        needed = self._sorted([*self.inputs, *(value for _, value in results)], lambda value: varies[id(value)])
+        inputs = [value for _, value in self.inputs.values()]
+        needed = self._sorted([*inputs, *(value for _, value in results)], lambda value: varies[id(value)])
         numbers = {id(value): number for number, value in enumerate(needed)}
         for number, value in enumerate(needed):
             if id(value) in varies and not varies[id(value)]:
                 found.constants[number] = to_host(value.array)
+            elif id(value) in self.inputs:
+                found.inputs[number] = self.inputs[id(value)][0], spec_of(value)
             elif id(value) not in self.ops:
                 found.state[number] = state[id(value.array)]
             else:
                 op, _, module = self.ops[id(value)]
-                if isinstance(op, Input):
-                    found.inputs[number] = op.name, op.spec
-                else:
-                    inputs = tuple(numbers[id(x)] for x in self.inputs_of(value))
-                    found.steps[number] = Step(op, inputs, value.spec, module)
+                read = tuple(numbers[id(x)] for x in self.inputs_of(value))
+                found.steps[number] = Step(op, read, spec_of(value), module)
         places = {name: place for place, (name, _) in enumerate(state.values())}
         found.state = dict(sorted(found.state.items(), key=lambda entry: places[entry[1][0]]))
         found.outputs = [(name, numbers[id(value)]) for name, value in results]
@@ -188,8 +178,7 @@ class _Record:
             elif id(value) not in seen:
                 seen.add(id(value))
                 stack.append((value, True))
-                is_input = id(value) in self.ops and isinstance(self.ops[id(value)][0], Input)
-                if not is_input and goes_on(value):
+                if id(value) not in self.inputs and goes_on(value):
                     stack += [(x, False) for x in reversed(self.inputs_of(value))]
         return order
 

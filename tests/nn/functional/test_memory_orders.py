@@ -1,4 +1,4 @@
-"""Every row of the tables of functions in lazy mode and in other memory orders: the same results and derivatives."""
+"""Every row of the tables of functions in other memory orders, and outlined: the same results and derivatives."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 
 import needle as ndl
 import needle.nn.functional as F
-from needle import autograd
+from needle.outline import Outlined, outline, outlined
 from tests.nn.functional import test_activation, test_grid, test_loss, test_margin_loss, test_scale_norm, test_unpool
 from tests.nn.functional.alike import normal
 
@@ -38,16 +38,20 @@ ORDERS = {
 }
 
 
-def results(row, rearrange=lambda x: x):
-    """The result, its gradients, and theirs; None where there is none."""
-    name, inputs, constants, options = row
-    leaves = [ndl.Tensor.make_const(rearrange(np.array(x, "float64")), requires_grad=True) for x in inputs]
+def applied(row, leaves):
+    """The result for these inputs in the places of those that are differentiated."""
+    name, _, constants, options = row
     options = {
         key: ndl.Tensor(value, requires_grad=False) if isinstance(value, np.ndarray) else value
         for key, value in options.items()
     }
-    y = getattr(F, name)(*leaves, *(ndl.Tensor(c, requires_grad=False) for c in constants), **options)
-    shape, dtype = y.shape, y.dtype
+    return getattr(F, name)(*leaves, *(ndl.Tensor(c, requires_grad=False) for c in constants), **options)
+
+
+def results(row, rearrange=lambda x: x):
+    """The result, its gradients, and theirs; None where there is none."""
+    leaves = [ndl.Tensor.make_const(rearrange(np.array(x, "float64")), requires_grad=True) for x in row[1]]
+    y = applied(row, leaves)
     y.sum().backward()
     first = [x.grad for x in leaves]
     for x in leaves:
@@ -55,24 +59,18 @@ def results(row, rearrange=lambda x: x):
     total = sum(((grad * grad).sum() for grad in first if grad is not None), ndl.Tensor(0.0))
     total.backward()
     values = [y, *first, *(x.grad for x in leaves)]
-    assert (shape, dtype) == (y.numpy().shape, y.numpy().dtype)
     return [None if value is None else value.numpy() for value in values]
 
 
 @pytest.mark.parametrize("name", sorted({row[0] for row in ROWS}))
-def test_lazy_mode_and_memory_order_change_nothing(name, monkeypatch, subtests):
+def test_outlines_and_memory_order_change_nothing(name, subtests):
     for row in (row for row in ROWS if row[0] == name):
         with subtests.test(str(row[3])):
             expected = results(row)
-            with monkeypatch.context() as patch:
-                patch.setattr(autograd, "LAZY_MODE", True)
-                lazy = results(row)
-            for actual, value in zip(lazy, expected, strict=True):
-                assert (actual is None) == (value is None)
-                if actual is not None:  # deferred gradients of leaves are copies: terms of the next add otherwise
-                    assert_allclose(actual, value, rtol=1e-13, atol=1e-13)
-            for actual, value in zip(lazy[: 1 + len(row[1])], expected, strict=False):
-                assert actual is None or actual.tobytes() == value.tobytes()
+            with outline():
+                y = applied(row, [outlined(np.shape(x), np.dtype("float64"), ndl.cpu(), "unknown") for x in row[1]])
+            assert isinstance(y, Outlined)
+            assert (y.shape, y.dtype) == (expected[0].shape, expected[0].dtype)
             for rearrange in ORDERS.values():
                 for actual, value in zip(results(row, rearrange), expected, strict=True):
                     assert (actual is None) == (value is None)
