@@ -48,8 +48,8 @@ def export(
     """Write the forward pass of `model` in evaluation mode to an ONNX file.
 
     `sample` is the model's argument, or a tuple of all: tensors and arrays, within lists, tuples and dicts too, are the
-    inputs of the file, by their shapes and dtypes; anything else is fixed. They have no values: the graph is outlined on
-    shapes alone. So `forward` runs once as Python, what it decides by sizes is fixed, and what it decides by values
+    inputs of the file, by their shapes and dtypes; anything else is fixed. They have no values: the graph is outlined
+    on shapes alone. So `forward` runs once as Python, what it decides by sizes is fixed, and what it decides by values
     is refused.
 
     Parameters and buffers keep their names in `state_dict()`, tied ones the first. Inputs are called as the arguments
