@@ -63,6 +63,8 @@ class Step:
         check.floats(op, x=x)
         parameters = self.W_ih, self.W_hh, self.bias_ih, self.bias_hh
         for name, parameter in zip((*self.weight_names, "bias_ih", "bias_hh"), parameters, strict=True):
+            if name in self.weight_names:
+                check.instance(op, name, parameter, Tensor)
             if parameter is not None and parameter.dtype != x.dtype:
                 check.floats(op, **{"x": x, name: parameter})
 
