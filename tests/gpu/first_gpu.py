@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,13 +198,13 @@ def benchmark(smoke: bool) -> dict[str, Any]:
         ]
     found: dict[str, Any] = {}
     for name in names:  # apart, so that one that fails stops no other
-        out = out_folder() / "benchmark" / name
-        options = ["--device", "cuda", "--cases", name, "--rounds", "3", "--out", str(out), *["--smoke"] * smoke]
-        try:
-            program.main(options)
-            found[name] = json.loads((out / "benchmark.json").read_text("utf-8"))
-        except (Exception, SystemExit) as error:
-            found[name] = repr(error)
+        with TemporaryDirectory() as out:
+            options = ["--device", "cuda", "--cases", name, "--rounds", "3", "--out", out, *["--smoke"] * smoke]
+            try:
+                program.main(options)
+                found[name] = json.loads((Path(out) / "benchmark.json").read_text("utf-8"))
+            except (Exception, SystemExit) as error:
+                found[name] = repr(error)
         report(found)
     return found
 
@@ -277,8 +278,10 @@ def run(name: str, smoke: bool, seconds: float) -> dict[str, Any]:
         return {"status": "not installed"}
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     variables |= {"PYTHONUNBUFFERED": "1"} | ({"NEEDLE_NULL_DEVICE": "1"} if smoke else {})
-    start, log = time.perf_counter(), out_folder() / f"{name}.log"
-    with log.open("wb") as file:  # no pipe: processes that it leaves behind may hold that open
+    start, log = time.perf_counter(), out_folder() / "gpu.log"
+    with log.open("ab") as file:  # no pipe: processes that it leaves behind may hold that open
+        before = file.write(f"---- {name}\n".encode()) + log.stat().st_size
+        file.flush()
         process = subprocess.Popen(
             command, cwd=ROOT, env=variables, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
         )
@@ -289,7 +292,7 @@ def run(name: str, smoke: bool, seconds: float) -> dict[str, Any]:
             process.wait()
             status = f"stopped after {seconds:.0f} s"
     result: dict[str, Any] = {"status": status, "seconds": round(time.perf_counter() - start, 1)}
-    lines = log.read_text("utf-8", errors="replace").splitlines()
+    lines = log.read_bytes()[before:].decode("utf-8", "replace").splitlines()
     found = [line for line in lines if line.startswith(REPORT)]
     result |= {"found": json.loads(found[-1].removeprefix(REPORT))} if found else {}
     if status != "0" or not found:

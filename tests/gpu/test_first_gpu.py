@@ -35,6 +35,7 @@ def test_a_part_that_fails_stops_no_other(tmp_path):
     results = json.loads((tmp_path / "gpu.json").read_text("utf-8"))
     assert list(results) == ["machine", "memcheck"]
     assert results["machine"]["status"] == "1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.log"]
     assert any("Error" in line for line in results["machine"]["output"])
     assert status == 1
     assert "failed: machine" in output
