@@ -261,7 +261,7 @@ class Tensor(Result, TensorMethods):
         if not self.requires_grad:
             raise RuntimeError(
                 f"backward: the tensor must require grad, but this one of shape {self.shape} is a constant: "
-                "none of its inputs requires grad, or it was computed under no_grad"
+                "none of its inputs requires grad, it was computed under no_grad, or a captured step returned it"
             )
         if out_grad is None:
             return self.make_const(self.device.xp.ones(self.shape, self.dtype))

@@ -1,5 +1,7 @@
 """Captured steps on the CPU: the bits of eager ones, whatever changes between calls, and what cannot be captured."""
 
+import copy
+import re
 import warnings
 from functools import partial
 
@@ -11,7 +13,9 @@ from needle import nn, ops, optim
 from needle.autograd import TensorTuple
 from needle.backend import Missed, kept
 from needle.backend.blas import limited_to
+from needle.capture.captured import MANY_KINDS
 from tests.ops import table
+from tests.standin.device import STANDIN
 
 
 def draws(count, *shape, seed=0):
@@ -680,6 +684,14 @@ def missed():
     recording.replay()
 
 
+def many_kinds():
+    step = ndl.capture(lambda x, factor: x * factor)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for i in range(64):
+            step(ndl.ones(1), i)
+
+
 def elsewhere():
     """A step that values lead another way in most calls: NaN in max pooling."""
     pool = nn.MaxPool2d(2)
@@ -688,6 +700,115 @@ def elsewhere():
         warnings.simplefilter("error")
         for i in range(16):
             step(ndl.full((1, 1, 2, 2), float("nan") if i > 4 else 1.0, requires_grad=True))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("frozen", [False, True], ids=["", "frozen"])
+def test_gradients_that_calls_add_up(every, frozen):
+    """A call that finds no gradient sets it, others add to it; what has none at an update is left as it is."""
+    results = []
+    for wrap in (lambda function: function, ndl.capture):
+        np.random.seed(0)
+        model = mlp()
+        model[0].requires_grad_(not frozen)
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+        def add(x, y, model=model):
+            loss = nn.CrossEntropyLoss()(model(x), y)
+            loss.backward(create_graph=False, accumulate=True)
+            return loss
+
+        add, update, losses = wrap(add), wrap(optimizer.step), []
+        for i, (x, y) in enumerate(zip(draws(40, 4, 5), classes(40, 4), strict=True)):
+            if i == 24:
+                model[0].requires_grad_(True)
+            losses.append(add(x, y).item())
+            if i % (every if i < 36 else 2) == 0:
+                update()
+                optimizer.reset_grad()
+        results.append(losses)
+    assert results[0] == results[1]
+    assert is_captured(add)
+    assert is_captured(update)
+
+
+def test_gradients_that_one_step_adds_up():
+    """It takes them away first, so those from before do not matter."""
+    results = []
+    for wrap in (lambda function: function, ndl.capture):
+        np.random.seed(0)
+        model = mlp()
+        optimizer = optim.Adam(model.parameters(), lr=0.01)
+
+        def step(x, y, model=model, optimizer=optimizer):
+            optimizer.reset_grad()
+            for half in (slice(0, 2), slice(2, 4)):
+                loss = nn.CrossEntropyLoss()(model(x[half]), y[half])
+                loss.backward(create_graph=False, accumulate=True)
+            optimizer.step()
+            return loss
+
+        step = wrap(step)
+        results.append([step(x, y).item() for x, y in zip(draws(12, 4, 5), classes(12, 4), strict=True)])
+    assert results[0] == results[1]
+    assert [kind.recorded.replays for kind in step._kinds.values()] == [8]
+
+
+def test_a_copy_captures_anew():
+    optimizer = optim.SGD([nn.Parameter(ndl.ones(2))], lr=0.1)
+    twin = copy.deepcopy({"optimizer": optimizer, "step": ndl.capture(optimizer.step)})
+    assert twin["step"]._step.__self__ is twin["optimizer"]
+
+
+def test_many_kinds_of_arguments_warn_once():
+    step = ndl.capture(lambda x, factor: x * factor)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for i in range(70):
+            assert step(ndl.ones(1), i).item() == i
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert str(warning.message) == MANY_KINDS
+
+
+def away(step):
+    """A captured step with an optimizer whose parameters are on another device than the default one, and arguments."""
+    weight = nn.Parameter(ndl.ones(2, device=STANDIN))
+    optimizer = optim.SGD([weight], lr=0.5)
+    weight.grad = ndl.ones(2, device=STANDIN)
+    return weight, ndl.capture(partial(step, optimizer))
+
+
+PLACES = {
+    "no tensors": (lambda optimizer: optimizer.step(), (), f"record: {MUST} work on standin\\(\\), which cannot"),
+    "host": (
+        lambda optimizer, x: (optimizer.step(), x * 2)[1], (ndl.ones(2),),
+        f"{MUST} work on standin\\(\\) and cpu\\(\\)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_the_device_of_the_work_need_not_be_that_of_the_arguments(name):
+    """A step without tensors as arguments works on the device of its eager calls."""
+    step, arguments, message = PLACES[name]
+    weight, captured = away(step)
+    values = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(5):
+            captured(*arguments)
+            values.append(weight.numpy()[0])
+    assert values == [0.5, 0.0, -0.5, -1.0, -1.5]
+    assert [bool(re.match(f"capture: {message}", str(warning.message))) for warning in caught] == [True]
+
+
+def on_two_devices():
+    _, captured = away(PLACES["host"][0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(3):
+            captured(ndl.ones(2))
 
 
 AWAY = "; the step runs eagerly from now on"
@@ -705,6 +826,8 @@ ERRORS = [
     ),
     (partial(warned, lambda: REFUSED["mask"][0]), UserWarning, f"{MUST} a result whose shape depends on values"),
     (partial(warned, lambda: changing_argument), UserWarning, f"{MUST} a step that writes into its arguments{AWAY}"),
+    (on_two_devices, UserWarning, "work on standin() and cpu()" + AWAY),
+    (many_kinds, UserWarning, MANY_KINDS),
     (elsewhere, UserWarning, f"_max_masks: {MUST} values that lead to other work in most calls{AWAY}"),
     (partial(warned, counting), UserWarning, f"{MUST} a step whose replay differs from an eager run{AWAY}"),
 ]  # fmt: skip

@@ -344,10 +344,10 @@ ROWS = [
      "MatMul: inputs must be on one device, but got elsewhere() and cpu()"),
     (lambda: X.backward(), RuntimeError,
      ("backward: the tensor must require grad, but this one of shape (2, 3) is a constant: none of its inputs requires "
-      "grad, or it was computed under no_grad")),
+      "grad, it was computed under no_grad, or a captured step returned it")),
     (without_gradient, RuntimeError,
      ("backward: the tensor must require grad, but this one of shape (2,) is a constant: none of its inputs requires "
-      "grad, or it was computed under no_grad")),
+      "grad, it was computed under no_grad, or a captured step returned it")),
     (lambda: leaf(2).backward(1.0), TypeError, "backward: out_grad must be a Tensor, but got float"),
     (lambda: leaf(2).backward(ndl.ones(3)), ValueError, "backward: out_grad must have shape (2,), but got (3,)"),
     (lambda: _Half()(leaf(2)).backward(), RuntimeError,

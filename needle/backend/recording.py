@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
-    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "depend", "drawn", "kept", "live", "noting",
-    "recording", "refuse", "with_choices",
+    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "depend", "drawn", "kept", "live",
+    "no_gradient", "noting", "recording", "refuse", "with_choices",
 ]  # fmt: skip
 
 _SOURCES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -76,6 +76,7 @@ class Recorder(ABC):
         self.cells: list[Cell] = []
         self.numbers: list[Numbers] = []  # in the cells, as the function ran
         self.conditions: list[tuple[Callable[[], object], object]] = []  # what was asked, and the answer: see `depend`
+        self.bare: list[Any] = []  # values that had no gradient when one was asked for: see `no_gradient`
         self.changed: dict[int, Any] = {}  # by id, the version counters of the memory that was written to
 
     @abstractmethod
@@ -231,6 +232,13 @@ def depend(ask: Callable[[], object]) -> None:
     recorder = noting.recorder
     if recorder is not None:
         recorder.conditions.append((ask, ask()))
+
+
+def no_gradient(value: Any) -> None:
+    """Note, if a recording is under way, that work depends on a value, a tensor's, having no gradient now."""
+    recorder = noting.recorder
+    if recorder is not None:
+        recorder.bare.append(value)
 
 
 def kept(array: Array) -> Array:

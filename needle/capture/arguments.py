@@ -1,16 +1,21 @@
-"""Arguments and results of a function: the tensors in them, and the form around these."""
+"""Arguments and results of a function: the tensors in them, the form around these, and the devices of its work."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from threading import RLock, get_ident
 from typing import Any
 
 import numpy as np
 
 from needle.autograd import Tensor
-from needle.backend import CannotRecord
+from needle.backend import CannotRecord, Device, device_of
+from needle.graph import Value, tapped
 
-__all__ = ["is_row", "kind_of", "replaced", "tensors_in"]
+__all__ = ["devices_of_work", "is_row", "kind_of", "replaced", "tapping", "tensors_in"]
+
+tapping = RLock()  # one block of `tapped` at a time
 
 
 def is_row(value: Any) -> bool:
@@ -61,3 +66,20 @@ def kind_of(value: Any, seen: dict[int, int]) -> Hashable:
     if isinstance(value, (float, complex, np.inexact)):
         return type(value), repr(value)  # 0.0 == -0.0, and NaN differs from itself
     return type(value), value
+
+
+@contextmanager
+def devices_of_work() -> Iterator[dict[str, Device]]:
+    """The devices, by name, of the arrays that this thread takes out of values or puts into them within the block."""
+    devices: dict[str, Device] = {}
+    thread = get_ident()
+
+    def see(value: Value, array: Any) -> Any:
+        if get_ident() == thread:
+            for part in array if isinstance(array, tuple) else (array,):
+                device = device_of(part)
+                devices[device.name] = device
+        return array
+
+    with tapping, tapped(see, see, lambda value, grad: None):
+        yield devices

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from functools import update_wrapper
 from threading import RLock
 from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from needle.autograd import Tensor
-from needle.backend import CannotRecord, default_device, noting, tf32_allowed
+from needle.backend import CannotRecord, Device, default_device, noting, tf32_allowed
 from needle.backend.communicator import current_communicator
-from needle.capture.arguments import kind_of, tensors_in
+from needle.capture.arguments import devices_of_work, kind_of, tensors_in
 from needle.capture.recorded import MustBeEager, Recorded
 from needle.grad_mode import mode
 from needle.kernels.conv.dispatch import requested_algorithms
@@ -26,6 +26,10 @@ EAGER_CALLS = 2  # before a call is recorded: kernels are compiled, and the stat
 MOST_RECORDINGS = 4
 MOST_USELESS = 3
 MOST_KINDS = 64  # of arguments whose calls are counted
+MANY_KINDS = (
+    f"capture: the step has got {MOST_KINDS} kinds of arguments, so others run eagerly. Each value of an argument that "
+    "is no tensor is a kind of its own: pass what changes from call to call as a tensor"
+)
 
 
 def capture(step: Callable[P, R]) -> Captured[P, R]:
@@ -69,7 +73,16 @@ class Kind:
     def __init__(self) -> None:
         self.calls = 0
         self.recorded: Recorded | None = None
+        self.devices: dict[str, Device] = {}  # by name, of the work of the last eager call before a recording
         self.useless = 0  # recordings, one after the other, that were not replayed before something had changed
+
+    def device(self, tensors: Sequence[Tensor]) -> Device:
+        """The device on which a call with these arguments works."""
+        devices = self.devices | {tensor.device.name: tensor.device for tensor in tensors}
+        if len(devices) > 1:
+            names = " and ".join(f"{device!r}" for device in devices.values())
+            raise MustBeEager(CannotRecord("capture", f"work on {names}"))
+        return next(iter(devices.values()), default_device())
 
     def drop(self) -> None:
         """Give up the recording, since something has changed: the calls count from 0 again."""
@@ -88,11 +101,15 @@ class Captured(Generic[P, R]):
         self._kinds: dict[Hashable, Kind] = {}
         self._is_eager = False  # for good
         self._lock = RLock()
-        update_wrapper(self, step)
+        update_wrapper(self, step, updated=())
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         """A captured method of an instance, as of any function in a class: the instance is an argument."""
         return self if instance is None else MethodType(self, instance)
+
+    def __reduce__(self) -> Any:
+        """A copy captures anew."""
+        return capture, (self._step,)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         is_watched = noting.recorder is not None or mode.watchers
@@ -120,9 +137,11 @@ class Captured(Generic[P, R]):
         count = sum(other.recorded is not None for other in self._kinds.values())
         if kind.calls < EAGER_CALLS or count >= MOST_RECORDINGS:
             kind.calls += 1
-            return self._step(*args, **kwargs)
-        device = tensors[0].device if tensors else default_device()
-        recorded = Recorded(device, tensors)
+            if kind.calls != EAGER_CALLS:
+                return self._step(*args, **kwargs)
+            with devices_of_work() as kind.devices:
+                return self._step(*args, **kwargs)
+        recorded = Recorded(kind.device(tensors), tensors)
         result = recorded.record(self._step, args, kwargs, tensors)
         kind.recorded = recorded
         return result
@@ -145,4 +164,6 @@ class Captured(Generic[P, R]):
             kind = Kind()
             if len(self._kinds) < MOST_KINDS:
                 self._kinds[key] = kind
+                if len(self._kinds) == MOST_KINDS:
+                    warnings.warn(MANY_KINDS, stacklevel=4)
         return kind

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from threading import RLock
 from typing import Any, TypeAlias
 from weakref import ref
 
 from needle.autograd import Tensor
 from needle.backend import CannotRecord, Device, Eager, Missed, Recorder, Recording, noting, to_host
-from needle.capture.arguments import is_row, replaced, tensors_in
+from needle.capture.arguments import is_row, replaced, tapping, tensors_in
 from needle.graph import Value, tapped
 from needle.version_counter import VersionCounter
 
@@ -20,7 +19,6 @@ Array: TypeAlias = Any
 
 MOST_MISSES = 8
 PLAIN = (type(None), bool, int, float, complex, str, bytes)  # what a step may return beside tensors
-_recording = RLock()  # one function of the process is recorded at a time
 
 
 class MustBeEager(Exception):
@@ -61,7 +59,7 @@ class Recorded:
     def record(self, step: Callable[..., Any], args: Any, kwargs: Any, given: Sequence[Tensor]) -> Any:
         """Record the step, which runs once; returns its result."""
         failure, python_random = None, random.getstate()
-        with _recording:
+        with tapping:
             try:
                 self._lend(given)
                 with tapped(self._take, self._put, self._set_grad):
@@ -156,6 +154,7 @@ class Recorded:
             if grad is not None and id(grad) in self.read:
                 self.added.append((value, self.read[id(grad)][1]))
         self.bare = [kept_for.get(id(value), value) for value, had_none in self.first.values() if had_none]
+        self.bare += [value for value in recorder.bare if id(value) not in self.first]
         self.read, self.first = {}, {}
         grads = {id(counter): counter for counter in (g.version_counter() for _, g in self.grads if g is not None)}
         self.counters = recorder.changed | grads

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from needle import check, kernels
 from needle.autograd import Tensor
-from needle.backend import depend, device_of, live, lone_types, recording, refuse, xp
+from needle.backend import depend, device_of, live, lone_types, no_gradient, recording, refuse, xp
 from needle.graph import check_one_device
 from needle.kernels import Rule, Update
 from needle.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -380,4 +380,6 @@ def _operands(params: list[Tensor]) -> Operands:
             if grad.shape != array.shape:
                 raise ValueError(f"step: a gradient must have its tensor's shape {array.shape}, but got {grad.shape}")
             operands[parameter] = array, grad
+        else:
+            no_gradient(parameter)
     return operands

@@ -40,11 +40,12 @@ def report(found: dict[str, Any]) -> None:
 
 def machine(smoke: bool) -> dict[str, Any]:
     """Versions, and what the doctor says."""
-    import cupy
     import numpy as np
 
+    import needle as ndl
     from needle.doctor import findings
 
+    cupy = ndl.cuda().xp  # raises an error that says what is missing
     properties = cupy.cuda.runtime.getDeviceProperties(0)
     return {
         "name": properties["name"].decode(),
@@ -323,7 +324,8 @@ def main() -> int:
         results[name] = run(name, options.smoke, left) if left > 5 else {"status": "no time was left"}
         (out_folder() / "gpu.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
         failed += [name] * (results[name]["status"] not in ("0", "not installed"))
-        print(f"{name}: {results[name]['status']}, {results[name].get('seconds', 0)} s", flush=True)  # noqa: T201
+        cause = results[name].get("output", [])[-1:] if name in failed else []
+        print(f"{name}: {results[name]['status']}, {results[name].get('seconds', 0)} s", *cause, flush=True)  # noqa: T201
     print(f"{out_folder() / 'gpu.json'}; failed: {', '.join(failed) or 'none'}")  # noqa: T201
     return int(bool(failed))
 

@@ -125,6 +125,32 @@ def test_a_schedule_is_heeded(optimizer):
     assert results[0] == results[1]
 
 
+def test_a_step_without_tensors_works_where_its_eager_calls_do():
+    """Gradients are added up by one captured function, and used by another one, which has no arguments."""
+    results = []
+    for wrap in (ndl.capture, lambda function: function):
+        ndl.seed(0)
+        layer = nn.Linear(64, 10, device=GPU)
+        optimizer = optim.Adam(layer.parameters(), lr=0.01)
+
+        def add(images, labels, layer=layer):
+            loss = nn.CrossEntropyLoss()(layer(images.reshape((8, 64))), labels)
+            loss.backward(create_graph=False, accumulate=True)
+            return loss
+
+        def update(optimizer=optimizer):
+            optimizer.step()
+            optimizer.reset_grad()
+
+        add, update, losses = wrap(add), wrap(update), []
+        for number, batch in enumerate(data(10)):
+            losses.append(add(*batch).item())
+            if number % 2:
+                update()
+        results.append(losses)
+    assert results[0] == results[1]
+
+
 def test_dropout_differs_from_step_to_step_and_equals_eager_steps():
     losses = {}
     for kind in ("eager", "step"):

@@ -39,6 +39,7 @@ def test_a_part_that_fails_stops_no_other(tmp_path):
     assert any("Error" in line for line in results["machine"]["output"])
     assert status == 1
     assert "failed: machine" in output
+    assert "Error: cuda: " in output.splitlines()[0], "the cause, and what to do"
 
 
 @gpu
