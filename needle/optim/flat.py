@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import check_writable, device_of, kept, xp
+from needle.backend import check_writable, device_of, kept, refuse, xp
 from needle.kernels import Rule, Update
 from needle.optim.groups import is_same
 
@@ -23,6 +23,8 @@ Array: TypeAlias = Any
 Fills: TypeAlias = Mapping[str, float]  # the name of a state array -> the number that fills it at first
 Numbers: TypeAlias = dict[str, float]  # numbers that a rule keeps per parameter, such as the count of its steps
 Operands: TypeAlias = dict[Tensor, tuple[Array, Array]]  # a parameter -> the arrays of it and of its gradient
+
+NEW_STATE = "a state that an optimizer has only just got"  # each replay would make it again
 
 
 class Cohort:
@@ -128,6 +130,8 @@ class State:
         pools = []
         for params in alike.values():
             if len(params) >= tuning.POOLED_PARAMETERS:
+                if fills:
+                    refuse("step", NEW_STATE)
                 pool = Pool({parameter: operands[parameter][0] for parameter in params}, len(fills))
                 for parameter, (_, _, *views) in pool.views.items():
                     arrays = self.arrays_of(parameter, operands[parameter][0], fills)
@@ -144,6 +148,7 @@ class State:
         """
         arrays = self.arrays.get(parameter, {})
         if not fills.keys() <= arrays.keys():
+            refuse("step", NEW_STATE)
             new = {name: xp(array).full_like(array, fill) for name, fill in fills.items() if name not in arrays}
             arrays = {**arrays, **new}
         first, device = next(iter(arrays.values()), array), device_of(array)
