@@ -481,6 +481,52 @@ def test_arrays_of_the_host_are_read_in_each_replay():
     assert is_captured(step)
 
 
+def test_what_was_written_and_drawn_before_values_decide_otherwise_is_taken_back():
+    found = []
+    for wrap in (ndl.capture, lambda step: step):
+        np.random.seed(0)
+        count = ndl.zeros(1, requires_grad=False)
+
+        def step(x, y, count=count):
+            count[...] = count + 1
+            return nn.functional.cross_entropy(nn.functional.dropout(x, 0.5), y)
+
+        call = wrap(step)
+        for i, (x, y) in enumerate(zip(draws(9, 4, 3), classes(9, 4), strict=True)):
+            if i == 6:
+                with pytest.raises(ValueError, match="must lie in"):
+                    call(x, y + 3)
+            found.append([call(x, y).item(), count.item()])
+    assert_equal(found[:9], found[9:])
+
+
+def test_an_argument_taken_for_a_constant_is_noticed_once_it_changes():
+    step = ndl.capture(lambda x, factor: x * memoryview(factor.array)[0])
+    x, factor = ndl.ones(1), ndl.ones(1)
+    assert [step(x, factor).item() for _ in range(6)] == [1] * 6
+    with pytest.warns(UserWarning, match="a step whose replay differs from an eager run"):
+        assert step(x, factor * 3.0).item() == 3
+
+
+def test_memory_orders_are_kinds():
+    runs = []
+    step = ndl.capture(lambda x: runs.append(x.array.strides) or x * 2)
+    (x,) = draws(1, 3, 3)
+    turned = ndl.Tensor.make_const(np.asfortranarray(x.array))
+    for tensor in [x] * 6 + [turned]:
+        assert_equal(step(tensor).numpy(), 2 * x.numpy())
+    assert runs == [x.array.strides] * 4 + [turned.array.strides]
+
+
+def test_a_graph_on_a_result_is_good_after_the_next_replay():
+    step, factor = ndl.capture(lambda x: x + 1), ndl.ones(1, requires_grad=True)
+    for i in range(8):
+        product = step(ndl.ones(1, requires_grad=False) * float(i)) * factor
+    step(ndl.zeros(1, requires_grad=False))
+    product.backward()
+    assert factor.grad.item() == 8
+
+
 def test_results_stay():
     step = ndl.capture(lambda x: x + 1)
     results = [step(ndl.ones(2) * float(i)) for i in range(8)]

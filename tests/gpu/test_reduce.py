@@ -45,7 +45,20 @@ def test_sums_and_means(name, order, run):
 
 def test_means_in_float64(run):
     x = normal(4, 6)
-    np.testing.assert_allclose(kernels.means(SHIM.array(x), (1,), "float64"), x.mean(1, "float64", keepdims=True), 1e-6)
+    means = kernels.means(SHIM.array(x), (1,), "float64")
+    assert means.dtype == "float64"
+    np.testing.assert_allclose(means, x.mean(1, "float64", keepdims=True), 1e-6)
+
+
+def test_addresses_that_are_no_multiples_of_16_bytes(run):
+    x = SHIM.array(normal(65))[1:].reshape(8, 8)
+    np.testing.assert_allclose(kernels.sums(x, (1,)), np.asarray(x).sum(1, keepdims=True), rtol=1e-5)
+    np.testing.assert_array_equal(kernels.relu_grad(x, x), np.maximum(x, 0))
+
+
+def test_the_gradient_of_relu_for_a_result_with_gaps():
+    y = SHIM.array(normal(4, 6))[:, ::2]
+    np.testing.assert_array_equal(kernels.relu_grad(y, y), np.maximum(y, 0))
 
 
 @pytest.mark.parametrize("shape", [(6, 3), (4, 3, 5)])

@@ -14,13 +14,12 @@ source = Source("batch.cu")
 NULL = np.uintp(0)
 
 
-def turn(x: Array, index: Array | None = None, table: Array | None = None, out: Array | None = None) -> Array:
+def turn(x: Array, index: Array | None = None, table: Array | None = None) -> Array:
     """Images `index` of x: x (M, C, *S) -> (N, C, *S), a view of contiguous (C, *S, N).
 
     x is row-major, of uint8 or float32; `index` (N,) of int64, by default all of x. A byte of channel c becomes
-    `table[c]` at that place; `table` (C, 256) is float32, by default bytes stay from 0 to 255. `out`, contiguous
-    float32 (C, *S, N), takes the result. One launch; nothing is read on the host, so an index out of range is not
-    noticed.
+    `table[c]` at that place; `table` (C, 256) is float32, by default bytes stay from 0 to 255. One launch; nothing
+    is read on the host, so an index out of range is not noticed.
 
     Raises TypeError for another dtype of x, ValueError if x is not row-major.
     """
@@ -31,8 +30,7 @@ def turn(x: Array, index: Array | None = None, table: Array | None = None, out: 
     batch, (channels, *size) = len(x if index is None else index), x.shape[1:]
     side = math.prod(size)
     length = channels * side
-    if out is None:
-        out = device_of(x).xp.empty((channels, *size, batch), "float32")
+    out = device_of(x).xp.empty((channels, *size, batch), "float32")
     width = 4 if x.itemsize == 1 and length % 4 == 0 and device_of(x).address(x) % 4 == 0 else 1
     name = ("turn_bytes_4" if width == 4 else "turn_bytes") if x.itemsize == 1 else "turn_floats"
     if out.size:
