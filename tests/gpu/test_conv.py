@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from tests.gpu.faults import Fault
 from tests.gpu.kernels import missing, running
 from tests.gpu.shim_device import SHIM
 from tests.kernels.windows import arrange, problem_of
+from tests.test_docs import ROOT, calls
 
 TORCH_CONV = (torch.nn.functional.conv1d, torch.nn.functional.conv2d, torch.nn.functional.conv3d)
 # x, w, options
@@ -191,6 +193,16 @@ def test_a_layer_is_one_launch_forward_and_two_backward(plain, launches):
     y = layer(ndl.Tensor(x.cached_data, device=SHIM, requires_grad=False))
     y.backward(y.detach(), create_graph=False)
     assert launches[3:] == ["convolve_64", "weigh_64", "add_weights"]
+
+
+def test_the_life_of_a_call_is_as_documented(plain):
+    text = (ROOT / "docs/architecture.md").read_text("utf-8")
+    (steps,) = re.findall(r"^## The same call on a GPU\n(.*?)^## ", text, re.M | re.S)
+    x, w, bias = (ndl.init.randn(*shape, device=SHIM) for shape in ((8, 3, 12, 12), (4, 3, 3, 3), (4,)))
+    made = iter(calls(lambda: nn.functional.conv2d(x, w, bias, padding=1)))
+    told = re.findall(r"`(\w+)` \(`([\w/]+\.py)`\)", steps)
+    assert len(told) > 4
+    assert not [step for step in told if step not in made]
 
 
 def test_a_relu_stays_with_its_convolution(plain, launches):

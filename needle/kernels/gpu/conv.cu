@@ -3,7 +3,7 @@
 // next DEPTH terms into registers while they multiply those in shared memory.
 //
 // forward:    rows are out-channels, `in` is x, and a result reads x[place · stride - padding + tap · dilation]
-// transposed: rows are in-channels, `in` is y, in one launch for all phases of the stride (conv.cuh)
+// transposed: rows are in-channels, `in` is y, in one launch for all phases of the stride (`Side` in conv_places.cu)
 
 #include "product_tile.cu"
 #include "conv_places.cu"
