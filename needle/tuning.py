@@ -56,6 +56,12 @@ PRODUCT_FEW_BLOCKS = 64
 CUDA_ONE_BLOCK_ITEMS = 4096
 CUDA_REDUCTION_BLOCKS = 528
 
+# Elements that one block of a GPU updates by the rule of an optimizer, and that one adds or scales in clipping by the
+# norm. Not measured: no GPU was available. Small ones share a few parameters among all multiprocessors; each block
+# first looks for its parameter in a list, and clipping adds up one number for each block.
+CUDA_UPDATE_PIECE = 1024
+CUDA_CLIP_PIECE = 4096
+
 # Seconds to wait for the answer of the GPU's driver; a slower one is still initializing, not broken. Not measured: no
 # GPU was available. The answer should come within a second.
 DRIVER_PATIENCE = 0.8

@@ -210,7 +210,7 @@ def test_a_step_moves_whole_sectors():
 ADAM = partial(test_every_optimizer, optim.Adam, {"amsgrad": True})
 ORDER = partial(test_gradients_of_any_memory_order, ORDERS[0], ORDERS[3])
 FAULTS = [
-    Fault("optimizer.cu", "elements past the end", "min(p.count, start + PIECE)", "start + PIECE", ADAM),
+    Fault("optimizer.cu", "elements past the end", "min(p.count, start + all.piece)", "start + all.piece", ADAM),
     Fault("optimizer.cu", "another's block", "first_block <= (int)blockIdx.x", "first_block < (int)blockIdx.x", ADAM),
     Fault("optimizer.cu", "a state left unwritten", "p.state[k][i] = state[k];", "p.state[0][i] = state[0];", ADAM),
     Fault("optimizer.cu", "strides left out", "% p.sizes[axis - 1] * p.strides[axis]", "% p.sizes[axis - 1]", ORDER),

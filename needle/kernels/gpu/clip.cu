@@ -3,7 +3,6 @@
 // one order, and scales its piece. Arrays lie without gaps; up to MOST in a launch, whose addresses come with the arguments.
 
 #define MOST 100
-#define PIECE 4096  // elements for each block
 
 struct Array {
   const float* values;
@@ -12,7 +11,7 @@ struct Array {
 };
 struct Arrays {
   Array each[MOST];
-  int count, first_block;
+  int count, first_block, piece;  // piece: elements for each block
 };
 
 __device__ __forceinline__ const Array& array_of(const Arrays& all, int block) {  // the last that begins at it or before
@@ -29,7 +28,7 @@ extern "C" __global__ void squares(const __grid_constant__ Arrays all, float* su
   __shared__ float scratch[32];
   int block = all.first_block + blockIdx.x;
   const Array& array = array_of(all, block);
-  int start = (block - array.first_block) * PIECE, end = min(array.count, start + PIECE);
+  int start = (block - array.first_block) * all.piece, end = min(array.count, start + all.piece);
   float sum = 0;
   for (int i = start + (int)threadIdx.x; i < end; i += blockDim.x) sum += array.values[i] * array.values[i];
   sum = block_sum(sum, scratch);
@@ -44,7 +43,7 @@ extern "C" __global__ void clip(const __grid_constant__ Arrays all, const float*
   if (scale > 1) scale = 1;  // NaN stays
   int block = all.first_block + blockIdx.x;
   const Array& array = array_of(all, block);
-  int start = (block - array.first_block) * PIECE, end = min(array.count, start + PIECE);
+  int start = (block - array.first_block) * all.piece, end = min(array.count, start + all.piece);
   for (int i = start + (int)threadIdx.x; i < end; i += blockDim.x) array.clipped[i] = array.values[i] * scale;
   if (block == 0 && threadIdx.x == 0) *norm = length;
 }

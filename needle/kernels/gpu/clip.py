@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from needle import tuning
 from needle.backend import device_of
 from needle.kernels.clip import clip_norm
 from needle.kernels.gpu.source import THREADS, Source, fits, generic, replaces
 from needle.kernels.layout import Array, is_compact
 
-MOST, PIECE = 100, 4096  # as in the source
+MOST = 100  # as in the source
 ARRAY = np.dtype([("values", "u8"), ("clipped", "u8"), ("count", "i4"), ("first_block", "i4")], align=True)
-ARRAYS = np.dtype([("each", ARRAY, MOST), ("count", "i4"), ("first_block", "i4")], align=True)
+ARRAYS = np.dtype([("each", ARRAY, MOST), *((name, "i4") for name in ("count", "first_block", "piece"))], align=True)
 
 source = Source("clip.cu")
 
@@ -26,7 +27,8 @@ def clip_norm_at_once(first: Array, arrays: Sequence[Array], max_norm: float, p:
     clipped = [device.xp.empty_like(array) for array in arrays]
     if p != 2 or not fits(*arrays) or not all(map(_is_alike, arrays, clipped)):
         return generic(clip_norm)(first, arrays, max_norm, p)
-    starts = [*accumulate((-(-array.size // PIECE) for array in arrays), initial=0)]
+    piece = tuning.CUDA_CLIP_PIECE
+    starts = [*accumulate((-(-array.size // piece) for array in arrays), initial=0)]
     blocks, address = starts[-1], device.address
     batches: list[tuple[int, Any]] = []  # the blocks of a launch, and its arrays
     for begin in range(0, len(arrays), MOST):
@@ -37,7 +39,7 @@ def clip_norm_at_once(first: Array, arrays: Sequence[Array], max_norm: float, p:
         each["clipped"] = [address(array) for array in clipped[part]]
         each["count"] = [array.size for array in arrays[part]]
         each["first_block"] = starts[begin : begin + count]
-        struct["count"], struct["first_block"] = count, starts[begin]
+        struct["count"], struct["first_block"], struct["piece"] = count, starts[begin], piece
         batches.append((starts[begin + count] - starts[begin], struct[0]))
     sums, norm = device.xp.empty(blocks, "float32"), device.xp.empty((), "float32")
     for grid, struct in batches:

@@ -3,7 +3,6 @@
 // of needle/optim, with the settings that these compute; `state` has the arrays in the order of optimizer.py.
 
 #define MOST 50          // parameters in one launch: the arguments of a kernel take at most 4 KiB
-#define PIECE 1024       // elements for each block
 #define MOST_SETTINGS 12
 
 // A parameter and its state lie in memory in one order, without gaps; its gradient lies in any. Element i of the others is
@@ -16,7 +15,7 @@ struct Parameter {
 };
 struct Parameters {
   Parameter each[MOST];
-  int count, maximize, nesterov;
+  int count, maximize, nesterov, piece;  // piece: elements for each block
 };
 
 // The numbers that a rule takes: those of this launch, or if the step is recorded, from memory that each replay fills.
@@ -44,7 +43,7 @@ template <class Rule> __device__ __forceinline__ void update_each(const Paramete
     else high = middle - 1;
   }
   const Parameter& p = all.each[low];
-  int start = ((int)blockIdx.x - p.first_block) * PIECE, end = min(p.count, start + PIECE);
+  int start = ((int)blockIdx.x - p.first_block) * all.piece, end = min(p.count, start + all.piece);
   for (int i = start + (int)threadIdx.x; i < end; i += blockDim.x) {
     float theta = p.theta[i], grad = p.grad[place_in_gradient(p, i)], state[3] = {0, 0, 0};
     for (int k = 0; k < 3; k++)

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from needle import tuning
 from needle.backend import Device, device_of
 from needle.kernels.gpu.source import THREADS, Source, fits, generic, replaces
 from needle.kernels.layout import Array, is_compact
 from needle.kernels.update import Rule, Settings, Update, update_each
 from needle.kernels.window import Size
 
-MOST, PIECE, MOST_SETTINGS = 50, 1024, 12  # as in the source
+MOST, MOST_SETTINGS = 50, 12  # as in the source
 STATE = {  # kernel -> the state arrays that it may have, in its order
     "adadelta": ("square_avg", "acc_delta"),
     "adagrad": ("sum",),
@@ -33,7 +34,7 @@ PARAMETER = [("theta", "u8"), ("grad", "u8"), ("state", "u8", 3), ("count", "i4"
 PARAMETERS = np.dtype(
     [
         ("each", np.dtype([*PARAMETER, ("layout", "i4", LAYOUT)], align=True), MOST),
-        *((name, "i4") for name in ("count", "maximize", "nesterov")),
+        *((name, "i4") for name in ("count", "maximize", "nesterov", "piece")),
     ],
     align=True,
 )
@@ -57,7 +58,7 @@ def update_at_once(first: Array, updates: Sequence[Update], rule: Rule, settings
             served.append((update, layout))
     for start in range(0, len(served), MOST):
         arguments = _parameters(device, served[start : start + MOST], rule)
-        blocks = sum(-(-update[0].size // PIECE) for update, _ in served[start : start + MOST])
+        blocks = sum(-(-update[0].size // tuning.CUDA_UPDATE_PIECE) for update, _ in served[start : start + MOST])
         source.launch(first, kernel, (blocks,), (THREADS,), arguments, _settings(device, settings))
     if others:
         generic(update_each)(first, others, rule, settings)
@@ -73,9 +74,9 @@ def _parameters(device: Device, served: Sequence[tuple[Update, Sequence[int]]], 
     for position, name in enumerate(rule.state, 2):
         each["state"][:, names.index(name)] = [address(update[position]) for update, _ in served]
     each["count"] = counts = [update[0].size for update, _ in served]
-    each["first_block"] = [*accumulate((-(-count // PIECE) for count in counts[:-1]), initial=0)]
+    each["first_block"] = [*accumulate((-(-count // tuning.CUDA_UPDATE_PIECE) for count in counts[:-1]), initial=0)]
     each["layout"] = [layout for _, layout in served]
-    struct["count"] = len(served)
+    struct["count"], struct["piece"] = len(served), tuning.CUDA_UPDATE_PIECE
     for option in ("maximize", "nesterov"):
         struct[option] = rule.options.get(option, False)
     return struct[0]
