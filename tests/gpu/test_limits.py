@@ -1,4 +1,4 @@
-"""Sizes that 32 bits do not number take the generic path: those of arrays, and of results that are larger."""
+"""Sizes that 32 bits do not number, and empty results, take the generic path."""
 
 from __future__ import annotations
 
@@ -32,6 +32,17 @@ CALLS = {  # more than 100 elements, or places and images, from arrays of fewer
 }
 
 
+SHIFTED = make_window("test", 2, (1, 3), ((0, 0), (1, 0)))
+EMPTY = {  # from arrays with elements
+    "correlate_transpose": lambda x: kernels.correlate_transpose(x(2, 1, 3, 1), x(1, 1, 2, 1), SHIFTED, (4, 0)),
+    "correlate_transpose_biased": lambda x: kernels.correlate_transpose_biased(
+        x(2, 1, 3, 1), x(1, 1, 2, 1), SHIFTED, (4, 0), x(1)
+    ),
+    "spread_windows": lambda x: kernels.spread_windows(x(2, 1, 3, 1), (2, 1), SHIFTED, (4, 0)),
+    "fold": lambda x: kernels.fold(x(2, 2, 3), SHIFTED, (2, 1), (4, 0)),
+}
+
+
 def draw(device):
     draws = np.random.default_rng(0)
     return lambda *shape: device.array(draws.normal(size=shape).astype("float32"))
@@ -42,6 +53,13 @@ def test_sizes_beyond_32_bits_are_for_the_generic_path(name, monkeypatch):
     monkeypatch.setattr(frame, "MOST_ELEMENTS", 100)
     monkeypatch.setattr(frame.Source, "launch", lambda *_: pytest.fail("a kernel was launched"))
     np.testing.assert_allclose(CALLS[name](draw(SHIM)), CALLS[name](draw(cpu())), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_results_need_no_launch(name):
+    result, expected = EMPTY[name](draw(SHIM)), EMPTY[name](draw(cpu()))
+    assert result.shape == expected.shape
+    assert result.size == 0
 
 
 def test_the_blocks_of_a_batch_are_along_x_where_a_grid_has_most(monkeypatch):

@@ -98,13 +98,13 @@ def blocks(count: int, threads: int = THREADS) -> Size:
 
 
 def is_numbered(count: int) -> bool:
-    """Whether kernels number so many elements, of an array that they read or write."""
-    return count <= MOST_ELEMENTS
+    """Whether kernels number so many elements, of an array that they read or write; none need no launch."""
+    return 0 < count <= MOST_ELEMENTS
 
 
 def fits(*arrays: Array) -> bool:
     """Whether all are float32 with elements, so few that kernels number them: what most kernels serve."""
-    return all(array.dtype == FLOAT32 and array.size > 0 and is_numbered(array.size) for array in arrays)
+    return all(array.dtype == FLOAT32 and is_numbered(array.size) for array in arrays)
 
 
 def vector_width(batch: int) -> int:
