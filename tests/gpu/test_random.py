@@ -162,7 +162,7 @@ def test_dropout_and_its_gradients_draw_the_same_numbers(launches):
     (y * y).sum().backward()
     mask = expected_drop(np.ones((6, 5), "float32"), 0.4, key)
     np.testing.assert_allclose(x.grad.numpy(), 2 * y.numpy() * mask, rtol=1e-6)
-    assert launches == ["drop_4"] * 2
+    assert [name for name in launches if name.startswith("drop")] == ["drop_4"] * 2
     first, x.grad = x.grad, None
     first.sum().backward()
     np.testing.assert_allclose(x.grad.numpy(), 2 * mask * mask, rtol=1e-6)
