@@ -172,9 +172,9 @@ def captured(function):
     return call
 
 
-def refused_by(error):
+def refused_by(kind, text):
     def function(_):
-        raise error
+        raise kind(text)  # a new one each time: an error keeps its tracebacks
 
     return captured(function)
 
@@ -202,10 +202,10 @@ ERRORS = [
         f"live: {MUST} numbers for more than the {CELL_WORDS} words of its cells",
     ),
     (
-        refused_by(RuntimeError("the current stream is capturing, so D2H transfers are disallowed")),
+        refused_by(RuntimeError, "the current stream is capturing, so D2H transfers are disallowed"),
         f"function: {MUST} what CUDA cannot record: the current stream is capturing, so D2H transfers are disallowed",
     ),
-    (refused_by(CUDARuntimeError("no")), f"function: {MUST} what CUDA cannot record: no"),
+    (refused_by(CUDARuntimeError, "no"), f"function: {MUST} what CUDA cannot record: no"),
     (ends_badly, f"record: {MUST} work that invalidates a capture"),
 ]
 
