@@ -7,11 +7,10 @@ import math
 import numpy as np
 
 from needle.backend import device_of
-from needle.kernels.gpu.source import Source
+from needle.kernels.gpu.source import Source, or_null
 from needle.kernels.layout import Array, batch_first
 
 source = Source("batch.cu")
-NULL = np.uintp(0)
 
 
 def turn(x: Array, index: Array | None = None, table: Array | None = None) -> Array:
@@ -35,6 +34,6 @@ def turn(x: Array, index: Array | None = None, table: Array | None = None) -> Ar
     name = ("turn_bytes_4" if width == 4 else "turn_bytes") if x.itemsize == 1 else "turn_floats"
     if out.size:
         grid = (-(-length // (32 * width)) * -(-batch // 32),)
-        options = [NULL if each is None else each for each in (index, table)]
+        options = map(or_null, (index, table))
         source.launch(x, name, grid, (256,), x, *options, out, np.int32(length), np.int32(side), np.int32(batch))
     return batch_first(out)

@@ -27,7 +27,7 @@ from needle.kernels.conv.dispatch import (
     correlate_weight,
     is_requested,
 )
-from needle.kernels.gpu.source import Source, fits, generic, is_numbered, replaces
+from needle.kernels.gpu.source import NULL, Source, fits, generic, is_numbered, replaces
 from needle.kernels.layout import Array, batch_first
 from needle.kernels.window import Size, Window, check_conv
 
@@ -50,7 +50,6 @@ PARTS = _struct(blocks=INT, count=INT, step=INT, weights=INT, biases=INT)
 CUT = _struct(
     parts=INT, terms=INT, step=INT, biases=INT, image_blocks=INT, image_terms=INT, masks_x=INT, vector=INT
 )  # fmt: skip
-NULL = np.uint64(0)
 NO_BIAS, BIAS_OF_Y, BIAS_OF_X = range(3)
 
 

@@ -5,18 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-
 from needle import tuning
 from needle.backend import Device, device_of
-from needle.kernels.gpu.source import THREADS
+from needle.kernels.gpu.source import NULL, THREADS
 from needle.kernels.layout import Array, is_compact
 from needle.kernels.window import Size
 
-__all__ = ["NULL", "WARP", "in_order_of", "is_dense", "pieces", "scratch", "width_of"]
+__all__ = ["WARP", "in_order_of", "is_dense", "pieces", "scratch", "width_of"]
 
 WARP = 32
-NULL = np.uint64(0)  # a pointer
 MOST_THREADS = 1024
 
 

@@ -10,14 +10,13 @@ import numpy as np
 
 from needle import tuning
 from needle.backend import device_of
-from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, is_numbered, replaces
+from needle.kernels.gpu.source import NULL, THREADS, Source, blocks, fits, generic, is_numbered, or_null, replaces
 from needle.kernels.layout import Array
 from needle.kernels.linear import linear, linear_backward
 from needle.kernels.matmul import matmul
 from needle.kernels.window import Size
 
 source = Source("linear.cu")
-NULL = np.uint64(0)  # a pointer
 PRODUCT = np.dtype("i4, i4, i4, 2i4, 2i4, 2i4, 2i4")  # rows, columns, terms; strides of a, mask, b, out
 MASKED = np.dtype("i4, i4, 2i4, 2i4, 2i4")  # rows, columns; strides of grad, mask, out
 BLOCK = 256  # threads, as in linear.cu
@@ -82,11 +81,11 @@ def linear_backward_in_two(
     grad_strides, mask_strides = out_grad.strides, None if mask is None else mask.strides
     if x_grad is not None:
         strides = grad_strides, mask_strides, w.strides[::-1], x_grad.strides
-        _product((n, features, outputs), strides, (out_grad, _pointer(mask), w, NULL, x_grad, NULL))
+        _product((n, features, outputs), strides, (out_grad, or_null(mask), w, NULL, x_grad, NULL))
     if w_grad is not None:  # transposed: the rows of out_gradᵀ are summed on the way
         mask_strides = mask_strides and mask_strides[::-1]
         strides = grad_strides[::-1], mask_strides, x.strides, w_grad.strides[::-1]
-        _product((outputs, features, n), strides, (out_grad, _pointer(mask), x, NULL, w_grad, _pointer(sums)))
+        _product((outputs, features, n), strides, (out_grad, or_null(mask), x, NULL, w_grad, or_null(sums)))
     return x_grad, w_grad, bias_grad
 
 
@@ -129,7 +128,7 @@ def _masked(grad: Array, mask: Array | None, sums: Array | None) -> Array:
     out = grad if mask is None else _like(grad, rows, columns)
     per_block = BLOCK // 32 if grad.strides[0] == grad.itemsize else 32
     strides = grad.strides, None if mask is None else mask.strides, out.strides
-    pointers = grad, _pointer(mask), NULL if mask is None else out, _pointer(sums)
+    pointers = grad, or_null(mask), NULL if mask is None else out, or_null(sums)
     struct = _struct(MASKED, grad.shape, *strides)
     source.launch(grad, "mask_sums", blocks(columns, per_block), (BLOCK,), *pointers, struct)
     return out
@@ -142,7 +141,3 @@ def _struct(dtype: Any, sizes: Size, *strides: Size | None) -> np.void:
     steps = (tuple(step // 4 if abs(step) < 2**33 else 0 for step in pair) for pair in pairs)
     struct: np.void = np.array([(*sizes, *steps)], dtype)[0]
     return struct
-
-
-def _pointer(array: Array | None) -> Any:
-    return NULL if array is None else array

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from needle.backend import device_of
-from needle.kernels.gpu.grids import NULL, WARP, in_order_of, is_dense, pieces, scratch, width_of
-from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, replaces
+from needle.kernels.gpu.grids import WARP, in_order_of, is_dense, pieces, scratch, width_of
+from needle.kernels.gpu.source import THREADS, Source, blocks, fits, generic, or_null, replaces
 from needle.kernels.layout import Array
 from needle.kernels.loss import scaled_gradient, softmax_cross_entropy, squared_error
 
@@ -86,6 +86,6 @@ def scale(gradient: Array, out_grad: Array, divisor: Array | None = None, factor
     if not fits(gradient, *others) or not is_dense(gradient):
         return generic(scaled_gradient)(gradient, out_grad, divisor, factor)
     y, width = device_of(gradient).xp.empty_like(gradient), width_of(gradient)
-    arguments = (gradient, out_grad, NULL if divisor is None else divisor, y, np.int32(y.size), np.float32(factor))
+    arguments = (gradient, out_grad, or_null(divisor), y, np.int32(y.size), np.float32(factor))
     source.launch(gradient, f"scaled_{width}", blocks(y.size // width), (THREADS,), *arguments)
     return y

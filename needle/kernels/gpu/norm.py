@@ -13,8 +13,8 @@ import numpy as np
 
 from needle.backend import device_of
 from needle.kernels.activation import relu_grad
-from needle.kernels.gpu.grids import NULL, WARP, in_order_of, width_of
-from needle.kernels.gpu.source import Source, contiguous_batch_last, fits, generic, replaces
+from needle.kernels.gpu.grids import WARP, in_order_of, width_of
+from needle.kernels.gpu.source import NULL, Source, contiguous_batch_last, fits, generic, or_null, replaces
 from needle.kernels.layout import Array, batch_first
 from needle.kernels.normalize import Running, standardize_array, standardize_gradients
 from needle.kernels.reduce import summed_to
@@ -136,7 +136,7 @@ def _running_struct(running: Running | None, count: int) -> Any:
 
 def _pointers(*arrays: Array | None) -> list[Array]:
     """Arrays as arguments; a null pointer for one that is missing."""
-    return [NULL if array is None else array for array in arrays]
+    return [or_null(array) for array in arrays]
 
 
 def _launch(kernel: str, rows: Rows, *arguments: Any) -> None:

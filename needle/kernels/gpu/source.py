@@ -21,6 +21,7 @@ from needle.kernels.window import Size, Window
 
 __all__ = [
     "LAUNCHERS",
+    "NULL",
     "THREADS",
     "Source",
     "blocks",
@@ -28,6 +29,7 @@ __all__ = [
     "fits",
     "generic",
     "is_numbered",
+    "or_null",
     "replaces",
     "vector_width",
     "window_struct",
@@ -40,6 +42,7 @@ Launcher: TypeAlias = Callable[..., Any]
 LAUNCHERS: dict[str, Launcher] = {}  # name of a kernel -> what computes it on GPUs
 FLOAT32 = np.dtype("float32")
 THREADS = tuning.CUDA_BLOCK_THREADS
+NULL = np.uint64(0)  # a pointer
 MOST_ELEMENTS = 2**31 - 2**24  # so 32 bits hold the number of an element, and that of a loop's next one behind the last
 INCLUDE = re.compile(r'^#include "(\w+\.cu)"\n', re.MULTILINE)  # of a file in this folder
 WINDOW = np.dtype([(name, "i4", 3) for name in ("size", "kernel", "output", "stride", "padding", "dilation")])
@@ -105,6 +108,11 @@ def is_numbered(count: int) -> bool:
 def fits(*arrays: Array) -> bool:
     """Whether all are float32 with elements, so few that kernels number them: what most kernels serve."""
     return all(array.dtype == FLOAT32 and is_numbered(array.size) for array in arrays)
+
+
+def or_null(array: Array | None) -> Any:
+    """An array as an argument of a launch: NULL if there is none."""
+    return NULL if array is None else array
 
 
 def vector_width(batch: int) -> int:
