@@ -14,6 +14,7 @@ SAFETENSORS = ["safetensors>=0.8"]
 ONNX = ["onnx>=1.23"]
 PILLOW = ["pillow>=11"]
 HDF5 = ["h5py>=3.12"]
+MPI = ["mpi4py>=4.1"]  # it loads the MPI that the machine has; the tests bring one along
 # Pinned: one module of CuPy is built again from the source of the same version (tests/gpu/null).
 CUPY_ON_CPU = [
     "cupy-cuda13x==14.2.0",
@@ -62,15 +63,18 @@ setup(
         "gpu-check": CUPY_ON_CPU,
         "hdf5": HDF5,
         "lint": ["ruff>=0.12", "mypy>=1.15", "basedpyright>=1.30"],
+        "mpi": MPI,
         "onnx": ONNX,
         "safetensors": SAFETENSORS,
         "test": [
             *APPS,
             *HDF5,
+            *MPI,
             *SAFETENSORS,
             "pytest>=9",
             "pytest-xdist>=3.6",
             "hypothesis>=6.115",
+            "mpich>=4.3; sys_platform != 'win32'",
             "scikit-learn>=1.6",
             "scipy>=1.14",
             TORCH,
