@@ -57,15 +57,22 @@ class Communicator(ABC):
     part: Part | None = None  # the items of the current batch that this rank computes; None: all of them
 
     @abstractmethod
-    def all_reduce(self, array: Array) -> None:
+    def all_reduce(self, array: Array, wire: str | None = None) -> None:
         """Replace an array by its sum over the ranks, added in the order of the ranks: the same bits on every rank.
 
         float16 is added in float32. A sum of bools is True where one of them is.
+
+        With `wire`, "float16" or "bfloat16", floats travel in 16 bits: the array of each rank is rounded to such
+        numbers, they are added in float32, and the sum is rounded again. What float16 cannot hold (from 65520 on)
+        becomes infinite. Where there is one rank nothing is rounded.
+
+        Raises TypeError for dtypes that cannot be added, or are not floats where there is a `wire`, ValueError for
+        another `wire` and for read-only arrays.
         """
 
-    def start_all_reduce(self, array: Array) -> Request:
+    def start_all_reduce(self, array: Array, wire: str | None = None) -> Request:
         """Begin `all_reduce`. Until `wait` of the result, the array must be neither read nor written."""
-        self.all_reduce(array)
+        self.all_reduce(array, wire)
         return _DONE
 
     @abstractmethod
@@ -118,7 +125,7 @@ class Alone(Communicator):
 
     rank, size = 0, 1
 
-    def all_reduce(self, array: Array) -> None:
+    def all_reduce(self, array: Array, wire: str | None = None) -> None:
         pass
 
     def broadcast(self, array: Array, root: int = 0) -> None:

@@ -11,7 +11,7 @@ from needle.backend import HostArray, to_host
 from needle.backend.device import find_device
 from needle.backend_ndarray import NDArray
 
-__all__ = ["Stored", "host_array", "is_array", "is_stored", "little_endian", "widened"]
+__all__ = ["Stored", "host_array", "is_array", "is_stored", "little_endian"]
 
 Stored: TypeAlias = Any  # an array of any device, a NumPy scalar, a Tensor or an NDArray
 
@@ -41,9 +41,3 @@ def little_endian(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def host_array(value: Stored) -> HostArray:
     """The values of a stored array on the host, without a copy if they are there."""
     return np.asarray(to_host(value.array if isinstance(value, (Tensor, NDArray)) else value))
-
-
-def widened(words: HostArray) -> HostArray:
-    """Arrays of bfloat16, given as uint16, as float32, which holds all of its numbers: they are its upper halves."""
-    floats: HostArray = np.left_shift(words, 16, dtype="u4").view("f4")
-    return floats

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import Stored, host_array, little_endian, widened
+from needle.backend.narrow import widen
+from needle.checkpoint.arrays import Stored, host_array, little_endian
 from needle.files import Broken
 from needle.npz import native
 
@@ -93,4 +94,5 @@ def read_safetensors(file: BinaryIO) -> tuple[dict[str, HostArray], str | None]:
 def _read_bfloat16(file: BinaryIO, place: int, shape: list[int]) -> HostArray:
     """An array at a place in a file as float32."""
     file.seek(place)
-    return widened(np.fromfile(file, "<u2", math.prod(shape))).reshape(shape)
+    floats: HostArray = widen(np.fromfile(file, "<u2", math.prod(shape)), "bfloat16")
+    return floats.reshape(shape)

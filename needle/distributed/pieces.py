@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from needle import tuning
+from needle import check, tuning
 from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
 from needle.backend.communicator import Array
+from needle.backend.narrow import WIRES, rounded
 
 __all__ = ["HEADER_BYTES", "Exchange", "Piece", "Small", "add", "call_name", "header_of", "readable"]
 
@@ -41,27 +42,40 @@ class Small(NamedTuple):
 
 
 class Exchange:
-    """An array under way, as a row of elements in this machine's byte order; also the request that waits for it."""
+    """An array under way, as a row of elements in this machine's byte order; also the request that waits for it.
 
-    __slots__ = ("array", "flat", "header", "is_copy", "left", "root", "wait_until")
+    With a `wire` the row holds what 16 bits hold, as float32.
+    """
+
+    __slots__ = ("array", "flat", "header", "is_copy", "left", "root", "wait_until", "wire")
 
     def __init__(
-        self, wait_until: Callable[[Callable[[], bool]], None], kind: str, array: Array, root: int | None
+        self,
+        wait_until: Callable[[Callable[[], bool]], None],
+        kind: str,
+        array: Array,
+        root: int | None,
+        wire: str | None = None,
     ) -> None:
         dtype = array.dtype
-        self.wait_until, self.array, self.root = wait_until, array, root
-        self.header = header_of(kind, array.shape, dtype, root)
+        self.wait_until, self.array, self.root, self.wire = wait_until, array, root, wire
+        self.header = header_of(kind, array.shape, dtype, root, wire)
         is_host = type(array) is np.ndarray
         if is_host and not array.flags.writeable:
             raise ValueError(f"{kind}: array must be writable, but got a read-only one of shape {array.shape}")
-        self.is_copy = not (is_host and array.flags.c_contiguous and dtype.isnative)
-        self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
+        self.is_copy = wire is not None or not (is_host and array.flags.c_contiguous and dtype.isnative)
+        if wire is not None:
+            self.flat = rounded(to_host(array), wire).reshape(-1)
+        else:
+            self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
         self.left = 0  # pieces that are not complete
 
     def finish(self) -> None:
         """Write the result to where it belongs, if the pieces have gone elsewhere."""
         if self.is_copy:
-            self.array[...] = device_of(self.array).asarray(self.flat.reshape(self.array.shape))
+            total = self.flat if self.wire is None else rounded(self.flat, self.wire)
+            with without_warnings():  # numbers of bfloat16 may be too large for float16
+                self.array[...] = device_of(self.array).asarray(total.reshape(self.array.shape))
 
     def wait(self) -> None:
         if self.left:
@@ -69,11 +83,16 @@ class Exchange:
 
 
 @lru_cache(maxsize=1024)
-def header_of(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None) -> bytes:
+def header_of(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None, wire: str | None = None) -> bytes:
     """What a call is, as text of `HEADER_BYTES`."""
     if dtype.kind not in "fiub":
         raise TypeError(f"{kind}: dtype must be one of real numbers or bools, but got {dtype}")
     text = f"{kind}{'' if root is None else f' from rank {root}'} of shape {shape} and dtype {native(dtype)}"
+    if wire is not None:
+        check.one_of(kind, "wire", wire, WIRES)
+        if dtype.kind != "f":
+            raise TypeError(f"{kind}: dtype must be one of floats for wire {wire!r}, but got {dtype}")
+        text += f", sent as {wire}"
     return text.encode().ljust(HEADER_BYTES)[:HEADER_BYTES]
 
 

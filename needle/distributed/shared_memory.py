@@ -89,17 +89,17 @@ class SharedMemoryCommunicator(Communicator):
 
     # ---- what a rank calls -------------------------------------------------------------------------------------------
 
-    def all_reduce(self, array: Array) -> None:
-        if self._called == self._taken and type(array) is np.ndarray and array.flags.writeable:
+    def all_reduce(self, array: Array, wire: str | None = None) -> None:
+        if wire is None and self._called == self._taken and type(array) is np.ndarray and array.flags.writeable:
             kind = array.shape, array.dtype.char
             small = self._small[kind] if kind in self._small else self._find_small(kind, array)
             if small is not None:
                 self._sum_at_once(array, small)
                 return
-        self._start("all_reduce", array).wait()
+        self._start("all_reduce", array, wire=wire).wait()
 
-    def start_all_reduce(self, array: Array) -> Request:
-        return self._start("all_reduce", array)
+    def start_all_reduce(self, array: Array, wire: str | None = None) -> Request:
+        return self._start("all_reduce", array, wire=wire)
 
     def broadcast(self, array: Array, root: int = 0) -> None:
         if not 0 <= root < self.size:
@@ -118,10 +118,10 @@ class SharedMemoryCommunicator(Communicator):
 
     # ---- an array, piece by piece ------------------------------------------------------------------------------------
 
-    def _start(self, kind: str, array: Array, root: int | None = None) -> Exchange:
+    def _start(self, kind: str, array: Array, root: int | None = None, wire: str | None = None) -> Exchange:
         """Queue the pieces of an array, and take the steps that are possible now."""
-        exchange = Exchange(self._wait, kind, array, root)
-        length, limit = exchange.flat.size, tuning.SHARED_SLOT_BYTES // array.dtype.itemsize
+        exchange = Exchange(self._wait, kind, array, root, wire)
+        length, limit = exchange.flat.size, tuning.SHARED_SLOT_BYTES // exchange.flat.itemsize
         if length <= limit:
             self._to_post.append(Piece(exchange, 0, length))
             exchange.left = 1

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import widened
+from needle.backend.narrow import widen
 from needle.files import Broken, Path, open_whole, read_at_most
 from needle.npz import native
 
@@ -172,7 +172,7 @@ class _Reader:
         if math.prod(sizes) * dtype.itemsize != len(content):
             raise Broken(f"holds an array of {len(content)} bytes, which do not fit {name} of shape {(*sizes,)}")
         array = _shaped(native("an array", np.frombuffer(content, dtype.newbyteorder("<"))), sizes)
-        return widened(array) if name == "bfloat16" else array
+        return widen(array, "bfloat16") if name == "bfloat16" else array
 
 
 def _are_sizes(values: list[Any]) -> bool:

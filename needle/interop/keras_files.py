@@ -14,7 +14,8 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 
 from needle.backend import HostArray
-from needle.checkpoint.arrays import is_stored, widened
+from needle.backend.narrow import widen
+from needle.checkpoint.arrays import is_stored
 from needle.files import Broken, Path, open_whole
 from needle.npz import native
 
@@ -153,4 +154,4 @@ def _is_bfloat16(data: Any) -> bool:
 
 def _array(path: str, data: Any) -> HostArray:
     array: HostArray = np.asarray(data[()])
-    return native(path, array) if is_stored(data.dtype) else widened(native(path, array.view("<u2")))
+    return native(path, array) if is_stored(data.dtype) else widen(native(path, array.view("<u2")), "bfloat16")

@@ -14,6 +14,7 @@ import pytest
 from needle import tuning
 from needle.backend import communicator as communicators
 from needle.backend.communicator import Alone, Communicator, Part, current_communicator, using
+from needle.backend.narrow import WIRES, rounded
 from needle.distributed.shared_memory import (
     POSTED,
     SLOTS,
@@ -105,6 +106,42 @@ def test_float16_is_added_in_float32(engine):
         return array.item()
 
     assert run_ranks(3, rank, engine) == [2050.0] * 3
+
+
+@pytest.mark.parametrize("wire", WIRES)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 5), (2, 700)], ids=str)
+def test_floats_that_travel_in_16_bits_are_rounded_twice(engine, wire, dtype, shape):
+    values = np.random.randn(3, *shape).astype(dtype)
+    first, second, third = (rounded(value, wire) for value in values)
+    expected = rounded(first + second + third, wire).astype(dtype)
+
+    def rank(communicator):
+        arrays = [*orders(values[communicator.rank])] if shape else [values[communicator.rank, ...].copy()]
+        requests = [communicator.start_all_reduce(array, wire) for array in arrays]
+        synchronous = values[communicator.rank, ...].copy()
+        communicator.all_reduce(synchronous, wire=wire)
+        for request in requests:
+            request.wait()
+        return [synchronous, *arrays]
+
+    for result in run_ranks(3, rank, engine):
+        for array in result:
+            assert array.dtype == dtype
+            assert np.array_equal(array, expected)
+
+
+def test_floats_of_16_bits_that_overflow_are_infinite_without_a_warning(engine):
+    def rank(communicator):
+        arrays = [np.array([65504.0, -65520.0, np.nan, 1e30]) for _ in WIRES] + [np.array([60000.0], "float16")]
+        for array, wire in zip(arrays, ["float16", "bfloat16", "bfloat16"], strict=True):
+            communicator.all_reduce(array, wire)
+        return [array.tolist() for array in arrays]
+
+    for half, brain, narrow in run_ranks(2, rank, engine):
+        assert str(half) == "[inf, -inf, nan, inf]"
+        assert str(brain[:3]) == "[131072.0, -131072.0, nan]"
+        assert narrow == [np.inf]
 
 
 def test_sums_that_overflow_are_infinite_without_a_warning(engine):
@@ -304,6 +341,8 @@ def test_an_error_of_one_rank_ends_the_others(engine):
         lambda communicator: communicator.all_reduce(np.zeros(2 + communicator.rank)),
         lambda communicator: communicator.all_reduce(np.zeros((2, 3) if communicator.rank else (3, 2))),
         lambda communicator: communicator.all_reduce(np.zeros(2, ["float32", "int32"][communicator.rank])),
+        lambda communicator: communicator.all_reduce(np.zeros(2), ["float16", "bfloat16"][communicator.rank]),
+        lambda communicator: communicator.all_reduce(np.zeros(2), [None, "bfloat16"][communicator.rank]),
         lambda communicator: communicator.broadcast(np.zeros(2), communicator.rank),
         lambda communicator: [communicator.broadcast, communicator.all_reduce][communicator.rank](np.zeros(900)),
     ],

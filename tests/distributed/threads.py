@@ -9,6 +9,7 @@ import numpy as np
 
 from needle.backend import compute_dtype, device_of, to_host, without_warnings
 from needle.backend.communicator import Communicator, using
+from needle.backend.narrow import rounded
 from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
 
 PATIENCE = 60  # seconds until a rank gives up waiting for the others
@@ -77,14 +78,19 @@ class ThreadCommunicator(Communicator):
         self.rank, self.size, self.board = rank, len(board.entries), board
         self.calls = []  # (kind, shape, dtype) of every exchange of this rank
 
-    def all_reduce(self, array):
-        self.start_all_reduce(array).wait()
+    def all_reduce(self, array, wire=None):
+        self.start_all_reduce(array, wire).wait()
 
-    def start_all_reduce(self, array):
-        total, *others = [entry.astype(compute_dtype(entry.dtype)) for entry in self._exchange("all_reduce", array)]
+    def start_all_reduce(self, array, wire=None):
+        entries = self._exchange("all_reduce" if wire is None else f"all_reduce in {wire}", array)
+        if wire is not None:
+            entries = [rounded(entry, wire) for entry in entries]
+        total, *others = [entry.astype(compute_dtype(entry.dtype)) for entry in entries]
         with without_warnings():
             for other in others:
                 total = total + other
+        if wire is not None:
+            total = rounded(total, wire)
         if array.dtype.kind == "f":
             array[...] = np.nan
         return _Write(array, total)
@@ -124,4 +130,5 @@ class _Write:
 
 
 def _write(array, values):
-    array[...] = device_of(array).asarray(values, dtype=array.dtype)
+    with without_warnings():
+        array[...] = device_of(array).asarray(values, dtype=array.dtype)

@@ -133,11 +133,11 @@ class Watched(distributed.Communicator):
         self.seconds += time.perf_counter() - start
         return result
 
-    def all_reduce(self, array: np.ndarray) -> None:
-        self._timed(self.inner.all_reduce, array)
+    def all_reduce(self, array: np.ndarray, wire: str | None = None) -> None:
+        self._timed(self.inner.all_reduce, array, wire)
 
-    def start_all_reduce(self, array: np.ndarray) -> WatchedRequest:
-        return WatchedRequest(self, self._timed(self.inner.start_all_reduce, array))
+    def start_all_reduce(self, array: np.ndarray, wire: str | None = None) -> WatchedRequest:
+        return WatchedRequest(self, self._timed(self.inner.start_all_reduce, array, wire))
 
     def broadcast(self, array: np.ndarray, root: int = 0) -> None:
         self._timed(self.inner.broadcast, array, root)
