@@ -64,6 +64,7 @@ from tests.onnx import test_refusals as onnx_refusals
 from tests.onnx import test_windows as onnx_windows
 from tests.ops import test_refusals
 from tests.optim import test_average, test_groups, test_schedule_errors, test_state_dict
+from tests.training import test_ranks
 from tests.training import test_refusals as training_refusals
 
 HINT = '; .astype("float32") converts'  # where float32 meets float64
@@ -829,7 +830,7 @@ def rows_elsewhere():
         test_hooks, test_anomaly, test_summary, test_recording, test_cuda_graph, test_capture,
         test_schedule_errors,
         test_average,
-        test_gradients, test_whole_batch,
+        test_gradients, test_whole_batch, test_ranks,
         export_refusals,
         onnx_refusals, test_hostile,
         test_array_operators, test_linear_models,

@@ -7,13 +7,13 @@ from typing import Any, TypeAlias
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend.communicator import Alone, using
+from needle.backend.communicator import current_communicator
 from needle.data import worker_batches
 from needle.grad_mode import no_grad
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.ops.across_ranks import batch_mean
-from needle.training.exchanges import share_stream, whole_batch
+from needle.training.exchanges import check_divisible, share_stream, share_weights, whole_batch
 from needle.training.figures import Figures
 
 __all__ = ["evaluate"]
@@ -44,12 +44,18 @@ def evaluate(
     The model is put into evaluation mode and every module back into its own afterwards; no graph is recorded.
     `forward(model, batch)` returns outputs and targets; a `reset()` that it or `loader` has is called first.
 
-    Also among workers the caller evaluates alone.
+    Where several ranks call it (`needle.distributed.join`, `launch`), each computes its part of every batch, with the
+    weights of rank 0, and all get the same figures. Callbacks of `fit` evaluate alone, as does a rank within
+    `using(Alone())` of `needle.distributed`.
 
-    Raises ValueError if `loader` yields no batch.
+    Raises ValueError if `loader` yields no batch, or where ranks cannot divide them: `loss_fn` is no mean, or `forward`
+    has a state.
     """
-    with using(Alone()):
-        return evaluate_by_workers(model, loss_fn, loader, metrics, forward)
+    check.instance("evaluate", "model", model, Module)
+    if current_communicator().size > 1:
+        check_divisible("evaluate", loss_fn, forward)
+        share_weights(model)
+    return evaluate_by_workers(model, loss_fn, loader, metrics, forward)
 
 
 def evaluate_by_workers(
@@ -57,7 +63,6 @@ def evaluate_by_workers(
 ) -> dict[str, Any]:
     """`evaluate` by all workers, each on its items of every batch; all of them get the figures."""
     figures = Figures(metrics)
-    check.instance("evaluate", "model", model, Module)
     modes = [(module, module.training) for _, module in model.named_modules()]
     try:
         model.eval()

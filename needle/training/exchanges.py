@@ -22,6 +22,16 @@ from needle.training.figures import items_in
 from needle.training.state import TrainingState
 
 
+def check_divisible(op: str, loss_fn: Any, forward: Any) -> None:
+    """Raise ValueError unless loss and forward may see a part of each batch."""
+    reduction = getattr(loss_fn, "reduction", "mean")
+    if reduction != "mean":
+        raise ValueError(f"{op}: loss_fn must be a mean over items for workers, but got reduction {reduction!r}")
+    if hasattr(forward, "state_dict"):
+        got = type(forward).__name__
+        raise ValueError(f"{op}: forward must have no state if there are workers, each with its own, but got {got}")
+
+
 def whole_count(items: int) -> int:
     """How many there are in the whole batch, if there are `items` in this worker's part of it."""
     part = current_communicator().part
@@ -81,14 +91,13 @@ def begin_alike(model: Module, optimizer: Optimizer) -> None:
 
     It is also what keeps workers together whose random streams went apart within an epoch.
     """
-    communicator = current_communicator()
-    if communicator.size == 1:
+    if current_communicator().size == 1:
         return
     groups = optimizer.param_groups
     modules, parameters = [module for _, module in model.named_modules()], [*model.parameters()]
     options = [{name: option for name, option in group.items() if name != "params"} for group in groups]
     modes, trained = [module.training for module in modules], [parameter.requires_grad for parameter in parameters]
-    options, modes, trained = _of_first_worker((options, modes, trained))
+    options, modes, trained = of_rank_0((options, modes, trained))
     share_stream()
     for group, values in zip(groups, options, strict=True):
         group.update(values)
@@ -96,14 +105,21 @@ def begin_alike(model: Module, optimizer: Optimizer) -> None:
         module.training = mode
     for parameter, is_trained in zip(parameters, trained, strict=True):
         parameter.requires_grad = is_trained
-    for tensor in _weights(model):
-        communicator.broadcast(tensor.array)
+    share_weights(model)
+
+
+def share_weights(model: Module) -> None:
+    """Give all ranks the parameters and buffers of rank 0's model."""
+    communicator = current_communicator()
+    if communicator.size > 1:
+        for tensor in _weights(model):
+            communicator.broadcast(tensor.array)
 
 
 def share_stream() -> None:
     """Let all workers draw what the first one draws: they read the same batches of a shuffled loader."""
     if current_communicator().size > 1:
-        set_rng_state(_of_first_worker(get_rng_state()))
+        set_rng_state(of_rank_0(get_rng_state()))
 
 
 def _weights(model: Module) -> Iterable[Tensor]:
@@ -112,8 +128,8 @@ def _weights(model: Module) -> Iterable[Tensor]:
     return {id(tensor): tensor for tensor in tensors}.values()
 
 
-def _of_first_worker(value: Any) -> Any:
-    """Plain data, broadcast by the first worker."""
+def of_rank_0(value: Any) -> Any:
+    """Plain data of rank 0, on all ranks."""
     communicator = current_communicator()
     content = np.frombuffer(pickle.dumps(value), "uint8").copy()
     length = np.array([len(content)])
@@ -124,7 +140,7 @@ def _of_first_worker(value: Any) -> Any:
 
 
 def obey(state: TrainingState, optimizer: Optimizer) -> None:
-    """Do what the callbacks of the first worker decided: to stop, or to go on at other learning rates."""
+    """Do what the callbacks of rank 0 decided: to stop, or to go on at other learning rates."""
     communicator = current_communicator()
     if communicator.size == 1:
         return
@@ -136,4 +152,11 @@ def obey(state: TrainingState, optimizer: Optimizer) -> None:
         if group["lr"] != rate:
             group["lr"] = rate
     if stops and state.stopped is None:
-        state.stop("by the first worker")
+        state.stop("by rank 0")
+
+
+def end_alike(state: TrainingState, model: Module, optimizer: Optimizer) -> None:
+    """Give all ranks what rank 0's callbacks may have changed at the end, and its history, whose times are its own."""
+    if current_communicator().size > 1:
+        begin_alike(model, optimizer)
+        state.history[:] = of_rank_0(state.history)

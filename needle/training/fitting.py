@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from operator import length_hint
 from typing import Any, Literal
 
 from needle import check
+from needle.backend.communicator import current_communicator
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
@@ -15,7 +17,9 @@ from needle.training.auto import choose_workers
 from needle.training.bar import ProgressBar
 from needle.training.callbacks import Callbacks, Reader, check_loader
 from needle.training.checkpoints import Checkpoints, start_run
+from needle.training.common_start import share_start
 from needle.training.evaluation import Forward, LossFunction, apply_model, start_pass
+from needle.training.exchanges import end_alike
 from needle.training.figures import Figures
 from needle.training.loop import Run
 from needle.training.schedule import Schedule
@@ -70,6 +74,10 @@ def fit(
       and with one for each core, before the run, and the faster number is taken. Rows, weights and checkpoints are
       those of one worker, up to rounding, and a run may go on with another number. `state.workers` is the number.
 
+    Where several ranks call `fit` (`needle.distributed.join`, `launch`), they are the workers, each with the model and
+    loaders that it has made. All begin with the state of rank 0, and return with its weights and history. Checkpoints,
+    `resume`, callbacks and `bar` are those of rank 0; the others ignore theirs.
+
     A row has "epoch", "loss" (the mean over all items, before the step of their batch), "train_NAME" of each metric,
     "val_loss" and "val_NAME", "lr" of the first group, "seconds" of training and "items_per_second". Metrics that
     compute more than one number have no place in it.
@@ -93,8 +101,11 @@ def fit(
     for keeper in (stopping, saver):
         if keeper is not None and keeper.monitor is not None:
             check.one_of("fit", "monitor", keeper.monitor, names_of_row(figures, validation))
-    progress = ProgressBar(figures, epochs, len(reader)) if ProgressBar.is_wanted(bar) else None
+    batches, is_first = len(reader), current_communicator().rank == 0
+    progress = ProgressBar(figures, epochs, batches) if ProgressBar.is_wanted(bar) else None
     hooks = Callbacks([progress, *callbacks, stopping, saver])  # the bar is gone before a callback prints
+    if not is_first:
+        hooks = Callbacks(())
     state = TrainingState(
         model=model, optimizer=optimizer, loader=reader, validation=stateful(validation), forward=stateful(forward),
         scheduler=scheduler, ema=ema, figures=figures, stepper=stepper, callbacks=hooks,
@@ -110,13 +121,20 @@ def fit(
         state, model, loss_fn, optimizer, reader, validation, metrics, forward, schedule, ema, figures, stepper, hooks
     )
 
-    start_run(state, saver, resume)
+    if is_first:
+        start_run(state, saver, resume)
     start_pass(validation, None if state.batch else train_loader)  # somebody may have looked at a batch
     model.train()
     try:
         hooks("on_start", state)
+        share_start(
+            state, loss_fn, epochs=epochs, accumulate=accumulate, clip_norm=clip_norm, clip_value=clip_value,
+            metrics=[*figures.metrics], schedule_by="step" if schedule.by_step else "epoch", batches=batches,
+            validation_batches=None if validation is None else length_hint(validation),
+        )  # fmt: skip
         train_by_workers(run)
         hooks("on_end", state)
+        end_alike(state, model, optimizer)
     finally:
         hooks("on_exit", state)
     return state.history

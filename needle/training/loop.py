@@ -9,6 +9,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
+from needle.backend.communicator import current_communicator
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
@@ -55,6 +56,7 @@ class Run:
 def train(run: Run) -> None:
     """The loop, which every worker runs: on its items of each batch, with the figures of the whole."""
     state, figures, stepper, hooks = run.state, run.figures, run.stepper, run.hooks
+    is_alone = current_communicator().size == 1
     while not run.is_over:
         if not state.batch:
             figures.reset()
@@ -65,9 +67,11 @@ def train(run: Run) -> None:
         for batch in run.reader.batches(state.batch):
             outputs, targets = run.forward(run.model, batch)
             loss = check.instance("fit", "loss", run.loss_fn(outputs, targets), Tensor)
-            if not loss.device.is_async:  # elsewhere each look would wait for the queued work
-                require_finite(loss.item(), state.epoch + 1, state.batch + 1)
+            if is_alone:
+                require_finite_now(loss, state)
             loss = stepper.backward(loss, items_in(targets))
+            if not is_alone:  # that of the whole batch: all ranks raise the same error
+                require_finite_now(loss, state)
             figures.update(loss, *whole_batch(outputs, targets, bool(figures.metrics)))
             if stepper.step():
                 run.finish_step()
@@ -91,6 +95,12 @@ def train(run: Run) -> None:
             run.schedule.after_epoch(state)
             hooks("on_epoch_end", state)
             obey(state, run.optimizer)
+
+
+def require_finite_now(loss: Tensor, state: TrainingState) -> None:
+    """Require the loss of a batch to be finite, where a look at it does not wait for queued work."""
+    if not loss.device.is_async:
+        require_finite(loss.item(), state.epoch + 1, state.batch + 1)
 
 
 def training_row(state: TrainingState, figures: Figures, optimizer: Optimizer) -> Row:

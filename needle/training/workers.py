@@ -1,4 +1,4 @@
-"""Workers of `fit`: what they must be able to share, and how they start."""
+"""Workers of `fit`: what a run must be like to be divided, and how workers start."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
 from needle.distributed.launch import Copies, NotImportable, check_startable, started
 from needle.graph import Value
+from needle.training.exchanges import check_divisible
 from needle.training.loop import Run, train
 
 __all__: list[str] = []
 
 
 def check_workers(workers: Any, **parts: Any) -> int:
-    """The number of workers. For more than one, the parts of a run must fit that, and pickle must be able to copy them.
+    """How many processes compute each batch together: the ranks that call `fit`, or as many workers as asked for.
+
+    If there are several, the parts of a run must fit that, and pickle must be able to copy what workers get.
 
     Raises ValueError or TypeError if they do not, RuntimeError where other processes cannot import the program.
     """
     count: int = check.integer("fit", "workers", workers, least=1)
-    if current_communicator().size > 1:
-        raise ValueError("fit: must be called by the program that starts the workers, but one of them called it")
+    ranks = current_communicator().size
+    if ranks > 1:
+        if count > 1:
+            raise ValueError(f"fit: workers must be 1 where several ranks call it, but got {count} on each of {ranks}")
+        check_divisible("fit", parts["loss_fn"], parts["forward"])
+        return ranks
     if count == 1:
         return count
     check_startable("fit", count)
     for device in {parameter.device for parameter in parts["model"].parameters() if parameter.device.is_async}:
         raise ValueError(f"fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on {device}")
-    reduction = getattr(parts["loss_fn"], "reduction", "mean")
-    if reduction != "mean":
-        raise ValueError(f"fit: loss_fn must be a mean over items for workers, but got reduction {reduction!r}")
-    if hasattr(parts["forward"], "state_dict"):
-        got = type(parts["forward"]).__name__
-        raise ValueError(f"fit: forward must have no state if there are workers, each with its own, but got {got}")
+    check_divisible("fit", parts["loss_fn"], parts["forward"])
     for name, part in parts.items():
         require_copies(name, part)
     require_copies("hooks of the parameters", hooks_of(parts["optimizer"].params))
@@ -63,8 +65,11 @@ def require_copies(name: str, part: Any) -> None:
 
 
 def train_by_workers(run: Run) -> None:
-    """`train(run)` in as many processes as the run's state says, each with a copy of the run except for the first."""
-    if run.state.workers == 1 or run.is_over:
+    """`train(run)` in as many processes as the run's state says.
+
+    Unless the other ranks have called `fit` as well, they are started, each with a copy of the run.
+    """
+    if run.state.workers == current_communicator().size or run.is_over:
         train(run)
         return
     with started(run.state.workers, go_on, run, left_behind(run), caller="fit"):

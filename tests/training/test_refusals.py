@@ -126,8 +126,8 @@ def gather(outputs):
 ERRORS = [
     (lambda: fit(workers=0), ValueError, "fit: workers must be at least 1, but got 0"),
     (lambda: fit(workers="all"), TypeError, "fit: workers must be an integer, but got 'all'"),
-    (lambda: run_ranks(2, lambda communicator: fit()), ValueError,
-     "fit: must be called by the program that starts the workers, but one of them called it"),
+    (lambda: run_ranks(2, lambda communicator: fit(workers=2)), ValueError,
+     "fit: workers must be 1 where several ranks call it, but got 2 on each of 2"),
     (lambda: check_workers(2, model=Cuda()), ValueError,
      "fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on cuda:0"),
     (lambda: fit(workers=2, loss_fn=nn.CrossEntropyLoss(reduction="sum")), ValueError,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import pickle
 import sys
+import threading
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ from tests.distributed.threads import run_ranks
 from tests.training.runs import bytes_of, make, repeatable
 
 STREAM = np.random.RandomState(2)
+ONE_BY_ONE = threading.Lock()  # for ranks that are threads and draw their weights
 IMAGES, LABELS = STREAM.randn(22, 2, 6, 6), STREAM.randint(0, 3, 22)
 
 
@@ -64,8 +66,9 @@ def by_threads(monkeypatch):
 
 def play(workers, size=8, epochs=3, make_scheduler=None, ema=None, **options):
     """Train from the start: the model, its rows, and what else was asked for."""
-    ndl.seed(7)
-    model = network()
+    with ONE_BY_ONE:
+        ndl.seed(7)
+        model = network()
     optimizer = optim.Adam(model.parameters(), lr=0.01)
     options["scheduler"] = make_scheduler and make_scheduler(optimizer)
     options["ema"] = ema and optim.ExponentialMovingAverage(model, ema)

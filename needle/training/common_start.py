@@ -1,0 +1,56 @@
+"""How the ranks that call `fit` together begin: with the state of rank 0, which alone has callbacks and files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from needle.backend.communicator import Communicator, current_communicator
+from needle.checkpoint.arrays import host_array
+from needle.checkpoint.structure import flatten, nested
+from needle.training.exchanges import of_rank_0
+from needle.training.state import TrainingState
+
+__all__: list[str] = []
+
+
+def share_start(state: TrainingState, loss_fn: Any, **arguments: Any) -> None:
+    """Give the runs of all ranks the state of rank 0's run, and of its loss; callbacks keep their own.
+
+    Raises ValueError on a rank whose `arguments` differ from those of rank 0, and what the parts raise if its state
+    does not fit them.
+    """
+    communicator = current_communicator()
+    if communicator.size == 1:
+        return
+    theirs, is_over = of_rank_0((arguments, state.stopped is not None))
+    for name, value in arguments.items():
+        if value != theirs[name]:
+            raise ValueError(
+                f"fit: all ranks must call it with the same {name}, but rank {communicator.rank} has {value}, and rank "
+                f"0 has {theirs[name]}"
+            )
+    mine = state.state_dict(copy=False)
+    loss = loss_fn.state_dict() if hasattr(loss_fn, "state_dict") else {}
+    shared = _state_of_rank_0(communicator, {"run": mine | {"callbacks": {}}, "loss": loss})
+    if communicator.rank:
+        state.load_state_dict(shared["run"] | {"callbacks": mine["callbacks"]})
+        if loss:
+            loss_fn.load_state_dict(shared["loss"])
+        if is_over:
+            state.stop("by rank 0")
+
+
+def _state_of_rank_0(communicator: Communicator, state: dict[str, Any]) -> dict[str, Any]:
+    """Plain data, as a file would give it back. Arrays go one by one, so there is no second copy of them all."""
+    arrays, text = flatten("fit", state)
+    kinds = {name: (tuple(value.shape), value.dtype.str) for name, value in arrays.items()}
+    kinds, text = of_rank_0((kinds, text))
+    received = {}
+    for name, (shape, dtype) in kinds.items():
+        array = np.array(host_array(arrays[name]), order="C") if communicator.rank == 0 else np.empty(shape, dtype)
+        communicator.broadcast(array.reshape(-1).view("uint8"))
+        if communicator.rank:
+            received[name] = array
+    return nested(received, text) if communicator.rank else state

@@ -1,0 +1,226 @@
+"""`fit` and `evaluate` called by all ranks of a group: one run, which begins and ends alike on all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import needle as ndl
+from needle import nn, optim, training
+from needle.distributed import Alone, using
+from needle.metrics import Accuracy
+from tests.distributed.threads import in_python, in_shared_memory, run_ranks
+from tests.training.runs import bytes_of, repeatable
+from tests.training.test_workers import ONE_BY_ONE, OPTIONS, Meddles, Rises, Stops, assert_same, batches, network, play
+
+
+def played(ranks, engine=None, **options):
+    """What `play` returns on each rank: (model, rows, optimizer)."""
+    return run_ranks(ranks, lambda communicator: play(1, **options), engine)
+
+
+def assert_alike(ranks):
+    """Ranks end with the same weights, and the same rows."""
+    for model, rows, optimizer in ranks[1:]:
+        assert bytes_of(model) == bytes_of(ranks[0][0])
+        assert rows == ranks[0][1]
+        assert [group["lr"] for group in optimizer.param_groups] == [g["lr"] for g in ranks[0][2].param_groups]
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("name", OPTIONS)
+def test_rows_and_weights_are_those_of_one_process(name, size):
+    ranks = played(size, in_shared_memory if size == 2 else in_python, **OPTIONS[name])
+    assert_alike(ranks)
+    assert_same(ranks[0], play(1, **OPTIONS[name]))
+
+
+def test_all_begin_with_the_state_of_rank_0():
+    """Weights, moments of the optimizer, averages, schedule, and a loss's own weights."""
+
+    def work(communicator):
+        model, loss_fn = network(), nn.CrossEntropyLoss(weight=ndl.Tensor([1.0, 2.0, 3.0], dtype="float64"))
+        shift = communicator if isinstance(communicator, int) else communicator.rank
+        for parameter in model.parameters():
+            parameter.data = ndl.Tensor(np.random.RandomState(parameter.size + shift).randn(*parameter.shape))
+        loss_fn.weight.data = loss_fn.weight.data + shift
+        optimizer = optim.Adam(model.parameters(), lr=0.01 * (1 + shift))
+        ema = optim.ExponentialMovingAverage(model, 0.5)
+        for _ in range(shift):
+            optimizer.reset_grad()
+            loss_fn(model(batches(8)[0][0]), batches(8)[0][1]).backward()
+            optimizer.step()
+            ema.update()
+        options = {"epochs": 2, "validation": batches(5), "ema": ema, "bar": False}
+        return model, training.fit(model, loss_fn, optimizer, batches(8), **options), optimizer
+
+    ranks = run_ranks(2, work)
+    assert_alike(ranks)
+    assert_same(ranks[0], work(0))
+
+
+class Notes:
+    """A callback that notes its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, name):
+        if name in training_events:
+            return lambda state: self.calls.append((name, state.epoch, state.batch, state.workers))
+        raise AttributeError(name)
+
+
+training_events = ("on_start", "on_epoch_start", "on_step", "on_epoch_end", "on_end", "on_exit")
+
+
+def test_callbacks_and_files_are_rank_0s(tmp_path):
+    """The others need no folder, and theirs are not touched."""
+    notes = [Notes(), Notes()]
+    folders = [tmp_path / "0", tmp_path / "1"]
+
+    def work(communicator):
+        rank = communicator.rank
+        return play(1, callbacks=[notes[rank]], checkpoints=folders[rank], resume=bool(rank))
+
+    ranks = run_ranks(2, work)
+    assert_alike(ranks)
+    assert notes[1].calls == []
+    assert [call[0] for call in notes[0].calls if call[0] != "on_step"] == [
+        "on_start", *["on_epoch_start", "on_epoch_end"] * 3, "on_end", "on_exit"
+    ]  # fmt: skip
+    assert {call[3] for call in notes[0].calls} == {2}
+    assert sorted(path.name for path in folders[0].iterdir()) == ["best.npz", "last.npz"]
+    assert not folders[1].exists()
+    saved = ndl.load(folders[0] / "last.npz")
+    assert saved["history"] == ranks[1][1]
+
+
+@pytest.mark.parametrize("stop", [{"batches": 4}, {"epochs": 2}, "before"])
+def test_a_stop_ends_all_after_the_step(stop):
+    class Never:
+        def on_start(self, state):
+            state.stop("nothing to do")
+
+    make = Never if stop == "before" else lambda: Stops(**stop)
+    ranks = run_ranks(2, lambda communicator: play(1, callbacks=[make()] if communicator.rank == 0 else []))
+    assert_alike(ranks)
+    assert_same(ranks[0], play(1, callbacks=[make()]))
+
+
+def test_what_callbacks_change_reaches_all():
+    ranks = played(2, callbacks=[Meddles()])
+    assert_alike(ranks)
+    assert_same(ranks[0], play(1, callbacks=[Meddles()]))
+
+
+def test_early_stopping_gives_all_the_best_weights():
+    options = {"epochs": 12, "early_stopping": 2, "size": 22}
+    ranks = run_ranks(2, lambda communicator: play(1, loss_fn=Rises(), **options))
+    assert_alike(ranks)
+    assert 2 < len(ranks[0][1]) < 12
+    assert_same(ranks[0], play(1, loss_fn=Rises(), **options))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (2, 3), (3, 2)])
+def test_a_run_goes_on_with_another_number_of_ranks(before, after, tmp_path):
+    """From the middle of a group of batches, whose gradients wait."""
+    options = {"size": 5, "accumulate": 3, "resume": True}
+    whole = play(1, size=5, accumulate=3)
+
+    def work(communicator, **more):
+        folder = tmp_path / ("run" if communicator is None or communicator.rank == 0 else "none")
+        return play(1, checkpoints=folder, **options, **more)
+
+    for size, more in ((before, {"callbacks": [Stops(batches=7)]}), (after, {})):
+        ranks = [work(None, **more)] if size == 1 else run_ranks(size, lambda rank, more=more: work(rank, **more))
+    assert_alike(ranks)
+    assert_same(ranks[0], whole)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_ranks_evaluate_together(size):
+    """With the weights of rank 0; one alone evaluates all."""
+
+    def figures(communicator=None):
+        with ONE_BY_ONE:
+            ndl.seed(3)
+            model = network()
+        if communicator is not None and communicator.rank:
+            model[4].bias.data = model[4].bias.data + 1
+        metrics = {"accuracy": Accuracy()}
+        together = training.evaluate(model, nn.CrossEntropyLoss(), batches(5), metrics)
+        with using(Alone()):
+            alone = training.evaluate(model, nn.CrossEntropyLoss(), batches(5), metrics)
+        return together, alone
+
+    ranks, (expected, _) = run_ranks(size, figures), figures()
+    for together, alone in ranks:
+        assert together == ranks[0][0]
+        assert together == pytest.approx(expected, rel=1e-12)
+        assert alone == expected
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_loss_that_is_no_number_is_the_same_error_on_all(rank, tmp_path):
+    """Before the step: weights and checkpoint stay as they are."""
+    images, labels = batches(8)[1]
+    images = images.numpy()
+    images[3 + rank] = np.nan  # the last item of rank 0, or the first of rank 1
+    bad = [batches(8)[0], (ndl.Tensor(images, requires_grad=False), labels)]
+
+    def work(communicator):
+        model = network()
+        folder = tmp_path if communicator.rank == 0 else None
+        with pytest.raises(training.NonFiniteLoss, match="got nan in batch 2 of epoch 1") as caught:
+            training.fit(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), bad, epochs=1, checkpoints=folder)
+        return str(caught.value), bytes_of(model)
+
+    ranks = run_ranks(2, work)
+    assert ranks[0] == ranks[1]
+    assert ndl.load(tmp_path / "last.npz")["batch"] == 0
+
+
+def test_an_error_of_a_callback_ends_all():
+    class Fails:
+        def on_step(self, state):
+            raise LookupError("no step")
+
+    with pytest.raises(LookupError, match="no step"):
+        played(2, callbacks=[Fails()])
+
+
+def differ(**arguments):
+    """Two ranks of which the second one has other arguments."""
+
+    def work(communicator):
+        options = arguments if communicator.rank else {}
+        return play(1, **{"accumulate": 1} | options)
+
+    return run_ranks(2, work, in_python)
+
+
+ERRORS = [
+    (lambda: differ(epochs=4), ValueError,
+     "fit: all ranks must call it with the same epochs, but rank 1 has 4, and rank 0 has 3"),
+    (lambda: differ(metrics=None), ValueError,
+     "fit: all ranks must call it with the same metrics, but rank 1 has [], and rank 0 has ['accuracy']"),
+    (lambda: differ(size=11), ValueError,
+     "fit: all ranks must call it with the same batches, but rank 1 has 2, and rank 0 has 3"),
+    (lambda: run_ranks(2, lambda communicator: training.evaluate(
+        network(), nn.CrossEntropyLoss(reduction="sum"), batches(5))), ValueError,
+     "evaluate: loss_fn must be a mean over items for workers, but got reduction 'sum'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "error", "message"), ERRORS)
+def test_what_ranks_must_agree_on(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_rows_tell_the_time_of_rank_0():
+    ranks = played(2, epochs=1)
+    assert ranks[0][1] == ranks[1][1]
+    assert repeatable(ranks[0][1]) != ranks[0][1]
