@@ -324,6 +324,15 @@ SHARED_SLOT_BYTES = 1 << 18
 # ranks the former takes longer, the latter hardly.
 SHARED_SUM_BYTES = 1 << 16
 
+# Bytes up to which an array goes whole from each rank to each by MPI, with the message that opens the call.
+MPI_WHOLE_BYTES = 1 << 14
+
+# Bytes of a rank's share of a piece: larger arrays go by MPI in pieces of as many shares as there are ranks.
+MPI_SHARE_BYTES = 1 << 18
+
+# Pieces of large arrays that are under way by MPI at the same time.
+MPI_PIECES = 4
+
 # Seconds for which a rank waits busily for the others: waking up takes about as long (58 µs on the Xeon).
 SPIN_SECONDS = 5e-5
 

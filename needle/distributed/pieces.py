@@ -13,9 +13,24 @@ from needle.backend import compute_dtype, device_of, native, to_host, without_wa
 from needle.backend.communicator import Array
 from needle.backend.narrow import WIRES, rounded
 
-__all__ = ["HEADER_BYTES", "Exchange", "Piece", "Small", "add", "call_name", "header_of", "readable"]
+__all__ = [
+    "HEADER_BYTES",
+    "CallsDiffer",
+    "Exchange",
+    "Piece",
+    "Small",
+    "add",
+    "call_name",
+    "compare_calls",
+    "header_of",
+    "readable",
+]
 
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
+
+
+class CallsDiffer(RuntimeError):
+    """Two ranks have made different calls."""
 
 
 class Piece:
@@ -106,8 +121,20 @@ def call_name(header: bytes) -> str:
     return readable(header).partition(" ")[0]
 
 
+def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> None:
+    """Raise CallsDiffer unless both ranks have made the same call."""
+    if other != header:
+        raise CallsDiffer(
+            f"{call_name(header)}: all ranks must make the same calls, but rank {rank} calls {readable(header)}, and "
+            f"rank {other_rank} calls {readable(other)}"
+        )
+
+
 def add(terms: list[Any], out: Any) -> None:
-    """The sum of arrays, in their order; of bools, whether one is True."""
+    """The sum of arrays, in their order, which may change the first; of bools, whether one is True.
+
+    `out` may be one of them.
+    """
     dtype = compute_dtype(terms[0].dtype)
     with without_warnings():
         if dtype != terms[0].dtype:
@@ -116,6 +143,7 @@ def add(terms: list[Any], out: Any) -> None:
                 total += term
             out[...] = total
             return
-        np.add(terms[0], terms[1], out=out)
-        for term in terms[2:]:
-            np.add(out, term, out=out)
+        total = terms[0]
+        for i, term in enumerate(terms[1:], 2):
+            target = terms[0] if any(later is out for later in terms[i:]) else out
+            total = np.add(total, term, out=target)

@@ -15,8 +15,6 @@ are possible now, and every call begins with it, so what has been started goes o
 
 from __future__ import annotations
 
-import os
-import time
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
@@ -27,7 +25,19 @@ import numpy as np
 from needle import tuning
 from needle.backend import native
 from needle.backend.communicator import Array, Communicator, Request
-from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, Small, add, call_name, header_of, readable
+from needle.distributed.pieces import (
+    HEADER_BYTES,
+    CallsDiffer,
+    Exchange,
+    Piece,
+    Small,
+    add,
+    call_name,
+    compare_calls,
+    header_of,
+    readable,
+)
+from needle.distributed.waiting import wait_until
 
 __all__ = ["CallsDiffer", "SharedMemoryCommunicator", "memory_bytes", "stopped"]
 
@@ -38,16 +48,9 @@ POSTED, SUMMED, TAKEN, STATE = range(4)  # the counters of a rank
 RUNNING, LEFT, FAILED = range(3)  # its states
 
 
-class CallsDiffer(RuntimeError):
-    """Two ranks have made different calls."""
-
-
 def memory_bytes(size: int) -> int:
     """The bytes of memory, zero at first, that `size` ranks share."""
     return LINE_BYTES + size * (LINE_BYTES + SLOTS * (HEADER_BYTES + tuning.SHARED_SLOT_BYTES))
-
-
-_give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # to whoever waits for this core
 
 
 def stopped(rank: int) -> BaseException:
@@ -218,12 +221,7 @@ class SharedMemoryCommunicator(Communicator):
     def _compare_calls(self, slot: int, header: bytes) -> None:
         """Raise CallsDiffer if another rank has made another call."""
         for rank in range(self.size):
-            other = self._headers[slot][rank].tobytes()
-            if other != header:
-                raise CallsDiffer(
-                    f"{call_name(header)}: all ranks must make the same calls, but rank {self.rank} calls "
-                    f"{readable(header)}, and rank {rank} calls {readable(other)}"
-                )
+            compare_calls(self.rank, header, rank, self._headers[slot][rank].tobytes())
 
     # ---- a small array at once ---------------------------------------------------------------------------------------
 
@@ -271,25 +269,11 @@ class SharedMemoryCommunicator(Communicator):
     # ---- waiting -----------------------------------------------------------------------------------------------------
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
-        """Take steps until `is_done()`. Wait for the others busily, then giving way, then with pauses that grow.
+        """Take steps until `is_done()`."""
+        wait_until(is_done, self._go_on, self._check_others)
 
-        A pause is an eighth of what has been waited so far, so it adds little; other programs get the core meanwhile.
-        """
-        start = None
-        while not is_done():
-            if self._called > self._taken and self._progress():
-                start = None
-                continue
-            now = time.perf_counter()
-            if start is None:
-                start = now
-            waited = now - start
-            if waited > tuning.SPIN_SECONDS:
-                self._check_others()
-                if waited < tuning.YIELD_SECONDS:
-                    _give_way()
-                else:
-                    time.sleep(min(waited / 8, tuning.LONGEST_PAUSE_SECONDS))
+    def _go_on(self) -> bool:
+        return self._called > self._taken and self._progress()
 
     def _reached(self, counter: int, count: int) -> bool:
         """Whether that counter of every other rank has come to `count`."""

@@ -1,0 +1,329 @@
+"""Ranks as processes of one or several machines that exchange arrays by messages of MPI.
+
+Only bytes cross MPI, and MPI adds nothing: what its reductions make of orders of memory, bools, float16 and NaN differs
+from NumPy, and their order of summation from MPI to MPI. So sums have the bits of `SharedMemoryCommunicator`.
+
+Each call begins with a message from each rank to each other, the opening: the text that says what is called, and the
+array, if it is small. Every rank then adds the arrays of all. A larger array follows in pieces, each in three steps:
+
+    post    send each other rank its share of my piece
+    sum     once my share has come from all: add the terms in the order of the ranks, and send the sum to all
+    take    once the shares of the others have come: the piece is done
+
+That is 2 (n - 1) / n of the array's bytes from each rank, the least possible (Patarasuk and Yuan, "Bandwidth optimal
+all-reduce algorithms for clusters of workstations", 2009). Nobody ever waits within a step: `progress` takes all the
+steps that are possible now, and every call begins with it, so what has been started goes on during later calls.
+Messages between two ranks arrive in the order in which they were sent, and all ranks take the pieces in the same order;
+so a message needs no number.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from needle import tuning
+from needle.backend import device_of, native, to_host
+from needle.backend.communicator import Array, Communicator, Request
+from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, add, call_name, compare_calls, header_of
+from needle.distributed.shared_memory import stopped
+from needle.distributed.waiting import wait_until
+
+__all__ = ["MpiCommunicator"]
+
+OPENING, TERM, SUM, FAILURE = range(1, 5)  # the tags of messages
+START = HEADER_BYTES + 8  # where the array begins in an opening: behind the header and the length of the first axis
+RETURNED = b"return of its program".ljust(HEADER_BYTES)  # the header of `leave`
+NOTHING = np.empty(0, "uint8")
+LARGEST_MESSAGE = 1 << 30  # bytes
+FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed
+
+
+class MpiCommunicator(Communicator):
+    """A rank of `comm`, an intracommunicator of mpi4py; all of its processes must make one.
+
+    `failure(rank)` is called when that rank has failed, and returns the error to raise. Only one thread may use a
+    communicator.
+    """
+
+    def __init__(self, comm: Any, failure: Callable[[int], BaseException] = stopped) -> None:
+        from mpi4py import MPI
+
+        self._mpi: Any = MPI
+        self._comm = comm.Dup()  # its messages are ours alone
+        self.rank, self.size = comm.Get_rank(), comm.Get_size()
+        self.failure = failure
+        self.stopped_by: int | None = None  # the rank that has failed, once this one knows
+        self._others = [rank for rank in range(self.size) if rank != self.rank]
+        self._openings = [np.empty(START + tuning.MPI_WHOLE_BYTES, "uint8") for _ in range(self.size)]  # by rank
+        self._receiving = [
+            self._comm.Recv_init([self._openings[rank], MPI.BYTE], rank, OPENING) for rank in self._others
+        ]
+        self._has_failed = self._has_left = False
+        self._call = b""  # the header of the latest call
+        self._to_open: deque[tuple[Any, Callable[[Any], None]]] = deque()  # calls whose openings have not come from all
+        self._to_send: deque[tuple[list[Any], Any, Any]] = deque()  # openings: requests, bytes, what they open
+        self._to_post: deque[Piece] = deque()
+        self._to_sum: deque[tuple[list[Any], Piece, list[Any]]] = deque()  # requests, piece, terms of my share by rank
+        self._to_take: deque[tuple[list[Any], Any]] = deque()  # requests, what they complete
+        MPI.Prequest.Startall(self._receiving)
+
+    # ---- what a rank calls -------------------------------------------------------------------------------------------
+
+    def all_reduce(self, array: Array, wire: str | None = None) -> None:
+        self.start_all_reduce(array, wire).wait()
+
+    def start_all_reduce(self, array: Array, wire: str | None = None) -> Request:
+        exchange = Exchange(self._wait, "all_reduce", array, None, wire if self.size > 1 else None)
+        if exchange.flat.nbytes > tuning.MPI_WHOLE_BYTES:
+            self._start(exchange, NOTHING, self._begin_pieces)
+        else:
+            self._start(exchange, exchange.flat, self._sum_whole)
+        return exchange
+
+    def broadcast(self, array: Array, root: int = 0) -> None:
+        if not 0 <= root < self.size:
+            raise ValueError(f"broadcast: root must lie in [0, {self.size - 1}], but got {root}")
+        exchange = Exchange(self._wait, "broadcast", array, root)
+        if exchange.flat.nbytes > tuning.MPI_WHOLE_BYTES:
+            self._start(exchange, NOTHING, self._begin_pieces).wait()
+        else:
+            self._start(exchange, exchange.flat if root == self.rank else NOTHING, self._take_whole).wait()
+
+    def barrier(self) -> None:
+        self._start(Exchange(self._wait, "barrier", NOTHING, None), NOTHING, _do_nothing).wait()
+
+    def leave(self) -> None:
+        """Complete what has been started, and wait until no rank makes a further call.
+
+        Raises CallsDiffer if one does.
+        """
+        exchange = Exchange(self._wait, "barrier", NOTHING, None)
+        exchange.header = RETURNED
+        self._start(exchange, NOTHING, _do_nothing).wait()
+        self._has_left = True
+        self._wait(lambda: not (self._to_send or self._to_post or self._to_sum or self._to_take))
+        for request in self._receiving:
+            request.Free()
+        self._receiving.clear()
+        self._comm.Free()
+
+    def fail(self) -> None:
+        """Tell the others that this rank has failed: their next wait raises an error."""
+        if self._has_failed or not self._receiving:
+            return
+        self._has_failed = True
+        requests = [self._comm.Isend([b"", self._mpi.BYTE], rank, FAILURE) for rank in self._others]
+        end = time.monotonic() + FAREWELL
+        while not self._are_done(requests) and time.monotonic() < end:
+            time.sleep(1e-3)
+
+    def progress(self) -> bool:
+        """Take all steps that are possible now; returns whether there was any."""
+        if self._has_failed:
+            self._check_others()
+        moved = False
+        try:
+            while self._to_open and self._are_done(self._receiving):
+                self._open(*self._to_open.popleft())
+                moved = True
+            while self._to_send and self._are_done(self._to_send[0][0]):
+                self._has_done_part(self._to_send.popleft()[2])
+                moved = True
+            while self._to_post and len(self._to_sum) + len(self._to_take) < tuning.MPI_PIECES:
+                self._post(self._to_post.popleft())
+                moved = True
+            while self._to_sum and self._are_done(self._to_sum[0][0]):
+                self._sum(*self._to_sum.popleft()[1:])
+                moved = True
+            while self._to_take and self._are_done(self._to_take[0][0]):
+                self._has_done_part(self._to_take.popleft()[1])
+                moved = True
+        except BaseException:  # an interrupt, too: nobody knows what has been done
+            self.fail()
+            raise
+        return moved
+
+    def all_gather(self, array: Array) -> list[Array]:
+        gathering = _Gathering(self._wait, array)
+        self._start(gathering, gathering.flat if gathering.is_whole else NOTHING, self._gather).wait()
+        return gathering.results
+
+    # ---- openings ----------------------------------------------------------------------------------------------------
+
+    def _start(self, exchange: Any, content: Any, then: Callable[[Any], None]) -> Any:
+        """Send the opening of a call with `content`; `then(exchange)` goes on once the openings of all are here."""
+        if self._has_left:
+            raise RuntimeError(f"{call_name(exchange.header)}: ranks must not call after they have returned")
+        if self._has_failed:
+            self._check_others()
+        try:
+            self._call = exchange.header
+            message = np.empty(START + content.nbytes, "uint8")
+            message[:HEADER_BYTES] = np.frombuffer(exchange.header, "uint8")
+            message[HEADER_BYTES:START].view("int64")[0] = getattr(exchange, "length", 0)
+            message[START:] = content.view("uint8")
+            exchange.left = 2
+            requests = [self._comm.Isend([message, self._mpi.BYTE], rank, OPENING) for rank in self._others]
+            self._to_send.append((requests, message, exchange))
+            self._to_open.append((exchange, then))
+        except BaseException:
+            self.fail()
+            raise
+        self.progress()
+        return exchange
+
+    def _open(self, exchange: Any, then: Callable[[Any], None]) -> None:
+        for rank in self._others:
+            compare_calls(self.rank, exchange.header, rank, self._openings[rank][:HEADER_BYTES].tobytes())
+        then(exchange)
+        if exchange.header is not RETURNED:
+            self._mpi.Prequest.Startall(self._receiving)
+        self._has_done_part(exchange)
+
+    def _content(self, rank: int, like: Any) -> Any:
+        """The array in the opening of a rank, which is like a flat one of this rank."""
+        return self._openings[rank][START : START + like.nbytes].view(like.dtype)
+
+    def _sum_whole(self, exchange: Exchange) -> None:
+        flat = exchange.flat
+        add([flat if rank == self.rank else self._content(rank, flat) for rank in range(self.size)], flat)
+
+    def _take_whole(self, exchange: Exchange) -> None:
+        assert exchange.root is not None
+        if exchange.root != self.rank:
+            exchange.flat[:] = self._content(exchange.root, exchange.flat)
+
+    def _has_done_part(self, exchange: Any) -> None:
+        exchange.left -= 1
+        if not exchange.left:
+            exchange.finish()
+
+    # ---- large arrays, piece by piece --------------------------------------------------------------------------------
+
+    def _begin_pieces(self, exchange: Exchange) -> None:
+        """Queue the pieces of an array."""
+        length = exchange.flat.size
+        count = -(-exchange.flat.nbytes // (tuning.MPI_SHARE_BYTES * self.size))
+        ends = [length * i // count for i in range(count + 1)]
+        self._to_post.extend(Piece(exchange, start, stop) for start, stop in pairwise(ends))
+        exchange.left += count
+
+    def _post(self, piece: Piece) -> None:
+        exchange, root = piece.exchange, piece.exchange.root
+        flat = exchange.flat[piece.start : piece.stop]
+        mine = flat[piece.share(self.rank, self.size)]
+        terms, requests = [], []
+        for rank in range(self.size):
+            is_me = rank == self.rank
+            if root is None:
+                terms.append(mine if is_me else np.empty_like(mine))
+            if not is_me and root in (None, rank):
+                requests.append(self._receive(terms[rank] if root is None else mine, rank, TERM))
+        if root in (None, self.rank):
+            requests += [self._send(flat[piece.share(rank, self.size)], rank, TERM) for rank in self._others]
+        self._to_sum.append((requests, piece, terms))
+
+    def _sum(self, piece: Piece, terms: list[Any]) -> None:
+        exchange, root = piece.exchange, piece.exchange.root
+        flat = exchange.flat[piece.start : piece.stop]
+        mine = flat[piece.share(self.rank, self.size)]
+        if terms:
+            add(terms, mine)
+        requests = [self._send(mine, rank, SUM) for rank in self._others if rank != root]
+        if root != self.rank:
+            requests += [self._receive(flat[piece.share(rank, self.size)], rank, SUM) for rank in self._others]
+        self._to_take.append((requests, piece.exchange))
+
+    def _gather(self, gathering: _Gathering) -> None:
+        """Take the small arrays from the openings, and begin to receive the others."""
+        gathering.lengths = [gathering.length] * self.size
+        for rank in self._others:
+            gathering.lengths[rank] = int(self._openings[rank][HEADER_BYTES:START].view("int64")[0])
+        gathering.flats = [gathering.make(length) for length in gathering.lengths]
+        requests = []
+        for rank in self._others:
+            flat = gathering.flats[rank]
+            if flat.nbytes <= tuning.MPI_WHOLE_BYTES:
+                flat[:] = self._content(rank, flat)
+            else:
+                requests += [self._receive(part, rank, TERM) for part in _messages(flat)]
+            if not gathering.is_whole:
+                requests += [self._send(part, rank, TERM) for part in _messages(gathering.flat)]
+        gathering.flats[self.rank][:] = gathering.flat
+        self._to_take.append((requests, gathering))
+        gathering.left += 1
+
+    def _send(self, part: Any, rank: int, tag: int) -> Any:
+        return self._comm.Isend([part.view("uint8"), self._mpi.BYTE], rank, tag)
+
+    def _receive(self, part: Any, rank: int, tag: int) -> Any:
+        return self._comm.Irecv([part.view("uint8"), self._mpi.BYTE], rank, tag)
+
+    # ---- waiting -----------------------------------------------------------------------------------------------------
+
+    def _are_done(self, requests: list[Any]) -> bool:
+        return bool(self._mpi.Request.Testall(requests))
+
+    def _wait(self, is_done: Callable[[], bool]) -> None:
+        """Take steps until `is_done()`."""
+        wait_until(is_done, self.progress, self._check_others)
+
+    def _check_others(self) -> None:
+        """Raise an error if what this rank waits for will never come."""
+        if self._has_failed:
+            error = self.failure(self.rank if self.stopped_by is None else self.stopped_by)
+            raise error
+        status = self._mpi.Status()
+        if self._comm.Iprobe(self._mpi.ANY_SOURCE, FAILURE, status):
+            self.stopped_by = status.Get_source()
+            error = self.failure(self.stopped_by)
+            raise error
+
+
+class _Gathering:
+    """Arrays of all ranks that are being gathered; also the request that waits for them."""
+
+    root = None
+
+    def __init__(self, wait_until: Callable[[Callable[[], bool]], None], array: Array) -> None:
+        self.wait_until, self.array = wait_until, array
+        shape: tuple[Any, ...] = ("any", *array.shape[1:]) if array.ndim else ()
+        self.header = header_of("all_gather", shape, array.dtype, None)
+        self.flat = np.ascontiguousarray(to_host(array), native(array.dtype)).reshape(-1)
+        self.length = len(array) if array.ndim else 1
+        self.is_whole = self.flat.nbytes <= tuning.MPI_WHOLE_BYTES
+        self.left = 0
+        self.lengths: list[int] = []
+        self.flats: list[Any] = []
+        self.results: list[Array] = []
+
+    def make(self, length: int) -> Any:
+        """A flat array for that of a rank of such a length."""
+        return np.empty(length * prod(self.array.shape[1:]), self.flat.dtype)
+
+    def finish(self) -> None:
+        """Give the arrays of all ranks the shapes, the dtype and the device of this rank's."""
+        for flat, length in zip(self.flats, self.lengths, strict=True):
+            values = flat.reshape(length, *self.array.shape[1:]) if self.array.ndim else flat.reshape(())
+            self.results.append(device_of(self.array).asarray(values, dtype=self.array.dtype))
+
+    def wait(self) -> None:
+        if self.left:
+            self.wait_until(lambda: not self.left)
+
+
+def _messages(flat: Any) -> list[Any]:
+    """Parts of an array that MPI can count in 32 bits."""
+    limit = LARGEST_MESSAGE // flat.itemsize
+    return [flat[start : start + limit] for start in range(0, flat.size, limit)]
+
+
+def _do_nothing(exchange: Exchange) -> None:
+    pass
