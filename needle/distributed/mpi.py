@@ -31,7 +31,7 @@ import numpy as np
 from needle import tuning
 from needle.backend import device_of, native, to_host
 from needle.backend.communicator import Array, Communicator, Request
-from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, add, call_name, compare_calls, header_of
+from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, add, check_root, compare_calls, header_of
 from needle.distributed.shared_memory import stopped
 from needle.distributed.waiting import wait_until
 
@@ -65,8 +65,7 @@ class MpiCommunicator(Communicator):
         self._receiving = [
             self._comm.Recv_init([self._openings[rank], MPI.BYTE], rank, OPENING) for rank in self._others
         ]
-        self._has_failed = self._has_left = False
-        self._call = b""  # the header of the latest call
+        self._has_failed = False
         self._to_open: deque[tuple[Any, Callable[[Any], None]]] = deque()  # calls whose openings have not come from all
         self._to_send: deque[tuple[list[Any], Any, Any]] = deque()  # openings: requests, bytes, what they open
         self._to_post: deque[Piece] = deque()
@@ -88,8 +87,7 @@ class MpiCommunicator(Communicator):
         return exchange
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        if not 0 <= root < self.size:
-            raise ValueError(f"broadcast: root must lie in [0, {self.size - 1}], but got {root}")
+        check_root(root, self.size)
         exchange = Exchange(self._wait, "broadcast", array, root)
         if exchange.flat.nbytes > tuning.MPI_WHOLE_BYTES:
             self._start(exchange, NOTHING, self._begin_pieces).wait()
@@ -107,7 +105,6 @@ class MpiCommunicator(Communicator):
         exchange = Exchange(self._wait, "barrier", NOTHING, None)
         exchange.header = RETURNED
         self._start(exchange, NOTHING, _do_nothing).wait()
-        self._has_left = True
         self._wait(lambda: not (self._to_send or self._to_post or self._to_sum or self._to_take))
         for request in self._receiving:
             request.Free()
@@ -159,12 +156,9 @@ class MpiCommunicator(Communicator):
 
     def _start(self, exchange: Any, content: Any, then: Callable[[Any], None]) -> Any:
         """Send the opening of a call with `content`; `then(exchange)` goes on once the openings of all are here."""
-        if self._has_left:
-            raise RuntimeError(f"{call_name(exchange.header)}: ranks must not call after they have returned")
         if self._has_failed:
             self._check_others()
         try:
-            self._call = exchange.header
             message = np.empty(START + content.nbytes, "uint8")
             message[:HEADER_BYTES] = np.frombuffer(exchange.header, "uint8")
             message[HEADER_BYTES:START].view("int64")[0] = getattr(exchange, "length", 0)
@@ -233,7 +227,7 @@ class MpiCommunicator(Communicator):
     def _sum(self, piece: Piece, terms: list[Any]) -> None:
         exchange, root = piece.exchange, piece.exchange.root
         flat = exchange.flat[piece.start : piece.stop]
-        mine = flat[piece.share(self.rank, self.size)]
+        mine = terms[self.rank] if terms else flat[piece.share(self.rank, self.size)]
         if terms:
             add(terms, mine)
         requests = [self._send(mine, rank, SUM) for rank in self._others if rank != root]

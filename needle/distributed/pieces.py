@@ -21,6 +21,7 @@ __all__ = [
     "Small",
     "add",
     "call_name",
+    "check_root",
     "compare_calls",
     "header_of",
     "readable",
@@ -119,6 +120,11 @@ def readable(header: bytes) -> str:
 def call_name(header: bytes) -> str:
     """The name of the call."""
     return readable(header).partition(" ")[0]
+
+
+def check_root(root: int, size: int) -> None:
+    if not 0 <= root < size:
+        raise ValueError(f"broadcast: root must lie in [0, {size - 1}], but got {root}")
 
 
 def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> None:

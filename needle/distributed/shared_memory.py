@@ -33,6 +33,7 @@ from needle.distributed.pieces import (
     Small,
     add,
     call_name,
+    check_root,
     compare_calls,
     header_of,
     readable,
@@ -105,8 +106,7 @@ class SharedMemoryCommunicator(Communicator):
         return self._start("all_reduce", array, wire=wire)
 
     def broadcast(self, array: Array, root: int = 0) -> None:
-        if not 0 <= root < self.size:
-            raise ValueError(f"broadcast: root must lie in [0, {self.size - 1}], but got {root}")
+        check_root(root, self.size)
         self._start("broadcast", array, root).wait()
 
     def leave(self) -> None:
@@ -134,7 +134,8 @@ class SharedMemoryCommunicator(Communicator):
             exchange.left = len(pieces)
         self._called += exchange.left
         self._call = exchange.header
-        self._progress()
+        while self._progress() and self._to_post:
+            pass
         return exchange
 
     def _progress(self) -> bool:
@@ -143,7 +144,7 @@ class SharedMemoryCommunicator(Communicator):
             self._check_others()
         moved = False
         try:
-            while self._to_post and self._reached(TAKEN, self._posted - SLOTS + 1):
+            while self._to_post and self._has_slot():
                 self._post(self._to_post[0])
                 moved = True
             while self._to_sum and self._reached(POSTED, self._summed + 1):
@@ -274,6 +275,10 @@ class SharedMemoryCommunicator(Communicator):
 
     def _go_on(self) -> bool:
         return self._called > self._taken and self._progress()
+
+    def _has_slot(self) -> bool:
+        """Whether all have taken what was in the next slot, this rank as well."""
+        return self._posted - self._taken < SLOTS and self._reached(TAKEN, self._posted - SLOTS + 1)
 
     def _reached(self, counter: int, count: int) -> bool:
         """Whether that counter of every other rank has come to `count`."""

@@ -259,6 +259,30 @@ def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it():
     assert run_ranks(2, rank, in_shared_memory) == [[[20.0 * i + 1] * 2 for i in range(SLOTS + 1)]] * 2
 
 
+def test_a_slot_is_used_again_once_its_own_rank_has_taken_what_was_in_it():
+    """Others sum a small array as soon as it is posted, perhaps before its own rank does."""
+    have_started, are_ahead = threading.Event(), threading.Event()
+
+    def rank(communicator):
+        arrays = [np.full(2, 10.0 * i + communicator.rank) for i in range(SLOTS + 1)]
+        if communicator.rank == 0:
+            have_started.wait()
+            for array in arrays[:-1]:
+                communicator.all_reduce(array)
+            are_ahead.set()
+            communicator.all_reduce(arrays[-1])
+        else:
+            requests = [communicator.start_all_reduce(array) for array in arrays[:-1]]
+            have_started.set()
+            are_ahead.wait()
+            communicator.all_reduce(arrays[-1])
+            for request in requests:
+                request.wait()
+        return [array.tolist() for array in arrays]
+
+    assert run_ranks(2, rank, in_shared_memory) == [[[20.0 * i + 1] * 2 for i in range(SLOTS + 1)]] * 2
+
+
 class Recording(SharedMemoryCommunicator):
     """Notes when the counters of all others have come far enough, each fence, and each counter that is written."""
 

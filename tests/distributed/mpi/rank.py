@@ -1,0 +1,33 @@
+"""A rank of `tests.distributed.mpi.ranks.run`: calls the `main` of a program, and leaves what it returns in a file."""
+
+from __future__ import annotations
+
+import importlib
+import pickle
+import sys
+import traceback
+from pathlib import Path
+
+from mpi4py import MPI
+
+from needle.backend.communicator import using
+from needle.distributed.mpi import MpiCommunicator
+
+
+def main(program, folder):
+    communicator = MpiCommunicator(MPI.COMM_WORLD)
+    try:
+        module = importlib.import_module(f"tests.distributed.mpi.{program}")
+        with using(communicator):
+            result = module.main(communicator, *pickle.loads((folder / "arguments").read_bytes()))
+        communicator.leave()
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+        communicator.fail()
+        MPI.COMM_WORLD.Abort(1)
+    (folder / f"{communicator.rank}.pickle").write_bytes(pickle.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

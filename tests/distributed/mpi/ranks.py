@@ -1,0 +1,152 @@
+"""Run a program of this folder by `mpiexec`, and get what each rank returns.
+
+A program is a module with `main(communicator, *arguments)`: `run(size, "NAME", *arguments)` calls it in every rank.
+`start` runs any command and leaves `join` to it. Everything has a time limit, and nothing survives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import os
+import pickle
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+MARK = "NEEDLE_MPI_RUN"  # the variable by which processes of a run are found
+PATIENCE = 60  # seconds
+
+
+@functools.cache
+def launcher():
+    """The beginning of a command that starts ranks, and the Python of its MPI: of `NEEDLE_MPIEXEC`, or this one's.
+
+    Skips the test where there is none.
+    """
+    given = shlex.split(os.environ.get("NEEDLE_MPIEXEC", ""))
+    beside = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    mpiexec = given[0] if given else shutil.which("mpiexec", path=beside)
+    python = Path(mpiexec).parent / "python" if mpiexec else None
+    if not given or not python.exists():
+        python = sys.executable
+    if mpiexec is None:
+        pytest.skip("mpiexec is missing: no MPI on this machine")
+    if python == sys.executable and importlib.util.find_spec("mpi4py") is None:
+        pytest.skip("mpi4py is missing")
+    command = [mpiexec, *given[1:]]
+    if is_open_mpi(mpiexec):
+        command += ["--oversubscribe", *(["--allow-run-as-root"] if os.getuid() == 0 else [])]
+    return command, str(python)
+
+
+@functools.cache
+def is_open_mpi(mpiexec):
+    """Whether that `mpiexec` is of Open MPI, which wants to be told more."""
+    version = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    return "Open MPI" in version.stdout + version.stderr
+
+
+class Started:
+    """A command under `mpiexec`: its processes, until `end`, and what they print."""
+
+    def __init__(self, size, command, environment=None, cwd=ROOT):
+        beginning, python = launcher()
+        self.name = uuid.uuid4().hex
+        # Open MPI cuts the lines of its ranks' output, and hydra mixes them, so each stream goes to a file.
+        self.folder = tempfile.TemporaryDirectory(prefix="needle-mpi-")
+        path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
+        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(environment or {}), MARK: self.name}
+        words = [python if word == "python" else word for word in command]
+        self.outputs = [open(Path(self.folder.name) / name, "w+") for name in ("output", "errors")]  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [*beginning, "-n", str(size), *words],
+            cwd=cwd,
+            env=variables,
+            stdin=subprocess.DEVNULL,
+            stdout=self.outputs[0],
+            stderr=self.outputs[1],
+            start_new_session=True,
+        )
+
+    def pids(self):
+        """The processes of this run that still live, `mpiexec` first."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARK}={self.name}".encode() in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+        return sorted(found)
+
+    def wait(self, timeout=PATIENCE):
+        """The exit status of `mpiexec`. Raises TimeoutExpired, with what was printed as a note."""
+        try:
+            return self.process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            error.add_note(f"output: {self.output}\nerrors: {self.errors}")
+            raise
+
+    @property
+    def output(self):
+        return self._text(0)
+
+    @property
+    def errors(self):
+        return self._text(1)
+
+    def _text(self, number):
+        return Path(self.outputs[number].name).read_text(errors="replace")
+
+    def end(self):
+        """Kill what remains; the processes that were left after `mpiexec` had ended."""
+        was_running = self.process.poll() is None
+        left = self.pids()
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if was_running:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+        for output in self.outputs:
+            output.close()
+        self.folder.cleanup()
+        return [] if was_running else left
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.end()
+
+
+def start(size, command, **options):
+    """Start `mpiexec -n size command`, in which the word "python" stands for the Python of that MPI.
+
+    Use it in a `with` block, which ends all of its processes.
+    """
+    return Started(size, command, **options)
+
+
+def run(size, program, *arguments, timeout=PATIENCE, environment=None):
+    """What `main(communicator, *arguments)` of the module `tests.distributed.mpi.PROGRAM` returns in each rank.
+
+    Raises AssertionError with all that was printed if a rank fails.
+    """
+    with tempfile.TemporaryDirectory(prefix="needle-mpi-") as folder:
+        (Path(folder) / "arguments").write_bytes(pickle.dumps(arguments))
+        command = ["python", "-m", "tests.distributed.mpi.rank", program, folder]
+        with start(size, command, environment=environment) as started:
+            status = started.wait(timeout)
+            results = [Path(folder) / f"{rank}.pickle" for rank in range(size)]
+            if status or not all(path.exists() for path in results):
+                raise AssertionError(f"mpiexec ended with {status}:\n{started.output}\n{started.errors}")
+        return [pickle.loads(path.read_bytes()) for path in results]
