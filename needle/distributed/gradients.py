@@ -8,21 +8,19 @@ Accelerating Data Parallel Training" (2020), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
-from needle import check, tuning
+from needle import check
 from needle.autograd import Tensor
-from needle.backend import to_host, xp
-from needle.backend.communicator import Communicator, Request, current_communicator
+from needle.backend import xp
+from needle.backend.communicator import Array, current_communicator
+from needle.backend.narrow import WIRES
+from needle.distributed.buckets import Sums
 from needle.distributed.shared_memory import CallsDiffer
 from needle.grad_mode import no_grad
-from needle.graph import Value
 
 __all__ = ["SharedGradients"]
-
-Array = Any
 
 
 class SharedGradients:
@@ -34,8 +32,14 @@ class SharedGradients:
     It is set if a gradient came to the parameter on any rank. Hooks of the parameters see the gradient of the whole
     batch; other leaves get that of their rank's items.
 
+    With `compression`, "float16" or "bfloat16", the gradients of parameters of more than 16 bits travel in 16: each
+    rank's term is rounded, and so is the sum. bfloat16 keeps eight binary digits and the range of float32. float16
+    keeps eleven, but what is below 3e-8 becomes 0, and from 65520 on it is infinite. Losses are not rounded.
+
     All ranks must pass their parameters in the same order. `parameters` may be assigned anew. In a network with batch
     norm, which exchanges in between, a parameter that had a gradient on all ranks must have it on all of them again.
+
+    Raises TypeError if a parameter is no tensor, ValueError for another `compression`.
 
     >>> import needle as ndl
     >>> model = ndl.nn.Linear(2, 1)
@@ -45,14 +49,22 @@ class SharedGradients:
     ((), (2, 1))
     """
 
-    def __init__(self, parameters: Iterable[Tensor]) -> None:
+    def __init__(self, parameters: Iterable[Tensor], compression: str | None = None) -> None:
         self.parameters = [check.instance("SharedGradients", "each parameter", x, Tensor) for x in parameters]
-        self._irregular: set[Tensor] = set()  # those that had no gradient on some rank the last time
+        if compression is not None:
+            check.one_of("SharedGradients", "compression", compression, WIRES)
+        self.compression = compression
+        self._irregular: frozenset[Tensor] = frozenset()  # those that had no gradient on some rank the last time
+        self._waiting: dict[Tensor, Tensor | None] = {}  # parameter -> this rank's term of what is not exchanged
 
-    def backward(self, loss: Tensor, weight: float = 1.0, *, accumulate: bool = False) -> Tensor:
+    def backward(self, loss: Tensor, weight: float = 1.0, *, accumulate: bool = False, exchange: bool = True) -> Tensor:
         """Set the gradients to those of `weight` times the mean loss of the batch, which is returned: () -> ().
 
         `loss` is the mean over this rank's items. With `accumulate` gradients are added to. They are constants.
+
+        With `exchange=False` only the loss is exchanged: the gradients wait until the next call that exchanges, with
+        `accumulate=True`, and go there in one sum. Without `accumulate`, `.grad` is None until then. If a parameter has
+        hooks, which see the gradient of each batch, the call exchanges nevertheless; it must have them on all ranks.
 
         Raises ValueError if `loss` has other than one element, RuntimeError if gradients are missing on some ranks only
         where batch norm exchanges in between, and what `Tensor.backward` raises.
@@ -65,16 +77,28 @@ class SharedGradients:
         share = 1.0 if part is None else part.share
         weight *= share
         scale = None if weight == 1 else Tensor.make_const(xp(loss.array).full(loss.shape, weight, loss.dtype))
+        if not accumulate:
+            self._waiting = {}
         if part is None:
             loss.backward(scale, create_graph=False, accumulate=accumulate)
+            if exchange:
+                self.exchange()
             return loss.detach()
-        parameters = [parameter for parameter in dict.fromkeys(self.parameters) if parameter.requires_grad]
+        parameters = self._summed()
         earlier = [parameter.grad if accumulate else None for parameter in parameters]
-        sums = _Sums(communicator, [loss, *reversed(parameters)], self._irregular)
+        if not exchange and not any(getattr(parameter, "hooks", None) for parameter in parameters):
+            sums = Sums(communicator, [loss])
+            sums.add(loss, loss.array * share)
+            self._keep(loss, scale, accumulate, parameters, earlier)
+            return Tensor.make_const(sums.finish()[0][loss])
+        sums = Sums(communicator, [loss], reversed(parameters), self._irregular, self.compression)
         sums.add(loss, loss.array * share)
-        with sums.collecting(parameters) as hooks:
+        waiting, self._waiting = self._terms(), {}
+        with sums.collecting(parameters, waiting) as hooks:
             try:
                 loss.backward(scale, create_graph=False)
+                for parameter, term in waiting.items():
+                    sums.add(parameter, term)
             except CallsDiffer as error:
                 raise RuntimeError(
                     "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
@@ -90,128 +114,47 @@ class SharedGradients:
                     parameter.grad = grad if before is None else before + grad
         return Tensor.make_const(totals[loss])
 
+    def exchange(self) -> None:
+        """Add to `.grad` the gradients that `backward(…, exchange=False)` has left waiting, summed over the ranks."""
+        if self._waiting:
+            for parameter, grad in zip(self.parameters, self.whole_grads(), strict=True):
+                parameter.grad = grad
+            self._waiting = {}
 
-class _Sums:
-    """The sums over the ranks of arrays in the shapes, dtypes and on the devices of `values`, in buckets.
-
-    Of what is `irregular`, nobody knows whether it comes on all ranks: it has buckets of its own, the last ones.
-    """
-
-    def __init__(self, communicator: Communicator, values: Iterable[Tensor], irregular: set[Tensor]) -> None:
-        self.communicator = communicator
-        self.buckets: list[_Bucket] = []
-        self.bucket_of: dict[Tensor, _Bucket] = {}
-        self.sent = 0  # buckets
-        fillable: dict[Any, _Bucket] = {}
-        for value in sorted(values, key=irregular.__contains__) if irregular else values:
-            kind = (value.device, value.dtype, value in irregular)
-            bucket = fillable.get(kind)
-            if bucket is None or bucket.size * value.dtype.itemsize >= tuning.GRADIENT_BUCKET_BYTES:
-                bucket = fillable[kind] = _Bucket(is_regular=value not in irregular)
-                self.buckets.append(bucket)
-            bucket.append(value)
-            self.bucket_of[value] = bucket
-
-    def add(self, value: Tensor, array: Array) -> None:
-        """Copy this rank's term into its bucket; send those that are full, in their order."""
-        self.bucket_of[value].put(value, array)
-        while self.sent < len(self.buckets) and self.buckets[self.sent].is_full:
-            self._send_next()
-
-    def _send_next(self) -> None:
-        self.buckets[self.sent].send(self.communicator)
-        self.sent += 1
-
-    @contextmanager
-    def collecting(self, parameters: Iterable[Tensor]) -> Iterator[dict[Tensor, Any]]:
-        """Add the gradient of each parameter as soon as backward has completed it, instead of calling its hooks.
-
-        Until the block ends, the hooks are in the dict that it gets.
-        """
-        hooks = {parameter: parameter.hooks for parameter in parameters if hasattr(parameter, "hooks")}
-        added: list[Tensor] = []
-
-        def collect(parameter: Tensor, grad: Tensor) -> Tensor:
-            self.add(parameter, grad.array)
-            for other in added:  # frees what has been copied
-                other.grad = None
-            added[:] = [parameter]
-            return grad
-
-        def restore() -> None:
-            for parameter in parameters:
-                if parameter in hooks:
-                    parameter.hooks = hooks[parameter]
-                elif hasattr(parameter, "hooks"):
-                    del parameter.hooks
-
-        try:
-            try:
-                for parameter in parameters:
-                    parameter.hooks = collect
-                Value.hooks_exist = True
-                yield hooks
-            finally:
-                restore()
-        finally:  # once more: an interrupt may come before the line above, or in it
-            restore()
-
-    def finish(self) -> tuple[dict[Tensor, Array], set[Tensor]]:
-        """The sums of what came on any rank, and what did not come on all."""
-        while self.sent < len(self.buckets):
-            self._send_next()
+    def whole_grads(self) -> list[Tensor | None]:
+        """What `.grad` of each parameter would be after `exchange`. All ranks must call it where gradients wait."""
         totals: dict[Tensor, Array] = {}
-        irregular = set()
-        for bucket in self.buckets:
-            for value, count, total in bucket.wait():
-                if count:
-                    totals[value] = total
-                if count < self.communicator.size:
-                    irregular.add(value)
-        return totals, irregular
+        if self._waiting:
+            sums = Sums(current_communicator(), [], reversed(self._summed()), self._irregular, self.compression)
+            for parameter, term in self._terms().items():
+                sums.add(parameter, term)
+            totals, _ = sums.finish()
+        grads = []
+        for parameter in self.parameters:
+            grad = parameter.grad
+            if parameter in totals:
+                total = Tensor.make_const(totals[parameter])
+                grad = total if grad is None else grad.detach() + total
+            grads.append(grad)
+        return grads
 
+    def _summed(self) -> list[Tensor]:
+        """The parameters whose gradients the ranks add up."""
+        return [x for x in dict.fromkeys(self.parameters) if x.requires_grad or x in self._waiting]
 
-class _Bucket:
-    """Terms of one dtype on one device, one after the other in a flat array, then for each a 1 if it has come, or 0."""
+    def _terms(self) -> dict[Tensor, Array]:
+        """What waits on this rank."""
+        return {parameter: term.array for parameter, term in self._waiting.items() if term is not None}
 
-    def __init__(self, is_regular: bool) -> None:
-        self.is_regular = is_regular
-        self.starts: dict[Tensor, int] = {}
-        self.size = 0  # of all terms
-        self.views: dict[Tensor, Array] = {}  # the places of terms that have been put
-        self.flat: Array = None
-        self.request: Request
-
-    def append(self, value: Tensor) -> None:
-        """Make room for a term like `value`."""
-        self.starts[value] = self.size
-        self.size += value.size
-
-    @property
-    def is_full(self) -> bool:
-        return self.is_regular and len(self.views) == len(self.starts)
-
-    def put(self, value: Tensor, term: Array) -> None:
-        """Copy a term to its place."""
-        if self.flat is None:
-            with value.device.current():
-                self.flat = value.device.xp.empty(self.size + len(self.starts), value.dtype)
-            self.flat[self.size :] = 1
-        start = self.starts[value]
-        view = self.views[value] = self.flat[start : start + value.size].reshape(value.shape)
-        view[...] = term
-
-    def send(self, communicator: Communicator) -> None:
-        """Begin to sum the terms of all ranks."""
-        for i, value in enumerate(self.starts):
-            if value not in self.views:
-                self.put(value, 0)
-                self.flat[self.size + i] = 0
-        self.request = communicator.start_all_reduce(self.flat)
-
-    def wait(self) -> Iterator[tuple[Tensor, int, Array]]:
-        """Each value, the number of ranks on which its term has come, and the sum."""
-        self.request.wait()
-        counts = to_host(self.flat[self.size :]).tolist()
-        for value, count in zip(self.starts, counts, strict=True):
-            yield value, round(count), self.views[value]
+    def _keep(
+        self, loss: Tensor, scale: Tensor | None, accumulate: bool, parameters: list[Tensor], grads: list[Any]
+    ) -> None:
+        """Backward into what waits; `.grad` of the parameters becomes one of `grads`."""
+        try:
+            for parameter in parameters:
+                parameter.grad = self._waiting.get(parameter)
+            loss.backward(scale, create_graph=False, accumulate=accumulate)
+            self._waiting = {parameter: parameter.grad for parameter in parameters}
+        finally:
+            for parameter, grad in zip(parameters, grads, strict=True):
+                parameter.grad = grad

@@ -12,6 +12,7 @@ import pytest
 
 import needle as ndl
 from needle import nn, tuning
+from needle.backend.narrow import WIRES, rounded
 from needle.distributed import SharedGradients
 from tests.distributed.threads import in_shared_memory, run_ranks
 
@@ -92,6 +93,136 @@ def test_gradients_accumulate_with_weights():
         return grads_of(net.parameters())
 
     assert_all_close(run_ranks(3, step), step())
+
+
+WAITS = [6, 5, 2, 7]  # items of batches; one of 2 is computed as a whole by each of three ranks
+
+
+def accumulated(exchange, **options):
+    """Gradients of several batches by three ranks, and by one; `exchange(i, gradients)` says if batch i exchanges."""
+    model = Net()
+    batches = [np.random.randn(n, 5) for n in WAITS]
+
+    def step(communicator=None):
+        net = copy.deepcopy(model)
+        gradients, losses = SharedGradients(net.parameters(), **options), []
+        for i, x in enumerate(batches):
+            items = slice(None)
+            if communicator is not None:
+                communicator.part = part = communicator.part_of(len(x))
+                items = items if part is None else slice(part.start, part.stop)
+            rows = net(ndl.Tensor(x[items])) if i else net.tied @ ndl.Tensor(x[items][:, :4]).transpose()
+            loss = gradients.backward((rows**2).mean(), len(x) / 6, accumulate=i > 0, exchange=exchange(i, gradients))
+            losses.append(loss.numpy())
+        gradients.exchange()
+        return [*grads_of(net.parameters()), *losses]
+
+    calls = []
+
+    def rank(communicator):
+        result = step(communicator)
+        calls.append([shape for _, shape, _ in communicator.calls])
+        return result
+
+    results = run_ranks(3, rank)
+    assert calls[0] == calls[1] == calls[2]
+    return results, step(), calls[0]
+
+
+@pytest.mark.parametrize(
+    ("last", "lengths"), [(3, [3, 3, 69]), (2, [3, 3, 66, 3, 66]), (1, [3, 69, 3, 57, 9]), (None, [3, 3, 3, 66])]
+)
+def test_gradients_wait_until_they_are_exchanged(last, lengths):
+    """Here the first batch uses only one parameter, and the third is no part; what is left waits for `exchange`.
+
+    A loss is 3 numbers in an exchange, 54 elements in 6 parameters are 66; 7 are of a parameter that nobody uses.
+    """
+    results, expected, calls = accumulated(lambda i, gradients: i == last)
+    assert_all_close(results, expected)
+    assert calls == [(length,) for length in lengths]
+
+
+def test_what_waits_is_forgotten_with_the_gradients():
+    def step(items):
+        weight = ndl.Tensor([1.0, 2.0], requires_grad=True)
+        gradients, x = SharedGradients([weight]), ndl.Tensor(np.arange(8.0).reshape(4, 2)[items])
+        weight.grad = ndl.ones(2)
+        gradients.backward((x * weight).sum(1).mean(), exchange=False)
+        assert weight.grad is None or items == slice(None)
+        gradients.backward((x * weight).sum(1).mean(), 2, accumulate=False)
+        gradients.exchange()
+        return [weight.grad.numpy()]
+
+    assert_all_close(by_ranks(2, 4, step), [np.array([6.0, 8.0])])
+    assert_all_close([step(slice(None))], [np.array([6.0, 8.0])])
+
+
+def test_a_look_at_the_whole_gradients_changes_nothing():
+    values = np.random.randn(3, 2)
+
+    def step(items):
+        weight, other = ndl.Tensor([1.0, 2.0], requires_grad=True), ndl.Tensor([3.0], requires_grad=True)
+        gradients, looks = SharedGradients([weight, other]), []
+        for i in range(3):
+            loss = (weight * ndl.Tensor(values[i])).sum() * (1.0 + items.start)
+            gradients.backward(loss, accumulate=i > 0, exchange=i == 2)
+            looks.append(gradients.whole_grads()[0].numpy())
+        assert gradients.whole_grads()[1] is None
+        return [*looks, weight.grad.numpy()]
+
+    (first, second, third, grad), other = by_ranks(2, 2, step)
+    np.testing.assert_allclose([first, second, third], 1.5 * values.cumsum(0), rtol=1e-6)
+    assert np.array_equal(third, grad)
+    assert np.array_equal(grad, other[-1])
+
+
+def test_hooks_see_each_batch_though_others_wait():
+    def step(items):
+        weight = ndl.Tensor([1.0, 2.0], requires_grad=True)
+        weight.register_hook(lambda grad: grad * grad)
+        gradients, x = SharedGradients([weight]), np.arange(8.0).reshape(4, 2)
+        for i in range(2):
+            gradients.backward((ndl.Tensor(x[items] + i) * weight).sum(1).mean(), accumulate=i > 0, exchange=i > 0)
+        return [weight.grad.numpy()]
+
+    assert_all_close(by_ranks(2, 4, step), step(slice(None)))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_compressed_gradients_are_rounded_by_each_rank_and_once_more(wire):
+    model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3, dtype="float32"))
+    half = nn.Parameter(ndl.randn(3, dtype="float16"))
+    x = np.random.randn(6, 5).astype("float32")
+
+    def grads(items, share=None, compression=None):
+        net, last = copy.deepcopy(model), copy.deepcopy(half)
+        parameters = [*net.parameters(), last]
+        gradients = SharedGradients(parameters, compression)
+        loss = ((net(ndl.Tensor(x[items])) * last.astype("float32")) ** 2).mean()
+        loss = gradients.backward(loss, share or 1)
+        return [*grads_of(parameters), loss.numpy()]
+
+    terms = [grads(slice(0, 3), 0.5), grads(slice(3, 6), 0.5)]
+    results = by_ranks(2, 6, lambda items: grads(items, None, wire))
+    exact = by_ranks(2, 6, grads)
+    for result in results:
+        for grad, first, second in zip(result[:-2], *(each[:-2] for each in terms), strict=True):
+            assert np.array_equal(grad, rounded(rounded(first, wire) + rounded(second, wire), wire))
+        for value, wanted in zip(result[-2:], exact[0][-2:], strict=True):  # 16 bits already, and the loss
+            assert value.dtype == wanted.dtype
+            assert np.array_equal(value, wanted)
+    assert not all(np.array_equal(a, b) for a, b in zip(results[0], exact[0], strict=True))
+
+
+def test_compressed_gradients_may_miss_on_some_ranks():
+    def step(items):
+        a, b, unused = (ndl.Tensor([float(i)], requires_grad=True) for i in (1, 2, 3))
+        gradients = SharedGradients([a, b, unused], "bfloat16")
+        for _ in range(2):
+            gradients.backward((b if items.start else a).sum())
+        return grads_of([a, b, unused])
+
+    assert_all_close(by_ranks(2, 2, step), [np.array([0.5]), np.array([0.5]), None])
 
 
 def test_parameters_that_only_some_ranks_use():
@@ -273,6 +404,8 @@ ERRORS = [
                 "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),
     (lambda: SharedGradients([]).backward(ndl.Tensor([1.0, 2.0]) * 2), ValueError,
      "SharedGradients: loss must be a mean of one element, but got shape (2,)"),
+    (lambda: SharedGradients([], "int8"), ValueError,
+     "SharedGradients: compression must be one of 'float16', 'bfloat16', but got 'int8'"),
     (lambda: SharedGradients([1]), TypeError, "SharedGradients: each parameter must be a Tensor, but got int"),
     (lambda: SharedGradients([]).backward(1.0), TypeError, "SharedGradients: loss must be a Tensor, but got float"),
 ]  # fmt: skip
