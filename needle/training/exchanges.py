@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable
-from math import prod
 from typing import Any
 
 import numpy as np
 
+from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import HostArray, get_rng_state, set_rng_state, to_host
-from needle.backend.communicator import Part, current_communicator
+from needle.backend import device_of, get_rng_state, set_rng_state, xp
+from needle.backend.communicator import Array, Part, current_communicator
 from needle.data.nested import leaves, mapped
 from needle.nn import Module
 from needle.optim import Optimizer
@@ -39,9 +39,9 @@ def whole_count(items: int) -> int:
 
 
 def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, int]:
-    """Outputs, targets and number of items of a whole batch, from those of each worker's items.
+    """Outputs, targets and number of items of a whole batch, from those of each rank's items.
 
-    Outputs and targets are gathered only if somebody sees them, in one exchange, in float64.
+    Outputs and targets are gathered only if somebody sees them: those of one device in one exchange, as their bytes.
 
     Raises TypeError if one of them holds anything but tensors and arrays, ValueError if one has no axis of items.
     """
@@ -49,41 +49,56 @@ def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, in
     part = communicator.part
     if part is None or not is_seen:
         return outputs, targets, items
-    fields = [_checked(field) for field in leaves((outputs, targets))]
-    shapes = [_whole_shape(field, part) for field in fields]
-    ends = np.cumsum([prod(shape) for shape in shapes])
-    flat = np.zeros(ends[-1])
-    wholes = [place.reshape(shape) for place, shape in zip(np.split(flat, ends[:-1]), shapes, strict=True)]
-    for field, whole in zip(fields, wholes, strict=True):
-        start = part.start * (len(whole) // part.total)
-        whole[start : start + len(field)] = to_host(field.array if isinstance(field, Tensor) else field)
-    communicator.all_reduce(flat)
-    values = iter(wholes)
+    values = iter(_gathered([_checked(field, part) for field in leaves((outputs, targets))], part))
     return *mapped(lambda field: _like(field, next(values)), (outputs, targets)), items
 
 
-def _checked(value: Any) -> Any:
-    if not isinstance(value, (Tensor, np.ndarray)):
-        got = type(value).__name__
+def _checked(field: Any, part: Part) -> Array:
+    """The array of a field of outputs or targets."""
+    if not isinstance(field, (Tensor, np.ndarray)):
+        got = type(field).__name__
         raise TypeError(f"fit: outputs and targets that workers gather for metrics must be tensors, but got {got}")
-    return value
-
-
-def _like(field: Any, values: HostArray) -> Any:
-    """Values in the dtype and on the device of a field."""
-    values = values.astype(field.dtype)
-    return Tensor.make_const(field.device.array(values)) if isinstance(field, Tensor) else values
-
-
-def _whole_shape(field: Any, part: Part) -> tuple[int, ...]:
-    """The shape of outputs or targets of a whole batch."""
-    per_item, rest = divmod(field.shape[0] if field.shape else 1, part.items)
-    if rest or not field.shape:
+    if not field.shape or field.shape[0] % part.items:
         raise ValueError(
             "fit: outputs and targets that workers gather for metrics must have the items along their first axis, but "
             f"got shape {field.shape} for {part.items} items"
         )
-    return (per_item * part.total, *field.shape[1:])
+    return field.array if isinstance(field, Tensor) else field
+
+
+def _gathered(arrays: list[Array], part: Part) -> list[Array]:
+    """Arrays of the whole batch, from those of a part."""
+    wholes = [*arrays]
+    for device in dict.fromkeys(map(device_of, arrays)):
+        library, places = device.xp, [i for i, array in enumerate(arrays) if device_of(array) == device]
+        rows = [_bytes_of_items(library.ascontiguousarray(arrays[i]), part.items) for i in places]
+        ends = np.cumsum([row.shape[1] for row in rows])
+        whole = _whole_rows(library.concatenate(rows, axis=1), part)
+        for i, columns in zip(places, library.split(whole, ends[:-1].tolist(), axis=1), strict=True):
+            shape = (len(whole) * len(arrays[i]) // part.items, *arrays[i].shape[1:])
+            wholes[i] = library.ascontiguousarray(columns).reshape(-1).view(arrays[i].dtype).reshape(shape)
+    return wholes
+
+
+def _bytes_of_items(array: Array, items: int) -> Array:
+    """The bytes of an array, a row for each item."""
+    return array.reshape(-1).view("uint8").reshape(items, array.nbytes // items)
+
+
+def _whole_rows(rows: Array, part: Part) -> Array:
+    """The rows of the whole batch. A sum takes one exchange, where a few bytes more do not matter."""
+    communicator = current_communicator()
+    if part.total * rows.shape[1] >= tuning.SHARED_SUM_BYTES:
+        return xp(rows).concatenate(communicator.all_gather(rows))
+    whole = xp(rows).zeros((part.total, rows.shape[1]), "uint8")
+    whole[part.start : part.stop] = rows
+    communicator.all_reduce(whole)
+    return whole
+
+
+def _like(field: Any, array: Array) -> Any:
+    """A tensor where the field is one."""
+    return Tensor.make_const(array) if isinstance(field, Tensor) else array
 
 
 def begin_alike(model: Module, optimizer: Optimizer) -> None:

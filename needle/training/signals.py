@@ -9,6 +9,7 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
+from needle.backend.communicator import current_communicator
 from needle.training.state import TrainingState
 
 __all__ = ["StopOnSignal"]
@@ -20,7 +21,8 @@ class StopOnSignal:
     The first SIGINT (Ctrl-C) or SIGTERM is noted in `stop.signal` and told on stderr; `fit` then writes its checkpoint
     and returns. The second one does what it would have done outside: a KeyboardInterrupt, or the end of the process.
     Signals that the process ignores stay ignored. Leaving the block restores the handlers. In a thread other than the
-    main one, where Python handles no signals, the block changes nothing.
+    main one, where Python handles no signals, the block changes nothing. Where several ranks train, rank 0 decides, and
+    the others ignore the signals, which mpiexec and srun send to all.
 
     In a loop of your own: `if stop.signal: break`.
     """
@@ -32,11 +34,12 @@ class StopOnSignal:
     def __enter__(self) -> Self:
         self.signal = None
         if threading.current_thread() is threading.main_thread():
+            handler = self._note if current_communicator().rank == 0 else signal.SIG_IGN
             for number in (signal.SIGINT, signal.SIGTERM):
                 before = signal.getsignal(number)
                 if before not in (signal.SIG_IGN, None):  # None: a handler that is not Python's
                     self._handlers[number] = before
-                    signal.signal(number, self._note)
+                    signal.signal(number, handler)
         return self
 
     def __exit__(self, *error: object) -> None:

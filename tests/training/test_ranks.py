@@ -9,6 +9,7 @@ import needle as ndl
 from needle import nn, optim, training
 from needle.distributed import Alone, using
 from needle.metrics import Accuracy
+from needle.training.exchanges import whole_batch
 from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 from tests.training.runs import bytes_of, repeatable
 from tests.training.test_workers import ONE_BY_ONE, OPTIONS, Meddles, Rises, Stops, assert_same, batches, network, play
@@ -224,3 +225,40 @@ def test_rows_tell_the_time_of_rank_0():
     ranks = played(2, epochs=1)
     assert ranks[0][1] == ranks[1][1]
     assert repeatable(ranks[0][1]) != ranks[0][1]
+
+
+# ---- what the metrics see --------------------------------------------------------------------------------------------
+
+
+def whole_fields(items, width):
+    """Outputs and targets of a batch, with values that only an exact copy keeps, in several orders of memory."""
+    stream = np.random.RandomState(items)
+    outputs = stream.randn(width, items).astype("float32").T
+    outputs[0, 0], outputs[-1, -1], outputs[items // 2, 0] = -0.0, np.nan, np.inf
+    targets = stream.randint(2**60, 2**62, (items,))
+    halves = stream.randn(2 * items, 3).astype("float16")
+    return {"logits": outputs, "rest": [np.empty((items, 0)), halves]}, (targets, outputs[:, :1] > 0)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize(("items", "width"), [(7, 5), (7, 5000)])
+def test_metrics_see_the_bits_of_the_whole_batch(size, items, width):
+    """A small batch in one sum, a large one from each to each."""
+    outputs, (targets, masks) = whole_fields(items, width)
+
+    def work(communicator):
+        communicator.part = part = communicator.part_of(items)
+        own = slice(part.start, part.stop)
+        mine = {"logits": ndl.Tensor(outputs["logits"][own]), "rest": [outputs["rest"][0][own], None]}
+        mine["rest"][1] = outputs["rest"][1][2 * part.start : 2 * part.stop]
+        return whole_batch(mine, (ndl.Tensor(targets[own]), masks[own]), True), communicator.calls
+
+    for (seen, labels, count), calls in run_ranks(size, work):
+        assert count == items
+        assert isinstance(seen["logits"], ndl.Tensor)
+        found = [seen["logits"].numpy(), *seen["rest"], labels[0].numpy(), labels[1]]
+        for one, other in zip(found, [outputs["logits"], *outputs["rest"], targets, masks], strict=True):
+            assert (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
+        sent = [np.prod(shape) for kind, shape, dtype in calls if dtype == "uint8"]
+        assert sum(sent) == items * (width * 4 + 12 + 8 + 1)
+        assert len(calls) == (1 if width == 5 else 1 + size)

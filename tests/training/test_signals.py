@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from needle.distributed import Alone, using
 from needle.training import StopOnSignal, TrainingState
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM]
@@ -76,3 +77,19 @@ def test_other_threads_leave_the_handlers_alone():
     thread.start()
     thread.join()
     assert seen == [(before, None)]
+
+
+class Second(Alone):
+    """Another rank than the first."""
+
+    rank, size = 1, 2
+
+
+def test_signals_are_for_rank_0(capfd):
+    before = [signal.getsignal(each) for each in NUMBERS]
+    with using(Second()), StopOnSignal() as stop:
+        for number in NUMBERS * 2:
+            signal.raise_signal(number)
+        assert stop.signal is None
+    assert [signal.getsignal(each) for each in NUMBERS] == before
+    assert capfd.readouterr().err == ""
