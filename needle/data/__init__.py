@@ -18,6 +18,7 @@ from needle.data.pixels import *
 from needle.data.ptb import *
 from needle.data.sampler import *
 from needle.data.segmentation import *
+from needle.data.shard import *
 from needle.data.stl10 import *
 from needle.data.svhn import *
 from needle.data.transforms import *

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -14,21 +12,22 @@ from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, default_device
 from needle.backend.communicator import Alone, Communicator, Part
-from needle.backend.parallel import start_thread
 from needle.data import generator
+from needle.data.ahead import read_ahead
 from needle.data.dataset import Dataset
-from needle.data.feed import Feed, HostBatch, RowsFeed, SentBatch, feed_of
+from needle.data.feed import Feed, Fields, HostBatch, RowsFeed, SentBatch, feed_of
 from needle.data.parts import may_draw
 from needle.data.rows import Resident, to_float32
 from needle.data.sampler import Sampler
+from needle.data.shard import Scattered, Shard
 from needle.data.transforms import BatchTransform, Compose
 from needle.data.transforms.base import check_batch_transforms, draw
 
 __all__ = ["DataLoader"]
 
-T = TypeVar("T")
+SEEDS = 1 << 63  # the number of seeds of an epoch
 
-SEEDS = 1 << 63  # the number of seeds of an epoch's transforms
+Prepared = HostBatch | SentBatch | Scattered  # a batch on its way to the reader
 
 
 class Batch(tuple[Tensor, ...]):
@@ -69,10 +68,12 @@ class DataLoader:
     transforms, take less than a quarter of the free memory, they are sent once and stay there, and of a batch only the
     indices are sent. So such arrays must not change after the first epoch; `reset` sends them again.
 
-    Raises TypeError if `dataset` is not a Dataset, `shuffle` or `drop_last` not a bool, `device` not a Device,
-    `sampler` has no length, or `transforms` is not a list of transforms of batches, and ValueError if `batch_size` is
-    less than 1, `prefetch` or `seed` is negative, or a sampler comes with `shuffle`, or with a `seed` that no transform
-    needs. Errors of the dataset, the sampler and the transforms pass through.
+    Of a `Shard`, which only this rank has, the items make up batches with those of the other ranks' shards.
+
+    Raises TypeError if `dataset` is neither a Dataset nor a Shard, `shuffle` or `drop_last` not a bool, `device` not a
+    Device, `sampler` has no length, or `transforms` is not a list of transforms of batches, and ValueError if
+    `batch_size` is less than 1, `prefetch` or `seed` is negative, or a sampler comes with `shuffle`, with a Shard, or
+    with a `seed` that no transform needs. Errors of the dataset, the sampler and the transforms pass through.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset(np.zeros((5, 3)), np.arange(5)), batch_size=2)
@@ -80,7 +81,7 @@ class DataLoader:
     [((2, 3), [0, 1]), ((2, 3), [2, 3]), ((1, 3), [4])]
     """
 
-    dataset: Dataset
+    dataset: Dataset | Shard
     batch_size: int
     shuffle: bool
     drop_last: bool
@@ -91,7 +92,7 @@ class DataLoader:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Dataset | Shard,
         batch_size: int = 1,
         shuffle: bool = False,
         *,
@@ -118,10 +119,12 @@ class DataLoader:
 
     def __setattr__(self, name: str, value: Any) -> None:
         value = _OPTIONS[name](value) if name in _OPTIONS else value
-        if (name == "sampler" and value is not None and self.shuffle) or (
-            name == "shuffle" and value and self.__dict__.get("sampler") is not None
-        ):
-            raise ValueError("DataLoader: shuffle must be False with a sampler, but got True")
+        if name in ("dataset", "shuffle", "sampler"):
+            options = self.__dict__ | {name: value}
+            if options.get("sampler") is not None and options["shuffle"]:
+                raise ValueError("DataLoader: shuffle must be False with a sampler, but got True")
+            if options.get("sampler") is not None and isinstance(options["dataset"], Shard):
+                raise ValueError("DataLoader: sampler must be None with a Shard, but got one")
         super().__setattr__(name, value)
 
     def __len__(self) -> int:
@@ -129,14 +132,24 @@ class DataLoader:
         return self._batches(self._length, self.batch_size)
 
     @property
-    def _draws(self) -> int:
-        """The random numbers per item that the transforms take."""
-        return Compose(self.transforms).draws
+    def _shard(self) -> Shard | None:
+        return self.dataset if isinstance(self.dataset, Shard) else None
+
+    @property
+    def _draws(self) -> bool:
+        """Whether an epoch has a seed: for its transforms, or for what the dataset of a shard draws."""
+        shard = self._shard
+        return bool(Compose(self.transforms).draws) or (shard is not None and shard.may_draw)
+
+    @property
+    def _items(self) -> int:
+        """The number of items of the dataset, or of all shards."""
+        return self.dataset.items if isinstance(self.dataset, Shard) else len(self.dataset)
 
     @property
     def _length(self) -> int:
         """The number of items in an epoch."""
-        return len(self.dataset if self.sampler is None else self.sampler)
+        return self._items if self.sampler is None else len(self.sampler)
 
     def _batches(self, length: int, size: int) -> int:
         """The number of batches of `size` in an epoch of `length` items."""
@@ -150,46 +163,69 @@ class DataLoader:
         """Begin an epoch of which a worker gets its items of every batch; `communicator.part` is set to name them.
 
         All workers must have the same loader, in the same state. Where the dataset may draw random numbers, every
-        worker takes the whole batch and keeps its part.
+        worker takes the whole batch and keeps its part. Each may have a shard of its own.
         """
+        shard = self._shard
+        if shard is not None:
+            shard.check_readers(communicator)
         epoch, transform = self._epoch if self._is_loaded else None, Compose(self.transforms)
         if epoch is None:
             epoch = _Epoch(self._draw_order(), self.batch_size)
             self._number += self._epoch is not None  # that one was left before its end
-        if epoch.seed is None and transform.draws:
-            stream = self._generator
-            epoch.seed = int(stream.integers(SEEDS) if stream else np.random.randint(SEEDS, dtype=np.int64))
+        if epoch.seed is None and self._draws:
+            epoch.seed = self._draw_seed()
         self._epoch, self._is_loaded = epoch, False
-        order = np.arange(len(self.dataset)) if epoch.order is None else epoch.order
-        size, count = epoch.batch_size, self._batches(len(order), epoch.batch_size)
-
-        def prepared() -> Generator[tuple[Part | None, HostBatch | SentBatch]]:
-            feed = feed_of(self.dataset, self.transforms, self.device or default_device(), self.prefetch)
-            self._resident = getattr(feed, "resident", None)  # for the next epoch, too
-            for i in range(epoch.position, count):
-                indices = order[i * size : (i + 1) * size]
-                yield self._prepare(indices, communicator, transform, [epoch.seed, i], feed)
-
-        batches = prepared()
-        return self._tensors(_ahead(batches, self.prefetch) if self.prefetch else batches, epoch, communicator)
-
-    def _prepare(
-        self, indices: HostArray, communicator: Communicator, transform: Compose, seed: list[Any], feed: Feed | RowsFeed
-    ) -> tuple[Part | None, HostBatch | SentBatch]:
-        """A part of a batch, on its way to the device."""
-        count, part = len(indices), communicator.part_of(len(indices))
-        kept = slice(None) if part is None else slice(part.start, part.stop)
-        if isinstance(feed, RowsFeed):
-            return part, feed.take(indices[kept])
-        early, late = (slice(None), kept) if transform.mixes else (kept, slice(None))
-        if may_draw(self.dataset):
-            fields = tuple(to_float32(field[early]) for field in self.dataset.take(indices))
+        count = self._batches(self._length, epoch.batch_size)
+        if shard is None:
+            prepared = self._parts_of_batches(epoch, count, transform, communicator)
         else:
-            fields = tuple(map(to_float32, self.dataset.take(indices[early])))
-        if self.transforms:
-            stream = np.random.default_rng(seed) if transform.draws else None
-            fields = transform.apply(fields, draw(transform.draws, count, stream)[early])
-        return part, feed.hold(tuple(to_float32(field)[late] for field in fields))
+            prepared = self._parts_of_shards(epoch, count, transform, shard)
+        return self._tensors(read_ahead(prepared, self.prefetch) if self.prefetch else prepared, epoch, communicator)
+
+    def _parts_of_batches(
+        self, epoch: _Epoch, count: int, transform: Compose, communicator: Communicator
+    ) -> Generator[tuple[Part | None, Prepared]]:
+        """What is left of an epoch, in parts, on their way to the device."""
+        dataset, size = cast(Dataset, self.dataset), epoch.batch_size
+        order, feed = np.arange(len(dataset)) if epoch.order is None else epoch.order, self._feed(dataset)
+        for i in range(epoch.position, count):
+            indices = order[i * size : (i + 1) * size]
+            part = communicator.part_of(len(indices))
+            kept = slice(None) if part is None else slice(part.start, part.stop)
+            if isinstance(feed, RowsFeed):
+                yield part, feed.take(indices[kept])
+                continue
+            early, late = (slice(None), kept) if transform.mixes else (kept, slice(None))
+            if may_draw(dataset):
+                fields = tuple(field[early] for field in dataset.take(indices))
+            else:
+                fields = dataset.take(indices[early])
+            fields = _transformed(fields, transform, epoch.numbers(i, len(indices), transform.draws)[early])
+            yield part, feed.hold(tuple(field[late] for field in fields))
+
+    def _parts_of_shards(
+        self, epoch: _Epoch, count: int, transform: Compose, shard: Shard
+    ) -> Generator[tuple[Part | None, Prepared]]:
+        """What is left of an epoch, in parts that consist of this rank's items, on their way to the device."""
+        order, feed = shard.order(epoch.order), self._feed(shard.dataset)
+        seed = epoch.seed if shard.may_draw and not self.prefetch else None
+        parts = shard.parts(epoch.batch_size, epoch.position, count)
+        for i, (part, places, is_everywhere) in enumerate(parts, epoch.position):
+            indices = order[places]
+            if is_everywhere and isinstance(feed, RowsFeed):
+                yield part, feed.take(indices)
+                continue
+            fields = shard.take(indices, seed)
+            if fields:
+                numbers = epoch.numbers(i, part.total, transform.draws)
+                fields = _transformed(fields, transform, numbers[part.start : part.stop])
+            yield part, feed.hold(fields) if is_everywhere and isinstance(feed, Feed) else Scattered(fields)
+
+    def _feed(self, dataset: Dataset) -> Feed | RowsFeed:
+        """How the batches of an epoch get to the device."""
+        feed = feed_of(dataset, self.transforms, self.device or default_device(), self.prefetch)
+        self._resident = getattr(feed, "resident", None)  # for the next epoch, too
+        return feed
 
     def reset(self) -> None:
         """Leave what is left of the running epoch, also of one that was loaded: the next `iter` begins a new one.
@@ -199,18 +235,26 @@ class DataLoader:
         self._number += self._epoch is not None
         self._epoch, self._is_loaded, self._resident = None, False, None
 
-    def _draw_order(self) -> HostArray | None:
-        """The order of a new epoch; None is the dataset's."""
+    def _draw_seed(self) -> int:
+        return int(self._generator.integers(SEEDS) if self._generator else np.random.randint(SEEDS, dtype=np.int64))
+
+    def _draw_order(self) -> HostArray | int | None:
+        """The order of a new epoch; None is the dataset's. With a shard, the seed of the orders of all shards."""
         if self.sampler is not None:
             return self._checked_order("DataLoader", "sampler", list(self.sampler))
         if not self.shuffle:
             return None
-        order: HostArray = (self._generator or np.random).permutation(len(self.dataset))
+        if self._shard is not None:
+            return self._draw_seed()
+        order: HostArray = (self._generator or np.random).permutation(self._items)
         return order
 
-    def _checked_order(self, op: str, name: str, order: Any) -> HostArray:
-        """An order of an epoch as an array of indices of the dataset."""
-        given, length, items = np.asarray(order), self._length, len(self.dataset)
+    def _checked_order(self, op: str, name: str, order: Any) -> HostArray | int:
+        """An order of an epoch as an array of indices of the dataset, or the seed of those of the shards."""
+        if self._shard is not None:
+            seed: int = check.integer(op, name, order, least=0)
+            return seed
+        given, length, items = np.asarray(order), self._length, self._items
         if given.shape != (length,) or (length and given.dtype.kind not in "iu"):
             raise ValueError(f"{op}: {name} must hold {length} integers, but got {given.dtype} of shape {given.shape}")
         for wrong in given[(given < 0) | (given >= items)][:1]:
@@ -219,13 +263,15 @@ class DataLoader:
 
     def _tensors(
         self,
-        batches: Generator[tuple[Part | None, HostBatch | SentBatch]],
+        batches: Generator[tuple[Part | None, Prepared]],
         epoch: _Epoch,
         communicator: Communicator,
     ) -> Generator[tuple[Tensor, ...]]:
         """The batches as tensors on the loader's device, made in the reader's thread, so that its modes apply."""
         with closing(batches):
             for part, batch in batches:
+                if isinstance(batch, Scattered):
+                    part, batch = batch.gathered(communicator)
                 tensors = Batch(batch.tensors(self.device or default_device()))
                 communicator.part = part
                 epoch.position += 1
@@ -247,18 +293,22 @@ class DataLoader:
         earlier epoch is still being read.
 
         Where transforms draw random numbers, `transforms` is the seed of the running epoch, or None between epochs.
+
+        With a `Shard`, `shards` holds the lengths of all of them, `order` is the seed of their orders, and `transforms`
+        is also there for what its dataset draws. So the state is that of every rank.
         """
         epoch = self._epoch or _Epoch(None, self.batch_size)
         sampler = cast(Any, self.sampler)
         return {
             "epoch": self._number,
             "position": epoch.position,
-            "order": None if epoch.order is None else epoch.order.copy(),
+            "order": epoch.order.copy() if isinstance(epoch.order, np.ndarray) else epoch.order,
             "batch_size": epoch.batch_size,
-            "length": len(self.dataset),
+            "length": self._items,
             "generator": generator.get_state(self._generator),
             "sampler": sampler.state_dict() if hasattr(sampler, "state_dict") else None,
             **({"transforms": epoch.seed} if self._draws else {}),
+            **({} if self._shard is None else {"shards": [*self._shard.lengths]}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -267,8 +317,8 @@ class DataLoader:
         An epoch that is being read goes on, and is no part of the loader's state any more.
 
         Raises TypeError or ValueError, before anything changes, if `state` is not from `state_dict`, if the dataset has
-        another length, or if `shuffle`, `sampler`, the presence of a `seed` or of random transforms or, within an
-        epoch, `batch_size` differs from that loader's.
+        another length, or all shards together, or if `shuffle`, `sampler`, the presence of a `seed` or of random
+        transforms or, within an epoch, `batch_size` or the length of a shard differs from that loader's.
 
         >>> from needle.data import NDArrayDataset
         >>> def make():
@@ -282,7 +332,7 @@ class DataLoader:
         op = "DataLoader"
         values = check.entries(op, "state", state, self.state_dict())
         number, position = (check.integer(op, name, values[name], least=0) for name in ("epoch", "position"))
-        check.same(op, "length", values["length"], len(self.dataset), ("the dataset of the state", "this dataset"))
+        check.same(op, "length", values["length"], self._items, ("the dataset of the state", "this dataset"))
         order, sampler, epoch = values["order"], cast(Any, self.sampler), None
         is_shuffled, has_state = self.shuffle or sampler is not None, hasattr(sampler, "load_state_dict")
         is_other = position > 0 and order is None if is_shuffled else order is not None
@@ -295,6 +345,9 @@ class DataLoader:
             order = None if order is None else self._checked_order(op, "order", order)
             names = ("the state", "the loader, within an epoch,")
             check.same(op, "batch_size", values["batch_size"], self.batch_size, names)
+            if position and self._shard is not None:
+                lengths, names = [*self._shard.lengths], ("the shards of the state", "these, within an epoch,")
+                check.same(op, "lengths", values["shards"], lengths, names)
             if position > (count := len(self)):
                 raise ValueError(f"{op}: position must be at most {count}, the number of batches, but got {position}")
             epoch = _Epoch(order, self.batch_size, position, seed)
@@ -305,16 +358,29 @@ class DataLoader:
 
 
 class _Epoch:
-    """An epoch: the order of its items (None for the dataset's), how many batches its reader has got, its seed."""
+    """An epoch: the order of its items (None for the dataset's; for shards a seed), how many batches its reader has
+    got, its seed."""
 
     __slots__ = ("batch_size", "order", "position", "seed")
 
-    def __init__(self, order: HostArray | None, batch_size: int, position: int = 0, seed: int | None = None) -> None:
+    def __init__(self, order: Any, batch_size: int, position: int = 0, seed: int | None = None) -> None:
         self.order, self.batch_size, self.position, self.seed = order, batch_size, position, seed
+
+    def numbers(self, batch: int, count: int, draws: int) -> HostArray:
+        """The random numbers (count, draws) of a batch's transforms."""
+        return draw(draws, count, np.random.default_rng(cast(Any, [self.seed, batch])) if draws else None)
+
+
+def _transformed(fields: Fields, transform: Compose, numbers: HostArray) -> Fields:
+    """Fields of a batch after its transforms; floats become float32."""
+    fields = tuple(map(to_float32, fields))
+    return tuple(map(to_float32, transform.apply(fields, numbers))) if transform.transforms else fields
 
 
 _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it is set
-    "dataset": lambda value: check.instance("DataLoader", "dataset", value, Dataset),
+    "dataset": lambda value: (
+        value if isinstance(value, Shard) else check.instance("DataLoader", "dataset", value, Dataset)
+    ),
     "batch_size": lambda value: check.integer("DataLoader", "batch_size", value, least=1),
     "shuffle": lambda value: check.instance("DataLoader", "shuffle", value, bool),
     "drop_last": lambda value: check.instance("DataLoader", "drop_last", value, bool),
@@ -323,56 +389,3 @@ _OPTIONS: dict[str, Callable[[Any], Any]] = {  # the check of each, whenever it 
     "sampler": lambda value: value if value is None else check.instance("DataLoader", "sampler", value, Sampler),
     "transforms": lambda value: check_batch_transforms("DataLoader", value),
 }
-
-
-def _ahead(source: Iterator[T], depth: int) -> Generator[T]:
-    """The items of `source`, fetched by one thread up to `depth` ahead of the reader.
-
-    The thread starts at the first `next()`. It waits only for a free slot, so closing this generator (on `break`, on an
-    error in the loop, or by the garbage collector) stops the thread by adding one more slot. The queues are simple
-    ones, on which a finalizer may call `put` in any thread at any time.
-    """
-    from queue import SimpleQueue  # imported when it is needed: the import takes a millisecond
-
-    fetched: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()  # (item,), an error, or None at the end
-    slots: SimpleQueue[None] = SimpleQueue()
-    is_open, reader = True, os.getpid()
-
-    def fetch() -> None:
-        try:
-            slots.get()
-            while is_open:
-                fetched.put((next(source),))
-                slots.get()
-        except StopIteration:
-            fetched.put(None)
-        except BaseException as error:  # every error is raised in the reader
-            fetched.put(error)
-
-    def stop() -> None:
-        nonlocal is_open
-        is_open = False
-        slots.put(None)
-        if thread.is_alive() and thread is not threading.current_thread():  # the garbage collector may run in `fetch`
-            thread.join()
-
-    thread = threading.Thread(target=fetch, name="needle-prefetch", daemon=True)
-    try:
-        try:
-            for _ in range(depth):
-                slots.put(None)
-            start_thread(thread, fetched.put)
-            while (outcome := fetched.get()) is not None:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-                slots.put(None)
-                yield outcome[0]
-                if os.getpid() != reader:  # the thread does not exist here
-                    raise RuntimeError(
-                        "DataLoader: an epoch with prefetch must be read by the process that began it, but got a "
-                        "forked one; begin a new epoch there"
-                    )
-        finally:
-            stop()
-    finally:  # once more: an interrupt may come in `stop`, too
-        stop()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from needle.backend import get_rng_state, set_rng_state
 from needle.backend.cores import usable_cores
-from needle.data import DataLoader, NDArrayDataset
+from needle.data import DataLoader, Dataset, NDArrayDataset
 from needle.data.workers import is_plain
 from needle.distributed.processes import WorkerDied
 from needle.metrics import Metric
@@ -102,8 +102,8 @@ def _copied(value: Any) -> Any:
 
 def _one_batch(loader: Iterable[Any]) -> Iterable[Any]:
     """A loader of one batch of another loader."""
-    if is_plain(loader):
-        fields = loader.dataset.take(range(min(loader.batch_size, len(loader.dataset))))
+    if is_plain(loader) and isinstance(dataset := loader.dataset, Dataset):
+        fields = dataset.take(range(min(loader.batch_size, len(dataset))))
         return DataLoader(NDArrayDataset(*fields), len(fields[0]), device=loader.device)
     return [next(iter(loader))]
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import needle as ndl
 from needle.backend import parallel
-from needle.data import DataLoader, Dataset, NDArrayDataset, loader
+from needle.data import DataLoader, Dataset, NDArrayDataset, ahead, loader
 from tests.interrupts import interrupt_everywhere
 
 AHEAD = pytest.mark.parametrize("prefetch", [0, 1, 3])
@@ -408,10 +408,10 @@ def test_an_interrupt_at_any_line_leaves_no_thread(read):
         epoch.close()
 
     places = []
-    for place in interrupt_everywhere(run, loader, parallel, threading):
+    for place in interrupt_everywhere(run, loader, ahead, parallel, threading):
         assert eventually(lambda: not any(thread.name == "needle-prefetch" for thread in threading.enumerate())), place
         places.append(place)
-    assert {place.split(":")[0] for place in places} >= {"__iter__", "_tensors", "_ahead", "start_thread", "stop"}
+    assert {place.split(":")[0] for place in places} >= {"__iter__", "_tensors", "read_ahead", "start_thread", "stop"}
 
 
 def test_a_thread_that_cannot_be_started_is_an_error(monkeypatch):
