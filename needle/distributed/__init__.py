@@ -1,9 +1,10 @@
-"""Several processes of one machine that train one network: each computes a part of every batch."""
+"""Several processes that train one network: each computes a part of every batch."""
 
 from typing import TYPE_CHECKING
 
 from needle.backend.communicator import *
 from needle.distributed.gradients import *
+from needle.distributed.joining import join as join
 from needle.distributed.launch import launch as launch
 from needle.distributed.processes import WorkerDied as WorkerDied
 from needle.exports import public_names as _public_names

@@ -1,0 +1,206 @@
+"""Become one of the ranks that `mpiexec` or `srun` has started.
+
+MPI is touched only where a launcher has started this process, so a program runs alone without it. What can only fail
+in `MPI_Init`, which would end the process, is found before.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from needle.backend import get_rng_state, set_rng_state
+from needle.backend.blas import limited_to, worker_count
+from needle.backend.communicator import Alone, Communicator, current_communicator, using
+from needle.backend.cores import usable_cores
+from needle.distributed.endings import Ending, time_limit
+from needle.distributed.mpi import MpiCommunicator
+
+__all__ = ["join"]
+
+# What launchers tell a process: the number of processes, or for PMIx only the rank. The first one that is set counts.
+# SLURM_NTASKS is not among them: Slurm sets it in a batch script, too, where no srun has started anything.
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE", "SLURM_STEP_NUM_TASKS")
+RANK = "PMIX_RANK"
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS")
+GPUS = "CUDA_VISIBLE_DEVICES"
+PATIENCE = 120.0  # seconds for all ranks to come: they may load Python from a slow disk
+
+
+@contextmanager
+def join() -> Iterator[Communicator]:
+    """Be one of the ranks that `mpiexec` or `srun` has started, until the block ends; yields the communicator.
+
+    Each rank runs the whole program. Within the block `current_communicator()` is that of the rank; all begin with
+    rank 0's state of NumPy's and Python's random streams. BLAS gets this rank's share of the cores that the ranks of
+    the machine share, or what OMP_NUM_THREADS says. `ndl.cuda()` is a GPU of this rank's own where there are enough;
+    for that, `join` must come before the first use of a GPU. Started by no launcher, a program is the only rank.
+
+    An error that leaves the block on any rank ends all of them, with one message and a status of `mpiexec` that is not
+    zero; so does `sys.exit` of a status other than 0. The ranks above 0 ignore Ctrl-C, which is rank 0's.
+
+    Raises ImportError without mpi4py; RuntimeError without an MPI library, if the launcher belongs to another one, and
+    within ranks.
+
+    >>> with join() as communicator:
+    ...     communicator.rank, communicator.size
+    (0, 1)
+    """
+    communicator: Communicator = current_communicator()
+    if communicator.size > 1:
+        raise RuntimeError(f"join: ranks cannot join others, but rank {communicator.rank} of {communicator.size} calls")
+    launched = _launched()
+    world = None if launched is None else _world(*launched)
+    if world is None or world.Get_size() == 1:
+        with using(Alone()):
+            yield current_communicator()
+        return
+    with _signals(world.Get_rank()), Ending(world) as ending:
+        with time_limit(PATIENCE):
+            communicator = ending.communicator = MpiCommunicator(world)
+            threads = _begin_alike(communicator)
+        with nullcontext() if threads is None else limited_to(threads), using(communicator):
+            yield communicator
+
+
+def _launched() -> tuple[str, int] | None:
+    """The variable by which a launcher tells that it has started this process, and its value."""
+    for name in (*SIZES, RANK):
+        value = os.environ.get(name, "")
+        if value.isdecimal():
+            return name, int(value)
+    return None
+
+
+def _world(variable: str, value: int) -> Any:
+    """MPI's communicator of all processes. Raises an error if MPI does not know those that the launcher has started."""
+    MPI = _mpi()
+    version = MPI.Get_library_version().strip("\0\n ").partition("\n")[0]
+    advice = "run the mpiexec of that library (`python -m needle.doctor` shows both)"
+    if variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
+        raise RuntimeError(f"join: mpiexec must belong to mpi4py's MPI library, {version}, but is Open MPI's; {advice}")
+    if not MPI.Is_initialized():
+        on_main_thread = threading.current_thread() is threading.main_thread()
+        before = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main_thread else None  # MPI_Init serves none
+        try:
+            with time_limit(PATIENCE):
+                MPI.Init_thread(MPI.THREAD_SERIALIZED)
+                atexit.register(MPI.Finalize)
+        finally:
+            if on_main_thread:
+                signal.signal(signal.SIGINT, before)
+    world = MPI.COMM_WORLD
+    if world.Get_size() == 1 and value > (variable != RANK):
+        started = f"rank {value}" if variable == RANK else f"{value} processes"
+        raise RuntimeError(
+            f"join: the launcher must belong to mpi4py's MPI library, {version}, which knows of one process; but the "
+            f"launcher has started {started} ({variable}={value}); {advice}, or `srun --mpi=` with a type that it has"
+        )
+    return world
+
+
+def _mpi() -> Any:
+    """The module of mpi4py, with the library loaded."""
+    import warnings
+
+    try:
+        import mpi4py
+    except ImportError as error:
+        raise ImportError(
+            "join: needs the package mpi4py, which `pip install 'needle-dl[mpi]'` installs, and an MPI library, but "
+            f"got: {error}"
+        ) from error
+    before = mpi4py.rc.initialize
+    mpi4py.rc.initialize = False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a launcher of another MPI, which is an error here
+            from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise RuntimeError(
+            "join: an MPI library must be installed that mpi4py can load, for example by `pip install mpich`, but got: "
+            f"{error}"
+        ) from error
+    finally:
+        mpi4py.rc.initialize = before
+    return MPI
+
+
+@contextmanager
+def _signals(rank: int) -> Iterator[None]:
+    """Ignore Ctrl-C above rank 0 until the block ends: mpiexec may send it to all ranks."""
+    if rank == 0 or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Place(NamedTuple):
+    """Where a rank runs: the machine, the cores it may use, and how many of them its control groups pay for."""
+
+    machine: str
+    cores: frozenset[int]
+    quota: int | None
+    gpus: str | None
+
+    @classmethod
+    def here(cls) -> _Place:
+        import platform
+
+        try:
+            machine = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()  # one per kernel
+        except OSError:
+            machine = platform.node()
+        affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+        cores, quota = frozenset(affinity), usable_cores()
+        return cls(machine, cores, quota if quota < len(cores) else None, os.environ.get(GPUS))
+
+
+def _begin_alike(communicator: Communicator) -> int | None:
+    """Take rank 0's random streams and this rank's GPU; returns its number of threads, None for what BLAS has."""
+    import random
+
+    streams = (get_rng_state(), random.getstate()) if communicator.rank == 0 else None
+    content = np.frombuffer(pickle.dumps((_Place.here(), streams)), "uint8")
+    told = [pickle.loads(content.tobytes()) for content in communicator.all_gather(content)]
+    if communicator.rank:
+        numpy_state, python_state = told[0][1]
+        set_rng_state(numpy_state)
+        random.setstate(python_state)
+    places = [place for place, _ in told]
+    here = places[communicator.rank]
+    number = [place.machine for place in places[: communicator.rank]].count(here.machine)
+    on_machine = [place for place in places if place.machine == here.machine]
+    if len(on_machine) > 1 and (gpu := _own_gpu(number, here.gpus)) is not None:
+        os.environ[GPUS] = gpu
+    return None if any(name in os.environ for name in THREADS) else min(worker_count(), _share(here, on_machine))
+
+
+def _share(here: _Place, places: Sequence[_Place]) -> int:
+    """How many cores a rank has, where those in `places` run, itself among them: of cores that several share a part."""
+    share = sum(1 / sum(core in place.cores for place in places) for core in here.cores)
+    if here.quota is not None:
+        share = min(share, here.quota / len(places))
+    return max(1, int(share + 1e-6))
+
+
+def _own_gpu(number: int, visible: str | None, root: Path = Path("/proc/driver/nvidia/gpus")) -> str | None:
+    """The GPU for the rank that is `number` on its machine, as CUDA_VISIBLE_DEVICES names it; None if there is none."""
+    if visible is not None:
+        names = [name for name in visible.split(",") if name.strip()]
+    else:
+        names = [str(i) for i, _ in enumerate(root.iterdir())] if root.exists() else []
+    return names[number % len(names)] if names else None

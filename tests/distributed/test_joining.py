@@ -1,0 +1,128 @@
+"""`join` in one process: what it does without a launcher, what it refuses, and how it divides a machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+import types
+from unittest import mock
+
+import pytest
+
+from needle.backend.communicator import using
+from needle.distributed import Alone, current_communicator, join
+from needle.distributed.joining import RANK, SIZES, _launched, _own_gpu, _Place, _share
+from tests.distributed.threads import in_shared_memory
+
+
+@contextlib.contextmanager
+def launched(variables, **modules):
+    """As if a launcher had set these variables, with other modules of mpi4py."""
+    rest = {name: value for name, value in os.environ.items() if name not in (*SIZES, RANK)}
+    with mock.patch.dict(os.environ, rest | variables, clear=True), mock.patch.dict(sys.modules, modules):
+        yield
+
+
+def mpi(version, size=1):
+    """A stand-in for mpi4py whose library is initialized."""
+    world = types.SimpleNamespace(Get_size=lambda: size, Get_rank=lambda: 0)
+    module = types.SimpleNamespace(Get_library_version=lambda: version, Is_initialized=lambda: True, COMM_WORLD=world)
+    return types.SimpleNamespace(rc=types.SimpleNamespace(initialize=True), MPI=module)
+
+
+class WithoutLibrary(types.ModuleType):
+    """mpi4py where no MPI library can be loaded."""
+
+    rc = types.SimpleNamespace(initialize=True)
+
+    def __getattr__(self, name):
+        raise RuntimeError("cannot load MPI library")
+
+
+def joining(variables, module):
+    with launched(variables, mpi4py=module), join():
+        pass
+
+
+def within_ranks():
+    with using(in_shared_memory(2)[1]), join():
+        pass
+
+
+MPICH, OPEN_MPI = "MPICH Version:      5.0.2\nMPICH Release date: …\0", "Open MPI v5.0.11, package: …\0"
+ADVICE = "run the mpiexec of that library (`python -m needle.doctor` shows both)"
+
+ERRORS = [
+    (within_ranks, RuntimeError, "join: ranks cannot join others, but rank 1 of 2 calls"),
+    (lambda: joining({"PMI_SIZE": "2"}, None), ImportError,
+     re.compile(r"join: needs the package mpi4py, which `pip install 'needle-dl\[mpi\]'` installs, and an MPI library, "
+                "but got: .*mpi4py.*")),
+    (lambda: joining({"PMI_SIZE": "2"}, WithoutLibrary("mpi4py")), RuntimeError,
+     ("join: an MPI library must be installed that mpi4py can load, for example by `pip install mpich`, but got: "
+      "cannot load MPI library")),
+    (lambda: joining({"OMPI_COMM_WORLD_SIZE": "2"}, mpi(MPICH)), RuntimeError,
+     (f"join: mpiexec must belong to mpi4py's MPI library, MPICH Version:      5.0.2, but is Open MPI's; {ADVICE}")),
+    (lambda: joining({"PMI_SIZE": "2"}, mpi(OPEN_MPI)), RuntimeError,
+     ("join: the launcher must belong to mpi4py's MPI library, Open MPI v5.0.11, package: …, which knows of one "
+      f"process; but the launcher has started 2 processes (PMI_SIZE=2); {ADVICE}, or `srun --mpi=` with a type that it "
+      "has")),
+    (lambda: joining({"PMIX_RANK": "1"}, mpi(OPEN_MPI)), RuntimeError,
+     re.compile(r"join: .*; but the launcher has started rank 1 \(PMIX_RANK=1\); .*")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "text"), ERRORS)
+def test_message(call, kind, text):
+    with pytest.raises(kind) as caught:
+        call()
+    assert re.fullmatch(text if isinstance(text, re.Pattern) else re.escape(text), str(caught.value))
+
+
+def test_without_a_launcher_there_is_one_rank_and_no_mpi():
+    with launched({}, mpi4py=None), join() as communicator:  # an import of mpi4py would fail
+        assert isinstance(communicator, Alone)
+        assert current_communicator() is communicator
+
+
+@pytest.mark.parametrize("variables", [{"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
+def test_a_launcher_may_start_one_rank(variables):
+    with launched(variables, mpi4py=mpi(OPEN_MPI)), join() as communicator:
+        assert communicator.size == 1
+
+
+def test_a_batch_script_of_slurm_has_launched_nothing():
+    with launched({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}):
+        assert _launched() is None
+    with launched({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}):
+        assert _launched() == ("SLURM_STEP_NUM_TASKS", 4)
+
+
+def place(cores, quota=None):
+    return _Place("machine", frozenset(cores), quota, None)
+
+
+@pytest.mark.parametrize(
+    ("places", "shares"),
+    [
+        ([place(range(8))] * 2, [4, 4]),
+        ([place(range(8))] * 3, [2, 2, 2]),
+        ([place(range(2))] * 4, [1, 1, 1, 1]),
+        ([place(range(4)), place(range(4, 6))], [4, 2]),  # the launcher has bound them
+        ([place(range(4)), place(range(2, 6))], [3, 3]),  # of two cores half each
+        ([place(range(64), quota=6)] * 2, [3, 3]),
+    ],
+)
+def test_ranks_that_share_cores_divide_them(places, shares):
+    assert [_share(here, places) for here in places] == shares
+
+
+def test_ranks_of_a_machine_take_one_gpu_each(tmp_path):
+    for name in ("0000:01:00.0", "0000:02:00.0"):
+        (tmp_path / name).mkdir()
+    assert [_own_gpu(i, None, tmp_path) for i in range(3)] == ["0", "1", "0"]
+    assert [_own_gpu(i, "5,GPU-7f", tmp_path) for i in range(2)] == ["5", "GPU-7f"]
+    assert _own_gpu(1, "3", tmp_path) == "3"  # the launcher has chosen
+    assert _own_gpu(0, "", tmp_path) is None
+    assert _own_gpu(0, None, tmp_path / "none") is None
