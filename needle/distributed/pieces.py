@@ -11,7 +11,7 @@ import numpy as np
 from needle import check, tuning
 from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
 from needle.backend.communicator import Array
-from needle.backend.narrow import WIRES, rounded
+from needle.backend.narrow import WIRES, narrow, widen
 
 __all__ = [
     "HEADER_BYTES",
@@ -60,7 +60,7 @@ class Small(NamedTuple):
 class Exchange:
     """An array under way, as a row of elements in this machine's byte order; also the request that waits for it.
 
-    With a `wire` the row holds what 16 bits hold, as float32.
+    With a `wire` the row holds numbers of 16 bits.
     """
 
     __slots__ = ("array", "flat", "header", "is_copy", "left", "root", "wait_until", "wire")
@@ -81,15 +81,26 @@ class Exchange:
             raise ValueError(f"{kind}: array must be writable, but got a read-only one of shape {array.shape}")
         self.is_copy = wire is not None or not (is_host and array.flags.c_contiguous and dtype.isnative)
         if wire is not None:
-            self.flat = rounded(to_host(array), wire).reshape(-1)
+            self.flat = narrow(to_host(array), wire).reshape(-1)
         else:
             self.flat = (np.array(to_host(array), native(dtype), order="C") if self.is_copy else array).reshape(-1)
         self.left = 0  # pieces that are not complete
 
+    def add(self, terms: list[Any], out: Any) -> None:
+        """The sum of terms of such a row, as `add`."""
+        if self.wire == "bfloat16":  # NumPy adds no such numbers
+            total = widen(terms[0], self.wire)
+            with without_warnings():
+                for term in terms[1:]:
+                    total += widen(term, self.wire)
+            out[...] = narrow(total, self.wire)
+        else:
+            add(terms, out)
+
     def finish(self) -> None:
         """Write the result to where it belongs, if the pieces have gone elsewhere."""
         if self.is_copy:
-            total = self.flat if self.wire is None else rounded(self.flat, self.wire)
+            total = self.flat if self.wire is None else widen(self.flat, self.wire)
             with without_warnings():  # numbers of bfloat16 may be too large for float16
                 self.array[...] = device_of(self.array).asarray(total.reshape(self.array.shape))
 

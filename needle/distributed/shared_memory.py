@@ -180,11 +180,11 @@ class SharedMemoryCommunicator(Communicator):
             if exchange.root != self.rank:
                 exchange.flat[piece.start : piece.stop] = slots[exchange.root][: piece.length]
         elif piece.is_whole:
-            add([entry[: piece.length] for entry in slots], exchange.flat[piece.start : piece.stop])
+            exchange.add([entry[: piece.length] for entry in slots], exchange.flat[piece.start : piece.stop])
         else:
             share = piece.share(self.rank, self.size)
             total = exchange.flat[piece.start : piece.stop][share]
-            add([entry[share] for entry in slots], total)
+            exchange.add([entry[share] for entry in slots], total)
             slots[self.rank][share] = total  # nobody else reads this share of this slot before it is summed
         if not piece.is_whole:
             self._order_memory()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from needle import tuning
-
 DTYPES = ["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint64", "bool", ">f2", ">f4"]
 SHAPES = [(), (0,), (2, 0, 3), (1,), (7,), (3, 5), (13, 31), (2, 500)]
 SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e-45, 3e38]  # float32
@@ -13,7 +11,6 @@ SPECIAL = [np.nan, np.inf, -np.inf, -0.0, 1e-45, 3e38]  # float32
 
 def main(communicator, seed=0):
     """Results by name, as bytes."""
-    tuning.MPI_WHOLE_BYTES, tuning.MPI_SHARE_BYTES = 256, 512  # the limits of arrays that go whole, and of pieces
     results = {}
     for name, call in calls(seed, communicator.size):
         results[name] = [_bits(array) for array in call(communicator) or []]

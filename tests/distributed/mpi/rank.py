@@ -10,16 +10,20 @@ from pathlib import Path
 
 from mpi4py import MPI
 
+from needle import tuning
 from needle.backend.communicator import using
 from needle.distributed.mpi import MpiCommunicator
 
 
 def main(program, folder):
+    arguments, limits = pickle.loads((folder / "arguments").read_bytes())
+    for name, value in limits.items():
+        setattr(tuning, name, value)
     communicator = MpiCommunicator(MPI.COMM_WORLD)
     try:
         module = importlib.import_module(f"tests.distributed.mpi.{program}")
         with using(communicator):
-            result = module.main(communicator, *pickle.loads((folder / "arguments").read_bytes()))
+            result = module.main(communicator, *arguments)
         communicator.leave()
     except BaseException:
         traceback.print_exc()

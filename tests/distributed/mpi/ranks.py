@@ -136,13 +136,13 @@ def start(size, command, **options):
     return Started(size, command, **options)
 
 
-def run(size, program, *arguments, timeout=PATIENCE, environment=None):
+def run(size, program, *arguments, timeout=PATIENCE, environment=None, limits=None):
     """What `main(communicator, *arguments)` of the module `tests.distributed.mpi.PROGRAM` returns in each rank.
 
-    Raises AssertionError with all that was printed if a rank fails.
+    `limits` are values of `needle.tuning`. Raises AssertionError with all that was printed if a rank fails.
     """
     with tempfile.TemporaryDirectory(prefix="needle-mpi-") as folder:
-        (Path(folder) / "arguments").write_bytes(pickle.dumps(arguments))
+        (Path(folder) / "arguments").write_bytes(pickle.dumps((arguments, limits or {})))
         command = ["python", "-m", "tests.distributed.mpi.rank", program, folder]
         with start(size, command, environment=environment) as started:
             status = started.wait(timeout)
