@@ -75,6 +75,13 @@ class Communicator(ABC):
         self.all_reduce(array, wire)
         return _DONE
 
+    def progress(self) -> bool:
+        """Go on with the sums that have been started, as far as it needs no waiting; returns whether there was a step.
+
+        A long computation between `start_all_reduce` and `wait` calls it now and then.
+        """
+        return False
+
     @abstractmethod
     def broadcast(self, array: Array, root: int = 0) -> None:
         """Replace an array by that of the rank `root`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +11,7 @@ from needle import tuning
 from needle.autograd import Tensor
 from needle.backend import to_host
 from needle.backend.communicator import Array, Communicator, Request
+from needle.grad_mode import watch
 from needle.graph import Value
 
 __all__ = ["Sums"]
@@ -63,7 +65,8 @@ class Sums:
     def collecting(self, parameters: Iterable[Tensor], waiting: dict[Tensor, Array]) -> Iterator[dict[Tensor, Any]]:
         """Add the gradient of each parameter as soon as backward has completed it, instead of calling its hooks.
 
-        What is `waiting` is added to it. Until the block ends, the hooks are in the dict that it gets.
+        What is `waiting` is added to it. Meanwhile the sums go on. Until the block ends, the hooks are in the dict that
+        it gets.
         """
         hooks = {parameter: parameter.hooks for parameter in parameters if hasattr(parameter, "hooks")}
         added: list[Tensor] = []
@@ -88,7 +91,8 @@ class Sums:
                 for parameter in parameters:
                     parameter.hooks = collect
                 Value.hooks_exist = True
-                yield hooks
+                with watch(_Progress(self.communicator)):
+                    yield hooks
             finally:
                 restore()
         finally:  # once more: an interrupt may come before the line above, or in it
@@ -107,6 +111,21 @@ class Sums:
                 if is_missing:
                     irregular.add(value)
         return totals, frozenset(irregular)
+
+
+class _Progress:
+    """A watcher that lets sums go on between the nodes of backward."""
+
+    def __init__(self, communicator: Communicator) -> None:
+        self.communicator, self.next_time = communicator, 0.0
+
+    def made(self, value: Any, op: Any, inputs: Any) -> None:
+        pass
+
+    def passed(self, node: Any, grad: Any, x_grads: Any) -> None:
+        if time.perf_counter() >= self.next_time:
+            self.communicator.progress()
+            self.next_time = time.perf_counter() + tuning.PROGRESS_SECONDS
 
 
 class _Bucket:

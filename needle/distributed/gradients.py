@@ -8,7 +8,7 @@ Accelerating Data Parallel Training" (2020), section 3.2.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from needle import check
@@ -116,27 +116,28 @@ class SharedGradients:
 
     def exchange(self) -> None:
         """Add to `.grad` the gradients that `backward(…, exchange=False)` has left waiting, summed over the ranks."""
-        if self._waiting:
-            for parameter, grad in zip(self.parameters, self.whole_grads(), strict=True):
-                parameter.grad = grad
-            self._waiting = {}
+        if not self._waiting:
+            return
+        sums = Sums(current_communicator(), [], reversed(self._summed()), self._irregular, self.compression)
+        for parameter, term in self._terms().items():
+            sums.add(parameter, term)
+        totals, self._irregular = sums.finish()
+        self._waiting = {}
+        for parameter, array in totals.items():
+            total = Tensor.make_const(array)
+            parameter.grad = total if parameter.grad is None else parameter.grad.detach() + total
 
-    def whole_grads(self) -> list[Tensor | None]:
-        """What `.grad` of each parameter would be after `exchange`. All ranks must call it where gradients wait."""
-        totals: dict[Tensor, Array] = {}
-        if self._waiting:
-            sums = Sums(current_communicator(), [], reversed(self._summed()), self._irregular, self.compression)
-            for parameter, term in self._terms().items():
-                sums.add(parameter, term)
-            totals, _ = sums.finish()
-        grads = []
-        for parameter in self.parameters:
-            grad = parameter.grad
-            if parameter in totals:
-                total = Tensor.make_const(totals[parameter])
-                grad = total if grad is None else grad.detach() + total
-            grads.append(grad)
-        return grads
+    @property
+    def waiting(self) -> list[Tensor | None] | None:
+        """This rank's terms of what waits to be exchanged, by parameter, None for those without; None if nothing waits.
+
+        It may be assigned: None, or a list, on all ranks alike.
+        """
+        return [self._waiting.get(parameter) for parameter in self.parameters] if self._waiting else None
+
+    @waiting.setter
+    def waiting(self, terms: Sequence[Tensor | None] | None) -> None:
+        self._waiting = {} if terms is None else dict(zip(self.parameters, terms, strict=True))
 
     def _summed(self) -> list[Tensor]:
         """The parameters whose gradients the ranks add up."""

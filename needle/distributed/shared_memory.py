@@ -9,7 +9,7 @@ the slots in pieces, each in three steps:
 
 Of a piece from `tuning.SHARED_SUM_BYTES` on, each rank sums its share, and takes those of the others: its work does not
 grow with the number of ranks. Smaller pieces are summed whole by every rank, so that nobody waits a second time. A slot
-is used again once all have taken what was in it. Nobody ever waits within a step: `_progress` takes all the steps that
+is used again once all have taken what was in it. Nobody ever waits within a step: `progress` takes all the steps that
 are possible now, and every call begins with it, so what has been started goes on during later calls.
 """
 
@@ -134,11 +134,11 @@ class SharedMemoryCommunicator(Communicator):
             exchange.left = len(pieces)
         self._called += exchange.left
         self._call = exchange.header
-        while self._progress() and self._to_post:
+        while self.progress() and self._to_post:
             pass
         return exchange
 
-    def _progress(self) -> bool:
+    def progress(self) -> bool:
         """Take all steps that are possible now; returns whether there was any."""
         if self._counters[self._own + STATE] == FAILED:
             self._check_others()
@@ -238,7 +238,7 @@ class SharedMemoryCommunicator(Communicator):
         return small
 
     def _sum_at_once(self, array: Array, small: Small) -> None:
-        """The three steps of `_progress` for one piece, where nothing else is under way.
+        """The three steps of `progress` for one piece, where nothing else is under way.
 
         The sum of a few hundred bytes takes 10 µs, by the other way 20.
         """
@@ -274,7 +274,7 @@ class SharedMemoryCommunicator(Communicator):
         wait_until(is_done, self._go_on, self._check_others)
 
     def _go_on(self) -> bool:
-        return self._called > self._taken and self._progress()
+        return self._called > self._taken and self.progress()
 
     def _has_slot(self) -> bool:
         """Whether all have taken what was in the next slot, this rank as well."""

@@ -14,6 +14,7 @@ import needle as ndl
 from needle import nn, tuning
 from needle.backend.narrow import WIRES, rounded
 from needle.distributed import SharedGradients
+from needle.grad_mode import watching
 from tests.distributed.threads import in_shared_memory, run_ranks
 
 
@@ -130,7 +131,7 @@ def accumulated(exchange, **options):
 
 
 @pytest.mark.parametrize(
-    ("last", "lengths"), [(3, [3, 3, 69]), (2, [3, 3, 66, 3, 66]), (1, [3, 69, 3, 57, 9]), (None, [3, 3, 3, 66])]
+    ("last", "lengths"), [(3, [3, 3, 69]), (2, [3, 3, 66, 3, 57, 9]), (1, [3, 69, 3, 57, 9]), (None, [3, 3, 3, 66])]
 )
 def test_gradients_wait_until_they_are_exchanged(last, lengths):
     """Here the first batch uses only one parameter, and the third is no part; what is left waits for `exchange`.
@@ -157,23 +158,27 @@ def test_what_waits_is_forgotten_with_the_gradients():
     assert_all_close([step(slice(None))], [np.array([6.0, 8.0])])
 
 
-def test_a_look_at_the_whole_gradients_changes_nothing():
+def test_what_waits_can_be_kept_and_given_back():
     values = np.random.randn(3, 2)
 
     def step(items):
         weight, other = ndl.Tensor([1.0, 2.0], requires_grad=True), ndl.Tensor([3.0], requires_grad=True)
-        gradients, looks = SharedGradients([weight, other]), []
+        gradients = SharedGradients([weight, other])
+        assert gradients.waiting is None
         for i in range(3):
             loss = (weight * ndl.Tensor(values[i])).sum() * (1.0 + items.start)
             gradients.backward(loss, accumulate=i > 0, exchange=i == 2)
-            looks.append(gradients.whole_grads()[0].numpy())
-        assert gradients.whole_grads()[1] is None
-        return [*looks, weight.grad.numpy()]
+            terms, gradients.waiting = gradients.waiting, None
+            assert (terms is None) == (i == 2)
+            if terms is not None:
+                np.testing.assert_allclose(terms[0].numpy(), values[: i + 1].sum(0) * (1 + items.start) / 2, rtol=1e-6)
+                assert terms[1] is None
+            gradients.waiting = terms
+        return grads_of([weight])
 
-    (first, second, third, grad), other = by_ranks(2, 2, step)
-    np.testing.assert_allclose([first, second, third], 1.5 * values.cumsum(0), rtol=1e-6)
-    assert np.array_equal(third, grad)
-    assert np.array_equal(grad, other[-1])
+    (grad,), (same,) = by_ranks(2, 2, step)
+    np.testing.assert_allclose(grad, 1.5 * values.sum(0), rtol=1e-6)
+    assert np.array_equal(grad, same)
 
 
 def test_hooks_see_each_batch_though_others_wait():
@@ -334,6 +339,27 @@ def test_exchanges_begin_while_backward_runs(monkeypatch):
 
     assert run_ranks(2, rank) == [4, 4]
     assert events == [2]
+
+
+def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
+    """Also where no gradient is complete: here a large sum has begun, and only views and products follow."""
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 8)
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        looks = []
+        monkeypatch.setattr(communicator, "progress", lambda: looks.append(0), raising=False)
+        first, last = (ndl.Tensor(np.ones(4), requires_grad=True) for _ in range(2))
+        hidden = first
+        for _ in range(5):
+            hidden = hidden * 2
+        SharedGradients([first, last]).backward((hidden * last).sum())
+        return len(looks)
+
+    assert min(run_ranks(2, rank)) >= 1
+    monkeypatch.setattr(tuning, "PROGRESS_SECONDS", 0)
+    assert run_ranks(2, rank) == [7, 7]
+    assert not watching
 
 
 @pytest.mark.parametrize(("bucket", "calls", "begun"), [(8, [5, 5], [0, 2]), (1 << 19, [1, 2], [0, 0])])

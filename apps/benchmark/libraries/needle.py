@@ -139,6 +139,9 @@ class Watched(distributed.Communicator):
     def start_all_reduce(self, array: np.ndarray, wire: str | None = None) -> WatchedRequest:
         return WatchedRequest(self, self._timed(self.inner.start_all_reduce, array, wire))
 
+    def progress(self) -> bool:
+        return bool(self._timed(self.inner.progress))
+
     def broadcast(self, array: np.ndarray, root: int = 0) -> None:
         self._timed(self.inner.broadcast, array, root)
 
