@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -10,12 +10,12 @@ from needle.backend.communicator import Communicator, current_communicator
 from needle.checkpoint.arrays import host_array
 from needle.checkpoint.structure import flatten, nested
 from needle.training.exchanges import of_rank_0
-from needle.training.state import TrainingState
+from needle.training.loop import Run
 
 __all__: list[str] = []
 
 
-def share_start(state: TrainingState, loss_fn: Any, **arguments: Any) -> None:
+def share_start(run: Run, **arguments: Any) -> None:
     """Give the runs of all ranks the state of rank 0's run, and of its loss; callbacks keep their own.
 
     Raises ValueError on a rank whose `arguments` differ from those of rank 0, and what the parts raise if its state
@@ -24,7 +24,8 @@ def share_start(state: TrainingState, loss_fn: Any, **arguments: Any) -> None:
     communicator = current_communicator()
     if communicator.size == 1:
         return
-    theirs, is_over = of_rank_0((arguments, state.stopped is not None))
+    state, loss_fn = run.state, cast(Any, run.loss_fn)
+    theirs, run.save_every, is_over = of_rank_0((arguments, run.save_every, state.stopped is not None))
     for name, value in arguments.items():
         if value != theirs[name]:
             raise ValueError(

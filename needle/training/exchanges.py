@@ -13,7 +13,7 @@ import numpy as np
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import device_of, get_rng_state, set_rng_state, xp
+from needle.backend import device_of, get_rng_state, set_rng_state, to_host, xp
 from needle.backend.communicator import Array, Part, current_communicator
 from needle.data.nested import leaves, mapped
 from needle.nn import Module
@@ -99,6 +99,23 @@ def _whole_rows(rows: Array, part: Part) -> Array:
 def _like(field: Any, array: Array) -> Any:
     """A tensor where the field is one."""
     return Tensor.make_const(array) if isinstance(field, Tensor) else array
+
+
+def gather_for_rank_0(parameters: list[Tensor], terms: list[Tensor | None]) -> list[list[Any]]:
+    """On rank 0 the terms of every rank as arrays, by rank; elsewhere nothing. They are shaped like the parameters."""
+    communicator, gathered = current_communicator(), []
+    for root, are_there in enumerate(communicator.all_gather(np.array([term is not None for term in terms], bool))):
+        of_rank: list[Any] = [None] * len(terms)
+        for i, (parameter, term) in enumerate(zip(parameters, terms, strict=True)):
+            if are_there[i]:
+                values = np.empty(parameter.shape, parameter.dtype)
+                if term is not None and root == communicator.rank:
+                    values[...] = to_host(term.array)
+                communicator.broadcast(values, root)
+                if communicator.rank == 0:
+                    of_rank[i] = values
+        gathered.append(of_rank)
+    return gathered if communicator.rank == 0 else []
 
 
 def begin_alike(model: Module, optimizer: Optimizer) -> None:

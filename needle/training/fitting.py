@@ -53,6 +53,7 @@ def fit(
     callbacks: Iterable[Any] = (),
     bar: bool | None = None,
     workers: int | Literal["auto"] = 1,
+    compression: Literal["float16", "bfloat16"] | None = None,
 ) -> list[Row]:
     """Train `model` until `epochs` passes over `train_loader` are complete; returns a row of figures for each.
 
@@ -73,6 +74,7 @@ def fit(
     - `workers` is the number of processes that compute each batch together, or "auto": then a step is measured with one
       and with one for each core, before the run, and the faster number is taken. Rows, weights and checkpoints are
       those of one worker, up to rounding, and a run may go on with another number. `state.workers` is the number.
+    - `compression` rounds the gradients that they exchange to "float16" or "bfloat16": see `SharedGradients`.
 
     Where several ranks call `fit` (`needle.distributed.join`, `launch`), they are the workers, each with the model and
     loaders that it has made. All begin with the state of rank 0, and return with its weights and history. Checkpoints,
@@ -92,7 +94,7 @@ def fit(
     check_loader("train_loader", train_loader, epochs)
     if validation is not None:
         check_loader("validation", validation, epochs)
-    figures, stepper = Figures(metrics), Stepper(optimizer, accumulate, clip_norm, clip_value)
+    figures, stepper = Figures(metrics), Stepper(optimizer, accumulate, clip_norm, clip_value, compression)
     reader, schedule = Reader(train_loader), Schedule(optimizer, scheduler, schedule_by)
     stopping = early_stopping
     if stopping is not None and not isinstance(stopping, EarlyStopping):
@@ -118,7 +120,8 @@ def fit(
         metrics=metrics, forward=forward, scheduler=scheduler,
     )  # fmt: skip
     run = Run(
-        state, model, loss_fn, optimizer, reader, validation, metrics, forward, schedule, ema, figures, stepper, hooks
+        state, model, loss_fn, optimizer, reader, validation, metrics, forward, schedule, ema, figures, stepper, hooks,
+        save_every=None if saver is None else saver.every,
     )
 
     if is_first:
@@ -128,9 +131,9 @@ def fit(
     try:
         hooks("on_start", state)
         share_start(
-            state, loss_fn, epochs=epochs, accumulate=accumulate, clip_norm=clip_norm, clip_value=clip_value,
-            metrics=[*figures.metrics], schedule_by="step" if schedule.by_step else "epoch", batches=batches,
-            validation_batches=None if validation is None else length_hint(validation),
+            run, epochs=epochs, accumulate=accumulate, clip_norm=clip_norm, clip_value=clip_value,
+            compression=compression, metrics=[*figures.metrics], schedule_by="step" if schedule.by_step else "epoch",
+            batches=batches, validation_batches=None if validation is None else length_hint(validation),
         )  # fmt: skip
         train_by_workers(run)
         hooks("on_end", state)

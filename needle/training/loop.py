@@ -40,6 +40,7 @@ class Run:
     figures: Figures
     stepper: Stepper
     hooks: Callbacks
+    save_every: int | None = None  # batches, after which rank 0 saves the run
 
     @property
     def is_over(self) -> bool:
@@ -78,9 +79,12 @@ def train(run: Run) -> None:
             state.batch += 1
             now = time.perf_counter()
             state.seconds, clock = state.seconds + now - clock, now
+            if run.save_every and state.batch % run.save_every == 0:
+                stepper.gather()
             hooks("on_step", state)
             obey(state, run.optimizer)
             if state.stopped is not None:
+                stepper.gather()
                 break
         else:
             if stepper.flush():

@@ -139,6 +139,45 @@ def test_a_run_goes_on_with_another_number_of_ranks(before, after, tmp_path):
     assert_same(ranks[0], whole)
 
 
+class Fails:
+    """A callback that fails after some batches."""
+
+    def __init__(self, batches):
+        self.batches = batches
+
+    def on_step(self, state):
+        self.batches -= 1
+        if not self.batches:
+            raise LookupError("no step")
+
+
+GROUPS = {"size": 5, "accumulate": 3}  # batches of an epoch: 3 of a group, then 2
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+@pytest.mark.parametrize("done", [1, 3, 4, 5, 7])
+def test_a_run_goes_on_bit_for_bit(done, is_stopped, tmp_path):
+    """Stopped, or from the last file of one that failed, also with gradients that wait on each rank."""
+    expected = played(2, **GROUPS)[0]
+
+    def work(communicator, **more):
+        saver = training.Checkpoints(tmp_path, every=1) if communicator.rank == 0 else None
+        return play(1, checkpoints=saver, resume=True, **GROUPS, **more)
+
+    if is_stopped:
+        run_ranks(2, lambda communicator: work(communicator, callbacks=[Stops(batches=done)]))
+    else:
+        with pytest.raises(LookupError):
+            run_ranks(2, lambda communicator: work(communicator, callbacks=[Fails(done + 1)]))
+    saved = ndl.load(tmp_path / "last.npz")
+    assert 5 * len(saved["history"]) + saved["batch"] == done
+    assert ("terms" in saved["stepper"]) == (saved["batch"] not in (0, 3))
+    ranks = run_ranks(2, work)
+    assert_alike(ranks)
+    assert bytes_of(ranks[0][0]) == bytes_of(expected[0])
+    assert repeatable(ranks[0][1]) == repeatable(expected[1])
+
+
 @pytest.mark.parametrize("size", [2, 3])
 def test_ranks_evaluate_together(size):
     """With the weights of rank 0; one alone evaluates all."""
@@ -183,12 +222,52 @@ def test_a_loss_that_is_no_number_is_the_same_error_on_all(rank, tmp_path):
 
 
 def test_an_error_of_a_callback_ends_all():
-    class Fails:
-        def on_step(self, state):
-            raise LookupError("no step")
-
     with pytest.raises(LookupError, match="no step"):
-        played(2, callbacks=[Fails()])
+        run_ranks(2, lambda communicator: play(1, callbacks=[Fails(2)]))
+
+
+def gradient_bytes(communicator):
+    """The bytes of all large sums."""
+    sums = [(np.prod(shape), dtype) for kind, shape, dtype in communicator.calls if kind == "all_reduce"]
+    return sum(size * dtype.itemsize for size, dtype in sums if size > 100)
+
+
+def test_gradients_of_a_group_cross_once():
+    """11 batches of two items in groups of four, the last of three."""
+
+    def work(accumulate):
+        def train(communicator):
+            play(1, size=2, epochs=1, accumulate=accumulate, metrics=None, validation=None)
+            return gradient_bytes(communicator)
+
+        return run_ranks(2, train, in_python)
+
+    once = sum(parameter.size for parameter in network().parameters()) * 8
+    for accumulate, exchanges in ((1, 11), (4, 3)):
+        for sent in work(accumulate):
+            assert exchanges * once <= sent < exchanges * 1.1 * once
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_gradients_may_travel_in_16_bits(accumulate):
+    """Ranks stay alike, near to what they are without; one process rounds nothing."""
+    exact = play(1, accumulate=accumulate)
+    ranks = played(2, accumulate=accumulate, compression="bfloat16")
+    assert_alike(ranks)
+    with pytest.raises(AssertionError):
+        assert_same(ranks[0], exact, 1e-5)
+    assert_same(ranks[0], exact, 0.2)
+    assert bytes_of(play(1, accumulate=accumulate, compression="bfloat16")[0]) == bytes_of(exact[0])
+
+
+class Saves:
+    """A callback that writes the state after each step."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def on_step(self, state):
+        state.save(self.path)
 
 
 def differ(**arguments):
@@ -208,6 +287,11 @@ ERRORS = [
      "fit: all ranks must call it with the same metrics, but rank 1 has [], and rank 0 has ['accuracy']"),
     (lambda: differ(size=11), ValueError,
      "fit: all ranks must call it with the same batches, but rank 1 has 2, and rank 0 has 3"),
+    (lambda: run_ranks(2, lambda communicator: play(1, accumulate=2, callbacks=[Saves("never.npz")])), RuntimeError,
+     ("Stepper: the state of several ranks must be taken after a group of batches, or where Checkpoints writes it, but "
+      "got it after 1 of 2 batches")),
+    (lambda: play(1, compression="int8"), ValueError,
+     "SharedGradients: compression must be one of 'float16', 'bfloat16', but got 'int8'"),
     (lambda: run_ranks(2, lambda communicator: training.evaluate(
         network(), nn.CrossEntropyLoss(reduction="sum"), batches(5))), ValueError,
      "evaluate: loss_fn must be a mean over items for workers, but got reduction 'sum'"),
