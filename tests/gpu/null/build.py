@@ -1,8 +1,9 @@
 """Build the null device, and CuPy's module `runtime` against it, from the source distribution of the installed CuPy.
 
 CuPy's wheel links CUDA's runtime into that module, so a stand-in for the runtime cannot be slipped under it. All other
-modules of the wheel are used as they are, except for the names of the libraries that two of them link to. Nothing of
-CuPy is kept beside needle's sources: the products lie in the kernel cache.
+modules of the wheel are used as they are, except for the names of the libraries that two of them link to. CuPy's module
+of NCCL, which no wheel of CuPy brings along, finds the one built here. Nothing of CuPy is kept beside needle's sources:
+the products lie in the kernel cache.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ SOURCES = ("device.cpp", "runtime.cpp", "driver.cpp", "libraries.cpp")
 RUNTIME = "cupy_backends/cuda/api/runtime"
 LIBRARIES = "cupy_backends/cuda/libs"
 NAMES = ("cublas", "curand")  # modules of CuPy that link to a library of that name
+NCCL = "libnccl.so.2"  # its name on every system
+UNSUPPORTED = {"cuda": 801, "cublas": 15, "curand": 201, "nccl": 5}  # the errors that say so
 OPTIONS = ["-std=c++17", "-fPIC", "-w"]
 
 
@@ -91,7 +94,7 @@ def null_device() -> Path:
     problem = missing()
     if problem:
         raise CannotBuild(problem)
-    text = b"".join((HERE / name).read_bytes() for name in (*SOURCES, "device.h", "build.py"))
+    text = b"".join((HERE / name).read_bytes() for name in (*SOURCES, "nccl.cpp", "device.h", "build.py"))
     mark = f"{wheel()} {metadata.version('cython')} {sys.version} {headers()}"
     return made(f"null-{hashlib.sha256(text + mark.encode()).hexdigest()[:16]}", _build).resolve()
 
@@ -108,9 +111,10 @@ def _build(folder: Path) -> None:
         wanted |= _wanted(module)
     missing_text = "".join(_absent(name) for name in sorted(wanted - _defined(*objects)))
     (folder / "absent.cpp").write_text(f"#include <cstdio>\n{missing_text}")
-    link = ["g++", "-shared", *OPTIONS, f"-L{folder}", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed"]
+    link: list[str | Path] = ["g++", "-shared", *OPTIONS, f"-L{folder}", "-Wl,-rpath,$ORIGIN", "-Wl,--no-as-needed"]
     run(*link, folder / "absent.cpp", *objects, "-o", folder / "libnull.so", "-ldl")
     run(*link, folder / "cupy.o", "-o", folder / f"runtime{sysconfig.get_config_var('EXT_SUFFIX')}", "-lnull")
+    _build_nccl(folder, link)
     (folder / "empty.cpp").write_text("")
     for name, module in modules.items():
         # A copy that asks for a library of another name: torch may bring the real one into the process.
@@ -123,6 +127,15 @@ def _build(folder: Path) -> None:
         (folder / module.name).write_bytes(copy)
     for left in (*folder.glob("*.o"), *folder.glob("*.cpp")):
         left.unlink()
+
+
+def _build_nccl(folder: Path, link: list[str | Path]) -> None:
+    target = folder / "nccl.o"
+    run("g++", "-O2", *OPTIONS, f"-I{headers()}", "-c", HERE / "nccl.cpp", "-o", target)
+    module = next((packages() / LIBRARIES).glob("nccl.*.so"))
+    missing_text = "".join(_absent(name) for name in sorted(_wanted(module) - _defined(target)))
+    (folder / "absent.cpp").write_text(f"#include <cstdio>\n{missing_text}")
+    run(*link, f"-Wl,-soname,{NCCL}", folder / "absent.cpp", target, "-o", folder / NCCL, "-lnull")
 
 
 def _runtime_object(folder: Path) -> Path:
@@ -155,7 +168,7 @@ def _wanted(binary: Path) -> set[str]:
     """The functions of CUDA that a binary needs."""
     kind = "-D" if binary.suffix == ".so" else "-g"
     names = {line.split()[-1].partition("@")[0] for line in run("nm", kind, "--undefined-only", binary).splitlines()}
-    return {name for name in names if name.startswith(("cuda", *NAMES))}
+    return {name for name in names if name.startswith(("cuda", "nccl", *NAMES))}
 
 
 def _defined(*objects: Path) -> set[str]:
@@ -164,5 +177,5 @@ def _defined(*objects: Path) -> set[str]:
 
 def _absent(name: str) -> str:
     """A function that the null device lacks: it says so, and returns the error for what is not supported."""
-    code = 801 if name.startswith("cuda") else 15 if name.startswith("cublas") else 201
+    code = next(code for start, code in UNSUPPORTED.items() if name.startswith(start))
     return f'extern "C" int {name}() {{ fputs("null device: {name} is not there\\n", stderr); return {code}; }}\n'

@@ -18,7 +18,7 @@ from needle import graph
 from tests.gpu.null import device
 
 LAUNCHES = ("kernel", "gemm", "memset", "d2d", "random")
-KINDS = (*LAUNCHES, "h2d", "d2h", "wait", "graph", "malloc", "hostalloc", "event", "refused", "escaped")
+KINDS = (*LAUNCHES, "nccl", "h2d", "d2h", "wait", "graph", "malloc", "hostalloc", "event", "refused", "escaped")
 OUTSIDE = "outside of ops"
 
 

@@ -69,6 +69,8 @@ void drain_all();
 int refuse_unsafe(const char* what);             // what a capture in global mode does not allow
 int refuse_waiting(Stream*, const char* what);   // null: for the whole device
 bool is_pinned(const void*);
+bool is_on_device(const void*, size_t bytes);  // in one block of its memory
+const char* device_name();                      // 16 bytes that no other process's device has
 
 }  // namespace null
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.gpu.null import compiler, hosted
-from tests.gpu.null.build import LIBRARIES, NAMES, RUNTIME, null_device
+from tests.gpu.null.build import LIBRARIES, NAMES, NCCL, RUNTIME, null_device
 
 library: ctypes.CDLL | None = None
 
@@ -53,7 +53,7 @@ def start(runs: bool = True) -> ctypes.CDLL:
             super().__init__(str(folder / "libnull.so") if name == "libcuda.so.1" else name, *args, **options)
 
     ctypes.CDLL = Mapped  # type: ignore[misc]
-    for path in folder.glob("libnu*.so.*"):
+    for path in (*folder.glob("libnu*.so.*"), folder / NCCL):
         loaded(str(path))  # later found by its name, wherever the loader would look
     sys.meta_path.insert(0, _Rebuilt(folder))
     for name in NAMES:  # directly: by attribute, CuPy would first look for the libraries in the system

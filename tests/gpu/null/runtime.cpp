@@ -1,6 +1,8 @@
 // The CUDA runtime that CuPy calls: the device's properties, memory, copies. Streams, events and graphs: device.cpp.
 #include <cuda_runtime_api.h>
+#include <unistd.h>
 
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
@@ -70,6 +72,14 @@ int fill(void* to, int value, size_t bytes, void* stream) {
 }  // namespace
 
 bool null::is_pinned(const void* address) { return block_of(pinned_memory, address); }
+bool null::is_on_device(const void* address, size_t bytes) { return inside(address, bytes); }
+
+const char* null::device_name() {
+  static char name[16] = {};
+  const char* chosen = getenv("NULL_DEVICE");  // for tests of processes that share one
+  snprintf(name, sizeof name, "%s", chosen ? chosen : std::to_string(getpid()).c_str());
+  return name;
+}
 
 extern "C" {
 // For the allocator's hook: undefined content, in the order of the stream. In a capture, the graph does it at each launch.
@@ -133,6 +143,10 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int) {
   properties->maxThreadsDim[2] = 64;
   properties->maxGridSize[0] = 0x7fffffff;
   properties->maxGridSize[1] = properties->maxGridSize[2] = 65535;
+  return cudaSuccess;
+}
+cudaError_t cudaDeviceGetPCIBusId(char* id, int length, int) {
+  snprintf(id, length, "%.15s", device_name());
   return cudaSuccess;
 }
 cudaError_t cudaDeviceCanAccessPeer(int* can, int, int) { *can = 0; return cudaSuccess; }
