@@ -52,8 +52,9 @@ class Nccl:
 
     def broadcast(self, array: Array, root: int) -> None:
         """Replace an array by that of the rank `root`."""
-        self._communicator.bcast(self.device.address(array), array.nbytes, self._byte, root, self._stream())
-        self._communicator.check_async_error()
+        if array.nbytes:
+            self._communicator.bcast(self.device.address(array), array.nbytes, self._byte, root, self._stream())
+            self._communicator.check_async_error()
 
     def close(self) -> None:
         """End it after the work that is queued."""

@@ -29,8 +29,11 @@ from typing import Any
 import numpy as np
 
 from needle import tuning
+from needle.backend import device_of
 from needle.backend.communicator import Array, Communicator, Request
+from needle.backend.cuda_device import CudaDevice
 from needle.distributed.mpi_exchanges import Gathering, Small, messages
+from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
 from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, add, check_root, compare_calls, header_of
 from needle.distributed.shared_memory import stopped
 from needle.distributed.waiting import wait_until
@@ -66,6 +69,7 @@ class MpiCommunicator(Communicator):
         self._receiving = [
             self._comm.Recv_init([self._openings[rank], MPI.BYTE], rank, OPENING) for rank in self._others
         ]
+        self._gpus: dict[CudaDevice, GpuExchanges | None] = {}  # None: arrays go through the host
         self._has_failed = False
         self._under_way = 0  # calls
         self._small: dict[Any, Small | None] = {}  # (shape, dtype) -> how to sum it at once, if it is small
@@ -88,6 +92,10 @@ class MpiCommunicator(Communicator):
         self.start_all_reduce(array, wire).wait()
 
     def start_all_reduce(self, array: Array, wire: str | None = None) -> Request:
+        if gpu := self._gpu_of(array):
+            on_gpu = GpuExchange(gpu, "all_reduce", array, None, wire)
+            self._start(on_gpu, NOTHING, gpu.launch)
+            return on_gpu
         exchange = Exchange(self._wait, "all_reduce", array, None, wire if self.size > 1 else None)
         if exchange.flat.nbytes > self._whole_bytes:
             self._start(exchange, NOTHING, self._begin_pieces)
@@ -97,6 +105,9 @@ class MpiCommunicator(Communicator):
 
     def broadcast(self, array: Array, root: int = 0) -> None:
         check_root(root, self.size)
+        if gpu := self._gpu_of(array):
+            self._start(GpuExchange(gpu, "broadcast", array, root), NOTHING, gpu.launch).wait()
+            return
         exchange = Exchange(self._wait, "broadcast", array, root)
         if exchange.flat.nbytes > self._whole_bytes:
             self._start(exchange, NOTHING, self._begin_pieces).wait()
@@ -115,6 +126,9 @@ class MpiCommunicator(Communicator):
         exchange.header = RETURNED
         self._start(exchange, NOTHING, _do_nothing).wait()
         self._wait(lambda: not self._under_way)
+        for gpu in filter(None, self._gpus.values()):
+            gpu.close()
+        self._gpus.clear()
         for request in self._receiving:
             request.Free()
         self._receiving.clear()
@@ -125,6 +139,8 @@ class MpiCommunicator(Communicator):
         if self._has_failed or not self._receiving:
             return
         self._has_failed = True
+        for gpu in filter(None, self._gpus.values()):
+            gpu.abort()
         requests = [self._comm.Isend([b"", self._mpi.BYTE], rank, FAILURE) for rank in self._others]
         end = time.monotonic() + FAREWELL
         while not self._are_done(requests) and time.monotonic() < end:
@@ -132,7 +148,7 @@ class MpiCommunicator(Communicator):
 
     def progress(self) -> bool:
         """Take all steps that are possible now; returns whether there was any."""
-        if not self._under_way:
+        if not (self._under_way or self._gpus):
             return False
         if self._has_failed:
             self._check_others()
@@ -153,15 +169,35 @@ class MpiCommunicator(Communicator):
             while self._to_take and self._are_done(self._to_take[0][0]):
                 self._has_done_part(self._to_take.popleft()[1])
                 moved = True
+            for gpu in filter(None, self._gpus.values()):
+                moved |= gpu.progress()
         except BaseException:  # an interrupt, too: nobody knows what has been done
             self.fail()
             raise
         return moved
 
     def all_gather(self, array: Array) -> list[Array]:
+        if gpu := self._gpu_of(array):
+            opening = GpuGathering("all_gather", array)
+            self._start(opening, NOTHING, self._take_lengths)
+            self._wait(lambda: not opening.left)
+            return gpu.gather(array, opening.lengths)
         gathering = Gathering(self._wait, array, self._whole_bytes)
         self._start(gathering, gathering.flat if gathering.is_whole else NOTHING, self._gather).wait()
         return gathering.results
+
+    # ---- arrays of GPUs ----------------------------------------------------------------------------------------------
+
+    def _gpu_of(self, array: Array) -> GpuExchanges | None:
+        """What exchanges this array by NCCL; None if it goes through the host."""
+        if type(array) is np.ndarray or self.size == 1:
+            return None
+        device = device_of(array)
+        if not isinstance(device, CudaDevice):
+            return None
+        if device not in self._gpus:
+            self._gpus[device] = connected(self, self._wait, device)
+        return self._gpus[device]
 
     # ---- openings ----------------------------------------------------------------------------------------------------
 
@@ -288,11 +324,14 @@ class MpiCommunicator(Communicator):
             requests += [self._receive(flat[piece.share(rank, self.size)], rank, SUM) for rank in self._others]
         self._to_take.append((requests, piece.exchange))
 
-    def _gather(self, gathering: Gathering) -> None:
-        """Take the small arrays from the openings, and begin to receive the others."""
+    def _take_lengths(self, gathering: Gathering | GpuGathering) -> None:
         gathering.lengths = [gathering.length] * self.size
         for rank in self._others:
             gathering.lengths[rank] = int(self._openings[rank][HEADER_BYTES:START].view("int64")[0])
+
+    def _gather(self, gathering: Gathering) -> None:
+        """Take the small arrays from the openings, and begin to receive the others."""
+        self._take_lengths(gathering)
         gathering.flats = [gathering.make(length) for length in gathering.lengths]
         requests = []
         for rank in self._others:

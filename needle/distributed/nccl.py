@@ -105,10 +105,10 @@ class GpuExchanges:
         """Queue an exchange that all ranks have opened."""
         with self.device.current(), self.stream:
             self.stream.wait_event(exchange.ready)
-            if exchange.flat.size and exchange.root is None:
-                self._sum(exchange.flat, exchange.wire)
-            elif exchange.flat.size:
+            if exchange.root is not None:
                 self.nccl.broadcast(exchange.flat, exchange.root)
+            elif exchange.flat.size:
+                self._sum(exchange.flat, exchange.wire)
             exchange.done = self.mark()
         self.under_way.append(exchange)
 

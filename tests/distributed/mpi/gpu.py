@@ -1,0 +1,77 @@
+"""Programs of ranks that have a null device each: the exchanges of CPUs on it, and training steps."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+
+import needle as ndl
+from needle.backend.communicator import Communicator
+from tests.distributed.mpi import exchanges
+from tests.gpu.null import device
+
+
+def main(communicator, work, late, *arguments):
+    """The result of that function of this module, and the requests that NCCL got in this rank."""
+    library = device.start()
+    with device.late() if late else contextlib.nullcontext():
+        result = globals()[work](communicator, *arguments)
+    return result, library.null_count(b"nccl")
+
+
+class OnGpu(Communicator):
+    """Exchanges arrays of NumPy by a communicator, but as arrays of the GPU, in the same order of memory."""
+
+    def __init__(self, communicator):
+        self.communicator = communicator
+        self.rank, self.size = communicator.rank, communicator.size
+
+    def all_reduce(self, array, wire=None):
+        there = on_gpu(array)
+        self.communicator.all_reduce(there, wire)
+        array[...] = there.get()
+
+    def start_all_reduce(self, array, wire=None):
+        there = on_gpu(array)
+        return Request(self.communicator.start_all_reduce(there, wire), array, there)
+
+    def broadcast(self, array, root=0):
+        there = on_gpu(array)
+        self.communicator.broadcast(there, root)
+        array[...] = there.get()
+
+    def barrier(self):
+        self.communicator.barrier()
+
+    def all_gather(self, array):
+        return [there.get() for there in self.communicator.all_gather(on_gpu(array))]
+
+
+class Request:
+    def __init__(self, request, array, there):
+        self.request, self.array, self.there = request, array, there
+
+    def wait(self):
+        self.request.wait()
+        self.array[...] = self.there.get()
+
+
+def on_gpu(array):
+    """A copy on the GPU, with gaps between its elements if the array has some."""
+    import cupy
+
+    native = array.astype(array.dtype.newbyteorder("="), order="K")
+    if array.flags.forc:
+        return cupy.asarray(native)
+    there = cupy.zeros((*array.shape[:-1], 2 * array.shape[-1]), native.dtype)[..., ::2]
+    there[...] = cupy.asarray(native)
+    return there
+
+
+def exchange(communicator, seed=0):
+    """What the ranks of `exchanges.main` return."""
+    import needle.tuning
+
+    needle.tuning.NCCL_WHOLE_BYTES = 256
+    return exchanges.main(OnGpu(communicator), seed)
