@@ -27,7 +27,7 @@ from needle.kernels.gpu.batch import turn
 from needle.nn import functional
 from needle.ops.conv import Correlate
 from tests import test_anomaly, test_capture, test_metrics, test_recording, test_summary
-from tests.backend import test_cublas, test_cuda_graph
+from tests.backend import test_cublas, test_cuda_graph, test_cuda_nccl
 from tests.checkpoint import test_refusals as test_files
 from tests.distributed import test_gradients, test_joining, test_whole_batch
 from tests.distributed import test_refusals as distributed_refusals
@@ -836,7 +836,7 @@ def rows_elsewhere():
         test_array_operators, test_linear_models,
         test_layer_operators, test_recurrent_operators,
         onnx_windows,
-        test_cublas,
+        test_cublas, test_cuda_nccl,
     )  # fmt: skip
     for module in modules:
         yield from (row[0] for row in module.ERRORS)

@@ -74,9 +74,9 @@ def new_id() -> bytes:
     return number
 
 
-def nccl_version() -> int | None:
+def nccl_version(device: Device) -> int | None:
     """The version of NCCL, such as 22707 for 2.27.7; None if CuPy cannot load one."""
-    with suppress(Exception):
+    with suppress(Exception), device.current():
         library = _library()
         return int(library.get_version()) if library.available else None
     return None

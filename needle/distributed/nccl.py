@@ -166,7 +166,7 @@ def connected(communicator: Communicator, wait_until: Wait, device: Device) -> G
 
     It warns of the latter on rank 0. Raises RuntimeError if NCCL cannot connect the GPUs.
     """
-    version = nccl_version()
+    version = nccl_version(device)
     card = np.zeros(CARD_BYTES, "uint8")
     text = (f"{version} {gpu_name(device)}" if version else "").encode()[:CARD_BYTES]
     card[: len(text)] = np.frombuffer(text, "uint8")

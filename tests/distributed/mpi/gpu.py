@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import contextlib
 
-import numpy as np
-
-import needle as ndl
 from needle.backend.communicator import Communicator
 from tests.distributed.mpi import exchanges
 from tests.gpu.null import device

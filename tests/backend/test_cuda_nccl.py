@@ -1,0 +1,92 @@
+"""What needle asks of CuPy's NCCL, on a library that notes its calls; the exchanges themselves: tests/gpu/null."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from needle.backend import cuda_nccl
+from needle.backend.cuda_nccl import Nccl, nccl_version
+
+STREAM = 7
+CUDA = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=STREAM))
+DEVICE = SimpleNamespace(current=nullcontext, address=lambda array: array.ctypes.data, xp=SimpleNamespace(cuda=CUDA))
+
+
+class NcclError(RuntimeError):
+    pass
+
+
+class Library:
+    """CuPy's module: `failing` is the function that fails."""
+
+    available, NCCL_UINT8, NcclError = True, 1, NcclError
+
+    def __init__(self, failing=None):
+        self.calls, self.failing = [], failing
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append((name, *arguments))
+            if name == self.failing:
+                raise NcclError("NCCL_ERROR_SYSTEM_ERROR: unhandled system error")
+            return self
+
+        return call
+
+    def get_version(self):
+        return 22707
+
+
+def made(library):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_nccl, "_library", lambda: library)
+        return Nccl(DEVICE, 3, bytes(128), 1)
+
+
+def test_an_exchange_is_one_group_of_messages_that_hold_something():
+    library, out, into = Library(), np.ones(4, "float32"), np.ones(0, "float32")
+    made(library).exchange([(0, out, into), (2, into, out)])
+    place = out.ctypes.data
+    assert library.calls == [
+        ("NcclCommunicator", 3, bytes(128), 1),
+        ("groupStart",),
+        ("send", place, 16, 1, 0, STREAM),
+        ("recv", place, 16, 1, 2, STREAM),
+        ("groupEnd",),
+        ("check_async_error",),
+    ]
+
+
+def test_a_group_ends_whatever_happens():
+    library, out = Library(failing="send"), np.ones(4, "float32")
+    with pytest.raises(NcclError):
+        made(library).exchange([(0, out, out)])
+    assert library.calls[-1] == ("groupEnd",)
+
+
+def test_the_version_is_none_where_there_is_no_nccl(monkeypatch):
+    library = Library()
+    monkeypatch.setattr(cuda_nccl, "_library", lambda: library)
+    assert nccl_version(DEVICE) == 22707
+    library.available = False
+    assert nccl_version(DEVICE) is None
+    monkeypatch.setattr(cuda_nccl, "_library", lambda: 1 / 0)
+    assert nccl_version(DEVICE) is None
+
+
+ERRORS = [
+    (lambda: made(Library(failing="NcclCommunicator")),
+     RuntimeError,
+     "cuda: NCCL must connect the GPUs of 3 ranks, but got NCCL_ERROR_SYSTEM_ERROR: unhandled system error"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("call", "kind", "message"), ERRORS)
+def test_a_failure_of_nccl_is_an_error(call, kind, message):
+    with pytest.raises(kind) as raised:
+        call()
+    assert str(raised.value) == message
