@@ -3,6 +3,7 @@
     python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
     python -m apps.benchmark --captured --cases lenet       # beside eager steps, those of ndl.capture
+    python -m apps.benchmark --threads 2 --mpi --rivals torch-ddp --cases vgg   # also 2 ranks of MPI
     python -m apps.benchmark --device cuda                  # training steps on a GPU: eager, captured, torch's graph
 
 Each library runs in its own process (worker.py) with the number of threads in its environment; each case starts fresh
@@ -27,6 +28,8 @@ if not __package__:
 import argparse
 import json
 import math
+import shlex
+import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -120,6 +123,13 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--busy", action="store_true", help="measure a second time, beside a process that computes on all threads"
     )
+    parser.add_argument(
+        "--mpi",
+        nargs="?",
+        const="mpiexec",
+        metavar="COMMAND",
+        help="with several threads: needle also on as many ranks of one thread, started by COMMAND -n RANKS (mpiexec)",
+    )
     parser.add_argument("--captured", action="store_true", help="needle with captured training steps, too")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes and few runs: does it work, not how fast")
     parser.add_argument("--out", type=Path, help="folder for benchmark.md and benchmark.json (default: in runs/)")
@@ -134,6 +144,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--device cuda has the cases {', '.join(NETS)}, but got {', '.join(unknown)}")
     if options.device == "cuda" and (options.threads != [1] or options.busy or options.cpu_time):
         parser.error("--device cuda measures the time of one process, without --threads, --busy and --cpu-time")
+    if options.mpi and (max(options.threads) == 1 or shutil.which((shlex.split(options.mpi) or [""])[0]) is None):
+        parser.error(f"--mpi needs --threads of more than 1 and a program that starts ranks, but got {options.mpi}")
     if min(options.threads) < 1 or options.rounds < 1:
         parser.error("--threads and --rounds must be at least 1")
     if not 0 < options.turn < math.inf:

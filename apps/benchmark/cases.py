@@ -369,9 +369,10 @@ GROUPS = {
     "Loaders: batches of 64 images": ["loader"],
     "Overhead, import, and the loops of the textbook": ["overhead", "import", "loops"],
 }
-ALONE, WORKERS = "needle, one thread", "needle, workers"  # names in the tables of several threads
+ALONE, WORKERS, MPI = "needle, one thread", "needle, workers", "needle, MPI"  # names in the tables of several threads
+APART = "needle, apart"  # there: processes that compute their parts of each batch and exchange nothing
 CAPTURED = "needle, captured"  # and that of training steps that are captured
-DIVIDED = ("needle-workers", "torch-ddp")  # libraries with a process for each thread
+DIVIDED = ("needle-workers", "needle-mpi", "needle-apart", "torch-ddp")  # libraries with a process for each thread
 ON_GPU = {  # name in the tables of --device cuda -> library
     "needle": "needle-cuda",
     CAPTURED: "needle-captured",

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .cases import ALONE, CAPTURED, CASES, DIVIDED, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
+from .cases import ALONE, APART, CAPTURED, CASES, DIVIDED, MPI, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
 
 __all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "run_cases"]
 
@@ -35,10 +36,12 @@ class Worker:
 
     about: str | None
 
-    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int) -> None:
         command = [*WORKER, library, options.clock, *["small"] * options.smoke]
-        if library in DIVIDED:
-            command += ["--ranks", environment[THREADS[0]]]
+        if library == "needle-mpi":
+            command = [*shlex.split(options.mpi), "-n", str(threads), *command]
+        elif library in DIVIDED:
+            command += ["--ranks", str(threads)]
         # In its own session the worker does not receive our Ctrl-C; it ends when its stdin closes.
         self.process = subprocess.Popen(
             command, env=environment, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -84,7 +87,7 @@ class Importer:
 
     about: str | None
 
-    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int) -> None:
         code = f"from time import {options.clock} as clock; start = clock(); import {library}; print(clock() - start)"
         self.library, self.command, self.environment = library, [sys.executable, "-c", code], environment
 
@@ -107,7 +110,7 @@ class Importer:
 
 def takes_part(name: str, case: str) -> bool:
     """Whether the library of this name in the tables runs the case."""
-    return case in (NETS if name in (ALONE, WORKERS, CAPTURED) else RIVALS.get(name, CASES))
+    return case in (NETS if name in (ALONE, WORKERS, MPI, APART, CAPTURED) else RIVALS.get(name, CASES))
 
 
 def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -124,13 +127,15 @@ def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tu
     if options.captured and options.device == "cpu":
         libraries[CAPTURED] = ("needle-plan", native)
     if threads > 1:
-        libraries[WORKERS] = ("needle-workers", native)
-        libraries[ALONE] = ("needle", native | dict.fromkeys(THREADS, "1"))
+        one = native | dict.fromkeys(THREADS, "1")
+        libraries |= {WORKERS: ("needle-workers", native), ALONE: ("needle", one), APART: ("needle-apart", native)}
+        if options.mpi:
+            libraries[MPI] = ("needle-mpi", one)
     if options.device == "cpu":
         libraries |= {name: (name, native) for name in options.rivals if name not in DIVIDED or threads > 1}
     libraries = {name: library for name, library in libraries.items() if any(takes_part(name, case) for case in cases)}
     kind: Any = Importer if cases == ["import"] else Worker
-    started = {name: kind(library, options, environment) for name, (library, environment) in libraries.items()}
+    started = {name: kind(library, options, environment, threads) for name, (library, environment) in libraries.items()}
     for process in started.values():
         process.start()
     missing = [name for name, process in started.items() if process.about is None]
@@ -155,6 +160,8 @@ def prove(processes: Mapping[str, Any], case: str, row: str, runs: int) -> None:
 
 def is_provable(name: str, case: str) -> bool:
     """Whether a library is to compute the same as torch: torch-ddp normalizes the items of each process apart."""
+    if name == APART:
+        return False
     return name != "torch-ddp" or all(
         layer.kind != "batch_norm" for layer, _ in steps(NETS[case].layers, NETS[case].shape)
     )
@@ -188,7 +195,7 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
             times = measure(processes, case, row, *options.effort)
             seconds = {name: [time / work.per for time in turns] for name, turns in times.items()}
             entry = {"case": case, "row": row, "products": work.products, "seconds": seconds}
-            entry |= {"exchanges": processes[WORKERS].exchanges()} if WORKERS in processes else {}
+            entry["exchanges"] = {name: processes[name].exchanges() for name in (WORKERS, MPI) if name in processes}
             run["rows"].append(entry | {"ratios": report.ratios(seconds)})
             if case in NETS:
                 run["memory"][case] = {name: process.peak() for name, process in processes.items() if name != ALONE}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .cases import ALONE, BASE, CAPTURED, GROUPS, RIVALS, SGEMM, WORKERS
+from .cases import ALONE, APART, BASE, CAPTURED, GROUPS, MPI, RIVALS, SGEMM, WORKERS
 
 Ratio = dict[str, float]  # median, low, high
 Row = dict[str, Any]  # an entry of the record: case, row, products, seconds, ratios
@@ -20,9 +20,11 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
     """Ratios of a row's times: "needle / torch" -> median, low and high over the rounds.
 
     torch is compared with every needle; other rivals only with the last one, which uses the same BLAS kernels. Of the
-    ways to use several cores, the faster one counts: "needle / torch". Captured steps are compared with eager ones.
+    ways to use several cores, the faster one counts: "needle / torch". Captured steps are compared with eager ones,
+    ranks of MPI with workers and with torch's own processes.
     """
-    needles = {name: seconds[name] for name in seconds if name.startswith("needle") and name not in (ALONE, WORKERS)}
+    apart = (ALONE, WORKERS, MPI, APART)
+    needles = {name: seconds[name] for name in seconds if name.startswith("needle") and name not in apart}
     plain = [name for name in needles if name != CAPTURED]
     result = {}
     if CAPTURED in needles and plain:
@@ -34,6 +36,10 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
         for needle in needles if rival == "torch" else list(needles)[-1:]:
             if not rival.startswith("needle"):
                 result[f"{needle} / {rival}"] = spread(needles[needle], seconds[rival])
+    if MPI in seconds:
+        for other in (WORKERS, "torch-ddp"):
+            if other in seconds:
+                result[f"{MPI} / {other}"] = spread(seconds[MPI], seconds[other])
     return result
 
 
@@ -123,12 +129,16 @@ def memory(peaks: Mapping[str, Mapping[str, int]]) -> str:
 
 def gains(rows: Sequence[Row]) -> str:
     """How many times as fast several cores are as one thread, and the share of a step spent in exchanges."""
-    lines = [["", "threads", "workers", "exchanges, waiting included"]]
+    ways = {WORKERS: "workers", MPI: "MPI", APART: "processes that exchange nothing"}
+    exchanges = [f"exchanges of {ways[name]}, waiting included" for name in (WORKERS, MPI)]
+    lines = [["", "threads", *ways.values(), *exchanges]]
     for row in rows:
-        threads = next(times for name, times in row["seconds"].items() if name not in (ALONE, WORKERS))
-        ways = (threads, row["seconds"][WORKERS])
-        cells = [ranged(spread(row["seconds"][ALONE], times)) for times in ways]
-        lines.append([row["case"], *cells, f"{row['exchanges']:.1%}"])
+        seconds = row["seconds"]
+        threads = next(times for name, times in seconds.items() if name not in (ALONE, *ways))
+        found = [threads, *(seconds.get(name) for name in ways)]
+        cells = [ranged(spread(seconds[ALONE], times)) if times else NONE for times in found]
+        spent = [row["exchanges"].get(name) for name in (WORKERS, MPI)]
+        lines.append([row["case"], *cells, *(NONE if share is None else f"{share:.1%}" for share in spent)])
     return table(lines)
 
 
@@ -148,6 +158,7 @@ def run_parts(run: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"- {name}: not installed" for name in run["missing"])
     if WORKERS in run["rivals"]:
         yield "- needle, threads and needle, workers: two ways to use the cores; ratios to others take the faster one"
+        yield "- needle, apart: a process for each core trains on its part of each batch, and they exchange nothing"
     if "torch-ddp" in run["rivals"]:
         yield "- torch-ddp: each process normalizes its own items, so only nets without batch norm compute the same"
     for name in run["rivals"]:

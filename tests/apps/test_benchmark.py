@@ -17,7 +17,7 @@ import torch
 import needle as ndl
 from apps.benchmark import __main__ as program
 from apps.benchmark import cases, conv_algorithms, measure, report, worker
-from apps.benchmark.cases import ALONE, CASES, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
+from apps.benchmark.cases import ALONE, APART, CASES, MPI, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
 from apps.benchmark.libraries.needle import Needle
 from apps.benchmark.libraries.torch import BatchedTorch, Torch
 from tests.apps.scripts import error_of
@@ -74,12 +74,12 @@ def test_without_torch_it_times_needle_alone_pinned_and_native(tmp_path):
     assert "- torch: not installed\n" in one
     assert "- torch: not installed\n" in two
     assert re.search(r"\|  +\| needle \(pinned\) \| needle \(native\) \|\n", one)
-    names = r" \| ".join(map(re.escape, ["needle, threads (pinned)", "needle, threads (native)", WORKERS, ALONE]))
+    names = r" \| ".join(map(re.escape, ["needle, threads (pinned)", "needle, threads (native)", WORKERS, ALONE, APART]))
     assert re.search(rf"\|  +\| {names} \|\n", two)
     assert "2 workers" in two
     (entry,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"][1]["rows"]
-    assert 0 < entry["exchanges"] < 1
-    assert f"{entry['exchanges']:.1%}" in two
+    assert 0 < entry["exchanges"][WORKERS] < 1
+    assert f"{entry['exchanges'][WORKERS]:.1%}" in two
 
 
 @pytest.mark.skipif(ndl.cuda().enabled(), reason="there is a GPU")
@@ -106,15 +106,18 @@ def test_on_a_gpu_steps_are_timed_in_bursts():
 
 @pytest.mark.slow
 def test_several_processes_of_one_library_compute_the_same_together(tmp_path):
-    text = run(tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp")
+    text = run(tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp", "--mpi", MPIEXEC)
     assert "2 workers" in text
+    assert re.search(r"- needle, MPI: .*, 2 ranks of .*MPI", text)
     assert "gloo, 2 processes" in text
     (one,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"]
     for row in one["rows"]:
-        assert set(row["seconds"]) == {"needle, threads", WORKERS, ALONE, "torch", "torch-ddp"}
-        assert set(row["ratios"]) == {"needle / torch", "needle / torch-ddp"}
-        assert 0 < row["exchanges"] < 1
-        assert f"{row['exchanges']:.1%}" in text
+        assert set(row["seconds"]) == {"needle, threads", WORKERS, MPI, ALONE, APART, "torch", "torch-ddp"}
+        ratios = {"needle / torch", "needle / torch-ddp", f"{MPI} / {WORKERS}", f"{MPI} / torch-ddp"}
+        assert set(row["ratios"]) == ratios
+        for name in (WORKERS, MPI):
+            assert 0 < row["exchanges"][name] < 1
+            assert f"{row['exchanges'][name]:.1%}" in text
     assert one["memory"]["lenet"][WORKERS] > 1.5 * one["memory"]["lenet"]["needle, threads"]
 
 
@@ -262,8 +265,18 @@ def test_of_threads_and_workers_the_faster_way_counts():
 
 def test_gains_are_those_over_one_thread():
     seconds = {"needle, threads": [2.0, 4.0], WORKERS: [2.0, 2.0], ALONE: [3.0, 4.0]}
-    rows = [row("lenet", "step", **seconds) | {"exchanges": 0.0123}]
+    rows = [row("lenet", "step", **seconds) | {"exchanges": {WORKERS: 0.0123}}]
     assert cells(report.gains(rows))[2:] == [["lenet", "1.25 (1.00 to 1.50)", "1.75 (1.50 to 2.00)", "1.2%"]]
+
+
+def test_gains_of_mpi_are_beside_those_of_processes_that_exchange_nothing():
+    seconds = {"needle, threads": [3.0], WORKERS: [2.0], ALONE: [3.0], MPI: [2.4], APART: [1.5]}
+    rows = [row("lenet", "step", **seconds) | {"exchanges": {WORKERS: 0.0123, MPI: 0.2}}]
+    gains = [f"{gain} ({gain} to {gain})" for gain in ("1.00", "1.50", "1.25", "2.00")]
+    assert cells(report.gains(rows))[2:] == [["lenet", *gains, "1.2%", "20.0%"]]
+    seconds["torch-ddp"] = [3.0]
+    assert report.ratios(seconds)[f"{MPI} / torch-ddp"]["median"] == 0.8
+    assert report.ratios(seconds)[f"{MPI} / {WORKERS}"]["median"] == 1.2
 
 
 def test_torch_is_compared_with_every_needle_and_others_with_the_native_one():

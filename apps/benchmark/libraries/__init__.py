@@ -13,7 +13,9 @@ __all__ = ["ADAPTERS", "adapter_of"]
 ADAPTERS = {  # name: module, class
     "needle": ("needle", "Needle"),
     "needle-plan": ("needle", "PlannedNeedle"),
-    "needle-workers": ("needle", "NeedleWorkers"),
+    "needle-workers": ("needle_ranks", "NeedleWorkers"),
+    "needle-mpi": ("needle_ranks", "NeedleOnMpi"),
+    "needle-apart": ("needle_ranks", "NeedleApart"),
     "needle-cuda": ("needle_cuda", "CudaNeedle"),
     "needle-captured": ("needle_cuda", "CapturedNeedle"),
     "torch": ("torch", "Torch"),
