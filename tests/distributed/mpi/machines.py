@@ -53,7 +53,7 @@ class Machine:
         self.run("ip", "addr", "add", f"{self.address}/24", "dev", "eth0")
         self.run("ip", "link", "set", "eth0", "up")
         if rate is not None:
-            self.run(*f"tc qdisc add dev eth0 root tbf rate {rate} burst 128kb latency 100ms".split())
+            self.run(*f"tc qdisc add dev eth0 root tbf rate {rate} burst 32kb latency 100ms".split())
 
     def sent(self):
         """The bytes that have gone from here, with the headers of packets."""

@@ -1,0 +1,229 @@
+"""Predict what training gains from several machines, by the latency and the bandwidth between them: run by mpiexec.
+
+    mpiexec -n 2 -hosts a,b python -m apps.benchmark.scaling
+    mpiexec -n 4 -hosts a,b,c,d python -m apps.benchmark.scaling --nets vgg --batches 32 256 --machines 2 4 8 16
+    mpiexec -n 2 python -m apps.benchmark.scaling --link 1 50 --link 25 15      # also for links that are not here
+
+With one rank on each machine it measures the latency and the bandwidth of exchanges, and what one rank computes in a
+step for its part of the batch on each number of machines, in steps whose exchanges do nothing. All ranks do so at
+once, and the slowest counts. From that and the exchanges of a step it predicts the step (model.py). With as many
+machines as there are ranks it also measures the step: predicted and measured times come from turns, A B A B.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if not __package__:
+    print("scaling: it must run as a module, by python -m apps.benchmark.scaling", file=sys.stderr)
+    raise SystemExit(2)
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from needle import distributed
+from needle.distributed import Communicator
+
+from ..errors import user_errors
+from . import report, worker
+from .cases import NETS, Net, Training
+from .libraries.needle_ranks import NeedleWorkers, Watched
+from .model import Call, Link, sent_bytes, step_seconds
+
+FEW, MANY = 1 << 18, 1 << 21  # bytes of the sums whose times give the bandwidth
+IN_A_ROW = 10  # sums of next to nothing that are timed together
+SECONDS = 0.5  # that a measurement takes, about
+FEWEST, MOST = 5, 200  # runs of it
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and predict; rank 0 prints."""
+    options = parse(arguments)
+    with user_errors("scaling"), distributed.join() as communicator:
+        if communicator.size == 1:
+            raise ValueError("scaling: ranks must be at least two, as mpiexec -n 2 starts them, but there is one")
+        link = measured_link(communicator)
+        links = {f"the link here, {8e-9 / link.per_byte:.3g} Gbit/s, {link.latency * 1e6:.0f} µs": link}
+        for rate, microseconds in options.link:
+            links[f"{rate:g} Gbit/s, {microseconds:g} µs"] = Link(microseconds * 1e-6, 8e-9 / rate)
+        works = [(name, batch) for name in options.nets for batch in options.batches or [NETS[name].batch]]
+        studies = {f"{name}, {batch}": Study(communicator, name, batch, options.machines) for name, batch in works}
+        if communicator.rank == 0:
+            print(text(communicator.size, links, studies, options.machines))
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command line, checked."""
+    parser = argparse.ArgumentParser(prog="python -m apps.benchmark.scaling", description=__doc__.split("\n")[0])
+    parser.add_argument("--nets", nargs="+", choices=NETS, default=["lenet", "cifar", "vgg", "resnet9"], metavar="NET")
+    parser.add_argument("--batches", type=int, nargs="+", help="items of a batch (default: those of the benchmark)")
+    parser.add_argument("--machines", type=int, nargs="+", default=[2, 4, 8, 16], help="(default: 2 4 8 16)")
+    parser.add_argument(
+        "--link", type=float, nargs=2, action="append", default=[], metavar=("GBITS", "MICROSECONDS"),
+        help="predict also for links of so many Gbit/s where an exchange of next to nothing takes so long",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    if min(options.machines) < 1 or min(options.batches or [1]) < 1:
+        parser.error("--machines and --batches must be at least 1")
+    if not all(0 < rate < float("inf") and 0 <= delay < float("inf") for rate, delay in options.link):
+        parser.error("--link must be a finite rate greater than 0 and a finite time")
+    return options
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def slowest(communicator: Communicator, seconds: Sequence[float]) -> list[float]:
+    """The time of the slowest rank in each run."""
+    return np.max(communicator.all_gather(np.array([seconds])), (0, 1)).tolist()
+
+
+def turns(communicator: Communicator, *runs: Callable[[], Any]) -> list[list[float]]:
+    """The times of some runs in turns, each of the slowest rank, which all begin at once."""
+    times: list[list[float]] = [[] for _ in runs]
+    count, start = MOST, 0.0
+    for i in range(MOST):
+        if i == 1:  # the first round warms up; the same number of rounds on all ranks
+            spent = slowest(communicator, [time.perf_counter() - start])[0]
+            count = min(MOST, max(FEWEST, int(SECONDS * len(runs) / spent)))
+        if i > count:
+            break
+        start = time.perf_counter()
+        for run, entry in zip(runs, times, strict=True):
+            communicator.barrier()
+            before = time.perf_counter()
+            run()
+            entry.append(time.perf_counter() - before)
+    return [slowest(communicator, entry[1:]) for entry in times]
+
+
+def measured_link(communicator: Communicator) -> Link:
+    """The latency and the bandwidth of exchanges between all ranks."""
+
+    def sums(size: int, count: int) -> Callable[[], None]:
+        array = np.zeros(size // 4, "float32")
+
+        def run() -> None:
+            for _ in range(count):
+                communicator.all_reduce(array)
+
+        return run
+
+    least, few, many = (median(times) for times in turns(communicator, sums(4, IN_A_ROW), sums(FEW, 1), sums(MANY, 1)))
+    more = sent_bytes(MANY, communicator.size) - sent_bytes(FEW, communicator.size)
+    return Link(least / IN_A_ROW, (many - few) / more)
+
+
+class Recorded(Watched):
+    """A communicator that notes its sums."""
+
+    def __init__(self, communicator: Communicator) -> None:
+        super().__init__(communicator)
+        self.calls: list[Call] = []
+
+    def all_reduce(self, array: np.ndarray, wire: str | None = None) -> None:
+        self.calls.append(Call(array.nbytes, waits=True))
+        super().all_reduce(array, wire)
+
+    def start_all_reduce(self, array: np.ndarray, wire: str | None = None) -> Any:
+        self.calls.append(Call(array.nbytes, waits=False))
+        return super().start_all_reduce(array, wire)
+
+
+class Unheard(Communicator):
+    """The first of `size` ranks of which the others have nothing to add."""
+
+    def __init__(self, size: int) -> None:
+        self.rank, self.size = 0, size
+
+    def all_reduce(self, array: np.ndarray, wire: str | None = None) -> None:
+        pass
+
+    def broadcast(self, array: np.ndarray, root: int = 0) -> None:
+        pass
+
+
+class Study:
+    """What is measured of a network and a batch.
+
+    For each number of machines, `computed` holds the times of what one rank computes and `calls` the sums of a step;
+    `measured` are the times of steps of all ranks here, in turns with the computed ones.
+    """
+
+    def __init__(self, communicator: Communicator, name: str, batch: int, machines: Sequence[int]) -> None:
+        net = replace(NETS[name], batch=batch)
+        size, self.batch = communicator.size, batch
+        if batch < size:
+            raise ValueError(f"scaling: a batch must have an item for each of the {size} ranks, but it has {batch}")
+        self.gradient_bytes = 4 * sum(array.size for array in worker.weights(net))
+        self.computed: dict[int, list[float]] = {}
+        self.calls: dict[int, list[Call]] = {}
+        for count in sorted({1, size, *machines}):
+            if count <= batch:
+                recorded = Recorded(Unheard(count))
+                step, together = step_of(net, recorded), step_of(net, Watched(communicator))
+                step()
+                self.calls[count] = list(recorded.calls)
+                if count == size:
+                    self.computed[size], self.measured = turns(communicator, step, together)
+                else:
+                    (self.computed[count],) = turns(communicator, step)
+
+    def predicted(self, link: Link, machines: int) -> list[float]:
+        """The times of steps on so many machines."""
+        return [step_seconds(link, self.calls[machines], machines, seconds) for seconds in self.computed[machines]]
+
+
+def step_of(net: Net, communicator: Watched) -> Callable[[], None]:
+    """A training step of a rank."""
+    lib = NeedleWorkers()
+    lib.watched = communicator
+    run = worker.training(lib, Training(net))
+
+    def step() -> None:
+        with lib.computing():
+            run()
+
+    return step
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def text(size: int, links: dict[str, Link], studies: dict[str, Study], machines: Sequence[int]) -> str:
+    """The tables: what is measured beside what is predicted, then predictions for each link, of which one is here."""
+    head = ["net, batch", "gradients", "sums, waited for", "step", "exchanges", "predicted / measured"]
+    lines, here = [head], next(iter(links.values()))
+    for label, study in studies.items():
+        computed, step = median(study.computed[size]), median(study.measured)
+        sums = f"{len(study.calls[size])}, {sum(call.waits for call in study.calls[size])}"
+        ratio = report.spread(study.predicted(here, size), study.measured)
+        cells = [f"{study.gradient_bytes / 1e6:.2f} MB", sums, report.duration(step), f"{1 - computed / step:.0%}"]
+        lines.append([label, *cells, report.ranged(ratio)])
+    parts = [f"{size} machines, measured\n\n{report.table(lines)}"]
+    for name, link in links.items():
+        lines = [["net, batch", "one machine", *map(str, machines)]]
+        for label, study in studies.items():
+            alone = median(study.computed[1])
+            lines.append([label, report.duration(alone), *(cell(study, link, count) for count in machines)])
+        parts.append(f"Predicted with {name}: step, gain, exchanges\n\n{report.table(lines)}")
+    return "\n\n".join(parts)
+
+
+def cell(study: Study, link: Link, machines: int) -> str:
+    """The step on so many machines, its gain over one, and the share of exchanges."""
+    if machines not in study.computed:
+        return report.NONE
+    seconds = median(study.predicted(link, machines))
+    gain, spent = median(study.computed[1]) / seconds, 1 - median(study.computed[machines]) / seconds
+    return f"{report.duration(seconds)}, {gain:.2f}, {spent:.0%}"
+
+
+if __name__ == "__main__":
+    main()
