@@ -14,9 +14,10 @@ import sys
 import time
 from pathlib import Path
 
+from tests.distributed.mpi.ranks import is_open_mpi
 from tests.distributed.mpi.relay import LONGEST_PACKET
 
-__all__ = ["Machine", "command", "machines", "missing"]
+__all__ = ["Machine", "machines", "missing", "starter"]
 
 PATIENCE = 10  # seconds until a machine must have its network
 TOOLS = ("unshare", "nsenter", "ip", "tc", "mount")
@@ -124,8 +125,8 @@ def _relay(made, delay):
     return relay
 
 
-def command(mpiexec, made, folder, ranks_each=1):
-    """The beginning of a command that starts `ranks_each` ranks on each machine, from the first one.
+def starter(mpiexec, made, folder):
+    """The beginning of a command by which the first machine starts ranks, one on each in turn.
 
     `mpiexec` is the path of MPICH's or of Open MPI's. In place of ssh, a script in `folder` enters the machine.
     """
@@ -137,14 +138,13 @@ def command(mpiexec, made, folder, ranks_each=1):
         f'host=$1; shift\ncase "$host" in\n{cases}\nesac\necho "no machine $host" >&2; exit 1\n'
     )
     remote.chmod(0o755)
-    ranks = ["-n", str(ranks_each * len(made))]
-    if "Open MPI" in subprocess.run([mpiexec, "--version"], capture_output=True, text=True, check=True).stdout:
-        hosts = ",".join(f"{machine.address}:{ranks_each}" for machine in made)
+    if is_open_mpi(mpiexec):
+        hosts = ",".join(f"{machine.address}:99" for machine in made)
         # All machines have the same cores: bound to its machine's first one, each rank would wait for the others.
-        return [*made[0].entering, mpiexec, "--allow-run-as-root", "--bind-to", "none", "--host", hosts,
-                "--prtemca", "plm_ssh_agent", str(remote), *ranks]  # fmt: skip
-    hosts = ",".join(f"{machine.address}:{ranks_each}" for machine in made)
-    return [*made[0].entering, mpiexec, "-hosts", hosts, "-launcher", "ssh", "-launcher-exec", str(remote), *ranks]
+        options = ["--allow-run-as-root", "--map-by", "node", "--bind-to", "none", "--host", hosts]
+        return [*made[0].entering, mpiexec, *options, "--prtemca", "plm_ssh_agent", str(remote)]
+    hosts = ",".join(machine.address for machine in made)
+    return [*made[0].entering, mpiexec, "-hosts", hosts, "-launcher", "ssh", "-launcher-exec", str(remote)]
 
 
 def missing():

@@ -59,7 +59,7 @@ def is_open_mpi(mpiexec):
 class Started:
     """A command under `mpiexec`: its processes, until `end`, and what they print."""
 
-    def __init__(self, size, command, environment=None, cwd=ROOT):
+    def __init__(self, size, command, environment=None, cwd=ROOT, starter=None):
         beginning, python = launcher()
         self.name = uuid.uuid4().hex
         # Open MPI cuts the lines of its ranks' output, and hydra mixes them, so each stream goes to a file.
@@ -69,7 +69,7 @@ class Started:
         words = [python if word == "python" else word for word in command]
         self.outputs = [open(Path(self.folder.name) / name, "w+") for name in ("output", "errors")]  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*beginning, "-n", str(size), *words],
+            [*(starter or beginning), "-n", str(size), *words],
             cwd=cwd,
             env=variables,
             stdin=subprocess.DEVNULL,
@@ -131,12 +131,13 @@ class Started:
 def start(size, command, **options):
     """Start `mpiexec -n size command`, in which the word "python" stands for the Python of that MPI.
 
-    Use it in a `with` block, which ends all of its processes.
+    `environment` adds variables, `cwd` is the folder, and `starter` replaces mpiexec and its options. Use it in a
+    `with` block, which ends all of its processes.
     """
     return Started(size, command, **options)
 
 
-def run(size, program, *arguments, timeout=PATIENCE, environment=None, limits=None):
+def run(size, program, *arguments, timeout=PATIENCE, environment=None, limits=None, starter=None):
     """What `main(communicator, *arguments)` of the module `tests.distributed.mpi.PROGRAM` returns in each rank.
 
     `limits` are values of `needle.tuning`. Raises AssertionError with all that was printed if a rank fails.
@@ -144,7 +145,7 @@ def run(size, program, *arguments, timeout=PATIENCE, environment=None, limits=No
     with tempfile.TemporaryDirectory(prefix="needle-mpi-") as folder:
         (Path(folder) / "arguments").write_bytes(pickle.dumps((arguments, limits or {})))
         command = ["python", "-m", "tests.distributed.mpi.rank", program, folder]
-        with start(size, command, environment=environment) as started:
+        with start(size, command, environment=environment, starter=starter) as started:
             status = started.wait(timeout)
             results = [Path(folder) / f"{rank}.pickle" for rank in range(size)]
             if status or not all(path.exists() for path in results):
