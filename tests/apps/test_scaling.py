@@ -1,0 +1,61 @@
+"""The model of steps on several machines, and the program that measures what it needs."""
+
+import pytest
+
+from apps.benchmark import model, scaling
+from apps.benchmark.model import Call, Link, exchange_seconds, sent_bytes, step_seconds
+from needle import tuning
+from needle.distributed.pieces import HEADER_BYTES
+from tests.apps.scripts import error_of
+from tests.distributed.mpi.ranks import start
+
+SLOW = Link(latency=1e-3, per_byte=1e-6)
+
+
+def test_the_model_knows_the_limits_of_needle():
+    assert tuning.MPI_WHOLE_BYTES == model.WHOLE
+    assert model.OPENING > HEADER_BYTES
+
+
+def test_small_sums_go_whole_to_all_and_large_ones_by_shares():
+    assert sent_bytes(1000, 3) == 2 * (1000 + model.OPENING)
+    assert sent_bytes(10**6, 4) == 1.5e6 + 3 * model.OPENING
+    assert exchange_seconds(SLOW, 1000, 3) == pytest.approx(1e-3 + 2528e-6)
+    assert exchange_seconds(SLOW, 10**6, 4) == pytest.approx(3e-3 + 1.500792)
+
+
+def test_a_step_waits_for_sums_one_after_the_other_and_shows_one_latency_of_those_that_are_started():
+    calls = [Call(1000, waits=True), Call(10**6, waits=False), Call(1000, waits=True), Call(10**5, waits=False)]
+    sent = 2 * (1000 + model.OPENING) + 10**6 + 10**5 + 2 * model.OPENING
+    assert step_seconds(SLOW, calls, 2, 0.5) == pytest.approx(0.5 + (2 + 3) * 1e-3 + sent * 1e-6)
+    assert step_seconds(SLOW, calls, 1, 0.5) == 0.5
+    assert step_seconds(SLOW, [], 2, 0.5) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--machines", "0"], "--machines and --batches must be at least 1"),
+        (["--batches", "4", "0"], "--machines and --batches must be at least 1"),
+        (["--link", "0", "5"], "--link must be a finite rate greater than 0 and a finite time"),
+        (["--link", "1", "nan"], "--link must be a finite rate greater than 0 and a finite time"),
+        (["--nets", "alexnet"], "argument --nets: invalid choice: 'alexnet'"),
+    ],
+)
+def test_impossible_options_are_refused(arguments, message, capsys):
+    assert message in error_of(scaling, capsys, *arguments)[-1]
+
+
+def test_two_ranks_measure_and_predict():
+    arguments = "--nets blocks --batches 4 --machines 2 4 8 --link 1 100"
+    with start(2, ["python", "-m", "apps.benchmark.scaling", *arguments.split()]) as started:
+        assert started.wait() == 0, started.errors
+        tables = started.output.split("\n\n")
+    assert len(tables) == 6
+    assert tables[0] == "2 machines, measured"
+    row = [cell.strip() for cell in tables[1].splitlines()[-1].split("|")]
+    assert row[1:4] == ["blocks, 4", "0.08 MB", "5, 4"]
+    assert tables[4].startswith("Predicted with 1 Gbit/s, 100 µs")
+    row = [cell.strip() for cell in tables[5].splitlines()[-1].split("|")]
+    assert len(row) == 7
+    assert row[5] == "–"  # 4 items are too few for 8
