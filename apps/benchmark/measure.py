@@ -36,7 +36,9 @@ class Worker:
 
     about: str | None
 
-    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int) -> None:
+    def __init__(
+        self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int = 1
+    ) -> None:
         command = [*WORKER, library, options.clock, *["small"] * options.smoke]
         if library == "needle-mpi":
             command = [*shlex.split(options.mpi), "-n", str(threads), *command]
@@ -87,7 +89,9 @@ class Importer:
 
     about: str | None
 
-    def __init__(self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int) -> None:
+    def __init__(
+        self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int = 1
+    ) -> None:
         code = f"from time import {options.clock} as clock; start = clock(); import {library}; print(clock() - start)"
         self.library, self.command, self.environment = library, [sys.executable, "-c", code], environment
 
@@ -195,7 +199,8 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
             times = measure(processes, case, row, *options.effort)
             seconds = {name: [time / work.per for time in turns] for name, turns in times.items()}
             entry = {"case": case, "row": row, "products": work.products, "seconds": seconds}
-            entry["exchanges"] = {name: processes[name].exchanges() for name in (WORKERS, MPI) if name in processes}
+            if WORKERS in processes:
+                entry["exchanges"] = {name: processes[name].exchanges() for name in (WORKERS, MPI) if name in processes}
             run["rows"].append(entry | {"ratios": report.ratios(seconds)})
             if case in NETS:
                 run["memory"][case] = {name: process.peak() for name, process in processes.items() if name != ALONE}
@@ -206,7 +211,7 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
 
 
 @contextmanager
-def busy_process(threads: int) -> Iterator[None]:
+def busy_process(threads: int = 1) -> Iterator[None]:
     """Let another process multiply matrices on so many threads until the block ends."""
     environment = os.environ | dict.fromkeys(THREADS, str(threads))
     process = subprocess.Popen([sys.executable, "-c", BUSY], env=environment, start_new_session=True)
