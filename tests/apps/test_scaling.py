@@ -5,7 +5,7 @@ import pytest
 from apps.benchmark import model, scaling
 from apps.benchmark.model import Call, Link, exchange_seconds, sent_bytes, step_seconds
 from needle import tuning
-from needle.distributed.pieces import HEADER_BYTES
+from needle.distributed import mpi
 from tests.apps.scripts import error_of
 from tests.distributed.mpi.ranks import start
 
@@ -14,7 +14,7 @@ SLOW = Link(latency=1e-3, per_byte=1e-6)
 
 def test_the_model_knows_the_limits_of_needle():
     assert tuning.MPI_WHOLE_BYTES == model.WHOLE
-    assert model.OPENING > HEADER_BYTES
+    assert model.OPENING == mpi.START
 
 
 def test_small_sums_go_whole_to_all_and_large_ones_by_shares():

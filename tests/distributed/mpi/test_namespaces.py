@@ -7,6 +7,7 @@ import pytest
 from tests.distributed.mpi import exchanges
 from tests.distributed.mpi.machines import machines, missing, starter
 from tests.distributed.mpi.ranks import launcher, run
+from tests.distributed.mpi.test_engine import LIMITS
 from tests.distributed.threads import in_shared_memory, run_ranks
 
 lacking = functools.cache(missing)
@@ -23,7 +24,7 @@ def mpiexec():
 def test_sums_have_the_bits_of_one_machine(mpiexec, tmp_path):
     expected = run_ranks(3, exchanges.main, in_shared_memory)
     with machines(3, rate="1gbit", delay=1e-3) as made:
-        results = run(3, "exchanges", starter=starter(mpiexec, made, tmp_path))
+        results = run(3, "exchanges", limits=LIMITS, starter=starter(mpiexec, made, tmp_path))
     assert results == expected
 
 
