@@ -1,0 +1,51 @@
+"""Same mathematics: what ranks compute together is what one process computes, with the same bits in every run."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from needle.distributed import launch
+from tests.distributed.mpi import equality
+from tests.distributed.mpi.ranks import run
+
+
+@functools.cache
+def by_one(name, size):
+    """What one process computes; of shards, with the batches of `size` ranks."""
+    return equality.run(name, size)
+
+
+@functools.cache
+def by_ranks(size):
+    """What ranks of MPI compute: a dict by rank."""
+    return run(size, "equality")
+
+
+def assert_same_bits(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    assert not [name for name in ours if ours[name].tobytes() != theirs[name].tobytes()]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4])
+def test_ranks_follow_one_process(size):
+    first, *others = by_ranks(size)
+    for result in others:
+        assert_same_bits(result, first)
+    for name in equality.EXACT:
+        expected = by_one(name, size if name == "shards" else 1)
+        assert np.isfinite(expected).all(), name
+        np.testing.assert_allclose(first[name], expected, rtol=1e-10, atol=1e-10, err_msg=name)
+        assert np.array_equal(first[name], expected) == (size == 1)  # sums of parts are rounded otherwise
+
+
+@pytest.mark.parametrize("size", [pytest.param(2, marks=pytest.mark.slow), 3, pytest.param(4, marks=pytest.mark.slow)])
+def test_shared_memory_has_the_same_bits(size):
+    assert_same_bits(launch(equality.launched, size, (tuple(equality.CASES),)), by_ranks(size)[0])
+
+
+def test_two_runs_have_the_same_bits():
+    names = ("convolutions, Adam", "fit", "shards", "bfloat16")
+    assert_same_bits(run(2, "equality", names)[0], {name: by_ranks(2)[0][name] for name in names})
