@@ -11,6 +11,8 @@ from needle.distributed import launch
 from tests.distributed.mpi import equality
 from tests.distributed.mpi.ranks import run
 
+FEW = ("convolutions, Adam", "fit", "shards", "bfloat16")
+
 
 @functools.cache
 def by_one(name, size):
@@ -20,8 +22,8 @@ def by_one(name, size):
 
 @functools.cache
 def by_ranks(size):
-    """What ranks of MPI compute: a dict by rank."""
-    return run(size, "equality")
+    """What ranks of MPI compute: a dict by rank. A single rank does what one process does, so it has fewer cases."""
+    return run(size, "equality", FEW if size == 1 else tuple(equality.CASES))
 
 
 def assert_same_bits(ours, theirs):
@@ -34,7 +36,7 @@ def test_ranks_follow_one_process(size):
     first, *others = by_ranks(size)
     for result in others:
         assert_same_bits(result, first)
-    for name in equality.EXACT:
+    for name in equality.EXACT.keys() & first.keys():
         expected = by_one(name, size if name == "shards" else 1)
         assert np.isfinite(expected).all(), name
         np.testing.assert_allclose(first[name], expected, rtol=1e-10, atol=1e-10, err_msg=name)
@@ -47,5 +49,4 @@ def test_shared_memory_has_the_same_bits(size):
 
 
 def test_two_runs_have_the_same_bits():
-    names = ("convolutions, Adam", "fit", "shards", "bfloat16")
-    assert_same_bits(run(2, "equality", names)[0], {name: by_ranks(2)[0][name] for name in names})
+    assert_same_bits(run(2, "equality", FEW)[0], {name: by_ranks(2)[0][name] for name in FEW})
