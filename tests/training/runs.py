@@ -63,6 +63,22 @@ def make(optimizer=adam, seed=None, **options):
     return model, made, run
 
 
+class Stops:
+    """A callback that stops after some batches, or epochs."""
+
+    def __init__(self, batches=None, epochs=None):
+        self.batches, self.epochs, self.seen = batches, epochs, 0
+
+    def on_step(self, state):
+        self.seen += 1
+        if self.seen == self.batches:
+            state.stop("enough")
+
+    def on_epoch_end(self, state):
+        if state.epoch == self.epochs:
+            state.stop("enough")
+
+
 def bytes_of(module):
     """Names and bytes of all parameters and buffers."""
     return {name: tensor.numpy().tobytes() for name, tensor in module.state_dict().items()}

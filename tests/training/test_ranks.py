@@ -11,8 +11,8 @@ from needle.distributed import Alone, using
 from needle.metrics import Accuracy
 from needle.training.exchanges import whole_batch
 from tests.distributed.threads import in_python, in_shared_memory, run_ranks
-from tests.training.runs import bytes_of, repeatable
-from tests.training.test_workers import ONE_BY_ONE, OPTIONS, Meddles, Rises, Stops, assert_same, batches, network, play
+from tests.training.runs import Stops, bytes_of, repeatable
+from tests.training.test_workers import ONE_BY_ONE, OPTIONS, Meddles, Rises, assert_same, batches, network, play
 
 
 def played(ranks, engine=None, **options):

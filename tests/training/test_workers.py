@@ -20,7 +20,7 @@ from needle.optim import lr_scheduler
 from needle.training.loop import train
 from needle.training.workers import go_on, left_behind
 from tests.distributed.threads import run_ranks
-from tests.training.runs import bytes_of, make, repeatable
+from tests.training.runs import Stops, bytes_of, make, repeatable
 
 STREAM = np.random.RandomState(2)
 ONE_BY_ONE = threading.Lock()  # for ranks that are threads and draw their weights
@@ -137,22 +137,6 @@ def test_hooks_of_parameters_reach_all(by_threads):
     model[4].weight.register_hook(lambda grad: None)
     with pytest.raises(TypeError, match=r"^fit: for several workers hooks of the parameters must be something that"):
         training.fit(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), batches(8), epochs=1, workers=2)
-
-
-class Stops:
-    """A callback that stops after some batches, or epochs."""
-
-    def __init__(self, batches=None, epochs=None):
-        self.batches, self.epochs, self.seen = batches, epochs, 0
-
-    def on_step(self, state):
-        self.seen += 1
-        if self.seen == self.batches:
-            state.stop("enough")
-
-    def on_epoch_end(self, state):
-        if state.epoch == self.epochs:
-            state.stop("enough")
 
 
 @pytest.mark.parametrize("stop", [{"batches": 4}, {"epochs": 2}])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from needle import nn, training
-from tests.training.runs import bytes_of, held_out, make, repeatable
-from tests.training.test_workers import Stops
+from tests.training.runs import Stops, bytes_of, held_out, make, repeatable
 
 OPTIONS = {"accumulate": 3, "clip_norm": 0.5, "bar": False}
 

@@ -1,4 +1,4 @@
-"""`fit` in ranks of MPI: they begin with the state of rank 0, end alike, and go on from its files, also in one process."""
+"""`fit` in ranks of MPI: they begin with rank 0's state, end alike, and go on from its files, as one process can."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import needle as ndl
 from tests.distributed.mpi import fitting
 from tests.distributed.mpi.ranks import run
-from tests.training.test_workers import Stops
+from tests.training.runs import Stops
 
 
 @pytest.mark.parametrize("size", [2, 3])
