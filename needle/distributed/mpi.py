@@ -32,9 +32,18 @@ from needle import tuning
 from needle.backend import device_of
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.cuda_device import CudaDevice
-from needle.distributed.mpi_exchanges import Gathering, Small, messages
+from needle.distributed.mpi_exchanges import Small, messages
 from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
-from needle.distributed.pieces import HEADER_BYTES, Exchange, Piece, add, check_root, compare_calls, header_of
+from needle.distributed.pieces import (
+    HEADER_BYTES,
+    Exchange,
+    Gathering,
+    Piece,
+    add,
+    check_root,
+    compare_calls,
+    header_of,
+)
 from needle.distributed.shared_memory import stopped
 from needle.distributed.waiting import wait_until
 

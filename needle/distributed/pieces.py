@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = [
     "HEADER_BYTES",
     "CallsDiffer",
     "Exchange",
+    "Gathering",
     "Piece",
     "Small",
     "add",
@@ -103,6 +105,39 @@ class Exchange:
             total = self.flat if self.wire is None else widen(self.flat, self.wire)
             with without_warnings():  # numbers of bfloat16 may be too large for float16
                 self.array[...] = device_of(self.array).asarray(total.reshape(self.array.shape))
+
+    def wait(self) -> None:
+        if self.left:
+            self.wait_until(lambda: not self.left)
+
+
+class Gathering:
+    """Arrays of all ranks that are being gathered; also the request that waits for them."""
+
+    root = None
+
+    def __init__(self, wait_until: Callable[[Callable[[], bool]], None], array: Array, whole_bytes: int) -> None:
+        self.wait_until, self.array = wait_until, array
+        shape: tuple[Any, ...] = ("any", *array.shape[1:]) if array.ndim else ()
+        self.header = header_of("all_gather", shape, array.dtype, None)
+        self.flat = np.ascontiguousarray(to_host(array), native(array.dtype)).reshape(-1)
+        self.length = len(array) if array.ndim else 1
+        self.whole_bytes = whole_bytes  # up to which an array goes whole
+        self.is_whole = self.flat.nbytes <= whole_bytes
+        self.left = 0
+        self.lengths: list[int] = []
+        self.flats: list[Any] = []
+        self.results: list[Array] = []
+
+    def make(self, length: int) -> Any:
+        """A flat array for that of a rank of such a length."""
+        return np.empty(length * prod(self.array.shape[1:]), self.flat.dtype)
+
+    def finish(self) -> None:
+        """Give the arrays of all ranks the shapes, the dtype and the device of this rank's."""
+        for flat, length in zip(self.flats, self.lengths, strict=True):
+            values = flat.reshape(length, *self.array.shape[1:]) if self.array.ndim else flat.reshape(())
+            self.results.append(device_of(self.array).asarray(values, dtype=self.array.dtype))
 
     def wait(self) -> None:
         if self.left:

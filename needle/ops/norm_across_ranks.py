@@ -63,13 +63,13 @@ class StandardizeAcrossRanks(Standardize):
 
     def merge(self, average: Array, variance: Array, count: int) -> tuple[Array, Array, Array]:
         """Mean, variance and count of the whole batch, from those of this rank's part; merged in the order of ranks."""
-        rank, size = self.communicator.rank, average.size
-        table = xp(average).zeros((self.communicator.size, 1 + 2 * size))
-        table[rank, 0] = count
-        table[rank, 1 : 1 + size] = average.reshape(-1)
-        table[rank, 1 + size :] = variance.reshape(-1) * count
-        self.communicator.all_reduce(table)  # adds zeros
-        parts = [(row[:1], row[1 : 1 + size], row[1 + size :]) for row in table]
+        size = average.size
+        row = xp(average).empty(1 + 2 * size)
+        row[0] = count
+        row[1 : 1 + size] = average.reshape(-1)
+        row[1 + size :] = variance.reshape(-1) * count
+        rows = self.communicator.all_gather(row)
+        parts = [(row[:1], row[1 : 1 + size], row[1 + size :]) for row in rows]
         whole_count, mean, squares = parts[0]  # squares of the deviations from the mean, added up
         for other_count, other_mean, other_squares in parts[1:]:
             before, whole_count = whole_count, whole_count + other_count

@@ -169,14 +169,17 @@ def test_arrays_of_one_rank_reach_all(engine, size):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_arrays_of_all_ranks_are_gathered(engine, size, device):
-    whole = np.arange(2 * size * (size + 1) // 2).reshape(-1, 2)
+@pytest.mark.parametrize("gather", [lambda rank, x: rank.all_gather(x), Communicator.all_gather], ids=["own", "any"])
+@pytest.mark.parametrize("width", [2, 100])
+def test_arrays_of_all_ranks_are_gathered(engine, size, gather, width, device):
+    """The longer ones of some ranks do not fit into a slot of shared memory, those of others do."""
+    whole = np.arange(width * size * (size + 1) // 2).reshape(-1, width)
     starts = np.cumsum([0, *range(1, size + 1)])
 
     def rank(communicator):
-        own = slice(*starts[communicator.rank : communicator.rank + 2])
+        own = device.array(whole[starts[communicator.rank] : starts[communicator.rank + 1]])
         scalar = device.array(communicator.rank)
-        return communicator.all_gather(device.array(whole[own])), communicator.all_gather(scalar)
+        return gather(communicator, own), gather(communicator, scalar)
 
     for arrays, scalars in run_ranks(size, rank, engine):
         assert [len(array) for array in arrays] == list(range(1, size + 1))
@@ -322,7 +325,7 @@ def test_memory_is_in_order_before_others_are_told_and_after_they_have_told(size
     """
 
     def rank(communicator):
-        for call in (communicator.all_reduce, communicator.broadcast):
+        for call in (communicator.all_reduce, communicator.broadcast, communicator.all_gather):
             communicator.events.clear()
             call(np.ones(size))
             events = [("call", None), *(event for event in communicator.events if event != ("read", TAKEN))]
@@ -368,6 +371,7 @@ def test_an_error_of_one_rank_ends_the_others(engine):
         lambda communicator: communicator.all_reduce(np.zeros(2), ["float16", "bfloat16"][communicator.rank]),
         lambda communicator: communicator.all_reduce(np.zeros(2), [None, "bfloat16"][communicator.rank]),
         lambda communicator: communicator.broadcast(np.zeros(2), communicator.rank),
+        lambda communicator: communicator.all_gather(np.zeros((2, 1 + communicator.rank))),
         lambda communicator: [communicator.broadcast, communicator.all_reduce][communicator.rank](np.zeros(900)),
     ],
 )

@@ -98,15 +98,20 @@ class ThreadCommunicator(Communicator):
     def broadcast(self, array, root=0):
         _write(array, self._exchange(f"broadcast {root}", array)[root])
 
+    def all_gather(self, array):
+        like = array[:0] if array.ndim else array
+        return [device_of(array).asarray(entry) for entry in self._exchange("all_gather", array, like)]
+
     def leave(self):
         pass
 
     def fail(self):
         self.board.barrier.abort()
 
-    def _exchange(self, kind, array):
-        """Host copies of the arrays of all ranks."""
-        call = (kind, array.shape, array.dtype)
+    def _exchange(self, kind, array, like=None):
+        """Host copies of the arrays of all ranks, which must have the shape and dtype of one like this."""
+        like = array if like is None else like
+        call = (kind, like.shape, array.dtype)
         self.calls.append(call)
         self.board.entries[self.rank] = (call, np.array(to_host(array)))
         self.board.barrier.wait()
