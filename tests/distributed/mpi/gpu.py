@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import sys
+import time
+import warnings
 
+import numpy as np
+
+import needle as ndl
+from needle import distributed
 from needle.backend.communicator import Communicator
+from tests.distributed import nets
 from tests.distributed.mpi import exchanges
 from tests.gpu.null import device
 
@@ -72,3 +82,51 @@ def exchange(communicator, seed=0):
 
     needle.tuning.NCCL_WHOLE_BYTES = 256
     return exchanges.main(OnGpu(communicator), seed)
+
+
+def train(communicator, net, optimizer, steps):
+    """The losses, gradients and weights of a training of `nets` on the GPU."""
+    ndl.seed(0)
+    ndl.set_default_device(ndl.cuda())
+    return nets.train(nets.NETS[net](), optimizer, steps)
+
+
+def differ(communicator):
+    """Rank 0 passes an array of the GPU, the others one of the host, once NCCL is connected."""
+    import cupy
+
+    communicator.all_reduce(cupy.ones(3))
+    communicator.all_reduce((np if communicator.rank else cupy).ones(3))
+
+
+def share(communicator):
+    """The sum and what is warned of if all ranks have the same GPU."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        total = np.ones((2, 3))
+        OnGpu(communicator).all_reduce(total)
+    return total.tolist(), [str(entry.message) for entry in caught]
+
+
+def end(how):
+    """A program of two ranks: rank 1 ends so, while rank 0 waits for its GPU, which waits for that of rank 1."""
+    device.start()
+    import cupy
+
+    with distributed.join() as communicator, device.late():
+        array = cupy.ones(3)
+        communicator.all_reduce(array)  # to connect
+        array.get()
+        communicator.all_reduce(array)
+        if communicator.rank == 0:
+            sys.stdout.write("begun\n")
+            sys.stdout.flush()
+            array.get()
+        time.sleep(1)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ArithmeticError("rank 1 fails")
+
+
+if __name__ == "__main__":
+    end(sys.argv[1])
