@@ -1,9 +1,9 @@
 """How the ranks of a program that `mpiexec` has started end: all together, with one message and one status.
 
-A rank that fails would wait in `MPI_Finalize` for the others, who wait for its arrays; so it tells them, and nobody
-finalizes. What each rank says is (status, whether it only follows another one that has failed): the lowest rank with a
-failure of its own speaks and ends first, and a launcher that sees a rank end so ends all. Whoever cannot listen because
-it computes is ended by `MPI_Abort`.
+A rank that fails would wait in `MPI_Finalize` for the others, who wait for its arrays. So it tells them, and nobody
+finalizes. What each rank says is (status, whether it only follows another one that has failed). The lowest rank with a
+failure of its own speaks and then ends all; the others wait for that in silence. Who waits in an exchange hears of a
+failure at once; who computes is ended by the launcher.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import atexit
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -25,8 +24,8 @@ from needle.distributed.mpi import MpiCommunicator
 
 __all__ = ["Ending", "time_limit"]
 
-HEARING = 0.5  # seconds until another rank hears that one has failed, if it exchanges anything
-PATIENCE = 5.0  # seconds in which the one who speaks, or the launcher, ends this rank
+HEARING = 1.0  # seconds in which a rank hears that one has failed, if it exchanges anything
+PATIENCE = 5.0  # seconds in which the one who has failed speaks, and the launcher ends the others
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -68,7 +67,9 @@ class Ending:
         _flush()
         if self.communicator is not None:
             self.communicator.fail()
-        heard = self._exchange(status, follows)
+        heard: dict[int, tuple[int, bool]] = {}
+        with suppress(Exception):  # MPI itself may be what has failed
+            self._exchange(status, follows, heard)
         own = {rank: status for rank, (status, is_following) in heard.items() if not is_following}
         if (follows and own) or min(own, default=self.rank) < self.rank:
             time.sleep(PATIENCE)
@@ -76,27 +77,40 @@ class Ending:
         if self.rank or follows:
             self._speak(error)
             _flush()
-        if len(heard) == self.size - 1:
-            os._exit(status)
-        self.comm.Abort(status)
+        self._end_all(status, len(heard) == self.size - 1)
+
+    def _end_all(self, status: int, all_end: bool) -> NoReturn:
+        """End the processes of all ranks with that status, in the way of which the launcher says the least.
+
+        Open MPI's launcher ends all where one ends without MPI_Finalize, and writes 6 lines; after MPI_Abort it writes
+        13. MPICH's does the same without a word, but often with the status of those that it has killed; for MPI_Abort
+        the library writes one line, and on another communicator than that of all the status is as uncertain.
+        """
+        from mpi4py import MPI
+
+        if not (all_end and MPI.get_vendor()[0] == "Open MPI"):
+            with suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            MPI.COMM_WORLD.Abort(status)
         os._exit(status)
 
-    def _exchange(self, status: int, follows: bool) -> dict[int, tuple[int, bool]]:
-        """Tell the others; returns what those say who end as well."""
+    def _exchange(self, status: int, follows: bool, heard: dict[int, tuple[int, bool]]) -> None:
+        """Tell the others, and put into `heard` what those say who end as well."""
         others = [rank for rank in range(self.size) if rank != self.rank]
         mine, theirs = np.array([status, follows]), np.zeros((self.size, 2), "int64")
-        sending = [self.comm.Isend(mine, rank) for rank in others]
+        requests = [self.comm.Isend(mine, rank) for rank in others]
         receiving = {rank: self.comm.Irecv(theirs[rank], rank) for rank in others}
-        heard: dict[int, tuple[int, bool]] = {}
-        end = time.monotonic() + HEARING
-        while len(heard) < len(others) and time.monotonic() < end:
+        start = time.monotonic()
+        while len(heard) < len(others):
             for rank, request in receiving.items():
                 if rank not in heard and request.Test():
                     heard[rank] = int(theirs[rank, 0]), bool(theirs[rank, 1])
+            is_known = not follows or any(not is_following for _, is_following in heard.values())
+            if time.monotonic() - start > (HEARING if is_known else PATIENCE):
+                break
             time.sleep(1e-3)
-        for request in sending:
+        for request in requests:
             request.Test()
-        return heard
 
     def _speak(self, error: BaseException) -> None:
         who = f"rank {self.rank} of {self.size}"
@@ -115,21 +129,14 @@ class Ending:
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """End this process if the block takes longer: nothing else reaches a thread that waits within MPI."""
-    is_over = threading.Event()
+    """End this process with a traceback if the block takes longer, even where MPI waits and keeps Python's lock."""
+    import faulthandler
 
-    def watch() -> None:
-        if not is_over.wait(seconds):
-            with suppress(Exception):
-                sys.stderr.write(f"join: all ranks must come within {seconds:g} s, but one has not\n")
-            _flush()
-            os._exit(1)
-
-    threading.Thread(target=watch, name="needle-join", daemon=True).start()
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
     try:
         yield
     finally:
-        is_over.set()
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _is_success(error: BaseException) -> bool:

@@ -64,7 +64,7 @@ def join() -> Iterator[Communicator]:
         with using(Alone()):
             yield current_communicator()
         return
-    with _signals(world.Get_rank()), Ending(world) as ending:
+    with _sigint(signal.SIG_IGN) if world.Get_rank() else nullcontext(), Ending(world) as ending:
         with time_limit(PATIENCE):
             communicator = ending.communicator = MpiCommunicator(world)
             threads = _begin_alike(communicator)
@@ -89,15 +89,9 @@ def _world(variable: str, value: int) -> Any:
     if variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
         raise RuntimeError(f"join: mpiexec must belong to mpi4py's MPI library, {version}, but is Open MPI's; {advice}")
     if not MPI.Is_initialized():
-        on_main_thread = threading.current_thread() is threading.main_thread()
-        before = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main_thread else None  # MPI_Init serves none
-        try:
-            with time_limit(PATIENCE):
-                MPI.Init_thread(MPI.THREAD_SERIALIZED)
-                atexit.register(MPI.Finalize)
-        finally:
-            if on_main_thread:
-                signal.signal(signal.SIGINT, before)
+        with _sigint(signal.SIG_DFL):  # MPI_Init would put it off until all ranks have come
+            _wait_for_all_ranks(MPI)
+        atexit.register(MPI.Finalize)
     world = MPI.COMM_WORLD
     if world.Get_size() == 1 and value > (variable != RANK):
         started = f"rank {value}" if variable == RANK else f"{value} processes"
@@ -135,13 +129,19 @@ def _mpi() -> Any:
     return MPI
 
 
+def _wait_for_all_ranks(MPI: Any) -> None:
+    """Initialize MPI. Some launchers let the others wait without end for a rank that has died before."""
+    with time_limit(PATIENCE):
+        MPI.Init_thread(MPI.THREAD_SERIALIZED)
+
+
 @contextmanager
-def _signals(rank: int) -> Iterator[None]:
-    """Ignore Ctrl-C above rank 0 until the block ends: mpiexec may send it to all ranks."""
-    if rank == 0 or threading.current_thread() is not threading.main_thread():
+def _sigint(handler: Any) -> Iterator[None]:
+    """Let Ctrl-C do something else until the block ends."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:

@@ -36,6 +36,7 @@ from needle.distributed.mpi_exchanges import Small, messages
 from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
 from needle.distributed.pieces import (
     HEADER_BYTES,
+    RETURNED,
     Exchange,
     Gathering,
     Piece,
@@ -51,7 +52,6 @@ __all__ = ["MpiCommunicator"]
 
 OPENING, TERM, SUM, FAILURE = range(1, 5)  # the tags of messages
 START = HEADER_BYTES + 8  # where the array begins in an opening: behind the header and the length of the first axis
-RETURNED = b"return of its program".ljust(HEADER_BYTES)  # the header of `leave`
 NOTHING = np.empty(0, "uint8")
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed

@@ -16,6 +16,7 @@ from needle.backend.narrow import WIRES, narrow, widen
 
 __all__ = [
     "HEADER_BYTES",
+    "RETURNED",
     "CallsDiffer",
     "Exchange",
     "Gathering",
@@ -30,6 +31,7 @@ __all__ = [
 ]
 
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
+RETURNED = b"return".ljust(HEADER_BYTES)  # of a rank that makes no further call
 
 
 class CallsDiffer(RuntimeError):
@@ -177,9 +179,13 @@ def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> No
     """Raise CallsDiffer unless both ranks have made the same call."""
     if other != header:
         raise CallsDiffer(
-            f"{call_name(header)}: all ranks must make the same calls, but rank {rank} calls {readable(header)}, and "
-            f"rank {other_rank} calls {readable(other)}"
+            f"{call_name(header)}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank "
+            f"{other_rank} {_deed(other)}"
         )
+
+
+def _deed(header: bytes) -> str:
+    return "has returned" if header == RETURNED else f"calls {readable(header)}"
 
 
 def add(terms: list[Any], out: Any) -> None:

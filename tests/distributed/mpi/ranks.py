@@ -68,6 +68,7 @@ class Started:
         variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(environment or {}), MARK: self.name}
         words = [python if word == "python" else word for word in command]
         self.outputs = [open(Path(self.folder.name) / name, "w+") for name in ("output", "errors")]  # noqa: SIM115
+        self.texts = []  # all that was printed, once the run has ended
         self.process = subprocess.Popen(
             [*(starter or beginning), "-n", str(size), *words],
             cwd=cwd,
@@ -104,7 +105,7 @@ class Started:
         return self._text(1)
 
     def _text(self, number):
-        return Path(self.outputs[number].name).read_text(errors="replace")
+        return self.texts[number] if self.texts else Path(self.outputs[number].name).read_text(errors="replace")
 
     def end(self):
         """Kill what remains; the processes that were left after `mpiexec` had ended."""
@@ -116,6 +117,7 @@ class Started:
         if was_running:
             self.process.kill()
             self.process.wait(PATIENCE)
+        self.texts = self.texts or [self.output, self.errors]
         for output in self.outputs:
             output.close()
         self.folder.cleanup()

@@ -1,0 +1,83 @@
+"""A program of ranks that `join`: `python -m tests.distributed.mpi.joined DEED RANKS`, such as `raise 1,2`.
+
+The ranks named do the deed, after a few exchanges; the others go on with them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import time
+
+import numpy as np
+
+from needle.backend.blas import worker_count
+from needle.distributed import join, joining
+
+SECONDS = 30  # for which the others go on
+
+
+def main(deed, doers):
+    if deed == "die before":
+        joining.PATIENCE = 3.0
+        if RANK in doers:
+            os._exit(3)
+    np.random.seed(os.getpid() % 1000)
+    random.seed(os.getpid())
+    with join() as communicator:
+        rank = communicator.rank
+        begun = [rank, os.getpid(), worker_count(), np.random.randint(1 << 30), random.getrandbits(30)]
+        gathered = communicator.all_gather(np.array([begun]))
+        if rank == 0:
+            say(np.concatenate(gathered).tolist())
+        exchange(communicator, 0.2)
+        if rank in doers:
+            DEEDS[deed]()
+        elif deed in ("compute", "raise beside work"):
+            time.sleep(SECONDS)
+        elif deed != "return all":
+            exchange(communicator, SECONDS)
+    say(f"rank {rank} goes on")
+
+
+def say(text):
+    sys.stdout.write(f"{text}\n")  # at once, so that the lines of two ranks do not mix
+    sys.stdout.flush()
+
+
+def exchange(communicator, seconds):
+    """Sum for that long by rank 0's clock."""
+    end = time.monotonic() + seconds
+    is_over = np.zeros(())
+    while not is_over:
+        is_over[...] = communicator.rank == 0 and time.monotonic() > end
+        communicator.all_reduce(is_over)
+        communicator.all_reduce(np.ones(50_000))
+
+
+def fail():
+    raise LookupError("mine")
+
+
+def interrupt():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(1)
+
+
+DEEDS = {
+    "raise": fail,
+    "raise beside work": fail,
+    "exit 3": lambda: sys.exit(3),
+    "exit 0": lambda: sys.exit(0),
+    "exit text": lambda: sys.exit("why"),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "interrupt": interrupt,
+    "return": lambda: None,
+}
+RANK = int(os.environ.get("PMI_RANK", os.environ.get("PMIX_RANK", "0")))
+
+if __name__ == "__main__":
+    main(sys.argv[1], [int(rank) for rank in sys.argv[2].split(",") if rank])
