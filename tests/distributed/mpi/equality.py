@@ -7,6 +7,7 @@ The networks have no bias in front of a normalization: its gradient is nothing b
 
 from __future__ import annotations
 
+import tempfile
 from fractions import Fraction
 
 import numpy as np
@@ -141,8 +142,7 @@ def fitted(size):
         scheduler=optim.lr_scheduler.CosineAnnealingLR(optimizer, 10), accumulate=2,
         ema=optim.ExponentialMovingAverage(model, 0.9),
     )  # fmt: skip
-    rows = [[x for name, x in row.items() if "second" not in name] for row in history]
-    return collected(np.ravel(rows), model)
+    return collected(np.ravel([row_of(row) for row in history]), model)
 
 
 def shards_of(items, lengths):
@@ -170,6 +170,51 @@ def sharded(size):
             losses.append(gradients.backward(F.cross_entropy(model(x.astype("float64")), y)).numpy())
             optimizer.step()
     return collected(losses, model)
+
+
+class Noisy(NDArrayDataset):
+    """Items to which noise is added, which no other rank draws."""
+
+    def take(self, indices):
+        images, labels = super().take(indices)
+        return images + np.random.randn(*images.shape).astype("float32") / 4, labels
+
+
+def resumed(size):
+    """Shards with noise of their own: a run as a whole, then one that is stopped within an epoch and goes on."""
+    lengths, rank = LENGTHS[size], current_communicator().rank
+    stream = np.random.RandomState(1)
+    fields = [shards_of(x, lengths)[rank] for x in (stream.rand(20, 2, 6, 6).astype("float32"), np.arange(20) % 3)]
+    results = []
+
+    def fit(folder, **options):
+        ndl.seed(6)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(72, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 3))
+        loader = DataLoader(Shard(Noisy(*fields)), 5, shuffle=True, transforms=[RandomFlipHorizontal()])
+        history = training.fit(
+            model, nn.CrossEntropyLoss(), optim.Adam(model.parameters()), loader, epochs=3, checkpoints=folder,
+            validation=DataLoader(Shard(NDArrayDataset(*fields)), 6), metrics={"accuracy": Accuracy()}, **options,
+        )  # fmt: skip
+        return collected(np.ravel([row_of(row) for row in history]), model)
+
+    with tempfile.TemporaryDirectory() as folder:
+        results.append(fit(f"{folder}/whole"))
+        for options in ({"callbacks": [Stop()]}, {"resume": True}):
+            results[1:] = [fit(f"{folder}/parts", **options)]
+    return np.stack(results)
+
+
+class Stop:
+    """Stops in the second epoch."""
+
+    def on_step(self, state):
+        if (state.epoch, state.batch) == (1, 2):
+            state.stop("for now")
+
+
+def row_of(row):
+    """The figures of an epoch without its times."""
+    return [x for name, x in row.items() if "second" not in name]
 
 
 def in_float32(size):
@@ -202,7 +247,12 @@ EXACT = {  # of 50 steps in float64, of the slowest 20
     "fit": fitted,
     "shards": sharded,
 }
-ROUNDED = {"float32": in_float32, "bfloat16": narrow, "float16": lambda size: narrow(size, "float16")}
+ROUNDED = {
+    "float32": in_float32,
+    "resumed": resumed,
+    "bfloat16": narrow,
+    "float16": lambda size: narrow(size, "float16"),
+}
 CASES = EXACT | ROUNDED
 
 
