@@ -17,7 +17,8 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
 
     All workers must read the same batches: loaders made alike, random streams in the same state. A batch is cut as
     `np.array_split` does; one with fewer items than workers goes to all of them as a whole, with the part None. So does
-    every batch where there is one worker. After the last batch the part is None.
+    every batch where there is one worker. After the last batch the part is None. Of a `Shard` the items of a part are
+    this worker's own.
 
     A `DataLoader` fetches only the items of the part, unless the dataset may draw random numbers (a transform, a
     dataset of your own): then every worker prepares the whole batch, so that all draw alike. Of any other iterable,

@@ -10,6 +10,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
+from needle.data import Shard
 from needle.distributed.launch import Copies, NotImportable, check_startable, started
 from needle.graph import Value
 from needle.training.exchanges import check_divisible
@@ -35,6 +36,9 @@ def check_workers(workers: Any, **parts: Any) -> int:
     if count == 1:
         return count
     check_startable("fit", count)
+    for name in ("train_loader", "validation"):
+        if isinstance(getattr(parts.get(name), "dataset", None), Shard):
+            raise ValueError(f"fit: {name} must not be of a Shard for workers, which get copies of it, but got one")
     for device in {parameter.device for parameter in parts["model"].parameters() if parameter.device.is_async}:
         raise ValueError(f"fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on {device}")
     check_divisible("fit", parts["loss_fn"], parts["forward"])

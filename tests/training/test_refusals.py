@@ -14,6 +14,7 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim, training
+from needle.data import DataLoader, NDArrayDataset, Shard
 from needle.metrics import Accuracy
 from needle.optim import lr_scheduler
 from needle.training import Checkpoints, EarlyStopping, Figures, NonFiniteLoss, Stepper, TrainingState
@@ -137,6 +138,8 @@ ERRORS = [
     (lambda: fit(workers=2, loader=Locked()), TypeError,
      ("fit: for several workers train_loader must be something that pickle can copy, with functions and classes that "
       "stand at the top of a module, but got: cannot pickle '_thread.lock' object")),
+    (lambda: fit(workers=2, loader=DataLoader(Shard(NDArrayDataset([1])))), ValueError,
+     "fit: train_loader must not be of a Shard for workers, which get copies of it, but got one"),
     (lambda: interactive(lambda model: fit(workers=2, model=model)), TypeError,
      ("fit: for several workers model must be of functions and classes that other processes can import, but Net is of "
       "an interactive session; put it into a file of its own")),
