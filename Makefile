@@ -33,7 +33,8 @@ nightly: .venv/.has-test ## run all tests, also slow ones, with 2,000 examples, 
 	if command -v g++ > /dev/null; then $(MAKE) gpu-check; else echo "No gpu-check: g++ is not installed"; fi
 
 gpu-check: .venv-gpu/.made ## run the tests for GPUs without one: on CuPy, with kernels that g++ compiles for the CPU
-	OMP_NUM_THREADS=1 .venv-gpu/bin/python -m pytest -p tests.gpu.null.plugin -m gpu \
+	PATH="$(CURDIR)/.venv/bin:$$PATH" MPI4PY_LIBMPI="$(CURDIR)/.venv/lib:" OMP_NUM_THREADS=1 \
+	    .venv-gpu/bin/python -m pytest -p tests.gpu.null.plugin -m gpu \
 	    -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 gpu: ## on a machine with a GPU, CuPy and torch: test and time needle there, in ten minutes; ARGS are the script's

@@ -12,6 +12,7 @@ from tests.distributed.mpi.ranks import run, start
 from tests.distributed.threads import in_shared_memory, run_ranks
 from tests.gpu.null import device
 
+SLOW = pytest.mark.slow
 STEPS = 8
 PATIENCE = 180  # seconds: CuPy is loaded, and g++ compiles its kernels in the first run
 
@@ -21,8 +22,9 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("size", [2, 3])
-@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize(
+    ("size", "late"), [(2, True), pytest.param(3, True, marks=SLOW), pytest.param(3, False, marks=SLOW)]
+)
 def test_the_exchanges_have_the_bits_of_shared_memory(size, late):
     expected = run_ranks(size, exchanges.main, in_shared_memory)
     for (ours, requests), theirs in zip(run(size, "gpu", "exchange", late, timeout=PATIENCE), expected, strict=True):
@@ -40,7 +42,9 @@ def on_gpu():
 
 
 @pytest.mark.usefixtures("on_gpu")
-@pytest.mark.parametrize(("size", "net", "optimizer"), [(2, "convolutions", "adam"), (3, "residual", "sgd")])
+@pytest.mark.parametrize(
+    ("size", "net", "optimizer"), [(3, "convolutions", "adam"), pytest.param(2, "residual", "sgd", marks=SLOW)]
+)
 def test_a_training_is_that_of_one_process(size, net, optimizer):
     ndl.seed(0)
     expected = nets.train(nets.NETS[net](), optimizer, STEPS)
