@@ -43,7 +43,7 @@ OPEN = ("constant", "step", "plateau")  # schedules that do not depend on the nu
 DROPS = ("step", "plateau")  # schedules that divide the learning rate by 10
 FRACTIONS = ("validation", "label_smoothing", "momentum", "ema")  # in [0, 1)
 FROM_ZERO = ("weight_decay", "warmup")  # others are greater than 0
-FREE = ("resume", "epochs", "data", "clip", "save_every", "workers")  # those that may differ when a run goes on
+FREE = ("resume", "epochs", "data", "clip", "save_every", "workers", "distributed", "compress")  # may differ later
 
 Complete = Callable[[errors.Parser, argparse.Namespace], None]
 
@@ -62,6 +62,10 @@ def add_run_options(parser: errors.Parser, batch_size: int) -> None:
     )  # fmt: skip
     processes = "processes that compute each batch together; auto measures 1 and the cores (default: %(default)s)"
     parser.add_argument("--workers", type=_workers, default=1, metavar="N", help=processes)
+    joins = "compute each batch by the processes that mpiexec or srun has started, on one machine or several"
+    parser.add_argument("--distributed", action="store_true", help=joins)
+    sent = "round gradients to 16 bits when processes exchange them (default: no)"
+    parser.add_argument("--compress", choices=("float16", "bfloat16"), help=sent)
     often = "save last.npz after so many batches, too, not only after each epoch"
     parser.add_argument("--save-every", type=int, metavar="BATCHES", help=often)
     folder = parser.add_mutually_exclusive_group()
@@ -108,8 +112,8 @@ def parse(
 
     `complete` checks the options that only this script has, and fills in defaults that depend on others. To continue a
     run, its saved settings are read as if they were the command line. Exits with a usage error if an option is wrong
-    or contradicts a saved one: only --data, --clip, --save-every and --workers may differ, and --epochs be larger if
-    the schedule does not depend on it.
+    or contradicts a saved one: only --data, --clip, --save-every, --workers, --distributed and --compress may differ,
+    and --epochs be larger if the schedule does not depend on it.
     """
 
     def checked(arguments: Sequence[str] | None, saved: argparse.Namespace | None = None) -> argparse.Namespace:
@@ -120,7 +124,8 @@ def parse(
             options.lr = (RATES | rates)[options.optimizer]
         return options
 
-    folder = parser.parse_args(arguments).resume
+    given = parser.parse_args(arguments)
+    folder = given.resume
     if folder is None:
         return checked(arguments)
     with errors.user_errors(script):
@@ -129,6 +134,8 @@ def parse(
             raise ValueError(f"--resume must be a run of {script}.py, but {folder} is one of {config['script']}.py")
     with _damage(parser, script, folder):
         saved = checked([f"--resume={folder}", *_as_arguments(config["settings"])])
+    if given.distributed:
+        saved.workers = 1  # ranks take their place
     options = checked(arguments, saved)
     _compare(parser, options, saved)
     return options
@@ -177,6 +184,10 @@ def _check(parser: errors.Parser, options: argparse.Namespace) -> None:
         parser.error(f"--warmup is for constant, cosine and step, but --schedule is {options.schedule}")
     if options.drop_after is not None and options.schedule not in DROPS:
         parser.error(f"--drop-after is for {' and '.join(DROPS)}, but --schedule is {options.schedule}")
+    if options.distributed and options.workers != 1:
+        parser.error(f"--workers must be 1 with --distributed, where mpiexec starts them, but got {options.workers}")
+    if options.compress and options.workers == 1 and not (options.distributed or options.resume):
+        parser.error("--compress is for processes of --workers or --distributed, but there is only one")
     if options.save_every is not None and not (options.out or options.resume):
         parser.error("--save-every is for runs with --out RUN, but there is none")
     if options.drop_after is None and options.schedule in DROPS:

@@ -22,6 +22,7 @@ import numpy as np
 
 import needle as ndl
 from needle.checkpoint import remove_leftovers, write_atomically
+from ranks import launcher
 
 __all__ = ["RunFolder", "check_data", "read_config", "read_metrics"]
 
@@ -71,8 +72,8 @@ def versions() -> dict[str, str]:
 
 
 def command() -> str:
-    """The command line of this process."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
+    """The command line of this run."""
+    return launcher() + shlex.join(["python", *sys.orig_argv[1:]])
 
 
 class RunFolder:

@@ -21,6 +21,7 @@ from tasks import TASKS
 __all__ = ["Run", "load_weights", "open_run", "outputs", "report", "test_figures"]
 
 SCRIPTS = ("train", "train_cifar10", "train_ptb")
+OF_A_COMMAND = ("out", "resume", "distributed")  # options that say nothing of the run
 
 
 @dataclass
@@ -65,7 +66,7 @@ class Run:
 
     def config(self) -> dict[str, Any]:
         """What config.json says of the run."""
-        chosen = {name: value for name, value in vars(self.options).items() if name not in ("out", "resume")}
+        chosen = {name: value for name, value in vars(self.options).items() if name not in OF_A_COMMAND}
         settings = {name: str(value.resolve()) if isinstance(value, Path) else value for name, value in chosen.items()}
         facts = {"task": self.task, "model": self.title, "parameters": cli.count_parameters(self.model)}
         facts |= {"classes": list(self.classes), "unit": self.unit, **self.facts}

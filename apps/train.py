@@ -30,11 +30,7 @@ RATES = {"adam": 0.002, "adamw": 0.002, "sgd": 0.1}
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
-    options = parse(arguments)
-    with errors.interruptible():
-        with errors.user_errors("train"):
-            run = prepare(options)
-        return train(run)
+    return train("train", arguments, parse, prepare)
 
 
 def prepare(options: argparse.Namespace) -> Run:

@@ -28,11 +28,7 @@ RATES = {"adam": 0.001, "adamw": 0.001, "sgd": 0.1}
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
-    options = parse(arguments)
-    with errors.interruptible():
-        with errors.user_errors("train_cifar10"):
-            run = prepare(options)
-        return train(run)
+    return train("train_cifar10", arguments, parse, prepare)
 
 
 def prepare(options: argparse.Namespace) -> Run:

@@ -32,11 +32,7 @@ MODELS = {"rnn": "RNN", "lstm": "LSTM", "transformer": "transformer"}
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
-    options = parse(arguments)
-    with errors.interruptible():
-        with errors.user_errors("train_ptb"):
-            run = prepare(options)
-        return train(run)
+    return train("train_ptb", arguments, parse, prepare)
 
 
 def prepare(options: argparse.Namespace) -> Run:
@@ -119,6 +115,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def complete(parser: errors.Parser, options: argparse.Namespace) -> None:
     """Check what only this script has."""
+    if options.distributed:
+        parser.error("--distributed is for images: columns of text carry their state from batch to batch")
     if options.workers != 1:
         parser.error(
             "--workers must be 1 for text, whose columns carry their state from batch to batch, "
