@@ -6,9 +6,9 @@ of s bytes over n ranks takes, with the messages of needle/distributed/mpi.py, w
     small arrays, which go whole to all       α + β (n - 1) (s + header)
     large ones, by shares                    3α + β (2 (n - 1) / n · s + (n - 1) header)
 
-A step takes what one rank computes for its part of the batch, the sums for which it waits, one after the other, and
-those of the gradients. These follow each other without a pause: of them the last alone shows its latency, and where the
-ranks also exchange while backward computes, only what is left at its end takes time.
+In a step a rank computes, waits for some sums, as those of batch norm, and only starts others, those of gradients. They
+go one after the other while backward computes; what is left when the step needs them takes time, and so does a sum that
+comes behind them. Of sums that follow each other without a pause the last alone shows its latency.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Call", "Link", "exchange_seconds", "sent_bytes", "step_seconds"]
+__all__ = ["Call", "Link", "Step", "exchange_seconds", "sent_bytes", "step_seconds"]
 
 OPENING = 264  # bytes of the message with which a sum begins, without the array
 WHOLE = 1 << 16  # bytes of arrays in such messages that a rank sends at most; tests hold both to needle's
@@ -32,10 +32,19 @@ class Link:
 
 @dataclass(frozen=True)
 class Call:
-    """A sum over the ranks in a step: the bytes of the array, and whether the rank waits for it at once."""
+    """A sum over the ranks in a step: the bytes of the array, whether the rank waits, what it has computed before."""
 
     size: int
     waits: bool
+    at: float  # share of what the rank computes in a step
+
+
+@dataclass(frozen=True)
+class Step:
+    """The sums of a step in their order, and the share of computing after which it needs those that are started."""
+
+    calls: Sequence[Call]
+    needed: float
 
 
 def sent_bytes(size: int, ranks: int) -> float:
@@ -50,15 +59,20 @@ def exchange_seconds(link: Link, size: int, ranks: int) -> float:
     return rounds * link.latency + link.per_byte * sent_bytes(size, ranks)
 
 
-def step_seconds(link: Link, calls: Sequence[Call], ranks: int, compute: float, hidden: float = 0.0) -> float:
-    """The time of a step: `compute` seconds, and its calls, of which at most `hidden` seconds go on meanwhile."""
-    if ranks == 1:
-        return compute
-    waited = [exchange_seconds(link, call.size, ranks) for call in calls if call.waits]
-    started = [exchange_seconds(link, call.size, ranks) for call in calls if not call.waits]
-    bytes_sent = sum(sent_bytes(call.size, ranks) for call in calls if not call.waits)
-    if not started:
-        return compute + sum(waited)
-    last = started[-1]
-    total = last + link.per_byte * (bytes_sent - sent_bytes(calls[-1].size, ranks))
-    return compute + sum(waited) + max(last, total - hidden)
+def step_seconds(link: Link, step: Step, ranks: int, compute: float) -> float:
+    """The time of a step in which a rank computes for `compute` seconds."""
+    waited = free = 0.0  # seconds that the rank has waited; the time at which the link is free
+    last: Call | None = None  # that is started
+    for call in step.calls if ranks > 1 else ():
+        now = call.at * compute + waited
+        begin = max(now, free)
+        if call.waits:
+            free = begin + exchange_seconds(link, call.size, ranks)
+            waited += free - now
+        else:
+            free = begin + link.per_byte * sent_bytes(call.size, ranks)
+            last = call
+    if last is not None:
+        end = free - link.per_byte * sent_bytes(last.size, ranks) + exchange_seconds(link, last.size, ranks)
+        waited += max(0.0, end - step.needed * compute - waited)
+    return compute + waited

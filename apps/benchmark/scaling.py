@@ -34,7 +34,7 @@ from ..errors import user_errors
 from . import report, worker
 from .cases import NETS, Net, Training
 from .libraries.needle_ranks import NeedleWorkers, Watched
-from .model import Call, Link, sent_bytes, step_seconds
+from .model import Call, Link, Step, sent_bytes, step_seconds
 
 FEW, MANY = 1 << 18, 1 << 21  # bytes of the sums whose times give the bandwidth
 IN_A_ROW = 10  # sums of next to nothing that are timed together
@@ -121,19 +121,43 @@ def measured_link(communicator: Communicator) -> Link:
 
 
 class Recorded(Watched):
-    """A communicator that notes its sums."""
+    """A communicator that notes the sums of a step."""
 
     def __init__(self, communicator: Communicator) -> None:
         super().__init__(communicator)
+        self.begin()
+
+    def begin(self) -> None:
+        """A step begins."""
+        self.start, self.needed = time.perf_counter(), 0.0
         self.calls: list[Call] = []
 
+    def end(self) -> Step:
+        """The step that ends."""
+        spent = self.now()
+        return Step([replace(call, at=call.at / spent) for call in self.calls], self.needed / spent)
+
+    def now(self) -> float:
+        return time.perf_counter() - self.start
+
     def all_reduce(self, array: np.ndarray, wire: str | None = None) -> None:
-        self.calls.append(Call(array.nbytes, waits=True))
+        self.calls.append(Call(array.nbytes, True, self.now()))
         super().all_reduce(array, wire)
 
     def start_all_reduce(self, array: np.ndarray, wire: str | None = None) -> Any:
-        self.calls.append(Call(array.nbytes, waits=False))
-        return super().start_all_reduce(array, wire)
+        self.calls.append(Call(array.nbytes, False, self.now()))
+        return RecordedRequest(self, super().start_all_reduce(array, wire))
+
+
+class RecordedRequest:
+    """A request whose first wait is noted."""
+
+    def __init__(self, recorded: Recorded, request: Any) -> None:
+        self.recorded, self.request = recorded, request
+
+    def wait(self) -> None:
+        self.recorded.needed = self.recorded.needed or self.recorded.now()
+        self.request.wait()
 
 
 class Unheard(Communicator):
@@ -152,7 +176,7 @@ class Unheard(Communicator):
 class Study:
     """What is measured of a network and a batch.
 
-    For each number of machines, `computed` holds the times of what one rank computes and `calls` the sums of a step;
+    For each number of machines, `computed` holds the times of what one rank computes and `steps` the sums of a step;
     `measured` are the times of steps of all ranks here, in turns with the computed ones.
     """
 
@@ -163,21 +187,21 @@ class Study:
             raise ValueError(f"scaling: a batch must have an item for each of the {size} ranks, but it has {batch}")
         self.gradient_bytes = 4 * sum(array.size for array in worker.weights(net))
         self.computed: dict[int, list[float]] = {}
-        self.calls: dict[int, list[Call]] = {}
+        self.steps: dict[int, Step] = {}
         for count in sorted({1, size, *machines}):
             if count <= batch:
                 recorded = Recorded(Unheard(count))
-                step, together = step_of(net, recorded), step_of(net, Watched(communicator))
-                step()
-                self.calls[count] = list(recorded.calls)
-                if count == size:
-                    self.computed[size], self.measured = turns(communicator, step, together)
-                else:
-                    (self.computed[count],) = turns(communicator, step)
+                runs = [step_of(net, recorded), *[step_of(net, Watched(communicator))] * (count == size)]
+                self.computed[count], *measured = turns(communicator, *runs)
+                if measured:
+                    (self.measured,) = measured
+                recorded.begin()
+                runs[0]()
+                self.steps[count] = recorded.end()
 
     def predicted(self, link: Link, machines: int) -> list[float]:
         """The times of steps on so many machines."""
-        return [step_seconds(link, self.calls[machines], machines, seconds) for seconds in self.computed[machines]]
+        return [step_seconds(link, self.steps[machines], machines, seconds) for seconds in self.computed[machines]]
 
 
 def step_of(net: Net, communicator: Watched) -> Callable[[], None]:
@@ -202,7 +226,7 @@ def text(size: int, links: dict[str, Link], studies: dict[str, Study], machines:
     lines, here = [head], next(iter(links.values()))
     for label, study in studies.items():
         computed, step = median(study.computed[size]), median(study.measured)
-        sums = f"{len(study.calls[size])}, {sum(call.waits for call in study.calls[size])}"
+        sums = f"{len(study.steps[size].calls)}, {sum(call.waits for call in study.steps[size].calls)}"
         ratio = report.spread(study.predicted(here, size), study.measured)
         cells = [f"{study.gradient_bytes / 1e6:.2f} MB", sums, report.duration(step), f"{1 - computed / step:.0%}"]
         lines.append([label, *cells, report.ranged(ratio)])

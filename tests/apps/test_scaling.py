@@ -3,7 +3,7 @@
 import pytest
 
 from apps.benchmark import model, scaling
-from apps.benchmark.model import Call, Link, exchange_seconds, sent_bytes, step_seconds
+from apps.benchmark.model import Call, Link, Step, exchange_seconds, sent_bytes, step_seconds
 from needle import tuning
 from needle.distributed import mpi
 from tests.apps.scripts import error_of
@@ -24,12 +24,24 @@ def test_small_sums_go_whole_to_all_and_large_ones_by_shares():
     assert exchange_seconds(SLOW, 10**6, 4) == pytest.approx(3e-3 + 1.500792)
 
 
-def test_a_step_waits_for_sums_one_after_the_other_and_shows_one_latency_of_those_that_are_started():
-    calls = [Call(1000, waits=True), Call(10**6, waits=False), Call(1000, waits=True), Call(10**5, waits=False)]
-    sent = 2 * (1000 + model.OPENING) + 10**6 + 10**5 + 2 * model.OPENING
-    assert step_seconds(SLOW, calls, 2, 0.5) == pytest.approx(0.5 + (2 + 3) * 1e-3 + sent * 1e-6)
-    assert step_seconds(SLOW, calls, 1, 0.5) == 0.5
-    assert step_seconds(SLOW, [], 2, 0.5) == 0.5
+def test_a_step_waits_for_sums_one_after_the_other():
+    step = Step([Call(1000, True, 0.1), Call(1000, True, 0.9)], 0)
+    sent = 2 * (1000 + model.OPENING)
+    assert step_seconds(SLOW, step, 2, 0.5) == pytest.approx(0.5 + 2e-3 + sent * 1e-6)
+    assert step_seconds(SLOW, step, 1, 0.5) == 0.5
+    assert step_seconds(SLOW, Step([], 0), 2, 0.5) == 0.5
+
+
+def test_sums_that_are_started_go_on_while_the_rank_computes():
+    early, late, wire = Call(10**5, False, 0.5), Call(10**5, False, 0.9), 1e-6 * (10**5 + model.OPENING)
+    alone = [step_seconds(SLOW, Step([call], 0.9), 2, 0.2) for call in (early, late)]
+    assert alone == pytest.approx([0.2 + 3e-3 + wire - 0.08, 0.2 + 3e-3 + wire])
+    both = step_seconds(SLOW, Step([early, late], 0.9), 2, 0.2)
+    assert both == pytest.approx(0.2 + 3e-3 + 2 * wire - 0.08)
+    assert step_seconds(SLOW, Step([early], 0.9), 2, 2) == 2
+    behind = Step([early, Call(1000, True, 0.6)], 0.9)  # the link is busy for 80 ms more when the rank wants to sum
+    small = exchange_seconds(SLOW, 1000, 2)
+    assert step_seconds(SLOW, behind, 2, 0.2) == pytest.approx(0.2 + (wire - 0.02) + small)
 
 
 @pytest.mark.parametrize(
