@@ -7,7 +7,7 @@
 With one rank on each machine it measures the latency and the bandwidth of exchanges, and what one rank computes in a
 step for its part of the batch on each number of machines, in steps whose exchanges do nothing. All ranks do so at
 once, and the slowest counts. From that and the exchanges of a step it predicts the step (model.py). With as many
-machines as there are ranks it also measures the step: predicted and measured times come from turns, A B A B.
+machines as there are ranks it also measures the step. All steps take turns, A B A B, and ratios are those of a turn.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def measured_link(communicator: Communicator) -> Link:
 
 
 class Recorded(Watched):
-    """A communicator that notes the sums of a step."""
+    """A communicator that notes the sums of a step; what is gathered goes whole to all, as a small sum."""
 
     def __init__(self, communicator: Communicator) -> None:
         super().__init__(communicator)
@@ -144,6 +144,10 @@ class Recorded(Watched):
         self.calls.append(Call(array.nbytes, True, self.now()))
         super().all_reduce(array, wire)
 
+    def all_gather(self, array: np.ndarray) -> list[np.ndarray]:
+        self.calls.append(Call(array.nbytes, True, self.now()))
+        return super().all_gather(array)
+
     def start_all_reduce(self, array: np.ndarray, wire: str | None = None) -> Any:
         self.calls.append(Call(array.nbytes, False, self.now()))
         return RecordedRequest(self, super().start_all_reduce(array, wire))
@@ -161,13 +165,16 @@ class RecordedRequest:
 
 
 class Unheard(Communicator):
-    """The first of `size` ranks of which the others have nothing to add."""
+    """The first of `size` ranks, of which the others have nothing to add, and the same statistics."""
 
     def __init__(self, size: int) -> None:
         self.rank, self.size = 0, size
 
     def all_reduce(self, array: np.ndarray, wire: str | None = None) -> None:
         pass
+
+    def all_gather(self, array: np.ndarray) -> list[np.ndarray]:
+        return [array.copy() for _ in range(self.size)]
 
     def broadcast(self, array: np.ndarray, root: int = 0) -> None:
         pass
@@ -177,7 +184,7 @@ class Study:
     """What is measured of a network and a batch.
 
     For each number of machines, `computed` holds the times of what one rank computes and `steps` the sums of a step;
-    `measured` are the times of steps of all ranks here, in turns with the computed ones.
+    `measured` are the times of steps of all ranks here. All are measured in turns.
     """
 
     def __init__(self, communicator: Communicator, name: str, batch: int, machines: Sequence[int]) -> None:
@@ -186,18 +193,16 @@ class Study:
         if batch < size:
             raise ValueError(f"scaling: a batch must have an item for each of the {size} ranks, but it has {batch}")
         self.gradient_bytes = 4 * sum(array.size for array in worker.weights(net))
-        self.computed: dict[int, list[float]] = {}
+        counts = sorted(count for count in {1, size, *machines} if count <= batch)
+        recorded = [Recorded(Unheard(count)) for count in counts]
+        runs = [step_of(net, one) for one in (*recorded, Watched(communicator))]
+        *computed, self.measured = turns(communicator, *runs)
+        self.computed = dict(zip(counts, computed, strict=True))
         self.steps: dict[int, Step] = {}
-        for count in sorted({1, size, *machines}):
-            if count <= batch:
-                recorded = Recorded(Unheard(count))
-                runs = [step_of(net, recorded), *[step_of(net, Watched(communicator))] * (count == size)]
-                self.computed[count], *measured = turns(communicator, *runs)
-                if measured:
-                    (self.measured,) = measured
-                recorded.begin()
-                runs[0]()
-                self.steps[count] = recorded.end()
+        for count, one, run in zip(counts, recorded, runs, strict=False):
+            one.begin()
+            run()
+            self.steps[count] = one.end()
 
     def predicted(self, link: Link, machines: int) -> list[float]:
         """The times of steps on so many machines."""
@@ -222,13 +227,14 @@ def step_of(net: Net, communicator: Watched) -> Callable[[], None]:
 
 def text(size: int, links: dict[str, Link], studies: dict[str, Study], machines: Sequence[int]) -> str:
     """The tables: what is measured beside what is predicted, then predictions for each link, of which one is here."""
-    head = ["net, batch", "gradients", "sums, waited for", "step", "exchanges", "predicted / measured"]
+    head = ["net, batch", "gradients", "sums, waited for", "step", "gain", "exchanges", "predicted / measured"]
     lines, here = [head], next(iter(links.values()))
     for label, study in studies.items():
-        computed, step = median(study.computed[size]), median(study.measured)
         sums = f"{len(study.steps[size].calls)}, {sum(call.waits for call in study.steps[size].calls)}"
         ratio = report.spread(study.predicted(here, size), study.measured)
-        cells = [f"{study.gradient_bytes / 1e6:.2f} MB", sums, report.duration(step), f"{1 - computed / step:.0%}"]
+        spent = f"{1 - report.spread(study.computed[size], study.measured)['median']:.0%}"
+        cells = [f"{study.gradient_bytes / 1e6:.2f} MB", sums, report.duration(median(study.measured))]
+        cells += [report.ranged(report.spread(study.computed[1], study.measured)), spent]
         lines.append([label, *cells, report.ranged(ratio)])
     parts = [f"{size} machines, measured\n\n{report.table(lines)}"]
     for name, link in links.items():
@@ -244,9 +250,9 @@ def cell(study: Study, link: Link, machines: int) -> str:
     """The step on so many machines, its gain over one, and the share of exchanges."""
     if machines not in study.computed:
         return report.NONE
-    seconds = median(study.predicted(link, machines))
-    gain, spent = median(study.computed[1]) / seconds, 1 - median(study.computed[machines]) / seconds
-    return f"{report.duration(seconds)}, {gain:.2f}, {spent:.0%}"
+    seconds = study.predicted(link, machines)
+    gain, computed = (report.spread(study.computed[count], seconds)["median"] for count in (1, machines))
+    return f"{report.duration(median(seconds))}, {gain:.2f}, {1 - computed:.0%}"
 
 
 if __name__ == "__main__":

@@ -110,6 +110,9 @@ class Watched(distributed.Communicator):
     def progress(self) -> bool:
         return bool(self._timed(self.inner.progress))
 
+    def all_gather(self, array: np.ndarray) -> list[np.ndarray]:
+        return list(self._timed(self.inner.all_gather, array))
+
     def broadcast(self, array: np.ndarray, root: int = 0) -> None:
         self._timed(self.inner.broadcast, array, root)
 
