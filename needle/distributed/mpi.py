@@ -6,8 +6,8 @@ from NumPy, and their order of summation from MPI to MPI. So sums have the bits 
 Each call begins with a message from each rank to each other, the opening: the text that says what is called, and the
 array, if it is small. Every rank then adds the arrays of all. A larger array follows in pieces, each in three steps:
 
-    post    send each other rank its share of my piece
-    sum     once my share has come from all: add the terms in the order of the ranks, and send the sum to all
+    post    send each other rank its share of my piece; that needs no opening
+    sum     once the openings and my share have come from all: add the terms in the order of the ranks, send all the sum
     take    once the shares of the others have come: the piece is done
 
 That is 2 (n - 1) / n of the array's bytes from each rank, the least possible (Patarasuk and Yuan, "Bandwidth optimal
@@ -80,12 +80,13 @@ class MpiCommunicator(Communicator):
         ]
         self._gpus: dict[CudaDevice, GpuExchanges | None] = {}  # None: arrays go through the host
         self._has_failed = False
-        self._under_way = 0  # calls
+        self._called = self._opened = 0  # calls; but small sums at once
+        self._under_way = 0  # calls that are not complete
         self._small: dict[Any, Small | None] = {}  # (shape, dtype) -> how to sum it at once, if it is small
         self._to_open: deque[tuple[Any, Callable[[Any], None]]] = deque()  # calls whose openings have not come from all
         self._to_send: deque[tuple[list[Any], Any, Any]] = deque()  # openings: requests, bytes, what they open
-        self._to_post: deque[Piece] = deque()
-        self._to_sum: deque[tuple[list[Any], Piece, list[Any]]] = deque()  # requests, piece, terms of my share by rank
+        self._to_post: deque[tuple[int, Piece]] = deque()  # number of the call, piece
+        self._to_sum: deque[tuple[int, list[Any], Piece, list[Any]]] = deque()  # …, requests, …, terms by rank
         self._to_take: deque[tuple[list[Any], Any]] = deque()  # requests, what they complete
         MPI.Prequest.Startall(self._receiving)
 
@@ -107,7 +108,8 @@ class MpiCommunicator(Communicator):
             return on_gpu
         exchange = Exchange(self._wait, "all_reduce", array, None, wire if self.size > 1 else None)
         if exchange.flat.nbytes > self._whole_bytes:
-            self._start(exchange, NOTHING, self._begin_pieces)
+            self._queue_pieces(exchange)
+            self._start(exchange, NOTHING, _do_nothing)
         else:
             self._start(exchange, exchange.flat, self._sum_whole)
         return exchange
@@ -119,7 +121,8 @@ class MpiCommunicator(Communicator):
             return
         exchange = Exchange(self._wait, "broadcast", array, root)
         if exchange.flat.nbytes > self._whole_bytes:
-            self._start(exchange, NOTHING, self._begin_pieces).wait()
+            self._queue_pieces(exchange)
+            self._start(exchange, NOTHING, _do_nothing).wait()
         else:
             self._start(exchange, exchange.flat if root == self.rank else NOTHING, self._take_whole).wait()
 
@@ -131,7 +134,7 @@ class MpiCommunicator(Communicator):
 
         Raises CallsDiffer if one does.
         """
-        exchange = Exchange(self._wait, "barrier", NOTHING, None)
+        exchange = Exchange(self._wait, "return", NOTHING, None)
         exchange.header = RETURNED
         self._start(exchange, NOTHING, _do_nothing).wait()
         self._wait(lambda: not self._under_way)
@@ -170,10 +173,10 @@ class MpiCommunicator(Communicator):
                 self._has_done_part(self._to_send.popleft()[2])
                 moved = True
             while self._to_post and len(self._to_sum) + len(self._to_take) < tuning.MPI_PIECES:
-                self._post(self._to_post.popleft())
+                self._post(*self._to_post.popleft())
                 moved = True
-            while self._to_sum and self._are_done(self._to_sum[0][0]):
-                self._sum(*self._to_sum.popleft()[1:])
+            while self._to_sum and self._to_sum[0][0] <= self._opened and self._are_done(self._to_sum[0][1]):
+                self._sum(*self._to_sum.popleft()[2:])
                 moved = True
             while self._to_take and self._are_done(self._to_take[0][0]):
                 self._has_done_part(self._to_take.popleft()[1])
@@ -219,7 +222,8 @@ class MpiCommunicator(Communicator):
             message[:HEADER_BYTES] = np.frombuffer(exchange.header, "uint8")
             message[HEADER_BYTES:START].view("int64")[0] = getattr(exchange, "length", 0)
             message[START:] = content.view("uint8")
-            exchange.left = 2
+            exchange.left += 2
+            self._called += 1
             self._under_way += 1
             requests = [self._comm.Isend([message, self._mpi.BYTE], rank, OPENING) for rank in self._others]
             self._to_send.append((requests, message, exchange))
@@ -232,6 +236,7 @@ class MpiCommunicator(Communicator):
 
     def _open(self, exchange: Any, then: Callable[[Any], None]) -> None:
         self._compare_calls(exchange.header)
+        self._opened += 1
         then(exchange)
         if exchange.header is not RETURNED:
             self._mpi.Prequest.Startall(self._receiving)
@@ -299,15 +304,15 @@ class MpiCommunicator(Communicator):
 
     # ---- large arrays, piece by piece --------------------------------------------------------------------------------
 
-    def _begin_pieces(self, exchange: Exchange) -> None:
-        """Queue the pieces of an array."""
+    def _queue_pieces(self, exchange: Exchange) -> None:
+        """Queue the pieces of an array, whose call is the next one."""
         length = exchange.flat.size
         count = -(-exchange.flat.nbytes // (tuning.MPI_SHARE_BYTES * self.size))
         ends = [length * i // count for i in range(count + 1)]
-        self._to_post.extend(Piece(exchange, start, stop) for start, stop in pairwise(ends))
+        self._to_post.extend((self._called + 1, Piece(exchange, start, stop)) for start, stop in pairwise(ends))
         exchange.left += count
 
-    def _post(self, piece: Piece) -> None:
+    def _post(self, call: int, piece: Piece) -> None:
         exchange, root = piece.exchange, piece.exchange.root
         flat = exchange.flat[piece.start : piece.stop]
         mine = flat[piece.share(self.rank, self.size)]
@@ -320,7 +325,7 @@ class MpiCommunicator(Communicator):
                 requests.append(self._receive(terms[rank] if root is None else mine, rank, TERM))
         if root in (None, self.rank):
             requests += [self._send(flat[piece.share(rank, self.size)], rank, TERM) for rank in self._others]
-        self._to_sum.append((requests, piece, terms))
+        self._to_sum.append((call, requests, piece, terms))
 
     def _sum(self, piece: Piece, terms: list[Any]) -> None:
         exchange, root = piece.exchange, piece.exchange.root

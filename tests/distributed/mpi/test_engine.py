@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from needle.backend.communicator import Alone
@@ -20,3 +22,15 @@ def test_the_engine_has_the_bits_of_shared_memory(size):
         assert ours.keys() == theirs.keys()
         different = [name for name in ours if ours[name] != theirs[name]]
         assert not different
+
+
+DIFFER = r"CallsDiffer: (\w+): all ranks must make the same calls, but rank {} (calls \1|has returned).*, and rank .*"
+FAILED = r"RuntimeError: all_reduce: all ranks must go on, but rank \d has failed"
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_calls_that_differ_and_ranks_that_fail_are_errors_on_all(size):
+    for rank, errors in enumerate(run(size, "refusals")):
+        for name, error in errors.items():
+            assert re.fullmatch(FAILED if "fail" in name else DIFFER.format(rank), error), name
+            assert ("has returned" in error) == ("returned" in name), name
