@@ -139,7 +139,7 @@ class Gathering:
         """Give the arrays of all ranks the shapes, the dtype and the device of this rank's."""
         for flat, length in zip(self.flats, self.lengths, strict=True):
             values = flat.reshape(length, *self.array.shape[1:]) if self.array.ndim else flat.reshape(())
-            self.results.append(device_of(self.array).asarray(values, dtype=self.array.dtype))
+            self.results.append(device_of(self.array).asarray(values).astype(self.array.dtype, copy=False))
 
     def wait(self) -> None:
         if self.left:
