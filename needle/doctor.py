@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -17,6 +19,7 @@ __all__ = ["findings", "main"]
 
 GIB = 2**30
 FAILED = "failed:"
+DIFFER = "which is another MPI"
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -39,6 +42,12 @@ def findings() -> Iterator[tuple[str, str]]:
     if len(installed) > 1:
         names = " ".join(name for name, _ in wheels())
         advice.append(f"wheels of CuPy overwrite each other's files: `pip uninstall {names}`, then {EITHER}")
+    mpi = _report("MPI", _mpi)
+    yield from mpi
+    if any(DIFFER in line for _, line in mpi):
+        advice.append(
+            "take the mpiexec that belongs to the MPI library, first in PATH, or ranks will not find each other"
+        )
     yield from _report("driver", lambda: [driver_version()])
     problem = cuda().problem()
     if problem is None:
@@ -80,6 +89,45 @@ def _blas() -> Iterator[str]:
     if not libraries:
         built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         yield f"{built['name']} {built['version']}, which does not report its threads: needle uses one"
+
+
+def _mpi() -> Iterator[str]:
+    """The library that mpi4py loads, in a process of its own since some end theirs, and the `mpiexec` in PATH."""
+    from importlib import metadata
+
+    try:
+        version = metadata.version("mpi4py")
+    except metadata.PackageNotFoundError:
+        yield "mpi4py is not installed: no ranks of several machines (`pip install 'needle-dl[mpi]'`)"
+        return
+    program = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
+    library = _output([sys.executable, "-W", "ignore", "-c", program])
+    yield f"mpi4py {version} with {library}"
+    launcher = shutil.which("mpiexec")
+    if launcher is None:
+        yield "no mpiexec in PATH"
+        return
+    known = _output([launcher, "--version"])
+    families = _family(library), _family(known)
+    differs = None not in families and families[0] != families[1]
+    yield f"{launcher} of {families[1] or known}{f', {DIFFER}' if differs else ''}"
+
+
+def _output(command: list[str]) -> str:
+    """The first line that a program prints, or the last one of its errors."""
+    process = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    text = process.stderr if process.returncode else process.stdout
+    lines = [" ".join(line.strip("\0").split()) for line in text.splitlines() if line.strip("\0 ")] or ["no output"]
+    return f"{FAILED} {lines[-1]}" if process.returncode else lines[0]
+
+
+def _family(text: str) -> str | None:
+    """The MPI of a version, also of one that is built on it; the launcher of MPICH is called Hydra."""
+    text = text.upper()
+    for name, words in (("Open MPI", ("OPEN MPI", "OPENRTE")), ("MPICH", ("MPICH", "HYDRA", "INTEL"))):
+        if any(word in text for word in words):
+            return name
+    return None
 
 
 def _gpus(cupy: Any) -> Iterator[str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,6 +22,13 @@ from tests.gpu.kernels import missing
 from tests.gpu.shim_device import SHIM
 
 ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = doctor._output
+
+
+@pytest.fixture(autouse=True)
+def no_programs(monkeypatch):
+    """Ask no program for its version: each takes a part of a second."""
+    monkeypatch.setattr(doctor, "_output", lambda command: "MPICH")
 
 
 def report():
@@ -63,6 +72,46 @@ def test_a_pinned_kernel_is_reported(monkeypatch):
     lines = report()
     assert "OPENBLAS_CORETYPE=Haswell" in lines["variable"]
     assert any(line.startswith("unset OPENBLAS_CORETYPE") for line in lines["next"])
+
+
+@pytest.mark.parametrize(
+    ("library", "launcher", "differs"),
+    [
+        ("MPICH Version: 5.0.2", "HYDRA build details:", False),
+        ("Open MPI v5.0.11, package: …", "mpiexec (Open MPI) 5.0.11", False),
+        ("Intel(R) MPI Library 2021.15", "Intel(R) MPI Library for Linux* OS, Version 2021.15", False),
+        ("MPICH Version: 5.0.2", "mpiexec (OpenRTE) 4.1.4", True),
+        ("Open MPI v5.0.11, package: …", "HYDRA build details:", True),
+        ("failed: RuntimeError: cannot load MPI library", "HYDRA build details:", False),
+    ],
+)
+def test_an_mpiexec_of_another_mpi_is_reported(monkeypatch, library, launcher, differs):
+    monkeypatch.setattr(metadata, "version", lambda name: "4.1.2")
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    monkeypatch.setattr(doctor, "_output", lambda command: launcher if command[1:] == ["--version"] else library)
+    lines = report()
+    assert lines["MPI"][0] == f"mpi4py 4.1.2 with {library}"
+    assert lines["MPI"][1].startswith("/bin/mpiexec of ")
+    assert lines["MPI"][1].endswith(", which is another MPI") == differs
+    assert any("mpiexec" in line for line in lines["next"]) == differs
+
+
+def test_without_mpi4py_or_mpiexec_it_says_so(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "4.1.2")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert report()["MPI"] == ["mpi4py 4.1.2 with MPICH", "no mpiexec in PATH"]
+
+    def missing_version(name):
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing_version)
+    (line,) = report()["MPI"]
+    assert line.startswith("mpi4py is not installed")
+
+
+def test_the_output_of_a_program_is_a_line():
+    assert OUTPUT([sys.executable, "-c", r"print('a  b\0\nc')"]) == "a b"
+    assert OUTPUT([sys.executable, "-c", "import sys; sys.exit('why')"]) == "failed: why"
 
 
 def test_without_a_gpu_it_says_what_is_missing(monkeypatch):
