@@ -15,6 +15,7 @@ from needle import nn, tuning
 from needle.backend.narrow import WIRES, rounded
 from needle.distributed import SharedGradients
 from needle.grad_mode import watching
+from needle.training import Stepper
 from tests.distributed.threads import in_shared_memory, run_ranks
 
 
@@ -339,6 +340,53 @@ def test_exchanges_begin_while_backward_runs(monkeypatch):
 
     assert run_ranks(2, rank) == [4, 4]
     assert events == [2]
+
+
+class Counting(nn.Module):
+    """Two convolutions with batch norm, and a linear layer: 8 parameters, as a network has them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 16, 3, bias=False),
+            nn.BatchNorm2d(16), nn.ReLU(), nn.Flatten(), nn.Linear(64, 10), nn.Identity(),
+        )  # fmt: skip
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize(("compression", "width"), [(None, 4), ("bfloat16", 2)])
+def test_what_a_step_exchanges(accumulate, compression, width, monkeypatch):
+    """Each gradient once, however many batches a step has; two small arrays for each batch norm; the loss."""
+    monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 1 << 12)
+    model = Counting()
+    elements = sum(parameter.size for parameter in model.parameters())
+
+    def rank(communicator):
+        net = copy.deepcopy(model)
+        stepper = Stepper(ndl.optim.SGD(net.parameters()), accumulate, compression=compression, clip_norm=1.0)
+        communicator.part = communicator.part_of(4)
+        for _ in range(accumulate):
+            loss = nn.functional.cross_entropy(net(ndl.ones(2, 3, 6, 6)), ndl.Tensor([1, 2]))
+            stepper(loss, 2)
+        return communicator.calls
+
+    calls, same = run_ranks(2, rank)
+    assert calls == same
+    sums = [(kind, shape[0]) for kind, shape, _ in calls if len(shape) == 1 and kind != "all_gather"]
+    losses = [(kind, length) for kind, length in sums if length == 3]
+    buckets = [(kind, length) for kind, length in sums if length > 3]
+    norms = [shape for kind, shape, _ in calls if (kind, len(shape)) != ("all_reduce", 1) and "16" not in kind]
+    assert len(norms) == 2 * 2 * accumulate
+    assert len(losses) == accumulate - (compression is None)
+    assert {kind for kind, _ in losses} <= {"all_reduce"}
+    assert {kind for kind, _ in buckets} == {"all_reduce" if compression is None else f"all_reduce in {compression}"}
+    counted = 3 * (compression is None)  # the last loss goes with the first bucket
+    sent = width * sum(length for _, length in buckets)
+    assert sent == width * (elements + 2 * 8 + counted)
+    assert sent <= 1.01 * width * elements
 
 
 def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
