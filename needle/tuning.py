@@ -315,8 +315,9 @@ PARALLEL_STEP_ELEMENTS = 1 << 19
 # 2 MiB: LeNet 0.21, 0.21, 0.15, 0.19; ResNet9 (3 MB of gradients) 1.4, 1.6, 1.8, 1.5. So it decides little.
 GRADIENT_BUCKET_BYTES = 1 << 19
 
-# Seconds after which backward, between two nodes of the graph, looks whether sums of gradients can go on. A look takes
-# 1 to 5 µs.
+# Seconds after which backward, between two nodes of the graph or two chunks of one, looks whether sums of gradients can
+# go on. A look takes 1 to 5 µs. Measured (Xeon, two ranks of MPICH, a VGG with 2.2 MB of gradients, backward alone
+# 44 ms), backward by a link of 200 Mbit/s, which needs 88 ms: 127 ms without looks, 106 between nodes, 96 with chunks.
 PROGRESS_SECONDS = 1e-4
 
 # Bytes of a slot of shared memory: the pieces in which large arrays go through; a rank has four. Measured (Xeon, two

@@ -5,11 +5,14 @@ from __future__ import annotations
 import numbers
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import reduce
+from operator import iadd
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from needle import check, tuning
+from needle.backend.interlude import interlude
 from needle.backend.recording import CannotRecord, Recording, live
 from needle.backend.splitmix import uniform_from
 
@@ -258,13 +261,11 @@ class Device:
             first, *others = chunks[worker * len(chunks) // count : (worker + 1) * len(chunks) // count]
             partial_sums[worker] = term(first)
             for chunk in others:
+                interlude.call()
                 partial_sums[worker] += term(chunk)
 
         self.parallel_for(body, range(count))
-        total, *others = partial_sums
-        for partial_sum in others:
-            total += partial_sum
-        return total
+        return reduce(iadd, partial_sums)
 
     def chunks(self, length: int, row_bytes: int, split: bool | None = None) -> list[slice]:
         """Cut `length` rows of `row_bytes` each into equal slices of at most about `tuning.BLOCK_BYTES`.

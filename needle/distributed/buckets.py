@@ -11,6 +11,7 @@ from needle import tuning
 from needle.autograd import Tensor
 from needle.backend import to_host
 from needle.backend.communicator import Array, Communicator, Request
+from needle.backend.interlude import between_chunks
 from needle.grad_mode import watch
 from needle.graph import Value
 
@@ -91,7 +92,8 @@ class Sums:
                 for parameter in parameters:
                     parameter.hooks = collect
                 Value.hooks_exist = True
-                with watch(_Progress(self.communicator)):
+                progress = _Progress(self.communicator)
+                with watch(progress), between_chunks(progress.look):
                     yield hooks
             finally:
                 restore()
@@ -114,7 +116,7 @@ class Sums:
 
 
 class _Progress:
-    """A watcher that lets sums go on between the nodes of backward."""
+    """A watcher that lets sums go on between the nodes of backward, and between the chunks of a node."""
 
     def __init__(self, communicator: Communicator) -> None:
         self.communicator, self.next_time = communicator, 0.0
@@ -123,6 +125,9 @@ class _Progress:
         pass
 
     def passed(self, node: Any, grad: Any, x_grads: Any) -> None:
+        self.look()
+
+    def look(self) -> None:
         if time.perf_counter() >= self.next_time:
             self.communicator.progress()
             self.next_time = time.perf_counter() + tuning.PROGRESS_SECONDS
