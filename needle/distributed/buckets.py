@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -129,6 +130,7 @@ class _Progress:
 
     def look(self) -> None:
         if time.perf_counter() >= self.next_time:
+            self.next_time = math.inf  # a step may compute in chunks itself
             self.communicator.progress()
             self.next_time = time.perf_counter() + tuning.PROGRESS_SECONDS
 

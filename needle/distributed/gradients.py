@@ -137,7 +137,8 @@ class SharedGradients:
 
     @waiting.setter
     def waiting(self, terms: Sequence[Tensor | None] | None) -> None:
-        self._waiting = {} if terms is None else dict(zip(self.parameters, terms, strict=True))
+        given = {} if terms is None else dict(zip(self.parameters, terms, strict=True))
+        self._waiting = {x: term for x, term in given.items() if x.requires_grad or term is not None}
 
     def _summed(self) -> list[Tensor]:
         """The parameters whose gradients the ranks add up."""

@@ -182,6 +182,21 @@ def test_what_waits_can_be_kept_and_given_back():
     assert np.array_equal(grad, same)
 
 
+def test_what_waits_may_be_given_back_on_one_rank_only():
+    """As on the one that has written a checkpoint. A frozen parameter is none of those that are exchanged."""
+
+    def step(items):
+        weight, frozen = ndl.Tensor([1.0, 2.0], requires_grad=True), ndl.Tensor([3.0], requires_grad=False)
+        gradients = SharedGradients([weight, frozen])
+        for i in range(2):
+            gradients.backward((weight * frozen).sum(), accumulate=i > 0, exchange=i > 0)
+            if items.start:
+                gradients.waiting = gradients.waiting
+        return grads_of([weight, frozen])
+
+    assert_all_close(by_ranks(2, 2, step), [np.array([6.0, 6.0]), None])
+
+
 def test_hooks_see_each_batch_though_others_wait():
     def step(items):
         weight = ndl.Tensor([1.0, 2.0], requires_grad=True)
