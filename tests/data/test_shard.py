@@ -24,8 +24,10 @@ from needle.data import (
     Shard,
     Subset,
     WeightedRandomSampler,
+    loader,
     worker_batches,
 )
+from needle.data.feed import HostBatch, RowsFeed
 from needle.data.shard import Scattered, apportioned
 from needle.distributed import launch
 from tests.distributed.conftest import streams as streams
@@ -254,6 +256,44 @@ def test_what_the_dataset_draws_is_the_ranks_own():
         np.testing.assert_array_equal(epochs, again)
         assert len({*epochs}) == 12
     assert not {*first[:-1]} & {*second[:-1]}
+
+
+class Reusing(NDArrayDataset):
+    """Uses the memory of its items again."""
+
+    def take(self, indices):
+        for memory, array in zip(self.memory, self.arrays, strict=True):
+            memory[: len(indices)] = array[indices]
+        return tuple(memory[: len(indices)] for memory in self.memory)
+
+
+def test_memory_of_items_may_be_used_again():
+    def rank(communicator):
+        numbers = items_of((6, 1, 3))[communicator.rank]
+        dataset = Reusing(images_of(numbers), numbers)
+        dataset.memory = [np.empty_like(images_of(np.arange(4))), np.empty(4, int)]
+        return read(DataLoader(Shard(dataset), 3, prefetch=3))
+
+    batches = labels_of_batches(run_ranks(3, rank))  # checks that images are those of the labels
+    assert sorted(np.concatenate(batches).tolist()) == [*range(10)]
+
+
+class Gathering(RowsFeed):
+    """Stands for rows of a dataset that are gathered on a GPU."""
+
+    def __init__(self, dataset, *others):
+        self.dataset = dataset
+
+    def take(self, indices):
+        return HostBatch(self.dataset.take(indices))
+
+
+def test_rows_on_a_device(monkeypatch):
+    """Only batches that go to all ranks are read on the host."""
+    monkeypatch.setattr(loader, "feed_of", Gathering)
+    batches = labels_of_batches(run_ranks(2, lambda communicator: read(loader_of((5, 4), communicator))))
+    assert [len(batch) for batch in batches] == [4, 4, 1]
+    assert sorted(np.concatenate(batches).tolist()) == [*range(9)]
 
 
 def test_items_of_all_dtypes_reach_the_others():
