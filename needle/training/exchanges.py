@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import device_of, get_rng_state, set_rng_state, to_host, xp
+from needle.backend import device_of, get_rng_state, set_rng_state, to_host
 from needle.backend.communicator import Array, Part, current_communicator
 from needle.data.nested import leaves, mapped
 from needle.nn import Module
@@ -49,7 +48,7 @@ def whole_batch(outputs: Any, targets: Any, is_seen: bool) -> tuple[Any, Any, in
     part = communicator.part
     if part is None or not is_seen:
         return outputs, targets, items
-    values = iter(_gathered([_checked(field, part) for field in leaves((outputs, targets))], part))
+    values = iter(_gathered([_checked(field, part) for field in leaves((outputs, targets))], part.items))
     return *mapped(lambda field: _like(field, next(values)), (outputs, targets)), items
 
 
@@ -66,34 +65,23 @@ def _checked(field: Any, part: Part) -> Array:
     return field.array if isinstance(field, Tensor) else field
 
 
-def _gathered(arrays: list[Array], part: Part) -> list[Array]:
-    """Arrays of the whole batch, from those of a part."""
+def _gathered(arrays: list[Array], items: int) -> list[Array]:
+    """Arrays of the whole batch, from those of a part with so many items."""
     wholes = [*arrays]
     for device in dict.fromkeys(map(device_of, arrays)):
-        library, places = device.xp, [i for i, array in enumerate(arrays) if device_of(array) == device]
-        rows = [_bytes_of_items(library.ascontiguousarray(arrays[i]), part.items) for i in places]
+        xp, places = device.xp, [i for i, array in enumerate(arrays) if device_of(array) == device]
+        rows = [_bytes_of_items(xp.ascontiguousarray(arrays[i]), items) for i in places]
         ends = np.cumsum([row.shape[1] for row in rows])
-        whole = _whole_rows(library.concatenate(rows, axis=1), part)
-        for i, columns in zip(places, library.split(whole, ends[:-1].tolist(), axis=1), strict=True):
-            shape = (len(whole) * len(arrays[i]) // part.items, *arrays[i].shape[1:])
-            wholes[i] = library.ascontiguousarray(columns).reshape(-1).view(arrays[i].dtype).reshape(shape)
+        whole = xp.concatenate(current_communicator().all_gather(xp.concatenate(rows, axis=1)))
+        for i, columns in zip(places, xp.split(whole, ends[:-1].tolist(), axis=1), strict=True):
+            shape = (len(whole) * len(arrays[i]) // items, *arrays[i].shape[1:])
+            wholes[i] = xp.ascontiguousarray(columns).reshape(-1).view(arrays[i].dtype).reshape(shape)
     return wholes
 
 
 def _bytes_of_items(array: Array, items: int) -> Array:
     """The bytes of an array, a row for each item."""
     return array.reshape(-1).view("uint8").reshape(items, array.nbytes // items)
-
-
-def _whole_rows(rows: Array, part: Part) -> Array:
-    """The rows of the whole batch. A sum takes one exchange, where a few bytes more do not matter."""
-    communicator = current_communicator()
-    if part.total * rows.shape[1] >= tuning.SHARED_SUM_BYTES:
-        return xp(rows).concatenate(communicator.all_gather(rows))
-    whole = xp(rows).zeros((part.total, rows.shape[1]), "uint8")
-    whole[part.start : part.stop] = rows
-    communicator.all_reduce(whole)
-    return whole
 
 
 def _like(field: Any, array: Array) -> Any:
