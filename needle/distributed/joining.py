@@ -46,7 +46,8 @@ def join() -> Iterator[Communicator]:
     for that, `join` must come before the first use of a GPU. Started by no launcher, a program is the only rank.
 
     An error that leaves the block on any rank ends all of them, with one message and a status of `mpiexec` that is not
-    zero; so does `sys.exit` of a status other than 0. The ranks above 0 ignore Ctrl-C, which is rank 0's.
+    zero; so does `sys.exit` of a status other than 0. The processes end there: nothing outside of the block runs. The
+    ranks above 0 ignore Ctrl-C, which is rank 0's.
 
     Raises ImportError without mpi4py; RuntimeError without an MPI library, if the launcher belongs to another one, and
     within ranks.
