@@ -120,7 +120,9 @@ def over_batch(
             return _tracked(running, standardized, x, axes, weight, bias, eps, channels, rectified, op)
         y, result = standardized(x, axes, weight, bias, eps, channels, rectified, op)
         _, batch_mean, batch_var, *counts = result.array
-        count = counts[0].item() if counts else x.size // x.shape[1]
+        count = x.size // x.shape[1]
+        if counts:  # of all ranks
+            count = counts[0].reshape(()) if y.device.is_async else counts[0].item()
         _track(running_mean, batch_mean, momentum)
         _track(running_var, batch_var, momentum, count if unbiased else None)
         if counter is not None:

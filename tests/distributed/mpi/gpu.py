@@ -14,6 +14,7 @@ import numpy as np
 import needle as ndl
 from needle import distributed
 from needle.backend.communicator import Communicator
+from needle.data import worker_batches
 from tests.distributed import nets
 from tests.distributed.mpi import exchanges
 from tests.gpu.null import device
@@ -89,6 +90,22 @@ def train(communicator, net, optimizer, steps):
     ndl.seed(0)
     ndl.set_default_device(ndl.cuda())
     return nets.train(nets.NETS[net](), optimizer, steps)
+
+
+def step(communicator):
+    """What the second step of a network with batch norm asks of the GPU: waits, uploads, launches of NCCL."""
+    from tests.gpu.null.counts import counting
+    from tests.gpu.null.steps import NETWORKS, Training
+
+    training = Training(NETWORKS["cnn"].small(), ndl.cuda())
+    gradients = distributed.SharedGradients(training.model.parameters())
+    batch = training.x.numpy(), training.target.numpy()
+    for part in worker_batches([batch] * 2):
+        x, target = (ndl.Tensor(array, device=ndl.cuda(), requires_grad=False) for array in part)
+        with counting() as counts:
+            gradients.backward(training.criterion(training.model(x), target))
+            training.optimizer.step()
+    return counts.waits, counts.uploads, counts["nccl"]
 
 
 def differ(communicator):

@@ -54,6 +54,11 @@ def test_a_training_is_that_of_one_process(size, net, optimizer):
         assert other.tobytes() == first.tobytes()
 
 
+def test_a_step_waits_only_to_see_which_gradients_have_come():
+    """NCCL's launches: one forward and one backward for each of 3 batch norms, the loss, and gradients in two steps."""
+    assert [result for result, _ in run(2, "gpu", "step", False, timeout=PATIENCE)] == [(1, 0, 9)] * 2
+
+
 def test_an_array_of_the_host_and_one_of_a_gpu_are_different_calls():
     call = r"calls all_reduce of shape \(3,\) and dtype float64"
     message = rf"all_reduce: all ranks must make the same calls, but rank 0 {call}, on a GPU, and rank 1 {call}\n"
