@@ -13,8 +13,8 @@ array, if it is small. Every rank then adds the arrays of all. A larger array fo
 That is 2 (n - 1) / n of the array's bytes from each rank, the least possible (Patarasuk and Yuan, "Bandwidth optimal
 all-reduce algorithms for clusters of workstations", 2009). Nobody ever waits within a step: `progress` takes all the
 steps that are possible now, and every call begins with it, so what has been started goes on during later calls.
-Messages between two ranks arrive in the order in which they were sent, and all ranks take the pieces in the same order;
-so a message needs no number.
+Messages of one tag between two ranks arrive in the order in which they were sent, and all ranks take the pieces in the
+same order; so a message needs no number.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from needle.distributed.waiting import wait_until
 
 __all__ = ["MpiCommunicator"]
 
-OPENING, TERM, SUM, FAILURE = range(1, 5)  # the tags of messages
+OPENING, TERM, SUM, GATHERED, FAILURE = range(1, 6)  # the tags of messages
 START = HEADER_BYTES + 8  # where the array begins in an opening: behind the header and the length of the first axis
 NOTHING = np.empty(0, "uint8")
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
@@ -353,9 +353,9 @@ class MpiCommunicator(Communicator):
             if flat.nbytes <= self._whole_bytes:
                 flat[:] = self._content(rank, flat)
             else:
-                requests += [self._receive(part, rank, TERM) for part in messages(flat)]
+                requests += [self._receive(part, rank, GATHERED) for part in messages(flat)]
             if not gathering.is_whole:
-                requests += [self._send(part, rank, TERM) for part in messages(gathering.flat)]
+                requests += [self._send(part, rank, GATHERED) for part in messages(gathering.flat)]
         gathering.flats[self.rank][:] = gathering.flat
         self._to_take.append((requests, gathering))
         gathering.left += 1

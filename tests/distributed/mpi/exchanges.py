@@ -123,11 +123,13 @@ def _started(seed, size):
         waiting, results = [], []
         for _ in range(150):
             array = ours.standard_normal(int(stream.choice([1, 10, 65, 500, 3000])))
-            kind = stream.integers(4)
+            kind = stream.integers(5)
             if kind == 0:
                 communicator.all_reduce(array)
             elif kind == 1:
                 communicator.broadcast(array, int(stream.integers(size)))
+            elif kind == 2:
+                results += communicator.all_gather(array)
             else:
                 waiting.append(communicator.start_all_reduce(array))
             results.append(array)
