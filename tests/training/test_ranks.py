@@ -345,3 +345,16 @@ def test_metrics_see_the_bits_of_the_whole_batch(size, engine, items, width):
             assert (one.shape, one.dtype, one.tobytes()) == (other.shape, other.dtype, other.tobytes())
         if engine is in_python:
             assert calls == [("all_gather", (0, width * 4 + 12 + 8 + 1), np.uint8)]  # rows for this rank's items
+
+
+def test_ranks_start_no_workers():
+    """The best number of workers is 1 there, and the ranks are told as the number of the run."""
+    counts = []
+
+    class Counts:
+        def on_start(self, state):
+            counts.append(state.workers)
+
+    one, two = run_ranks(2, lambda communicator: play("auto", epochs=1, callbacks=[Counts()]))
+    assert bytes_of(one[0]) == bytes_of(two[0])
+    assert counts == [2]
