@@ -60,7 +60,8 @@ class Communicator(ABC):
     def all_reduce(self, array: Array, wire: str | None = None) -> None:
         """Replace an array by its sum over the ranks, added in the order of the ranks: the same bits on every rank.
 
-        float16 is added in float32. A sum of bools is True where one of them is.
+        float16 is added in float32. A sum of bools is True where one of them is. Integers wrap around where their dtype
+        cannot hold the sum, as in NumPy.
 
         With `wire`, "float16" or "bfloat16", floats travel in 16 bits: the array of each rank is rounded to such
         numbers, they are added in float32, and the sum is rounded again. What float16 cannot hold (from 65520 on)
