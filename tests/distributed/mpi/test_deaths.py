@@ -59,7 +59,8 @@ ENDS = [  # size, deed, by which ranks, status, the last lines of the one messag
     pytest.param(2, "raise", "0", 1, ["LookupError: mine", "This was rank 0 of 2; all end."], marks=slow),
     pytest.param(4, "raise", "2,3", 1, ["LookupError: mine", "This was rank ? of 4; all end."], marks=slow),
     pytest.param(4, "raise beside work", "0", 1, ["LookupError: mine", "This was rank 0 of 4; all end."], marks=slow),
-    pytest.param(4, "exit 3", "0,1,2,3", 3, [], marks=slow),
+    pytest.param(4, "exit 3", "1,2,3", 3, ["rank ? of 4 has left with status 3, so all end"], marks=slow),
+    pytest.param(2, "exit 3", "0", 3, [], marks=slow),
     pytest.param(2, "exit text", "0", 1, ["why"], marks=slow),
     pytest.param(4, "exit text", "3", 1, ["why"], marks=slow),
 ]
