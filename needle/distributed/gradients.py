@@ -17,7 +17,7 @@ from needle.backend import xp
 from needle.backend.communicator import Array, current_communicator
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
-from needle.distributed.shared_memory import CallsDiffer
+from needle.distributed.pieces import CallsDiffer
 from needle.grad_mode import no_grad
 
 __all__ = ["SharedGradients"]

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,6 @@ from needle import tuning
 from needle.backend import device_of
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.cuda_device import CudaDevice
-from needle.distributed.mpi_exchanges import Small, messages
 from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
 from needle.distributed.pieces import (
     HEADER_BYTES,
@@ -45,8 +44,7 @@ from needle.distributed.pieces import (
     compare_calls,
     header_of,
 )
-from needle.distributed.shared_memory import stopped
-from needle.distributed.waiting import wait_until
+from needle.distributed.waiting import stopped, wait_until
 
 __all__ = ["MpiCommunicator"]
 
@@ -54,7 +52,16 @@ OPENING, TERM, SUM, GATHERED, FAILURE = range(1, 6)  # the tags of messages
 START = HEADER_BYTES + 8  # where the array begins in an opening: behind the header and the length of the first axis
 NOTHING = np.empty(0, "uint8")
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
+LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
 FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed
+
+
+class Small(NamedTuple):
+    """Arrays of one shape and dtype that are small, and the opening of a call that sums them."""
+
+    header: bytes
+    message: list[Any]  # as mpi4py sends it
+    terms: list[Any]  # by rank, where the array is in the opening of its call
 
 
 class MpiCommunicator(Communicator):
@@ -107,11 +114,7 @@ class MpiCommunicator(Communicator):
             self._start(on_gpu, NOTHING, gpu.launch)
             return on_gpu
         exchange = Exchange(self._wait, "all_reduce", array, None, wire if self.size > 1 else None)
-        if exchange.flat.nbytes > self._whole_bytes:
-            self._queue_pieces(exchange)
-            self._start(exchange, NOTHING, _do_nothing)
-        else:
-            self._start(exchange, exchange.flat, self._sum_whole)
+        self._send_array(exchange, exchange.flat, self._sum_whole)
         return exchange
 
     def broadcast(self, array: Array, root: int = 0) -> None:
@@ -120,11 +123,7 @@ class MpiCommunicator(Communicator):
             self._start(GpuExchange(gpu, "broadcast", array, root), NOTHING, gpu.launch).wait()
             return
         exchange = Exchange(self._wait, "broadcast", array, root)
-        if exchange.flat.nbytes > self._whole_bytes:
-            self._queue_pieces(exchange)
-            self._start(exchange, NOTHING, _do_nothing).wait()
-        else:
-            self._start(exchange, exchange.flat if root == self.rank else NOTHING, self._take_whole).wait()
+        self._send_array(exchange, exchange.flat if root == self.rank else NOTHING, self._take_whole).wait()
 
     def barrier(self) -> None:
         self._start(Exchange(self._wait, "barrier", NOTHING, None), NOTHING, _do_nothing).wait()
@@ -190,7 +189,7 @@ class MpiCommunicator(Communicator):
 
     def all_gather(self, array: Array) -> list[Array]:
         if gpu := self._gpu_of(array):
-            opening = GpuGathering("all_gather", array)
+            opening = GpuGathering(array)
             self._start(opening, NOTHING, self._take_lengths)
             self._wait(lambda: not opening.left)
             return gpu.gather(array, opening.lengths)
@@ -304,13 +303,16 @@ class MpiCommunicator(Communicator):
 
     # ---- large arrays, piece by piece --------------------------------------------------------------------------------
 
-    def _queue_pieces(self, exchange: Exchange) -> None:
-        """Queue the pieces of an array, whose call is the next one."""
+    def _send_array(self, exchange: Exchange, content: Any, then: Callable[[Any], None]) -> Any:
+        """Open a call with `content`, and go on by `then`; but queue the pieces of a large array."""
+        if exchange.flat.nbytes <= self._whole_bytes:
+            return self._start(exchange, content, then)
         length = exchange.flat.size
         count = -(-exchange.flat.nbytes // (tuning.MPI_SHARE_BYTES * self.size))
         ends = [length * i // count for i in range(count + 1)]
         self._to_post.extend((self._called + 1, Piece(exchange, start, stop)) for start, stop in pairwise(ends))
         exchange.left += count
+        return self._start(exchange, NOTHING, _do_nothing)
 
     def _post(self, call: int, piece: Piece) -> None:
         exchange, root = piece.exchange, piece.exchange.root
@@ -353,9 +355,9 @@ class MpiCommunicator(Communicator):
             if flat.nbytes <= self._whole_bytes:
                 flat[:] = self._content(rank, flat)
             else:
-                requests += [self._receive(part, rank, GATHERED) for part in messages(flat)]
+                requests += [self._receive(part, rank, GATHERED) for part in _messages(flat)]
             if not gathering.is_whole:
-                requests += [self._send(part, rank, GATHERED) for part in messages(gathering.flat)]
+                requests += [self._send(part, rank, GATHERED) for part in _messages(gathering.flat)]
         gathering.flats[self.rank][:] = gathering.flat
         self._to_take.append((requests, gathering))
         gathering.left += 1
@@ -385,6 +387,12 @@ class MpiCommunicator(Communicator):
             self.stopped_by = status.Get_source()
             error = self.failure(self.stopped_by)
             raise error
+
+
+def _messages(flat: Any) -> list[Any]:
+    """Parts of an array that are not too large for a message."""
+    limit = LARGEST_MESSAGE // flat.itemsize
+    return [flat[start : start + limit] for start in range(0, flat.size, limit)]
 
 
 def _do_nothing(exchange: Exchange) -> None:

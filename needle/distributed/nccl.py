@@ -23,7 +23,7 @@ from needle.backend.cuda_nccl import ID_BYTES, Nccl, gpu_name, nccl_version, new
 from needle.backend.narrow import narrow, widen
 from needle.backend.parallel import start_thread
 from needle.backend.recording import refuse
-from needle.distributed.pieces import HEADER_BYTES, add, header_of, readable
+from needle.distributed.pieces import HEADER_BYTES, add, header_of, header_of_gathering, readable
 
 __all__ = ["GpuExchange", "GpuExchanges", "GpuGathering", "connected"]
 
@@ -67,13 +67,10 @@ class GpuExchange:
 class GpuGathering:
     """The opening of a call that gathers arrays of GPUs: it brings along the lengths of the first axes, by rank."""
 
-    root = None
-
-    def __init__(self, kind: str, array: Array) -> None:
-        refuse(kind, "an exchange with other ranks")
-        shape: tuple[Any, ...] = ("any", *array.shape[1:]) if array.ndim else ()
-        self.header = _on_gpu(header_of(kind, shape, array.dtype, None))
-        self.length = len(array) if array.ndim else 1
+    def __init__(self, array: Array) -> None:
+        refuse("all_gather", "an exchange with other ranks")
+        header, self.length = header_of_gathering(array)
+        self.header = _on_gpu(header)
         self.lengths: list[int] = []
         self.left = 0
 

@@ -1,11 +1,11 @@
-"""An array on its way through shared memory: its pieces, the header that says what they belong to, their sum."""
+"""Arrays on their way between ranks: their pieces, the header that says what they belong to, their sum."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,11 @@ __all__ = [
     "Exchange",
     "Gathering",
     "Piece",
-    "Small",
     "add",
-    "call_name",
     "check_root",
     "compare_calls",
     "header_of",
+    "header_of_gathering",
     "readable",
 ]
 
@@ -52,13 +51,6 @@ class Piece:
     def share(self, rank: int, size: int) -> slice:
         """The elements of the piece that a rank sums."""
         return slice(self.length * rank // size, self.length * (rank + 1) // size)
-
-
-class Small(NamedTuple):
-    """Arrays of one shape and dtype that are small: the header, and slot -> rank -> the slot as such an array."""
-
-    header: bytes
-    slots: list[list[Any]]
 
 
 class Exchange:
@@ -116,14 +108,10 @@ class Exchange:
 class Gathering:
     """Arrays of all ranks that are being gathered; also the request that waits for them."""
 
-    root = None
-
     def __init__(self, wait_until: Callable[[Callable[[], bool]], None], array: Array, whole_bytes: int) -> None:
         self.wait_until, self.array = wait_until, array
-        shape: tuple[Any, ...] = ("any", *array.shape[1:]) if array.ndim else ()
-        self.header = header_of("all_gather", shape, array.dtype, None)
+        self.header, self.length = header_of_gathering(array)
         self.flat = np.ascontiguousarray(to_host(array), native(array.dtype)).reshape(-1)
-        self.length = len(array) if array.ndim else 1
         self.whole_bytes = whole_bytes  # up to which an array goes whole
         self.is_whole = self.flat.nbytes <= whole_bytes
         self.left = 0
@@ -160,14 +148,15 @@ def header_of(kind: str, shape: tuple[int, ...], dtype: Any, root: int | None, w
     return text.encode().ljust(HEADER_BYTES)[:HEADER_BYTES]
 
 
+def header_of_gathering(array: Array) -> tuple[bytes, int]:
+    """The header of a call that gathers such arrays, and the length of this one, which may be any."""
+    shape: tuple[Any, ...] = ("any", *array.shape[1:]) if array.ndim else ()
+    return header_of("all_gather", shape, array.dtype, None), len(array) if array.ndim else 1
+
+
 def readable(header: bytes) -> str:
     """The text of a header."""
     return header.decode().strip()
-
-
-def call_name(header: bytes) -> str:
-    """The name of the call."""
-    return readable(header).partition(" ")[0]
 
 
 def check_root(root: int, size: int) -> None:
@@ -178,9 +167,10 @@ def check_root(root: int, size: int) -> None:
 def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> None:
     """Raise CallsDiffer unless both ranks have made the same call."""
     if other != header:
+        name = readable(header).partition(" ")[0]
         raise CallsDiffer(
-            f"{call_name(header)}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank "
-            f"{other_rank} {_deed(other)}"
+            f"{name}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank {other_rank} "
+            f"{_deed(other)}"
         )
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from needle.backend.blas import limited_to
 from needle.backend.communicator import using
 from needle.backend.parallel import start_thread
-from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes, stopped
+from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
+from needle.distributed.waiting import stopped
 
 __all__ = ["Group", "WorkerDied", "WorkerTraceback", "worker_rank"]
 

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,21 +27,18 @@ from needle.backend import native
 from needle.backend.communicator import Array, Communicator, Request
 from needle.distributed.pieces import (
     HEADER_BYTES,
-    CallsDiffer,
+    RETURNED,
     Exchange,
     Gathering,
     Piece,
-    Small,
     add,
-    call_name,
     check_root,
     compare_calls,
     header_of,
-    readable,
 )
-from needle.distributed.waiting import wait_until
+from needle.distributed.waiting import stopped, wait_until
 
-__all__ = ["CallsDiffer", "SharedMemoryCommunicator", "memory_bytes", "stopped"]
+__all__ = ["SharedMemoryCommunicator", "memory_bytes"]
 
 SLOTS = 4  # of a rank: so many pieces can be under way
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
@@ -56,9 +53,11 @@ def memory_bytes(size: int) -> int:
     return LINE_BYTES + size * (LINE_BYTES + SLOTS * (HEADER_BYTES + tuning.SHARED_SLOT_BYTES))
 
 
-def stopped(rank: int) -> BaseException:
-    """The error of a rank that goes on after `rank` has failed."""
-    return RuntimeError(f"all_reduce: all ranks must go on, but rank {rank} has failed")
+class Small(NamedTuple):
+    """Arrays of one shape and dtype that are small: the header, and slot -> rank -> the slot as such an array."""
+
+    header: bytes
+    slots: list[list[Any]]
 
 
 class SharedMemoryCommunicator(Communicator):
@@ -348,10 +347,7 @@ class SharedMemoryCommunicator(Communicator):
                 raise error
             self._order_memory()
             if state == LEFT and self._counters[own + POSTED] < self._called:
-                raise RuntimeError(
-                    f"{call_name(self._call)}: all ranks must make the same calls, but rank {self.rank} calls "
-                    f"{readable(self._call)}, and rank {rank} has returned"
-                )
+                compare_calls(self.rank, self._call, rank, RETURNED)
 
     def _order_memory(self) -> None:
         """Let what this rank has read and written be done before all that follows, also on processors that reorder it.

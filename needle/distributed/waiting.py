@@ -8,9 +8,14 @@ from collections.abc import Callable
 
 from needle import tuning
 
-__all__ = ["wait_until"]
+__all__ = ["stopped", "wait_until"]
 
 _give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # to whoever waits for this core
+
+
+def stopped(rank: int) -> BaseException:
+    """The error of a rank that goes on after `rank` has failed."""
+    return RuntimeError(f"all_reduce: all ranks must go on, but rank {rank} has failed")
 
 
 def wait_until(is_done: Callable[[], bool], progress: Callable[[], bool], check: Callable[[], None]) -> None:
