@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from needle.autograd import Tensor, TensorOp
-from needle.backend import xp
+from needle.backend import cpu, xp
 from needle.backend.communicator import Communicator, current_communicator
 from needle.ops.arithmetic import MulScalar
 from needle.ops.base import Array
 
-__all__ = ["AllReduce", "batch_mean", "batch_means"]
+__all__ = ["AllReduce", "batch_mean", "batch_means", "is_any"]
 
 
 class AllReduce(TensorOp):
@@ -63,3 +63,13 @@ def batch_means(*means: Array) -> list[Array]:
         results.append(flat[: mean.size].reshape(mean.shape))
         flat = flat[mean.size :]
     return results
+
+
+def is_any(flag: bool) -> bool:
+    """Whether the flag of this rank, or of another one that computes a part of the batch, is True."""
+    communicator = current_communicator()
+    if communicator.part is None:
+        return flag
+    flags = cpu().xp.array(flag)
+    communicator.all_reduce(flags)
+    return bool(flags)

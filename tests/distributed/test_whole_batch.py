@@ -189,11 +189,14 @@ def test_the_gradient_of_each_order_agrees():
 
 
 CLASSES = np.array([0, 1, 2, 1, 0, 0, 2])
+SOME_IGNORED = np.array([0, 1, 2, 1, 0, -100, 2])  # by the default, on one of the ranks
 WEIGHTED = [
     lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ndl.Tensor([1.0, 2.0, 4.0])),
     lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ignore_index=0),
     lambda x, items: F.cross_entropy(x, ndl.Tensor(CLASSES[items]), ignore_index=1, label_smoothing=0.1),
     lambda x, items: F.nll_loss(x, ndl.Tensor(CLASSES[items]), ndl.Tensor([1.0, 2.0, 4.0]), ignore_index=1),
+    lambda x, items: F.cross_entropy(x, ndl.Tensor(SOME_IGNORED[items])),
+    lambda x, items: F.nll_loss(x, ndl.Tensor(SOME_IGNORED[items]), ignore_index=-100),
     lambda x, items: F.mse_loss(x, x.detach() * 2, weight=ndl.Tensor(np.arange(21.0).reshape(7, 3)[items])),
     lambda x, items: F.l1_loss(x, x.detach() * 2, weight=ndl.Tensor(np.arange(21.0).reshape(7, 3)[items])),
 ]

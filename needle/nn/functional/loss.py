@@ -18,6 +18,7 @@ from needle.backend.communicator import current_communicator
 from needle.grad_mode import mode
 from needle.kernels import class_axis
 from needle.nn.functional.reduction import check_reduction, reduced, reduced_weighted
+from needle.ops.across_ranks import is_any
 from needle.ops.arithmetic import ADD, MULTIPLY, NEGATE, AddScalar, MulScalar, as_dtype
 from needle.ops.cross_entropy import CROSS_ENTROPY, CrossEntropyWithGradient
 from needle.ops.dtypes import promoted
@@ -95,8 +96,8 @@ def cross_entropy(
             classes = target if target.dtype.name in LABELS else as_indices(op, "targets", target)
             check_reduction(op, x, reduction)
             return pick(CrossEntropyWithGradient(ignore_index, reduction == "mean")(x, classes), 0)
-        classes, kept = _class_indices(op, x, target, ignore_index)
         check_reduction(op, x, reduction)
+        classes, kept = _class_indices(op, x, target, ignore_index, weight is None and reduction == "mean")
         if kept is None and weight is None and not smoothing and reduction == "mean":
             return CROSS_ENTROPY(x, classes)
         return _of_indices(LogSoftmax(axis)(x), classes, kept, weight, reduction, smoothing)
@@ -127,8 +128,9 @@ def nll_loss(
     op = "nll_loss"
     x, weight = _scores(op, x, weight)
     ignore_index = check.integer(op, "ignore_index", ignore_index)
-    classes, kept = _class_indices(op, x, tensor(op, target), ignore_index)
     check_reduction(op, x, reduction)
+    counts = weight is None and reduction == "mean"
+    classes, kept = _class_indices(op, x, tensor(op, target), ignore_index, counts)
     return _of_indices(x, classes, kept, weight, reduction)
 
 
@@ -147,12 +149,19 @@ def _scores(op: str, x: TensorLike, weight: TensorLike | None) -> tuple[Tensor, 
     return x, weight
 
 
-def _class_indices(op: str, x: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor | None]:
-    """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored)."""
+def _class_indices(
+    op: str, x: Tensor, target: Tensor, ignore_index: int, is_counted: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored).
+
+    If the others are counted, for a mean, the ranks that compute parts of a batch agree on whether there is a mask.
+    """
     n = _check_classes(op, x, target)
     classes = as_indices(op, "targets", target)
-    if are_known(classes) and not 0 <= ignore_index < n and all_in_range(classes, n):
-        return classes, None
+    if are_known(classes) and not 0 <= ignore_index < n:
+        may_ignore = not all_in_range(classes, n)
+        if not (is_any(may_ignore) if is_counted and classes.ndim else may_ignore):
+            return classes, None
     if mode.outlining:
         kept = ops.not_equal(classes, ignore_index)
         return MULTIPLY(classes, kept), kept
