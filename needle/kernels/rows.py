@@ -57,20 +57,25 @@ class Rows:
             x = xp(x).broadcast_to(x, self.column_shape)
         return x.reshape(self.count, 1)
 
-    def apply(self, work: Callable[..., Sequence[Array]], arrays: Sequence[Array], columns: Sequence[Array]) -> Any:
+    def apply(
+        self, work: Callable[..., Sequence[Array]], arrays: Sequence[Array], columns: Sequence[Array],
+        out: Array | None = None,
+    ) -> Any:  # fmt: skip
         """The results of `work(*rows, *columns, out=rows)`: an array, then columns as arrays that broadcast to it.
+
+        The array is `out`, in these rows' memory order, or a new one.
 
         `work` is called on chunks of rows: on one thread so small that they stay in the cache for all its passes. Where
         threads share the chunks, these are larger, since each call takes Python's lock again: a tenth to a fifth less.
         """
         operands = [*map(self.view, arrays), *columns]
-        out = xp(operands[0]).empty(operands[0].shape, operands[0].dtype)
-        is_short = tuning.SHORT_UFUNC_BUFFER <= self.length < UFUNC_BUFFER and hasattr(xp(out), "setbufsize")
+        target = xp(operands[0]).empty(operands[0].shape, operands[0].dtype) if out is None else self.view(out)
+        is_short = tuning.SHORT_UFUNC_BUFFER <= self.length < UFUNC_BUFFER and hasattr(xp(target), "setbufsize")
         if is_short:  # CuPy has no such buffer
-            results = _with_short_buffer(xp(out), self._apply, work, operands, out)
+            results = _with_short_buffer(xp(target), self._apply, work, operands, target)
         else:
-            results = self._apply(work, operands, out)
-        return self.unview(out), *(column.reshape(self.column_shape) for column in results)
+            results = self._apply(work, operands, target)
+        return self.unview(target), *(column.reshape(self.column_shape) for column in results)
 
     def _apply(self, work: Callable[..., Sequence[Array]], operands: Sequence[Array], out: Array) -> Iterable[Array]:
         """Fill `out` (R, M), and return the columns (R, 1)."""

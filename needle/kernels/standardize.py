@@ -121,10 +121,13 @@ def input_gradient(
     grad: Array, x: Array, average: Array, total: Array, product: Array, scale: Array, factor: Array,
     out: Array | None = None,
 ) -> Array:  # fmt: skip
-    """The gradient in x: (grad - total - (x - average) · product · scale²) · factor; factor is scale · weight."""
+    """The gradient in x: (grad - total - (x - average) · product · scale²) · factor; factor is scale · weight.
+
+    `out` may be grad itself.
+    """
     slope = product * scale * scale
-    result = xp(grad).multiply(x, (-slope).astype(grad.dtype, copy=False), out=out)
-    result += grad
+    result = xp(grad).multiply(x, (-slope).astype(grad.dtype, copy=False), out=None if out is grad else out)
+    result = xp(grad).add(result, grad, out=result if out is None else out)
     result += (average * slope - total).astype(grad.dtype, copy=False)
     result *= factor.astype(grad.dtype, copy=False)
     return result

@@ -47,14 +47,16 @@ class StandardizeAcrossRanks(Standardize):
         y, *_ = self.by_rows(self.apply, [x], [average, variance, *self.columns(affine)])
         return y, average, variance, count
 
-    def by_rows(self, work: Callable[..., Any], arrays: Sequence[Array], columns: Sequence[Array]) -> tuple[Array, ...]:
+    def by_rows(
+        self, work: Callable[..., Any], arrays: Sequence[Array], columns: Sequence[Array], out: Array | None = None
+    ) -> tuple[Array, ...]:  # fmt: skip
         """`work(mean, *arrays, *columns, out=…)`, on chunks of rows if x, the first array, is laid out in rows."""
         rows = kernels.Rows.of(arrays[0], self.axes)
         if rows is None:
-            results = work(kernels.mean_over(self.axes), *arrays, *columns, out=None)
+            results = work(kernels.mean_over(self.axes), *arrays, *columns, out=out)
         else:
             columns = [rows.column(column) for column in columns]
-            results = rows.apply(partial(work, kernels.mean_of_rows), arrays, columns)
+            results = rows.apply(partial(work, kernels.mean_of_rows), arrays, columns, out)
         return tuple(results)
 
     def columns(self, affine: Sequence[Array]) -> list[Array]:
@@ -105,14 +107,16 @@ class StandardizeAcrossRanks(Standardize):
         masked, total, product = self.by_rows(means, arrays, [average, *shifts])
         sums = xp(x).stack([total, product]) * (x.size // average.size)
         grads: list[Array] = [sums[1] * scale] * self.scaled + [sums[0]] * self.shifted
-        grads = [
-            value.reshape(parameter.shape).astype(x.dtype) for value, parameter in zip(grads, affine, strict=True)
-        ]
+        grads = [value.reshape(parameter.shape).astype(x.dtype) for value, parameter in zip(grads, affine, strict=True)]
         x_grad = None
         if needed[0]:
             self.communicator.all_reduce(sums)
             columns = (average, *(sums / count), scale, factor, *shifts)
-            x_grad, *_ = self.by_rows(_input_gradient, [x, masked if self.rectified else grad], columns)
+            work = partial(_input_gradient, in_place=self.rectified)
+            if self.rectified:  # nobody else has `masked`, so it takes the gradient in x
+                x_grad, *_ = self.by_rows(work, [x], columns, masked)
+            else:
+                x_grad, *_ = self.by_rows(work, [x, grad], columns)
         return tuple(grad if need else None for grad, need in zip([x_grad, *grads], needed, strict=True))
 
 
@@ -135,13 +139,14 @@ def _gradient_means(
     return grad, *kernels.gradient_means(mean, grad, x, average)
 
 
-def _input_gradient(
-    mean: kernels.MeanOf, x: Array, grad: Array, average: Array, *others: Array, out: Array | None
-) -> tuple[Array]:
-    """The gradient in x; the other columns are total, product, scale, factor, and what to subtract from x first."""
-    total, product, scale, factor, *shifts = others
+def _input_gradient(mean: kernels.MeanOf, x: Array, *others: Array, in_place: bool, out: Array | None) -> tuple[Array]:
+    """The gradient in x. The others are grad, which is `out` if `in_place`, and columns.
+
+    These are average, total, product, scale, factor, and what to subtract from x first, if anything.
+    """
+    grad, average, total, product, scale, factor, *shifts = (out, *others) if in_place else others
     for shift in shifts:
-        x, average = xp(x).subtract(x, shift, out=out), average - shift
+        x, average = xp(x).subtract(x, shift, out=None if in_place else out), average - shift
     return (kernels.input_gradient(grad, x, average, total, product, scale, factor, out),)
 
 

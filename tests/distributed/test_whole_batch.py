@@ -65,13 +65,17 @@ def test_dropout_in_attention(streams):
     assert_allclose(np.concatenate(parts), whole, rtol=1e-12)
 
 
-def normalized(norm, x, slope, items, turned):
-    """A batch norm's result, statistics and gradients for the items of x, whose memory order may be `turned`."""
+def normalized(norm, x, slope, items, turned, rectified=False):
+    """A batch norm's result, statistics and gradients for the items of x, whose memory order may be `turned`.
+
+    With `rectified`, relu follows, in the same op.
+    """
     layer, batch = copy.deepcopy(norm), x[items]
     if turned:
         batch = np.ascontiguousarray(np.moveaxis(batch, 0, -1))
     leaf = ndl.Tensor(batch, device=layer.weight.device)
-    y = layer(leaf.permute([-1, *range(x.ndim - 1)]) if turned else leaf)
+    forward = nn.Sequential(layer, nn.ReLU()) if rectified else layer
+    y = forward(leaf.permute([-1, *range(x.ndim - 1)]) if turned else leaf)
     SharedGradients(layer.parameters()).backward((y * ndl.Tensor(slope[items], device=y.device)).mean())
     x_grad = np.moveaxis(leaf.grad.numpy(), -1, 0) if turned else leaf.grad.numpy()
     shared = [layer.running_mean, layer.running_var, layer.num_batches_tracked, layer.weight.grad, layer.bias.grad]
@@ -138,13 +142,18 @@ def test_one_exchange_forward_and_one_backward():
     assert run_ranks(2, rank) == [(1, 2)] * 2
 
 
-@pytest.mark.parametrize("dtype", ["float16", "float32"])
-def test_means_far_from_zero(dtype, streams):
+@pytest.mark.parametrize(
+    ("dtype", "turned", "rectified"),
+    [("float16", False, False), ("float32", False, False), ("float32", False, True), ("float32", True, True)],
+)
+def test_means_far_from_zero(dtype, turned, rectified, streams):
     """Deviations as small beside the mean as the dtype can hold them are normalized as in one process."""
     norm = nn.BatchNorm2d(2, dtype=dtype)
     x = (np.random.randn(6, 2, 16, 16) + np.array([1000.0, 0])[:, None, None]).astype(dtype)
     slope = np.random.randn(*x.shape).astype(dtype)
-    (items, _), parts = whole_and_parts(streams, 3, 6, lambda items: normalized(norm, x, slope, items, False))
+    (items, _), parts = whole_and_parts(
+        streams, 3, 6, lambda items: normalized(norm, x, slope, items, turned, rectified)
+    )
     tolerance = 2e-3 if dtype == "float16" else 1e-5
     for i, expected in enumerate(items):
         scale = np.abs(expected).max()
