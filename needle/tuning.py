@@ -308,7 +308,7 @@ STEP_CHUNK_ELEMENTS = 1 << 18
 # 0.91 and 0.87 at 2^19, 1.05 and 0.78 at 2^20.
 PARALLEL_STEP_ELEMENTS = 1 << 19
 
-# ---- distributed: what workers exchange ------------------------------------------------------------------------------
+# ---- distributed: what ranks exchange --------------------------------------------------------------------------------
 
 # Bytes from which a bucket of gradients takes no further one, and is sent once it is full. Measured (Xeon, two workers,
 # with other programs on both cores): least time in all exchanges of a step, in ms, with 32 KiB, 128 KiB, 512 KiB and

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from needle import check, tuning
-from needle.backend.interlude import interlude
+from needle.backend.polling import polling
 from needle.backend.recording import CannotRecord, Recording, live
 from needle.backend.splitmix import uniform_from
 
@@ -261,7 +261,7 @@ class Device:
             first, *others = chunks[worker * len(chunks) // count : (worker + 1) * len(chunks) // count]
             partial_sums[worker] = term(first)
             for chunk in others:
-                interlude.call()
+                polling.poll()
                 partial_sums[worker] += term(chunk)
 
         self.parallel_for(body, range(count))

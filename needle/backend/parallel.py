@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from needle.backend.blas import drop_limit, hold_limit, worker_count
-from needle.backend.interlude import interlude
+from needle.backend.polling import polling
 
 __all__ = ["parallel_for", "start_thread"]
 
@@ -68,7 +68,7 @@ class _Task:
                 return
             try:
                 self.body(chunk)
-                interlude.call()
+                polling.poll()
             except BaseException as error:
                 self._stop(error)
                 return
@@ -168,7 +168,7 @@ def parallel_for(
     if count == 1:
         for chunk in chunks:
             body(chunk)
-            interlude.call()
+            polling.poll()
         return
     task, pool = _Task(body, chunks), _pool
     try:

@@ -160,10 +160,10 @@ class DataLoader:
         return self.parts(Alone())
 
     def parts(self, communicator: Communicator) -> Generator[tuple[Tensor, ...]]:
-        """Begin an epoch of which a worker gets its items of every batch; `communicator.part` is set to name them.
+        """Begin an epoch of which a rank gets its items of every batch; `communicator.part` is set to name them.
 
-        All workers must have the same loader, in the same state. Where the dataset may draw random numbers, every
-        worker takes the whole batch and keeps its part. Each may have a shard of its own.
+        All ranks must have the same loader, in the same state. Where the dataset may draw random numbers, every
+        rank takes the whole batch and keeps its part. Each may have a shard of its own.
         """
         shard = self._shard
         if shard is not None:

@@ -1,4 +1,4 @@
-"""The batches of a loader for several workers: each gets its own items of every batch."""
+"""The batches of a loader for several ranks: each gets its own items of every batch."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["worker_batches"]
 
 
 def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
-    """The batches of `loader`, of each the items that this worker computes: `current_communicator().part` names them.
+    """The batches of `loader`, of each the items that this rank computes: `current_communicator().part` names them.
 
-    All workers must read the same batches: loaders made alike, random streams in the same state. A batch is cut as
-    `np.array_split` does; one with fewer items than workers goes to all of them as a whole, with the part None. So does
-    every batch where there is one worker. After the last batch the part is None. Of a `Shard` the items of a part are
-    this worker's own.
+    All ranks must read the same batches: loaders made alike, random streams in the same state. A batch is cut as
+    `np.array_split` does; one with fewer items than ranks goes to all of them as a whole, with the part None. So does
+    every batch where there is one rank. After the last batch the part is None. Of a `Shard` the items of a part are
+    this rank's own.
 
     A `DataLoader` fetches only the items of the part, unless the dataset may draw random numbers (a transform, a
-    dataset of your own): then every worker prepares the whole batch, so that all draw alike. Of any other iterable,
+    dataset of your own): then every rank prepares the whole batch, so that all draw alike. Of any other iterable,
     batches must be arrays, or tuples, lists or dicts of them, with the items along the first axis.
 
     Raises ValueError if the arrays of a batch differ in their number of items, TypeError if it holds anything else.

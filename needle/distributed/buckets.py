@@ -12,7 +12,7 @@ from needle import tuning
 from needle.autograd import Tensor
 from needle.backend import to_host
 from needle.backend.communicator import Array, Communicator, Request
-from needle.backend.interlude import between_chunks
+from needle.backend.polling import between_chunks
 from needle.grad_mode import watch
 from needle.graph import Value
 

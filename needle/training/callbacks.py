@@ -39,7 +39,7 @@ class Callbacks:
                     method(state)
 
     def __reduce__(self) -> Any:
-        """Callbacks stay with the first worker."""
+        """Callbacks stay with rank 0."""
         return Callbacks, ((),)
 
     def _named(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def evaluate(
 def evaluate_by_workers(
     model: Module, loss_fn: LossFunction, loader: Iterable[Any], metrics: Mapping[str, Metric] | None, forward: Forward
 ) -> dict[str, Any]:
-    """`evaluate` by all workers, each on its items of every batch; all of them get the figures."""
+    """`evaluate` by all ranks, each on its items of every batch; all of them get the figures."""
     figures = Figures(metrics)
     modes = [(module, module.training) for _, module in model.named_modules()]
     try:

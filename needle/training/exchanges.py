@@ -1,6 +1,6 @@
-"""What the workers of a run tell each other, so that all of them do the same.
+"""What the ranks of a run tell each other, so that all of them do the same.
 
-Each runs the whole loop, on its items of every batch. With one worker nothing is exchanged.
+Each runs the whole loop, on its items of every batch. With one rank nothing is exchanged.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ def check_divisible(op: str, loss_fn: Any, forward: Any) -> None:
     """Raise ValueError unless loss and forward may see a part of each batch."""
     reduction = getattr(loss_fn, "reduction", "mean")
     if reduction != "mean":
-        raise ValueError(f"{op}: loss_fn must be a mean over items for workers, but got reduction {reduction!r}")
+        got = f"reduction {reduction!r}"
+        raise ValueError(f"{op}: loss_fn must be a mean over items for several processes, but got {got}")
     if hasattr(forward, "state_dict"):
         got = type(forward).__name__
-        raise ValueError(f"{op}: forward must have no state if there are workers, each with its own, but got {got}")
+        raise ValueError(f"{op}: forward must have no state for several processes, each with its own, but got {got}")
 
 
 def whole_count(items: int) -> int:
-    """How many there are in the whole batch, if there are `items` in this worker's part of it."""
+    """How many there are in the whole batch, if there are `items` in this rank's part of it."""
     part = current_communicator().part
     return items if part is None else items * part.total // part.items
 
@@ -56,10 +57,10 @@ def _checked(field: Any, part: Part) -> Array:
     """The array of a field of outputs or targets."""
     if not isinstance(field, (Tensor, np.ndarray)):
         got = type(field).__name__
-        raise TypeError(f"fit: outputs and targets that workers gather for metrics must be tensors, but got {got}")
+        raise TypeError(f"fit: outputs and targets that ranks gather for metrics must be tensors, but got {got}")
     if not field.shape or field.shape[0] % part.items:
         raise ValueError(
-            "fit: outputs and targets that workers gather for metrics must have the items along their first axis, but "
+            "fit: outputs and targets that ranks gather for metrics must have the items along their first axis, but "
             f"got shape {field.shape} for {part.items} items"
         )
     return field.array if isinstance(field, Tensor) else field
@@ -107,9 +108,9 @@ def gather_for_rank_0(parameters: list[Tensor], terms: list[Tensor | None]) -> l
 
 
 def begin_alike(model: Module, optimizer: Optimizer) -> None:
-    """Give all workers what the first one's callbacks may have changed before an epoch: random stream, weights, modes.
+    """Give all ranks what rank 0's callbacks may have changed before an epoch: random stream, weights, modes.
 
-    It is also what keeps workers together whose random streams went apart within an epoch.
+    It is also what keeps ranks together whose random streams went apart within an epoch.
     """
     if current_communicator().size == 1:
         return
@@ -137,7 +138,7 @@ def share_weights(model: Module) -> None:
 
 
 def share_stream() -> None:
-    """Let all workers draw what the first one draws: they read the same batches of a shuffled loader."""
+    """Let all ranks draw what rank 0 draws: they read the same batches of a shuffled loader."""
     if current_communicator().size > 1:
         set_rng_state(of_rank_0(get_rng_state()))
 

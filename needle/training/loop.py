@@ -25,7 +25,7 @@ from needle.training.stopping import require_finite
 
 @dataclass
 class Run:
-    """All that the loop uses. Each worker has a copy of it, the first one the caller's own objects."""
+    """All that the loop uses. Workers have copies of it, rank 0 the caller's own objects; ranks of MPI make theirs."""
 
     state: TrainingState
     model: Module
@@ -55,7 +55,7 @@ class Run:
 
 
 def train(run: Run) -> None:
-    """The loop, which every worker runs: on its items of each batch, with the figures of the whole."""
+    """The loop, which every rank runs: on its items of each batch, with the figures of the whole."""
     state, figures, stepper, hooks = run.state, run.figures, run.stepper, run.hooks
     is_alone = current_communicator().size == 1
     while not run.is_over:

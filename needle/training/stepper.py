@@ -62,7 +62,7 @@ class Stepper:
     def backward(self, loss: Tensor, size: int = 1) -> Tensor:
         """Add the gradient of a batch's mean loss () over `size` items; returns the loss as a constant.
 
-        Of several workers each passes the loss of its own items, and gets that of the whole batch.
+        Of several ranks each passes the loss of its own items, and gets that of the whole batch.
         """
         size = whole_count(check.integer("Stepper", "size", size, least=1))
         if not self.batches:

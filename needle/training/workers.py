@@ -93,7 +93,7 @@ def hooks_of(parameters: Iterable[Tensor]) -> list[Any]:
 def go_on(run: Run, pending: tuple[dict[str, Any], list[Any]]) -> None:
     """`train(run)` of a copy, to which `pending` brings what it has left behind.
 
-    A SIGTERM that goes to all processes is for the first worker, which may end after the step; the others end with it.
+    A SIGTERM that goes to all processes is for rank 0, which may end after the step; the others end with it.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -294,7 +294,7 @@ ERRORS = [
      "SharedGradients: compression must be one of 'float16', 'bfloat16', but got 'int8'"),
     (lambda: run_ranks(2, lambda communicator: training.evaluate(
         network(), nn.CrossEntropyLoss(reduction="sum"), batches(5))), ValueError,
-     "evaluate: loss_fn must be a mean over items for workers, but got reduction 'sum'"),
+     "evaluate: loss_fn must be a mean over items for several processes, but got reduction 'sum'"),
 ]  # fmt: skip
 
 

@@ -132,9 +132,9 @@ ERRORS = [
     (lambda: check_workers(2, model=Cuda()), ValueError,
      "fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on cuda:0"),
     (lambda: fit(workers=2, loss_fn=nn.CrossEntropyLoss(reduction="sum")), ValueError,
-     "fit: loss_fn must be a mean over items for workers, but got reduction 'sum'"),
+     "fit: loss_fn must be a mean over items for several processes, but got reduction 'sum'"),
     (lambda: fit(workers=2, forward=Carries()), ValueError,
-     "fit: forward must have no state if there are workers, each with its own, but got Carries"),
+     "fit: forward must have no state for several processes, each with its own, but got Carries"),
     (lambda: fit(workers=2, loader=Locked()), TypeError,
      ("fit: for several workers train_loader must be something that pickle can copy, with functions and classes that "
       "stand at the top of a module, but got: cannot pickle '_thread.lock' object")),
@@ -144,9 +144,9 @@ ERRORS = [
      ("fit: for several workers model must be of functions and classes that other processes can import, but Net is of "
       "an interactive session; put it into a file of its own")),
     (lambda: gather("yes"), TypeError,
-     "fit: outputs and targets that workers gather for metrics must be tensors, but got str"),
+     "fit: outputs and targets that ranks gather for metrics must be tensors, but got str"),
     (lambda: gather(ndl.Tensor(1.0)), ValueError,
-     ("fit: outputs and targets that workers gather for metrics must have the items along their first axis, but got "
+     ("fit: outputs and targets that ranks gather for metrics must have the items along their first axis, but got "
       "shape () for 1 items")),
     (lambda: fit(epochs=0), ValueError, "fit: epochs must be at least 1, but got 0"),
     (lambda: fit(model=3), TypeError, "fit: model must be a Module, but got int"),

@@ -6,14 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["between_chunks", "interlude"]
+__all__ = ["between_chunks", "polling"]
 
 
-class _Interlude(threading.local):
-    call: Callable[[], object] = bool  # which does nothing
+class _Polling(threading.local):
+    poll: Callable[[], object] = bool  # which does nothing
 
 
-interlude = _Interlude()
+polling = _Polling()
 
 
 @contextmanager
@@ -22,12 +22,12 @@ def between_chunks(call: Callable[[], object]) -> Iterator[None]:
 
     An error that it raises ends the computation.
     """
-    before = interlude.call
+    before = polling.poll
     try:
         try:
-            interlude.call = call
+            polling.poll = call
             yield
         finally:
-            interlude.call = before
+            polling.poll = before
     finally:  # once more: an interrupt may come before the line above
-        interlude.call = before
+        polling.poll = before

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from needle.backend import blas, cpu, parallel
-from needle.backend.interlude import between_chunks
+from needle.backend.polling import between_chunks
 
 
 @pytest.mark.parametrize("count", [1, 2])
