@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from needle.distributed.mpi import MpiCommunicator
+from needle.distributed.waiting import no_rank
 
 __all__ = ["Ending", "time_limit"]
 
@@ -39,15 +40,19 @@ class Ending:
 
     def __enter__(self) -> Ending:
         atexit.register(self._leave_early)
+        _under_way.append(self)
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if self not in _under_way:  # a fork of a rank goes its own way
+            return
         try:
             if error is None or _is_success(error):
                 assert self.communicator is not None
                 self.communicator.leave()
                 self.comm.Free()
                 atexit.unregister(self._leave_early)
+                _under_way.remove(self)
                 return
         except BaseException as failure:
             error = failure
@@ -125,6 +130,22 @@ class Ending:
         with suppress(Exception):
             sys.stdout.flush()
             sys.stderr.write(text)
+
+
+_under_way: list[Ending] = []  # of this process
+
+
+def _forget_all() -> None:
+    """A process that a rank has forked is none: MPI's messages belong to its parent."""
+    for ending in _under_way:
+        atexit.unregister(ending._leave_early)
+        if ending.communicator is not None:
+            ending.communicator.has_failed, ending.communicator.failure = True, no_rank
+    _under_way.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_all)
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def _world(variable: str, value: int) -> Any:
     if not MPI.Is_initialized():
         with _sigint(signal.SIG_DFL):  # MPI_Init would put it off until all ranks have come
             _wait_for_all_ranks(MPI)
-        atexit.register(MPI.Finalize)
+        atexit.register(_finalize, MPI, os.getpid())
     world = MPI.COMM_WORLD
     if world.Get_size() == 1 and value > (variable != RANK):
         started = f"rank {value}" if variable == RANK else f"{value} processes"
@@ -134,6 +134,12 @@ def _wait_for_all_ranks(MPI: Any) -> None:
     """Initialize MPI. Some launchers let the others wait without end for a rank that has died before."""
     with time_limit(PATIENCE):
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
+
+
+def _finalize(MPI: Any, process: int) -> None:
+    """End MPI, but not in a fork of that process."""
+    if os.getpid() == process:
+        MPI.Finalize()
 
 
 @contextmanager

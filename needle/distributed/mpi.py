@@ -44,7 +44,7 @@ from needle.distributed.pieces import (
     compare_calls,
     header_of,
 )
-from needle.distributed.waiting import stopped, wait_until
+from needle.distributed.waiting import no_rank, stopped, wait_until
 
 __all__ = ["MpiCommunicator"]
 
@@ -86,7 +86,7 @@ class MpiCommunicator(Communicator):
             self._comm.Recv_init([self._openings[rank], MPI.BYTE], rank, OPENING) for rank in self._others
         ]
         self._gpus: dict[CudaDevice, GpuExchanges | None] = {}  # None: arrays go through the host
-        self._has_failed = False
+        self.has_failed = False  # all calls raise an error
         self._called = self._opened = 0  # calls; but small sums at once
         self._under_way = 0  # calls that are not complete
         self._small: dict[Any, Small | None] = {}  # (shape, dtype) -> how to sum it at once, if it is small
@@ -144,12 +144,13 @@ class MpiCommunicator(Communicator):
             request.Free()
         self._receiving.clear()
         self._comm.Free()
+        self.has_failed, self.failure = True, no_rank
 
     def fail(self) -> None:
         """Tell the others that this rank has failed: their next wait raises an error."""
-        if self._has_failed or not self._receiving:
+        if self.has_failed or not self._receiving:
             return
-        self._has_failed = True
+        self.has_failed = True
         for gpu in filter(None, self._gpus.values()):
             gpu.abort()
         requests = [self._comm.Isend([b"", self._mpi.BYTE], rank, FAILURE) for rank in self._others]
@@ -161,7 +162,7 @@ class MpiCommunicator(Communicator):
         """Take all steps that are possible now; returns whether there was any."""
         if not (self._under_way or self._gpus):
             return False
-        if self._has_failed:
+        if self.has_failed:
             self._check_others()
         moved = False
         try:
@@ -214,7 +215,7 @@ class MpiCommunicator(Communicator):
 
     def _start(self, exchange: Any, content: Any, then: Callable[[Any], None]) -> Any:
         """Send the opening of a call with `content`; `then(exchange)` goes on once the openings of all are here."""
-        if self._has_failed:
+        if self.has_failed:
             self._check_others()
         try:
             message = np.empty(START + content.nbytes, "uint8")
@@ -285,7 +286,7 @@ class MpiCommunicator(Communicator):
 
     def _sum_at_once(self, array: Array, small: Small) -> None:
         """Open the call and add what the openings hold, where nothing else is under way: that takes half the time."""
-        if self._has_failed:
+        if self.has_failed:
             self._check_others()
         try:
             small.terms[self.rank][...] = array
@@ -379,7 +380,7 @@ class MpiCommunicator(Communicator):
 
     def _check_others(self) -> None:
         """Raise an error if what this rank waits for will never come."""
-        if self._has_failed:
+        if self.has_failed:
             error = self.failure(self.rank if self.stopped_by is None else self.stopped_by)
             raise error
         status = self._mpi.Status()

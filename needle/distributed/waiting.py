@@ -8,9 +8,14 @@ from collections.abc import Callable
 
 from needle import tuning
 
-__all__ = ["stopped", "wait_until"]
+__all__ = ["no_rank", "stopped", "wait_until"]
 
 _give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # to whoever waits for this core
+
+
+def no_rank(rank: int) -> BaseException:
+    """The error of a process that is not that rank: it has left the others, or was forked from it."""
+    return RuntimeError(f"all_reduce: a rank must call, but this process is not, or no longer, rank {rank}")
 
 
 def stopped(rank: int) -> BaseException:
