@@ -134,6 +134,7 @@ def fit(
             run, epochs=epochs, accumulate=accumulate, clip_norm=clip_norm, clip_value=clip_value,
             compression=compression, metrics=[*figures.metrics], schedule_by="step" if schedule.by_step else "epoch",
             batches=batches, validation_batches=None if validation is None else length_hint(validation),
+            **options_of("", train_loader), **options_of("validation_", validation),
         )  # fmt: skip
         train_by_workers(run)
         hooks("on_end", state)
@@ -147,6 +148,11 @@ def names_of_row(figures: Figures, validation: Any) -> list[str]:
     """The names that the figures of an epoch can have."""
     held_out = [] if validation is None else ["val_loss", *(f"val_{name}" for name in figures.metrics)]
     return ["loss", *(f"train_{name}" for name in figures.metrics), *held_out]
+
+
+def options_of(prefix: str, loader: Any) -> dict[str, Any]:
+    """By which options a loader makes batches: were they others on a rank, it would compute items of other batches."""
+    return {prefix + name: getattr(loader, name, None) for name in ("batch_size", "shuffle", "drop_last")}
 
 
 def stateful(part: Any) -> Any:

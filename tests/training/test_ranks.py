@@ -7,6 +7,7 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim, training
+from needle.data import DataLoader, DigitsDataset
 from needle.distributed import Alone, using
 from needle.metrics import Accuracy
 from needle.training.exchanges import whole_batch
@@ -280,7 +281,22 @@ def differ(**arguments):
     return run_ranks(2, work, in_python)
 
 
+def other_batches(**options):
+    """Two ranks, the second of which makes other batches of the digits, as many."""
+
+    def work(communicator):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+        loader = DataLoader(DigitsDataset(train=False), **{"batch_size": 64} | (options if communicator.rank else {}))
+        training.fit(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), loader, epochs=1)
+
+    return run_ranks(2, work, in_python)
+
+
 ERRORS = [
+    (lambda: other_batches(batch_size=65), ValueError,
+     "fit: all ranks must call it with the same batch_size, but rank 1 has 65, and rank 0 has 64"),
+    (lambda: other_batches(shuffle=True), ValueError,
+     "fit: all ranks must call it with the same shuffle, but rank 1 has True, and rank 0 has False"),
     (lambda: differ(epochs=4), ValueError,
      "fit: all ranks must call it with the same epochs, but rank 1 has 4, and rank 0 has 3"),
     (lambda: differ(metrics=None), ValueError,
