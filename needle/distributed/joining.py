@@ -11,6 +11,7 @@ import os
 import pickle
 import signal
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -105,8 +106,6 @@ def _world(variable: str, value: int) -> Any:
 
 def _mpi() -> Any:
     """The module of mpi4py, with the library loaded."""
-    import warnings
-
     try:
         import mpi4py
     except ImportError as error:
@@ -117,9 +116,7 @@ def _mpi() -> Any:
     before = mpi4py.rc.initialize
     mpi4py.rc.initialize = False
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a launcher of another MPI, which is an error here
-            from mpi4py import MPI
+        from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise RuntimeError(
             "join: an MPI library must be installed that mpi4py can load, for example by `pip install mpich`, but got: "
@@ -132,7 +129,8 @@ def _mpi() -> Any:
 
 def _wait_for_all_ranks(MPI: Any) -> None:
     """Initialize MPI. Some launchers let the others wait without end for a rank that has died before."""
-    with time_limit(PATIENCE):
+    with time_limit(PATIENCE), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a launcher of another MPI, which is an error here
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
 
 

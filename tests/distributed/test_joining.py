@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import types
+import warnings
 from unittest import mock
 
 import pytest
@@ -84,6 +85,14 @@ def test_without_a_launcher_there_is_one_rank_and_no_mpi():
     with launched({}, mpi4py=None), join() as communicator:  # an import of mpi4py would fail
         assert isinstance(communicator, Alone)
         assert current_communicator() is communicator
+
+
+def test_mpi4py_does_not_warn_of_what_join_refuses():
+    module = mpi(OPEN_MPI)
+    module.MPI.Is_initialized, module.MPI.THREAD_SERIALIZED, module.MPI.Finalize = (lambda: False), 2, (lambda: None)
+    module.MPI.Init_thread = lambda level: warnings.warn("suspicious MPI execution environment", stacklevel=2)
+    with pytest.raises(RuntimeError, match="the launcher must belong"):  # not the warning, which is an error in tests
+        joining({"PMI_SIZE": "2"}, module)
 
 
 @pytest.mark.parametrize("variables", [{"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
