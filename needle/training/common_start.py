@@ -16,7 +16,7 @@ __all__: list[str] = []
 
 
 def share_start(run: Run, **arguments: Any) -> None:
-    """Give the runs of all ranks the state of rank 0's run, and of its loss; callbacks keep their own.
+    """Give the runs of all ranks the state of rank 0's run, and of its loss; only rank 0 has callbacks.
 
     Raises ValueError on a rank whose `arguments` differ from those of rank 0, and what the parts raise if its state
     does not fit them.
@@ -32,11 +32,11 @@ def share_start(run: Run, **arguments: Any) -> None:
                 f"fit: all ranks must call it with the same {name}, but rank {communicator.rank} has {value}, and rank "
                 f"0 has {theirs[name]}"
             )
-    mine = state.state_dict(copy=False)
     loss = loss_fn.state_dict() if hasattr(loss_fn, "state_dict") else {}
-    shared = _state_of_rank_0(communicator, {"run": mine | {"callbacks": {}}, "loss": loss})
+    mine = state.state_dict(copy=False) | {"callbacks": {}}  # which are rank 0's alone
+    shared = _state_of_rank_0(communicator, {"run": mine, "loss": loss})
     if communicator.rank:
-        state.load_state_dict(shared["run"] | {"callbacks": mine["callbacks"]})
+        state.load_state_dict(shared["run"])
         if loss:
             loss_fn.load_state_dict(shared["loss"])
         if is_over:

@@ -10,7 +10,7 @@ from needle import nn, optim, training
 from needle.data import DataLoader, DigitsDataset
 from needle.distributed import Alone, using
 from needle.metrics import Accuracy
-from needle.training.exchanges import whole_batch
+from needle.training.exchanges import whole_batch, whole_count
 from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 from tests.training.runs import Stops, bytes_of, repeatable
 from tests.training.test_workers import ONE_BY_ONE, OPTIONS, Meddles, Rises, assert_same, batches, network, play
@@ -348,6 +348,7 @@ def test_metrics_see_the_bits_of_the_whole_batch(size, engine, items, width):
 
     def work(communicator):
         communicator.part = part = communicator.part_of(items)
+        assert whole_count(2 * part.items) == 2 * items  # such as words of sentences
         own = slice(part.start, part.stop)
         mine = {"logits": ndl.Tensor(outputs["logits"][own]), "rest": [outputs["rest"][0][own], None]}
         mine["rest"][1] = outputs["rest"][1][2 * part.start : 2 * part.stop]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import os
 import pickle
 import shlex
@@ -25,6 +24,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 MARK = "NEEDLE_MPI_RUN"  # the variable by which processes of a run are found
 PATIENCE = 60  # seconds
+LOADS = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
 
 
 @functools.cache
@@ -41,8 +41,11 @@ def launcher():
         python = sys.executable
     if mpiexec is None:
         pytest.skip("mpiexec is missing: no MPI on this machine")
-    if python == sys.executable and importlib.util.find_spec("mpi4py") is None:
-        pytest.skip("mpi4py is missing")
+    loads = subprocess.run([python, "-c", LOADS], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    if loads.returncode:
+        pytest.skip(f"mpi4py is missing, or finds no MPI library: {loads.stderr.strip().splitlines()[-1]}")
+    if ("Open MPI" in loads.stdout) != is_open_mpi(mpiexec):
+        pytest.skip(f"{mpiexec} does not belong to mpi4py's MPI library: {loads.stdout.splitlines()[0]}")
     command = [mpiexec, *given[1:]]
     if is_open_mpi(mpiexec):
         command += ["--oversubscribe", *(["--allow-run-as-root"] if os.getuid() == 0 else [])]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 from mpi4py import MPI
 
+from needle import tuning
 from needle.distributed.mpi import MpiCommunicator
 
 LARGE = 300_000
@@ -21,7 +24,29 @@ def main(_):
         except RuntimeError as error:
             results[name] = f"{type(error).__name__}: {error}"
             communicator.fail()
-    return results
+    return results | {"facts": _facts(MpiCommunicator(MPI.COMM_WORLD))}
+
+
+def _facts(communicator):
+    """What holds of sums that nobody waits for, of an array that is refused, and at the end."""
+    fixed, refused = np.zeros(2), ""
+    fixed.flags.writeable = False
+    try:
+        communicator.all_reduce(fixed)
+    except ValueError as error:
+        refused = str(error)
+    arrays = [np.full(LARGE, communicator.rank + 1) for _ in range(3)]
+    for array in arrays:
+        communicator.start_all_reduce(array)
+    pieces = len(communicator._to_sum) + len(communicator._to_take)
+    requests, comm = [*communicator._receiving], communicator._comm
+    communicator.leave()
+    return {
+        "pieces are few": pieces <= tuning.MPI_PIECES,
+        "refused": refused,
+        "sums": {array.mean() for array in arrays},
+        "kept": [request for request in requests if request != MPI.REQUEST_NULL] + [comm] * (comm != MPI.COMM_NULL),
+    }
 
 
 def _sum(shape=(2,), dtype="float32", wire=None):
@@ -49,6 +74,40 @@ def _gather(shape=(2,)):
 def _fail(communicator):
     communicator.fail()
     communicator.barrier()
+
+
+def _fail_and_go_on(communicator):
+    communicator.start_all_reduce(np.zeros(LARGE))
+    communicator.fail()
+    communicator.progress()
+
+
+def _interrupted(shape):
+    """Ctrl-C in the midst of a call, after which the program wants to go on."""
+
+    def call(communicator):
+        def interrupt(header):
+            raise KeyboardInterrupt
+
+        communicator._compare_calls = interrupt
+        with contextlib.suppress(KeyboardInterrupt):
+            communicator.all_reduce(np.zeros(shape))
+        communicator.barrier()
+
+    return call
+
+
+def _slowly(call):
+    """A call whose openings are here long after the pieces of its array."""
+
+    def slow(communicator):
+        own, looks = communicator._are_done, iter(range(100))
+        communicator._are_done = lambda requests: (
+            own(requests) and (requests is not communicator._receiving or next(looks, None) is None)
+        )
+        call(communicator)
+
+    return slow
 
 
 def _differ(first, others):
@@ -88,4 +147,8 @@ CASES = {
     "rank 0 fails": _differ(_fail, _sum()),
     "rank 0 fails, large": _differ(_fail, _start(3, LARGE)),
     "others fail": _differ(_barrier, _fail),
+    "rank 0 fails and goes on": _differ(_fail_and_go_on, _start(3, LARGE)),
+    "rank 0 fails by an interrupt": _differ(_interrupted(2), _start(2, 2)),
+    "others fail by an interrupt, large": _differ(_start(2, LARGE), _interrupted(LARGE)),
+    "lengths, large, and openings are late": _differ(_slowly(_sum(LARGE)), _slowly(_sum(LARGE + 1))),
 }

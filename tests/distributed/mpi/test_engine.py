@@ -31,6 +31,13 @@ FAILED = r"RuntimeError: all_reduce: all ranks must go on, but rank \d has faile
 @pytest.mark.parametrize("size", [2, 3])
 def test_calls_that_differ_and_ranks_that_fail_are_errors_on_all(size):
     by_rank = run(size, "refusals")
+    for facts in [results.pop("facts") for results in by_rank]:
+        assert facts == {
+            "pieces are few": True,
+            "refused": "all_reduce: array must be writable, but got a read-only one of shape (2,)",
+            "sums": {size * (size + 1) / 2},
+            "kept": [],
+        }
     for name in by_rank[0]:
         errors = [results[name] for results in by_rank]
         own = [error for rank, error in enumerate(errors) if re.fullmatch(DIFFER.format(rank), error)]
