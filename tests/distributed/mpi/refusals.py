@@ -80,6 +80,7 @@ def _fail_and_go_on(communicator):
     communicator.start_all_reduce(np.zeros(LARGE))
     communicator.fail()
     communicator.progress()
+    raise AssertionError("a rank that has failed takes no steps")
 
 
 def _interrupted(shape):
