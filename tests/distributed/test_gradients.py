@@ -192,9 +192,13 @@ def test_what_waits_may_be_given_back_on_one_rank_only():
             gradients.backward((weight * frozen).sum(), accumulate=i > 0, exchange=i > 0)
             if items.start:
                 gradients.waiting = gradients.waiting
+        gradients.backward((weight * frozen).sum(), accumulate=True, exchange=False)
+        if items.start:
+            gradients.waiting = [None, None]
+        gradients.exchange()
         return grads_of([weight, frozen])
 
-    assert_all_close(by_ranks(2, 2, step), [np.array([6.0, 6.0]), None])
+    assert_all_close(by_ranks(2, 2, step), [np.array([7.5, 7.5]), None])
 
 
 def test_hooks_see_each_batch_though_others_wait():
@@ -209,8 +213,9 @@ def test_hooks_see_each_batch_though_others_wait():
     assert_all_close(by_ranks(2, 4, step), step(slice(None)))
 
 
+@pytest.mark.parametrize("exchange", [True, False])
 @pytest.mark.parametrize("wire", WIRES)
-def test_compressed_gradients_are_rounded_by_each_rank_and_once_more(wire):
+def test_compressed_gradients_are_rounded_by_each_rank_and_once_more(wire, exchange):
     model = nn.Sequential(nn.Linear(5, 4), nn.Linear(4, 3, dtype="float32"))
     half = nn.Parameter(ndl.randn(3, dtype="float16"))
     x = np.random.randn(6, 5).astype("float32")
@@ -220,7 +225,8 @@ def test_compressed_gradients_are_rounded_by_each_rank_and_once_more(wire):
         parameters = [*net.parameters(), last]
         gradients = SharedGradients(parameters, compression)
         loss = ((net(ndl.Tensor(x[items])) * last.astype("float32")) ** 2).mean()
-        loss = gradients.backward(loss, share or 1)
+        loss = gradients.backward(loss, share or 1, exchange=exchange)
+        gradients.exchange()
         return [*grads_of(parameters), loss.numpy()]
 
     terms = [grads(slice(0, 3), 0.5), grads(slice(3, 6), 0.5)]
