@@ -31,7 +31,7 @@ from needle.data.feed import HostBatch, RowsFeed
 from needle.data.shard import Scattered, apportioned
 from needle.distributed import launch
 from tests.distributed.conftest import streams as streams
-from tests.distributed.threads import in_shared_memory, run_ranks
+from tests.distributed.threads import in_python, in_shared_memory, run_ranks
 
 SHARDS = [(5, 5), (7, 3), (4, 5, 3), (9, 1, 2), (6, 0, 5), (1, 1, 1, 1), (0, 0, 3, 8)]
 
@@ -335,6 +335,9 @@ ERRORS = [
      "DataLoader: the Shard of rank * of 2 must be read there, by worker_batches, but got rank 0 of 1"),
     (lambda: read_in_ranks(DataLoader(Shard(NDArrayDataset([1])))), ValueError,
      "DataLoader: the Shard of rank 0 of 1 must be read there, by worker_batches, but got rank * of 2"),
+    (lambda: in_ranks(lambda communicator: [loader_of((2, 3), communicator).dataset.check_readers(other)
+                                            for other in in_python(2) if other.rank != communicator.rank]), ValueError,
+     "DataLoader: the Shard of rank * of 2 must be read there, by worker_batches, but got rank * of 2"),
     (lambda: in_ranks(lambda communicator: Scattered((np.zeros((1, communicator.rank)),)).gathered(communicator)),
      ValueError,
      "DataLoader: shards must agree in shapes and dtypes of items, but got [*0,*1,*]"),

@@ -195,6 +195,7 @@ def test_what_waits_may_be_given_back_on_one_rank_only():
         gradients.backward((weight * frozen).sum(), accumulate=True, exchange=False)
         if items.start:
             gradients.waiting = [None, None]
+        weight.requires_grad = False  # what waits is exchanged nevertheless
         gradients.exchange()
         return grads_of([weight, frozen])
 
