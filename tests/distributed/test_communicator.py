@@ -97,6 +97,15 @@ def test_numbers_of_every_dtype_are_added(engine, dtype):
         assert np.array_equal(array, values.any(0) if dtype == "bool" else values.sum(0))
 
 
+def test_ranks_may_have_other_orders_of_bytes():
+    def rank(communicator):
+        array = np.arange(5).astype("><"[communicator.rank] + "f4")
+        communicator.start_all_reduce(array).wait()
+        return array.tolist()
+
+    assert run_ranks(2, rank, in_shared_memory) == [[0, 2, 4, 6, 8]] * 2
+
+
 def test_float16_is_added_in_float32(engine):
     values = np.array([2048, 1, 1], "float16")
 
