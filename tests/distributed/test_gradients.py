@@ -12,8 +12,8 @@ import pytest
 
 import needle as ndl
 from needle import nn, tuning
-from needle.backend.interlude import interlude
 from needle.backend.narrow import WIRES, rounded
+from needle.backend.polling import polling
 from needle.distributed import SharedGradients
 from needle.grad_mode import watching
 from needle.training import Stepper
@@ -422,7 +422,7 @@ def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
 
         def progress():
             looks.append(0)
-            interlude.call()  # as a sum of large arrays does: no step may begin within another
+            polling.poll()  # as a sum of large arrays does: no step may begin within another
 
         monkeypatch.setattr(communicator, "progress", progress, raising=False)
         first, last = (ndl.Tensor(np.ones(4), requires_grad=True) for _ in range(2))
