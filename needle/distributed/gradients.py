@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+from zlib import crc32
+
+import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import xp
-from needle.backend.communicator import Array, current_communicator
+from needle.backend import to_host, xp
+from needle.backend.communicator import Array, Communicator, current_communicator
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
 from needle.distributed.pieces import CallsDiffer
@@ -36,7 +39,8 @@ class SharedGradients:
     rank's term is rounded, and so is the sum. bfloat16 keeps eight binary digits and the range of float32. float16
     keeps eleven, but what is below 3e-8 becomes 0, and from 65520 on it is infinite. Losses are not rounded.
 
-    All ranks must pass their parameters in the same order. `parameters` may be assigned anew. In a network with batch
+    All ranks must pass their parameters in the same order and with the same values, which the first `backward` of a
+    batch that is divided compares. `parameters` may be assigned anew. In a network with batch
     norm, which exchanges in between, a parameter that had a gradient on all ranks must have it on all of them again.
 
     Raises TypeError if a parameter is no tensor, ValueError for another `compression`.
@@ -56,6 +60,7 @@ class SharedGradients:
         self.compression = compression
         self._irregular: frozenset[Tensor] = frozenset()  # those that had no gradient on some rank the last time
         self._waiting: dict[Tensor, Tensor | None] = {}  # parameter -> this rank's term of what is not exchanged
+        self._are_alike = False  # whether the parameters have been compared between the ranks
 
     def backward(self, loss: Tensor, weight: float = 1.0, *, accumulate: bool = False, exchange: bool = True) -> Tensor:
         """Set the gradients to those of `weight` times the mean loss of the batch, which is returned: () -> ().
@@ -66,8 +71,9 @@ class SharedGradients:
         `accumulate=True`, and go there in one sum. Without `accumulate`, `.grad` is None until then. If a parameter has
         hooks, which see the gradient of each batch, the call exchanges nevertheless; it must have them on all ranks.
 
-        Raises ValueError if `loss` has other than one element, RuntimeError if gradients are missing on some ranks only
-        where batch norm exchanges in between, and what `Tensor.backward` raises.
+        Raises ValueError if `loss` has other than one element or the ranks' parameters differ, RuntimeError if
+        gradients are missing on some ranks only where batch norm exchanges in between, and what `Tensor.backward`
+        raises.
         """
         check.instance("SharedGradients", "loss", loss, Tensor)
         if loss.size != 1:
@@ -84,6 +90,8 @@ class SharedGradients:
             if exchange:
                 self.exchange()
             return loss.detach()
+        if not self._are_alike:
+            self._compare(communicator)
         parameters = self._summed()
         earlier = [parameter.grad if accumulate else None for parameter in parameters]
         if not exchange and not any(getattr(parameter, "hooks", None) for parameter in parameters):
@@ -139,6 +147,18 @@ class SharedGradients:
     def waiting(self, terms: Sequence[Tensor | None] | None) -> None:
         given = {} if terms is None else dict(zip(self.parameters, terms, strict=True))
         self._waiting = {x: term for x, term in given.items() if x.requires_grad or term is not None}
+
+    def _compare(self, communicator: Communicator) -> None:
+        """Raise ValueError, on all ranks, if their parameters differ: nothing would make those equal again."""
+        mine = np.array([crc32(to_host(x.array).tobytes()) for x in self.parameters], "int64")
+        first, *others = communicator.all_gather(mine)
+        for rank, theirs in enumerate(others, 1):
+            if not np.array_equal(first, theirs):
+                raise ValueError(
+                    "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and "
+                    f"{rank} differ"
+                )
+        self._are_alike = True
 
     def _summed(self) -> list[Tensor]:
         """The parameters whose gradients the ranks add up."""

@@ -124,7 +124,7 @@ def accumulated(exchange, **options):
 
     def rank(communicator):
         result = step(communicator)
-        calls.append([shape for _, shape, _ in communicator.calls])
+        calls.append([shape for _, shape, _ in communicator.calls[1:]])  # the first compares the parameters
         return result
 
     results = run_ranks(3, rank)
@@ -348,21 +348,21 @@ def test_gradients_keep_their_memory():
 
 
 def test_exchanges_begin_while_backward_runs(monkeypatch):
-    """One exchange per bucket, the first before the first layer computes its gradient."""
+    """One exchange per bucket, the first before the first layer computes its gradient, behind that of checksums."""
     monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 8)
-    events = []
+    events, layers = [], (nn.Linear(2, 2), nn.Linear(2, 2))
 
     def rank(communicator):
         communicator.part = communicator.part_of(4)
-        first, last = nn.Linear(2, 2), nn.Linear(2, 2)
+        first, last = copy.deepcopy(layers)
         hidden = first(ndl.ones(2, 2))
         if communicator.rank == 0:
             hidden.register_hook(lambda grad: events.append(len(communicator.calls)))
         SharedGradients([*first.parameters(), *last.parameters()]).backward((last(hidden) ** 2).mean())
         return len(communicator.calls)
 
-    assert run_ranks(2, rank) == [4, 4]
-    assert events == [2]
+    assert run_ranks(2, rank) == [5, 5]
+    assert events == [3]
 
 
 class Counting(nn.Module):
@@ -402,7 +402,8 @@ def test_what_a_step_exchanges(accumulate, compression, width, monkeypatch):
     losses = [(kind, length) for kind, length in sums if length == 3]
     buckets = [(kind, length) for kind, length in sums if length > 3]
     norms = [shape for kind, shape, _ in calls if (kind, len(shape)) != ("all_reduce", 1) and "16" not in kind]
-    assert len(norms) == (2 * 2 + 1) * accumulate  # two of each batch norm, and whether labels are ignored
+    # Two of each batch norm, whether labels are ignored, and once the checksums of the parameters.
+    assert len(norms) == (2 * 2 + 1) * accumulate + 1
     assert len(losses) == accumulate - (compression is None)
     assert {kind for kind, _ in losses} <= {"all_reduce"}
     assert {kind for kind, _ in buckets} == {"all_reduce" if compression is None else f"all_reduce in {compression}"}
@@ -438,13 +439,14 @@ def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
     assert not watching
 
 
-@pytest.mark.parametrize(("bucket", "calls", "begun"), [(8, [5, 5], [0, 2]), (1 << 19, [1, 2], [0, 0])])
+@pytest.mark.parametrize(("bucket", "calls", "begun"), [(8, [6, 5], [1, 2]), (1 << 19, [2, 2], [1, 0])])
 def test_what_nobody_uses_holds_nothing_up_the_second_time(bucket, calls, begun, monkeypatch):
     monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", bucket)
+    layers = nn.Linear(2, 2), nn.Linear(2, 2), nn.Parameter(ndl.ones(1))
 
     def rank(communicator):
         communicator.part = communicator.part_of(4)
-        first, last, unused = nn.Linear(2, 2), nn.Linear(2, 2), nn.Parameter(ndl.ones(1))
+        first, last, unused = copy.deepcopy(layers)
         gradients = SharedGradients([*first.parameters(), *last.parameters(), unused])
         counts, before = [], []
         for _ in range(2):
@@ -500,7 +502,26 @@ def one_rank_leaves_a_layer_out():
     raise next(error for error in errors if error.__cause__)
 
 
+def parameters_differ():
+    """The error of two ranks that have begun with other random numbers; both must have it."""
+    errors = []
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        weight = ndl.Tensor([1.0, 2.0 + communicator.rank], requires_grad=True)
+        try:
+            SharedGradients([weight]).backward((weight * ndl.ones(2, 2)).mean())
+        except ValueError as error:
+            errors.append(error)
+
+    run_ranks(2, rank)
+    first, _ = errors
+    raise first
+
+
 ERRORS = [
+    (parameters_differ, ValueError,
+     "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and 1 differ"),
     (one_rank_leaves_a_layer_out, RuntimeError,
      re.compile("SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
                 "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),
