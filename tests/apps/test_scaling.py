@@ -66,7 +66,7 @@ def test_two_ranks_measure_and_predict():
     assert len(tables) == 6
     assert tables[0] == "2 machines, measured"
     row = [cell.strip() for cell in tables[1].splitlines()[-1].split("|")]
-    assert row[1:4] == ["blocks, 4", "0.08 MB", "5, 4"]
+    assert row[1:4] == ["blocks, 4", "0.08 MB", "6, 5"]  # two for each batch norm, one for ignored classes
     assert tables[4].startswith("Predicted with 1 Gbit/s, 100 µs")
     row = [cell.strip() for cell in tables[5].splitlines()[-1].split("|")]
     assert len(row) == 6  # 4 items are too few for 8 machines
