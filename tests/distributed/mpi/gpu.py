@@ -53,7 +53,8 @@ class OnGpu(Communicator):
         self.communicator.barrier()
 
     def all_gather(self, array):
-        return [there.get() for there in self.communicator.all_gather(on_gpu(array))]
+        gathered = self.communicator.all_gather(on_gpu(array))
+        return [there.get().astype(array.dtype) for there in gathered]  # a GPU has one order of bytes
 
 
 class Request:
