@@ -246,8 +246,12 @@ def test_an_interrupt_leaves_the_communicator_of_before():
     assert {place.split(":")[0] for place in places} >= {"using", "__enter__", "__exit__"}
 
 
-def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it():
-    """A rank that has started four sums, and completes none, holds up the fifth one of the other."""
+@pytest.mark.parametrize("takes_first", [True, False])
+def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it(takes_first):
+    """A rank that has started four sums, and completes none, holds up the fifth one, the other's and its own.
+
+    The other sums a small array as soon as it is posted, perhaps before its own rank does.
+    """
     have_started, is_ahead = threading.Event(), threading.Event()
 
     def rank(communicator):
@@ -262,34 +266,14 @@ def test_a_slot_is_used_again_once_all_have_taken_what_was_in_it():
             requests = [communicator.start_all_reduce(array) for array in arrays[:-1]]
             have_started.set()
             is_ahead.wait()
-            time.sleep(0.02)
+            if takes_first:
+                time.sleep(0.02)
+            else:
+                communicator.all_reduce(arrays[-1])
             for request in requests:
                 request.wait()
-            communicator.all_reduce(arrays[-1])
-        return [array.tolist() for array in arrays]
-
-    assert run_ranks(2, rank, in_shared_memory) == [[[20.0 * i + 1] * 2 for i in range(SLOTS + 1)]] * 2
-
-
-def test_a_slot_is_used_again_once_its_own_rank_has_taken_what_was_in_it():
-    """Others sum a small array as soon as it is posted, perhaps before its own rank does."""
-    have_started, are_ahead = threading.Event(), threading.Event()
-
-    def rank(communicator):
-        arrays = [np.full(2, 10.0 * i + communicator.rank) for i in range(SLOTS + 1)]
-        if communicator.rank == 0:
-            have_started.wait()
-            for array in arrays[:-1]:
-                communicator.all_reduce(array)
-            are_ahead.set()
-            communicator.all_reduce(arrays[-1])
-        else:
-            requests = [communicator.start_all_reduce(array) for array in arrays[:-1]]
-            have_started.set()
-            are_ahead.wait()
-            communicator.all_reduce(arrays[-1])
-            for request in requests:
-                request.wait()
+            if takes_first:
+                communicator.all_reduce(arrays[-1])
         return [array.tolist() for array in arrays]
 
     assert run_ranks(2, rank, in_shared_memory) == [[[20.0 * i + 1] * 2 for i in range(SLOTS + 1)]] * 2
