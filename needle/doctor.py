@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from needle.backend import Device, cuda
+from needle.backend.cuda_nccl import find_nccl
 from needle.backend.cuda_probe import EITHER, driver_version, wheels
 
 __all__ = ["findings", "main"]
@@ -42,6 +43,8 @@ def findings() -> Iterator[tuple[str, str]]:
     if len(installed) > 1:
         names = " ".join(name for name, _ in wheels())
         advice.append(f"wheels of CuPy overwrite each other's files: `pip uninstall {names}`, then {EITHER}")
+    if installed:
+        yield from _report("NCCL", _nccl)
     mpi = _report("MPI", _mpi)
     yield from mpi
     if any(DIFFER in line for _, line in mpi):
@@ -89,6 +92,13 @@ def _blas() -> Iterator[str]:
     if not libraries:
         built = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
         yield f"{built['name']} {built['version']}, which does not report its threads: needle uses one"
+
+
+def _nccl() -> Iterator[str]:
+    """The version of NCCL, or why there is none."""
+    version, reason = find_nccl()
+    number = f"{version // 10000}.{version // 100 % 100}.{version % 100}"
+    yield f"arrays of GPUs go from rank to rank through the host, because {reason}" if reason else number
 
 
 def _mpi() -> Iterator[str]:

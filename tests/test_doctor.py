@@ -109,6 +109,21 @@ def test_without_mpi4py_or_mpiexec_it_says_so(monkeypatch):
     assert line.startswith("mpi4py is not installed")
 
 
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        ((23203, ""), "2.32.3"),
+        ((0, "none: why"), "arrays of GPUs go from rank to rank through the host, because none: why"),
+    ],
+)
+def test_nccl_is_reported_where_there_is_cupy(monkeypatch, found, line):
+    monkeypatch.setattr(doctor, "find_nccl", lambda: found)
+    monkeypatch.setattr(doctor, "wheels", lambda: [("cupy-cuda13x", "14.2.0")])
+    assert report()["NCCL"] == [line]
+    monkeypatch.setattr(doctor, "wheels", list)
+    assert "NCCL" not in report()
+
+
 def test_the_output_of_a_program_is_a_line():
     assert OUTPUT([sys.executable, "-c", r"print('a  b\0\nc')"]) == "a b"
     assert OUTPUT([sys.executable, "-c", "import sys; sys.exit('why')"]) == "failed: why"

@@ -6,12 +6,14 @@ import platform
 import warnings
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from needle.backend.cuda_probe import wheels
 from needle.backend.device import Array, Device
 
-__all__ = ["ID_BYTES", "Nccl", "gpu_name", "nccl_version", "new_id"]
+__all__ = ["ID_BYTES", "Nccl", "find_nccl", "gpu_name", "new_id"]
 
 ID_BYTES = 128  # of what tells one group of GPUs from another
 
@@ -74,12 +76,14 @@ def new_id() -> bytes:
     return number
 
 
-def nccl_version(device: Device) -> int | None:
-    """The version of NCCL, such as 22707 for 2.27.7; None if CuPy cannot load one."""
-    with suppress(Exception), device.current():
-        library = _library()
-        return int(library.get_version()) if library.available else None
-    return None
+def find_nccl() -> tuple[int, str]:
+    """The version of the NCCL that CuPy loads, such as 22707 for 2.27.7, and ""; or 0, and why it loads none."""
+    try:
+        return int(_library().get_version()), ""
+    except Exception as error:  # CuPy or NCCL may be broken in whichever way
+        majors = [name.removeprefix("cupy-cuda").removesuffix("x") for name, _ in wheels()]
+        commands = [f"`pip install nvidia-nccl-cu{major}`" for major in majors if major.isdigit()]
+        return 0, "; try ".join([str(error), *commands])
 
 
 def gpu_name(device: Device) -> str:
@@ -91,7 +95,8 @@ def gpu_name(device: Device) -> str:
 
 
 def _library() -> Any:
+    """CuPy's module of NCCL. Raises ImportError with what is missing."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # CuPy says at length that there is none
-        from cupy.cuda import nccl
-    return nccl
+        import_module("cupy.cuda.nccl")  # loads the library of pip's package
+    return import_module("cupy_backends.cuda.libs.nccl")

@@ -19,15 +19,13 @@ import numpy as np
 from needle import tuning
 from needle.backend import Device
 from needle.backend.communicator import Array, Communicator
-from needle.backend.cuda_nccl import ID_BYTES, Nccl, gpu_name, nccl_version, new_id
+from needle.backend.cuda_nccl import ID_BYTES, Nccl, find_nccl, gpu_name, new_id
 from needle.backend.narrow import narrow, widen
 from needle.backend.parallel import start_thread
 from needle.backend.recording import refuse
 from needle.distributed.pieces import HEADER_BYTES, add, header_of, header_of_gathering, readable
 
 __all__ = ["GpuExchange", "GpuExchanges", "GpuGathering", "connected"]
-
-CARD_BYTES = 256  # in which a rank says which GPU it has
 
 Wait = Callable[[Callable[[], bool]], None]
 
@@ -163,11 +161,9 @@ def connected(communicator: Communicator, wait_until: Wait, device: Device) -> G
 
     It warns of the latter on rank 0. Raises RuntimeError if NCCL cannot connect the GPUs.
     """
-    version = nccl_version(device)
-    card = np.zeros(CARD_BYTES, "uint8")
-    text = (f"{version} {gpu_name(device)}" if version else "").encode()[:CARD_BYTES]
-    card[: len(text)] = np.frombuffer(text, "uint8")
-    cards = [other.tobytes().rstrip(b"\0") for other in communicator.all_gather(card)]
+    version, reason = find_nccl()
+    card = f"{gpu_name(device)}\n{version}\n{reason}".encode()
+    cards = [other.tobytes().decode() for other in communicator.all_gather(np.frombuffer(card, "uint8"))]
     number = np.zeros(ID_BYTES, "uint8")
     if problem := _problem(cards):
         if communicator.rank == 0:
@@ -192,16 +188,18 @@ def connected(communicator: Communicator, wait_until: Wait, device: Device) -> G
     return GpuExchanges(outcome[0], communicator.rank, communicator.size, wait_until)
 
 
-def _problem(cards: list[bytes]) -> str | None:
-    """Why NCCL cannot connect the GPUs of ranks with these cards."""
-    for rank, card in enumerate(cards):
-        if not card:
-            return f"CuPy finds no NCCL on rank {rank} (pip install nvidia-nccl-cu12, or -cu13)"
-        for other in range(rank):
-            if cards[other] == card:
-                return f"ranks {other} and {rank} have the same GPU"
-            if cards[other].split()[0] != card.split()[0]:
-                return f"ranks {other} and {rank} have different versions of NCCL"
+def _problem(cards: list[str]) -> str | None:
+    """Why NCCL cannot connect the GPUs of ranks with these cards: the GPU, the version of NCCL, why there is none."""
+    names, versions, reasons = zip(*(card.split("\n", 2) for card in cards), strict=True)
+    for rank, name in enumerate(names):
+        if (first := names.index(name)) != rank:
+            return f"ranks {first} and {rank} have the same GPU"
+    for rank, reason in enumerate(reasons):
+        if reason:
+            return f"rank {rank} finds no NCCL: {reason}"
+    for rank, version in enumerate(versions):
+        if version != versions[0]:
+            return f"ranks 0 and {rank} have different versions of NCCL"
     return None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from needle.backend import cuda_nccl
-from needle.backend.cuda_nccl import Nccl, nccl_version
+from needle.backend.cuda_nccl import Nccl, find_nccl
 
 STREAM = 7
 CUDA = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(ptr=STREAM))
@@ -23,7 +23,7 @@ class NcclError(RuntimeError):
 class Library:
     """CuPy's module: `failing` is the function that fails."""
 
-    available, NCCL_UINT8, NcclError = True, 1, NcclError
+    NCCL_UINT8, NcclError = 1, NcclError
 
     def __init__(self, failing=None):
         self.calls, self.failing = [], failing
@@ -68,14 +68,23 @@ def test_a_group_ends_whatever_happens():
     assert library.calls[-1] == ("groupEnd",)
 
 
-def test_the_version_is_none_where_there_is_no_nccl(monkeypatch):
-    library = Library()
-    monkeypatch.setattr(cuda_nccl, "_library", lambda: library)
-    assert nccl_version(DEVICE) == 22707
-    library.available = False
-    assert nccl_version(DEVICE) is None
-    monkeypatch.setattr(cuda_nccl, "_library", lambda: 1 / 0)
-    assert nccl_version(DEVICE) is None
+@pytest.mark.parametrize(
+    ("wheels", "advice"),
+    [
+        ([("cupy-cuda13x", "14.2.0")], "; try `pip install nvidia-nccl-cu13`"),
+        ([("cupy-cuda12x", "14.2.0")], "; try `pip install nvidia-nccl-cu12`"),
+        ([("cupy", "14.2.0")], ""),
+    ],
+)
+def test_where_there_is_no_nccl_it_says_why_and_what_to_install(monkeypatch, wheels, advice):
+    def missing():
+        raise ImportError("libnccl.so.2: no such file")
+
+    monkeypatch.setattr(cuda_nccl, "wheels", lambda: wheels)
+    monkeypatch.setattr(cuda_nccl, "_library", Library)
+    assert find_nccl() == (22707, "")
+    monkeypatch.setattr(cuda_nccl, "_library", missing)
+    assert find_nccl() == (0, f"libnccl.so.2: no such file{advice}")
 
 
 ERRORS = [

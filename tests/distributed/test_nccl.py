@@ -8,30 +8,30 @@ from types import SimpleNamespace
 
 import pytest
 
+from needle.backend.communicator import current_communicator
 from needle.distributed import nccl
 from tests.distributed.threads import run_ranks
 
-CUDA = SimpleNamespace(Stream=lambda **options: None)
-
-
-def devices(*cards):
-    """GPUs of ranks, each with a version of NCCL and a name."""
-    xp = SimpleNamespace(cuda=CUDA)
-    return [SimpleNamespace(version=version, name=name, current=nullcontext, xp=xp) for version, name in cards]
+XP = SimpleNamespace(cuda=SimpleNamespace(Stream=lambda **options: None))
+A, B, C, NONE = ("a", 22707, ""), ("b", 22707, ""), ("c", 22707, ""), (0, "libnccl.so.2: no such file")
 
 
 @pytest.fixture
 def decided(monkeypatch):
-    """Device of each rank -> the ids by which they are connected, or the warnings that say why they are not."""
-    monkeypatch.setattr(nccl, "nccl_version", lambda device: device.version)
+    """By rank, (name of the GPU, version, why there is no NCCL): by what the ranks are connected, or the warnings."""
     monkeypatch.setattr(nccl, "gpu_name", lambda device: device.name)
     monkeypatch.setattr(nccl, "new_id", lambda: bytes(range(128)))
     monkeypatch.setattr(nccl, "Nccl", lambda device, *connection: SimpleNamespace(device=device, connection=connection))
 
-    def decide(devices):
+    def decide(*gpus):
+        def connect(communicator):
+            device = SimpleNamespace(name=gpus[communicator.rank][0], current=nullcontext, xp=XP)
+            return nccl.connected(communicator, wait_until, device)
+
+        monkeypatch.setattr(nccl, "find_nccl", lambda: gpus[current_communicator().rank][1:])
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            results = run_ranks(len(devices), lambda rank: nccl.connected(rank, wait_until, devices[rank.rank]))
+            results = run_ranks(len(gpus), connect)
         return [result and result.nccl.connection for result in results], [str(entry.message) for entry in caught]
 
     return decide
@@ -43,22 +43,24 @@ def wait_until(is_done):
 
 
 def test_gpus_of_their_own_are_connected(decided):
-    connections, said = decided(devices((22707, "a"), (22707, "b"), (22707, "c")))
+    connections, said = decided(A, B, C)
     assert connections == [(3, bytes(range(128)), rank) for rank in range(3)]
     assert said == []
 
 
 @pytest.mark.parametrize(
-    ("cards", "problem"),
+    ("gpus", "problem"),
     [
-        ([(22707, "a"), (None, "b")], "CuPy finds no NCCL on rank 1 (pip install nvidia-nccl-cu12, or -cu13)"),
-        ([(22707, "a"), (22707, "b"), (22707, "a")], "ranks 0 and 2 have the same GPU"),
-        ([(22707, "a"), (22901, "b")], "ranks 0 and 1 have different versions of NCCL"),
+        ([A, ("b", *NONE)], "rank 1 finds no NCCL: libnccl.so.2: no such file"),
+        ([A, B, A], "ranks 0 and 2 have the same GPU"),
+        ([("a", *NONE)] * 2, "ranks 0 and 1 have the same GPU"),
+        ([A, ("b", 22901, "")], "ranks 0 and 1 have different versions of NCCL"),
     ],
-)  # fmt: skip
-def test_otherwise_arrays_go_through_the_host(decided, cards, problem):
-    connections, said = decided(devices(*cards))
-    assert connections == [None] * len(cards)
+)
+def test_otherwise_arrays_go_through_the_host(decided, gpus, problem):
+    """What installing NCCL would not change is said first."""
+    connections, said = decided(*gpus)
+    assert connections == [None] * len(gpus)
     assert said == [f"all_reduce: arrays of GPUs go through the host, because {problem}"]
 
 
@@ -68,4 +70,4 @@ def test_an_error_of_a_connection_is_raised(decided, monkeypatch):
 
     monkeypatch.setattr(nccl, "Nccl", fails)
     with pytest.raises(RuntimeError, match="cuda: NCCL must connect"):
-        decided(devices((22707, "a"), (22707, "b")))
+        decided(A, B)
