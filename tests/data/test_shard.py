@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import needle as ndl
@@ -114,6 +114,7 @@ def test_batches_take_from_each_shard_in_proportion(lengths, size):
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))
+@example([1, 1, 1, 5, 8])  # of one shard two items less than its share
 def test_items_are_taken_by_their_places(lengths):
     places = sorted((Fraction(2 * j + 1, 2 * n), rank) for rank, n in enumerate(lengths) for j in range(n))
     for total in range(len(places) + 1):
@@ -256,6 +257,30 @@ def test_what_the_dataset_draws_is_the_ranks_own():
         np.testing.assert_array_equal(epochs, again)
         assert len({*epochs}) == 12
     assert not {*first[:-1]} & {*second[:-1]}
+
+
+class DrawnIfAny(Drawn):
+    """Random numbers, of a given number of items, that are never asked for none."""
+
+    def __init__(self, length):
+        super().__init__()
+        self.length = length
+
+    def __len__(self):
+        return self.length
+
+    def take(self, indices):
+        assert len(indices), "there is nothing to take"
+        return super().take(indices)
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_nothing_is_taken_from_a_shard_without_items(shuffle):
+    def rank(communicator):
+        loader = DataLoader(Shard(DrawnIfAny((0, 2, 4)[communicator.rank])), 3, shuffle=shuffle)
+        return [len(fields[0]) for _, fields in read(loader)]
+
+    assert run_ranks(3, rank) == [[1, 1]] * 3
 
 
 class Reusing(NDArrayDataset):

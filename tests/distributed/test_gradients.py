@@ -12,6 +12,7 @@ import pytest
 
 import needle as ndl
 from needle import nn, tuning
+from needle.backend import cpu
 from needle.backend.narrow import WIRES, rounded
 from needle.backend.polling import polling
 from needle.distributed import SharedGradients
@@ -143,6 +144,23 @@ def test_gradients_wait_until_they_are_exchanged(last, lengths):
     results, expected, calls = accumulated(lambda i, gradients: i == last)
     assert_all_close(results, expected)
     assert calls == [(length,) for length in lengths]
+
+
+def test_what_waits_may_be_of_parameters_that_the_last_batch_does_not_use():
+    """Or of none, on some ranks."""
+
+    def step(items):
+        other, *weights = (ndl.Tensor([float(i)], requires_grad=True) for i in range(3))
+        gradients = SharedGradients(weights)
+        for last in (0, 1):
+            used = other if items.start else weights[0]
+            gradients.backward(used.sum(), accumulate=last > 0, exchange=False)
+            if last:
+                gradients.backward(weights[1].sum(), accumulate=True)
+            gradients.exchange()
+        return grads_of(weights)
+
+    assert_all_close(by_ranks(2, 2, step), [np.array([1.0]), np.array([1.0])])
 
 
 def test_what_waits_is_forgotten_with_the_gradients():
@@ -286,6 +304,38 @@ def test_a_gradient_that_nobody_has_stays_as_it_was():
     assert_all_close(by_ranks(2, 4, step), [np.ones(7)])
 
 
+def test_a_parameter_that_is_given_twice_is_exchanged_once():
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        weight, seen = ndl.Tensor([1.0, 2.0], requires_grad=True), []
+        weight.register_hook(lambda grad: seen.append(grad.numpy().tolist()))
+        SharedGradients([weight, weight]).backward(weight.sum())
+        return seen, [shape for _, shape, _ in communicator.calls[1:]]
+
+    assert run_ranks(2, rank) == [([[1, 1]], [(3 + 2 + 2,)])] * 2
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_losses_and_gradients_are_constants(size):
+    """Also where a hook computes with a parameter, and where a graph led to the gradient that was there."""
+
+    def step(items):
+        first, second = (ndl.Tensor([float(i)], requires_grad=True) for i in (1, 2))
+        handle = first.register_hook(lambda grad: grad * second)
+        gradients, losses = SharedGradients([first, second]), []
+        for exchange in (True, False):
+            losses.append(gradients.backward((first * second).sum(), accumulate=not exchange, exchange=exchange))
+            first.grad, second.grad = first.grad * first, second.grad * first
+        handle.remove()
+        losses.append(gradients.backward((first * second).sum(), accumulate=True, exchange=False))
+        gradients.exchange()
+        losses.append(gradients.backward((first * second).sum(), accumulate=True))
+        assert not any(x.requires_grad for x in (*losses, first.grad, second.grad))
+        return grads_of([first, second])
+
+    step(slice(None)) if size == 1 else by_ranks(2, 2, step)
+
+
 def test_hooks_see_the_gradient_of_the_whole_batch():
     model = Net()
     x = np.random.randn(6, 5)
@@ -414,7 +464,7 @@ def test_what_a_step_exchanges(accumulate, compression, width, monkeypatch):
 
 
 def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
-    """Also where no gradient is complete: here a large sum has begun, and only views and products follow."""
+    """Also where no gradient is complete, and between the chunks of a node; but only after some time."""
     monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", 8)
 
     def rank(communicator):
@@ -430,12 +480,14 @@ def test_sums_go_on_between_the_nodes_of_backward(monkeypatch):
         hidden = first
         for _ in range(5):
             hidden = hidden * 2
+        hidden.register_hook(lambda grad: cpu().parallel_for(lambda chunk: None, range(3), shared=False))
         SharedGradients([first, last]).backward((hidden * last).sum())
         return len(looks)
 
-    assert min(run_ranks(2, rank)) >= 1
+    monkeypatch.setattr(tuning, "PROGRESS_SECONDS", 1000)
+    assert run_ranks(2, rank) == [1, 1]
     monkeypatch.setattr(tuning, "PROGRESS_SECONDS", 0)
-    assert run_ranks(2, rank) == [7, 7]
+    assert run_ranks(2, rank) == [7 + 3, 7 + 3]
     assert not watching
 
 
@@ -457,6 +509,26 @@ def test_what_nobody_uses_holds_nothing_up_the_second_time(bucket, calls, begun,
         return counts, before
 
     assert run_ranks(2, rank) == [(calls, begun)] * 2
+
+
+def test_what_some_ranks_lack_is_sent_behind_the_others(monkeypatch):
+    """The second time, where the ranks know: then they may exchange in between, as batch norm does."""
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        norm, layer, unused, extra = nn.BatchNorm1d(2), nn.Linear(2, 2), *(nn.Parameter(ndl.ones(1)) for _ in range(2))
+        for parameter in layer.parameters():
+            parameter.data = ndl.ones(*parameter.shape)
+        gradients = SharedGradients([*layer.parameters(), unused, extra])
+        for bucket in (1 << 19, 8):
+            communicator.barrier()
+            monkeypatch.setattr(tuning, "GRADIENT_BUCKET_BYTES", bucket)
+            communicator.barrier()
+            loss = (layer(norm(ndl.Tensor(np.ones((2, 2), "float32"), requires_grad=True))) ** 2).mean()
+            gradients.backward(loss if communicator.rank else loss + extra.sum())
+        return grads_of([unused, extra])
+
+    assert_all_close(run_ranks(2, rank), [None, np.array([0.5])])
 
 
 def test_ranks_may_complete_their_gradients_in_other_orders(monkeypatch):
@@ -503,25 +575,25 @@ def one_rank_leaves_a_layer_out():
 
 
 def parameters_differ():
-    """The error of two ranks that have begun with other random numbers; both must have it."""
+    """The error of three ranks of which the last has begun with other random numbers; all must have it."""
     errors = []
 
     def rank(communicator):
-        communicator.part = communicator.part_of(4)
-        weight = ndl.Tensor([1.0, 2.0 + communicator.rank], requires_grad=True)
+        communicator.part = communicator.part_of(6)
+        weight = ndl.Tensor([1.0, 2.0 + (communicator.rank > 1)], requires_grad=True)
         try:
             SharedGradients([weight]).backward((weight * ndl.ones(2, 2)).mean())
         except ValueError as error:
             errors.append(error)
 
-    run_ranks(2, rank)
-    first, _ = errors
+    run_ranks(3, rank)
+    first, _, _ = errors
     raise first
 
 
 ERRORS = [
     (parameters_differ, ValueError,
-     "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and 1 differ"),
+     "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and 2 differ"),
     (one_rank_leaves_a_layer_out, RuntimeError,
      re.compile("SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
                 "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),

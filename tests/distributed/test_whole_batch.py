@@ -12,7 +12,7 @@ import needle as ndl
 import needle.nn.functional as F
 from needle import nn
 from needle.distributed import SharedGradients
-from needle.ops.across_ranks import AllReduce
+from needle.ops.across_ranks import AllReduce, batch_means
 from tests.distributed.streams import whole_and_parts
 from tests.distributed.threads import run_ranks
 
@@ -123,6 +123,8 @@ def test_running_variances_count_the_whole_batch(kind, momentum, streams):
 def test_evaluation_and_batches_that_are_not_divided_exchange_nothing():
     def rank(communicator):
         nn.BatchNorm1d(3)(ndl.ones(2, 3))
+        nn.InstanceNorm1d(3, track_running_stats=True)(ndl.ones(1, 3, 2))
+        F.cross_entropy(ndl.ones(1, 3), ndl.Tensor([2]))
         communicator.part = communicator.part_of(4)
         norm = nn.BatchNorm1d(3).eval()
         F.dropout(norm(ndl.ones(2, 3)), training=False)
@@ -131,16 +133,30 @@ def test_evaluation_and_batches_that_are_not_divided_exchange_nothing():
     assert run_ranks(2, rank) == [[], []]
 
 
-def test_one_exchange_forward_and_one_backward():
+@pytest.mark.parametrize("is_needed", [True, False])
+def test_one_exchange_forward_and_one_backward(is_needed):
+    """But no backward one for the gradient in inputs of the network."""
+
     def rank(communicator):
         communicator.part = communicator.part_of(4)
-        norm, x = nn.BatchNorm1d(3), ndl.Tensor(np.ones((2, 3), "float32"))
+        norm, x = nn.BatchNorm1d(3), ndl.Tensor(np.ones((2, 3), "float32"), requires_grad=is_needed)
         y = (norm(x) ** 2).mean()
         forward = len(communicator.calls)
         y.backward(create_graph=False)
         return forward, len(communicator.calls)
 
-    assert run_ranks(2, rank) == [(1, 2)] * 2
+    assert run_ranks(2, rank) == [(1, 1 + is_needed)] * 2
+
+
+def test_sums_are_new_arrays_in_the_shapes_of_their_terms():
+    def rank(communicator):
+        communicator.part = part = communicator.part_of(3)
+        x = ndl.Tensor([1.0, 2.0])
+        total = AllReduce(communicator)(x)
+        means = batch_means(np.full((2, 1), 3.0 * part.start), np.full(3, 1.5))
+        return x.numpy().tolist(), total.numpy().tolist(), [mean.tolist() for mean in means]
+
+    assert run_ranks(2, rank) == [([1, 2], [2, 4], [[[2], [2]], [1.5] * 3])] * 2
 
 
 @pytest.mark.parametrize(
@@ -150,7 +166,8 @@ def test_one_exchange_forward_and_one_backward():
 def test_means_far_from_zero(dtype, turned, rectified, streams):
     """Deviations as small beside the mean as the dtype can hold them are normalized as in one process."""
     norm = nn.BatchNorm2d(2, dtype=dtype)
-    x = (np.random.randn(6, 2, 16, 16) + np.array([1000.0, 0])[:, None, None]).astype(dtype)
+    means = np.array([1e3 if dtype == "float16" else 1e5, 0])[:, None, None]
+    x = (np.random.randn(6, 2, 16, 16) + means).astype(dtype)
     slope = np.random.randn(*x.shape).astype(dtype)
     (items, _), parts = whole_and_parts(
         streams, 3, 6, lambda items: normalized(norm, x, slope, items, turned, rectified)
