@@ -48,10 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with user_errors("scaling"), distributed.join() as communicator:
         if communicator.size == 1:
             raise ValueError("scaling: ranks must be at least two, as mpiexec -n 2 starts them, but there is one")
-        link = measured_link(communicator)
-        links = {f"the link here, {8e-9 / link.per_byte:.3g} Gbit/s, {link.latency * 1e6:.0f} µs": link}
-        for rate, microseconds in options.link:
-            links[f"{rate:g} Gbit/s, {microseconds:g} µs"] = Link(microseconds * 1e-6, 8e-9 / rate)
+        links = named(measured_link(communicator), options.link)
         works = [(name, batch) for name in options.nets for batch in options.batches or [NETS[name].batch]]
         studies = {f"{name}, {batch}": Study(communicator, name, batch, options.machines) for name, batch in works}
         if communicator.rank == 0:
@@ -74,6 +71,14 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not all(0 < rate < float("inf") and 0 <= delay < float("inf") for rate, delay in options.link):
         parser.error("--link must be a finite rate greater than 0 and a finite time")
     return options
+
+
+def named(here: Link, others: Sequence[Sequence[float]]) -> dict[str, Link]:
+    """The link here, and those of so many Gbit/s and microseconds, with their names."""
+    links = {f"the link here, {8e-9 / here.per_byte:.3g} Gbit/s, {here.latency * 1e6:.0f} µs": here}
+    for rate, microseconds in others:
+        links[f"{rate:g} Gbit/s, {microseconds:g} µs"] = Link(microseconds * 1e-6, 8e-9 / rate)
+    return links
 
 
 # ---- measuring -------------------------------------------------------------------------------------------------------

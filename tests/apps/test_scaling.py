@@ -1,5 +1,9 @@
 """The model of steps on several machines, and the program that measures what it needs."""
 
+from itertools import count
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
 from apps.benchmark import model, scaling
@@ -22,6 +26,8 @@ def test_small_sums_go_whole_to_all_and_large_ones_by_shares():
     assert sent_bytes(10**6, 4) == 1.5e6 + 3 * model.OPENING
     assert exchange_seconds(SLOW, 1000, 3) == pytest.approx(1e-3 + 2528e-6)
     assert exchange_seconds(SLOW, 10**6, 4) == pytest.approx(3e-3 + 1.500792)
+    assert exchange_seconds(SLOW, 1 << 15, 3) == pytest.approx(1e-3 + (65536 + 528) * 1e-6)  # the largest of them
+    assert exchange_seconds(SLOW, (1 << 15) + 3, 3) == pytest.approx(3e-3 + (43694.6667 + 528) * 1e-6)
 
 
 def test_a_step_waits_for_sums_one_after_the_other():
@@ -39,9 +45,82 @@ def test_sums_that_are_started_go_on_while_the_rank_computes():
     both = step_seconds(SLOW, Step([early, late], 0.9), 2, 0.2)
     assert both == pytest.approx(0.2 + 3e-3 + 2 * wire - 0.08)
     assert step_seconds(SLOW, Step([early], 0.9), 2, 2) == 2
+    small = Step([early, Call(1000, False, 0.9)], 0.9)  # of which the last shows one latency
+    assert step_seconds(SLOW, small, 2, 0.2) == pytest.approx(0.2 + 0.02 + 1e-3 + 1264e-6 + 264e-6)
+    delayed = Step([Call(1000, True, 0.1), early], 0.9)  # all that follows comes later by the first exchange
+    assert step_seconds(SLOW, delayed, 2, 0.2) == pytest.approx(alone[0] + 1e-3 + 1264e-6)
     behind = Step([early, Call(1000, True, 0.6)], 0.9)  # the link is busy for 80 ms more when the rank wants to sum
     small = exchange_seconds(SLOW, 1000, 2)
     assert step_seconds(SLOW, behind, 2, 0.2) == pytest.approx(0.2 + (wire - 0.02) + small)
+
+
+def test_the_link_is_what_three_sums_tell(monkeypatch):
+    """Ten of 4 bytes, and one of each of two sizes, whose bytes on the wire differ by 4/3 of 1835008."""
+    sums, times = [], [[0.03, 0.01, 0.02], [2e-3] * 3, [9e-3] * 3]
+    monkeypatch.setattr(scaling, "turns", lambda ranks, *runs: [times[i] for i, run in enumerate(runs) if not run()])
+    ranks = SimpleNamespace(size=3, all_reduce=lambda array: sums.append(array.nbytes))
+    link = scaling.measured_link(ranks)
+    assert sums == [4] * 10 + [1 << 18, 1 << 21]
+    assert link.latency == 2e-3
+    assert link.per_byte == pytest.approx(7e-3 / (4 / 3 * 1835008))
+    links = scaling.named(Link(25e-6, 0.8e-9), [[1, 50]])
+    assert list(links) == ["the link here, 10 Gbit/s, 25 µs", "1 Gbit/s, 50 µs"]
+    assert (links["1 Gbit/s, 50 µs"].latency, links["1 Gbit/s, 50 µs"].per_byte) == pytest.approx((50e-6, 8e-9))
+
+
+class Clock:
+    """A time of which each look takes a second."""
+
+    def __init__(self):
+        self.perf_counter = count().__next__
+
+
+def test_runs_take_turns_and_the_first_round_does_not_count(monkeypatch):
+    calls = []
+    monkeypatch.setattr(scaling, "time", Clock())
+    monkeypatch.setattr(scaling, "SECONDS", 17.5)  # for 7 rounds of two runs: a round takes 5 looks
+    ranks = scaling.Unheard(2)
+    times = scaling.turns(ranks, lambda: calls.append("a"), lambda: calls.append("b"))
+    assert calls == ["a", "b"] * 8
+    assert times == [[1] * 7] * 2
+
+
+def test_a_step_notes_its_sums_and_the_first_wait(monkeypatch):
+    monkeypatch.setattr(scaling, "time", Clock())
+    recorded = scaling.Recorded(scaling.Unheard(3))
+    recorded.begin()  # at 1
+    array = np.ones(5)
+    recorded.all_reduce(array)
+    requests = [recorded.start_all_reduce(np.ones(3)) for _ in range(2)]
+    assert len(recorded.all_gather(np.ones(1))) == 3
+    for request in requests:
+        request.wait()
+    step = recorded.end()  # at 7
+    calls = [Call(40, True, 1 / 6), Call(24, False, 2 / 6), Call(24, False, 3 / 6), Call(8, True, 4 / 6)]
+    assert step == Step(calls, 5 / 6)
+
+
+def test_tables_tell_gains_and_shares():
+    """Of two machines that compute for 1 s and exchange for 0.25 s what takes one machine 2 s."""
+    computed, steps = {1: [2.0] * 3, 2: [1.0] * 3}, {2: Step([Call(4, True, 0)], 0)}
+    study = SimpleNamespace(gradient_bytes=5e6, computed=computed, measured=[1.25] * 3, steps=steps)
+    study.predicted = lambda link, machines: scaling.Study.predicted(study, link, machines)
+    links = {"a": Link(0.25, 0), "b": Link(1, 0)}
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in scaling.text(2, links, {"net, 8": study}, [2, 4]).splitlines()
+        if line.startswith("| net")
+    ]
+    assert [row for row in rows if row[0] == "net, 8"] == [
+        ["net, 8", "5.00 MB", "1, 1", "1.25 s", "1.60 (1.60 to 1.60)", "20%", "1.00 (1.00 to 1.00)"],
+        ["net, 8", "2.00 s", "1.25 s, 1.60, 20%"],
+        ["net, 8", "2.00 s", "2.00 s, 1.00, 50%"],
+    ]
+
+
+def test_every_rank_has_an_item():
+    with pytest.raises(ValueError, match="scaling: a batch must have an item for each of the 3 ranks, but it has 2"):
+        scaling.Study(scaling.Unheard(3), "blocks", 2, [2])
 
 
 @pytest.mark.parametrize(
