@@ -131,6 +131,7 @@ def test_every_rank_has_an_item():
         (["--link", "0", "5"], "--link must be a finite rate greater than 0 and a finite time"),
         (["--link", "1", "nan"], "--link must be a finite rate greater than 0 and a finite time"),
         (["--nets", "alexnet"], "argument --nets: invalid choice: 'alexnet'"),
+        ([], "scaling: ranks must be at least two, as mpiexec -n 2 starts them, but there is one"),
     ],
 )
 def test_impossible_options_are_refused(arguments, message, capsys):
