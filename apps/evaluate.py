@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 import errors
+import ranks
 from needle.metrics import ConfusionMatrix, precision_recall_f1
 from run_folder import read_config, read_metrics
 from runs import load_weights, open_run, report, test_figures
@@ -27,6 +28,7 @@ LARGEST = 20  # classes of a confusion matrix that is printed
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     """Run the script; returns the figures."""
+    ranks.alone("evaluate")
     options = parse(arguments)
     with errors.interruptible(), errors.user_errors("evaluate"):
         run = open_run(options.run, options.data)

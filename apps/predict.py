@@ -16,6 +16,7 @@ import numpy as np
 
 import errors
 import needle as ndl
+import ranks
 from image_run import network_of
 from needle import nn
 from needle.data import read_image
@@ -28,6 +29,7 @@ SIDE = 256  # pixels to which small pictures are enlarged
 
 def main(arguments: Sequence[str] | None = None) -> list[np.ndarray]:
     """Run the script; returns what the network made of each picture: probabilities (classes,), or pixels (C, H, W)."""
+    ranks.alone("predict")
     options = parse(arguments)
     with errors.interruptible(), errors.user_errors("predict"):
         config = read_config(options.run)

@@ -6,19 +6,19 @@ import argparse
 import contextlib
 import io
 import os
-import pickle
 import signal
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
-
 import errors
-from needle.distributed import current_communicator, join
+from needle.distributed import current_communicator, join, launched
 
-__all__ = ["AllLeave", "by_all", "by_first", "check_alike", "is_first", "joined", "launcher", "named"]
+__all__ = ["AllLeave", "alone", "by_all", "by_first", "check_alike", "is_first", "joined", "launcher", "named"]
 
 T = TypeVar("T")
+
+SILENCE = 1.0  # seconds in which the first process speaks: launchers kill all once one has left with a status
 
 
 class AllLeave(SystemExit):
@@ -29,11 +29,14 @@ class AllLeave(SystemExit):
 def joined(script: str, arguments: Sequence[str] | None) -> Iterator[None]:
     """With --distributed, make this process one of the ranks until the block ends; those after the first are silent.
 
+    Without it the script must be the only process that a launcher has started.
+
     mpiexec sends Ctrl-C and SIGTERM to all of them, but only rank 0 heeds these: the others end with it.
     """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--distributed", action="store_true")
     if not parser.parse_known_args(arguments)[0].distributed:
+        _refuse_others(script, "each would train a network of its own; add --distributed")
         yield
         return
     status: Any = None
@@ -50,6 +53,21 @@ def joined(script: str, arguments: Sequence[str] | None) -> Iterator[None]:
             status = end.code
     if status is not None:
         raise SystemExit(status)
+
+
+def alone(script: str) -> None:
+    """Leave if a launcher has started several processes, where the script has nothing to divide."""
+    _refuse_others(script, "each would do the same; run it alone")
+
+
+def _refuse_others(script: str, reason: str) -> None:
+    """Leave with status 2 if a launcher has started several processes; the first one says why."""
+    process = launched()
+    if process is not None and process.size > 1:
+        if process.rank:
+            time.sleep(SILENCE)
+            raise SystemExit(2)
+        errors.leave(f"{script}: a launcher has started {process}, and {reason}", 2)
 
 
 def is_first() -> bool:
@@ -71,8 +89,8 @@ def named() -> str:
 
 def by_all(script: str, work: Callable[[], T]) -> T:
     """What `work()` returns; its errors are the user's. If one rank leaves, all do, and rank 0 shows why, once."""
-    size = current_communicator().size
-    if size == 1:
+    communicator = current_communicator()
+    if communicator.size == 1:
         with errors.user_errors(script):
             return work()
     result: Any = None
@@ -83,9 +101,10 @@ def by_all(script: str, work: Callable[[], T]) -> T:
             result = work()
     except SystemExit as end:
         own = end.code
-    for rank, (status, text) in enumerate(_gathered((own, words.getvalue().rstrip("\n")))):
+    ends = communicator.all_gather_object((own, words.getvalue().rstrip("\n")))
+    for rank, (status, text) in enumerate(ends):
         if is_first() and text and (status is not None or rank == 0):
-            errors.show(f"{text} (on rank {rank} of {size})" if rank else text)
+            errors.show(f"{text} (on rank {rank} of {communicator.size})" if rank else text)
         if status is not None:
             raise AllLeave(status)
     return result  # type: ignore[no-any-return]
@@ -94,21 +113,16 @@ def by_all(script: str, work: Callable[[], T]) -> T:
 def by_first(script: str, work: Callable[[], T]) -> T:
     """What `work()` returns on rank 0, which alone calls it, as a copy on the others; if it leaves there, all do."""
     result: Any = by_all(script, work if is_first() else lambda: None)
-    return result if current_communicator().size == 1 else _gathered(result)[0]  # type: ignore[no-any-return]
+    communicator = current_communicator()
+    return result if communicator.size == 1 else communicator.all_gather_object(result)[0]  # type: ignore[no-any-return]
 
 
 def check_alike(data: Mapping[str, Any]) -> None:
     """Raise ValueError if a rank has read other data than the first one; their name may differ."""
-    first, *others = _gathered(dict(data))
+    first, *others = current_communicator().all_gather_object(dict(data))
     for rank, other in enumerate(others, 1):
         for name, value in first.items():
             if name != "name" and other[name] != value:
                 raise ValueError(
                     f"the data must be the same for all ranks, but {name} is {other[name]} on rank {rank}, not {value}"
                 )
-
-
-def _gathered(value: Any) -> list[Any]:
-    """Plain data of all ranks, by rank."""
-    content = np.frombuffer(pickle.dumps(value), "uint8").copy()
-    return [pickle.loads(part.tobytes()) for part in current_communicator().all_gather(content)]

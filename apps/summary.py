@@ -14,6 +14,7 @@ from pathlib import Path
 import errors
 import image_sets
 import needle as ndl
+import ranks
 from image_run import task_of
 from models import MODELS
 from runs import open_run
@@ -21,6 +22,7 @@ from runs import open_run
 
 def main(arguments: Sequence[str] | None = None) -> ndl.Summary:
     """Run the script; returns what it prints."""
+    ranks.alone("summary")
     options = parse(arguments)
     with errors.interruptible(), errors.user_errors("summary"):
         if options.run is not None:

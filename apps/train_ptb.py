@@ -19,6 +19,7 @@ import numpy as np
 
 import cli
 import errors
+import ranks
 import synthetic
 from models import LanguageModel
 from needle.data import Corpus, batchify
@@ -32,6 +33,7 @@ MODELS = {"rnn": "RNN", "lstm": "LSTM", "transformer": "transformer"}
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
     """Run the script; returns one row of figures per epoch."""
+    ranks.alone("train_ptb")
     return train("train_ptb", arguments, parse, prepare)
 
 

@@ -6,6 +6,7 @@ again. An op that needs the whole batch asks for `current_communicator()`.
 
 from __future__ import annotations
 
+import pickle
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -106,6 +107,15 @@ class Communicator(ABC):
             gathered.append(entry)
         return gathered
 
+    def all_gather_object(self, value: Any) -> list[Any]:
+        """Copies of what the ranks pass, by rank: anything that pickle copies. Raises what pickle raises.
+
+        >>> Alone().all_gather_object({"items": 3})
+        [{'items': 3}]
+        """
+        content = np.frombuffer(pickle.dumps(value), "uint8")
+        return [pickle.loads(entry.tobytes()) for entry in self.all_gather(content)]
+
     def part_of(self, total: int) -> Part | None:
         """This rank's items of a batch of `total`, cut as `np.array_split` does: the first parts may be one longer.
 
@@ -140,7 +150,8 @@ class Alone(Communicator):
         pass
 
 
-_current: ContextVar[Communicator] = ContextVar("communicator", default=Alone())  # noqa: B039 (it has no state)
+NOBODY_SAID = Alone()  # the communicator of those who are not within `using`
+_current: ContextVar[Communicator] = ContextVar("communicator", default=NOBODY_SAID)
 
 
 def current_communicator() -> Communicator:

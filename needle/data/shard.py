@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from heapq import heapify, heapreplace
@@ -148,15 +147,14 @@ class Scattered:
     """This rank's fields of a batch of which some rank has no item; a rank without items has no fields."""
 
     def __init__(self, fields: Fields) -> None:
-        self.packed = np.frombuffer(pickle.dumps(fields), "uint8")  # now: the dataset may use their memory again
+        self.fields = [field.copy() for field in fields]  # now: the dataset may use their memory again
 
     def gathered(self, communicator: Communicator) -> tuple[Part | None, HostBatch]:
         """A part of the whole batch, as `Communicator.part_of` cuts it. All ranks must call this at the same time.
 
         Raises ValueError if items of two ranks do not fit together.
         """
-        pieces = [pickle.loads(piece.tobytes()) for piece in communicator.all_gather(self.packed)]
-        pieces = [fields for fields in pieces if fields]
+        pieces = [fields for fields in communicator.all_gather_object(self.fields) if fields]
         kinds = {tuple((field.shape[1:], str(field.dtype)) for field in fields) for fields in pieces}
         if len(kinds) > 1:
             raise ValueError(f"DataLoader: shards must agree in shapes and dtypes of items, but got {sorted(kinds)}")

@@ -6,6 +6,8 @@ from needle.backend.communicator import *
 from needle.distributed.gradients import *
 from needle.distributed.joining import join as join
 from needle.distributed.launch import launch as launch
+from needle.distributed.launchers import Launched as Launched
+from needle.distributed.launchers import launched as launched
 from needle.distributed.processes import WorkerDied as WorkerDied
 from needle.exports import public_names as _public_names
 

@@ -20,6 +20,7 @@ from needle.backend import to_host, xp
 from needle.backend.communicator import Array, Communicator, current_communicator
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
+from needle.distributed.launchers import warn_of_others
 from needle.distributed.pieces import CallsDiffer
 from needle.grad_mode import no_grad
 
@@ -60,6 +61,7 @@ class SharedGradients:
         self.compression = compression
         self._irregular: frozenset[Tensor] = frozenset()  # those that had no gradient on some rank the last time
         self._waiting: dict[Tensor, Tensor | None] = {}  # parameter -> this rank's term of what is not exchanged
+        self._has_begun = False  # whether a batch was computed that is not divided
         self._are_alike = False  # whether the parameters have been compared between the ranks
 
     def backward(self, loss: Tensor, weight: float = 1.0, *, accumulate: bool = False, exchange: bool = True) -> Tensor:
@@ -86,6 +88,9 @@ class SharedGradients:
         if not accumulate:
             self._waiting = {}
         if part is None:
+            if not self._has_begun:
+                warn_of_others("SharedGradients")
+                self._has_begun = True
             loss.backward(scale, create_graph=False, accumulate=accumulate)
             if exchange:
                 self.exchange()

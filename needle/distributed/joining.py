@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import pickle
 import signal
 import threading
 import warnings
@@ -17,21 +16,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from needle.backend import get_rng_state, set_rng_state
 from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Alone, Communicator, current_communicator, using
 from needle.backend.cores import usable_cores
 from needle.distributed.endings import Ending, time_limit
+from needle.distributed.launchers import Launched, launched
 from needle.distributed.mpi import MpiCommunicator
 
 __all__ = ["join"]
 
-# What launchers tell a process: the number of processes, or for PMIx only the rank. The first one that is set counts.
-# SLURM_NTASKS is not among them: Slurm sets it in a batch script, too, where no srun has started anything.
-SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "FLUX_JOB_SIZE", "SLURM_STEP_NUM_TASKS")
-RANK = "PMIX_RANK"
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "GOTO_NUM_THREADS")
 GPUS = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 120.0  # seconds for all ranks to come: they may load Python from a slow disk
@@ -60,8 +54,8 @@ def join() -> Iterator[Communicator]:
     communicator: Communicator = current_communicator()
     if communicator.size > 1:
         raise RuntimeError(f"join: ranks cannot join others, but rank {communicator.rank} of {communicator.size} calls")
-    launched = _launched()
-    world = None if launched is None else _world(*launched)
+    process = launched()
+    world = None if process is None else _world(process)
     if world is None or world.Get_size() == 1:
         with using(Alone()):
             yield current_communicator()
@@ -74,32 +68,22 @@ def join() -> Iterator[Communicator]:
             yield communicator
 
 
-def _launched() -> tuple[str, int] | None:
-    """The variable by which a launcher tells that it has started this process, and its value."""
-    for name in (*SIZES, RANK):
-        value = os.environ.get(name, "")
-        if value.isdecimal():
-            return name, int(value)
-    return None
-
-
-def _world(variable: str, value: int) -> Any:
+def _world(process: Launched) -> Any:
     """MPI's communicator of all processes. Raises an error if MPI does not know those that the launcher has started."""
     MPI = _mpi()
     version = MPI.Get_library_version().strip("\0\n ").partition("\n")[0]
     advice = "run the mpiexec of that library (`python -m needle.doctor` shows both)"
-    if variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
+    if process.variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
         raise RuntimeError(f"join: mpiexec must belong to mpi4py's MPI library, {version}, but is Open MPI's; {advice}")
     if not MPI.Is_initialized():
         with _sigint(signal.SIG_DFL):  # MPI_Init would put it off until all ranks have come
             _wait_for_all_ranks(MPI)
         atexit.register(_finalize, MPI, os.getpid())
     world = MPI.COMM_WORLD
-    if world.Get_size() == 1 and value > (variable != RANK):
-        started = f"rank {value}" if variable == RANK else f"{value} processes"
+    if world.Get_size() == 1 and process.size > 1:
         raise RuntimeError(
             f"join: the launcher must belong to mpi4py's MPI library, {version}, which knows of one process; but the "
-            f"launcher has started {started} ({variable}={value}); {advice}, or `srun --mpi=` with a type that it has"
+            f"launcher has started {process}; {advice}, or `srun --mpi=` with a type that it has"
         )
     return world
 
@@ -179,8 +163,7 @@ def _begin_alike(communicator: Communicator) -> int | None:
     import random
 
     streams = (get_rng_state(), random.getstate()) if communicator.rank == 0 else None
-    content = np.frombuffer(pickle.dumps((_Place.here(), streams)), "uint8")
-    told = [pickle.loads(content.tobytes()) for content in communicator.all_gather(content)]
+    told = communicator.all_gather_object((_Place.here(), streams))
     if communicator.rank:
         numpy_state, python_state = told[0][1]
         set_rng_state(numpy_state)

@@ -5,7 +5,6 @@ Each runs the whole loop, on its items of every batch. With one rank nothing is 
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterable
 from typing import Any
 
@@ -152,12 +151,7 @@ def _weights(model: Module) -> Iterable[Tensor]:
 def of_rank_0(value: Any) -> Any:
     """Plain data of rank 0, on all ranks."""
     communicator = current_communicator()
-    content = np.frombuffer(pickle.dumps(value), "uint8").copy()
-    length = np.array([len(content)])
-    communicator.broadcast(length)
-    content.resize(length, refcheck=False)
-    communicator.broadcast(content)
-    return pickle.loads(content.tobytes())
+    return communicator.all_gather_object(None if communicator.rank else value)[0]
 
 
 def obey(state: TrainingState, optimizer: Optimizer) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from needle import check
 from needle.backend.communicator import current_communicator
+from needle.distributed.launchers import warn_of_others
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
@@ -90,6 +91,7 @@ def fit(
     written. Such weights never replace a checkpoint.
     """
     check.instance("fit", "model", model, Module)
+    warn_of_others("fit")
     check.integer("fit", "epochs", epochs, least=1)
     check_loader("train_loader", train_loader, epochs)
     if validation is not None:

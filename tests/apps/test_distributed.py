@@ -8,10 +8,14 @@ import signal
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
+import evaluate
 import needle as ndl
+import predict
+import summary
 import train
 import train_cifar10
 import train_ptb
@@ -104,6 +108,39 @@ def test_refusals(capsys):
     assert error_of(train, capsys, "--distributed", "--workers", "2") == [begin + two.format(2)]
     assert error_of(train_cifar10, capsys, "--distributed", "--workers", "auto") == [begin + two.format("auto")]
     assert error_of(train_ptb, capsys, "--distributed") == [begin + text]
+
+
+TWO = {"PMI_SIZE": "2", "PMI_RANK": "0"}
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        (train, "each would train a network of its own; add --distributed"),
+        (train_cifar10, "each would train a network of its own; add --distributed"),
+        (train_ptb, "each would do the same; run it alone"),
+        (evaluate, "each would do the same; run it alone"),
+        (predict, "each would do the same; run it alone"),
+        (summary, "each would do the same; run it alone"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_ranks_that_would_do_the_same_are_refused_before_anything_is_read(script, reason, capsys, monkeypatch):
+    with mock.patch.dict(os.environ, TWO):
+        text = f"{script.__name__}: a launcher has started 2 processes (PMI_SIZE=2), and {reason}"
+        assert error_of(script, capsys, "--out", "/none", "--no-such-option") == [text]
+        monkeypatch.setattr("ranks.SILENCE", 0)
+        monkeypatch.setenv("PMI_RANK", "1")
+        assert error_of(script, capsys) == []
+
+
+@pytest.mark.slow
+def test_ranks_without_the_option_are_refused_once(tmp_path):
+    with ranks.start(3, ["python", "apps/train.py", "--out", str(tmp_path / "run")]) as started:
+        assert started.wait() == 2
+        assert started.errors.count("train: a launcher has started 3 processes (") == 1
+        assert started.output == ""
+    assert not (tmp_path / "run").exists()
 
 
 # ---- programs --------------------------------------------------------------------------------------------------------

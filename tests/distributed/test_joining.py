@@ -10,18 +10,21 @@ import types
 import warnings
 from unittest import mock
 
+import numpy as np
 import pytest
 
-from needle.backend.communicator import using
-from needle.distributed import Alone, current_communicator, join
-from needle.distributed.joining import RANK, SIZES, _launched, _own_gpu, _Place, _share
+import needle as ndl
+from needle import nn, optim, training
+from needle.distributed import Alone, SharedGradients, current_communicator, join, launched, launchers, using
+from needle.distributed.joining import _own_gpu, _Place, _share
 from tests.distributed.threads import in_shared_memory
 
 
 @contextlib.contextmanager
-def launched(variables, **modules):
+def in_launch(variables, **modules):
     """As if a launcher had set these variables, with other modules of mpi4py."""
-    rest = {name: value for name, value in os.environ.items() if name not in (*SIZES, RANK)}
+    known = {*launchers.VARIABLES, *launchers.VARIABLES.values(), launchers.RANK}
+    rest = {name: value for name, value in os.environ.items() if name not in known}
     with mock.patch.dict(os.environ, rest | variables, clear=True), mock.patch.dict(sys.modules, modules):
         yield
 
@@ -43,7 +46,7 @@ class WithoutLibrary(types.ModuleType):
 
 
 def joining(variables, module):
-    with launched(variables, mpi4py=module), join():
+    with in_launch(variables, mpi4py=module), join():
         pass
 
 
@@ -70,7 +73,7 @@ ERRORS = [
       f"process; but the launcher has started 2 processes (PMI_SIZE=2); {ADVICE}, or `srun --mpi=` with a type that it "
       "has")),
     (lambda: joining({"PMIX_RANK": "1"}, mpi(OPEN_MPI)), RuntimeError,
-     re.compile(r"join: .*; but the launcher has started rank 1 \(PMIX_RANK=1\); .*")),
+     re.compile(r"join: .*; but the launcher has started 2 processes or more \(PMIX_RANK=1\); .*")),
 ]  # fmt: skip
 
 
@@ -82,7 +85,7 @@ def test_message(call, kind, text):
 
 
 def test_without_a_launcher_there_is_one_rank_and_no_mpi():
-    with launched({}, mpi4py=None), join() as communicator:  # an import of mpi4py would fail
+    with in_launch({}, mpi4py=None), join() as communicator:  # an import of mpi4py would fail
         assert isinstance(communicator, Alone)
         assert current_communicator() is communicator
 
@@ -97,15 +100,72 @@ def test_mpi4py_does_not_warn_of_what_join_refuses():
 
 @pytest.mark.parametrize("variables", [{"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_launcher_may_start_one_rank(variables):
-    with launched(variables, mpi4py=mpi(OPEN_MPI)), join() as communicator:
+    with in_launch(variables, mpi4py=mpi(OPEN_MPI)), join() as communicator:
         assert communicator.size == 1
 
 
-def test_a_batch_script_of_slurm_has_launched_nothing():
-    with launched({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}):
-        assert _launched() is None
-    with launched({"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4"}):
-        assert _launched() == ("SLURM_STEP_NUM_TASKS", 4)
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "0"}, None),  # a batch script, which has launched nothing
+        ({"SLURM_NTASKS": "4", "SLURM_PROCID": "2", "SLURM_STEP_NUM_TASKS": "4"}, (2, 4, "SLURM_STEP_NUM_TASKS")),
+        ({"PMI_SIZE": "3", "PMI_RANK": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 3, "PMI_SIZE")),  # mpiexec in a job
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1"}, (1, 2, "OMPI_COMM_WORLD_SIZE")),
+        ({"PMIX_RANK": "1"}, (1, 2, "PMIX_RANK")),
+        ({"PMI_SIZE": "many", "MV2_COMM_WORLD_SIZE": "2"}, (0, 2, "MV2_COMM_WORLD_SIZE")),
+        ({}, None),
+    ],
+)
+def test_what_launchers_tell(variables, expected):
+    with in_launch(variables):
+        assert launched() == expected
+
+
+def fit():
+    model = nn.Linear(2, 2)
+    batch = np.ones((4, 2), "float32"), np.zeros(4, int)
+    training.fit(model, nn.CrossEntropyLoss(), optim.SGD(model.parameters()), [[*map(ndl.Tensor, batch)]], epochs=1)
+
+
+def loop():
+    weight = ndl.Tensor([1.0], requires_grad=True)
+    gradients = SharedGradients([weight])
+    for _ in range(2):
+        gradients.backward((weight * 2).sum())
+
+
+TWO = {"PMI_SIZE": "2", "PMI_RANK": "0"}
+TOLD = (
+    "{}: a launcher has started 2 processes (PMI_SIZE=2), of which each trains a network of its own: put the program "
+    "into `with needle.distributed.join():`, or, if that is meant, into `with using(Alone()):`"
+)
+
+
+@pytest.mark.parametrize(("train", "name"), [(fit, "fit"), (loop, "SharedGradients")])
+def test_training_apart_warns_once(train, name, monkeypatch):
+    monkeypatch.setattr(launchers, "_told", [])
+    with in_launch({}), join():
+        pass
+    with in_launch(TWO), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for each in (train, fit, loop):
+            each()
+    (told,) = caught
+    assert told.category is RuntimeWarning
+    assert str(told.message) == TOLD.format(name)
+    assert told.filename == __file__
+
+
+@pytest.mark.parametrize("variables", [{}, TWO | {"PMI_RANK": "1"}, {"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}])
+def test_of_those_who_may_train_apart_nobody_warns(variables, monkeypatch):
+    """One process, all but the first, and those who say so; a warning is an error in tests."""
+    for train in (fit, loop):
+        monkeypatch.setattr(launchers, "_told", [])
+        with in_launch(variables):
+            train()
+        monkeypatch.setattr(launchers, "_told", [])
+        with in_launch(TWO), using(Alone()):
+            train()
 
 
 def place(cores, quota=None):
