@@ -7,7 +7,7 @@ knows what a tensor is: `needle.autograd` defines the values, `needle.ops` the o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -287,6 +287,7 @@ def walk(
     retain_graph: bool,
     accumulate: bool = False,
     found: dict[Value, Any] | None = None,
+    takers: Mapping[Value, Callable[[Any, Any], None]] | None = None,
 ) -> None:
     """Set or add to `.grad` of every leaf below `output`, from the gradient of `output`, in reverse topological order.
 
@@ -295,7 +296,8 @@ def walk(
     work if a node was released or a saved value was changed in place.
 
     With `found`, no `.grad` is touched: the gradients of its keys, any values, become its values, and no others are
-    computed.
+    computed. The gradients of the keys of `takers` go to these functions as soon as they are complete, with the key,
+    not to its hooks and its `.grad`.
     """
     order = find_topo_sort([output])
     leading = {*(found or ())}
@@ -315,8 +317,13 @@ def walk(
             grad = grads.pop(node, None)
             if grad is None or (leading and node not in leading):
                 continue
-            grad = node.finish_grad(grad)
             op, inputs = node.op, node.inputs
+            if takers and node in takers:
+                takers[node](node, grad)
+                if op is None:
+                    continue
+            else:
+                grad = node.finish_grad(grad)
             if found is not None and node in found:
                 found[node] = grad
             if op is None:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import to_host
+from needle.backend import device_of, to_host
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.polling import between_chunks
 from needle.grad_mode import watch
-from needle.graph import Value
+from needle.graph import walk
 
 __all__ = ["Sums"]
 
@@ -42,20 +42,24 @@ class Sums:
         for value in exact:
             self._make_room(value, True, None)
         for value in sorted(values, key=irregular.__contains__) if irregular else values:
-            self._make_room(value, value not in irregular, wire if value.dtype.itemsize > 2 else None)
+            self._make_room(value, value not in irregular, wire)
 
     def _make_room(self, value: Tensor, is_regular: bool, wire: str | None) -> None:
-        kind = (value.device, value.dtype, is_regular, wire)
+        array = value.array
+        dtype = array.dtype
+        wire = wire if dtype.itemsize > 2 else None
+        kind = (device_of(array), dtype, is_regular, wire)
         bucket = self._fillable.get(kind)
-        if bucket is None or bucket.size * value.dtype.itemsize >= tuning.GRADIENT_BUCKET_BYTES:
+        if bucket is None or bucket.size * dtype.itemsize >= tuning.GRADIENT_BUCKET_BYTES:
             bucket = self._fillable[kind] = _Bucket(is_regular, wire)
             self.buckets.append(bucket)
-        bucket.append(value)
+        bucket.values.append(value)
+        bucket.size += array.size
         self.bucket_of[value] = bucket
 
     def add(self, value: Tensor, array: Array) -> None:
-        """Copy this rank's term into its bucket; send those that are full, in their order."""
-        self.bucket_of[value].put(value, array)
+        """Take this rank's term, which must stay as it is; send the buckets that are full, in their order."""
+        self.bucket_of[value].terms[value] = array
         while self.sent < len(self.buckets) and self.buckets[self.sent].is_full:
             self._send_next()
 
@@ -63,43 +67,35 @@ class Sums:
         self.buckets[self.sent].send(self.communicator)
         self.sent += 1
 
-    @contextmanager
-    def collecting(self, parameters: Iterable[Tensor], waiting: dict[Tensor, Array]) -> Iterator[dict[Tensor, Any]]:
-        """Add the gradient of each parameter as soon as backward has completed it, instead of calling its hooks.
+    def collect(
+        self, loss: Tensor, scale: Tensor | None, parameters: Iterable[Tensor], waiting: dict[Tensor, Array]
+    ) -> None:
+        """Backward of `scale` times a loss: adds the gradient of each parameter as soon as it is complete.
 
-        What is `waiting` is added to it. Meanwhile the sums go on. Until the block ends, the hooks are in the dict that
-        it gets.
+        It goes neither to the hooks of the parameter nor to its `.grad`. What is `waiting` is added to it, and taken
+        out. Sums that have begun go on meanwhile.
         """
-        hooks = {parameter: parameter.hooks for parameter in parameters if hasattr(parameter, "hooks")}
-        added: list[Tensor] = []
 
-        def collect(parameter: Tensor, grad: Tensor) -> Tensor:
-            earlier = waiting.pop(parameter, None)
+        def take(parameter: Tensor, grad: Tensor) -> None:
+            earlier = waiting.pop(parameter, None) if waiting else None
             self.add(parameter, grad.array if earlier is None else earlier + grad.array)
-            for other in added:  # frees what has been copied
-                other.grad = None
-            added[:] = [parameter]
-            return grad
 
-        def restore() -> None:
-            for parameter in parameters:
-                if parameter in hooks:
-                    parameter.hooks = hooks[parameter]
-                elif hasattr(parameter, "hooks"):
-                    del parameter.hooks
+        with self._going_on() if len(self.buckets) > 1 else nullcontext():  # a single one is sent at the end
+            walk(
+                loss,
+                loss.initial_grad(scale).detach(),
+                create_graph=False,
+                retain_graph=False,
+                takers=dict.fromkeys(parameters, take),
+            )
+        for parameter, term in waiting.items():
+            self.add(parameter, term)
 
-        try:
-            try:
-                for parameter in parameters:
-                    parameter.hooks = collect
-                Value.hooks_exist = True
-                progress = _Progress(self.communicator)
-                with watch(progress), between_chunks(progress.look):
-                    yield hooks
-            finally:
-                restore()
-        finally:  # once more: an interrupt may come before the line above, or in it
-            restore()
+    @contextmanager
+    def _going_on(self) -> Iterator[None]:
+        progress = _Progress(self.communicator)
+        with watch(progress), between_chunks(progress.look):
+            yield
 
     def finish(self) -> tuple[dict[Tensor, Array], frozenset[Tensor]]:
         """The sums of what came on any rank, and what did not come on all."""
@@ -108,11 +104,17 @@ class Sums:
         totals: dict[Tensor, Array] = {}
         irregular = set()
         for bucket in self.buckets:
-            for value, has_come, is_missing, total in bucket.wait():
+            bucket.request.wait()
+            flat, start = bucket.flat, 0
+            came, missing = to_host(flat[bucket.size :]).reshape(2, -1).astype(bool).tolist()
+            for value, has_come, is_missing in zip(bucket.values, came, missing, strict=True):
+                array = value.array
+                stop = start + array.size
                 if has_come:
-                    totals[value] = total
+                    totals[value] = flat[start:stop].reshape(array.shape)
                 if is_missing:
                     irregular.add(value)
+                start = stop
         return totals, frozenset(irregular)
 
 
@@ -144,46 +146,33 @@ class _Bucket:
 
     def __init__(self, is_regular: bool, wire: str | None) -> None:
         self.is_regular, self.wire = is_regular, wire
-        self.starts: dict[Tensor, int] = {}
-        self.size = 0  # of all terms
-        self.views: dict[Tensor, Array] = {}  # the places of terms that have been put
+        self.values: list[Tensor] = []
+        self.size = 0  # of all values together
+        self.terms: dict[Tensor, Array] = {}  # that have come
         self.flat: Array = None
         self.request: Request
 
-    def append(self, value: Tensor) -> None:
-        """Make room for a term like `value`."""
-        self.starts[value] = self.size
-        self.size += value.size
-
     @property
     def is_full(self) -> bool:
-        return self.is_regular and len(self.views) == len(self.starts)
-
-    def put(self, value: Tensor, term: Array) -> None:
-        """Copy a term to its place."""
-        if self.flat is None:
-            count = len(self.starts)
-            with value.device.current():
-                self.flat = value.device.xp.empty(self.size + 2 * count, value.dtype)
-            self.flat[self.size : -count] = 1
-            self.flat[-count:] = 0
-        start = self.starts[value]
-        view = self.views[value] = self.flat[start : start + value.size].reshape(value.shape)
-        view[...] = term
+        return self.is_regular and len(self.terms) == len(self.values)
 
     def send(self, communicator: Communicator) -> None:
         """Begin to sum the terms of all ranks."""
-        count = len(self.starts)
-        for i, value in enumerate(self.starts):
-            if value not in self.views:
-                self.put(value, 0)
-                self.flat[self.size + i] = 0
-                self.flat[self.size + count + i] = 1
-        self.request = communicator.start_all_reduce(self.flat, self.wire)
-
-    def wait(self) -> Iterator[tuple[Tensor, bool, bool, Array]]:
-        """Each value, whether its term has come on any rank and is missing on any, and the sum."""
-        self.request.wait()
-        came, missing = to_host(self.flat[self.size :]).reshape(2, -1).astype(bool).tolist()
-        for value, has_come, is_missing in zip(self.starts, came, missing, strict=True):
-            yield value, has_come, is_missing, self.views[value]
+        values, terms, size = self.values, self.terms, self.size
+        device, count = values[0].device, len(values)
+        with device.current():
+            namespace = device.xp
+            self.flat = flat = namespace.empty(size + 2 * count, values[0].dtype)
+            rows = [
+                terms[value].reshape(-1) if value in terms else namespace.zeros(value.size, value.dtype)
+                for value in values
+            ]
+            namespace.concatenate(rows, out=flat[:size])
+            flat[size:-count] = 1
+            flat[-count:] = 0
+            if len(terms) < count:
+                for i, value in enumerate(values):
+                    if value not in terms:
+                        flat[size + i], flat[size + count + i] = 0, 1
+        self.terms = {}
+        self.request = communicator.start_all_reduce(flat, self.wire)

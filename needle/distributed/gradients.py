@@ -107,23 +107,18 @@ class SharedGradients:
         sums = Sums(communicator, [loss], reversed(parameters), self._irregular, self.compression)
         sums.add(loss, loss.array * share)
         waiting, self._waiting = self._terms(), {}
-        with sums.collecting(parameters, waiting) as hooks:
-            try:
-                loss.backward(scale, create_graph=False)
-                for parameter, term in waiting.items():
-                    sums.add(parameter, term)
-            except CallsDiffer as error:
-                raise RuntimeError(
-                    "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
-                    f"none, but on some ranks one is missing: {error}"
-                ) from error
+        try:
+            sums.collect(loss, scale, parameters, waiting)
+        except CallsDiffer as error:
+            raise RuntimeError(
+                "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
+                f"none, but on some ranks one is missing: {error}"
+            ) from error
         totals, self._irregular = sums.finish()
         with no_grad():
             for parameter, before in zip(parameters, earlier, strict=True):
                 if parameter in totals:
-                    grad = Tensor.make_const(totals[parameter])
-                    if parameter in hooks:
-                        grad = hooks[parameter](parameter, grad)
+                    grad = parameter.finish_grad(Tensor.make_const(totals[parameter]))
                     parameter.grad = grad if before is None else before + grad
         return Tensor.make_const(totals[loss])
 
