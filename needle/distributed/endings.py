@@ -18,8 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
-import numpy as np
-
+from needle.distributed.meeting import Words, part
 from needle.distributed.mpi import MpiCommunicator
 from needle.distributed.waiting import no_rank
 
@@ -31,14 +30,15 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class Ending:
-    """The end of the block: all ranks have come there, or none goes on. `world` is MPI's communicator of all."""
+    """The end of the block: all ranks have come there, or none goes on."""
 
-    def __init__(self, world: Any) -> None:
-        self.comm = world.Dup()  # its messages are ours alone
-        self.rank, self.size = world.Get_rank(), world.Get_size()
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank, self.size = rank, size
         self.communicator: MpiCommunicator | None = None
 
     def __enter__(self) -> Ending:
+        atexit.unregister(_end_program)  # it comes after the next
+        atexit.register(_end_program)
         atexit.register(self._leave_early)
         _under_way.append(self)
         return self
@@ -50,7 +50,6 @@ class Ending:
             if error is None or _is_success(error):
                 assert self.communicator is not None
                 self.communicator.leave()
-                self.comm.Free()
                 atexit.unregister(self._leave_early)
                 _under_way.remove(self)
                 return
@@ -72,7 +71,7 @@ class Ending:
         _flush()
         if self.communicator is not None:
             self.communicator.fail()
-        heard: dict[int, tuple[int, bool]] = {}
+        heard: dict[int, tuple[int, int]] = {}
         with suppress(Exception):  # MPI itself may be what has failed
             self._exchange(status, follows, heard)
         own = {rank: status for rank, (status, is_following) in heard.items() if not is_following}
@@ -99,40 +98,37 @@ class Ending:
             MPI.COMM_WORLD.Abort(status)
         os._exit(status)
 
-    def _exchange(self, status: int, follows: bool, heard: dict[int, tuple[int, bool]]) -> None:
+    def _exchange(self, status: int, follows: bool, heard: dict[int, tuple[int, int]]) -> None:
         """Tell the others, and put into `heard` what those say who end as well."""
-        others = [rank for rank in range(self.size) if rank != self.rank]
-        mine, theirs = np.array([status, follows]), np.zeros((self.size, 2), "int64")
-        requests = [self.comm.Isend(mine, rank) for rank in others]
-        receiving = {rank: self.comm.Irecv(theirs[rank], rank) for rank in others}
-        start = time.monotonic()
-        while len(heard) < len(others):
-            for rank, request in receiving.items():
-                if rank not in heard and request.Test():
-                    heard[rank] = int(theirs[rank, 0]), bool(theirs[rank, 1])
+        words, start = Words(status, follows), time.monotonic()
+        while not words.have_come():
+            heard.update(words.heard)
             is_known = not follows or any(not is_following for _, is_following in heard.values())
             if time.monotonic() - start > (HEARING if is_known else PATIENCE):
-                break
+                return
             time.sleep(1e-3)
-        for request in requests:
-            request.Test()
+        heard.update(words.heard)
 
     def _speak(self, error: BaseException) -> None:
         who = f"rank {self.rank} of {self.size}"
-        if isinstance(error, SystemExit):
-            if isinstance(error.code, int):  # its program has said why
-                text = f"{who} has left with status {error.code}, so all end\n" if self.rank else ""
-            else:
-                text = f"{error.code}\n"
-        else:
-            error.add_note(f"This was {who}; all end.")
-            text = "".join(traceback.format_exception(error))
         with suppress(Exception):
+            if not isinstance(error, SystemExit):
+                text = f"{''.join(traceback.format_exception(error)).rstrip()}\nThis was {who}; all end.\n"
+            elif not isinstance(error.code, int):
+                text = f"{error.code}\n"
+            else:  # its program has said why
+                text = f"{who} has left with status {error.code}, so all end\n" if self.rank else ""
             sys.stdout.flush()
             sys.stderr.write(text)
 
 
 _under_way: list[Ending] = []  # of this process
+
+
+def _end_program() -> None:
+    """Wait for the others, so that one of them who joins again learns that this rank has ended."""
+    _flush()  # before such a rank ends all
+    part()
 
 
 def _forget_all() -> None:

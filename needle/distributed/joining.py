@@ -16,13 +16,16 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from needle import check
 from needle.backend import get_rng_state, set_rng_state
 from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Alone, Communicator, current_communicator, using
 from needle.backend.cores import usable_cores
 from needle.distributed.endings import Ending, time_limit
 from needle.distributed.launchers import Launched, launched
+from needle.distributed.meeting import meet
 from needle.distributed.mpi import MpiCommunicator
+from needle.distributed.waiting import TIMEOUT
 
 __all__ = ["join"]
 
@@ -32,7 +35,7 @@ PATIENCE = 120.0  # seconds for all ranks to come: they may load Python from a s
 
 
 @contextmanager
-def join() -> Iterator[Communicator]:
+def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
     """Be one of the ranks that `mpiexec` or `srun` has started, until the block ends; yields the communicator.
 
     Each rank runs the whole program. Within the block `current_communicator()` is that of the rank; all begin with
@@ -44,28 +47,41 @@ def join() -> Iterator[Communicator]:
     zero; so does `sys.exit` of a status other than 0. The processes end there: nothing outside of the block runs. The
     ranks above 0 ignore Ctrl-C, which is rank 0's.
 
-    Raises ImportError without mpi4py; RuntimeError without an MPI library, if the launcher belongs to another one, and
-    within ranks.
+    A rank that has waited `timeout` seconds for others raises TimeoutError, for one may hang, and so may its machine.
+    All must come to an exchange within that time, also from a long callback of rank 0. None: no limit.
+
+    Raises ImportError without mpi4py; RuntimeError without an MPI library, if the launcher belongs to another one,
+    within ranks, and if a rank ends its program where others `join` again; ValueError if `timeout` is not above 0.
 
     >>> with join() as communicator:
     ...     communicator.rank, communicator.size
     (0, 1)
     """
+    if timeout is not None:
+        timeout = check.number("join", "timeout", timeout, above=0)
     communicator: Communicator = current_communicator()
     if communicator.size > 1:
         raise RuntimeError(f"join: ranks cannot join others, but rank {communicator.rank} of {communicator.size} calls")
     process = launched()
-    world = None if process is None else _world(process)
-    if world is None or world.Get_size() == 1:
-        with using(Alone()):
-            yield current_communicator()
-        return
-    with _sigint(signal.SIG_IGN) if world.Get_rank() else nullcontext(), Ending(world) as ending:
-        with time_limit(PATIENCE):
-            communicator = ending.communicator = MpiCommunicator(world)
-            threads = _begin_alike(communicator)
-        with nullcontext() if threads is None else limited_to(threads), using(communicator):
-            yield communicator
+    with _Interrupts() as interrupts:
+        world = None
+        if process is not None:
+            interrupts.end_all()  # until the others would learn how this rank ends
+            world = _world(process)
+        if world is None or world.Get_size() == 1:
+            interrupts.restore()
+            with using(Alone()):
+                yield current_communicator()
+            return
+        rank = world.Get_rank()
+        with Ending(rank, world.Get_size()) as ending:
+            interrupts.ignore() if rank else interrupts.restore()
+            meet(world, timeout)
+            with time_limit(PATIENCE):
+                communicator = ending.communicator = MpiCommunicator(world, timeout=timeout)
+                threads = _begin_alike(communicator)
+            with nullcontext() if threads is None else limited_to(threads), using(communicator):
+                yield communicator
 
 
 def _world(process: Launched) -> Any:
@@ -76,8 +92,7 @@ def _world(process: Launched) -> Any:
     if process.variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
         raise RuntimeError(f"join: mpiexec must belong to mpi4py's MPI library, {version}, but is Open MPI's; {advice}")
     if not MPI.Is_initialized():
-        with _sigint(signal.SIG_DFL):  # MPI_Init would put it off until all ranks have come
-            _wait_for_all_ranks(MPI)
+        _wait_for_all_ranks(MPI)
         atexit.register(_finalize, MPI, os.getpid())
     world = MPI.COMM_WORLD
     if world.Get_size() == 1 and process.size > 1:
@@ -124,17 +139,34 @@ def _finalize(MPI: Any, process: int) -> None:
         MPI.Finalize()
 
 
-@contextmanager
-def _sigint(handler: Any) -> Iterator[None]:
-    """Let Ctrl-C do something else until the block ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+class _Interrupts:
+    """What Ctrl-C does to a rank; at the end of the block, what it did before."""
+
+    before: Any = None  # where that is not so now
+
+    def end_all(self) -> None:
+        """End this process at once, also where MPI waits and keeps Python's lock; its launcher ends the others."""
+        self._become(signal.SIG_DFL)
+
+    def ignore(self) -> None:
+        self._become(signal.SIG_IGN)
+
+    def restore(self) -> None:
+        before, self.before = self.before, None
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
+
+    def _become(self, handler: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            before = signal.signal(signal.SIGINT, handler)
+            if self.before is None:
+                self.before = before
+
+    def __enter__(self) -> _Interrupts:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.restore()
 
 
 class _Place(NamedTuple):

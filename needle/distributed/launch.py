@@ -16,6 +16,7 @@ from needle.backend import default_device, get_rng_state, set_default_device, se
 from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Communicator, current_communicator, using
 from needle.distributed.processes import NAME, UNGUARDED, Group, worker_rank
+from needle.distributed.waiting import TIMEOUT
 
 __all__ = ["Copies", "NotImportable", "check_startable", "launch", "started"]
 
@@ -23,7 +24,7 @@ R = TypeVar("R")
 _groups: dict[str, object] = {}  # "current": the group that this process has started
 
 
-def launch(main: Callable[..., R], workers: int, args: Sequence[Any] = ()) -> R:
+def launch(main: Callable[..., R], workers: int, args: Sequence[Any] = (), timeout: float | None = TIMEOUT) -> R:
     """Call `main(*args)` in `workers` processes at the same time; returns what it returns in this one, rank 0.
 
     Within `main`, `current_communicator()` knows the rank and exchanges arrays with the others. All begin with the
@@ -32,25 +33,31 @@ def launch(main: Callable[..., R], workers: int, args: Sequence[Any] = ()) -> R:
     pickled. With `workers=1`, `main` is called directly.
 
     An error of any rank ends all of them and is raised here; that of a worker has the traceback there as its cause.
+    Rank 0 waits for the others `timeout` seconds at a time, in an exchange or for their return; None: without a limit.
 
-    Raises TypeError if `main` is not callable or cannot be pickled, ValueError if `workers` is below 1, and
-    RuntimeError within other workers, or if a worker dies.
+    Raises TypeError if `main` is not callable or cannot be pickled, ValueError if `workers` is below 1 or `timeout` not
+    above 0, RuntimeError within other workers, or if a worker dies, and TimeoutError if one has hung for so long.
     """
     workers = check.integer("launch", "workers", workers, least=1)
+    if timeout is not None:
+        timeout = check.number("launch", "timeout", timeout, above=0)
     if not callable(main):
         raise TypeError(f"launch: main must be a function, but got {main!r}")
     if workers == 1:
         return main(*args)
-    with started(workers, main, *args):
+    with started(workers, main, *args, timeout=timeout):
         return main(*args)
 
 
 @contextmanager
-def started(workers: int, function: Callable[..., Any], *args: Any, caller: str = "launch") -> Iterator[Communicator]:
+def started(
+    workers: int, function: Callable[..., Any], *args: Any, caller: str = "launch", timeout: float | None = TIMEOUT
+) -> Iterator[Communicator]:
     """Start `workers` - 1 processes that call `function(*args)`, and use rank 0's communicator until the block ends.
 
     All arguments are one pickle, made before anything starts, so what is the same object here is one there. At the end
-    of the block the workers must have returned, or return by themselves. `caller` begins the messages of errors.
+    of the block the workers must have returned, or return by themselves. `caller` begins the messages of errors, and
+    `timeout` is that of `launch`.
     """
     check_startable(caller, workers)
     payload = _pickled(caller, function, args)
@@ -61,7 +68,7 @@ def started(workers: int, function: Callable[..., Any], *args: Any, caller: str 
                 raise RuntimeError(f"{caller}: a process has one group of workers at a time, but got a second call")
             threads = max(1, worker_count() // workers)
             with limited_to(threads):
-                group = Group(caller, workers)
+                group = Group(caller, workers, timeout)
                 group.start(payload, threads)
                 del payload
                 with using(group.communicator):

@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +32,8 @@ from needle.backend import device_of
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.cuda_device import CudaDevice
 from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
+from needle.distributed.openings import NOTHING, START, Small, content_in, header_in, length_in, opening, small_sum
 from needle.distributed.pieces import (
-    HEADER_BYTES,
     RETURNED,
     Exchange,
     Gathering,
@@ -42,42 +41,34 @@ from needle.distributed.pieces import (
     add,
     check_root,
     compare_calls,
-    header_of,
+    messages,
+    readable,
 )
-from needle.distributed.waiting import no_rank, stopped, wait_until
+from needle.distributed.waiting import late, no_rank, stopped, wait_until
 
 __all__ = ["MpiCommunicator"]
 
 OPENING, TERM, SUM, GATHERED, FAILURE = range(1, 6)  # the tags of messages
-START = HEADER_BYTES + 8  # where the array begins in an opening: behind the header and the length of the first axis
-NOTHING = np.empty(0, "uint8")
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
-LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
 FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed
-
-
-class Small(NamedTuple):
-    """Arrays of one shape and dtype that are small, and the opening of a call that sums them."""
-
-    header: bytes
-    message: list[Any]  # as mpi4py sends it
-    terms: list[Any]  # by rank, where the array is in the opening of its call
 
 
 class MpiCommunicator(Communicator):
     """A rank of `comm`, an intracommunicator of mpi4py; all of its processes must make one.
 
-    `failure(rank)` is called when that rank has failed, and returns the error to raise. Only one thread may use a
-    communicator.
+    `failure(rank)` is called when that rank has failed, and returns the error to raise. A wait of more than `timeout`
+    seconds raises TimeoutError. Only one thread may use a communicator.
     """
 
-    def __init__(self, comm: Any, failure: Callable[[int], BaseException] = stopped) -> None:
+    def __init__(
+        self, comm: Any, failure: Callable[[int], BaseException] = stopped, timeout: float | None = None
+    ) -> None:
         from mpi4py import MPI
 
         self._mpi: Any = MPI
         self._comm = comm.Dup()  # its messages are ours alone
         self.rank, self.size = comm.Get_rank(), comm.Get_size()
-        self.failure = failure
+        self.failure, self.timeout = failure, timeout
         self.stopped_by: int | None = None  # the rank that has failed, once this one knows
         self._others = [rank for rank in range(self.size) if rank != self.rank]
         self._whole_bytes = tuning.MPI_WHOLE_BYTES // max(1, self.size - 1)  # of arrays that an opening holds
@@ -213,17 +204,15 @@ class MpiCommunicator(Communicator):
 
     # ---- openings ----------------------------------------------------------------------------------------------------
 
-    def _start(self, exchange: Any, content: Any, then: Callable[[Any], None]) -> Any:
+    def _start(self, exchange: Any, content: Any, then: Callable[[Any], None], pieces: Sequence[Piece] = ()) -> Any:
         """Send the opening of a call with `content`; `then(exchange)` goes on once the openings of all are here."""
         if self.has_failed:
             self._check_others()
         try:
-            message = np.empty(START + content.nbytes, "uint8")
-            message[:HEADER_BYTES] = np.frombuffer(exchange.header, "uint8")
-            message[HEADER_BYTES:START].view("int64")[0] = getattr(exchange, "length", 0)
-            message[START:] = content.view("uint8")
-            exchange.left += 2
+            message = opening(exchange.header, getattr(exchange, "length", 0), content)
+            exchange.left += 2 + len(pieces)
             self._called += 1
+            self._to_post.extend((self._called, piece) for piece in pieces)
             self._under_way += 1
             requests = [self._comm.Isend([message, self._mpi.BYTE], rank, OPENING) for rank in self._others]
             self._to_send.append((requests, message, exchange))
@@ -245,20 +234,18 @@ class MpiCommunicator(Communicator):
     def _compare_calls(self, header: bytes) -> None:
         """Raise CallsDiffer if another rank has made another call."""
         for rank in self._others:
-            compare_calls(self.rank, header, rank, self._openings[rank][:HEADER_BYTES].tobytes())
-
-    def _content(self, rank: int, like: Any) -> Any:
-        """The array in the opening of a rank, which is like a flat one of this rank."""
-        return self._openings[rank][START : START + like.nbytes].view(like.dtype)
+            compare_calls(self.rank, header, rank, header_in(self._openings[rank]))
 
     def _sum_whole(self, exchange: Exchange) -> None:
         flat = exchange.flat
-        exchange.add([flat if rank == self.rank else self._content(rank, flat) for rank in range(self.size)], flat)
+        terms = [content_in(opening, flat) for opening in self._openings]
+        terms[self.rank] = flat
+        exchange.add(terms, flat)
 
     def _take_whole(self, exchange: Exchange) -> None:
         assert exchange.root is not None
         if exchange.root != self.rank:
-            exchange.flat[:] = self._content(exchange.root, exchange.flat)
+            exchange.flat[:] = content_in(self._openings[exchange.root], exchange.flat)
 
     def _has_done_part(self, exchange: Any) -> None:
         exchange.left -= 1
@@ -270,15 +257,7 @@ class MpiCommunicator(Communicator):
 
     def _find_small(self, shape: tuple[int, ...], char: str) -> Small | None:
         """Prepare to sum arrays of that shape and dtype at once, if they are small."""
-        small, dtype = None, np.dtype(char)
-        bytes_of_array = prod(shape) * dtype.itemsize
-        if self.size > 1 and bytes_of_array <= self._whole_bytes:
-            header = header_of("all_reduce", shape, dtype, None)
-            message = np.zeros(START + bytes_of_array, "uint8")
-            message[:HEADER_BYTES] = np.frombuffer(header, "uint8")
-            openings = [message if rank == self.rank else self._openings[rank] for rank in range(self.size)]
-            terms = [opening[START : len(message)].view(dtype).reshape(shape) for opening in openings]
-            small = Small(header, [message, self._mpi.BYTE], terms)
+        small = small_sum(shape, char, self._openings, self.rank, self._mpi.BYTE) if self.size > 1 else None
         if len(self._small) >= SMALL_KINDS:
             self._small.clear()
         self._small[shape, char] = small
@@ -292,12 +271,12 @@ class MpiCommunicator(Communicator):
             small.terms[self.rank][...] = array
             sending = [self._comm.Isend(small.message, rank, OPENING) for rank in self._others]
             if not self._are_done(self._receiving):
-                self._wait(lambda: self._are_done(self._receiving))
+                self._wait(lambda: self._are_done(self._receiving), self._receiving)
             self._compare_calls(small.header)
             add(small.terms, array)
             self._mpi.Prequest.Startall(self._receiving)
             if not self._are_done(sending):
-                self._wait(lambda: self._are_done(sending))
+                self._wait(lambda: self._are_done(sending), sending)
         except BaseException:
             self.fail()
             raise
@@ -311,9 +290,7 @@ class MpiCommunicator(Communicator):
         length = exchange.flat.size
         count = -(-exchange.flat.nbytes // (tuning.MPI_SHARE_BYTES * self.size))
         ends = [length * i // count for i in range(count + 1)]
-        self._to_post.extend((self._called + 1, Piece(exchange, start, stop)) for start, stop in pairwise(ends))
-        exchange.left += count
-        return self._start(exchange, NOTHING, _do_nothing)
+        return self._start(exchange, NOTHING, _do_nothing, [Piece(exchange, *piece) for piece in pairwise(ends)])
 
     def _post(self, call: int, piece: Piece) -> None:
         exchange, root = piece.exchange, piece.exchange.root
@@ -336,15 +313,16 @@ class MpiCommunicator(Communicator):
         mine = terms[self.rank] if terms else flat[piece.share(self.rank, self.size)]
         if terms:
             exchange.add(terms, mine)
-        requests = [self._send(mine, rank, SUM) for rank in self._others if rank != root]
-        if root != self.rank:
-            requests += [self._receive(flat[piece.share(rank, self.size)], rank, SUM) for rank in self._others]
+        is_root, requests = root == self.rank, []
+        if not is_root:
+            requests = [self._receive(flat[piece.share(rank, self.size)], rank, SUM) for rank in self._others]
+        requests += [self._send(mine, rank, SUM) for rank in self._others if rank != root]
         self._to_take.append((requests, piece.exchange))
 
     def _take_lengths(self, gathering: Gathering | GpuGathering) -> None:
         gathering.lengths = [gathering.length] * self.size
         for rank in self._others:
-            gathering.lengths[rank] = int(self._openings[rank][HEADER_BYTES:START].view("int64")[0])
+            gathering.lengths[rank] = length_in(self._openings[rank])
 
     def _gather(self, gathering: Gathering) -> None:
         """Take the small arrays from the openings, and begin to receive the others."""
@@ -354,11 +332,11 @@ class MpiCommunicator(Communicator):
         for rank in self._others:
             flat = gathering.flats[rank]
             if flat.nbytes <= self._whole_bytes:
-                flat[:] = self._content(rank, flat)
+                flat[:] = content_in(self._openings[rank], flat)
             else:
-                requests += [self._receive(part, rank, GATHERED) for part in _messages(flat)]
+                requests += [self._receive(part, rank, GATHERED) for part in messages(flat)]
             if not gathering.is_whole:
-                requests += [self._send(part, rank, GATHERED) for part in _messages(gathering.flat)]
+                requests += [self._send(part, rank, GATHERED) for part in messages(gathering.flat)]
         gathering.flats[self.rank][:] = gathering.flat
         self._to_take.append((requests, gathering))
         gathering.left += 1
@@ -374,9 +352,24 @@ class MpiCommunicator(Communicator):
     def _are_done(self, requests: list[Any]) -> bool:
         return bool(self._mpi.Request.Testall(requests))
 
-    def _wait(self, is_done: Callable[[], bool]) -> None:
-        """Take steps until `is_done()`."""
-        wait_until(is_done, self.progress, self._check_others)
+    def _wait(self, is_done: Callable[[], bool], requests: Sequence[Any] = ()) -> None:
+        """Take steps until `is_done()`; all `requests` must be, one for each other rank."""
+        wait_until(
+            is_done, self.progress, self._check_others, self.timeout, lambda seconds: self._too_late(seconds, requests)
+        )
+
+    def _too_late(self, seconds: float, requests: Sequence[Any]) -> BaseException:
+        """The error of a wait that has taken so long: it names the others whose request is not done."""
+        call, deed = "all_reduce", "come"
+        if self._to_open:
+            call, requests = readable(self._to_open[0][0].header).partition(" ")[0], self._receiving
+        elif self._to_sum:
+            _, requests, piece, _ = self._to_sum[0]
+            deed, requests = "go on", requests if piece.exchange.root is None else ()
+        elif self._to_take:
+            deed = "go on"
+        ranks = [rank for rank, request in zip(self._others, requests, strict=False) if not request.Test()]
+        return late(call, deed, ranks, seconds)
 
     def _check_others(self) -> None:
         """Raise an error if what this rank waits for will never come."""
@@ -388,12 +381,6 @@ class MpiCommunicator(Communicator):
             self.stopped_by = status.Get_source()
             error = self.failure(self.stopped_by)
             raise error
-
-
-def _messages(flat: Any) -> list[Any]:
-    """Parts of an array that are not too large for a message."""
-    limit = LARGEST_MESSAGE // flat.itemsize
-    return [flat[start : start + limit] for start in range(0, flat.size, limit)]
 
 
 def _do_nothing(exchange: Exchange) -> None:

@@ -26,11 +26,13 @@ __all__ = [
     "compare_calls",
     "header_of",
     "header_of_gathering",
+    "messages",
     "readable",
 ]
 
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
 RETURNED = b"return".ljust(HEADER_BYTES)  # of a rank that makes no further call
+LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
 
 
 class CallsDiffer(RuntimeError):
@@ -176,6 +178,12 @@ def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> No
 
 def _deed(header: bytes) -> str:
     return "has returned" if header == RETURNED else f"calls {readable(header)}"
+
+
+def messages(flat: Any) -> list[Any]:
+    """Parts of an array that are not too large for a message."""
+    limit = LARGEST_MESSAGE // flat.itemsize
+    return [flat[start : start + limit] for start in range(0, flat.size, limit)]
 
 
 def add(terms: list[Any], out: Any) -> None:

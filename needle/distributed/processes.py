@@ -18,7 +18,7 @@ from needle.backend.blas import limited_to
 from needle.backend.communicator import using
 from needle.backend.parallel import start_thread
 from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
-from needle.distributed.waiting import stopped
+from needle.distributed.waiting import late, stopped
 
 __all__ = ["Group", "WorkerDied", "WorkerTraceback", "worker_rank"]
 
@@ -50,17 +50,19 @@ def worker_rank() -> int | None:
 class Group:
     """The processes of ranks 1 to `size` - 1, as rank 0 sees them; `caller` begins the messages of errors.
 
+    Rank 0 alone has a limit, `timeout` seconds, to its waits: a worker that hangs keeps it waiting, too, and it may
+    itself be held by who uses it, as in a debugger.
     A thread starts and watches them, since no interrupt reaches it: none can come between a process and its entry here.
     `end` must follow, whatever happens, and may be repeated.
     """
 
-    def __init__(self, caller: str, size: int) -> None:
+    def __init__(self, caller: str, size: int, timeout: float | None = None) -> None:
         import multiprocessing
 
-        self.caller, self.size = caller, size
+        self.caller, self.size, self.timeout = caller, size, timeout
         self.context = multiprocessing.get_context("spawn")
         self.memory = self.context.RawArray("B", memory_bytes(size))
-        self.communicator = SharedMemoryCommunicator(0, size, self.memory, failure=lambda rank: self.failure())
+        self.communicator = SharedMemoryCommunicator(0, size, self.memory, lambda rank: self.failure(), timeout)
         self.processes: dict[int, Any] = {}
         self.connections: dict[int, Any] = {}
         self.errors: dict[int, BaseException] = {}  # rank -> error, the first one first; 0: what kept us from starting
@@ -81,7 +83,11 @@ class Group:
     def finish(self) -> None:
         """Wait until all workers have returned. Raises the error of the first that failed."""
         self.communicator.leave()
-        self.is_decided.wait()
+        if not self.is_decided.wait(self.timeout):
+            assert self.timeout is not None
+            running = [rank for rank, process in self.processes.items() if process.is_alive()]
+            error = late(self.caller, "return", running, self.timeout)
+            raise error
         if self.errors:
             error = self.failure()
             raise error

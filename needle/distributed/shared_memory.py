@@ -35,8 +35,9 @@ from needle.distributed.pieces import (
     check_root,
     compare_calls,
     header_of,
+    readable,
 )
-from needle.distributed.waiting import stopped, wait_until
+from needle.distributed.waiting import late, stopped, wait_until
 
 __all__ = ["SharedMemoryCommunicator", "memory_bytes"]
 
@@ -63,13 +64,20 @@ class Small(NamedTuple):
 class SharedMemoryCommunicator(Communicator):
     """A rank whose arrays go through `memory`, `memory_bytes(size)` bytes that all ranks share.
 
-    `failure(rank)` is called when that rank has failed, and returns the error to raise. Only one thread may use a
-    communicator.
+    `failure(rank)` is called when that rank has failed, and returns the error to raise. A wait of more than `timeout`
+    seconds raises TimeoutError. Only one thread may use a communicator.
     """
 
-    def __init__(self, rank: int, size: int, memory: Any, failure: Callable[[int], BaseException] = stopped) -> None:
+    def __init__(
+        self,
+        rank: int,
+        size: int,
+        memory: Any,
+        failure: Callable[[int], BaseException] = stopped,
+        timeout: float | None = None,
+    ) -> None:
         self.rank, self.size = rank, size
-        self.failure = failure
+        self.failure, self.timeout = failure, timeout
         self.stopped_by: int | None = None  # the rank that has failed, once this one knows
         whole = np.frombuffer(memory, "uint8")
         start = -whole.ctypes.data % LINE_BYTES
@@ -139,15 +147,15 @@ class SharedMemoryCommunicator(Communicator):
         """Queue the pieces of an array, and take the steps that are possible now."""
         exchange = Exchange(self._wait, kind, array, root, wire)
         length, limit = exchange.flat.size, tuning.SHARED_SLOT_BYTES // exchange.flat.itemsize
-        if length <= limit:
-            self._to_post.append(Piece(exchange, 0, length))
-            exchange.left = 1
-        else:
-            pieces = [Piece(exchange, start, min(start + limit, length)) for start in range(0, length, limit)]
-            self._to_post.extend(pieces)
-            exchange.left = len(pieces)
-        self._called += exchange.left
-        self._call = exchange.header
+        starts = range(0, length, limit) if length > limit else (0,)
+        try:
+            self._to_post.extend(Piece(exchange, start, min(start + limit, length)) for start in starts)
+            exchange.left = len(starts)
+            self._called += exchange.left
+            self._call = exchange.header
+        except BaseException:
+            self.fail()
+            raise
         while self.progress() and self._to_post:
             pass
         return exchange
@@ -320,7 +328,15 @@ class SharedMemoryCommunicator(Communicator):
 
     def _wait(self, is_done: Callable[[], bool]) -> None:
         """Take steps until `is_done()`."""
-        wait_until(is_done, self._go_on, self._check_others)
+        wait_until(is_done, self._go_on, self._check_others, self.timeout, self._too_late)
+
+    def _too_late(self, seconds: float) -> BaseException:
+        """The error of a wait that has taken so long: it names those who have not posted or summed a piece."""
+        places = [place for place in self._others[POSTED] if self._counters[place] <= self._taken]
+        deed = "come" if places else "go on"
+        places = places or [place for place in self._others[SUMMED] if self._counters[place] <= self._taken]
+        ranks = [place // (LINE_BYTES // 8) for place in places]
+        return late(readable(self._call).partition(" ")[0], deed, ranks, seconds)
 
     def _go_on(self) -> bool:
         return self._called > self._taken and self.progress()

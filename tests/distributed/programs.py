@@ -49,6 +49,8 @@ def misbehave(what, rank=1):
     """Exchange for a long time, while one rank does something else."""
     communicator = current_communicator()
     communicator.barrier()
+    if what == "stop":
+        communicator.timeout = 0.3
     if communicator.rank == rank:
         DEEDS[what]()
         return
@@ -71,6 +73,7 @@ DEEDS = {
     "exit": lambda: sys.exit(3),
     "exit at once": lambda: os._exit(0),
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "return": lambda: None,
     "other call": lambda: current_communicator().broadcast(np.ones(3)),
 }

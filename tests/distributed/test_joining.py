@@ -15,8 +15,9 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim, training
-from needle.distributed import Alone, SharedGradients, current_communicator, join, launched, launchers, using
+from needle.distributed import Alone, SharedGradients, current_communicator, join, launched, launchers, meeting, using
 from needle.distributed.joining import _own_gpu, _Place, _share
+from needle.distributed.meeting import ENDS
 from tests.distributed.threads import in_shared_memory
 
 
@@ -45,6 +46,28 @@ class WithoutLibrary(types.ModuleType):
         raise RuntimeError("cannot load MPI library")
 
 
+class OneEnds:
+    """A communicator of MPI for two ranks, of which the other one ends its program."""
+
+    def Get_rank(self):
+        return 0
+
+    def Get_size(self):
+        return 2
+
+    def Isend(self, array, rank):
+        return types.SimpleNamespace(Test=lambda: True)
+
+    def Irecv(self, array, rank):
+        array[0] = ENDS
+        return types.SimpleNamespace(Test=lambda: True)
+
+
+def after_an_end():
+    with mock.patch.object(meeting, "_common", [OneEnds()]):
+        meeting.meet(None, None)
+
+
 def joining(variables, module):
     with in_launch(variables, mpi4py=module), join():
         pass
@@ -59,6 +82,8 @@ MPICH, OPEN_MPI = "MPICH Version:      5.0.2\nMPICH Release date: …\0", "Open 
 ADVICE = "run the mpiexec of that library (`python -m needle.doctor` shows both)"
 
 ERRORS = [
+    (lambda: join(0).__enter__(), ValueError, "join: timeout must lie in (0, inf], but got 0"),
+    (after_an_end, RuntimeError, "join: all ranks must join again, but rank 1 has ended"),
     (within_ranks, RuntimeError, "join: ranks cannot join others, but rank 1 of 2 calls"),
     (lambda: joining({"PMI_SIZE": "2"}, None), ImportError,
      re.compile(r"join: needs the package mpi4py, which `pip install 'needle-dl\[mpi\]'` installs, and an MPI library, "

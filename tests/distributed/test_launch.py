@@ -61,6 +61,7 @@ def test_one_worker_is_a_call():
     [
         ("unpicklable", RuntimeError, "all ranks must run to the end, but worker 1 of 2 raised .*Unpicklable: mine"),
         ("exit at once", RuntimeError, "workers must live until the end, but worker 1 of 2 ended with exit code 0"),
+        ("stop", TimeoutError, "^all_reduce: all ranks must come within 0.3 s, but rank 1 has not$"),
         slow("raise", LookupError, "^mine$"),
         slow("not loadable", RuntimeError, "but worker 1 of 2 raised .*NotLoadable: 1 and 2"),
         slow("exit", RuntimeError, "but worker 1 of 2 raised SystemExit: 3"),
@@ -79,6 +80,12 @@ def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
     assert not multiprocessing.active_children()
     assert current_communicator().size == 1
     assert worker_count() == before
+
+
+def test_a_worker_that_does_not_return_in_time_is_named():
+    with pytest.raises(TimeoutError, match=r"^launch: all ranks must return within 0.05 s, but rank 1 has not$"):
+        launch(programs.end_late, 2, timeout=0.05)
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from needle.backend.blas import worker_count
 from needle.distributed import join, joining
 
 SECONDS = 30  # for which the others go on
+TIMEOUT = 0.8  # seconds of patience with a rank that is stopped
 
 
 def main(deed, doers):
@@ -28,19 +29,24 @@ def main(deed, doers):
             os._exit(3)
     np.random.seed(os.getpid() % 1000)
     random.seed(os.getpid())
-    with join() as communicator:
+    with join(TIMEOUT if deed.startswith("stop") else 1800) as communicator:
         rank = communicator.rank
         begun = [rank, os.getpid(), worker_count(), np.random.randint(1 << 30), random.getrandbits(30)]
         gathered = communicator.all_gather(np.array([begun]))
         if rank == 0:
             say(np.concatenate(gathered).tolist())
         exchange(communicator, 0.2)
-        if rank in doers:
+        if rank in doers and deed in DEEDS:
             DEEDS[deed]()
         elif deed in ("compute", "raise beside work"):
             time.sleep(SECONDS)
-        elif deed != "return all":
-            exchange(communicator, SECONDS)
+        elif deed not in ("return all", "stop in the end"):
+            exchange(communicator, 0.1 if deed == "fail between" else SECONDS)
+    if deed == "fail between":
+        if rank in doers:
+            fail()
+        with join():
+            pass
     say(f"rank {rank} goes on")
 
 
@@ -81,6 +87,10 @@ def fork_and_exit():
     sys.exit(0 if status == 5 else status or 7)
 
 
+def stop():
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
 DEEDS = {
     "raise": fail,
     "raise beside work": fail,
@@ -91,6 +101,8 @@ DEEDS = {
     "terminate": lambda: os.kill(os.getpid(), signal.SIGTERM),
     "interrupt": interrupt,
     "return": lambda: None,
+    "stop": stop,
+    "stop in the end": stop,
 }
 RANK = int(os.environ.get("PMI_RANK", os.environ.get("PMIX_RANK", "0")))
 

@@ -92,6 +92,39 @@ def test_a_rank_that_returns_early_is_named(doers):
 
 
 @pytest.mark.parametrize(
+    ("size", "deed", "doers", "words"),
+    [
+        (3, "stop", "1", "all_reduce: all ranks must come within 0.8 s, but rank 1 has not"),
+        pytest.param(2, "stop", "0", "all_reduce: all ranks must come within 0.8 s, but rank 0 has not", marks=slow),
+        pytest.param(4, "stop", "0,2", "*: all ranks must * within 0.8 s, but ranks 0 and 2 have not", marks=slow),
+        pytest.param(
+            3, "stop in the end", "1", "return: all ranks must come within 0.8 s, but rank 1 has not", marks=slow
+        ),
+    ],
+)
+def test_a_rank_that_hangs_is_named_and_ends_all(size, deed, doers, words):
+    with running(size, deed, doers) as run:
+        begun(run)
+    assert run.status == 1
+    message, note = own_words(run.errors)[-2:]
+    assert fnmatch.fnmatchcase(message, f"TimeoutError: {words}")
+    assert note in {f"This was rank {rank} of {size}; all end." for rank in range(size) if str(rank) not in doers}
+    assert sum("Traceback" in line for line in own_words(run.errors)) == 1
+
+
+@pytest.mark.parametrize(("size", "doers"), [(2, "0"), pytest.param(4, "1,2", marks=slow)])
+def test_a_rank_that_fails_between_blocks_ends_all(size, doers):
+    with running(size, "fail between", doers) as run:
+        begun(run)
+    assert run.status == 1
+    written = own_words(run.errors)
+    assert "LookupError: mine" in written
+    expected = f"RuntimeError: join: all ranks must join again, but rank [{doers}] has ended"
+    assert any(fnmatch.fnmatchcase(line, expected) for line in written)
+    assert "goes on" not in run.output
+
+
+@pytest.mark.parametrize(
     ("size", "deed", "doers"),
     [
         (2, "kill", "1"),

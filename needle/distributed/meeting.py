@@ -1,0 +1,82 @@
+"""What the ranks of a program that `mpiexec` has started say beside their exchanges: that they join, fail, or end.
+
+They say it to each other, on a communicator of MPI that they make in the first `join` and keep until `MPI_Finalize`.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from needle.distributed.waiting import late, wait_until
+
+__all__ = ["Words", "meet", "part"]
+
+JOINS, ENDS = range(2)
+
+_common: list[Any] = []  # the communicator, once there is one
+
+
+class Words:
+    """Two numbers that this rank tells all others, and what those have told by now: `heard`, by rank."""
+
+    def __init__(self, first: int, second: int = 0) -> None:
+        (comm,) = _common
+        rank, size = comm.Get_rank(), comm.Get_size()
+        self.heard: dict[int, tuple[int, int]] = {}
+        self._mine, self._theirs = np.array([first, second], "int64"), np.zeros((size, 2), "int64")
+        others = [other for other in range(size) if other != rank]
+        self._sending = [comm.Isend(self._mine, other) for other in others]
+        self._receiving = {other: comm.Irecv(self._theirs[other], other) for other in others}
+
+    def have_come(self) -> bool:
+        """Whether all have said something."""
+        for request in self._sending:
+            request.Test()
+        for rank in self.missing():
+            if self._receiving[rank].Test():
+                self.heard[rank] = int(self._theirs[rank, 0]), int(self._theirs[rank, 1])
+        return len(self.heard) == len(self._receiving)
+
+    def missing(self) -> list[int]:
+        return [rank for rank in self._receiving if rank not in self.heard]
+
+
+def meet(world: Any, timeout: float | None) -> None:
+    """Wait until all ranks of MPI's communicator `world` join.
+
+    Raises RuntimeError if one ends its program instead, TimeoutError if one does neither.
+    """
+    if not _common:
+        comm, request = world.Idup()
+        wait_until(request.Test, timeout=timeout, too_late=lambda seconds: late("join", "join", (), seconds))
+        _common.append(comm)
+    words = Words(JOINS)
+
+    def ended() -> list[int]:
+        return [rank for rank, (deed, _) in words.heard.items() if deed != JOINS]
+
+    wait_until(
+        lambda: words.have_come() or bool(ended()),
+        timeout=timeout,
+        too_late=lambda seconds: late("join", "join again", words.missing(), seconds),
+    )
+    if ended():
+        raise RuntimeError(f"join: all ranks must join again, but rank {ended()[0]} has ended")
+
+
+def part() -> None:
+    """Wait at the end of the program until the others have come there; one that joins again raises an error.
+
+    There is no limit: `mpiexec` waits for all programs as well.
+    """
+    from mpi4py import MPI
+
+    if _common and not MPI.Is_finalized():
+        wait_until(Words(ENDS).have_come)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_common.clear)  # MPI's messages belong to the parent
