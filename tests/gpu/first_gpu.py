@@ -22,6 +22,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.gpu.first_ranks import MISSING, nccl, ranks
+
 ROOT = Path(__file__).resolve().parents[2]
 KERNELS = "pool", "columns", "batch", "norm", "conv", "linear", "optimizer", "loss", "reduce", "clip", "random"
 KERNEL_TESTS = [f"tests/gpu/test_{name}.py" for name in KERNELS]
@@ -210,7 +212,7 @@ def benchmark(smoke: bool) -> dict[str, Any]:
     return found
 
 
-MEASURED = {function.__name__: function for function in (machine, launches, steps, captured, benchmark)}
+MEASURED = {function.__name__: function for function in (machine, launches, steps, captured, nccl, ranks, benchmark)}
 
 
 # ---- programs: their status and the end of their output go into the file ---------------------------------------------
@@ -252,6 +254,8 @@ PARTS: dict[str, tuple[Callable[[bool], Any], int]] = {
     "kernels": (kernels, 100),
     "steps": (steps, 120),
     "captured": (captured, 90),
+    "nccl": (nccl, 40),
+    "ranks": (ranks, 60),
     "launches": (launches, 40),
     "benchmark": (benchmark, 150),
     "memcheck": (sanitizer("memcheck"), 60),
@@ -276,7 +280,7 @@ def run(name: str, smoke: bool, seconds: float) -> dict[str, Any]:
     if name not in MEASURED:
         command = what(smoke)
     if command is None:
-        return {"status": "not installed"}
+        return {"status": MISSING}
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
     variables |= {"PYTHONUNBUFFERED": "1"} | ({"NEEDLE_NULL_DEVICE": "1"} if smoke else {})
     start, log = time.perf_counter(), out_folder() / "gpu.log"
@@ -296,6 +300,8 @@ def run(name: str, smoke: bool, seconds: float) -> dict[str, Any]:
     lines = log.read_bytes()[before:].decode("utf-8", "replace").splitlines()
     found = [line for line in lines if line.startswith(REPORT)]
     result |= {"found": json.loads(found[-1].removeprefix(REPORT))} if found else {}
+    if status == "0" and MISSING in result.get("found", {}):
+        result["status"] = MISSING
     if status != "0" or not found:
         result["output"] = [line for line in lines if not line.startswith(REPORT)][-LINES:]
     return result
@@ -323,8 +329,9 @@ def main() -> int:
         left = min(PARTS[name][1] * (5 if options.smoke else 1), end - time.perf_counter())  # it may have to be built
         results[name] = run(name, options.smoke, left) if left > 5 else {"status": "no time was left"}
         (out_folder() / "gpu.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", "utf-8")
-        failed += [name] * (results[name]["status"] not in ("0", "not installed"))
+        failed += [name] * (results[name]["status"] not in ("0", MISSING))
         cause = results[name].get("output", [])[-1:] if name in failed else []
+        cause += filter(None, [results[name].get("found", {}).get(MISSING)])
         print(f"{name}: {results[name]['status']}, {results[name].get('seconds', 0)} s", *cause, flush=True)  # noqa: T201
     print(f"{out_folder() / 'gpu.json'}; failed: {', '.join(failed) or 'none'}")  # noqa: T201
     return int(bool(failed))

@@ -59,3 +59,6 @@ def test_the_parts_run_on_the_null_device(tmp_path):
     assert results["captured"]["found"]["lenet"]["equal bits"]
     assert results["captured"]["found"]["lenet"]["warnings"] == []
     assert results["benchmark"]["found"]["lenet"]["runs"]
+    assert results["nccl"]["found"]["order of streams"] == "right"
+    ranks = results["ranks"]["found"]  # says what is not installed, if no ranks can be started
+    assert "not installed" in ranks or ranks["two ranks, a GPU each"]["same bits"]

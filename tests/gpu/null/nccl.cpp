@@ -86,12 +86,27 @@ bool move(int socket, Transfer& transfer, bool& closed, int& error) {
   return moved;
 }
 
+// Copies what a rank sends to itself; returns whether each message of a group has its peer there, in size and order.
+bool to_itself(const std::vector<Message>& messages, bool copies) {
+  std::vector<Message> ends[2];
+  for (const Message& message : messages)
+    if (message.peer == message.comm->rank) ends[message.sends].push_back(message);
+  bool fits = ends[0].size() == ends[1].size();
+  for (size_t i = 0; fits && i < ends[0].size(); i++) {
+    fits = ends[0][i].bytes == ends[1][i].bytes;
+    if (fits && copies) memcpy(ends[0][i].area, ends[1][i].area, ends[0][i].bytes);
+  }
+  return fits;
+}
+
 // The kernel of a group: all messages at once, those of a pair of ranks in their order.
 void run(const std::vector<Message>& messages) {
   Comm* comm = messages[0].comm;
   std::vector<std::deque<Transfer>> queues(2 * comm->size);
   size_t left = 0;
+  to_itself(messages, true);
   for (const Message& message : messages) {
+    if (message.peer == comm->rank) continue;
     queues[2 * message.peer + message.sends].push_back({message});
     left++;
   }
@@ -123,7 +138,7 @@ int launch(std::vector<Message> messages) {
   std::string what;
   for (const Message& message : messages) {
     Comm* comm = message.comm;
-    if (!comm || message.peer < 0 || message.peer >= comm->size || message.peer == comm->rank) return InvalidArgument;
+    if (!comm || message.peer < 0 || message.peer >= comm->size) return InvalidArgument;
     if (comm != messages[0].comm || message.stream != messages[0].stream) return complain("a group of several communicators or streams", comm->rank, InvalidUsage);
     if (message.bytes && !is_on_device(message.area, message.bytes)) return complain("an area is not on the device", comm->rank, InvalidArgument);
     for (const Message& other : messages)
@@ -132,6 +147,7 @@ int launch(std::vector<Message> messages) {
     what += (message.sends ? " to " : " from ") + std::to_string(message.peer) + ": " + std::to_string(message.bytes);
   }
   if (messages.empty()) return 0;
+  if (!to_itself(messages, false)) return complain("a message to itself has no peer of its size in the group", messages[0].comm->rank, InvalidUsage);
   return submit(messages[0].stream, "nccl", what.substr(1), [=] { if (!idle) run(messages); }) ? 1 : 0;
 }
 
