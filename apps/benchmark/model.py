@@ -19,7 +19,7 @@ from dataclasses import dataclass
 __all__ = ["Call", "Link", "Step", "exchange_seconds", "sent_bytes", "step_seconds"]
 
 OPENING = 264  # bytes of the message with which a sum begins, without the array
-WHOLE = 1 << 16  # bytes of arrays in such messages that a rank sends at most; tests hold both to needle's
+WHOLE, PAIR = 1 << 16, 1 << 18  # bytes of arrays in them that a rank, or one of two, sends at most; tests hold all
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,17 @@ class Step:
 
 def sent_bytes(size: int, ranks: int) -> float:
     """The bytes that a rank sends to sum arrays of `size` bytes."""
-    opening, whole = (ranks - 1) * OPENING, (ranks - 1) * size
-    return opening + (whole if whole <= WHOLE else 2 * (ranks - 1) / ranks * size)
+    return (ranks - 1) * (OPENING + (size if goes_whole(size, ranks) else 2 / ranks * size))
+
+
+def goes_whole(size: int, ranks: int) -> bool:
+    """Whether an array of `size` bytes goes whole from each rank to each."""
+    return (ranks - 1) * size <= (PAIR if ranks == 2 else WHOLE)
 
 
 def exchange_seconds(link: Link, size: int, ranks: int) -> float:
     """The time to sum arrays of `size` bytes if all ranks come at once."""
-    rounds = 1 if (ranks - 1) * size <= WHOLE else 3
+    rounds = 1 if goes_whole(size, ranks) else 3
     return rounds * link.latency + link.per_byte * sent_bytes(size, ranks)
 
 

@@ -71,7 +71,7 @@ class MpiCommunicator(Communicator):
         self.failure, self.timeout = failure, timeout
         self.stopped_by: int | None = None  # the rank that has failed, once this one knows
         self._others = [rank for rank in range(self.size) if rank != self.rank]
-        self._whole_bytes = tuning.MPI_WHOLE_BYTES // max(1, self.size - 1)  # of arrays that an opening holds
+        self._whole_bytes = tuning.MPI_PAIR_BYTES if self.size == 2 else tuning.MPI_WHOLE_BYTES // max(1, self.size - 1)
         self._openings = [np.empty(START + self._whole_bytes, "uint8") for _ in range(self.size)]  # by rank
         self._receiving = [
             self._comm.Recv_init([self._openings[rank], MPI.BYTE], rank, OPENING) for rank in self._others

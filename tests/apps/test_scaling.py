@@ -17,7 +17,7 @@ SLOW = Link(latency=1e-3, per_byte=1e-6)
 
 
 def test_the_model_knows_the_limits_of_needle():
-    assert tuning.MPI_WHOLE_BYTES == model.WHOLE
+    assert (tuning.MPI_WHOLE_BYTES, tuning.MPI_PAIR_BYTES) == (model.WHOLE, model.PAIR)
     assert model.OPENING == mpi.START
 
 
@@ -27,6 +27,8 @@ def test_small_sums_go_whole_to_all_and_large_ones_by_shares():
     assert exchange_seconds(SLOW, 1000, 3) == pytest.approx(1e-3 + 2528e-6)
     assert exchange_seconds(SLOW, 10**6, 4) == pytest.approx(3e-3 + 1.500792)
     assert exchange_seconds(SLOW, 1 << 15, 3) == pytest.approx(1e-3 + (65536 + 528) * 1e-6)  # the largest of them
+    assert exchange_seconds(SLOW, 1 << 18, 2) == pytest.approx(1e-3 + (262144 + 264) * 1e-6)  # and of two ranks
+    assert exchange_seconds(SLOW, (1 << 18) + 1, 2) == pytest.approx(3e-3 + (262145 + 264) * 1e-6)
     assert exchange_seconds(SLOW, (1 << 15) + 3, 3) == pytest.approx(3e-3 + (43694.6667 + 528) * 1e-6)
 
 
@@ -39,17 +41,18 @@ def test_a_step_waits_for_sums_one_after_the_other():
 
 
 def test_sums_that_are_started_go_on_while_the_rank_computes():
-    early, late, wire = Call(10**5, False, 0.5), Call(10**5, False, 0.9), 1e-6 * (10**5 + model.OPENING)
+    size = 3 * 10**5
+    early, late, wire = Call(size, False, 0.5), Call(size, False, 0.9), 1e-6 * (size + model.OPENING)
     alone = [step_seconds(SLOW, Step([call], 0.9), 2, 0.2) for call in (early, late)]
     assert alone == pytest.approx([0.2 + 3e-3 + wire - 0.08, 0.2 + 3e-3 + wire])
     both = step_seconds(SLOW, Step([early, late], 0.9), 2, 0.2)
     assert both == pytest.approx(0.2 + 3e-3 + 2 * wire - 0.08)
     assert step_seconds(SLOW, Step([early], 0.9), 2, 2) == 2
     small = Step([early, Call(1000, False, 0.9)], 0.9)  # of which the last shows one latency
-    assert step_seconds(SLOW, small, 2, 0.2) == pytest.approx(0.2 + 0.02 + 1e-3 + 1264e-6 + 264e-6)
+    assert step_seconds(SLOW, small, 2, 0.2) == pytest.approx(0.2 + 0.22 + 1e-3 + 1264e-6 + 264e-6)
     delayed = Step([Call(1000, True, 0.1), early], 0.9)  # all that follows comes later by the first exchange
     assert step_seconds(SLOW, delayed, 2, 0.2) == pytest.approx(alone[0] + 1e-3 + 1264e-6)
-    behind = Step([early, Call(1000, True, 0.6)], 0.9)  # the link is busy for 80 ms more when the rank wants to sum
+    behind = Step([early, Call(1000, True, 0.6)], 0.9)  # the link is busy for 280 ms more when the rank wants to sum
     small = exchange_seconds(SLOW, 1000, 2)
     assert step_seconds(SLOW, behind, 2, 0.2) == pytest.approx(0.2 + (wire - 0.02) + small)
 

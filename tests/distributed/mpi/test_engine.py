@@ -12,7 +12,7 @@ from tests.distributed.mpi.ranks import run
 from tests.distributed.threads import in_shared_memory, run_ranks
 
 # Arrays go whole up to 256, 128 or 85 bytes, and in pieces of shares of 512.
-LIMITS = {"MPI_WHOLE_BYTES": 256, "MPI_SHARE_BYTES": 512}
+LIMITS = {"MPI_WHOLE_BYTES": 256, "MPI_PAIR_BYTES": 256, "MPI_SHARE_BYTES": 512}
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
