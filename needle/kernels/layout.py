@@ -84,13 +84,18 @@ class Padded:
         if shape == source.shape[1:-1]:
             return source
         padded = xp(source).empty((channels, *shape, batch), source.dtype)
-        for axis, (place, n) in enumerate(zip(places, shape, strict=True), 1):
-            if place.start > 0:
-                padded[at(axis, slice(0, place.start))] = 0
-            if place.stop < n:
-                padded[at(axis, slice(place.stop, n))] = 0
+        for axis, place in enumerate(places, 1):
+            zero_outside(padded, axis, place)
         padded[(slice(None), *places)] = source
         return padded
+
+
+def zero_outside(x: Array, axis: int, place: slice) -> None:
+    """Set the elements of x before and behind a place on an axis to 0."""
+    if place.start > 0:
+        x[at(axis, slice(0, place.start))] = 0
+    if place.stop < x.shape[axis]:
+        x[at(axis, slice(place.stop, None))] = 0
 
 
 def needs_blocked_copy(x: Array) -> bool:

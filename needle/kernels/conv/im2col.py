@@ -18,8 +18,16 @@ from needle import tuning
 from needle.backend import Device, device_of, overridable, xp
 from needle.kernels.conv import one_image
 from needle.kernels.conv.gemm import add_bias, blocked_matmul, split_count
-from needle.kernels.layout import Array, Padded, batch_first, batch_last, compact_kernel, pad_to_batch_last
-from needle.kernels.window import Index, Size, Window, at, check_conv, reads_of_tap
+from needle.kernels.layout import (
+    Array,
+    Padded,
+    batch_first,
+    batch_last,
+    compact_kernel,
+    pad_to_batch_last,
+    zero_outside,
+)
+from needle.kernels.window import Index, Size, Window, check_conv, reads_of_tap
 
 __all__ = ["unfold"]
 
@@ -230,17 +238,13 @@ class Columns:
         gathered = xp(source).empty((self.groups, height, *self.lead_shape, *self.tail_shape), source.dtype)
         first = rows.part.start * self.stride - self.window.padding[0][0]
         height_reads, height_places = reads_of_tap(first, source.shape[1], height, self.dilation)
-        gathered[:, : height_places.start] = 0
-        gathered[:, height_places.stop :] = 0
+        zero_outside(gathered, 1, height_places)
         source = source.reshape(self.groups, self.in_per_group, *source.shape[1:])[:, :, height_reads].swapaxes(1, 2)
         every = slice(None)
         for position, reads, places in self.inner_taps:
             target = gathered[(every, height_places, every, *position)]  # (G, height, C/G, *P', N)
-            for axis, (place, n) in enumerate(zip(places, self.output[1:], strict=True), 3):
-                if place.start:
-                    target[at(axis, slice(0, place.start))] = 0
-                if place.stop < n:
-                    target[at(axis, slice(place.stop, n))] = 0
+            for axis, place in enumerate(places, 3):
+                zero_outside(target, axis, place)
             target[(every, every, every, *places)] = source[(every, every, every, *reads)]
         return gathered
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import cache, reduce
 from typing import Any
 
@@ -28,9 +28,9 @@ import numpy as np
 from needle import tuning
 from needle.backend import Device, device_of, xp
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
-from needle.kernels.layout import Array, Padded, batch_first
+from needle.kernels.layout import Array, Padded, batch_first, batch_last, to_batch_last, zero_outside
 from needle.kernels.matmul import matmul
-from needle.kernels.window import Index, Size, Window, shared_window
+from needle.kernels.window import Index, Size, Window, reads_of_tap, shared_window
 
 TILE_OUTPUTS = 4  # m, along each axis
 # Evaluation points of the polynomials besides infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
@@ -97,27 +97,27 @@ class Tiles:
     """The tiles of a convolution at stride 1 of x (N, C, *S) with kernels of sizes K, and the matrices A, G and B.
 
     With a dilation d, the outputs d apart belong together, so there are T·d tiles of TILE_OUTPUTS outputs along each
-    axis. A chunk of tiles is a slice of T for each axis.
+    axis. A chunk of tiles is a slice of T for each axis. A and B apply along one axis after the other.
     """
 
     def __init__(self, x: Array, w: Array | None, window: Window, kernel: Size = ()) -> None:
-        self.device, self.kernel, self.dilation = device_of(x), kernel if w is None else w.shape[2:], window.dilation
-        self.output = window.output(x.shape[2:], self.kernel)
+        self.device, self.kernel, self.window = device_of(x), kernel if w is None else w.shape[2:], window
+        self.dilation, self.output = window.dilation, window.output(x.shape[2:], self.kernel)
         self.count = tile_counts(self.output, self.dilation)
         # The outputs that the tiles cover: at least all of them.
         self.covered = tuple(TILE_OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))
-        sides = zip(window.padding, self.covered, self.output, strict=True)
-        pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
-        self.x, self.channels, self.batch = Padded(x, replace(window, padding=pairs)), x.shape[1], x.shape[0]
-        self.a, self.g, self.b = matrices(self.kernel, x.dtype, self.device)  # (n, m), (n, K), (n, n), over all axes
+        self.x = batch_last(x if batch_last(x).flags.c_contiguous else to_batch_last(x))  # (C, *S, N)
+        # A (n, m) and B (n, n) for each axis, G (n, K) for all axes together.
+        self.a, self.g, self.b = matrices(self.kernel, x.dtype, self.device)
         if w is not None:
             weights = matmul(self.g, w.reshape(w.shape[0] * w.shape[1], math.prod(self.kernel)).T)  # (n, O·C)
-            self.weights = weights.reshape(self.b.shape[0], 1, *w.shape[:2])  # (n, 1, O, C)
+            self.weights = weights.reshape(self.g.shape[0], 1, *w.shape[:2])  # (n, 1, O, C)
             self.y = self.device.xp.empty((w.shape[0], *self.covered, x.shape[0]), x.dtype)  # (O, *T·m·d, N)
 
     def chunks(self) -> list[Index]:
         """All tiles, in chunks for threads."""
-        tile_bytes = self.b.shape[0] * self.channels * math.prod(self.dilation) * self.batch * self.b.itemsize
+        channels, *_, batch = self.x.shape
+        tile_bytes = self.g.shape[0] * channels * math.prod(self.dilation) * batch * self.x.itemsize
         most = max(1, tuning.WINOGRAD_TILE_BYTES * self.device.chunk_scale // max(1, tile_bytes))
         most = min(most, -(-math.prod(self.count) // self.device.worker_count()))
         cuts: list[list[slice]] = []
@@ -128,22 +128,31 @@ class Tiles:
         return list(itertools.product(*cuts))
 
     def of_x(self, chunk: Index) -> Array:
-        """B x of some tiles: (n, C, L), where L counts tiles and images."""
-        sides = zip(chunk, self.dilation, self.kernel, strict=True)
-        box = [slice(t.start * TILE_OUTPUTS * d, (t.stop * TILE_OUTPUTS + k - 1) * d) for t, d, k in sides]
-        return self._transform(self.b, self._cut(self.x.part(box), chunk, [TILE_OUTPUTS + k - 1 for k in self.kernel]))
+        """B x of some tiles: (n, C, L), where L counts tiles and images.
+
+        A copy cuts the tiles along the last axis. Along the others they are rows of that, which need not be copied.
+        """
+        cut = self._cut_last_axis(chunk)  # (q, *S', C, T, d, N)
+        done, *sizes, channels = cut.shape[: len(chunk) + 1]
+        length, tiles = math.prod(cut.shape[-3:]), self.apply(self.b[-1:], cut)
+        for matrix, part, d in list(zip(self.b, chunk, self.dilation, strict=True))[-2::-1]:
+            tiles = tiles.reshape(done, math.prod(sizes[:-1]), sizes.pop(), channels, length)
+            tiles = self._along_rows(matrix, tiles, part.stop - part.start, d)
+            done, length = done * matrix.shape[0], length * (part.stop - part.start) * d
+        return tiles.reshape(done, channels, length)
 
     def of_y(self, y: Padded, chunk: Index) -> Array:
         """A y of some tiles of `padded_outputs`: (n, O, L)."""
-        return self._transform(self.a, self._cut(y.part(self._places(chunk)), chunk, [TILE_OUTPUTS] * len(chunk)))
+        tiles = self._by_tiles(y.part(self._places(chunk)), chunk)
+        channels, *others = tiles.shape[len(chunk) :]
+        return self.apply(self.a, tiles).reshape(self.g.shape[0], channels, math.prod(others))
 
     def multiply(self, x_tiles: Array, chunk: Index, bias: Array | None = None) -> None:
         """Write Aᵀ[(G w)·(B x)] and a bias (O,) to the outputs of some tiles; `x_tiles` (n, C, L) is B x."""
-        out_channels = self.y.shape[0]
-        products = self.device.xp.empty((x_tiles.shape[0], out_channels, x_tiles.shape[2]), x_tiles.dtype)  # (n, O, L)
-        blocked_matmul(self.device, self.weights, x_tiles[:, None], products[:, None])
-        target = self._cut(self.y[(slice(None), *self._places(chunk))], chunk, [TILE_OUTPUTS] * len(chunk))
-        outputs = self.apply(self.a.T, products.reshape(x_tiles.shape[0], -1)).reshape(target.shape)  # (*m, O, *T, N)
+        products = self.device.xp.empty((*self.weights.shape[:3], x_tiles.shape[2]), x_tiles.dtype)  # (n, 1, O, L)
+        blocked_matmul(self.device, self.weights, x_tiles[:, None], products)
+        target = self._by_tiles(self.y[(slice(None), *self._places(chunk))], chunk)
+        outputs = self.apply([a.T for a in self.a], products).reshape(target.shape)
         add_bias(outputs.swapaxes(0, len(chunk)), bias)
         target[...] = outputs
 
@@ -162,6 +171,16 @@ class Tiles:
         w = matmul(self.g.T, products.reshape(products.shape[0], -1))  # (K, O·C)
         return xp(w).ascontiguousarray(w.T).reshape(*products.shape[1:], *self.kernel)
 
+    def apply(self, matrices: Sequence[Array], x: Array) -> Array:
+        """Apply a matrix (n, q) along each of the first axes of x (*q, …), in C order: (*n, …), to be reshaped."""
+        count = 1
+        for matrix in matrices:
+            x = x.reshape(count, 1, matrix.shape[1], -1)
+            y = self.device.xp.empty((count, 1, matrix.shape[0], x.shape[3]), x.dtype)
+            blocked_matmul(self.device, matrix[None, None], x, y)
+            x, count = y, count * matrix.shape[0]
+        return x
+
     def _places(self, chunk: Index) -> Index:
         """The outputs of some tiles."""
         return tuple(
@@ -169,28 +188,52 @@ class Tiles:
             for t, d in zip(chunk, self.dilation, strict=True)
         )
 
-    def _cut(self, array: Array, chunk: Index, elements: list[int]) -> Array:
-        """The tiles of (C, *S, N), each of `elements` along each axis, as a view (*elements, C, T, d, T, d, …, N)."""
-        channel, *space, image = array.strides
-        counts, steps = [], []
-        for t, d, step in zip(chunk, self.dilation, space, strict=True):
-            counts += [t.stop - t.start, d]
-            steps += [step * d * TILE_OUTPUTS, step]
-        within = [step * d for step, d in zip(space, self.dilation, strict=True)]
-        return xp(array).lib.stride_tricks.as_strided(
-            array, (*elements, array.shape[0], *counts, array.shape[-1]), (*within, channel, *steps, image)
-        )
+    def _by_tiles(self, outputs: Array, chunk: Index) -> Array:
+        """The outputs (O, *S, N) of some tiles as a view (*m, O, T, d, T, d, …, N)."""
+        parts = [(t.stop - t.start, TILE_OUTPUTS, d) for t, d in zip(chunk, self.dilation, strict=True)]
+        split = outputs.reshape(outputs.shape[0], *itertools.chain(*parts), outputs.shape[-1])
+        within = range(2, split.ndim, 3)
+        return split.transpose(*within, *(axis for axis in range(split.ndim) if axis not in within))
 
-    def _transform(self, matrix: Array, tiles: Array) -> Array:
-        """Transform tiles: matrix (n, q), tiles (*q, C, T, d, …, N) -> (n, C, L)."""
-        channels, *others = tiles.shape[len(self.kernel) :]
-        flat = tiles.reshape(matrix.shape[1], -1)  # (q, C·L)
-        return self.apply(matrix, flat).reshape(matrix.shape[0], channels, math.prod(others))
+    def _cut_last_axis(self, chunk: Index) -> Array:
+        """What some tiles read, cut along the last axis: (q, *S', C, T, d, N), where S' are the other axes."""
+        xp, (channels, *sizes, batch) = self.device.xp, self.x.shape
+        reads, places, lengths = [], [], []
+        sides = list(zip(self._places(chunk), self.window.padding, self.kernel, self.dilation, sizes, strict=True))
+        for outputs, (before, _), k, d, size in sides[:-1]:
+            lengths.append(outputs.stop - outputs.start + (k - 1) * d)
+            read, place = reads_of_tap(outputs.start - before, size, lengths[-1], 1)
+            reads.append(read)
+            places.append(place)
+        outputs, (before, _), k, d, size = sides[-1]
+        count = chunk[-1].stop - chunk[-1].start
+        cut = xp.empty((TILE_OUTPUTS + k - 1, *lengths, channels, count, d, batch), self.x.dtype)
+        for axis, place in enumerate(places, 1):
+            zero_outside(cut, axis, place)
+        source = self.x[(slice(None), *reads)]
+        source = source.transpose(*range(1, source.ndim - 2), 0, -2, -1)  # (*S', C, S, N)
+        for tap, phase in itertools.product(range(cut.shape[0]), range(d)):
+            target = cut[(tap, *places, slice(None), slice(None), phase)]  # (*S', C, T, N)
+            read, place = reads_of_tap(outputs.start - before + tap * d + phase, size, count, TILE_OUTPUTS * d)
+            zero_outside(target, target.ndim - 2, place)
+            target[..., place, :] = source[..., read, :]
+        return cut
 
-    def apply(self, matrix: Array, x: Array) -> Array:
-        """(p, q), (q, L) -> (p, L), by blocks of L."""
-        y = self.device.xp.empty((matrix.shape[0], x.shape[1]), x.dtype)
-        blocked_matmul(self.device, matrix[None, None], x[None, None], y[None, None])
+    def _along_rows(self, matrix: Array, x: Array, count: int, d: int) -> Array:
+        """Apply B (n, n) to `count`·d tiles of n rows: (A, P, S, C, L) -> (n, A, P, C, count·d·L)."""
+        n, (before, others, _, channels, length) = matrix.shape[0], x.shape
+        y = self.device.xp.empty((n, before, others, channels, count, d, length), x.dtype)
+        if count * d == 1:
+            y_rows = y.reshape(n, before, others, channels * length).transpose(1, 2, 0, 3)
+            blocked_matmul(self.device, matrix[None, None], x.reshape(before, others, n, y_rows.shape[3]), y_rows)
+        else:
+            a, p, s, c, item = x.strides
+            tiles = xp(x).lib.stride_tricks.as_strided(
+                x,
+                (before, others, channels, count, d, n, length),
+                (a, p, c, TILE_OUTPUTS * d * s, s, d * s, item),
+            )
+            self.device.matmul(matrix, tiles, out=y.transpose(1, 2, 3, 4, 5, 0, 6))
         return y
 
 
@@ -200,10 +243,11 @@ def tile_counts(output: Size, dilation: Size) -> Size:
 
 
 @cache
-def matrices(kernel: Size, dtype: Any, device: Device) -> tuple[Array, Array, Array]:
-    """A, G and B for all axes of a kernel, as arrays of a device."""
-    axes = zip(*(transforms(TILE_OUTPUTS, k) for k in kernel), strict=True)
-    return tuple(device.asarray(reduce(np.kron, factors).astype(dtype)) for factors in axes)
+def matrices(kernel: Size, dtype: Any, device: Device) -> tuple[Any, Array, Any]:
+    """A for each axis of a kernel, G for all axes together, and B for each axis, as arrays of a device."""
+    a, g, b = zip(*(transforms(TILE_OUTPUTS, k) for k in kernel), strict=True)
+    on_device = [device.asarray(factor.astype(dtype)) for factor in (*a, reduce(np.kron, g), *b)]
+    return on_device[: len(a)], on_device[len(a)], on_device[len(a) + 1 :]
 
 
 def transforms(m: int, r: int) -> tuple[Any, Any, Any]:
