@@ -198,6 +198,13 @@ SMALL_GEMM_MIN_COLUMNS = 80
 SMALL_GEMM_SHORT_ROW = 256
 SMALL_GEMM_SHORT_MIN_COLUMNS = 64
 
+# ... or into blocks of no fewer rows than the first number, where the other operand has at most the second number of
+# elements: 48 KiB, which the first-level cache holds. Measured (Xeon, one thread), time in blocks as a multiple of that
+# of whole products: 128x128x64 0.72, 128x64x128 0.74, 256x128x64 0.74, 256x256x32 0.77, 128x128x96 0.89; beyond,
+# 64x128x128 1.09, 128x64x256 1.17. In blocks of 64, 32 and 16 rows 128x128x64 takes 0.72, 0.72, 0.73.
+SMALL_GEMM_MIN_ROWS = 16
+SMALL_GEMM_CACHED = 12 << 10
+
 # Multiply-accumulates at which threads share a convolution. Measured (Xeon, two cores, in turns), time on two threads
 # as a multiple of that on one: 1.1 at 20 million, 1.1 to 1.3 at 29, 0.84 at 58, 0.6 to 0.7 at 75.
 PARALLEL_CONV_MACS = 1 << 25
@@ -252,6 +259,11 @@ WINOGRAD_TRANSFORM_COST = 1.7
 # forward and 15.2, 13.6, 10.1, 10.2 for the weight gradient; 64->64 on 28x28, N=64, takes 29.0, 28.9, 30.0, 38.6 and
 # 42.9, 40.8, 42.3, 43.5.
 WINOGRAD_TILE_BYTES = 1 << 20
+# ... but at least so many that products have this many columns (tiles times images): sums of kernels are read and
+# written for each product. Measured (Xeon, one thread, in turns), 128->128 on 16x16, time as a multiple of that with 32
+# columns: both gradients with 64 0.88 (batch 32) and 0.83 (batch 16), with 128 0.88 and 0.89; forward with 64 1.01 and
+# 0.98, with 128 1.13 and 1.14.
+WINOGRAD_MIN_COLUMNS = 64
 
 # On a GPU: rows of a product, that is, channels of its result in one group, below which each thread computes results by
 # itself. Not measured: a tile of a product has 16 rows at least, so with fewer than 4 most of its work is for nothing.

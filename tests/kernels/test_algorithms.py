@@ -223,7 +223,9 @@ def test_a_sum_over_no_channels_is_the_bias(device, name):
 
 def memory_limits(size):
     """Thresholds for kernels that work on `size` bytes at a time."""
-    return dict.fromkeys(("BLOCK_BYTES", "TAPS_ACCUMULATOR_BYTES", "WINOGRAD_TILE_BYTES"), size)
+    return dict.fromkeys(("BLOCK_BYTES", "TAPS_ACCUMULATOR_BYTES", "WINOGRAD_TILE_BYTES"), size) | {
+        "WINOGRAD_MIN_COLUMNS": 1
+    }
 
 
 @EACH
@@ -239,8 +241,8 @@ def test_chunks_of_any_size_give_the_same(device, direction, name, data, memory,
     arrays = [device.asarray(array) for array in problem.values()]
     with thresholds(**memory_limits(1 << 40)):
         undivided = run_named(name, direction, problem, *arrays)
-    columns = dict.fromkeys(("SMALL_GEMM_MIN_COLUMNS", "SMALL_GEMM_SHORT_MIN_COLUMNS"), 1)
-    limits = {"SMALL_GEMM_MACS": small, "PARALLEL_CONV_MACS": 1, **columns}
+    least = dict.fromkeys(("SMALL_GEMM_MIN_COLUMNS", "SMALL_GEMM_SHORT_MIN_COLUMNS", "SMALL_GEMM_MIN_ROWS"), 1)
+    limits = {"SMALL_GEMM_MACS": small, "PARALLEL_CONV_MACS": 1, **least}
     with thresholds(**memory_limits(memory), **limits):
         close(device.to_host(run_named(name, direction, problem, *arrays)), device.to_host(undivided))
 
@@ -254,6 +256,24 @@ def test_short_rows_are_cut_finer(macs, length, count):
     limits = {"SMALL_GEMM_MACS": 10**6, "SMALL_GEMM_MIN_COLUMNS": 80}
     with thresholds(**limits, SMALL_GEMM_SHORT_ROW=256, SMALL_GEMM_SHORT_MIN_COLUMNS=64):
         assert gemm.split_count(macs, length) == count
+
+
+@pytest.mark.parametrize(
+    ("rows", "macs", "count"),
+    [
+        (128, 8192, 2),
+        (128, 12_288, 2),
+        (128, 16_384, 1),
+        (256, 12_288, 4),
+        (120, 8192, 1),
+        (130, 8192, 2),
+        (31, 12_288, 1),
+    ],
+)
+def test_rows_are_cut_where_the_cache_holds_the_other_operand(rows, macs, count):
+    """Into equal blocks of 16 rows and more, whose products are small."""
+    with thresholds(SMALL_GEMM_MACS=10**6, SMALL_GEMM_MIN_ROWS=16, SMALL_GEMM_CACHED=12_288):
+        assert gemm.split_rows(rows, macs) == count
 
 
 # ---- derivatives -----------------------------------------------------------------------------------------------------
@@ -458,7 +478,8 @@ def test_the_algorithm_chosen_by_shape_is_reached_and_correct(device, name):
 
 EAGER = {  # thresholds that send small problems down the paths of large ones
     "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
-    "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "SMALL_GEMM_SHORT_MIN_COLUMNS": 1, "PARALLEL_CONV_MACS": 1,
+    "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "SMALL_GEMM_SHORT_MIN_COLUMNS": 1, "SMALL_GEMM_MIN_ROWS": 1,
+    "PARALLEL_CONV_MACS": 1,
     "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
     "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "PADDED_PARTS_BYTES": 1, "ONE_IMAGE_BYTES": 2000,

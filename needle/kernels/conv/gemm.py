@@ -21,9 +21,14 @@ def grouped_matmul(a: Array, b: Array) -> Array:
 
 
 def blocked_matmul(device: Device, a: Array, b: Array, out: Array) -> None:
-    """a (G, 1, A, B) @ b (G, R, B, L) -> out (G, R, A, L), on the CPU by blocks of L that make small products."""
-    blocks = split_count(a.shape[2] * a.shape[3], b.shape[3]) if device.strided_gemm else 1
-    if blocks > 1:
+    """a (G, 1, A, B) @ b (G, R, B, L) -> out (G, R, A, L), on the CPU by blocks of L or A that make small products."""
+    rows, terms, columns = *a.shape[2:], b.shape[3]
+    blocks = split_count(rows * terms, columns) if device.strided_gemm else 1
+    parts = split_rows(rows, terms * columns) if device.strided_gemm and blocks == 1 else 1
+    if parts > 1:
+        a, b = a.reshape(*a.shape[:2], parts, rows // parts, terms), b[:, :, None]
+        out = out.reshape(*out.shape[:2], parts, rows // parts, columns)
+    elif blocks > 1:
         length = b.shape[3] // blocks
         b = b.reshape(*b.shape[:3], blocks, length).swapaxes(2, 3)  # (G, R, blocks, B, L/blocks)
         out = out.reshape(*out.shape[:3], blocks, length).swapaxes(2, 3)  # (G, R, blocks, A, L/blocks)
@@ -41,6 +46,15 @@ def split_count(macs: int, length: int) -> int:
         return 1
     counts = range(-(-length // longest), length // shortest + 1)
     return next((count for count in counts if length % count == 0), 1)
+
+
+def split_rows(rows: int, macs: int) -> int:
+    """How many equal blocks to cut rows into, for small products that read what the cache holds; a row costs `macs`."""
+    most = tuning.SMALL_GEMM_MACS // max(1, macs)
+    if rows <= most or macs > tuning.SMALL_GEMM_CACHED:
+        return 1
+    counts = range(2, rows // tuning.SMALL_GEMM_MIN_ROWS + 1)
+    return next((count for count in counts if rows % count == 0 and rows // count <= most), 1)
 
 
 def add_bias(y: Array, bias: Array | None) -> None:

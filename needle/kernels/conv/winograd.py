@@ -20,6 +20,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache, reduce
 from typing import Any
 
@@ -28,9 +29,9 @@ import numpy as np
 from needle import tuning
 from needle.backend import Device, device_of, xp
 from needle.kernels.conv.gemm import add_bias, blocked_matmul
-from needle.kernels.layout import Array, Padded, batch_first, batch_last, to_batch_last, zero_outside
+from needle.kernels.layout import Array, Padded, batch_first
 from needle.kernels.matmul import matmul
-from needle.kernels.window import Index, Size, Window, reads_of_tap, shared_window
+from needle.kernels.window import Index, Size, Window, shared_window
 
 TILE_OUTPUTS = 4  # m, along each axis
 # Evaluation points of the polynomials besides infinity: fractions of powers of two, with half the error of 0, ±1, ±2.
@@ -101,12 +102,14 @@ class Tiles:
     """
 
     def __init__(self, x: Array, w: Array | None, window: Window, kernel: Size = ()) -> None:
-        self.device, self.kernel, self.window = device_of(x), kernel if w is None else w.shape[2:], window
-        self.dilation, self.output = window.dilation, window.output(x.shape[2:], self.kernel)
+        self.device, self.kernel, self.dilation = device_of(x), kernel if w is None else w.shape[2:], window.dilation
+        self.output = window.output(x.shape[2:], self.kernel)
         self.count = tile_counts(self.output, self.dilation)
         # The outputs that the tiles cover: at least all of them.
         self.covered = tuple(TILE_OUTPUTS * d * t for d, t in zip(self.dilation, self.count, strict=True))
-        self.x = batch_last(x if batch_last(x).flags.c_contiguous else to_batch_last(x))  # (C, *S, N)
+        sides = zip(window.padding, self.covered, self.output, strict=True)
+        pairs = tuple((before, after + n - p) for (before, after), n, p in sides)
+        self.x, self.channels, self.batch = Padded(x, replace(window, padding=pairs)), x.shape[1], x.shape[0]
         # A (n, m) and B (n, n) for each axis, G (n, K) for all axes together.
         self.a, self.g, self.b = matrices(self.kernel, x.dtype, self.device)
         if w is not None:
@@ -116,9 +119,11 @@ class Tiles:
 
     def chunks(self) -> list[Index]:
         """All tiles, in chunks for threads."""
-        channels, *_, batch = self.x.shape
-        tile_bytes = self.g.shape[0] * channels * math.prod(self.dilation) * batch * self.x.itemsize
-        most = max(1, tuning.WINOGRAD_TILE_BYTES * self.device.chunk_scale // max(1, tile_bytes))
+        tile_bytes = self.g.shape[0] * self.channels * math.prod(self.dilation) * self.batch * self.g.itemsize
+        most = max(
+            -(-tuning.WINOGRAD_MIN_COLUMNS // max(1, math.prod(self.dilation) * self.batch)),
+            tuning.WINOGRAD_TILE_BYTES * self.device.chunk_scale // max(1, tile_bytes),
+        )
         most = min(most, -(-math.prod(self.count) // self.device.worker_count()))
         cuts: list[list[slice]] = []
         for t in reversed(self.count):
@@ -135,6 +140,7 @@ class Tiles:
         cut = self._cut_last_axis(chunk)  # (q, *S', C, T, d, N)
         done, *sizes, channels = cut.shape[: len(chunk) + 1]
         length, tiles = math.prod(cut.shape[-3:]), self.apply(self.b[-1:], cut)
+        del cut  # its memory is still in the cache, for what comes next
         for matrix, part, d in list(zip(self.b, chunk, self.dilation, strict=True))[-2::-1]:
             tiles = tiles.reshape(done, math.prod(sizes[:-1]), sizes.pop(), channels, length)
             tiles = self._along_rows(matrix, tiles, part.stop - part.start, d)
@@ -197,27 +203,16 @@ class Tiles:
 
     def _cut_last_axis(self, chunk: Index) -> Array:
         """What some tiles read, cut along the last axis: (q, *S', C, T, d, N), where S' are the other axes."""
-        xp, (channels, *sizes, batch) = self.device.xp, self.x.shape
-        reads, places, lengths = [], [], []
-        sides = list(zip(self._places(chunk), self.window.padding, self.kernel, self.dilation, sizes, strict=True))
-        for outputs, (before, _), k, d, size in sides[:-1]:
-            lengths.append(outputs.stop - outputs.start + (k - 1) * d)
-            read, place = reads_of_tap(outputs.start - before, size, lengths[-1], 1)
-            reads.append(read)
-            places.append(place)
-        outputs, (before, _), k, d, size = sides[-1]
-        count = chunk[-1].stop - chunk[-1].start
-        cut = xp.empty((TILE_OUTPUTS + k - 1, *lengths, channels, count, d, batch), self.x.dtype)
-        for axis, place in enumerate(places, 1):
-            zero_outside(cut, axis, place)
-        source = self.x[(slice(None), *reads)]
-        source = source.transpose(*range(1, source.ndim - 2), 0, -2, -1)  # (*S', C, S, N)
-        for tap, phase in itertools.product(range(cut.shape[0]), range(d)):
-            target = cut[(tap, *places, slice(None), slice(None), phase)]  # (*S', C, T, N)
-            read, place = reads_of_tap(outputs.start - before + tap * d + phase, size, count, TILE_OUTPUTS * d)
-            zero_outside(target, target.ndim - 2, place)
-            target[..., place, :] = source[..., read, :]
-        return cut
+        sides = zip(chunk, self.dilation, self.kernel, strict=True)
+        box = [slice(t.start * TILE_OUTPUTS * d, (t.stop * TILE_OUTPUTS + k - 1) * d) for t, d, k in sides]
+        part, count, d = self.x.part(box), chunk[-1].stop - chunk[-1].start, self.dilation[-1]  # (C, *S', S, N)
+        channel, *others, step, image = part.strides
+        cut = xp(part).lib.stride_tricks.as_strided(
+            part,
+            (TILE_OUTPUTS + self.kernel[-1] - 1, *part.shape[1:-2], self.channels, count, d, self.batch),
+            (step * d, *others, channel, step * d * TILE_OUTPUTS, step, image),
+        )
+        return cut.copy()
 
     def _along_rows(self, matrix: Array, x: Array, count: int, d: int) -> Array:
         """Apply B (n, n) to `count`·d tiles of n rows: (A, P, S, C, L) -> (n, A, P, C, count·d·L)."""
