@@ -22,7 +22,7 @@ def grouped_matmul(a: Array, b: Array) -> Array:
 
 def blocked_matmul(device: Device, a: Array, b: Array, out: Array) -> None:
     """a (G, 1, A, B) @ b (G, R, B, L) -> out (G, R, A, L), on the CPU by blocks of L or A that make small products."""
-    rows, terms, columns = *a.shape[2:], b.shape[3]
+    (rows, terms), columns = a.shape[2:], b.shape[3]
     blocks = split_count(rows * terms, columns) if device.strided_gemm else 1
     parts = split_rows(rows, terms * columns) if device.strided_gemm and blocks == 1 else 1
     if parts > 1:
