@@ -5,7 +5,6 @@ Each runs the whole loop, on its items of every batch. With one rank nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -132,7 +131,7 @@ def share_weights(model: Module) -> None:
     """Give all ranks the parameters and buffers of rank 0's model."""
     communicator = current_communicator()
     if communicator.size > 1:
-        for tensor in _weights(model):
+        for tensor in (*model.parameters(), *model.buffers()):
             communicator.broadcast(tensor.array)
 
 
@@ -140,12 +139,6 @@ def share_stream() -> None:
     """Let all ranks draw what rank 0 draws: they read the same batches of a shuffled loader."""
     if current_communicator().size > 1:
         set_rng_state(of_rank_0(get_rng_state()))
-
-
-def _weights(model: Module) -> Iterable[Tensor]:
-    """Parameters and buffers, each once."""
-    tensors = [*model.parameters(), *(buffer for _, buffer in model.named_buffers() if buffer is not None)]
-    return {id(tensor): tensor for tensor in tensors}.values()
 
 
 def of_rank_0(value: Any) -> Any:

@@ -61,6 +61,28 @@ def test_an_exchange_is_one_group_of_messages_that_hold_something():
     ]
 
 
+def test_an_array_is_broadcast_if_it_holds_something():
+    library, array = Library(), np.ones(4, "float32")
+    nccl = made(library)
+    for part in (array, array[:0]):
+        nccl.broadcast(part, 2)
+    nccl.close()
+    nccl.abort()
+    bytes_sent = ("bcast", array.ctypes.data, 16, 1, 2, STREAM)
+    assert library.calls[1:] == [bytes_sent, ("check_async_error",), ("destroy",), ("abort",)]
+
+
+def test_a_gpu_is_named_by_its_machine_and_its_place_there(monkeypatch):
+    """Also where two machines have the same name."""
+    names = set()
+    for boot in ("1b", "2c"):
+        monkeypatch.setattr(cuda_nccl, "Path", lambda path, boot=boot: SimpleNamespace(read_text=lambda encoding: boot))
+        for place in ("01:00", "02:00"):
+            cuda = SimpleNamespace(Device=lambda index, place=place: SimpleNamespace(pci_bus_id=place))
+            names.add(cuda_nccl.gpu_name(SimpleNamespace(index=0, xp=SimpleNamespace(cuda=cuda))))
+    assert len(names) == 4
+
+
 def test_a_group_ends_whatever_happens():
     library, out = Library(failing="send"), np.ones(4, "float32")
     with pytest.raises(NcclError):

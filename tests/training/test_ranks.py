@@ -189,8 +189,15 @@ def test_ranks_evaluate_together(size):
             model = network()
         if communicator is not None and communicator.rank:
             model[4].bias.data = model[4].bias.data + 1
-        metrics = {"accuracy": Accuracy()}
-        together = training.evaluate(model, nn.CrossEntropyLoss(), batches(5), metrics)
+        metrics, graphs = {"accuracy": Accuracy()}, []
+
+        def forward(model, batch):
+            outputs = model(batch[0])
+            graphs.append(outputs.requires_grad)
+            return outputs, batch[1]
+
+        together = training.evaluate(model, nn.CrossEntropyLoss(), batches(5), metrics, forward=forward)
+        assert not any(graphs)
         with using(Alone()):
             alone = training.evaluate(model, nn.CrossEntropyLoss(), batches(5), metrics)
         return together, alone
@@ -234,11 +241,12 @@ def gradient_bytes(communicator):
 
 
 def test_gradients_of_a_group_cross_once():
-    """11 batches of two items in groups of four, the last of three."""
+    """11 batches of two items in groups of four, the last of three. Outputs, which nobody sees, are not gathered."""
 
     def work(accumulate):
         def train(communicator):
             play(1, size=2, epochs=1, accumulate=accumulate, metrics=None, validation=None)
+            assert not [shape for kind, shape, _ in communicator.calls if kind == "all_gather" and len(shape) > 1]
             return gradient_bytes(communicator)
 
         return run_ranks(2, train, in_python)

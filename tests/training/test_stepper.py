@@ -9,6 +9,7 @@ import torch
 import needle as ndl
 from needle import nn, optim
 from needle.training import Stepper
+from tests.distributed.threads import run_ranks
 
 SIZES = [4, 4, 4, 4, 2]  # of the batches: two groups of two, and an incomplete one of one
 
@@ -143,3 +144,33 @@ def test_the_memory_order_of_a_gradient_is_kept(axes):
     parameter.grad = None
     stepper.load_state_dict(state)
     assert (parameter.grad.array.tobytes(), parameter.grad.array.strides) == (before_bytes, strides)
+
+
+def test_a_parameter_that_the_optimizer_gets_later_is_exchanged_as_well():
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        first, second = nn.Parameter(ndl.ones(1)), nn.Parameter(ndl.ones(1))
+        stepper = Stepper(optim.SGD([first], lr=1))
+        stepper((first + second).sum() * (1.0 + communicator.rank))
+        stepper.optimizer.add_param_group({"params": [second]})
+        stepper((first + second).sum() * (1.0 + communicator.rank))
+        return first.item(), second.item()
+
+    assert run_ranks(2, rank) == [(1 - 2 * 1.5, 1 - 1.5)] * 2
+
+
+def test_what_waits_is_forgotten_with_another_state():
+    def rank(communicator):
+        communicator.part = communicator.part_of(2)
+        weight = nn.Parameter(ndl.ones(2))
+        stepper = Stepper(optim.SGD([weight], lr=1), 2)
+        saved = {"values": np.full(2, 3.0, "float32"), "axes": [0]}
+        state = {"batches": 1, "first": 2.0, "weight": 1.0, "grads": [saved]}
+        stepper.backward(weight.sum())
+        stepper.load_state_dict(state)
+        stepper(weight.sum())
+        with pytest.raises(ValueError, match=r"^Stepper: a parameter and its gradient must agree in shape, but got"):
+            stepper.load_state_dict(state | {"terms": [[np.ones(2)], [np.ones(3)]]})
+        return weight.numpy().tolist()
+
+    assert run_ranks(2, rank) == [[1 - (3 + 1) / 2] * 2] * 2

@@ -148,7 +148,7 @@ def test_a_stop_ends_all_after_the_step(stop, by_threads):
 
 
 class Meddles:
-    """A callback that changes the learning rate at once, and weights and frozen layers between epochs."""
+    """A callback that changes the learning rate at once; weights, frozen layers and other options between epochs."""
 
     def __init__(self, model=None):
         self.steps = 0
@@ -162,6 +162,7 @@ class Meddles:
         model = state.parts["model"]
         model[0].weight.requires_grad_(state.epoch != 1)
         model[-1].bias.data = model[-1].bias.data + 0.5
+        state.parts["optimizer"].param_groups[0]["weight_decay"] = 0.1 * state.epoch
 
 
 def test_what_callbacks_change_reaches_all(by_threads):
