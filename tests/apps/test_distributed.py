@@ -79,6 +79,8 @@ def test_stages_end_together_and_rank_0_tells_why():
         "all fail": (2, f"{missing.format(0)}\n", None),
         "one fails": (2, f"{missing.format(1)} (on rank 1 of 3)\n", None),
         "the first tells": (None, "careful\n", {"rank": 0}),
+        "another tells": (None, "", False),  # nothing
+        "the first is called": (None, "", [0]),
         "the first leaves": (2, "train: error: no\n", None),
         "help": (0, "", None),
         "other data": (2, differ, None),
@@ -88,6 +90,7 @@ def test_stages_end_together_and_rank_0_tells_why():
     for rank, results in enumerate(others, 1):
         expected = {name: (status, "", result) for name, (status, _, result) in first.items()}
         expected["all is well"] = (None, "", rank)
+        expected["the first is called"] = (None, "", [])
         expected["names"] = (None, "", (False, f"rank {rank} of 3", "mpiexec -n 3 "))
         assert results == expected
 

@@ -44,6 +44,16 @@ def _reads_first(rank):
     return ranks.by_first("train", read)
 
 
+def _tells_another(rank):
+    return ranks.by_all("train", lambda: bool(rank and errors.show("careful")))
+
+
+def _calls_first(rank):
+    called = []
+    ranks.by_first("train", lambda: called.append(rank))
+    return called
+
+
 def _leaves_first(rank):
     return ranks.by_first("train", lambda: errors.leave("train: error: no", 2))
 
@@ -61,6 +71,8 @@ CASES = {
     "all fail": _fails_on(0, 1, 2),
     "one fails": _fails_on(1),
     "the first tells": _reads_first,
+    "another tells": _tells_another,
+    "the first is called": _calls_first,
     "the first leaves": _leaves_first,
     "help": lambda rank: ranks.by_first("train", lambda: errors.Parser("It.").parse_args(["--help"])),
     "other data": _has_other_data,
