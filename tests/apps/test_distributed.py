@@ -146,6 +146,14 @@ def test_ranks_without_the_option_are_refused_once(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_what_join_refuses_is_told_in_a_line(capsys, monkeypatch):
+    def join():
+        raise RuntimeError("join: an MPI library must be installed")
+
+    monkeypatch.setattr("ranks.join", join)
+    assert error_of(train, capsys, "--distributed") == ["train: join: an MPI library must be installed"]
+
+
 # ---- programs --------------------------------------------------------------------------------------------------------
 
 
