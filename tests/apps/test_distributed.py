@@ -67,6 +67,7 @@ def test_the_run_is_that_of_one_process_and_goes_on_with_any_number(digits, caps
         "mpiexec -n 2 python",
         "mpiexec -n 3 python",
     ]
+    assert config["commands"][2].startswith("python ")
 
 
 def test_stages_end_together_and_rank_0_tells_why():
