@@ -514,7 +514,7 @@ def test_what_some_ranks_lack_is_sent_behind_the_others(monkeypatch):
 
     def rank(communicator):
         communicator.part = communicator.part_of(4)
-        norm, layer, unused, extra = nn.BatchNorm1d(2), nn.Linear(2, 2), *(nn.Parameter(ndl.ones(1)) for _ in range(2))
+        norm, layer, unused, extra = nn.BatchNorm1d(2), nn.Linear(2, 2), *(nn.Parameter(ndl.ones(2)) for _ in range(2))
         for parameter in layer.parameters():
             parameter.data = ndl.ones(*parameter.shape)
         gradients = SharedGradients([*layer.parameters(), unused, extra])
@@ -526,7 +526,7 @@ def test_what_some_ranks_lack_is_sent_behind_the_others(monkeypatch):
             gradients.backward(loss if communicator.rank else loss + extra.sum())
         return grads_of([unused, extra])
 
-    assert_all_close(run_ranks(2, rank), [None, np.array([0.5])])
+    assert_all_close(run_ranks(2, rank), [None, np.array([0.5, 0.5])])
 
 
 def test_ranks_may_complete_their_gradients_in_other_orders(monkeypatch):
