@@ -202,6 +202,7 @@ def place(cores, quota=None):
     [
         ([place(range(8))] * 2, [4, 4]),
         ([place(range(8))] * 3, [2, 2, 2]),
+        ([place(range(6))] * 3, [2, 2, 2]),  # though six thirds are less than 2 in floats
         ([place(range(2))] * 4, [1, 1, 1, 1]),
         ([place(range(4)), place(range(4, 6))], [4, 2]),  # the launcher has bound them
         ([place(range(4)), place(range(2, 6))], [3, 3]),  # of two cores half each
