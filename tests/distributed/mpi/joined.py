@@ -76,6 +76,8 @@ def interrupt():
 
 def fork_and_exit():
     """A process that a rank forks is none: it cannot exchange, and may leave the block at any time."""
+    if distributed.current_communicator().rank:
+        os.kill(os.getpid(), signal.SIGINT)  # which is rank 0's
     with warnings.catch_warnings(action="ignore", category=DeprecationWarning):  # MPI has threads
         child = os.fork()
     if child == 0:
