@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from needle import check
 from needle.backend import get_rng_state, set_rng_state
 from needle.backend.blas import limited_to, worker_count
-from needle.backend.communicator import Alone, Communicator, current_communicator, using
+from needle.backend.communicator import Communicator, current_communicator, using
 from needle.backend.cores import usable_cores
 from needle.distributed.endings import Ending, time_limit
 from needle.distributed.launchers import Launched, launched
@@ -70,8 +70,7 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
             world = _world(process)
         if world is None or world.Get_size() == 1:
             interrupts.restore()
-            with using(Alone()):
-                yield current_communicator()
+            yield communicator
             return
         rank = world.Get_rank()
         with Ending(rank, world.Get_size()) as ending:

@@ -16,9 +16,9 @@ import pytest
 import needle as ndl
 from needle import nn, optim, training
 from needle.distributed import Alone, SharedGradients, current_communicator, join, launched, launchers, meeting, using
-from needle.distributed.joining import _own_gpu, _Place, _share
+from needle.distributed.joining import THREADS, _begin_alike, _own_gpu, _Place, _share
 from needle.distributed.meeting import ENDS
-from tests.distributed.threads import in_shared_memory
+from tests.distributed.threads import in_shared_memory, run_ranks
 
 
 @contextlib.contextmanager
@@ -125,8 +125,10 @@ def test_mpi4py_does_not_warn_of_what_join_refuses():
 
 @pytest.mark.parametrize("variables", [{"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_launcher_may_start_one_rank(variables):
-    with in_launch(variables, mpi4py=mpi(OPEN_MPI)), join() as communicator:
+    library = mpi(OPEN_MPI)
+    with in_launch(variables, mpi4py=library), join() as communicator:
         assert communicator.size == 1
+    assert library.rc.initialize  # as it was
 
 
 @pytest.mark.parametrize(
@@ -211,6 +213,22 @@ def place(cores, quota=None):
 )
 def test_ranks_that_share_cores_divide_them(places, shares):
     assert [_share(here, places) for here in places] == shares
+
+
+def test_ranks_take_threads_and_gpus_by_machine(monkeypatch):
+    """Three ranks, of which the second has a machine of its own, and so all of its GPUs; threads that are set stay."""
+    joining, numbers = sys.modules["needle.distributed.joining"], []
+    machines = [_Place(name, frozenset(range(6)), None, "5,6") for name in ("a", "b", "a")]
+    monkeypatch.setattr(_Place, "here", lambda: machines[current_communicator().rank])
+    monkeypatch.setattr(joining, "_own_gpu", lambda *asked: numbers.append(asked))
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    for count, threads in ((8, [3, 6, 3]), (1, [1, 1, 1])):
+        monkeypatch.setattr(joining, "worker_count", lambda count=count: count)
+        assert run_ranks(3, _begin_alike) == threads
+    assert sorted(numbers) == [(0, "5,6")] * 2 + [(1, "5,6")] * 2
+    monkeypatch.setenv(THREADS[-1], "2")
+    assert run_ranks(3, _begin_alike) == [None] * 3
 
 
 def test_ranks_of_a_machine_take_one_gpu_each(tmp_path):
