@@ -83,7 +83,7 @@ class Sums:
         with self._going_on() if len(self.buckets) > 1 else nullcontext():  # a single one is sent at the end
             walk(
                 loss,
-                loss.initial_grad(scale).detach(),
+                loss.initial_grad(scale),
                 create_graph=False,
                 retain_graph=False,
                 takers=dict.fromkeys(parameters, take),

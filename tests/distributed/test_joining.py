@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import types
 import warnings
@@ -125,9 +126,10 @@ def test_mpi4py_does_not_warn_of_what_join_refuses():
 
 @pytest.mark.parametrize("variables", [{"PMI_SIZE": "1"}, {"PMIX_RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_a_launcher_may_start_one_rank(variables):
-    library = mpi(OPEN_MPI)
+    library, interrupts = mpi(OPEN_MPI), signal.getsignal(signal.SIGINT)
     with in_launch(variables, mpi4py=library), join() as communicator:
         assert communicator.size == 1
+        assert signal.getsignal(signal.SIGINT) == interrupts
     assert library.rc.initialize  # as it was
 
 
