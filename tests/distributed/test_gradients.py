@@ -356,19 +356,20 @@ def test_hooks_see_the_gradient_of_the_whole_batch():
 
 def test_several_dtypes_and_memory_orders():
     weights = [nn.Parameter(ndl.randn(4, 3)), nn.Parameter(ndl.randn(3, 4, dtype="float64"))]
-    scalar = ndl.Tensor(2.0, requires_grad=True)
+    scalar, turned = ndl.Tensor(2.0, requires_grad=True), ndl.Tensor(np.ones((2, 3)), requires_grad=True)
     x = np.random.randn(6, 4)
 
     def step(items):
-        first, second, third = (copy.deepcopy(w) for w in (*weights, scalar))
+        first, second, third, fourth = (copy.deepcopy(w) for w in (*weights, scalar, turned))
         batch = ndl.Tensor(x[items])
         y = batch @ first.astype("float64") @ second.transpose().transpose() * third
         extra = (second.transpose() @ ndl.ones(3, 2, dtype="float64")).mean()
-        SharedGradients([first, second, third]).backward((y**2).mean() + extra)
-        return grads_of([first, second, third])
+        extra = extra + (fourth.transpose() * ndl.Tensor(np.arange(6.0).reshape(3, 2))).sum()
+        SharedGradients([first, second, third, fourth]).backward((y**2).mean() + extra)
+        return grads_of([first, second, third, fourth])
 
     results, expected = by_ranks(3, 6, step), step(slice(None))
-    assert [grad.dtype for grad in results[0]] == ["float32", "float64", "float64"]
+    assert [grad.dtype for grad in results[0]] == ["float32", "float64", "float64", "float64"]
     for result in results:
         np.testing.assert_array_equal(result[0], results[0][0])
         np.testing.assert_allclose(result[0], expected[0], rtol=1e-5)
