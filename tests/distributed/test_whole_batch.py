@@ -245,6 +245,20 @@ def test_weighted_means_are_over_the_whole_batch(loss, size, streams):
         assert_allclose(grad, expected_grad, rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "options", "asks"),
+    [("uint8", {}, 0), ("uint8", {"ignore_index": 255}, 1), ("int8", {}, 1), ("float32", {}, 1)],
+)
+def test_ranks_ask_whether_an_index_is_ignored_if_targets_can_hold_it(dtype, options, asks):
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        targets = ndl.Tensor(np.array([0, 1], dtype))
+        losses = [loss(ndl.ones(2, 3), targets, **options).item() for loss in (F.cross_entropy, F.nll_loss)]
+        return len(communicator.calls), losses
+
+    assert run_ranks(2, rank) == [(2 * asks, pytest.approx([np.log(3), -1]))] * 2
+
+
 def test_running_statistics_of_instance_norm(streams):
     norm = nn.InstanceNorm1d(3, affine=True, track_running_stats=True, dtype="float64")
     x = np.random.randn(5, 3, 4) * 3 + 1

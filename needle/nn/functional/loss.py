@@ -154,13 +154,15 @@ def _class_indices(
 ) -> tuple[Tensor, Tensor | None]:
     """The class indices as int64, 0 where ignored, and a mask of the others (None: no index is ignored).
 
-    If the others are counted, for a mean, the ranks that compute parts of a batch agree on whether there is a mask.
+    If the others are counted, for a mean, the ranks that compute parts of a batch agree on whether there is a mask,
+    unless the dtype of the target cannot hold `ignore_index`.
     """
     n = _check_classes(op, x, target)
     classes = as_indices(op, "targets", target)
     if are_known(classes) and not 0 <= ignore_index < n:
         may_ignore = not all_in_range(classes, n)
-        if not (is_any(may_ignore) if is_counted and classes.ndim else may_ignore):
+        may_differ = is_counted and classes.ndim and (ignore_index >= 0 or target.dtype.kind != "u")
+        if not (is_any(may_ignore) if may_differ else may_ignore):
             return classes, None
     if mode.outlining:
         kept = ops.not_equal(classes, ignore_index)
