@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -152,6 +152,20 @@ class Alone(Communicator):
 
 NOBODY_SAID = Alone()  # the communicator of those who are not within `using`
 _current: ContextVar[Communicator] = ContextVar("communicator", default=NOBODY_SAID)
+
+
+def require_alike(op: str, communicator: Communicator, values: Mapping[str, Any]) -> None:
+    """Raise ValueError, on all ranks, if a value is another one on some of them: numbers, texts, what pickle copies."""
+    if communicator.size == 1:
+        return
+    first, *others = communicator.all_gather_object(dict(values))
+    for rank, other in enumerate(others, 1):
+        for name in first | other:
+            theirs, ours = other.get(name, "none"), first.get(name, "none")
+            if theirs != ours:
+                raise ValueError(
+                    f"{op}: all ranks must have the same {name}, but rank {rank} has {theirs}, and rank 0 has {ours}"
+                )
 
 
 def current_communicator() -> Communicator:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from typing import Any, cast
+from zlib import crc32
 
 import numpy as np
 
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import Device, HostArray, default_device
-from needle.backend.communicator import Alone, Communicator, Part
+from needle.backend.communicator import Alone, Communicator, Part, require_alike
 from needle.data import generator
 from needle.data.ahead import read_ahead
 from needle.data.dataset import Dataset
@@ -162,8 +163,8 @@ class DataLoader:
     def parts(self, communicator: Communicator) -> Generator[tuple[Tensor, ...]]:
         """Begin an epoch of which a rank gets its items of every batch; `communicator.part` is set to name them.
 
-        All ranks must have the same loader, in the same state. Where the dataset may draw random numbers, every
-        rank takes the whole batch and keeps its part. Each may have a shard of its own.
+        All ranks must have the same loader, in the same state, which they compare. Where the dataset may draw random
+        numbers, every rank takes the whole batch and keeps its part. Each may have a shard of its own.
         """
         shard = self._shard
         if shard is not None:
@@ -176,6 +177,12 @@ class DataLoader:
             epoch.seed = self._draw_seed()
         self._epoch, self._is_loaded = epoch, False
         count = self._batches(self._length, epoch.batch_size)
+        if communicator.size > 1:
+            values = {"number of batches": count, "number of items": self._length, "batch_size": epoch.batch_size}
+            values |= {"number of batches that are done": epoch.position}
+            if isinstance(epoch.order, np.ndarray):
+                values["order of items (its checksum)"] = crc32(epoch.order)
+            require_alike("DataLoader", communicator, values)
         if shard is None:
             prepared = self._parts_of_batches(epoch, count, transform, communicator)
         else:

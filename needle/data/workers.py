@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
-from needle.backend.communicator import Part, current_communicator
+from needle.backend.communicator import Part, current_communicator, require_alike
 from needle.data.loader import DataLoader
 from needle.data.nested import leaves, mapped
 
@@ -24,7 +24,9 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
     dataset of your own): then every rank prepares the whole batch, so that all draw alike. Of any other iterable,
     batches must be arrays, or tuples, lists or dicts of them, with the items along the first axis.
 
-    Raises ValueError if the arrays of a batch differ in their number of items, TypeError if it holds anything else.
+    Raises ValueError if the arrays of a batch differ in their number of items, and, on all ranks, if their loaders do
+    in batches, items or order: of a `DataLoader` before the first batch, of others in the number of items, after the
+    last one. TypeError if a batch holds anything but arrays.
 
     >>> from needle.data import NDArrayDataset
     >>> loader = DataLoader(NDArrayDataset([1, 2, 3]), 2)
@@ -39,9 +41,13 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
         if is_plain(loader):
             yield from loader.parts(communicator)
         else:
+            items = 0
             for batch in loader:
-                communicator.part = part = communicator.part_of(items_of(batch))
+                count = items_of(batch)
+                items += count
+                communicator.part = part = communicator.part_of(count)
                 yield batch if part is None else cut(batch, part)
+            require_alike("worker_batches", communicator, {"number of items in its batches": items})
     finally:
         communicator.part = None
 

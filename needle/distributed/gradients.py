@@ -12,12 +12,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from zlib import crc32
 
-import numpy as np
-
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import to_host, xp
-from needle.backend.communicator import Array, Communicator, current_communicator
+from needle.backend.communicator import Array, Communicator, current_communicator, require_alike
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
 from needle.distributed.launchers import warn_of_others
@@ -40,8 +38,8 @@ class SharedGradients:
     rank's term is rounded, and so is the sum. bfloat16 keeps eight binary digits and the range of float32. float16
     keeps eleven, but what is below 3e-8 becomes 0, and from 65520 on it is infinite. Losses are not rounded.
 
-    All ranks must pass their parameters in the same order and with the same values, which the first `backward` of a
-    batch that is divided compares. `parameters` may be assigned anew. In a network with batch
+    All ranks must pass their parameters in the same order and with the same values, and divide the same batch, which
+    the first `backward` of a batch that is divided compares. `parameters` may be assigned anew. In a network with batch
     norm, which exchanges in between, a parameter that had a gradient on all ranks must have it on all of them again.
 
     Raises TypeError if a parameter is no tensor, ValueError for another `compression`.
@@ -110,6 +108,8 @@ class SharedGradients:
         try:
             sums.collect(loss, scale, parameters, waiting)
         except CallsDiffer as error:
+            if not error.are_sums:  # a rank has returned, or is elsewhere in its program
+                raise
             raise RuntimeError(
                 "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
                 f"none, but on some ranks one is missing: {error}"
@@ -150,14 +150,12 @@ class SharedGradients:
 
     def _compare(self, communicator: Communicator) -> None:
         """Raise ValueError, on all ranks, if their parameters differ: nothing would make those equal again."""
-        mine = np.array([crc32(to_host(x.array).tobytes()) for x in self.parameters], "int64")
-        first, *others = communicator.all_gather(mine)
-        for rank, theirs in enumerate(others, 1):
-            if not np.array_equal(first, theirs):
-                raise ValueError(
-                    "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and "
-                    f"{rank} differ"
-                )
+        values = {
+            f"values of parameter {i} {x.shape} (a checksum)": crc32(to_host(x.array).tobytes())
+            for i, x in enumerate(self.parameters)
+        }
+        items = communicator.part.total if communicator.part else None
+        require_alike("SharedGradients", communicator, {"number of items in the batch": items, **values})
         self._are_alike = True
 
     def _summed(self) -> list[Tensor]:

@@ -36,7 +36,9 @@ LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
 
 
 class CallsDiffer(RuntimeError):
-    """Two ranks have made different calls."""
+    """Two ranks have made different calls; whether both are sums."""
+
+    are_sums = False
 
 
 class Piece:
@@ -170,10 +172,12 @@ def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> No
     """Raise CallsDiffer unless both ranks have made the same call."""
     if other != header:
         name = readable(header).partition(" ")[0]
-        raise CallsDiffer(
+        error = CallsDiffer(
             f"{name}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank {other_rank} "
             f"{_deed(other)}"
         )
+        error.are_sums = all(text.startswith(b"all_reduce ") for text in (header, other))
+        raise error
 
 
 def _deed(header: bytes) -> str:

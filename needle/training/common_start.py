@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from needle.backend.communicator import Communicator, current_communicator
+from needle.backend.communicator import Communicator, current_communicator, require_alike
 from needle.checkpoint.arrays import host_array
 from needle.checkpoint.structure import flatten, nested
 from needle.training.exchanges import of_rank_0
@@ -18,26 +18,21 @@ __all__: list[str] = []
 def share_start(run: Run, **arguments: Any) -> None:
     """Give the runs of all ranks the state of rank 0's run, and of its loss; only rank 0 has callbacks.
 
-    Raises ValueError on a rank whose `arguments` differ from those of rank 0, and what the parts raise if its state
-    does not fit them.
+    Raises ValueError on all ranks if their `arguments` differ, and what the parts raise if rank 0's state does not fit
+    them.
     """
     communicator = current_communicator()
     if communicator.size == 1:
         return
     state, loss_fn = run.state, cast(Any, run.loss_fn)
-    theirs, run.save_every, is_over = of_rank_0((arguments, run.save_every, state.stopped is not None))
-    for name, value in arguments.items():
-        if value != theirs[name]:
-            raise ValueError(
-                f"fit: all ranks must call it with the same {name}, but rank {communicator.rank} has {value}, and rank "
-                f"0 has {theirs[name]}"
-            )
+    require_alike("fit", communicator, arguments)
+    run.save_every, is_over = of_rank_0((run.save_every, state.stopped is not None))
     loss = loss_fn.state_dict() if hasattr(loss_fn, "state_dict") else {}
     mine = state.state_dict(copy=False) | {"callbacks": {}}  # which are rank 0's alone
     shared = _state_of_rank_0(communicator, {"run": mine, "loss": loss})
     if communicator.rank:
         state.load_state_dict(shared["run"])
-        if loss:
+        if loss or shared["loss"]:
             loss_fn.load_state_dict(shared["loss"])
         if is_over:
             state.stop("by rank 0")

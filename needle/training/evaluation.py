@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend.communicator import current_communicator
+from needle.backend.communicator import current_communicator, require_alike
 from needle.data import worker_batches
 from needle.grad_mode import no_grad
 from needle.metrics import Metric
@@ -15,6 +15,7 @@ from needle.nn import Module
 from needle.ops.across_ranks import batch_mean
 from needle.training.exchanges import check_divisible, share_stream, share_weights, whole_batch
 from needle.training.figures import Figures
+from needle.training.likeness import of_loader, of_parts
 
 __all__ = ["evaluate"]
 
@@ -48,13 +49,17 @@ def evaluate(
     weights of rank 0, and all get the same figures. Callbacks of `fit` evaluate alone, as does a rank within
     `using(Alone())` of `needle.distributed`.
 
-    Raises ValueError if `loader` yields no batch, or where ranks cannot divide them: `loss_fn` is no mean, or `forward`
-    has a state.
+    Raises ValueError if `loader` yields no batch, or where ranks cannot divide them: `loss_fn` is no mean, `forward`
+    has a state, or model, loss, metrics or loader are not made alike.
     """
     check.instance("evaluate", "model", model, Module)
-    if current_communicator().size > 1:
+    communicator = current_communicator()
+    if communicator.size > 1:
         check_divisible("evaluate", loss_fn, forward)
+        require_alike("evaluate", communicator, of_parts(model, loss_fn, metrics, forward) | of_loader("", loader))
         share_weights(model)
+        if isinstance(loss_fn, Module):
+            share_weights(loss_fn)
     return evaluate_by_workers(model, loss_fn, loader, metrics, forward)
 
 

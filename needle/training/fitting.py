@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from operator import length_hint
 from typing import Any, Literal
 
 from needle import check
@@ -22,6 +21,7 @@ from needle.training.common_start import share_start
 from needle.training.evaluation import Forward, LossFunction, apply_model, start_pass
 from needle.training.exchanges import end_alike
 from needle.training.figures import Figures
+from needle.training.likeness import described, of_loader, of_parts
 from needle.training.loop import Run
 from needle.training.schedule import Schedule
 from needle.training.state import Row, TrainingState
@@ -135,8 +135,9 @@ def fit(
         share_start(
             run, epochs=epochs, accumulate=accumulate, clip_norm=clip_norm, clip_value=clip_value,
             compression=compression, metrics=[*figures.metrics], schedule_by="step" if schedule.by_step else "epoch",
-            batches=batches, validation_batches=None if validation is None else length_hint(validation),
-            **options_of("", train_loader), **options_of("validation_", validation),
+            optimizer=described(type(optimizer)), scheduler=described(type(scheduler)), ema=described(type(ema)),
+            **of_parts(model, loss_fn, figures.metrics, forward), **of_loader("", train_loader),
+            **of_loader("validation_", validation),
         )  # fmt: skip
         train_by_workers(run)
         hooks("on_end", state)
@@ -150,11 +151,6 @@ def names_of_row(figures: Figures, validation: Any) -> list[str]:
     """The names that the figures of an epoch can have."""
     held_out = [] if validation is None else ["val_loss", *(f"val_{name}" for name in figures.metrics)]
     return ["loss", *(f"train_{name}" for name in figures.metrics), *held_out]
-
-
-def options_of(prefix: str, loader: Any) -> dict[str, Any]:
-    """By which options a loader makes batches: were they others on a rank, it would compute items of other batches."""
-    return {prefix + name: getattr(loader, name, None) for name in ("batch_size", "shuffle", "drop_last")}
 
 
 def stateful(part: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from needle import check
 from needle.autograd import Tensor
 from needle.backend.communicator import current_communicator
+from needle.distributed.pieces import CallsDiffer
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
@@ -56,6 +57,15 @@ class Run:
 
 def train(run: Run) -> None:
     """The loop, which every rank runs: on its items of each batch, with the figures of the whole."""
+    try:
+        _train(run)
+    except CallsDiffer as error:
+        done, epoch = run.state.batch, run.state.epoch + 1
+        error.add_note(f"This rank had done {done} batches of epoch {epoch}; has another one more of them, or fewer?")
+        raise
+
+
+def _train(run: Run) -> None:
     state, figures, stepper, hooks = run.state, run.figures, run.stepper, run.hooks
     is_alone = current_communicator().size == 1
     while not run.is_over:

@@ -196,6 +196,16 @@ def test_arrays_of_all_ranks_are_gathered(engine, size, gather, width, device):
         assert [int(device.to_host(scalar)) for scalar in scalars] == list(range(size))
 
 
+@pytest.mark.parametrize("size", [1, 3])
+def test_objects_of_all_ranks_are_gathered(engine, size):
+    """As copies, of any length."""
+    values = [{"rank": rank, "text": "x" * 300_000 * rank, "array": np.arange(rank)} for rank in range(size)]
+    for gathered in run_ranks(size, lambda one: one.all_gather_object(values[one.rank]), engine):
+        for value, expected in zip(gathered, values, strict=True):
+            assert value is not expected
+            assert repr(value) == repr(expected)
+
+
 def test_arrays_of_a_device_are_added_there(engine, device):
     def rank(communicator):
         array = device.array([[1.0, 2.0], [3.0, communicator.rank]])

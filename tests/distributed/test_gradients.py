@@ -573,13 +573,30 @@ def one_rank_leaves_a_layer_out():
     raise next(error for error in errors if error.__cause__)
 
 
-def parameters_differ():
-    """The error of three ranks of which the last has begun with other random numbers; all must have it."""
+def one_rank_returns(has_computed):
+    """The error of a rank of a network with batch norm, of whose second batch the other one does part, or nothing."""
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+
+    def rank(communicator):
+        net = copy.deepcopy(model)
+        communicator.part = communicator.part_of(4)
+        gradients = SharedGradients(net.parameters())
+        gradients.backward(net(ndl.ones(2, 3)).mean())
+        if communicator.rank == 0 or has_computed:
+            loss = net(ndl.ones(2, 3)).mean()
+        if communicator.rank == 0:
+            gradients.backward(loss)
+
+    run_ranks(2, rank, in_shared_memory)
+
+
+def beginnings_differ(value=0, items=0):
+    """The error of three ranks of which the last begins with another number, or another batch; all must have it."""
     errors = []
 
     def rank(communicator):
-        communicator.part = communicator.part_of(6)
-        weight = ndl.Tensor([1.0, 2.0 + (communicator.rank > 1)], requires_grad=True)
+        communicator.part = communicator.part_of(6 + items * (communicator.rank > 1))
+        weight = ndl.Tensor([1.0, 2.0 + value * (communicator.rank > 1)], requires_grad=True)
         try:
             SharedGradients([weight]).backward((weight * ndl.ones(2, 2)).mean())
         except ValueError as error:
@@ -591,8 +608,15 @@ def parameters_differ():
 
 
 ERRORS = [
-    (parameters_differ, ValueError,
-     "SharedGradients: parameters must have the same values on all ranks, but those of ranks 0 and 2 differ"),
+    (lambda: beginnings_differ(value=1), ValueError,
+     re.compile(r"SharedGradients: all ranks must have the same values of parameter 0 \(2,\) \(a checksum\), but rank "
+                r"2 has \d+, and rank 0 has \d+")),
+    (lambda: beginnings_differ(items=3), ValueError,
+     "SharedGradients: all ranks must have the same number of items in the batch, but rank 2 has 9, and rank 0 has 6"),
+    (lambda: one_rank_returns(False), RuntimeError,
+     re.compile(r"all_gather: all ranks must make the same calls, but rank 0 calls .*, and rank 1 has returned")),
+    (lambda: one_rank_returns(True), RuntimeError,
+     re.compile(r"all_reduce: all ranks must make the same calls, but rank 0 calls .*, and rank 1 has returned")),
     (one_rank_leaves_a_layer_out, RuntimeError,
      re.compile("SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
                 "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),

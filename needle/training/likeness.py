@@ -1,0 +1,56 @@
+"""What the ranks of a run must have in common, in words: by these they compare what each has made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from operator import length_hint
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from needle.autograd import Tensor
+from needle.data import DataLoader
+from needle.nn import Module
+
+__all__ = ["described", "of_loader", "of_parts"]
+
+FEW = 16  # elements of an array whose values are told
+
+
+def of_parts(model: Module, loss_fn: Any, metrics: Mapping[str, Any] | None, forward: Any) -> dict[str, str]:
+    """The model, module by module, the loss and the metrics."""
+    modules = {f"model.{name}" if name else "model": described(module) for name, module in model.named_modules()}
+    named = {f"metrics[{name!r}]": described(metric) for name, metric in (metrics or {}).items()}
+    return {**modules, "loss_fn": described(loss_fn), "forward": described(forward), **named}
+
+
+def of_loader(prefix: str, loader: Iterable[Any] | None) -> dict[str, Any]:
+    """How many batches there are, and how a loader makes them: else a rank would compute items of other batches."""
+    options = {name: getattr(loader, name, None) for name in ("batch_size", "shuffle", "drop_last")}
+    options["transforms"] = [*map(described, loader.transforms)] if isinstance(loader, DataLoader) else None
+    return {f"{prefix}batches": length_hint(loader), **{prefix + name: value for name, value in options.items()}}
+
+
+def described(part: Any) -> str:
+    """The name of a function or of a part's class; of needle's own classes also the options.
+
+    Those of a class of the user may differ by rank, such as who prints.
+    """
+    kind = part if isinstance(part, (type, FunctionType)) else type(part)
+    if kind is part or not kind.__module__.startswith("needle."):
+        return kind.__qualname__
+    options = {name: _value(value) for name, value in vars(part).items() if name != "training" and name[0] != "_"}
+    return f"{kind.__qualname__}({', '.join(f'{name}={text}' for name, text in options.items() if text)})"
+
+
+def _value(value: Any) -> str:
+    """An option as text, nothing if it is no plain one."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype}{[*value.shape]}"
+    if isinstance(value, np.ndarray):
+        return str(value.tolist()) if value.size <= FEW else f"{value.dtype}{[*value.shape]}"
+    if isinstance(value, (tuple, list)):
+        texts = [*map(_value, value)]
+        return f"({', '.join(texts)})" if all(texts) else ""
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else ""
