@@ -181,7 +181,7 @@ class DataLoader:
             values = {"number of batches": count, "number of items": self._length, "batch_size": epoch.batch_size}
             values |= {"number of batches that are done": epoch.position}
             if isinstance(epoch.order, np.ndarray):
-                values["order of items (its checksum)"] = crc32(epoch.order)
+                values["order of items (its checksum)"] = crc32(epoch.order.data)
             require_alike("DataLoader", communicator, values)
         if shard is None:
             prepared = self._parts_of_batches(epoch, count, transform, communicator)
