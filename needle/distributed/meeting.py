@@ -53,6 +53,7 @@ def meet(world: Any, timeout: float | None) -> None:
         comm, request = world.Idup()
         wait_until(request.Test, timeout=timeout, too_late=lambda seconds: late("join", "join", (), seconds))
         _common.append(comm)
+        _part_before_finalize()
     words = Words(JOINS)
 
     def ended() -> list[int]:
@@ -67,15 +68,23 @@ def meet(world: Any, timeout: float | None) -> None:
         raise RuntimeError(f"join: all ranks must join again, but rank {ended()[0]} has ended")
 
 
+def _part_before_finalize() -> None:
+    """Let `part` be what MPI_Finalize begins with, for a program may call it on some ranks and not on others."""
+    from mpi4py import MPI
+
+    key = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, value: part())
+    MPI.COMM_SELF.Set_attr(key, None)  # MPI_Finalize begins with freeing this communicator
+
+
 def part() -> None:
-    """Wait at the end of the program until the others have come there; one that joins again raises an error.
+    """Wait at the end of the program until the others come there; one that joins again raises an error instead.
 
     There is no limit: `mpiexec` waits for all programs as well.
     """
-    from mpi4py import MPI
-
-    if _common and not MPI.Is_finalized():
-        wait_until(Words(ENDS).have_come)
+    if _common:
+        words = Words(ENDS)
+        _common.clear()
+        wait_until(words.have_come)
 
 
 if hasattr(os, "register_at_fork"):
