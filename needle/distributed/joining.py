@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
-import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -22,6 +20,7 @@ from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Communicator, current_communicator, using
 from needle.backend.cores import usable_cores
 from needle.distributed.endings import Ending, time_limit
+from needle.distributed.interrupts import Interrupts
 from needle.distributed.launchers import Launched, launched
 from needle.distributed.meeting import meet
 from needle.distributed.mpi import MpiCommunicator
@@ -63,7 +62,7 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
     if communicator.size > 1:
         raise RuntimeError(f"join: ranks cannot join others, but rank {communicator.rank} of {communicator.size} calls")
     process = launched()
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         world = None
         if process is not None:
             interrupts.end_all()  # until the others would learn how this rank ends
@@ -136,36 +135,6 @@ def _finalize(MPI: Any, process: int) -> None:
     """End MPI, but not in a fork of that process."""
     if os.getpid() == process:
         MPI.Finalize()
-
-
-class _Interrupts:
-    """What Ctrl-C does to a rank; at the end of the block, what it did before."""
-
-    before: Any = None  # where that is not so now
-
-    def end_all(self) -> None:
-        """End this process at once, also where MPI waits and keeps Python's lock; its launcher ends the others."""
-        self._become(signal.SIG_DFL)
-
-    def ignore(self) -> None:
-        self._become(signal.SIG_IGN)
-
-    def restore(self) -> None:
-        before, self.before = self.before, None
-        if before is not None:
-            signal.signal(signal.SIGINT, before)
-
-    def _become(self, handler: Any) -> None:
-        if threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGINT, handler)
-            if self.before is None:
-                self.before = before
-
-    def __enter__(self) -> _Interrupts:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.restore()
 
 
 class _Place(NamedTuple):

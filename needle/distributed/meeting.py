@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from needle.distributed.interrupts import Interrupts
 from needle.distributed.waiting import late, wait_until
 
 __all__ = ["Words", "meet", "part"]
@@ -82,9 +83,11 @@ def part() -> None:
     There is no limit: `mpiexec` waits for all programs as well.
     """
     if _common:
-        words = Words(ENDS)
-        _common.clear()
-        wait_until(words.have_come)
+        with Interrupts() as interrupts:
+            interrupts.end_all()
+            words = Words(ENDS)
+            _common.clear()
+            wait_until(words.have_come)
 
 
 if hasattr(os, "register_at_fork"):

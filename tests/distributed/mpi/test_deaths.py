@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import fnmatch
+import itertools
 import os
 import random
 import signal
@@ -161,6 +162,23 @@ def test_a_signal_to_mpiexec_ends_all(name, size):
     if name == "SIGINT" and not is_open_mpi(launcher()[0][0]):  # that of Open MPI sends SIGTERM
         assert run.status == 130
         assert sum("KeyboardInterrupt" in line for line in run.errors.splitlines()) == 1
+
+
+@slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_interrupt_at_any_line_of_join_keeps_nobody_waiting(rank):
+    for number in itertools.count(rank, 13):
+        command = ["python", "-m", "tests.distributed.mpi.interrupted", str(rank), str(number)]
+        with start(2, command) as run:
+            status = run.wait(LIMIT)
+            wait_until(lambda run=run: not run.pids())
+        place = run.output.partition(":")[0].split()[-1]
+        if "all lines" in run.output:
+            break
+        if place in ("meet", "_begin_alike"):  # rank 0's ends all, another rank ignores it
+            assert status == (130 if rank == 0 else 0), run.errors
+    assert number > 100
+    assert status == 0
 
 
 def test_ranks_begin_alike_and_return():
