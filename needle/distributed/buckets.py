@@ -6,15 +6,17 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import lru_cache
 from typing import Any
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import device_of, to_host
+from needle.backend import Device, device_of, to_host
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.polling import between_chunks
 from needle.grad_mode import watch
 from needle.graph import walk
+from needle.kernels import join
 
 __all__ = ["Sums"]
 
@@ -163,16 +165,20 @@ class _Bucket:
         with device.current():
             namespace = device.xp
             self.flat = flat = namespace.empty(size + 2 * count, values[0].dtype)
-            rows = [
-                terms[value].reshape(-1) if value in terms else namespace.zeros(value.size, value.dtype)
-                for value in values
-            ]
-            namespace.concatenate(rows, out=flat[:size])
-            flat[size:-count] = 1
-            flat[-count:] = 0
+            rows = [terms[x] if x in terms else namespace.zeros(x.size, x.dtype) for x in values]
+            rows.append(_all_have_come(device, values[0].dtype, count))
+            join(rows[0], rows, flat)
             if len(terms) < count:
                 for i, value in enumerate(values):
                     if value not in terms:
                         flat[size + i], flat[size + count + i] = 0, 1
         self.terms = {}
         self.request = communicator.start_all_reduce(flat, self.wire)
+
+
+@lru_cache(maxsize=64)
+def _all_have_come(device: Device, dtype: Any, count: int) -> Array:
+    """What stands behind the terms of `count` values if all have come."""
+    flags = device.xp.zeros(2 * count, dtype)
+    flags[:count] = 1
+    return flags

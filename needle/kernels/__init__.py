@@ -2,7 +2,8 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, division, activation, erf, matmul,
-reduce, rows, standardize, normalize, loss, update, clip, dropout, pool, conv. `gpu` has what replaces them on GPUs.
+join, reduce, rows, standardize, normalize, loss, update, clip, dropout, pool, conv. `gpu` has what replaces them on
+GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -21,6 +22,7 @@ from needle.kernels.division import *
 from needle.kernels.dropout import *
 from needle.kernels.elementwise import *  # a function may share its file's name: on the package, the function wins
 from needle.kernels.erf import *
+from needle.kernels.join import *
 from needle.kernels.layout import *
 from needle.kernels.linear import *
 from needle.kernels.loss import *

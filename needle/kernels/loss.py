@@ -24,12 +24,14 @@ def class_index(classes: Array, axis: int) -> tuple[Array, ...]:
 
 
 @overridable
-def softmax_cross_entropy(x: Array, classes: Array, ignored: int, mean: bool) -> tuple[Array, Array, Array]:
+def softmax_cross_entropy(
+    x: Array, classes: Array, ignored: int, mean: bool, apart: bool = False
+) -> tuple[Array, Array, Array]:
     """The sum or the mean of -log softmax(x)[class], the gradient of the sum, and what divides it: (), like x, ().
 
     x is (N, C, *S) or (C,), and classes are integers (N, *S) or (). Those equal to `ignored` count for nothing; where
     all do, the divisor of a mean is 0 and the mean NaN. float16 is computed in float32. Others outside [0, C) are
-    undefined here; a device may answer by NaN.
+    undefined here; a device may answer by NaN. A mean that is wanted `apart` is not divided yet.
     """
     axis = class_axis(x)
     wide = x.astype(compute_dtype(x.dtype), copy=False)
@@ -43,8 +45,8 @@ def softmax_cross_entropy(x: Array, classes: Array, ignored: int, mean: bool) ->
     gradient[index] -= 1
     gradient = xp(x).where(xp(x).expand_dims(kept, axis), gradient, 0).astype(wide.dtype, copy=False)
     divisor = kept.sum(dtype=wide.dtype) if mean else xp(x).ones((), wide.dtype)
-    loss = (losses.sum(dtype="float64") / divisor).astype(x.dtype)
-    return loss, gradient, divisor
+    total = losses.sum(dtype="float64")
+    return total.astype(wide.dtype) if apart else (total / divisor).astype(x.dtype), gradient, divisor
 
 
 @overridable

@@ -9,6 +9,7 @@ from typing import Any
 from needle import kernels
 from needle.autograd import Tensor, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend import compute_dtype, xp
+from needle.backend.communicator import Communicator
 from needle.graph import Spec
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, DivScalar, as_dtype
 from needle.ops.base import Array, Gradients
@@ -66,15 +67,24 @@ class CrossEntropyWithGradient(TensorTupleOp):
 
     x (N, C, *S) or (C,), classes of integers (N, *S) or () -> (), the gradient of the sum of losses, like x, and what
     divides it, (): the number of classes other than `ignored`, 1 unless `mean`. Only the value has derivatives.
+
+    With a communicator of which each rank has a part of the batch, the mean is divided by the number of classes of the
+    whole batch, as far as it falls to this rank: so the ranks' values, times their shares, add up to the batch's.
     """
 
     saves_output = True
 
-    def __init__(self, ignored: int, mean: bool) -> None:
-        self.ignored, self.mean = ignored, mean
+    def __init__(self, ignored: int, mean: bool, communicator: Communicator | None = None) -> None:
+        self.ignored, self.mean, self.communicator = ignored, mean, communicator
 
     def compute(self, x: Array, classes: Array) -> tuple[Array, ...]:
-        return kernels.softmax_cross_entropy(x, classes, self.ignored, self.mean)
+        if self.communicator is None:
+            return kernels.softmax_cross_entropy(x, classes, self.ignored, self.mean)
+        total, gradient, divisor = kernels.softmax_cross_entropy(x, classes, self.ignored, self.mean, apart=True)
+        assert self.communicator.part is not None
+        self.communicator.all_reduce(divisor)
+        divisor *= self.communicator.part.share
+        return (total / divisor).astype(x.dtype, copy=False), gradient, divisor
 
     def infer(self, x: Any, classes: Any) -> tuple[Spec, ...]:
         wide = compute_dtype(x.dtype)

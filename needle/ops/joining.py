@@ -9,6 +9,7 @@ from needle import check
 from needle.autograd import Tensor, TensorLike, TensorOp, TensorTuple, TensorTupleOp
 from needle.backend import cpu, device_of, xp
 from needle.graph import Spec
+from needle.kernels import AT_ONCE
 from needle.ops.base import Array, Gradients
 from needle.ops.dtypes import promoted
 from needle.ops.operand import tensor
@@ -17,9 +18,6 @@ from needle.ops.tuples import pick
 from needle.words import AxisWords, respelled
 
 __all__ = ["Split", "Stack", "concatenate", "split", "stack"]
-
-
-AT_ONCE = 8  # arrays that CuPy joins without uploading a table of their addresses
 
 
 def _joined(arrays: Sequence[Array], axis: int) -> Array:

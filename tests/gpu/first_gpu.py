@@ -25,7 +25,7 @@ from typing import Any
 from tests.gpu.first_ranks import MISSING, nccl, ranks
 
 ROOT = Path(__file__).resolve().parents[2]
-KERNELS = "pool", "columns", "batch", "norm", "conv", "linear", "optimizer", "loss", "reduce", "clip", "random"
+KERNELS = "pool", "columns", "batch", "norm", "conv", "linear", "optimizer", "loss", "reduce", "clip", "join", "random"
 KERNEL_TESTS = [f"tests/gpu/test_{name}.py" for name in KERNELS]
 NETWORKS = ("lenet", "resnet9", "autoencoder", "depthwise", "conv1d", "vgg", "cnn")
 LINES = 30  # of a program's output, from its end, that are kept

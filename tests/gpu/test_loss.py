@@ -11,9 +11,11 @@ import torch
 
 import needle as ndl
 from needle import kernels, tuning
+from needle.distributed import SharedGradients
 from needle.kernels.gpu import grids
 from needle.kernels.layout import batch_first
 from needle.nn import functional
+from tests.distributed.threads import run_ranks
 from tests.gpu.faults import Fault
 from tests.gpu.kernels import running
 from tests.gpu.shim_device import SHIM
@@ -94,6 +96,40 @@ def test_labels_and_reductions(dtype, reduction, run):
     value, gradient = reference(x, labels, reduction=reduction)
     np.testing.assert_allclose(loss.numpy(), value, rtol=1e-6)
     np.testing.assert_allclose(leaf.grad.numpy(), gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mean_of_which_a_rank_has_a_part_is_not_divided(run):
+    """With the number of classes that count, and for other dtypes by the generic kernel."""
+    x, labels = draw((9, 4)), labels_of((9, 4))
+    labels[:2] = -100
+    value, _ = reference(x, labels)
+    for dtype, rtol in (("float32", 1e-6), ("float64", 1e-6), ("float16", 2e-3)):
+        there, classes = SHIM.array(x.astype(dtype)), SHIM.array(labels)
+        total, gradient, count = kernels.softmax_cross_entropy(there, classes, -100, True, True)
+        assert count == np.count_nonzero(labels != -100)
+        np.testing.assert_allclose(total / count, value, rtol=rtol)
+        np.testing.assert_array_equal(gradient, kernels.softmax_cross_entropy(there, classes, -100, True)[1])
+
+
+def test_parts_of_a_batch_add_up_to_it(launches):
+    """Also where all classes of a rank are ignored."""
+    x, labels = draw((7, 4)), labels_of((7, 4))
+    labels[[0, 1, 2, 5]] = -100
+    whole = ndl.Tensor(x, requires_grad=True)
+    expected = functional.cross_entropy(whole, ndl.Tensor(labels)) + functional.mse_loss(whole, whole.detach() * 2)
+    expected.backward(create_graph=False)
+
+    def rank(communicator):
+        part = communicator.part = communicator.part_of(7)
+        items = slice(part.start, part.stop)
+        leaf, classes = ndl.Tensor(x[items], device=SHIM), ndl.Tensor(labels[items], device=SHIM)
+        loss = functional.cross_entropy(leaf, classes) + functional.mse_loss(leaf, leaf.detach() * 2)
+        return SharedGradients([]).backward(loss).item(), leaf.grad.numpy()
+
+    totals, grads = zip(*run_ranks(3, rank), strict=True)
+    np.testing.assert_allclose(totals, expected.item(), rtol=1e-6)
+    np.testing.assert_allclose(np.concatenate(grads), whole.grad.numpy(), rtol=1e-5, atol=1e-7)
+    assert {"cross_entropy_1", "squared_error_4"} < {*launches}
 
 
 @pytest.mark.parametrize("order", ["row-major", "batch-last"])
@@ -223,6 +259,8 @@ FAULTS = [
     Fault("loss.cu", "the last for the largest", TOP, TOP.replace("fmaxf(top, ", "("), test_large_and_infinite_scores),
     Fault("loss.cu", "a sum that is divided", "mean ? (float)count : 1.0f", "(float)count",
           partial(test_labels_and_reductions, "int32", "sum")),
+    Fault("loss.cu", "a part that is divided", "mean && !apart", "mean",
+          test_a_mean_of_which_a_rank_has_a_part_is_not_divided),
     Fault("loss.cu", "division by nothing", "over ? by / over : 0.0f", "by / over", IGNORED),
     Fault("loss.cu", "a ticket that stays", "atomicExch(ticket, 0);", "", test_many_blocks_twice),
     Fault("loss.cu", "the first block adds up", "1) == blocks - 1", "1) == 0", test_many_blocks_twice),

@@ -14,13 +14,13 @@ __device__ __forceinline__ long long label_at(const void* labels, long long at, 
   return ((const unsigned char*)labels)[at];
 }
 
-// -log softmax(x)[label], its sum over positions, divided by their number if `mean`; positions with the label `ignored`
+// -log softmax(x)[label], its sum over positions, divided by their number if `mean` and not `apart`; positions with the label `ignored`
 // do not count. gradient has the memory order of x and is that of the sum; what it is to be divided by goes to `divisor`.
 // A label that is no class makes NaN. L lanes share a position: 1, or the 32 of a warp.
 template <int L>
 __device__ __forceinline__ void cross_entropy(const float* x, const void* labels, float* gradient, float* loss, float* divisor,
                                               unsigned long long* parts, int* ticket, Scores s, long long ignored, int bytes,
-                                              int mean, Scratch& scratch) {
+                                              int mean, int apart, Scratch& scratch) {
   double sum = 0, count = 0;
   int positions = s.inner * s.outer, lane = threadIdx.x % L;
   for (int i = (blockIdx.x * blockDim.x + threadIdx.x) / L; i < positions; i += gridDim.x * blockDim.x / L) {
@@ -45,18 +45,18 @@ __device__ __forceinline__ void cross_entropy(const float* x, const void* labels
   }
   if (!grid_sums(sum, count, scratch, parts, ticket)) return;
   *divisor = mean ? (float)count : 1.0f;
-  *loss = (float)(mean ? sum / count : sum);
+  *loss = (float)(mean && !apart ? sum / count : sum);
 }
 #define CROSS_ENTROPY                                                                                                  \
   const float *x, const void *labels, float *gradient, float *loss, float *divisor, unsigned long long *parts,         \
-      int *ticket, Scores s, long long ignored, int bytes, int mean
+      int *ticket, Scores s, long long ignored, int bytes, int mean, int apart
 extern "C" __global__ void cross_entropy_1(CROSS_ENTROPY) {
   __shared__ Scratch scratch;
-  cross_entropy<1>(x, labels, gradient, loss, divisor, parts, ticket, s, ignored, bytes, mean, scratch);
+  cross_entropy<1>(x, labels, gradient, loss, divisor, parts, ticket, s, ignored, bytes, mean, apart, scratch);
 }
 extern "C" __global__ void cross_entropy_32(CROSS_ENTROPY) {
   __shared__ Scratch scratch;
-  cross_entropy<32>(x, labels, gradient, loss, divisor, parts, ticket, s, ignored, bytes, mean, scratch);
+  cross_entropy<32>(x, labels, gradient, loss, divisor, parts, ticket, s, ignored, bytes, mean, apart, scratch);
 }
 
 // (x - target)², its sum divided by `divisor`; d = x - target.

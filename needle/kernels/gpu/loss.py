@@ -22,18 +22,21 @@ LABELS = ("int64", "int32", "uint8")
 
 
 @replaces(softmax_cross_entropy)
-def cross_entropy(x: Array, classes: Array, ignored: int, mean: bool) -> tuple[Array, Array, Array]:
+def cross_entropy(
+    x: Array, classes: Array, ignored: int, mean: bool, apart: bool = False
+) -> tuple[Array, Array, Array]:
     is_served = fits(x) and is_dense(x)
     scores = _scores(x.shape, x.strides, classes.shape, classes.strides, classes.itemsize) if is_served else None
     if scores is None or classes.dtype.name not in LABELS:
-        return generic(softmax_cross_entropy)(x, classes, ignored, mean)
+        return generic(softmax_cross_entropy)(x, classes, ignored, mean, apart)
     device = device_of(x)
     gradient = device.xp.empty_like(x)
     loss, divisor = (device.xp.empty((), x.dtype) for _ in range(2))
     lanes = WARP if scores["class_step"] == 1 and scores["classes"] >= WARP // 2 else 1
     grid, block = pieces(int(scores["inner"]) * int(scores["outer"]) * lanes)
     arguments = (x, classes, gradient, loss, divisor, *scratch(device, grid[0]), scores, np.int64(ignored))
-    source.launch(x, f"cross_entropy_{lanes}", grid, block, *arguments, np.int32(classes.itemsize), np.int32(mean))
+    options = (np.int32(classes.itemsize), np.int32(mean), np.int32(apart))
+    source.launch(x, f"cross_entropy_{lanes}", grid, block, *arguments, *options)
     return loss, gradient, divisor
 
 

@@ -95,7 +95,10 @@ def cross_entropy(
             _check_classes(op, x, target)
             classes = target if target.dtype.name in LABELS else as_indices(op, "targets", target)
             check_reduction(op, x, reduction)
-            return pick(CrossEntropyWithGradient(ignore_index, reduction == "mean")(x, classes), 0)
+            communicator = current_communicator()
+            sums_counts = reduction == "mean" and communicator.part is not None and target.ndim
+            made = CrossEntropyWithGradient(ignore_index, reduction == "mean", communicator if sums_counts else None)
+            return pick(made(x, classes), 0)
         check_reduction(op, x, reduction)
         classes, kept = _class_indices(op, x, target, ignore_index, weight is None and reduction == "mean")
         if kept is None and weight is None and not smoothing and reduction == "mean":
@@ -184,8 +187,8 @@ def _check_classes(op: str, x: Tensor, target: Tensor) -> int:
 
 
 def _counts_launches(x: Tensor) -> bool:
-    """Whether value and gradient of a loss should be made together: on a GPU, of a whole batch."""
-    return x.device.is_async and not mode.outlining and current_communicator().part is None
+    """Whether value and gradient of a loss should be made together: on a GPU."""
+    return x.device.is_async and not mode.outlining
 
 
 def _of_indices(

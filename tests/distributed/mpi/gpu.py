@@ -93,12 +93,12 @@ def train(communicator, net, optimizer, steps):
     return nets.train(nets.NETS[net](), optimizer, steps)
 
 
-def step(communicator):
-    """What the second step of a network with batch norm asks of the GPU: waits, uploads, launches of NCCL."""
+def step(communicator, name):
+    """What the second step of a network asks of the GPU: waits, uploads, launches of NCCL, and others."""
     from tests.gpu.null.counts import counting
     from tests.gpu.null.steps import NETWORKS, Training
 
-    training = Training(NETWORKS["cnn"].small(), ndl.cuda())
+    training = Training(NETWORKS[name].small(), ndl.cuda())
     gradients = distributed.SharedGradients(training.model.parameters())
     batch = training.x.numpy(), training.target.numpy()
     for part in worker_batches([batch] * 2):
@@ -106,7 +106,7 @@ def step(communicator):
         with counting() as counts:
             gradients.backward(training.criterion(training.model(x), target))
             training.optimizer.step()
-    return counts.waits, counts.uploads, counts["nccl"]
+    return counts.waits, counts.uploads, counts["nccl"], counts.launches
 
 
 def differ(communicator):
