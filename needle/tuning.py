@@ -247,12 +247,14 @@ POLYPHASE_MIN_MACS = 1 << 24
 
 # Winograd needs at least this many multiply-accumulates of the plain sum: below, its calls take longer than it saves.
 WINOGRAD_MIN_MACS = 1 << 24
-# ... and an estimated time below this multiple of the time of the plain sum. The estimate counts multiplications; one
-# in a transformation by A or B takes this multiple of one in a matmul, because those products are narrow. Both fit the
-# layers of docs/kernels.md: 64->64 3x3 takes 1.31 times as long by im2col as by Winograd; 16->32 takes
-# 1.11 times as long by Winograd as by im2col.
+# ... and an estimated time below this multiple of the time of the plain sum, in multiplications of that. One between
+# tiles counts as this many, and so does each transformed element, which is copied and multiplied by A or B. Measured
+# (Xeon, one thread), time forward as a multiple of that by im2col: 3x3 16->16 1.10, 24->24 0.84, 32->32 0.70,
+# 48->48 0.67, 16->32 1.3, 32->16 0.99, 20->40 0.88, 64->16 0.84; 1-d 3 32->32 1.5, 64->64 1.3, 128->128 0.8; 3x3x3
+# 16->16 0.49, 32->32 0.42. Batches of 4 and 8 take longer: 3x3 32->32 1.33 and 1.06.
 WINOGRAD_MAX_COST = 0.97
-WINOGRAD_TRANSFORM_COST = 1.7
+WINOGRAD_PRODUCT_COST = 1.3
+WINOGRAD_TRANSFORM_COST = 30
 
 # Bytes of transformed tiles that one thread works on at a time (CPU): they stay in its cache until the matmul.
 # Measured (Xeon, one thread) at 512 KiB, 1, 4 and 16 MiB: 128->128 of docs/kernels.md takes 9.6, 7.5, 7.9, 7.7 ms

@@ -380,7 +380,7 @@ CHOSEN = {
     ),
     "phases of 9": (problem_of((64, 16, 40, 42), (32, 16, 5, 5), stride=3), DATA, "polyphase > im2col"),
     "phases, dilation shares a factor": (
-        problem_of((64, 32, 30, 31), (32, 32, 3, 3), stride=2, padding=2, dilation=2), DATA, "polyphase > im2col",
+        problem_of((64, 16, 30, 31), (16, 16, 3, 3), stride=2, padding=2, dilation=2), DATA, "polyphase > im2col",
     ),
     "phases, stride 4 and dilation 6": (
         problem_of((16, 64, 60, 61), (64, 32, 3, 3), stride=4, padding=6, dilation=6), DATA, "polyphase > im2col",
@@ -398,19 +398,20 @@ CHOSEN = {
         problem_of((64, 32, 28, 27), (64, 8, 3, 3), stride=2, padding=1, groups=4), DATA, "polyphase > im2col",
     ),
     "phases, 1-d": (problem_of((64, 32, 500), (32, 32, 9), stride=2, padding=4), DATA, "polyphase > im2col"),
-    "phases, 3-d": (problem_of((8, 16, 12, 13, 11), (32, 16, 3, 3, 3), padding=1), DATA, "polyphase > im2col"),
+    "phases, 3-d": (problem_of((8, 8, 12, 13, 11), (16, 8, 3, 3, 3), padding=1), DATA, "polyphase > im2col"),
     "col2im: few channels": (problem_of((64, 3, 28, 27), (32, 3, 3, 3), padding=1), DATA, "col2im"),
     "col2im: small phases": (problem_of((4, 8, 15, 14), (16, 8, 3, 3), stride=2), DATA, "col2im"),
     "tiles": (problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), FORWARD, "winograd"),
     "tiles, dilation": (problem_of((16, 64, 19, 18), (64, 64, 3, 3), dilation=2), FORWARD, "winograd"),
     "tiles, 2x3": (problem_of((16, 64, 17, 18), (64, 64, 2, 3)), FORWARD, "winograd"),
-    "tiles, 1-d": (problem_of((32, 64, 101), (96, 64, 3), padding=1), FORWARD, "winograd"),
+    "tiles, 1-d": (problem_of((16, 128, 101), (160, 128, 3), padding=1), FORWARD, "winograd"),
+    "few channels for tiles, 1-d": (problem_of((32, 64, 101), (96, 64, 3), padding=1), FORWARD, "im2col > rows"),
     "tiles, 3-d": (problem_of((1, 128, 7, 8, 8), (128, 128, 3, 3, 3), padding=1), FORWARD, "winograd"),
     "input gradient by tiles": (
         problem_of((16, 64, 15, 13), (64, 64, 3, 3), padding=1), DATA, "polyphase > winograd",
     ),
     "input gradient by tiles, 1-d": (
-        problem_of((32, 64, 101), (96, 64, 3), padding=1), DATA, "polyphase > winograd",
+        problem_of((16, 128, 101), (160, 128, 3), padding=1), DATA, "polyphase > winograd",
     ),
     "input gradient by tiles of phases": (
         problem_of((16, 96, 29, 30), (96, 96, 5, 5), stride=2, padding=2), DATA, "polyphase > winograd",
@@ -436,7 +437,7 @@ CHOSEN = {
         problem_of((16, 16, 27, 25), (16, 1, 3, 3), padding=1, groups=16), WEIGHT, "taps",
     ),
     "weight by taps, 1-d": (problem_of((8, 16, 1024), (32, 16, 9), padding=4), WEIGHT, "taps"),
-    "weight by taps, 3-d": (problem_of((40, 16, 9, 8, 7), (16, 16, 3, 3, 3), padding=1), WEIGHT, "taps"),
+    "weight by taps, 3-d": (problem_of((40, 12, 9, 8, 7), (12, 12, 3, 3, 3), padding=1), WEIGHT, "taps"),
 }  # fmt: skip
 
 
@@ -480,7 +481,7 @@ EAGER = {  # thresholds that send small problems down the paths of large ones
     "OVERLAP_MIN_ROW_FORWARD": 1, "OVERLAP_MIN_ROW_BACKWARD_WEIGHT": 1, "KERNEL_REORDER_COST": 0,
     "SMALL_GEMM_MACS": 40, "SMALL_GEMM_MIN_COLUMNS": 1, "SMALL_GEMM_SHORT_MIN_COLUMNS": 1, "SMALL_GEMM_MIN_ROWS": 1,
     "PARALLEL_CONV_MACS": 1,
-    "WINOGRAD_MIN_MACS": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
+    "WINOGRAD_MIN_MACS": 1, "WINOGRAD_PRODUCT_COST": 1, "WINOGRAD_TRANSFORM_COST": 0, "WINOGRAD_MAX_COST": 3,
     "TAPS_MIN_ROW": 1, "TAPS_MIN_CHANNELS": 1, "TAPS_MAX_CHANNEL_PAIRS": 10**6,
     "POLYPHASE_MIN_IN_CHANNELS": 0, "POLYPHASE_MIN_MACS": 1, "PADDED_PARTS_BYTES": 1, "ONE_IMAGE_BYTES": 2000,
     "TOEPLITZ_MAX_TERMS": 10**6, "TOEPLITZ_MIN_BATCH": 1, **memory_limits(2000),

@@ -81,16 +81,16 @@ def is_supported(window: Window, w_shape: Size) -> bool:
 
 
 def is_faster(x_shape: Size, w_shape: Size, window: Window) -> bool:
-    """Whether tiles are faster than im2col for x (N, C, *S) and kernels (O, C, *K): with many channels, up to twice."""
+    """Whether tiles are faster than im2col for x (N, C, *S) and kernels (O, C, *K): with many channels or axes."""
     if not is_supported(window, w_shape):
         return False
     out_channels, channels, *kernel = w_shape
     output = window.output(x_shape[2:], tuple(kernel))
     macs = math.prod(w_shape) * math.prod(output) * x_shape[0]
-    m, n = TILE_OUTPUTS ** len(kernel), math.prod(TILE_OUTPUTS + k - 1 for k in kernel)
-    tiles = math.prod(tile_counts(output, window.dilation)) * math.prod(window.dilation)
-    transforms = tuning.WINOGRAD_TRANSFORM_COST * (n * channels + m * out_channels)
-    cost = n * (channels * out_channels + transforms) * tiles * x_shape[0]
+    tiles = math.prod(tile_counts(output, window.dilation)) * math.prod(window.dilation) * x_shape[0]
+    products = tuning.WINOGRAD_PRODUCT_COST * channels * out_channels
+    transforms = tuning.WINOGRAD_TRANSFORM_COST * (channels + out_channels)
+    cost = math.prod(TILE_OUTPUTS + k - 1 for k in kernel) * (products + transforms) * tiles
     return min(kernel) > 1 and macs >= tuning.WINOGRAD_MIN_MACS and cost < tuning.WINOGRAD_MAX_COST * macs
 
 
