@@ -46,27 +46,26 @@ def end_of(size, *arguments):
         return status, started.output.splitlines(), started.errors
 
 
-def test_the_run_is_that_of_one_process_and_goes_on_with_any_number(digits, capsys, tmp_path):
+@pytest.mark.parametrize("sizes", [(2, 3), pytest.param((8, 3), marks=pytest.mark.slow)])
+def test_the_run_is_that_of_one_process_and_goes_on_with_any_number(sizes, digits, capsys, tmp_path):
     """With all that draws random numbers or looks at whole batches."""
     folder = tmp_path / "run"
     options = [*OPTIONS.split(), "--validation", "0.1"]
     one, lines = run(train, capsys, *digits, *options, "--epochs", "4")
-    status, shared, words = end_of(2, *digits, *options, "--out", folder)
+    status, shared, words = end_of(sizes[0], *digits, *options, "--out", folder)
     assert (status, words) == (0, "")
-    assert shared[:3] == [*lines[:2], "2 ranks"]
+    assert shared[:3] == [*lines[:2], f"{sizes[0]} ranks"]
     assert [line.split(":")[0] for line in shared[3:5]] == ["epoch  1", "epoch  2"]
     assert shared[5].startswith("after epoch ")
     assert shared[6:] == [f"see {folder / 'report.html'}"]
-    status, shared, words = end_of(3, "--resume", folder, "--epochs", "3")
+    status, shared, words = end_of(sizes[1], "--resume", folder, "--epochs", "3")
     assert (status, words) == (0, "")
-    assert shared[2:4] == ["3 ranks", "goes on after 2 of 3 epochs"]
+    assert shared[2:4] == [f"{sizes[1]} ranks", "goes on after 2 of 3 epochs"]
     run(train, capsys, "--resume", folder, "--epochs", "4")
     assert_alike(one, read_metrics(folder)[1])
     config = json.loads((folder / "config.json").read_text("utf-8"))
-    assert [command.partition(" apps/")[0] for command in config["commands"][:2]] == [
-        "mpiexec -n 2 python",
-        "mpiexec -n 3 python",
-    ]
+    begins = [command.partition(" apps/")[0] for command in config["commands"][:2]]
+    assert begins == [f"mpiexec -n {size} python" for size in sizes]
     assert config["commands"][2].startswith("python ")
 
 

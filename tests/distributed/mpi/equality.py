@@ -20,11 +20,13 @@ from needle.metrics import Accuracy
 from needle.nn import functional as F
 from tests.distributed import nets
 
-LENGTHS = {1: (20,), 2: (13, 7), 3: (9, 10, 1), 4: (2, 9, 5, 4)}  # of shards; of some batches a rank has no item
-
-
+# Of shards; of some batches a rank has no item.
+LENGTHS = {
+    1: (20,), 2: (13, 7), 3: (9, 10, 1), 4: (2, 9, 5, 4),
+    5: (2, 9, 1, 4, 4), 8: (1, 4, 5, 2, 1, 3, 3, 1),
+}  # fmt: skip
 STEPS = 50
-SIZES = [6, 7, 5, 3]  # items per batch: some that 2, 3 and 4 ranks do not divide, and fewer than 4
+SIZES = [6, 7, 5, 3, 11]  # items per batch: some that the ranks do not divide, and fewer than ranks
 
 
 def convolutions():
