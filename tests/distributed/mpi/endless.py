@@ -1,13 +1,14 @@
-"""A program for `mpiexec`: ranks that sum for ever, in `join`. Rank 0 says when they have begun."""
+"""A program for `mpiexec`: ranks that sum for ever, in `join(timeout=SECONDS)`. Rank 0 says when they have begun."""
 
 import os
+import sys
 
 import numpy as np
 
 from needle import distributed
 
 if __name__ == "__main__":
-    with distributed.join() as communicator:
+    with distributed.join(timeout=float(sys.argv[1])) as communicator:
         array = np.zeros(1 << 16)
         communicator.all_reduce(array)
         if communicator.rank == 0:
