@@ -17,6 +17,7 @@ import pytest
 import needle as ndl
 from needle import nn, optim, training
 from needle.distributed import Alone, SharedGradients, current_communicator, join, launched, launchers, meeting, using
+from needle.distributed.endings import _status_of
 from needle.distributed.joining import THREADS, _begin_alike, _own_gpu, _Place, _share
 from needle.distributed.meeting import ENDS
 from tests.distributed.threads import in_shared_memory, run_ranks
@@ -215,6 +216,28 @@ def place(cores, quota=None):
 )
 def test_ranks_that_share_cores_divide_them(places, shares):
     assert [_share(here, places) for here in places] == shares
+
+
+def test_control_groups_count_where_they_pay_for_fewer_cores(monkeypatch):
+    joining, cores = sys.modules["needle.distributed.joining"], _Place.here().cores
+    for quota, counted in ((len(cores), None), (len(cores) - 1, len(cores) - 1)):
+        monkeypatch.setattr(joining, "usable_cores", lambda quota=quota: quota)
+        assert _Place.here().quota == counted
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (SystemExit(3), 3),
+        (SystemExit(-1), 255),
+        (SystemExit(256), 1),  # which a shell would take for 0
+        (SystemExit("why"), 1),
+        (KeyboardInterrupt(), 130),
+        (LookupError(), 1),
+    ],
+)
+def test_a_rank_ends_with_the_status_of_its_error(error, status):
+    assert _status_of(error) == status
 
 
 def test_ranks_take_threads_and_gpus_by_machine(monkeypatch):
