@@ -150,12 +150,12 @@ class Alone(Communicator):
         pass
 
 
-NOBODY_SAID = Alone()  # the communicator of those who are not within `using`
-_current: ContextVar[Communicator] = ContextVar("communicator", default=NOBODY_SAID)
+DEFAULT = Alone()  # the communicator outside of `using`
+_current: ContextVar[Communicator] = ContextVar("communicator", default=DEFAULT)
 
 
 def require_alike(op: str, communicator: Communicator, values: Mapping[str, Any]) -> None:
-    """Raise ValueError, on all ranks, if a value is another one on some of them: numbers, texts, what pickle copies."""
+    """Raise ValueError, on all ranks, if one of the values differs between them. They are what pickle copies."""
     if communicator.size == 1:
         return
     first, *others = communicator.all_gather_object(dict(values))

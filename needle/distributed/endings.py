@@ -14,15 +14,14 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NoReturn
 
-from needle.distributed.meeting import Words, part
+from needle.distributed.meeting import Words, wait_at_end
 from needle.distributed.mpi import MpiCommunicator
 from needle.distributed.waiting import no_rank
 
-__all__ = ["Ending", "time_limit"]
+__all__ = ["Ending"]
 
 HEARING = 1.0  # seconds in which a rank hears that one has failed, if it exchanges anything
 PATIENCE = 5.0  # seconds in which the one who has failed speaks, and the launcher ends the others
@@ -128,7 +127,7 @@ _under_way: list[Ending] = []  # of this process
 def _end_program() -> None:
     """Wait for the others, so that one of them who joins again learns that this rank has ended."""
     _flush()  # before such a rank ends all
-    part()
+    wait_at_end()
 
 
 def _forget_all() -> None:
@@ -142,18 +141,6 @@ def _forget_all() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_all)
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """End this process with a traceback if the block takes longer, even where MPI waits and keeps Python's lock."""
-    import faulthandler
-
-    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
-    try:
-        yield
-    finally:
-        faulthandler.cancel_dump_traceback_later()
 
 
 def _is_success(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""What Ctrl-C does to a rank while it waits for others where no error could tell them that it ends."""
+"""What Ctrl-C does to a rank, also while it waits where no error could tell the others that it ends."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ __all__ = ["Interrupts"]
 
 
 class Interrupts:
-    """What Ctrl-C does to a rank; at the end of the block, what it did before."""
+    """Set what Ctrl-C does to this process; the end of the block restores what it did before."""
 
-    before: Any = None  # where that is not so now
+    before: Any = None  # the handler to restore, if another one is set
 
     def end_all(self) -> None:
         """End this process at once, also where MPI waits and keeps Python's lock; its launcher ends the others."""

@@ -19,7 +19,7 @@ from needle.backend import get_rng_state, set_rng_state
 from needle.backend.blas import limited_to, worker_count
 from needle.backend.communicator import Communicator, current_communicator, using
 from needle.backend.cores import usable_cores
-from needle.distributed.endings import Ending, time_limit
+from needle.distributed.endings import Ending
 from needle.distributed.interrupts import Interrupts
 from needle.distributed.launchers import Launched, launched
 from needle.distributed.meeting import meet
@@ -75,7 +75,7 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
         with Ending(rank, world.Get_size()) as ending:
             interrupts.ignore() if rank else interrupts.restore()
             meet(world, timeout)
-            with time_limit(PATIENCE):
+            with _time_limit(PATIENCE):
                 communicator = ending.communicator = MpiCommunicator(world, timeout=timeout)
                 threads = _begin_alike(communicator)
             with nullcontext() if threads is None else limited_to(threads), using(communicator):
@@ -126,9 +126,21 @@ def _mpi() -> Any:
 
 def _wait_for_all_ranks(MPI: Any) -> None:
     """Initialize MPI. Some launchers let the others wait without end for a rank that has died before."""
-    with time_limit(PATIENCE), warnings.catch_warnings():
+    with _time_limit(PATIENCE), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of a launcher of another MPI, which is an error here
         MPI.Init_thread(MPI.THREAD_SERIALIZED)
+
+
+@contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End this process with a traceback if the block takes longer, even where MPI waits and keeps Python's lock."""
+    import faulthandler
+
+    faulthandler.dump_traceback_later(seconds, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _finalize(MPI: Any, process: int) -> None:

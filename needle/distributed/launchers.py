@@ -6,7 +6,7 @@ import os
 import warnings
 from typing import NamedTuple
 
-from needle.backend.communicator import NOBODY_SAID, current_communicator
+from needle.backend.communicator import DEFAULT, current_communicator
 
 __all__ = ["Launched", "launched", "warn_of_others"]
 
@@ -20,7 +20,7 @@ VARIABLES = {
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
 }
 RANK = "PMIX_RANK"  # all that some launchers tell
-_told: list[str] = []  # the warning of this process
+_warned: list[str] = []  # the op that has warned
 
 
 class Launched(NamedTuple):
@@ -62,9 +62,9 @@ def warn_of_others(op: str) -> None:
 
     It is meant where somebody has said `using(Alone())`.
     """
-    me = launched() if current_communicator() is NOBODY_SAID and not _told else None
+    me = launched() if current_communicator() is DEFAULT and not _warned else None
     if me is not None and me.size > 1:
-        _told.append(op)
+        _warned.append(op)
         if me.rank == 0:
             warnings.warn(
                 f"{op}: a launcher has started {me}, of which each trains a network of its own: put the program into "

@@ -1,6 +1,6 @@
-"""What the ranks of a program that `mpiexec` has started say beside their exchanges: that they join, fail, or end.
+"""What ranks that `mpiexec` has started tell each other outside of the block of `join`: that they join, fail, or end.
 
-They say it to each other, on a communicator of MPI that they make in the first `join` and keep until `MPI_Finalize`.
+These messages have a communicator of MPI of their own, made in the first `join` and kept until `MPI_Finalize`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from needle.distributed.interrupts import Interrupts
 from needle.distributed.waiting import late, wait_until
 
-__all__ = ["Words", "meet", "part"]
+__all__ = ["Words", "meet", "wait_at_end"]
 
 JOINS, ENDS = range(2)
 
@@ -54,7 +54,7 @@ def meet(world: Any, timeout: float | None) -> None:
         comm, request = world.Idup()
         wait_until(request.Test, timeout=timeout, too_late=lambda seconds: late("join", "join", (), seconds))
         _common.append(comm)
-        _part_before_finalize()
+        _wait_before_finalize()
     words = Words(JOINS)
 
     def ended() -> list[int]:
@@ -69,15 +69,15 @@ def meet(world: Any, timeout: float | None) -> None:
         raise RuntimeError(f"join: all ranks must join again, but rank {ended()[0]} has ended")
 
 
-def _part_before_finalize() -> None:
-    """Let `part` be what MPI_Finalize begins with, for a program may call it on some ranks and not on others."""
+def _wait_before_finalize() -> None:
+    """Begin MPI_Finalize with `wait_at_end`: a program may call it on some ranks only."""
     from mpi4py import MPI
 
-    key = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, value: part())
+    key = MPI.Comm.Create_keyval(delete_fn=lambda comm, key, value: wait_at_end())
     MPI.COMM_SELF.Set_attr(key, None)  # MPI_Finalize begins with freeing this communicator
 
 
-def part() -> None:
+def wait_at_end() -> None:
     """Wait at the end of the program until the others come there; one that joins again raises an error instead.
 
     There is no limit: `mpiexec` waits for all programs as well.

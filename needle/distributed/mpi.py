@@ -35,21 +35,21 @@ from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, con
 from needle.distributed.openings import NOTHING, START, Small, content_in, header_in, length_in, opening, small_sum
 from needle.distributed.pieces import (
     RETURNED,
+    SMALL_KINDS,
     Exchange,
     Gathering,
     Piece,
     add,
+    call_in,
     check_root,
     compare_calls,
     messages,
-    readable,
 )
 from needle.distributed.waiting import late, no_rank, stopped, wait_until
 
 __all__ = ["MpiCommunicator"]
 
 OPENING, TERM, SUM, GATHERED, FAILURE = range(1, 6)  # the tags of messages
-SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed
 
 
@@ -362,7 +362,7 @@ class MpiCommunicator(Communicator):
         """The error of a wait that has taken so long: it names the others whose request is not done."""
         call, deed = "all_reduce", "come"
         if self._to_open:
-            call, requests = readable(self._to_open[0][0].header).partition(" ")[0], self._receiving
+            call, requests = call_in(self._to_open[0][0].header), self._receiving
         elif self._to_sum:
             _, requests, piece, _ = self._to_sum[0]
             deed, requests = "go on", requests if piece.exchange.root is None else ()

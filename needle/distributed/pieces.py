@@ -17,11 +17,13 @@ from needle.backend.narrow import WIRES, narrow, widen
 __all__ = [
     "HEADER_BYTES",
     "RETURNED",
+    "SMALL_KINDS",
     "CallsDiffer",
     "Exchange",
     "Gathering",
     "Piece",
     "add",
+    "call_in",
     "check_root",
     "compare_calls",
     "header_of",
@@ -32,6 +34,7 @@ __all__ = [
 
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
 RETURNED = b"return".ljust(HEADER_BYTES)  # of a rank that makes no further call
+SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
 
 
@@ -163,6 +166,11 @@ def readable(header: bytes) -> str:
     return header.decode().strip()
 
 
+def call_in(header: bytes) -> str:
+    """The name of the call."""
+    return readable(header).partition(" ")[0]
+
+
 def check_root(root: int, size: int) -> None:
     if not 0 <= root < size:
         raise ValueError(f"broadcast: root must lie in [0, {size - 1}], but got {root}")
@@ -171,10 +179,9 @@ def check_root(root: int, size: int) -> None:
 def compare_calls(rank: int, header: bytes, other_rank: int, other: bytes) -> None:
     """Raise CallsDiffer unless both ranks have made the same call."""
     if other != header:
-        name = readable(header).partition(" ")[0]
         error = CallsDiffer(
-            f"{name}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank {other_rank} "
-            f"{_deed(other)}"
+            f"{call_in(header)}: all ranks must make the same calls, but rank {rank} {_deed(header)}, and rank "
+            f"{other_rank} {_deed(other)}"
         )
         error.are_sums = all(text.startswith(b"all_reduce ") for text in (header, other))
         raise error

@@ -28,21 +28,21 @@ from needle.backend.communicator import Array, Communicator, Request
 from needle.distributed.pieces import (
     HEADER_BYTES,
     RETURNED,
+    SMALL_KINDS,
     Exchange,
     Gathering,
     Piece,
     add,
+    call_in,
     check_root,
     compare_calls,
     header_of,
-    readable,
 )
 from needle.distributed.waiting import late, stopped, wait_until
 
 __all__ = ["SharedMemoryCommunicator", "memory_bytes"]
 
 SLOTS = 4  # of a rank: so many pieces can be under way
-SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 LINE_BYTES = 128  # between what two ranks write: processors fetch lines of cache in pairs
 LENGTH_BYTES = 16  # of a slot: the length of an array that is gathered, before the array
 POSTED, SUMMED, TAKEN, STATE = range(4)  # the counters of a rank
@@ -336,7 +336,7 @@ class SharedMemoryCommunicator(Communicator):
         deed = "come" if places else "go on"
         places = places or [place for place in self._others[SUMMED] if self._counters[place] <= self._taken]
         ranks = [place // (LINE_BYTES // 8) for place in places]
-        return late(readable(self._call).partition(" ")[0], deed, ranks, seconds)
+        return late(call_in(self._call), deed, ranks, seconds)
 
     def _go_on(self) -> bool:
         return self._called > self._taken and self.progress()

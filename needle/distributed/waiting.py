@@ -11,7 +11,7 @@ from needle import tuning
 __all__ = ["TIMEOUT", "late", "no_rank", "stopped", "wait_until"]
 
 TIMEOUT = 1800.0  # seconds to wait for other ranks, where nothing else is said
-STOPPED = 1.0  # seconds between two looks that only a process which was itself stopped lets pass
+STOPPED = 1.0  # seconds: if two looks are further apart, this process itself was stopped
 
 _give_way: Callable[[], None] = getattr(os, "sched_yield", lambda: time.sleep(0))  # to whoever waits for this core
 

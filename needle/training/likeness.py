@@ -1,4 +1,4 @@
-"""What the ranks of a run must have in common, in words: by these they compare what each has made."""
+"""Descriptions of a model, a loss and loaders, by which ranks compare what each of them has made."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ TOLD = (
 
 @pytest.mark.parametrize(("train", "name"), [(fit, "fit"), (loop, "SharedGradients")])
 def test_training_apart_warns_once(train, name, monkeypatch):
-    monkeypatch.setattr(launchers, "_told", [])
+    monkeypatch.setattr(launchers, "_warned", [])
     with in_launch({}), join():
         pass
     with in_launch(TWO), warnings.catch_warnings(record=True) as caught:
@@ -190,10 +190,10 @@ def test_training_apart_warns_once(train, name, monkeypatch):
 def test_of_those_who_may_train_apart_nobody_warns(variables, monkeypatch):
     """One process, all but the first, and those who say so; a warning is an error in tests."""
     for train in (fit, loop):
-        monkeypatch.setattr(launchers, "_told", [])
+        monkeypatch.setattr(launchers, "_warned", [])
         with in_launch(variables):
             train()
-        monkeypatch.setattr(launchers, "_told", [])
+        monkeypatch.setattr(launchers, "_warned", [])
         with in_launch(TWO), using(Alone()):
             train()
 
