@@ -19,6 +19,7 @@ import summary
 import train
 import train_cifar10
 import train_ptb
+import training
 from tests.apps.scripts import error_of, read_metrics, run, without_speed, write_digits
 from tests.apps.test_workers import SMALL, assert_alike, command_line, has_proc, wait_until
 from tests.distributed.mpi import ranks
@@ -152,6 +153,27 @@ def test_what_join_refuses_is_told_in_a_line(capsys, monkeypatch):
 
     monkeypatch.setattr("ranks.join", join)
     assert error_of(train, capsys, "--distributed") == ["train: join: an MPI library must be installed"]
+
+
+def test_ranks_compare_the_data_before_they_train(digits, capsys, monkeypatch):
+    def differ(data):
+        assert data["checksum"]
+        raise ValueError("the data must be the same for all ranks")
+
+    monkeypatch.setattr("ranks.check_alike", differ)
+    assert error_of(train, capsys, *digits) == ["train: the data must be the same for all ranks"]
+
+
+def test_a_rank_after_the_first_has_no_folder(digits, capsys, tmp_path, monkeypatch):
+    first = training._train
+
+    def train_as_another(run):
+        monkeypatch.setattr("ranks.is_first", lambda: False)
+        return first(run)
+
+    monkeypatch.setattr(training, "_train", train_as_another)
+    run(train, capsys, *digits, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # ---- programs --------------------------------------------------------------------------------------------------------

@@ -259,6 +259,14 @@ def test_what_the_dataset_draws_is_the_ranks_own():
     assert not {*first[:-1]} & {*second[:-1]}
 
 
+def test_what_is_read_ahead_is_drawn_from_the_global_stream():
+    """Which must not be exchanged while the program draws from it in its own thread."""
+    loader = DataLoader(Shard(Drawn()), 6, seed=1, prefetch=1)
+    np.random.seed(5)
+    ((drawn, _),) = loader
+    np.testing.assert_array_equal(drawn.numpy(), np.random.RandomState(5).rand(6).astype("float32"))
+
+
 class DrawnIfAny(Drawn):
     """Random numbers, of a given number of items, that are never asked for none."""
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from needle.backend.blas import worker_count
 from needle.distributed import current_communicator
+from needle.distributed.processes import worker_rank
 
 
 class Unpicklable(Exception):
@@ -35,8 +36,11 @@ def describe(shared, same):
     array = np.arange(300_000.0) * (communicator.rank + 1)
     communicator.all_reduce(array)
     ignores = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    seen = [os.getpid(), worker_count(), np.random.randint(1 << 30), random.getrandbits(30), shared is same, ignores]
-    return array, communicator.all_gather(np.array([seen])), open_files()
+    drawn = [np.random.randint(1 << 30), random.getrandbits(30)]
+    seen = [worker_rank(), os.getpid(), worker_count(), *drawn, shared is same, ignores]
+    described = communicator.all_gather(np.array([seen], float))  # None is NaN
+    communicator.start_all_reduce(np.ones(1_000_000))  # which goes on until all return
+    return array, described, open_files()
 
 
 def open_files():

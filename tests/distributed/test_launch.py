@@ -12,7 +12,7 @@ import pytest
 
 from needle.backend.blas import limited_to, worker_count
 from needle.distributed import current_communicator, launch, processes
-from needle.distributed.processes import WorkerTraceback
+from needle.distributed.processes import Group, WorkerTraceback
 from tests.distributed import programs
 from tests.interrupts import interrupt_everywhere
 
@@ -24,21 +24,44 @@ def slow(*row):
 
 
 @pytest.mark.parametrize("workers", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_workers_share_sums_streams_and_threads(workers):
-    shared = [1]
+def test_workers_share_sums_streams_and_threads(workers, monkeypatch):
+    """And end by themselves, once all that they have begun is done."""
+    shared, groups = [1], []
+    monkeypatch.setattr(processes, "GRACE", 0.0)
+    monkeypatch.setattr(launching, "Group", lambda *options: groups.append(Group(*options)) or groups[0])
     with limited_to(5):
-        total, described, named = launch(programs.describe, workers, (shared, shared))
+        total, described, named = launch(programs.describe, workers, (shared, shared), timeout=30)
         assert worker_count() == 5
     assert np.array_equal(total, np.arange(300_000.0) * (workers * (workers + 1) // 2))
-    processes, threads, *draws, same, ignoring = np.concatenate(described).T
-    assert processes[0] == os.getpid()
-    assert len(set(processes)) == workers
+    ranks, pids, threads, *draws, same, ignoring = np.concatenate(described).T
+    assert np.array_equal(ranks, [np.nan, *range(1, workers)], equal_nan=True)  # rank 0 is nobody's worker
+    assert pids[0] == os.getpid()
+    assert len(set(pids)) == workers
     assert set(threads) == {5 // workers}
     assert [len(set(drawn)) for drawn in draws] == [1, 1]  # by NumPy, and by Python's random
     assert same.all()
     assert ignoring.tolist() == [False] + [True] * (workers - 1)
     assert not named
     assert not multiprocessing.active_children()
+    assert {process.exitcode for process in groups[0].processes.values()} == {0}
+    assert all(connection.closed for connection in groups[0].connections.values())
+
+
+def test_a_death_is_told_with_its_status():
+    """Of a process whose pipe is closed before it has ended."""
+
+    class Ending:
+        exitcode = None
+
+        def join(self, seconds):
+            self.exitcode = 7
+
+    group = Group("launch", 2)
+    group.processes[1], (ours, theirs) = Ending(), group.context.Pipe(duplex=False)
+    theirs.close()
+    group._receive(1, ours)
+    ours.close()
+    assert "worker 1 of 2 ended with exit code 7;" in str(group.errors[1])
 
 
 def test_arguments_are_copied_as_bytes():

@@ -357,13 +357,28 @@ def test_a_rank_with_fewer_batches_is_told():
     assert [note.partition(";")[0] for note in caught.value.__notes__] == ["This rank had done 2 batches of epoch 1"]
 
 
+def step_lr(optimizer):
+    return optim.lr_scheduler.StepLR(optimizer, 2)
+
+
+SETTINGS = {
+    "epochs": {"epochs": 4}, "accumulate": {"accumulate": 2}, "clip_norm": {"clip_norm": 1.0},
+    "clip_value": {"clip_value": 1.0}, "compression": {"compression": "float16"}, "ema": {"ema": 0.5},
+    "scheduler": {"make_scheduler": step_lr}, "schedule_by": {"make_scheduler": step_lr, "schedule_by": "step"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_differ_between_ranks_are_an_error(name):
+    with pytest.raises(ValueError, match=f"^fit: all ranks must have the same {name}, but rank 1 has "):
+        differ(**SETTINGS[name])
+
+
 ERRORS = [
     (lambda: other_batches(batch_size=65), ValueError,
      "fit: all ranks must have the same batch_size, but rank 1 has 65, and rank 0 has 64"),
     (lambda: other_batches(shuffle=True), ValueError,
      "fit: all ranks must have the same shuffle, but rank 1 has True, and rank 0 has False"),
-    (lambda: differ(epochs=4), ValueError,
-     "fit: all ranks must have the same epochs, but rank 1 has 4, and rank 0 has 3"),
     (lambda: differ(metrics=None), ValueError,
      "fit: all ranks must have the same metrics, but rank 1 has [], and rank 0 has ['accuracy']"),
     (lambda: evaluated(loss_fn=nn.CrossEntropyLoss(label_smoothing=0.5)), ValueError,

@@ -133,6 +133,8 @@ ERRORS = [
      "fit: workers share the cores of a CPU and must be 1 elsewhere, but the model is on cuda:0"),
     (lambda: fit(workers=2, loss_fn=nn.CrossEntropyLoss(reduction="sum")), ValueError,
      "fit: loss_fn must be a mean over items for several processes, but got reduction 'sum'"),
+    (lambda: run_ranks(2, lambda communicator: fit(loss_fn=nn.CrossEntropyLoss(reduction="sum"))), ValueError,
+     "fit: loss_fn must be a mean over items for several processes, but got reduction 'sum'"),
     (lambda: fit(workers=2, forward=Carries()), ValueError,
      "fit: forward must have no state for several processes, each with its own, but got Carries"),
     (lambda: fit(workers=2, loader=Locked()), TypeError,

@@ -53,6 +53,15 @@ def _sum(shape=(2,), dtype="float32", wire=None):
     return lambda communicator: communicator.all_reduce(np.zeros(shape, dtype), wire)
 
 
+def _sum_of_pieces(more=0):
+    """A sum of one piece, or of two that are half as long."""
+
+    def call(communicator):
+        communicator.all_reduce(np.zeros(communicator.size * tuning.MPI_SHARE_BYTES // 8 + more))
+
+    return call
+
+
 def _start(count, length):
     def call(communicator):
         arrays = [np.zeros(length) for _ in range(count)]
@@ -151,5 +160,5 @@ CASES = {
     "rank 0 fails and goes on": _differ(_fail_and_go_on, _start(3, LARGE)),
     "rank 0 fails by an interrupt": _differ(_interrupted(2), _start(2, 2)),
     "others fail by an interrupt, large": _differ(_start(2, LARGE), _interrupted(LARGE)),
-    "lengths, large, and openings are late": _differ(_slowly(_sum(LARGE)), _slowly(_sum(LARGE + 1))),
+    "lengths, large, and openings are late": _differ(_slowly(_sum_of_pieces()), _slowly(_sum_of_pieces(more=1))),
 }

@@ -19,7 +19,7 @@ def _end_of(case):
     try:
         with contextlib.redirect_stderr(words):
             result = case()
-    except SystemExit as end:
+    except ranks.AllLeave as end:
         status = end.code
     return status, words.getvalue(), result
 
