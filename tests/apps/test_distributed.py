@@ -21,8 +21,9 @@ import train_cifar10
 import train_ptb
 import training
 from tests.apps.scripts import error_of, read_metrics, run, without_speed, write_digits
-from tests.apps.test_workers import SMALL, assert_alike, command_line, has_proc, wait_until
+from tests.apps.test_workers import SMALL, assert_alike, command_line, has_proc
 from tests.distributed.mpi import ranks
+from tests.waiting import wait_until
 
 OPTIONS = "--model lenet --augment --accumulate 2 --clip 1 --ema 0.5 --label-smoothing 0.1"
 

@@ -20,6 +20,7 @@ import train_ptb
 import training
 from needle.training import WorkerChoice
 from tests.apps.scripts import ENVIRONMENT, ROOT, error_of, run, without_speed, write_digits
+from tests.waiting import wait_until
 
 SMALL = ("--batch-size", "24", "--epochs", "2", "--lr", "0.001")
 
@@ -112,13 +113,6 @@ class Program:
         wait_until(lambda: not command_line(self.worker))
         self.lines.close()
         return status, self.output().splitlines()
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)
 
 
 def children(pid):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
+
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the processes are found in /proc")
 
 PATIENCE = 60  # seconds; all comes within two, on an idle machine
@@ -68,13 +70,6 @@ def workers(leader):
             if "spawn_main" in path.read_text("utf-8"):
                 found.append(number)
     return sorted(found)
-
-
-def wait_until(condition):
-    end = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.01)
 
 
 EXCHANGING = ["-m", "tests.distributed.exchanging"]

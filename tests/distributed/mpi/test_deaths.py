@@ -17,6 +17,7 @@ import time
 import pytest
 
 from tests.distributed.mpi.ranks import is_open_mpi, launcher, start
+from tests.waiting import wait_until
 
 slow = pytest.mark.slow
 LIMIT = 40  # seconds for a run on a busy machine; alone it takes two
@@ -29,13 +30,6 @@ def running(size, deed="", doers=""):
         yield run
         run.status = run.wait(LIMIT)
         wait_until(lambda: not run.pids())
-
-
-def wait_until(condition):
-    end = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < end, "it takes too long"
-        time.sleep(0.02)
 
 
 def begun(run):
@@ -121,7 +115,7 @@ def test_a_rank_that_fails_between_blocks_ends_all(size, doers):
     written = own_words(run.errors)
     assert "LookupError: mine" in written
     expected = f"RuntimeError: join: all ranks must join again, but rank [{doers}] has ended"
-    assert any(fnmatch.fnmatchcase(line, expected) for line in written)
+    assert any(fnmatch.fnmatchcase(line, expected) for line in written), run.errors
     assert "goes on" not in run.output
 
 

@@ -3,7 +3,6 @@
 import functools
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from tests.distributed.mpi.machines import machines, missing, starter
 from tests.distributed.mpi.ranks import PATIENCE, is_open_mpi, launcher, run, start
 from tests.distributed.mpi.test_engine import LIMITS
 from tests.distributed.threads import in_shared_memory, run_ranks
+from tests.waiting import wait_until
 
 PROGRAM, SCRIPT = "tests.distributed.mpi.endless", "apps/train.py"
 
@@ -101,13 +101,6 @@ def test_a_run_on_several_machines_ends_and_goes_on(deed, mpiexec, tmp_path):
 def ranks(made, program=PROGRAM):
     """The processes that are ranks of a module or a script, by machines."""
     return [[pid for pid in machine.processes() if program in command_of(pid)[1:3]] for machine in made]
-
-
-def wait_until(is_done, seconds):
-    end = time.monotonic() + seconds
-    while not is_done():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def command_of(pid):
