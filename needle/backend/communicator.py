@@ -51,11 +51,16 @@ class Communicator(ABC):
 
     All ranks must make the same calls in the same order, with arrays of the same shape and dtype: real numbers or
     bools, in any order of memory. Arrays are raw (NumPy's, CuPy's) and are changed in place.
+
+    `join` yields one, and within it, or `launch`, `current_communicator()` returns it. While `worker_batches` gives a
+    batch, `part` names the items of it that this rank computes: [`part.start`, `part.stop`) of `part.total`. It is None
+    where that is all of them.
     """
 
     rank: int
     size: int
-    part: Part | None = None  # the items of the current batch that this rank computes; None: all of them
+    part: Part | None = None
+    divides: bool = False  # whether this rank has ever asked for its part of a batch
 
     @abstractmethod
     def all_reduce(self, array: Array, wire: str | None = None) -> None:
@@ -121,6 +126,7 @@ class Communicator(ABC):
 
         None if there is one rank, or fewer items than ranks: then every rank computes the whole batch.
         """
+        self.divides = True
         if self.size == 1 or total < self.size:
             return None
         length, longer = divmod(total, self.size)

@@ -8,6 +8,7 @@ Accelerating Data Parallel Training" (2020), section 3.2.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 from zlib import crc32
@@ -28,8 +29,9 @@ __all__ = ["SharedGradients"]
 class SharedGradients:
     """Backward for a batch that several ranks compute together: `.grad` is the gradient of the whole batch's loss.
 
-    `backward(loss)` takes the place of `loss.backward(create_graph=False)`. Where there is one rank, or each computes
-    the whole batch (`current_communicator().part` is None), it does exactly that. Otherwise the losses, each the mean
+    `backward(loss)` takes the place of `loss.backward(create_graph=False)`, in a loop over `worker_batches(loader)`,
+    which divides the batches. Where there is one rank, or each computes the whole batch (`current_communicator().part`
+    is None), it does exactly that, and warns if no batch was ever divided. Otherwise the losses, each the mean
     over a rank's items, count by their numbers of items, and `.grad` of the parameters has the same bits on every rank.
     It is set if a gradient came to the parameter on any rank. Hooks of the parameters see the gradient of the whole
     batch; other leaves get that of their rank's items.
@@ -88,6 +90,14 @@ class SharedGradients:
         if part is None:
             if not self._has_begun:
                 warn_of_others("SharedGradients")
+                if communicator.rank == 0 and communicator.size > 1 and not communicator.divides:
+                    warnings.warn(
+                        f"SharedGradients: each of {communicator.size} ranks computes whole batches, so no gradients "
+                        "are exchanged: read the batches by `worker_batches(loader)`; where each rank has items of its "
+                        "own, of a loader of `Shard(dataset)`",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
                 self._has_begun = True
             loss.backward(scale, create_graph=False, accumulate=accumulate)
             if exchange:

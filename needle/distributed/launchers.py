@@ -39,7 +39,7 @@ class Launched(NamedTuple):
 def launched() -> Launched | None:
     """Which one of the processes that `mpiexec` or `srun` has started this is; None if no launcher has started it.
 
-    Whether it has joined the others, `current_communicator()` tells.
+    The result has `rank` and `size`. Whether it has joined the others, `current_communicator()` tells.
 
     >>> launched() is None
     True

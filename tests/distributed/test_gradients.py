@@ -15,6 +15,7 @@ from needle import nn, tuning
 from needle.backend import cpu
 from needle.backend.narrow import WIRES, rounded
 from needle.backend.polling import polling
+from needle.data import DataLoader, NDArrayDataset, worker_batches
 from needle.distributed import SharedGradients
 from needle.grad_mode import watching
 from needle.training import Stepper
@@ -605,6 +606,28 @@ def beginnings_differ(value=0, items=0):
     run_ranks(3, rank)
     first, _, _ = errors
     raise first
+
+
+def test_ranks_that_never_divide_a_batch_are_warned_once():
+    """Then each would train a network of its own items; a batch with fewer items than ranks is no such case."""
+    weight = ndl.Tensor(np.ones((2, 1)))
+
+    def rank(communicator, small):
+        items = NDArrayDataset(np.ones((1, 2)))
+        for (x,) in worker_batches(DataLoader(items, 1)) if small else [(ndl.ones(4, 2, dtype="float64"),)] * 2:
+            gradients.backward((x @ weight).mean())
+
+    gradients = SharedGradients([weight])
+    run_ranks(3, lambda communicator: rank(communicator, True))  # in tests a warning is an error
+    gradients = SharedGradients([weight])
+    with pytest.warns(RuntimeWarning) as told:
+        run_ranks(3, lambda communicator: rank(communicator, False))
+    (told,) = told
+    assert str(told.message) == (
+        "SharedGradients: each of 3 ranks computes whole batches, so no gradients are exchanged: read the batches by "
+        "`worker_batches(loader)`; where each rank has items of its own, of a loader of `Shard(dataset)`"
+    )
+    assert told.filename == __file__
 
 
 ERRORS = [
