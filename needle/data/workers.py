@@ -37,9 +37,12 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
     if communicator.size == 1:
         yield from loader
         return
+    part = None
     try:
         if is_plain(loader):
-            yield from loader.parts(communicator)
+            for batch in loader.parts(communicator):
+                part = communicator.part
+                yield batch
         else:
             items = 0
             for batch in loader:
@@ -49,7 +52,8 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
                 yield batch if part is None else cut(batch, part)
             require_alike("worker_batches", communicator, {"number of items in its batches": items})
     finally:
-        communicator.part = None
+        if communicator.part is part:  # else these batches were left long ago, and others are being read
+            communicator.part = None
 
 
 def is_plain(loader: Any) -> TypeGuard[DataLoader]:

@@ -105,15 +105,15 @@ class SharedGradients:
             return loss.detach()
         if not self._are_alike:
             self._compare(communicator)
-        parameters = self._summed()
+        parameters, term = self._summed(), Tensor.make_const(loss.array * share)
         earlier = [parameter.grad if accumulate else None for parameter in parameters]
         if not exchange and not any(getattr(parameter, "hooks", None) for parameter in parameters):
-            sums = Sums(communicator, [loss])
-            sums.add(loss, loss.array * share)
+            sums = Sums(communicator, [term])
+            sums.add(term, term.array)
             self._keep(loss, scale, accumulate, parameters, earlier)
-            return Tensor.make_const(sums.finish()[0][loss])
-        sums = Sums(communicator, [loss], reversed(parameters), self._irregular, self.compression)
-        sums.add(loss, loss.array * share)
+            return Tensor.make_const(sums.finish()[0][term])
+        sums = Sums(communicator, [term], reversed(parameters), self._irregular, self.compression)
+        sums.add(term, term.array)
         waiting, self._waiting = self._terms(), {}
         try:
             sums.collect(loss, scale, parameters, waiting)
@@ -130,7 +130,7 @@ class SharedGradients:
                 if parameter in totals:
                     grad = parameter.finish_grad(Tensor.make_const(totals[parameter]))
                     parameter.grad = grad if before is None else before + grad
-        return Tensor.make_const(totals[loss])
+        return Tensor.make_const(totals[term])
 
     def exchange(self) -> None:
         """Add to `.grad` the gradients that `backward(…, exchange=False)` has left waiting, summed over the ranks."""

@@ -18,7 +18,7 @@ from needle.backend.blas import limited_to
 from needle.backend.communicator import using
 from needle.backend.parallel import start_thread
 from needle.distributed.shared_memory import SharedMemoryCommunicator, memory_bytes
-from needle.distributed.waiting import late, stopped
+from needle.distributed.waiting import late, stopped, wait_until
 
 __all__ = ["Group", "WorkerDied", "WorkerTraceback", "worker_rank"]
 
@@ -83,16 +83,15 @@ class Group:
     def finish(self) -> None:
         """Wait until all workers have returned. Raises the error of the first that failed."""
         self.communicator.leave()
-        if not self.is_decided.wait(self.timeout):
-            assert self.timeout is not None
-            running = [rank for rank, process in self.processes.items() if process.is_alive()]
-            error = late(self.caller, "return", running, self.timeout)
-            raise error
+        wait_until(self.is_decided.is_set, timeout=self.timeout, too_late=self._too_late)
         if self.errors:
             error = self.failure()
             raise error
         for process in self.processes.values():
             process.join(PATIENCE)
+
+    def _too_late(self, seconds: float) -> BaseException:
+        return late(self.caller, "return", [rank for rank, x in self.processes.items() if x.is_alive()], seconds)
 
     def failure(self) -> BaseException:
         """The error of the first worker that failed."""

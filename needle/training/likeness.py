@@ -27,9 +27,12 @@ def of_parts(model: Module, loss_fn: Any, metrics: Mapping[str, Any] | None, for
 
 def of_loader(prefix: str, loader: Iterable[Any] | None) -> dict[str, Any]:
     """How many batches there are, and how a loader makes them: else a rank would compute items of other batches."""
-    options = {name: getattr(loader, name, None) for name in ("batch_size", "shuffle", "drop_last")}
-    options["transforms"] = [*map(described, loader.transforms)] if isinstance(loader, DataLoader) else None
-    return {f"{prefix}batches": length_hint(loader), **{prefix + name: value for name, value in options.items()}}
+    compared = {f"{prefix}batches": length_hint(loader)}
+    if not isinstance(loader, DataLoader):  # what others call so may be anything, a method, say
+        return compared
+    options = {name: getattr(loader, name) for name in ("batch_size", "shuffle", "drop_last")}
+    options["transforms"] = [*map(described, loader.transforms)]
+    return compared | {prefix + name: value for name, value in options.items()}
 
 
 def described(part: Any) -> str:

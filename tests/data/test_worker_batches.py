@@ -175,6 +175,21 @@ def test_a_loader_goes_on_from_its_state_with_parts():
     assert [chunk.tolist() for chunk in items] == [order[4:8].tolist(), order[8:].tolist()]
 
 
+@pytest.mark.parametrize("make", [lambda: [ITEMS], lambda: DataLoader(NDArrayDataset(ITEMS), 11)])
+def test_batches_that_were_left_do_not_end_the_part_of_others(make):
+    """They may be closed at any time, with the error that has kept them."""
+
+    def work(communicator):
+        left = worker_batches(make())
+        next(left)
+        for _ in worker_batches(make()):
+            left.close()
+            assert communicator.part == communicator.part_of(11)
+        assert communicator.part is None
+
+    run_ranks(2, work)
+
+
 def other(make):
     """Two ranks, each with a loader that `make(rank)` returns."""
     return run_ranks(2, lambda communicator: list(worker_batches(make(communicator.rank))))

@@ -82,6 +82,15 @@ def test_gradients_are_those_of_the_whole_batch(size, total, bucket, monkeypatch
     assert_all_close(by_ranks(size, total, step), expected)
 
 
+
+def test_a_loss_may_be_a_parameter():
+    def step(items):
+        weight = nn.Parameter(ndl.Tensor(2.0, dtype="float64"))
+        return SharedGradients([weight]).backward(weight).item(), weight.grad.item()
+
+    assert by_ranks(2, 8, step) == [(2.0, 1.0)] * 2
+
+
 def test_gradients_accumulate_with_weights():
     model = Net()
     batches = [np.random.randn(n, 5) for n in (6, 5, 2)]

@@ -120,7 +120,7 @@ def test_an_error_of_rank_0_ends_all():
 
 def test_an_error_after_rank_0_has_returned_is_raised():
     with pytest.raises(LookupError, match="late"):
-        launch(programs.end_late, 2)
+        launch(programs.end_late, 2, timeout=float("inf"))
 
 
 @pytest.mark.slow

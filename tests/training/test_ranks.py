@@ -344,6 +344,23 @@ def test_parts_that_ranks_have_made_otherwise_are_an_error(name, other, is_fit):
         evaluated(is_fit, **{name: other})
 
 
+class Deck(list):
+    """A loader whose attributes are named like those of a DataLoader."""
+
+    def shuffle(self):
+        pass
+
+
+def test_what_loaders_of_others_call_batch_size_or_shuffle_may_be_anything():
+    def work(communicator):
+        loader = Deck(digits())
+        loader.batch_size, loader.drop_last = np.arange(2 + communicator.rank), lambda: True
+        options = {"validation": loader, "forward": by_digits, "epochs": 1}
+        return training.fit(model := network(), nn.CrossEntropyLoss(), optim.SGD(model.parameters()), loader, **options)
+
+    run_ranks(2, work)
+
+
 def test_a_rank_with_fewer_batches_is_told():
     """Of iterators, whose lengths nobody knows: those who wait say where they are."""
 
