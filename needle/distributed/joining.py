@@ -21,7 +21,7 @@ from needle.backend.communicator import Communicator, current_communicator, usin
 from needle.backend.cores import usable_cores
 from needle.distributed.endings import Ending
 from needle.distributed.interrupts import Interrupts
-from needle.distributed.launchers import Launched, launched
+from needle.distributed.launchers import Launched, launched, mark_as_rank
 from needle.distributed.meeting import meet
 from needle.distributed.mpi import MpiCommunicator
 from needle.distributed.waiting import TIMEOUT
@@ -98,6 +98,7 @@ def _world(process: Launched) -> Any:
             f"join: the launcher must belong to mpi4py's MPI library, {version}, which knows of one process; but the "
             f"launcher has started {process}; {advice}, or `srun --mpi=` with a type that it has"
         )
+    mark_as_rank()
     return world
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import warnings
+from contextlib import suppress
 from typing import NamedTuple
 
 from needle.backend.communicator import DEFAULT, current_communicator
 
-__all__ = ["Launched", "launched", "warn_of_others"]
+__all__ = ["Launched", "launched", "mark_as_rank", "warn_of_others"]
 
 # The number of processes, and which one this is. The first pair counts whose number is set. SLURM_NTASKS is not among
 # them: Slurm sets it in a batch script, too, where no srun has started anything.
@@ -20,6 +22,7 @@ VARIABLES = {
     "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
 }
 RANK = "PMIX_RANK"  # all that some launchers tell
+MARK = "NEEDLE_RANK"  # of the programs that a rank starts: its process, and the name of its job
 _warned: list[str] = []  # the op that has warned
 
 
@@ -39,17 +42,43 @@ class Launched(NamedTuple):
 def launched() -> Launched | None:
     """Which one of the processes that `mpiexec` or `srun` has started this is; None if no launcher has started it.
 
-    The result has `rank` and `size`. Whether it has joined the others, `current_communicator()` tells.
+    The result has `rank` and `size`. Whether it has joined the others, `current_communicator()` tells. A program that a
+    rank has started is none of them, though it has the variables.
 
     >>> launched() is None
     True
     """
+    if _is_of_a_rank():
+        return None
     for variable, rank in VARIABLES.items():
         size = _number(variable)
         if size is not None:
             return Launched(_number(rank) or 0, size, variable)
     only = _number(RANK)
     return None if only is None else Launched(only, only + 1, RANK)
+
+
+def mark_as_rank() -> None:
+    """Let programs that this process starts know that they are no ranks: to MPI they would be this one once more."""
+    os.environ[MARK] = f"{os.getpid()} {os.environ.get('PMIX_NAMESPACE')}"
+    connection = _number("PMI_FD")
+    if connection is not None:
+        with suppress(OSError):
+            os.set_inheritable(connection, False)
+
+
+def _is_of_a_rank() -> bool:
+    """Whether a rank has started this program: a launcher in between gives another connection, or name of the job."""
+    process, _, job = os.environ.get(MARK, "").partition(" ")
+    if process in ("", str(os.getpid())):
+        return False
+    connection = _number("PMI_FD")
+    if connection is None:
+        return job == str(os.environ.get("PMIX_NAMESPACE"))
+    try:
+        return not stat.S_ISSOCK(os.fstat(connection).st_mode)
+    except OSError:
+        return True
 
 
 def _number(variable: str) -> int | None:

@@ -82,7 +82,6 @@ def test_gradients_are_those_of_the_whole_batch(size, total, bucket, monkeypatch
     assert_all_close(by_ranks(size, total, step), expected)
 
 
-
 def test_a_loss_may_be_a_parameter():
     def step(items):
         weight = nn.Parameter(ndl.Tensor(2.0, dtype="float64"))

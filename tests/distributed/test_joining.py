@@ -142,6 +142,11 @@ def test_a_launcher_may_start_one_rank(variables):
         ({"PMI_SIZE": "3", "PMI_RANK": "1", "SLURM_STEP_NUM_TASKS": "2"}, (1, 3, "PMI_SIZE")),  # mpiexec in a job
         ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "PMIX_RANK": "1"}, (1, 2, "OMPI_COMM_WORLD_SIZE")),
         ({"PMIX_RANK": "1"}, (1, 2, "PMIX_RANK")),
+        ({"PMI_SIZE": "2", "PMI_FD": "987654", "NEEDLE_RANK": "0 None"}, None),  # started by a rank
+        ({"PMI_SIZE": "2", "PMI_FD": "987654"}, (0, 2, "PMI_SIZE")),
+        ({"PMI_SIZE": "2", "PMI_FD": "987654", "NEEDLE_RANK": f"{os.getpid()} None"}, (0, 2, "PMI_SIZE")),
+        ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "job", "NEEDLE_RANK": "0 job"}, None),
+        ({"PMIX_RANK": "1", "PMIX_NAMESPACE": "other", "NEEDLE_RANK": "0 job"}, (1, 2, "PMIX_RANK")),  # of its mpiexec
         ({"PMI_SIZE": "many", "MV2_COMM_WORLD_SIZE": "2"}, (0, 2, "MV2_COMM_WORLD_SIZE")),
         ({}, None),
     ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
 import sys
 import time
 import warnings
@@ -86,6 +87,8 @@ def fork_and_exit():
         except RuntimeError as error:
             sys.exit(5 if "this process is not" in str(error) else 6)
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    program = "from needle import distributed\nwith distributed.join() as ranks: raise SystemExit(4 + ranks.size)"
+    status = status if subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 5 else 8
     sys.exit(0 if status == 5 else status or 7)
 
 
