@@ -38,13 +38,21 @@ def of_loader(prefix: str, loader: Iterable[Any] | None) -> dict[str, Any]:
 def described(part: Any) -> str:
     """The name of a function or of a part's class; of needle's own classes also the options.
 
-    Those of a class of the user may differ by rank, such as who prints.
+    Those of a class of the user may differ by rank, such as who prints; so may attributes that no option is named like.
     """
     kind = part if isinstance(part, (type, FunctionType)) else type(part)
     if kind is part or not kind.__module__.startswith("needle."):
         return kind.__qualname__
-    options = {name: _value(value) for name, value in vars(part).items() if name != "training" and name[0] != "_"}
+    names = _options(type(part))
+    options = {name: _value(value) for name, value in vars(part).items() if name in names}
     return f"{kind.__qualname__}({', '.join(f'{name}={text}' for name, text in options.items() if text)})"
+
+
+def _options(kind: type) -> set[str]:
+    """The names of what a class and its bases are made from."""
+    inits = [vars(base).get("__init__") for base in kind.__mro__]
+    codes = [init.__code__ for init in inits if isinstance(init, FunctionType)]
+    return {name for code in codes for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
 
 
 def _value(value: Any) -> str:

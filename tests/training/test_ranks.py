@@ -361,6 +361,16 @@ def test_what_loaders_of_others_call_batch_size_or_shuffle_may_be_anything():
     run_ranks(2, work)
 
 
+def test_what_is_noted_on_a_module_may_differ():
+    def work(communicator):
+        model = network()
+        model.folder, model[0].note = f"runs/{communicator.rank}", communicator.rank
+        return training.evaluate(model, nn.CrossEntropyLoss(), digits(), forward=by_digits)
+
+    first, second = run_ranks(2, work)
+    assert first == second
+
+
 def test_a_rank_with_fewer_batches_is_told():
     """Of iterators, whose lengths nobody knows: those who wait say where they are."""
 
