@@ -13,7 +13,7 @@ from needle.grad_mode import no_grad
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.ops.across_ranks import batch_mean
-from needle.training.exchanges import check_divisible, share_stream, share_weights, whole_batch
+from needle.training.exchanges import check_divisible, share_place, share_stream, share_weights, whole_batch
 from needle.training.figures import Figures
 from needle.training.likeness import of_loader, of_parts
 
@@ -73,6 +73,7 @@ def evaluate_by_workers(
         model.eval()
         start_pass(forward, loader)
         share_stream()
+        share_place(loader)
         with no_grad():
             for batch in worker_batches(loader):
                 outputs, targets = forward(model, batch)

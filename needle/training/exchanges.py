@@ -141,6 +141,14 @@ def share_stream() -> None:
         set_rng_state(of_rank_0(get_rng_state()))
 
 
+def share_place(loader: Any) -> None:
+    """Let all ranks begin the epoch that rank 0 does: its callbacks may have read a loader with a seed of its own."""
+    if current_communicator().size > 1 and hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict"):
+        place = of_rank_0(loader.state_dict())
+        if current_communicator().rank:
+            loader.load_state_dict(place)
+
+
 def of_rank_0(value: Any) -> Any:
     """Plain data of rank 0, on all ranks."""
     communicator = current_communicator()

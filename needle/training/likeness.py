@@ -31,6 +31,7 @@ def of_loader(prefix: str, loader: Iterable[Any] | None) -> dict[str, Any]:
     if not isinstance(loader, DataLoader):  # what others call so may be anything, a method, say
         return compared
     options = {name: getattr(loader, name) for name in ("batch_size", "shuffle", "drop_last")}
+    options["items"] = loader._items
     options["transforms"] = [*map(described, loader.transforms)]
     return compared | {prefix + name: value for name, value in options.items()}
 

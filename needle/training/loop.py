@@ -16,7 +16,7 @@ from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer
 from needle.training.callbacks import Callbacks, Reader
 from needle.training.evaluation import Forward, LossFunction, evaluate_by_workers, start_pass
-from needle.training.exchanges import begin_alike, obey, whole_batch
+from needle.training.exchanges import begin_alike, obey, share_place, whole_batch
 from needle.training.figures import Figures, items_in
 from needle.training.schedule import Schedule
 from needle.training.state import Row, TrainingState, averaged
@@ -74,6 +74,9 @@ def _train(run: Run) -> None:
             start_pass(run.forward, run.reader.loader)
         hooks("on_epoch_start", state)
         begin_alike(run.model, run.optimizer)
+        if not (is_alone or state.batch):
+            start_pass(run.reader.loader)  # which callbacks may have read just now
+            share_place(run.reader.loader)
         clock = time.perf_counter()
         for batch in run.reader.batches(state.batch):
             outputs, targets = run.forward(run.model, batch)

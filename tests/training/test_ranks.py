@@ -361,6 +361,32 @@ def test_what_loaders_of_others_call_batch_size_or_shuffle_may_be_anything():
     run_ranks(2, work)
 
 
+def test_callbacks_may_read_loaders_with_seeds():
+    """They draw from generators of the loaders, which no other rank does."""
+
+    def work(communicator=None):
+        training_loader, held_out = digits(shuffle=True, seed=3), digits(shuffle=True, seed=4)
+
+        class Reads:
+            def on_epoch_start(self, state):
+                next(iter(training_loader))
+
+            def on_epoch_end(self, state):
+                training.evaluate(model, nn.CrossEntropyLoss(), training_loader, forward=by_digits)
+                next(iter(held_out))
+
+        with ONE_BY_ONE:
+            ndl.seed(0)
+            model = network()
+        optimizer, callbacks = optim.SGD(model.parameters()), [] if communicator and communicator.rank else [Reads()]
+        options = {"epochs": 3, "forward": by_digits, "callbacks": callbacks, "validation": held_out}
+        return model, training.fit(model, nn.CrossEntropyLoss(), optimizer, training_loader, **options), optimizer
+
+    ranks = run_ranks(2, work)
+    assert_alike(ranks)
+    assert_same(ranks[0], work())
+
+
 def test_what_is_noted_on_a_module_may_differ():
     def work(communicator):
         model = network()
