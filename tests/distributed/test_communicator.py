@@ -15,6 +15,7 @@ from needle import tuning
 from needle.backend import communicator as communicators
 from needle.backend.communicator import Alone, Communicator, Part, current_communicator, using
 from needle.backend.narrow import WIRES, rounded
+from needle.distributed.pieces import add
 from needle.distributed.shared_memory import (
     POSTED,
     SLOTS,
@@ -104,6 +105,8 @@ def test_ranks_may_have_other_orders_of_bytes():
         return array.tolist()
 
     assert run_ranks(2, rank, in_shared_memory) == [[0, 2, 4, 6, 8]] * 2
+    gathered = run_ranks(2, lambda rank: rank.all_gather(np.ones(2, ">f4")), in_shared_memory)
+    assert {array.dtype.str for arrays in gathered for array in arrays} == {">f4"}
 
 
 def test_float16_is_added_in_float32(engine):
@@ -142,15 +145,16 @@ def test_floats_that_travel_in_16_bits_are_rounded_twice(engine, wire, dtype, sh
 
 def test_floats_of_16_bits_that_overflow_are_infinite_without_a_warning(engine):
     def rank(communicator):
-        arrays = [np.array([65504.0, -65520.0, np.nan, 1e30]) for _ in WIRES] + [np.array([60000.0], "float16")]
-        for array, wire in zip(arrays, ["float16", "bfloat16", "bfloat16"], strict=True):
+        arrays = [np.array([65504.0, -65520.0, np.nan, 1e30]) for _ in WIRES]
+        arrays += [np.array([60000.0], "float16"), np.array([3e38], "float32")]
+        for array, wire in zip(arrays, ["float16", "bfloat16", "bfloat16", "bfloat16"], strict=True):
             communicator.all_reduce(array, wire)
         return [array.tolist() for array in arrays]
 
-    for half, brain, narrow in run_ranks(2, rank, engine):
+    for half, brain, narrow, wide in run_ranks(2, rank, engine):
         assert str(half) == "[inf, -inf, nan, inf]"
         assert str(brain[:3]) == "[131072.0, -131072.0, nan]"
-        assert narrow == [np.inf]
+        assert narrow == wide == [np.inf]
 
 
 def test_sums_that_overflow_are_infinite_without_a_warning(engine):
@@ -162,6 +166,26 @@ def test_sums_that_overflow_are_infinite_without_a_warning(engine):
     for first, second, third in run_ranks(2, rank, engine):
         assert first == np.inf
         assert np.isnan([second, third]).all()
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_a_sum_may_replace_any_of_its_terms(number):
+    terms = [np.full(3, 10.0**i) for i in range(3)]
+    add(terms, terms[number])
+    assert terms[number].tolist() == [111.0] * 3
+
+
+def test_nobody_passes_a_barrier_before_all_have_come(engine):
+    has_come = threading.Event()
+
+    def rank(communicator):
+        if communicator.rank == 0:
+            time.sleep(0.05)
+            has_come.set()
+        communicator.barrier()
+        return has_come.is_set()
+
+    assert run_ranks(2, rank, engine) == [True, True]
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -40,7 +40,7 @@ def calls(seed, size):
     for root in range(size):
         for shape in [(), (0,), (3, 5), (40, 31)]:
             yield f"broadcast of {shape} from {root}", _broadcasts(_values(seed, size, shape, "float32"), root)
-    for lengths in ([3, 0, 2, 1], [100, 2, 300, 0], [300, 200, 100, 400]):
+    for lengths in ([3, 0, 2, 1], [100, 2, 300, 0], [300, 200, 100, 400], [32, 16, 31, 17]):  # 32: 256 bytes
         yield f"gather of {lengths}", _gathers(_values(seed, size, (max(lengths), 2), "float32"), lengths)
     yield "gather of numbers", lambda communicator: communicator.all_gather(np.array(communicator.rank))
     repeated = np.broadcast_to(_values(seed, size, (5, 1), ">f4"), (size, 5, 9))  # read-only

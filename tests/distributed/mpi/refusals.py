@@ -8,6 +8,7 @@ import numpy as np
 from mpi4py import MPI
 
 from needle import tuning
+from needle.distributed import mpi
 from needle.distributed.mpi import MpiCommunicator
 
 LARGE = 300_000
@@ -28,13 +29,20 @@ def main(_):
 
 
 def _facts(communicator):
-    """What holds of sums that nobody waits for, of an array that is refused, and at the end."""
-    fixed, refused = np.zeros(2), ""
+    """What holds of calls that are refused, of many small sums, of sums that nobody waits for, and at the end."""
+    fixed, refused = np.zeros(2), []
     fixed.flags.writeable = False
-    try:
-        communicator.all_reduce(fixed)
-    except ValueError as error:
-        refused = str(error)
+    for call in (communicator.all_reduce, lambda array: communicator.broadcast(array, -1)):
+        try:
+            call(fixed)
+        except ValueError as error:
+            refused.append(str(error))
+    for length in range(mpi.SMALL_KINDS + 2):
+        communicator.all_reduce(np.zeros(length))
+    large = communicator._whole_bytes // 8  # whose message is read by the other while this rank goes on
+    in_a_row = [np.full(large, float(number)) for number in range(50)]
+    for array in in_a_row:
+        communicator.all_reduce(array)
     arrays = [np.full(LARGE, communicator.rank + 1) for _ in range(3)]
     for array in arrays:
         communicator.start_all_reduce(array)
@@ -43,6 +51,8 @@ def _facts(communicator):
     communicator.leave()
     return {
         "pieces are few": pieces <= tuning.MPI_PIECES,
+        "kinds are few": len(communicator._small) <= mpi.SMALL_KINDS,
+        "sums in a row": all((array == number * communicator.size).all() for number, array in enumerate(in_a_row)),
         "refused": refused,
         "sums": {array.mean() for array in arrays},
         "kept": [request for request in requests if request != MPI.REQUEST_NULL] + [comm] * (comm != MPI.COMM_NULL),
