@@ -17,9 +17,10 @@ from needle.kernels.reduce import summed_to
 from needle.kernels.rows import Rows
 from needle.kernels.standardize import (
     MeanOf,
-    apply_moments,
+    apply_line,
+    find_line,
     find_shift,
-    gradient_means,
+    gradient_line,
     input_gradient,
     mean_of_rows,
     mean_over,
@@ -98,7 +99,7 @@ def _forward(
     """The result, written into `out` if it is not None, and the mean and variance of x."""
     average, variance, shift, rest = moments(mean, x)
     weight, bias = affine[0] if scaled else None, affine[-1] if shifted else None
-    y = apply_moments(x, rest, variance, shift, eps, weight, bias, rectified, out)
+    y = apply_line(x, shift, *find_line(x.dtype, rest, variance, eps, weight, bias), rectified, out)
     return y, average, variance
 
 
@@ -148,7 +149,7 @@ def _gradients(
             weight_grad = product * scale * count
         else:
             rest = average if shift is None else average - shift
-            weight_grad = apply_moments(x, rest, variance, shift, eps)
+            weight_grad = apply_line(x, shift, *find_line(x.dtype, rest, variance, eps))
             weight_grad *= grad
         weight_grad = summed_to(weight.shape, weight_grad)
     if bias is not None:
@@ -182,5 +183,7 @@ def _backward(
     for shift in shifts:  # where it is 0, the bits stay: no row depends on others
         if device_of(x).is_async or shift.any():
             x, average = xp(x).subtract(x, shift, out=out), average - shift
-    total, product = gradient_means(mean, grad, x, average)
-    return input_gradient(grad, x, average, total, product, scale, factor, out), total, product
+    total = mean(grad)
+    product = mean(grad, x) - total * average
+    terms = gradient_line(grad.dtype, average, total, product, scale, factor)
+    return input_gradient(grad, x, *terms, out), total, product

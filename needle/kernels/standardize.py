@@ -20,8 +20,8 @@ from needle.kernels.activation import rectify
 from needle.kernels.layout import Array
 from needle.kernels.reduce import means, row_products, row_sums
 
-__all__ = ["MeanOf", "apply_moments", "find_shift", "gradient_means", "input_gradient", "mean_of_rows", "mean_over",
-           "moments"]  # fmt: skip
+__all__ = ["MeanOf", "apply_line", "find_line", "find_shift", "gradient_line", "input_gradient", "mean_of_rows",
+           "mean_over", "moments"]  # fmt: skip
 
 MeanOf: TypeAlias = Callable[..., Array]
 
@@ -76,25 +76,31 @@ def find_shift(dtype: Any, average: Array, variance: Array, far: float | None = 
     return xp(average).where(is_far, average, 0).astype(dtype)
 
 
-def apply_moments(
-    x: Array, rest: Array, variance: Array, shift: Array | None, eps: float, weight: Array | None = None,
-    bias: Array | None = None, rectified: bool = False, out: Array | None = None,
-) -> Array:  # fmt: skip
-    """(x - shift - rest) / sqrt(variance + eps) · weight + bias, max(it, 0) if `rectified`, written into `out`.
+def find_line(
+    dtype: Any, rest: Array, variance: Array, eps: float, weight: Array | None = None, bias: Array | None = None
+) -> tuple[Array, Array, Array | None, Array | None]:
+    """What makes (x - shift - rest) / sqrt(variance + eps) · weight + bias of x - shift: arguments of `apply_line`.
 
-    The rest is the mean of x - shift: that of x if the shift is None.
+    The rest is the mean of x - shift: that of x if there is no shift.
     """
-    dtype = x.dtype
-    if shift is not None:
-        x = xp(x).subtract(x, shift, out=out)
     scale = (variance + eps) ** -0.5
     offset = -rest * scale
     if weight is not None and (weight.shape == scale.shape or _folds(weight, scale)):
         scale, offset, weight = scale * weight, offset * weight, None
     if weight is None and bias is not None and (bias.shape == scale.shape or _folds(bias, scale)):
         offset, bias = offset + bias, None
-    y = xp(x).multiply(x, scale.astype(dtype, copy=False), out=out)
-    y += offset.astype(dtype, copy=False)
+    return scale.astype(dtype, copy=False), offset.astype(dtype, copy=False), weight, bias
+
+
+def apply_line(
+    x: Array, shift: Array | None, scale: Array, offset: Array, weight: Array | None = None, bias: Array | None = None,
+    rectified: bool = False, out: Array | None = None,
+) -> Array:  # fmt: skip
+    """((x - shift) · scale + offset) · weight + bias, max(it, 0) if `rectified`, written into `out`."""
+    if shift is not None:
+        x = xp(x).subtract(x, shift, out=out)
+    y = xp(x).multiply(x, scale, out=out)
+    y += offset
     if weight is not None:
         y *= weight
     if bias is not None:
@@ -111,23 +117,24 @@ def _folds(value: Array, scale: Array) -> bool:
 # ---- backward --------------------------------------------------------------------------------------------------------
 
 
-def gradient_means(mean: MeanOf, grad: Array, x: Array, average: Array) -> tuple[Array, Array]:
-    """The means of grad and of grad · (x - average), in float64; for an x with its mean near zero."""
-    total = mean(grad)
-    return total, mean(grad, x) - total * average
+def gradient_line(
+    dtype: Any, average: Array, total: Array, product: Array, scale: Array, factor: Array
+) -> tuple[Array, Array, Array]:
+    """What makes (grad - total - (x - average) · product · scale²) · factor of grad and x: for `input_gradient`.
+
+    Total and product are the means of grad and of grad · (x - average); factor is scale · weight.
+    """
+    slope = product * scale * scale
+    offset = (average * slope - total).astype(dtype, copy=False)
+    return (-slope).astype(dtype, copy=False), offset, factor.astype(dtype, copy=False)
 
 
 def input_gradient(
-    grad: Array, x: Array, average: Array, total: Array, product: Array, scale: Array, factor: Array,
-    out: Array | None = None,
-) -> Array:  # fmt: skip
-    """The gradient in x: (grad - total - (x - average) · product · scale²) · factor; factor is scale · weight.
-
-    `out` may be grad itself.
-    """
-    slope = product * scale * scale
-    result = xp(grad).multiply(x, (-slope).astype(grad.dtype, copy=False), out=None if out is grad else out)
+    grad: Array, x: Array, slope: Array, offset: Array, factor: Array, out: Array | None = None
+) -> Array:
+    """The gradient in x: (x · slope + grad + offset) · factor. `out` may be grad itself."""
+    result = xp(grad).multiply(x, slope, out=None if out is grad else out)
     result = xp(grad).add(result, grad, out=result if out is None else out)
-    result += (average * slope - total).astype(grad.dtype, copy=False)
-    result *= factor.astype(grad.dtype, copy=False)
+    result += offset
+    result *= factor
     return result

@@ -44,7 +44,10 @@ class StandardizeAcrossRanks(Standardize):
     def compute(self, x: Array, *affine: Array) -> tuple[Array, ...]:
         _, average, variance = self.by_rows(_moments, [x], [])
         average, variance, count = self.merge(average, variance, x.size // average.size)
-        y, *_ = self.by_rows(self.apply, [x], [average, variance, *self.columns(affine)])
+        shift = kernels.find_shift(x.dtype, average, variance)
+        rest, shifts = (average, ()) if shift is None else (average - shift, (shift,))
+        scale, offset, *_ = kernels.find_line(x.dtype, rest, variance, self.eps, *self.affine(affine))
+        y, *_ = self.by_rows(partial(_apply, rectified=self.rectified), [x], [scale, offset, *shifts])
         return y, average, variance, count
 
     def by_rows(
@@ -58,10 +61,6 @@ class StandardizeAcrossRanks(Standardize):
             columns = [rows.column(column) for column in columns]
             results = rows.apply(partial(work, kernels.mean_of_rows), arrays, columns, out)
         return tuple(results)
-
-    def columns(self, affine: Sequence[Array]) -> list[Array]:
-        """The weight and bias that there are, in the shape in which they broadcast to x."""
-        return [value for value in self.affine(affine) if value is not None]
 
     def merge(self, average: Array, variance: Array, count: int) -> tuple[Array, Array, Array]:
         """Mean, variance and count of the whole batch, from those of this rank's part; merged in the order of ranks."""
@@ -81,12 +80,6 @@ class StandardizeAcrossRanks(Standardize):
         shape = variance.shape
         return mean.reshape(shape), (squares / whole_count).reshape(shape), whole_count.reshape((1,) * len(shape))
 
-    def apply(self, mean: Any, x: Array, average: Array, variance: Array, *affine: Array, out: Array) -> tuple[Array]:
-        weight, bias = affine[0] if self.scaled else None, affine[-1] if self.shifted else None
-        shift = kernels.find_shift(x.dtype, average, variance)
-        rest = average if shift is None else average - shift
-        return (kernels.apply_moments(x, rest, variance, shift, self.eps, weight, bias, self.rectified, out),)
-
     def infer(self, x: Any, *affine: Any) -> tuple[Spec, ...]:
         y, average, variance = super().infer(x, *affine)
         return y, average, variance, Spec((1,) * len(x.shape), average.dtype)
@@ -102,21 +95,22 @@ class StandardizeAcrossRanks(Standardize):
         scale = (variance + self.eps) ** -0.5
         factor = scale * self.affine(affine)[0] if self.scaled else scale
         shift = kernels.find_gradient_shift(x, average, variance)
-        arrays, shifts = (x, grad, y) if self.rectified else (x, grad), () if shift is None else (shift,)
+        rest, shifts = (average, ()) if shift is None else (average - shift, (shift,))
+        arrays = [x, grad, y] if self.rectified else [x, grad]
         means = partial(_gradient_means, rectified=self.rectified)
-        masked, total, product = self.by_rows(means, arrays, [average, *shifts])
-        sums = xp(x).stack([total, product]) * (x.size // average.size)
+        masked, total, product = self.by_rows(means, arrays, shifts)
+        sums = xp(x).stack([total, product - total * rest]) * (x.size // average.size)
         grads: list[Array] = [sums[1] * scale] * self.scaled + [sums[0]] * self.shifted
         grads = [value.reshape(parameter.shape).astype(x.dtype) for value, parameter in zip(grads, affine, strict=True)]
         x_grad = None
         if needed[0]:
             self.communicator.all_reduce(sums)
-            columns = (average, *(sums / count), scale, factor, *shifts)
+            total, product = sums / count
+            columns = (*kernels.gradient_line(x.dtype, rest, total, product, scale, factor), *shifts)
             work = partial(_input_gradient, in_place=self.rectified)
-            if self.rectified:  # nobody else has `masked`, so it takes the gradient in x
-                x_grad, *_ = self.by_rows(work, [x], columns, masked)
-            else:
-                x_grad, *_ = self.by_rows(work, [x, grad], columns)
+            # nobody else has `masked`, so it takes the gradient in x
+            arrays, out = ([x], masked) if self.rectified else ([x, grad], None)
+            x_grad, *_ = self.by_rows(work, arrays, columns, out)
         return tuple(grad if need else None for grad, need in zip([x_grad, *grads], needed, strict=True))
 
 
@@ -124,30 +118,36 @@ def _moments(mean: kernels.MeanOf, x: Array, out: Array | None) -> tuple[Array, 
     return (out, *kernels.moments(mean, x)[:2])
 
 
+def _apply(
+    mean: kernels.MeanOf, x: Array, scale: Array, offset: Array, shift: Array | None = None, *, rectified: bool,
+    out: Array | None,
+) -> tuple[Array]:  # fmt: skip
+    return (kernels.apply_line(x, shift, scale, offset, rectified=rectified, out=out),)
+
+
 def _gradient_means(
     mean: kernels.MeanOf, x: Array, grad: Array, *others: Array, rectified: bool, out: Array | None
 ) -> tuple[Array, ...]:
-    """Behind grad, 0 where y is not positive if `rectified`: the means of it and of it · (x - average).
+    """Behind grad, 0 where y is not positive if `rectified`: the means of it and of it · x.
 
-    The others are y if `rectified`, the columns average, and what to subtract from x first, if anything.
+    The others are y if `rectified`, and a column to subtract from x first, if there is one.
     """
     if rectified:
         grad, others = kernels.where_positive(others[0], grad, out), others[1:]
-    average, *shifts = others
-    for shift in shifts:
-        x, average = x - shift, average - shift
-    return grad, *kernels.gradient_means(mean, grad, x, average)
+    for shift in others:
+        x = x - shift
+    return grad, mean(grad), mean(grad, x)
 
 
 def _input_gradient(mean: kernels.MeanOf, x: Array, *others: Array, in_place: bool, out: Array | None) -> tuple[Array]:
     """The gradient in x. The others are grad, which is `out` if `in_place`, and columns.
 
-    These are average, total, product, scale, factor, and what to subtract from x first, if anything.
+    These are the terms of `kernels.gradient_line`, and what to subtract from x first, if anything.
     """
-    grad, average, total, product, scale, factor, *shifts = (out, *others) if in_place else others
+    grad, slope, offset, factor, *shifts = (out, *others) if in_place else others
     for shift in shifts:
-        x, average = xp(x).subtract(x, shift, out=None if in_place else out), average - shift
-    return (kernels.input_gradient(grad, x, average, total, product, scale, factor, out),)
+        x = xp(x).subtract(x, shift, out=None if in_place else out)
+    return (kernels.input_gradient(grad, x, slope, offset, factor, out),)
 
 
 def batch_standardizer() -> Callable[..., Standardize]:
