@@ -11,6 +11,7 @@ import fnmatch
 import itertools
 import os
 import random
+import re
 import signal
 import time
 
@@ -39,9 +40,10 @@ def begun(run):
 
 
 def own_words(errors):
-    """What the ranks have written, without the launcher's remarks."""
-    lines = errors.strip().splitlines()
-    ends = [i for i, line in enumerate(lines) if line.startswith(("-----", "=====", "[mpiexec@"))]
+    """What the ranks have written, without the launcher's remarks; one of Open MPI may come before or after."""
+    rest = re.sub(r"^-{70,}\n.*?^-{70,}\n", "", errors.replace("\0", ""), flags=re.MULTILINE | re.DOTALL)
+    lines = rest.strip().splitlines()
+    ends = [i for i, line in enumerate(lines) if line.startswith(("=====", "[mpiexec@"))]
     return [line for line in lines[: min(ends, default=None)] if line.strip()]
 
 
