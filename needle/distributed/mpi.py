@@ -51,6 +51,7 @@ __all__ = ["MpiCommunicator"]
 
 OPENING, TERM, SUM, GATHERED, FAILURE = range(1, 6)  # the tags of messages
 FAREWELL = 0.2  # seconds to wait until the others have been told that this rank has failed
+SLACK = 64  # bytes by which a share of a piece may exceed tuning.MPI_SHARE_BYTES: two elements of any dtype fit
 
 
 class MpiCommunicator(Communicator):
@@ -297,12 +298,14 @@ class MpiCommunicator(Communicator):
         flat = exchange.flat[piece.start : piece.stop]
         mine = flat[piece.share(self.rank, self.size)]
         terms, requests = [], []
-        for rank in range(self.size):
-            is_me = rank == self.rank
-            if root is None:
-                terms.append(mine if is_me else np.empty_like(mine))
-            if not is_me and root in (None, rank):
-                requests.append(self._receive(terms[rank] if root is None else mine, rank, TERM))
+        for rank in range(self.size) if root is None else (root,):
+            if rank == self.rank:
+                terms.append(mine)
+                continue
+            # Another call may have longer shares, which Open MPI 5.0.11 would write to memory behind the array.
+            room = np.empty(tuning.MPI_SHARE_BYTES + SLACK, "uint8")
+            requests.append(self._receive(room, rank, TERM))
+            terms.append(room[: mine.nbytes].view(mine.dtype))
         if root in (None, self.rank):
             requests += [self._send(flat[piece.share(rank, self.size)], rank, TERM) for rank in self._others]
         self._to_sum.append((call, requests, piece, terms))
@@ -310,10 +313,12 @@ class MpiCommunicator(Communicator):
     def _sum(self, piece: Piece, terms: list[Any]) -> None:
         exchange, root = piece.exchange, piece.exchange.root
         flat = exchange.flat[piece.start : piece.stop]
-        mine = terms[self.rank] if terms else flat[piece.share(self.rank, self.size)]
-        if terms:
-            exchange.add(terms, mine)
+        mine = terms[self.rank] if root is None else flat[piece.share(self.rank, self.size)]
         is_root, requests = root == self.rank, []
+        if root is None:
+            exchange.add(terms, mine)
+        elif not is_root:
+            mine[:] = terms[0]
         if not is_root:
             requests = [self._receive(flat[piece.share(rank, self.size)], rank, SUM) for rank in self._others]
         requests += [self._send(mine, rank, SUM) for rank in self._others if rank != root]
