@@ -61,6 +61,8 @@ class Communicator(ABC):
     size: int
     part: Part | None = None
     divides: bool = False  # whether this rank has ever asked for its part of a batch
+    shares_gradients: bool = False  # whether SharedGradients has ever exchanged those of a part
+    stepped: Any = None  # a parameter that an optimizer has updated where that is not so
 
     @abstractmethod
     def all_reduce(self, array: Array, wire: str | None = None) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeGuard
 
-from needle.backend.communicator import Part, current_communicator, require_alike
+import numpy as np
+
+from needle.backend import to_host
+from needle.backend.communicator import Communicator, Part, current_communicator, require_alike
 from needle.data.loader import DataLoader
 from needle.data.nested import leaves, mapped
 
 __all__ = ["worker_batches"]
+
+APART = 1e-3  # by what share of its norm a parameter differs between ranks that train apart; rounding adds less
 
 
 def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
@@ -24,6 +30,9 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
     dataset of your own): then every rank prepares the whole batch, so that all draw alike. Of any other iterable,
     batches must be arrays, or tuples, lists or dicts of them, with the items along the first axis.
 
+    Gradients of a part must be exchanged, by `SharedGradients` of `needle.distributed` or by hand. Where optimizers
+    have stepped without, so that the next pass finds other weights on other ranks, rank 0 warns.
+
     Raises ValueError if the arrays of a batch differ in their number of items, and, on all ranks, if their loaders do
     in batches, items or order: of a `DataLoader` before the first batch, of others in the number of items, after the
     last one. TypeError if a batch holds anything but arrays.
@@ -37,6 +46,8 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
     if communicator.size == 1:
         yield from loader
         return
+    if not communicator.shares_gradients:
+        _warn_of_ranks_apart(communicator)
     part = None
     try:
         if is_plain(loader):
@@ -54,6 +65,25 @@ def worker_batches(loader: Iterable[Any]) -> Iterator[Any]:
     finally:
         if communicator.part is part:  # else these batches were left long ago, and others are being read
             communicator.part = None
+
+
+def _warn_of_ranks_apart(communicator: Communicator) -> None:
+    """Warn if optimizers have left a parameter with other values on other ranks."""
+    parameter, communicator.stepped = communicator.stepped, None
+    values = None if parameter is None else np.asarray(to_host(parameter.array), "float64")
+    first, *others = communicator.all_gather_object(values)
+    if communicator.rank or first is None:
+        return
+    for rank, other in enumerate(others, 1):
+        if np.shape(other) == first.shape and np.linalg.norm(other - first) > APART * np.linalg.norm(first):
+            warnings.warn(
+                f"worker_batches: each of {communicator.size} ranks trains a network of its own on its items: a "
+                f"parameter of shape {first.shape} has other values on rank {rank} than on rank 0. Instead of "
+                "`loss.backward()` call `backward(loss)` of a `needle.distributed.SharedGradients(parameters)`",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def is_plain(loader: Any) -> TypeGuard[DataLoader]:

@@ -166,7 +166,7 @@ class SharedGradients:
         }
         items = communicator.part.total if communicator.part else None
         require_alike("SharedGradients", communicator, {"number of items in the batch": items, **values})
-        self._are_alike = True
+        self._are_alike = communicator.shares_gradients = True
 
     def _summed(self) -> list[Tensor]:
         """The parameters whose gradients the ranks add up."""

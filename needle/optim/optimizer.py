@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from needle import check, kernels
 from needle.autograd import Tensor
 from needle.backend import depend, device_of, live, lone_types, no_gradient, recording, refuse, xp
+from needle.backend.communicator import current_communicator
 from needle.graph import check_one_device
 from needle.kernels import Rule, Update
 from needle.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -139,6 +140,9 @@ class Optimizer:
                 parameter.bump_version()
         for group, operands in updates:
             self._update_group(group, operands, is_aliased)
+        communicator = current_communicator()
+        if communicator.part is not None and not communicator.shares_gradients:  # see worker_batches
+            communicator.stepped = min((x for _, part in updates for x in part), key=lambda x: x.size, default=None)
 
     def _check_groups(self) -> None:
         """Check the groups, if they hold another object than when they were checked last."""

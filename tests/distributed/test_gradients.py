@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import needle as ndl
-from needle import nn, tuning
+from needle import nn, optim, tuning
 from needle.backend import cpu
 from needle.backend.narrow import WIRES, rounded
 from needle.backend.polling import polling
@@ -636,6 +636,91 @@ def test_ranks_that_never_divide_a_batch_are_warned_once():
         "`worker_batches(loader)`; where each rank has items of its own, of a loader of `Shard(dataset)`"
     )
     assert told.filename == __file__
+
+
+def train_by_hand(exchange, communicator):
+    """Two passes of a loop in which `exchange(communicator, weight, optimizer)` stands between backward and batch."""
+    weight = ndl.Tensor(np.ones((2, 1)))
+    loader = DataLoader(NDArrayDataset(np.random.RandomState(0).randn(10, 2)), 4)
+    optimizer = optim.SGD([weight], lr=0.1)
+    for _ in range(2):
+        for (x,) in worker_batches(loader):
+            optimizer.reset_grad()
+            (x.astype("float64") @ weight).mean().backward()
+            exchange(communicator, weight, optimizer)
+        if exchange is averages_at_the_end:
+            communicator.all_reduce(weight.array)
+
+
+def exchanges_nothing(communicator, weight, optimizer):
+    optimizer.step()
+
+
+def averages_at_the_end(communicator, weight, optimizer):
+    optimizer.step()
+
+
+def adds_gradients(communicator, weight, optimizer):
+    communicator.all_reduce(weight.grad.array)
+    optimizer.step()
+
+
+def gives_to_rank_0(communicator, weight, optimizer):
+    communicator.all_reduce(weight.grad.array)
+    if communicator.rank == 0:
+        optimizer.step()
+    communicator.broadcast(weight.array)
+
+
+def rounds_otherwise(communicator, weight, optimizer):
+    """As processors of two kinds may."""
+    adds_gradients(communicator, weight, optimizer)
+    weight.data = weight * (1 + 1e-7 * communicator.rank)
+
+
+def only_evaluates(communicator, weight, optimizer):
+    optimizer.reset_grad()
+
+
+def test_ranks_that_train_apart_are_warned():
+    with pytest.warns(RuntimeWarning) as told:
+        run_ranks(3, lambda communicator: train_by_hand(exchanges_nothing, communicator))
+    (told,) = told
+    assert str(told.message) == (
+        "worker_batches: each of 3 ranks trains a network of its own on its items: a parameter of shape (2, 1) has "
+        "other values on rank 1 than on rank 0. Instead of `loss.backward()` call `backward(loss)` of a "
+        "`needle.distributed.SharedGradients(parameters)`"
+    )
+    assert told.filename == __file__
+
+
+@pytest.mark.parametrize(
+    "exchange", [averages_at_the_end, adds_gradients, gives_to_rank_0, rounds_otherwise, only_evaluates]
+)
+def test_of_ranks_that_exchange_by_hand_nobody_warns(exchange):
+    run_ranks(3, lambda communicator: train_by_hand(exchange, communicator))  # in tests a warning is an error
+
+
+def test_ranks_that_share_gradients_compare_no_weights():
+    """They are equal, and passes have no exchange more. Other networks on other ranks are meant to be so."""
+
+    def work(communicator):
+        model = nn.Linear(2, 1 + communicator.rank)
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        for _ in range(2):
+            for (x,) in worker_batches([(ndl.ones(4, 2),)]):
+                model(x).mean().backward()
+                optimizer.step()
+        shared = nn.Linear(2, 1)
+        shared.weight.data, shared.bias.data = ndl.ones(2, 1), ndl.ones(1)
+        for (x,) in worker_batches([(ndl.ones(4, 2),)]):
+            SharedGradients(shared.parameters()).backward(shared(x).mean())
+            optimizer.step()
+        before = len(communicator.calls)
+        list(worker_batches([(ndl.ones(4, 2),)]))
+        return len(communicator.calls) - before, communicator.stepped
+
+    assert run_ranks(2, work) == [(1, None)] * 2
 
 
 ERRORS = [
