@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import os
 import signal
+import stat
 import sys
 import time
 import traceback
@@ -25,6 +26,7 @@ __all__ = ["Ending"]
 
 HEARING = 1.0  # seconds in which a rank hears that one has failed, if it exchanges anything
 PATIENCE = 5.0  # seconds in which the one who has failed speaks, and the launcher ends the others
+READING = 3.0  # seconds in which the launcher reads what a rank has written
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -91,6 +93,7 @@ class Ending:
         """
         from mpi4py import MPI
 
+        _wait_until_read()
         if not (all_end and MPI.get_vendor()[0] == "Open MPI"):
             with suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -126,7 +129,8 @@ _under_way: list[Ending] = []  # of this process
 
 def _end_program() -> None:
     """Wait for the others, so that one of them who joins again learns that this rank has ended."""
-    _flush()  # before such a rank ends all
+    _flush()
+    _wait_until_read()  # before such a rank ends all
     wait_at_end()
 
 
@@ -160,3 +164,15 @@ def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
+
+
+def _wait_until_read() -> None:
+    """Wait until the launcher has read what this process has written: MPICH's loses what it finds after MPI_Abort."""
+    with suppress(ImportError, OSError):  # such a system has no pipes that tell
+        import fcntl
+        import termios
+
+        pipes = [descriptor for descriptor in (1, 2) if stat.S_ISFIFO(os.fstat(descriptor).st_mode)]
+        end = time.monotonic() + READING
+        while any(any(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4))) for pipe in pipes) and time.monotonic() < end:
+            time.sleep(1e-3)

@@ -70,6 +70,17 @@ def fail():
     raise LookupError("mine")
 
 
+def fail_before_a_late_reader():
+    """Fail where somebody reads the message a second later, if this process still lives then."""
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    program = f"sleep 1; if [ -e /proc/{os.getpid()}/fd/2 ]; then cat > '{os.environ['NEEDLE_READ']}'; fi"
+    subprocess.run(["setsid", "sh", "-c", f"({program}) > /dev/null 2>&1 < /dev/fd/{reading} &"], pass_fds=[reading])
+    os.close(reading)
+    fail()
+
+
 def interrupt():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep(1)
@@ -99,6 +110,7 @@ def stop():
 DEEDS = {
     "raise": fail,
     "raise beside work": fail,
+    "raise before a late reader": fail_before_a_late_reader,
     "exit 3": lambda: sys.exit(3),
     "exit 0": fork_and_exit,
     "exit text": lambda: sys.exit("why"),

@@ -25,9 +25,9 @@ LIMIT = 40  # seconds for a run on a busy machine; alone it takes two
 
 
 @contextlib.contextmanager
-def running(size, deed="", doers=""):
+def running(size, deed="", doers="", **options):
     """Ranks of the program `joined`; at the end nothing of them may be left."""
-    with start(size, ["python", "-W", "error", "-m", "tests.distributed.mpi.joined", deed, doers]) as run:
+    with start(size, ["python", "-W", "error", "-m", "tests.distributed.mpi.joined", deed, doers], **options) as run:
         yield run
         run.status = run.wait(LIMIT)
         wait_until(lambda: not run.pids())
@@ -75,6 +75,16 @@ def test_a_failure_ends_all_with_one_message(size, deed, doers, status, words):
     assert sum("Traceback" in line for line in written) == is_raised
     assert len(written) == len(words) or is_raised
     assert "goes on" not in run.output
+
+
+@pytest.mark.parametrize("doers", ["1", pytest.param("0", marks=slow)])
+def test_who_reads_the_message_late_gets_it(doers, tmp_path):
+    """A launcher on a busy machine does not read at once, and MPICH's loses what it finds after MPI_Abort."""
+    path = tmp_path / "read"
+    with running(2, "raise before a late reader", doers, environment={"NEEDLE_READ": str(path)}):
+        pass
+    assert path.exists(), "all had ended before"
+    assert path.read_text().splitlines()[-2:] == ["LookupError: mine", f"This was rank {doers} of 2; all end."]
 
 
 @pytest.mark.parametrize("doers", ["1", pytest.param("0", marks=slow)])
