@@ -410,10 +410,17 @@ def test_a_full_disk_while_training_keeps_the_earlier_checkpoint(small, tmp_path
 
 # ---- as programs -----------------------------------------------------------------------------------------------------
 
-WITHOUT_PICTURES = """
-import runpy, sys
+PROGRAM = """
+import runpy, signal, sys, time
 sys.modules["matplotlib"] = None  # a report without pictures takes less time
 sys.path.insert(0, "apps")
+import training
+
+def wait_for_the_signal(lines, state):
+    while state.epoch == 1 and signal.getsignal(signal.SIGINT).__self__.signal is None:
+        time.sleep(0.01)
+
+training.Lines.on_step = wait_for_the_signal
 runpy.run_path("apps/train.py", run_name="__main__")
 """
 
@@ -429,7 +436,7 @@ def send(process, number, begin_of_line):
 
 def test_ctrl_c_stops_a_program_and_its_run_goes_on(tmp_path, capsys):
     arguments = ["--epochs", "3", "--out", tmp_path / "run"]
-    with popen(["-c", WITHOUT_PICTURES, *arguments]) as process:
+    with popen(["-c", PROGRAM, *arguments]) as process:
         _, err = send(process, signal.SIGINT, "epoch  1:")
     assert process.returncode == 130, err
     told, stopped = err.strip().splitlines()

@@ -22,8 +22,11 @@ import needle as ndl
 from needle import tuning
 from needle.backend import blas, parallel
 from tests.standin.device import STANDIN
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(not ThreadpoolController().select(user_api="blas").lib_controllers, reason="no BLAS")
+
+MANY = 100_000  # chunks of a millisecond: a loop that ends, ends before, however slow the machine is
 
 
 def blas_threads():
@@ -70,11 +73,7 @@ def test_waiting_threads_keep_no_context_alive(count):
     context.run(variable.set, value)
     context.run(parallel.parallel_for, lambda chunk: None, range(100))
     del context, value
-    end = time.monotonic() + 10
-    while kept() is not None and time.monotonic() < end:  # a thread may be on its way
-        gc.collect()
-        time.sleep(0.01)
-    assert kept() is None
+    wait_until(lambda: gc.collect() is not None and kept() is None)  # a thread may be on its way
 
 
 def test_an_error_is_raised_and_ends_the_loop(count):
@@ -87,8 +86,8 @@ def test_an_error_is_raised_and_ends_the_loop(count):
         done.append(chunk)
 
     with pytest.raises(IndexError, match="chunk 1"):
-        parallel.parallel_for(body, range(1000))
-    assert len(done) < 999
+        parallel.parallel_for(body, range(MANY))
+    assert len(done) < MANY - 1
     assert blas_threads() == count
     parallel.parallel_for(done.append, ["after"])
     assert done[-1] == "after"
@@ -204,11 +203,13 @@ from pathlib import Path
 import needle as ndl
 from needle import nn, optim
 
-def used():
+def threads_of_blas():
     ours = {str(thread.native_id) for thread in threading.enumerate()}
     others = (task for task in Path("/proc/self/task").iterdir() if task.name not in ours)
-    fields = [(task / "stat").read_text().rsplit(")", 1)[1].split() for task in others]
-    return sum(int(user) + int(system) for *_, user, system in (line[:13] for line in fields))
+    return [(task / "stat").read_text().rsplit(")", 1)[1].split() for task in others]
+
+def used():
+    return sum(int(user) + int(system) for *_, user, system in (fields[:13] for fields in threads_of_blas()))
 
 ndl.seed(0)
 model = nn.Sequential(
@@ -218,9 +219,9 @@ model = nn.Sequential(
 )
 optimizer = optim.Adam(model.parameters())
 images, labels = ndl.init.randn(64, 3, 64, 64), ndl.Tensor([i % 10 for i in range(64)], requires_grad=False)
-before = None
-while before != (before := used()):  # they spin after they are created
-    time.sleep(0.3)
+while any(state != "S" for state, *_ in threads_of_blas()):  # they spin after they are created
+    time.sleep(0.01)
+before = used()
 for _ in range(3):
     loss = nn.CrossEntropyLoss()(model(images), labels)
     loss.backward(create_graph=False)
@@ -285,7 +286,7 @@ def test_an_interrupt_before_the_callers_own_chunks_ends_the_loop(count, monkeyp
 
     def interrupted(task):
         if threading.current_thread() is threading.main_thread():
-            time.sleep(0.02)  # the others have begun
+            wait_until(lambda: done)
             raise KeyboardInterrupt
         run(task)
 
@@ -295,8 +296,8 @@ def test_an_interrupt_before_the_callers_own_chunks_ends_the_loop(count, monkeyp
 
     monkeypatch.setattr(parallel._Task, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        parallel.parallel_for(body, range(1000))
-    assert 0 < len(done) < 999
+        parallel.parallel_for(body, range(MANY))
+    assert len(done) < MANY - 1
 
 
 def test_loops_of_many_threads_are_right_wherever_python_switches(count):

@@ -90,5 +90,11 @@ def end_late():
         raise LookupError("late")
 
 
+def hang():
+    """Rank 0 returns at once; the others do not."""
+    if current_communicator().rank:
+        time.sleep(600)
+
+
 def nothing():
     pass

@@ -108,7 +108,7 @@ def kill_at_random(kills, seed):
     for _ in range(kills):
         with running(*EXCHANGING, str(moments.choice([2, 3])), "0.5") as process:
             time.sleep(moments.uniform(0, 1.5))
-            victim = moments.choice([process.pid, *session(process.pid)])
+            victim = moments.choice([process.pid, *workers(process.pid)])  # not Python's resource tracker
             with contextlib.suppress(ProcessLookupError):
                 os.kill(victim, signal.SIGKILL)
             errors = process.stderr.read()

@@ -107,7 +107,7 @@ def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
 
 def test_a_worker_that_does_not_return_in_time_is_named():
     with pytest.raises(TimeoutError, match=r"^launch: all ranks must return within 0.05 s, but rank 1 has not$"):
-        launch(programs.end_late, 2, timeout=0.05)
+        launch(programs.hang, 2, timeout=0.05)
     assert not multiprocessing.active_children()
 
 

@@ -35,7 +35,8 @@ def running(size, deed="", doers="", **options):
 
 def begun(run):
     """What the ranks have said at the start: [rank, process, threads, numbers drawn]."""
-    wait_until(lambda: "]]" in run.output)
+    wait_until(lambda: "]]" in run.output or run.process.poll() is not None)
+    assert "]]" in run.output, run.errors
     return ast.literal_eval(run.output[: run.output.index("]]") + 2])
 
 
