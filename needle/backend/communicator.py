@@ -39,6 +39,19 @@ class Part(NamedTuple):
         return self.items / self.total
 
 
+class CallsDiffer(RuntimeError):
+    """Two ranks have made different calls; whether both are sums."""
+
+    are_sums = False
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.add_note(
+            "fit, evaluate, worker_batches, SharedGradients and Shard exchange, so all ranks must call them. What one "
+            "does alone, as below `if communicator.rank == 0:`, belongs into `with using(Alone()):`."
+        )
+
+
 class Request(Protocol):
     """A sum that has begun."""
 
@@ -162,11 +175,30 @@ DEFAULT = Alone()  # the communicator outside of `using`
 _current: ContextVar[Communicator] = ContextVar("communicator", default=DEFAULT)
 
 
+class _Told(NamedTuple):
+    """What a rank tells the others in a call of `op`."""
+
+    op: str
+    value: Any
+
+
+def gathered(op: str, communicator: Communicator, value: Any) -> list[Any]:
+    """`all_gather_object(value)`, where all ranks must call `op`. Raises CallsDiffer unless they do."""
+    told = communicator.all_gather_object(_Told(op, value))
+    first, *others = (x.op if isinstance(x, _Told) else "all_gather_object" for x in told)
+    for rank, other in enumerate(others, 1):
+        if other != first:
+            raise CallsDiffer(
+                f"{op}: all ranks must make the same calls, but rank 0 calls {first}, and rank {rank} calls {other}"
+            )
+    return [x.value for x in told]
+
+
 def require_alike(op: str, communicator: Communicator, values: Mapping[str, Any]) -> None:
     """Raise ValueError, on all ranks, if one of the values differs between them. They are what pickle copies."""
     if communicator.size == 1:
         return
-    first, *others = communicator.all_gather_object(dict(values))
+    first, *others = gathered(op, communicator, dict(values))
     for rank, other in enumerate(others, 1):
         for name in first | other:
             theirs, ours = other.get(name, "none"), first.get(name, "none")

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from needle.backend import to_host
-from needle.backend.communicator import Communicator, Part, current_communicator, require_alike
+from needle.backend.communicator import Communicator, Part, current_communicator, gathered, require_alike
 from needle.data.loader import DataLoader
 from needle.data.nested import leaves, mapped
 
@@ -71,7 +71,7 @@ def _warn_of_ranks_apart(communicator: Communicator) -> None:
     """Warn if optimizers have left a parameter with other values on other ranks."""
     parameter, communicator.stepped = communicator.stepped, None
     values = None if parameter is None else np.asarray(to_host(parameter.array), "float64")
-    first, *others = communicator.all_gather_object(values)
+    first, *others = gathered("worker_batches", communicator, values)
     if communicator.rank or first is None:
         return
     for rank, other in enumerate(others, 1):

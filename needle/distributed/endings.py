@@ -60,7 +60,7 @@ class Ending:
 
     def _leave_early(self) -> None:
         """End all when Python ends within the block, as after an interrupt at its very beginning."""
-        self._end(SystemExit(1))
+        self._end(SystemExit(f"rank {self.rank} of {self.size} has ended its program within `join`, so all end"))
 
     def _end(self, error: BaseException) -> NoReturn:
         with suppress(ValueError):  # not the main thread
@@ -148,7 +148,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _is_success(error: BaseException) -> bool:
-    return isinstance(error, SystemExit) and error.code in (None, 0)
+    """Whether the block is left as by its end: also by a generator that holds it open and is closed."""
+    return isinstance(error, GeneratorExit) or (isinstance(error, SystemExit) and error.code in (None, 0))
 
 
 def _status_of(error: BaseException) -> int:

@@ -16,11 +16,10 @@ from zlib import crc32
 from needle import check
 from needle.autograd import Tensor
 from needle.backend import to_host, xp
-from needle.backend.communicator import Array, Communicator, current_communicator, require_alike
+from needle.backend.communicator import Array, CallsDiffer, Communicator, current_communicator, require_alike
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
 from needle.distributed.launchers import warn_of_others
-from needle.distributed.pieces import CallsDiffer
 from needle.grad_mode import no_grad
 
 __all__ = ["SharedGradients"]

@@ -50,7 +50,8 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
     All must come to an exchange within that time, also from a long callback of rank 0. None: no limit.
 
     Raises ImportError without mpi4py; RuntimeError without an MPI library, if the launcher belongs to another one,
-    within ranks, and if a rank ends its program where others `join` again; ValueError if `timeout` is not above 0.
+    within ranks, after MPI_Finalize, and if a rank ends its program where others `join` again; ValueError if `timeout`
+    is not above 0.
 
     >>> with join() as communicator:
     ...     communicator.rank, communicator.size
@@ -89,6 +90,8 @@ def _world(process: Launched) -> Any:
     advice = "run the mpiexec of that library (`python -m needle.doctor` shows both)"
     if process.variable.startswith("OMPI_") and "MPICH" in version.upper():  # it would end the process in MPI_Init
         raise RuntimeError(f"join: mpiexec must belong to mpi4py's MPI library, {version}, but is Open MPI's; {advice}")
+    if MPI.Is_finalized():
+        raise RuntimeError("join: MPI must not have ended, but the program has called MPI.Finalize()")
     if not MPI.Is_initialized():
         _wait_for_all_ranks(MPI)
         atexit.register(_finalize, MPI, os.getpid())
@@ -145,8 +148,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 
 def _finalize(MPI: Any, process: int) -> None:
-    """End MPI, but not in a fork of that process."""
-    if os.getpid() == process:
+    """End MPI, if the program has not, but not in a fork of that process."""
+    if os.getpid() == process and not MPI.Is_finalized():
         MPI.Finalize()
 
 

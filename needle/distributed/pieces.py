@@ -11,14 +11,13 @@ import numpy as np
 
 from needle import check, tuning
 from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
-from needle.backend.communicator import Array
+from needle.backend.communicator import Array, CallsDiffer
 from needle.backend.narrow import WIRES, narrow, widen
 
 __all__ = [
     "HEADER_BYTES",
     "RETURNED",
     "SMALL_KINDS",
-    "CallsDiffer",
     "Exchange",
     "Gathering",
     "Piece",
@@ -36,12 +35,6 @@ HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
 RETURNED = b"return".ljust(HEADER_BYTES)  # of a rank that makes no further call
 SMALL_KINDS = 256  # (shape, dtype) of small arrays that a rank remembers
 LARGEST_MESSAGE = 1 << 30  # bytes: MPI counts them in 32 bits
-
-
-class CallsDiffer(RuntimeError):
-    """Two ranks have made different calls; whether both are sums."""
-
-    are_sums = False
 
 
 class Piece:

@@ -9,8 +9,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend.communicator import current_communicator
-from needle.distributed.pieces import CallsDiffer
+from needle.backend.communicator import CallsDiffer, current_communicator
 from needle.metrics import Metric
 from needle.nn import Module
 from needle.optim import ExponentialMovingAverage, Optimizer

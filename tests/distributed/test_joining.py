@@ -32,10 +32,11 @@ def in_launch(variables, **modules):
         yield
 
 
-def mpi(version, size=1):
+def mpi(version, size=1, has_ended=False):
     """A stand-in for mpi4py whose library is initialized."""
     world = types.SimpleNamespace(Get_size=lambda: size, Get_rank=lambda: 0)
     module = types.SimpleNamespace(Get_library_version=lambda: version, Is_initialized=lambda: True, COMM_WORLD=world)
+    module.Is_finalized = lambda: has_ended
     return types.SimpleNamespace(rc=types.SimpleNamespace(initialize=True), MPI=module)
 
 
@@ -101,6 +102,8 @@ ERRORS = [
       "has")),
     (lambda: joining({"PMIX_RANK": "1"}, mpi(OPEN_MPI)), RuntimeError,
      re.compile(r"join: .*; but the launcher has started 2 processes or more \(PMIX_RANK=1\); .*")),
+    (lambda: joining({"PMI_SIZE": "2"}, mpi(MPICH, has_ended=True)), RuntimeError,
+     "join: MPI must not have ended, but the program has called MPI.Finalize()"),
 ]  # fmt: skip
 
 

@@ -9,8 +9,8 @@ import pytest
 
 import needle as ndl
 from needle import nn, optim, training
-from needle.data import DataLoader, DigitsDataset, NDArrayDataset, Normalize
-from needle.distributed import Alone, using
+from needle.data import DataLoader, DigitsDataset, NDArrayDataset, Normalize, worker_batches
+from needle.distributed import Alone, current_communicator, using
 from needle.metrics import Accuracy, TopKAccuracy
 from needle.training.exchanges import whole_batch, whole_count
 from tests.distributed.threads import in_python, in_shared_memory, run_ranks
@@ -407,7 +407,40 @@ def test_a_rank_with_fewer_batches_is_told():
 
     with pytest.raises(RuntimeError, match="all ranks must make the same calls") as caught:
         run_ranks(2, work, in_shared_memory)
-    assert [note.partition(";")[0] for note in caught.value.__notes__] == ["This rank had done 2 batches of epoch 1"]
+    hint, note = caught.value.__notes__
+    assert "all ranks must call them" in hint
+    assert note.startswith("This rank had done 2 batches of epoch 1;")
+
+
+def rank_0_alone(call):
+    """Two ranks that train; the first calls something before, by itself."""
+
+    def work(communicator):
+        if communicator.rank == 0:
+            call()
+        play(1)
+
+    return run_ranks(2, work)
+
+
+def only_rank_0_evaluates():
+    training.evaluate(network(), nn.CrossEntropyLoss(), batches(5))
+
+
+def test_what_one_rank_calls_alone_has_a_hint():
+    with pytest.raises(RuntimeError) as caught:
+        rank_0_alone(only_rank_0_evaluates)
+    (hint,) = caught.value.__notes__
+    assert hint == (
+        "fit, evaluate, worker_batches, SharedGradients and Shard exchange, so all ranks must call them. What one does "
+        "alone, as below `if communicator.rank == 0:`, belongs into `with using(Alone()):`."
+    )
+
+    def work():
+        with using(Alone()):
+            only_rank_0_evaluates()
+
+    rank_0_alone(work)
 
 
 def step_lr(optimizer):
@@ -447,6 +480,12 @@ ERRORS = [
     (lambda: run_ranks(2, lambda communicator: training.evaluate(
         network(), nn.CrossEntropyLoss(reduction="sum"), batches(5))), ValueError,
      "evaluate: loss_fn must be a mean over items for several processes, but got reduction 'sum'"),
+    (lambda: rank_0_alone(only_rank_0_evaluates), RuntimeError,
+     re.compile("(evaluate|fit): all ranks must make the same calls, but rank 0 calls evaluate, and rank 1 calls fit")),
+    (lambda: rank_0_alone(lambda: next(worker_batches([]), None)), RuntimeError,
+     re.compile(".*: all ranks must make the same calls, but rank 0 calls worker_batches, and rank 1 calls fit")),
+    (lambda: rank_0_alone(lambda: current_communicator().all_gather_object(None)), RuntimeError,
+     "fit: all ranks must make the same calls, but rank 0 calls all_gather_object, and rank 1 calls fit"),
 ]  # fmt: skip
 
 

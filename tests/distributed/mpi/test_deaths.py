@@ -93,9 +93,10 @@ def test_a_rank_that_returns_early_is_named(doers):
     with running(2, "return", doers) as run:
         begun(run)
     assert run.status == 1
-    message, note = own_words(run.errors)[-2:]
+    message, hint, note = own_words(run.errors)[-3:]
     assert "all_reduce: all ranks must make the same calls" in message or doers == "0"
     assert f"rank {doers} has returned" in message
+    assert "SharedGradients and Shard exchange, so all ranks must call them." in hint
     assert note == "This was rank 0 of 2; all end."
 
 
@@ -197,6 +198,43 @@ def test_ranks_begin_alike_and_return():
     assert ranks[0][1] != ranks[1][1]
     assert [rank[2] for rank in ranks] == [1, 1]  # OMP_NUM_THREADS, which the harness sets
     assert ranks[0][3:] == ranks[1][3:]
+
+
+HELD = """
+import sys
+from mpi4py import MPI
+from needle import distributed
+
+def held():
+    with distributed.join() as communicator:
+        yield communicator
+
+block = held()
+communicator = next(block)
+if sys.argv[1] == "ends":
+    sys.exit()
+if sys.argv[1] == "closed early" and communicator.rank == 0:
+    communicator.barrier()
+block.close()
+MPI.Finalize()
+sys.stdout.write("goes on\\n")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ("closed", ""),
+        ("closed early", "barrier: all ranks must make the same calls, but .* rank 1 has returned"),
+        ("ends", r"rank 0 of 2 has ended its program within `join`, so all end"),
+    ],
+)
+def test_a_generator_may_hold_the_block(how, words):
+    """To close it is to leave the block, behind which a program may end MPI itself."""
+    with start(2, ["python", "-W", "error", "-c", HELD, how]) as run:
+        assert run.wait(LIMIT) == bool(words), run.errors
+    assert re.search(words, run.errors) if words else not own_words(run.errors), run.errors
+    assert run.output.count("goes on") == (0 if words else 2)
 
 
 @slow
