@@ -2,8 +2,8 @@
 
 Functions trust their arguments, which the ops above have checked. A device may replace those decorated with
 `overridable`. Each file uses only the files before it: window, layout, elementwise, division, activation, erf, matmul,
-join, reduce, rows, standardize, normalize, loss, update, clip, dropout, pool, conv. `gpu` has what replaces them on
-GPUs.
+join, reduce, rows, standardize, normalize, normalize_part, loss, update, clip, dropout, pool, conv. `gpu` has what
+replaces them on GPUs.
 """
 
 from collections.abc import Callable as _Callable
@@ -28,6 +28,7 @@ from needle.kernels.linear import *
 from needle.kernels.loss import *
 from needle.kernels.matmul import *
 from needle.kernels.normalize import *
+from needle.kernels.normalize_part import *
 from needle.kernels.pool import *
 from needle.kernels.reduce import *
 from needle.kernels.rows import *

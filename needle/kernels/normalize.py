@@ -42,8 +42,8 @@ class Running(NamedTuple):
     momentum: float
     unbiased: bool
 
-    def move(self, average: Array, variance: Array, count: int) -> None:
-        """Move the statistics towards those of a batch, in float64, that has `count` elements for each."""
+    def move(self, average: Array, variance: Array, count: int | Array) -> None:
+        """Move the statistics towards those of a batch, in float64, that has `count` elements, maybe (), for each."""
         share = self.momentum
         scales = share, share * (count / (count - 1)) if self.unbiased else share
         for running, batch, scale in zip((self.mean, self.variance), (average, variance), scales, strict=True):

@@ -61,7 +61,13 @@ class Standardize(TensorTupleOp):
             mean, variance, *counter = others[self.scaled + self.shifted :]
             momentum, unbiased, _ = self.tracking
             running = kernels.Running(mean, variance, counter[0] if counter else None, momentum, unbiased)
-        return kernels.standardize_array(x, *affine, self.axes, self.eps, self.rectified, running)
+        return self.normalize(x, *affine, running)
+
+    def normalize(
+        self, x: Array, weight: Array | None, bias: Array | None, running: kernels.Running | None
+    ) -> tuple[Array, ...]:
+        """What `compute` returns, from parameters that broadcast to x."""
+        return kernels.standardize_array(x, weight, bias, self.axes, self.eps, self.rectified, running)
 
     def affine(self, others: Sequence[Array]) -> tuple[Array | None, Array | None]:
         """Weight and bias as raw arrays in the shape in which they broadcast to x; None for what is missing."""
@@ -111,12 +117,9 @@ class Standardize(TensorTupleOp):
     def compute_gradient(
         self, out_grad: tuple[Array, ...], output: tuple[Array, ...], x: Array, *others: Array, needed: Sequence[bool]
     ) -> tuple[Array | None, ...]:
-        (grad, *_), (y, average, variance) = out_grad, output
-        weight, bias = self.affine(others)
+        (grad, *_), (y, *statistics) = out_grad, output
         masks = y if self.rectified else None
-        x_grad, *grads = kernels.standardize_gradients(
-            grad, x, masks, weight, bias, average, variance, self.axes, self.eps
-        )
+        x_grad, *grads = self.gradients(grad, x, masks, *self.affine(others), *statistics, is_x_needed=needed[0])
         parameters = others[: self.scaled + self.shifted]
         given = [value for value in grads if value is not None]
         all_grads = [x_grad] + [
@@ -125,6 +128,13 @@ class Standardize(TensorTupleOp):
         ]
         all_grads += [None] * (len(others) - len(parameters))
         return tuple(value if need else None for value, need in zip(all_grads, needed, strict=True))
+
+    def gradients(
+        self, grad: Array, x: Array, masks: Array | None, weight: Array | None, bias: Array | None, average: Array,
+        variance: Array, *_: Array, is_x_needed: bool,
+    ) -> tuple[Array | None, ...]:  # fmt: skip
+        """The gradients in x, weight and bias, from `normalize`'s statistics; `masks` is y if that is rectified."""
+        return kernels.standardize_gradients(grad, x, masks, weight, bias, average, variance, self.axes, self.eps)
 
 
 # ---- functions -------------------------------------------------------------------------------------------------------

@@ -215,7 +215,7 @@ FAULTS = [
     Fault("norm.cu", "equal elements", "s += here.v[v] - first", "s += here.v[v]", test_special_elements),
     Fault("norm.cu", "zeros that mask nothing", "!(result.v[v] > 0)", "result.v[v] < 0", PLAIN),
     Fault("norm.cu", "reads past the end of a row", "i + 3 * step < m", "i + 2 * step < m", LONG),
-    Fault("norm.cu", "every block counts", "running.counter && row == 0", "running.counter", TRAINING),
+    Fault("norm.cu", "every block counts", "counter && row == 0", "counter", TRAINING),
     Fault("norm.cu", "columns past the end", "  if (column < m)\n", "", LAYER),
     Fault("norm.cu", "lines that overlap", "row += LINES", "row += LINES - 1",
           partial(test_rows_of_row_major_arrays, "many rows", False)),

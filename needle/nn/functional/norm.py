@@ -19,7 +19,7 @@ from needle.kernels import means
 from needle.ops.across_ranks import batch_means
 from needle.ops.arithmetic import ADD, DIVIDE, MULTIPLY, NEGATE, AddScalar, PowerScalar, as_dtype
 from needle.ops.elementwise import RELU, Clip
-from needle.ops.norm import Standardize, Tracking, standardized
+from needle.ops.norm import Tracking, standardized
 from needle.ops.norm_across_ranks import batch_standardizer
 from needle.ops.operand import tensor
 from needle.ops.shape import Reshape
@@ -114,8 +114,9 @@ def over_batch(
         axes, op = (0, *range(2, len(x.shape))), batch_standardizer()
         if running_mean is None or running_var is None:
             return standardized(x, axes, weight, bias, eps, channels, rectified, op)[0]
-        if op is Standardize and not isinstance(momentum, Tensor) and not mode.outlining:
-            op = partial(Standardize, tracking=Tracking(momentum, unbiased, counter is not None))
+        is_tracked = not isinstance(momentum, Tensor) and not mode.outlining
+        if is_tracked and is_writable(running_mean.array) and is_writable(running_var.array):
+            op = partial(op, tracking=Tracking(momentum, unbiased, counter is not None))
             running = (running_mean, running_var) if counter is None else (running_mean, running_var, counter)
             return _tracked(running, standardized, x, axes, weight, bias, eps, channels, rectified, op)
         y, result = standardized(x, axes, weight, bias, eps, channels, rectified, op)
