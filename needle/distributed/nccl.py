@@ -112,11 +112,11 @@ class GpuExchanges:
         ends = [flat.size * rank // self.size for rank in range(self.size + 1)]
         shares = [flat if is_whole else flat[ends[rank] : ends[rank + 1]] for rank in range(self.size)]
         mine = shares[self.rank]
-        terms = self.device.xp.empty((self.size, mine.size), flat.dtype)
-        terms[self.rank] = mine
+        terms = list(self.device.xp.empty((self.size - 1, mine.size), flat.dtype))
+        terms.insert(self.rank, mine)
         self.nccl.exchange((rank, shares[rank], terms[rank]) for rank in self.others)
         if wire is None:
-            add(list(terms), mine)
+            add(terms, mine)
         else:
             total = self.device.xp.empty(mine.shape, "float32")
             add([widen(term, wire) for term in terms], total)

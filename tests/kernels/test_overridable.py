@@ -10,6 +10,8 @@ from needle.backend import cpu
 from needle.kernels import Window
 
 WINDOW = Window((1, 1), ((0, 0), (0, 0)), (1, 1))
+CHANNELS, AXES = np.ones((1, 2, 1, 1)), (0, 2, 3)
+STATISTICS = CHANNELS, CHANNELS, AXES, 1e-5  # mean, variance, axes, eps
 X, W, Y = np.ones((1, 2, 4, 4)), np.ones((3, 2, 2, 2)), np.ones((1, 3, 3, 3))
 BEST, COLUMNS = np.ones((1, 2, 3, 3)), np.ones((1, 8, 9))
 CALLS = {
@@ -37,8 +39,12 @@ CALLS = {
     "join": (X, [X, X], np.zeros(2 * X.size)),
     "squared_error": (X, X, True),
     "scaled_gradient": (X, np.ones(()), np.ones(())),
-    "standardize_array": (X, None, None, (0, 2, 3), 1e-5),
-    "standardize_gradients": (X, X, None, None, None, np.ones((1, 2, 1, 1)), np.ones((1, 2, 1, 1)), (0, 2, 3), 1e-5),
+    "standardize_array": (X, None, None, AXES, 1e-5),
+    "standardize_gradients": (X, X, None, None, None, *STATISTICS),
+    "part_moments": (X, AXES),
+    "standardize_part": (X, None, None, [np.arange(1.0, 6)], AXES, 1e-5),
+    "part_gradient_sums": (X, X, None, None, None, *STATISTICS),
+    "part_gradient": (X, X, None, CHANNELS, CHANNELS, np.ones((2, 1, 2, 1, 1)), np.full((1, 1, 1, 1), 16), AXES, 1e-5),
 }
 
 

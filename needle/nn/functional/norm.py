@@ -114,8 +114,8 @@ def over_batch(
         axes, op = (0, *range(2, len(x.shape))), batch_standardizer()
         if running_mean is None or running_var is None:
             return standardized(x, axes, weight, bias, eps, channels, rectified, op)[0]
-        is_tracked = not isinstance(momentum, Tensor) and not mode.outlining
-        if is_tracked and is_writable(running_mean.array) and is_writable(running_var.array):
+        is_written = not mode.outlining and is_writable(running_mean.array) and is_writable(running_var.array)
+        if is_written and not isinstance(momentum, Tensor):
             op = partial(op, tracking=Tracking(momentum, unbiased, counter is not None))
             running = (running_mean, running_var) if counter is None else (running_mean, running_var, counter)
             return _tracked(running, standardized, x, axes, weight, bias, eps, channels, rectified, op)
@@ -281,11 +281,9 @@ def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | N
         running.replace_array(moved.astype(array.dtype, copy=False))
 
 
-def _tracked(
-    running: tuple[Tensor, ...], compute: Callable[..., tuple[Tensor, Any]], *arguments: Any
-) -> Tensor:
+def _tracked(running: Sequence[Tensor], compute: Callable[..., tuple[Tensor, Any]], *arguments: Any) -> Tensor:
     """The y of `compute(*arguments, constants)`, which writes into the arrays of `running`, passed as constants."""
-    y, _ = compute(*arguments, tuple(value.detach() if value.requires_grad else value for value in running))
+    y, _ = compute(*arguments, [value.detach() if value.requires_grad else value for value in running])
     for value in running:
         value.bump_version()
     return y

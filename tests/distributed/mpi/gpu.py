@@ -94,19 +94,20 @@ def train(communicator, net, optimizer, steps):
 
 
 def step(communicator, name):
-    """What the second step of a network asks of the GPU: waits, uploads, launches of NCCL, and others."""
+    """The losses of two steps, and what the second asks of the GPU: waits, uploads, launches of NCCL, and others."""
     from tests.gpu.null.counts import counting
     from tests.gpu.null.steps import NETWORKS, Training
 
     training = Training(NETWORKS[name].small(), ndl.cuda())
     gradients = distributed.SharedGradients(training.model.parameters())
-    batch = training.x.numpy(), training.target.numpy()
+    batch, losses = (training.x.numpy(), training.target.numpy()), []
     for part in worker_batches([batch] * 2):
         x, target = (ndl.Tensor(array, device=ndl.cuda(), requires_grad=False) for array in part)
         with counting() as counts:
-            gradients.backward(training.criterion(training.model(x), target))
+            loss = gradients.backward(training.criterion(training.model(x), target))
             training.optimizer.step()
-    return counts.waits, counts.uploads, counts["nccl"], counts.launches
+        losses.append(loss.item())
+    return losses, counts.waits, counts.uploads, counts["nccl"], counts.launches
 
 
 def differ(communicator):

@@ -89,6 +89,18 @@ def test_running_statistics_move_as_in_torch(name, dtype, momentum, device):
         assert_allclose(actual.numpy(), expected.numpy(), rtol=1e-5 if dtype == "float32" else 1e-12)
 
 
+@pytest.mark.on_cpu
+@pytest.mark.parametrize("momentum", [0.1, ndl.Tensor(0.1, dtype="float64")])
+def test_running_statistics_in_read_only_memory_are_replaced(momentum):
+    memory = [np.broadcast_to(value, 4) for value in (0.0, 1.0)]
+    mine, theirs = ([ndl.Tensor.make_const(each) for each in arrays] for arrays in (memory, map(np.array, memory)))
+    for statistics in (mine, theirs):
+        F.batch_norm(X, *statistics, training=True, momentum=momentum)
+    for actual, expected in zip(mine, theirs, strict=True):
+        assert_array_equal(actual.numpy(), expected.numpy())
+        assert_array_equal(np.isin(actual.numpy(), (0, 1)), False)
+
+
 def test_evaluation_leaves_running_statistics_as_they_are_and_gives_them_no_gradient(device):
     mean, variance = ndl.Tensor(MEAN, device=device), ndl.Tensor(VARIANCE, device=device)
     F.batch_norm(ndl.Tensor(X, device=device), mean, variance).sum().backward()
