@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from needle.data import (
     Subset,
     random_split,
 )
+from run_folder import checksum
 
 __all__ = ["NAMES", "SHAPES", "Splits", "load"]
 
@@ -146,14 +146,6 @@ def load(
     _, channels, height, width = images.shape
     chosen = transforms(name, images) if augment else ()
     return Splits(title or Path(name).name, train, held, test, classes, (channels, height, width), number, chosen)
-
-
-def checksum(*arrays: np.ndarray) -> str:
-    """A number that depends on every byte."""
-    number = 0
-    for array in arrays:
-        number = zlib.crc32(np.ascontiguousarray(array), number)
-    return f"{number:08x}"
 
 
 def check_sizes(train: Part, test: Part, folder: Path | None) -> None:

@@ -14,6 +14,7 @@ import shlex
 import shutil
 import sys
 import time
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -24,7 +25,7 @@ import needle as ndl
 from needle.checkpoint import remove_leftovers, write_atomically
 from ranks import launcher
 
-__all__ = ["RunFolder", "check_data", "read_config", "read_metrics"]
+__all__ = ["RunFolder", "check_data", "checksum", "read_config", "read_metrics"]
 
 CONFIG, METRICS = "config.json", "metrics.csv"
 FILES = (CONFIG, METRICS, "last.npz", "best.npz", "report.html")
@@ -55,6 +56,14 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
             return sorted(rows, key=lambda row: row["epoch"])
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{folder / METRICS} must hold figures of epochs, but it is damaged: {error}") from error
+
+
+def checksum(*arrays: np.ndarray) -> str:
+    """A number that depends on every byte."""
+    number = 0
+    for array in arrays:
+        number = zlib.crc32(np.ascontiguousarray(array), number)
+    return f"{number:08x}"
 
 
 def check_data(folder: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +22,7 @@ import ranks
 import synthetic
 from models import LanguageModel
 from needle.data import Corpus, batchify
+from run_folder import checksum
 from runs import Run
 from text import CarriedState, Text
 from training import Row, train
@@ -61,7 +61,7 @@ def prepare(options: argparse.Namespace) -> Run:
         unit="words",
         input_shape=(options.seq_len, options.batch_size),
         classes=(),  # as many as words, which config.json does not list
-        data={"name": name, **counts, "checksum": checksum(corpus)},
+        data={"name": name, **counts, "checksum": checksum(np.array([*corpus.train, *corpus.test], np.int64))},
         data_line=f"{name}: {describe(counts)}, {words:,} different ones",
         forward=CarriedState(device),
     )
@@ -82,11 +82,6 @@ def describe(counts: dict[str, int]) -> str:
     """How many words each text has."""
     held_out = f", {counts['validation']:,} validation" if "validation" in counts else ""
     return f"{counts['train']:,} training{held_out} and {counts['test']:,} test words"
-
-
-def checksum(corpus: Corpus) -> str:
-    """A number that tells these texts from others."""
-    return f"{zlib.crc32(np.array([*corpus.train, *corpus.test], np.int64)):08x}"
 
 
 def load(folder: Path | None, max_lines: int | None) -> tuple[Corpus, str]:

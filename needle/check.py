@@ -12,8 +12,8 @@ import operator
 from collections.abc import Collection, Sequence
 from typing import Any
 
-__all__ = ["axes", "axis", "entries", "filling", "fits", "floats", "instance", "integer", "nonzero", "number", "one_of"]
-__all__ += ["same", "sizes"]
+__all__ = ["axes", "axis", "entries", "filling", "fits", "float_dtype", "floats", "instance", "integer"]
+__all__ += ["nonzero", "number", "one_of", "same", "sizes"]
 
 LARGEST = {2: 65504.0, 4: float.fromhex("0x1.fffffep127"), 8: math.inf}  # bytes of a floating dtype -> its maximum
 
@@ -167,6 +167,13 @@ def same(op: str, what: str, first: Any, second: Any, names: tuple[str, str]) ->
     """Require two properties to agree: `what` of the arguments called `names`."""
     if first != second:
         raise ValueError(f"{op}: {names[0]} and {names[1]} must agree in {what}, but got {first} and {second}")
+
+
+def float_dtype(op: str, dtype: Any) -> Any:
+    """A floating dtype."""
+    if dtype.kind != "f":
+        raise TypeError(f"{op}: dtype must be a floating one, but got {dtype}")
+    return dtype
 
 
 def floats(op: str, **tensors: Any) -> None:

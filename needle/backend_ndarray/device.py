@@ -41,11 +41,11 @@ class BackendDevice(Device):
 
     def rand(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
         """Uniform draws in [0, 1): one `np.random.rand(*shape)`. Raises `TypeError` unless `dtype` is floating."""
-        return NDArray.wrap(self.uniform(shape, _floating("rand", dtype)))
+        return NDArray.wrap(self.uniform(shape, check.float_dtype("rand", backend.native(dtype))))
 
     def randn(self, *shape: int, dtype: DTypeLike = "float32") -> NDArray:
         """Standard normal draws: one `np.random.randn(*shape)`. Errors as in `rand`."""
-        return NDArray.wrap(self.normal(shape, _floating("randn", dtype)))
+        return NDArray.wrap(self.normal(shape, check.float_dtype("randn", backend.native(dtype))))
 
     def one_hot(self, n: int, i: Any, dtype: DTypeLike = "float32") -> NDArray:
         """Integers in [0, n) (\\*I) of any dtype -> (\\*I, n): one at each index, zero elsewhere.
@@ -56,14 +56,6 @@ class BackendDevice(Device):
         array = self.asarray(i.array if isinstance(i, NDArray) else i)
         with self.current():
             return NDArray.wrap(self.one_hot_array(n, backend.index_array("one_hot", "i", array, n), dtype))
-
-
-def _floating(op: str, dtype: DTypeLike) -> Any:
-    """A floating dtype."""
-    result = backend.native(dtype)
-    if result.kind != "f":
-        raise TypeError(f"{op}: dtype must be a floating one, but got {result}")
-    return result
 
 
 class _Cpu(BackendDevice, backend.CpuDevice):

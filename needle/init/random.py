@@ -36,7 +36,7 @@ def rand(
     low, high = _finite("rand", "low", low), _finite("rand", "high", high)
     if low > high:
         raise ValueError(f"rand: low must not exceed high, but got {low} and {high}")
-    array = as_device(device).uniform(as_shape("rand", shape), _float_dtype("rand", dtype))
+    array = as_device(device).uniform(as_shape("rand", shape), check.float_dtype("rand", real_dtype("rand", dtype)))
     if (low, high) != (0, 1):
         array *= high - low
         array += low
@@ -60,7 +60,7 @@ def randn(
     mean, std = _finite("randn", "mean", mean), _finite("randn", "std", std)
     if std < 0:
         raise ValueError(f"randn: std must be at least 0, but got {std}")
-    array = as_device(device).normal(as_shape("randn", shape), _float_dtype("randn", dtype))
+    array = as_device(device).normal(as_shape("randn", shape), check.float_dtype("randn", real_dtype("randn", dtype)))
     array *= std
     array += mean
     return Tensor.make_const(array, requires_grad)
@@ -143,14 +143,6 @@ def _finite(op: str, name: str, value: float) -> Any:
     if not math.isfinite(value):
         raise ValueError(f"{op}: {name} must be finite, but got {value}")
     return value
-
-
-def _float_dtype(op: str, dtype: DTypeLike) -> Any:
-    """A floating dtype."""
-    result = real_dtype(op, dtype)
-    if result.kind != "f":
-        raise TypeError(f"{op}: dtype must be a floating one, but got {result}")
-    return result
 
 
 def _below(number: float, array: Any) -> Any:
