@@ -163,6 +163,7 @@ class SharedGradients:
             f"values of parameter {i} {x.shape} (a checksum)": crc32(to_host(x.array).tobytes())
             for i, x in enumerate(self.parameters)
         }
+        values |= {f"requires_grad of parameter {i}": x.requires_grad for i, x in enumerate(self.parameters)}
         items = communicator.part.total if communicator.part else None
         require_alike("SharedGradients", communicator, {"number of items in the batch": items, **values})
         self._are_alike = communicator.shares_gradients = True

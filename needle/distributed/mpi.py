@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 
 from needle import tuning
-from needle.backend import device_of
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.cuda_device import CudaDevice
+from needle.backend.device import find_device
 from needle.distributed.nccl import GpuExchange, GpuExchanges, GpuGathering, connected
 from needle.distributed.openings import NOTHING, START, Small, content_in, header_in, length_in, opening, small_sum
 from needle.distributed.pieces import (
@@ -196,7 +196,7 @@ class MpiCommunicator(Communicator):
         """What exchanges this array by NCCL; None if it goes through the host."""
         if type(array) is np.ndarray or self.size == 1:
             return None
-        device = device_of(array)
+        device = find_device(array)
         if not isinstance(device, CudaDevice):
             return None
         if device not in self._gpus:

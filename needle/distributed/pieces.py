@@ -12,6 +12,7 @@ import numpy as np
 from needle import check, tuning
 from needle.backend import compute_dtype, device_of, native, to_host, without_warnings
 from needle.backend.communicator import Array, CallsDiffer
+from needle.backend.device import find_device
 from needle.backend.narrow import WIRES, narrow, widen
 
 __all__ = [
@@ -69,6 +70,7 @@ class Exchange:
         root: int | None,
         wire: str | None = None,
     ) -> None:
+        check_array(kind, array, is_written=True)
         dtype = array.dtype
         self.wait_until, self.array, self.root, self.wire = wait_until, array, root, wire
         self.header = header_of(kind, array.shape, dtype, root, wire)
@@ -109,6 +111,7 @@ class Gathering:
     """Arrays of all ranks that are being gathered; also the request that waits for them."""
 
     def __init__(self, wait_until: Callable[[Callable[[], bool]], None], array: Array, whole_bytes: int) -> None:
+        check_array("all_gather", array)
         self.wait_until, self.array = wait_until, array
         self.header, self.length = header_of_gathering(array)
         self.flat = np.ascontiguousarray(to_host(array), native(array.dtype)).reshape(-1)
@@ -132,6 +135,13 @@ class Gathering:
     def wait(self) -> None:
         if self.left:
             self.wait_until(lambda: not self.left)
+
+
+def check_array(kind: str, array: Any, is_written: bool = False) -> None:
+    """Raise TypeError unless it is a raw array; NumPy's numbers, as of `x.sum()`, cannot be written to."""
+    if find_device(array) is None or (is_written and isinstance(array, np.generic)):
+        got = type(array).__name__
+        raise TypeError(f"{kind}: array must be a raw one, as tensor.array or np.array(number), but got {got}")
 
 
 @lru_cache(maxsize=1024)

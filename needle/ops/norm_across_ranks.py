@@ -35,7 +35,8 @@ class StandardizeAcrossRanks(Standardize):
     def normalize(
         self, x: Array, weight: Array | None, bias: Array | None, running: kernels.Running | None
     ) -> tuple[Array, ...]:
-        rows = self.communicator.all_gather(kernels.part_moments(x, self.axes))
+        # A row of a matrix, whose length all ranks must agree on.
+        rows = [row[0] for row in self.communicator.all_gather(kernels.part_moments(x, self.axes)[None])]
         return kernels.standardize_part(x, weight, bias, rows, self.axes, self.eps, self.rectified, running)
 
     def infer(self, x: Any, *affine: Any) -> tuple[Spec, ...]:

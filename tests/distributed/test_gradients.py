@@ -599,21 +599,32 @@ def one_rank_returns(has_computed):
     run_ranks(2, rank, in_shared_memory)
 
 
-def beginnings_differ(value=0, items=0):
+def beginnings_differ(value=0, items=0, is_frozen=False):
     """The error of three ranks of which the last begins with another number, or another batch; all must have it."""
     errors = []
 
     def rank(communicator):
         communicator.part = communicator.part_of(6 + items * (communicator.rank > 1))
         weight = ndl.Tensor([1.0, 2.0 + value * (communicator.rank > 1)], requires_grad=True)
+        parameters = [weight, ndl.Tensor([1.0], requires_grad=not (is_frozen and communicator.rank))]
         try:
-            SharedGradients([weight]).backward((weight * ndl.ones(2, 2)).mean())
+            SharedGradients(parameters).backward((weight * ndl.ones(2, 2)).mean())
         except ValueError as error:
             errors.append(error)
 
     run_ranks(3, rank)
     first, _, _ = errors
     raise first
+
+
+def normalize_other_widths():
+    """One channel would fit beside any number of them."""
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        nn.BatchNorm1d(1 + communicator.rank)(ndl.ones(2, 1 + communicator.rank))
+
+    run_ranks(2, rank, in_shared_memory)
 
 
 def test_ranks_that_never_divide_a_batch_are_warned_once():
@@ -727,12 +738,17 @@ ERRORS = [
     (lambda: beginnings_differ(value=1), ValueError,
      re.compile(r"SharedGradients: all ranks must have the same values of parameter 0 \(2,\) \(a checksum\), but rank "
                 r"2 has \d+, and rank 0 has \d+")),
+    (lambda: beginnings_differ(is_frozen=True), ValueError,
+     ("SharedGradients: all ranks must have the same requires_grad of parameter 1, but rank 1 has False, and rank 0 "
+      "has True")),
     (lambda: beginnings_differ(items=3), ValueError,
      "SharedGradients: all ranks must have the same number of items in the batch, but rank 2 has 9, and rank 0 has 6"),
     (lambda: one_rank_returns(False), RuntimeError,
      re.compile(r"all_gather: all ranks must make the same calls, but rank 0 calls .*, and rank 1 has returned")),
     (lambda: one_rank_returns(True), RuntimeError,
      re.compile(r"all_reduce: all ranks must make the same calls, but rank 0 calls .*, and rank 1 has returned")),
+    (normalize_other_widths, RuntimeError,
+     re.compile(r"all_gather: all ranks must make the same calls, but rank \d calls all_gather of shape \('any', .*")),
     (one_rank_leaves_a_layer_out, RuntimeError,
      re.compile("SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
                 "none, but on some ranks one is missing: all_reduce: all ranks must make the same calls, but .*")),

@@ -11,6 +11,7 @@ import types
 import numpy as np
 import pytest
 
+from needle.autograd import Tensor
 from needle.backend.communicator import using
 from needle.distributed import launch
 from needle.distributed.launch import _groups
@@ -108,6 +109,12 @@ ERRORS = [
      "all_reduce: array must be writable, but got a read-only one of shape (3,)"),
     (lambda: ranks(lambda one: one.broadcast(frozen())), ValueError,
      "broadcast: array must be writable, but got a read-only one of shape (3,)"),
+    (lambda: ranks(lambda one: one.all_reduce(Tensor([1.0]))), TypeError,
+     "all_reduce: array must be a raw one, as tensor.array or np.array(number), but got Tensor"),
+    (lambda: ranks(lambda one: one.broadcast(np.ones(3).sum())), TypeError,
+     "broadcast: array must be a raw one, as tensor.array or np.array(number), but got float64"),
+    (lambda: ranks(lambda one: one.all_gather([1.0])), TypeError,
+     "all_gather: array must be a raw one, as tensor.array or np.array(number), but got list"),
     (lambda: ranks(lambda one: one.all_reduce(np.zeros(3, "complex64"))), TypeError,
      "all_reduce: dtype must be one of real numbers or bools, but got complex64"),
     (lambda: ranks(lambda one: one.all_reduce(np.zeros(3), "float8")), ValueError,
