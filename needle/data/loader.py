@@ -17,7 +17,7 @@ from needle.data import generator
 from needle.data.ahead import read_ahead
 from needle.data.dataset import Dataset
 from needle.data.feed import Feed, Fields, HostBatch, RowsFeed, SentBatch, feed_of
-from needle.data.parts import may_draw
+from needle.data.parts import Subset, may_draw
 from needle.data.rows import Resident, to_float32
 from needle.data.sampler import Sampler
 from needle.data.shard import Scattered, Shard
@@ -182,6 +182,8 @@ class DataLoader:
             values |= {"number of batches that are done": epoch.position}
             if isinstance(epoch.order, np.ndarray):
                 values["order of items (its checksum)"] = crc32(epoch.order.data)
+            if isinstance(self.dataset, Subset):
+                values["Subset, unless it is in a Shard (checksum of its indices)"] = crc32(self.dataset.indices.data)
             require_alike("DataLoader", communicator, values)
         if shard is None:
             prepared = self._parts_of_batches(epoch, count, transform, communicator)

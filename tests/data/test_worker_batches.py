@@ -219,6 +219,11 @@ ERRORS = [
         SAME + "batch_size, but rank 1 has 5, and rank 0 has 4",
     ),
     (lambda: other(shuffled), ValueError, SAME + "order of items (its checksum), but rank 1 has"),
+    (
+        lambda: other(lambda rank: DataLoader(Subset(NDArrayDataset(ITEMS), range(rank, 10, 2)), 4)),
+        ValueError,
+        SAME + "Subset, unless it is in a Shard (checksum of its indices), but rank 1 has",
+    ),
     (lambda: other(left), ValueError, SAME + "number of batches that are done, but rank 1 has 1, and rank 0 has 0"),
     (
         lambda: other(lambda rank: [(ITEMS,), (ITEMS[rank:],)]),
