@@ -43,9 +43,12 @@ class Running(NamedTuple):
     unbiased: bool
 
     def move(self, average: Array, variance: Array, count: int | Array) -> None:
-        """Move the statistics towards those of a batch, in float64, that has `count` elements, maybe (), for each."""
-        share = self.momentum
-        scales = share, share * (count / (count - 1)) if self.unbiased else share
+        """Move the statistics towards those of a batch, in float64, that has `count` elements for each; not if it is 0.
+
+        A count that the device alone knows is an array ().
+        """
+        share = self.momentum * (count > 0)
+        scales = share, share * (count / (count - (count != 1))) if self.unbiased else share
         for running, batch, scale in zip((self.mean, self.variance), (average, variance), scales, strict=True):
             running[...] = running.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(running.shape) * scale
         if self.counter is not None:

@@ -1,7 +1,8 @@
 """Normalization of one part of a batch by the mean and variance of the whole; its other parts are computed elsewhere.
 
 Of two functions, forward or backward, the first returns what the parts exchange for the second. With x they do what
-those of `normalize` do. Weight and bias hold one number for all elements that are normalized together.
+those of `normalize` do. Weight and bias hold one number for all elements that are normalized together. A part may be
+empty.
 
 Source for merging the statistics of parts: Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for
 Computing Sample Variances" (1979), equations 1.5a and 1.5b.
@@ -9,6 +10,7 @@ Computing Sample Variances" (1979), equations 1.5a and 1.5b.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -39,8 +41,11 @@ def part_moments(x: Array, axes: tuple[int, ...]) -> Array:
 
     A row (1 + 2 R,) of float64, for R means. It is for `standardize_part`.
     """
+    size = math.prod(_statistics_shape(x, axes))
+    if not x.size:
+        return xp(x).zeros(1 + 2 * size)
     _, average, variance = _by_rows(_moments, axes, [x], [])
-    size, count = average.size, x.size // average.size
+    count = x.size // size
     row = xp(x).empty(1 + 2 * size)
     row[0] = count
     row[1 : 1 + size] = average.reshape(-1)
@@ -79,7 +84,10 @@ def part_gradient_sums(
     """
     rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
     arrays = [x, grad] if y is None else [x, grad, y]
-    masked, total, product = _by_rows(partial(_gradient_means, rectified=y is not None), axes, arrays, shifts)
+    if x.size:
+        masked, total, product = _by_rows(partial(_gradient_means, rectified=y is not None), axes, arrays, shifts)
+    else:
+        masked, total, product = grad, xp(x).zeros_like(average), xp(x).zeros_like(average)
     sums = xp(x).stack([total, product - total * rest]) * (x.size // average.size)
     parameters = (weight, sums[1] * (variance + eps) ** -0.5), (bias, sums[0])
     grads = [None if value is None else each.reshape(value.shape).astype(x.dtype) for value, each in parameters]
@@ -95,7 +103,7 @@ def part_gradient(
     scale = (variance + eps) ** -0.5
     factor = scale if weight is None else scale * weight
     rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
-    total, product = sums / count
+    total, product = sums / xp(x).maximum(count, 1)
     columns = (*gradient_line(x.dtype, rest, total, product, scale, factor), *shifts)
     arrays, out = ([x], grad) if in_place else ([x, grad], None)
     (x_grad,) = _by_rows(partial(_input_gradient, in_place=in_place), axes, arrays, columns, out)
@@ -118,16 +126,21 @@ def _by_rows(
 
 def _merge(x: Array, rows: Sequence[Array], axes: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Mean, variance and count of all parts."""
-    shape = tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
-    size = (len(rows[0]) - 1) // 2
+    shape = _statistics_shape(x, axes)
+    size = math.prod(shape)
     parts = [(row[:1], row[1 : 1 + size], row[1 + size :]) for row in rows]
     whole_count, mean, squares = parts[0]  # squares of the deviations from the mean, added up
     for count, other_mean, other_squares in parts[1:]:
         before, whole_count = whole_count, whole_count + count
-        difference, share = other_mean - mean, count / whole_count
+        difference, share = other_mean - mean, count / xp(x).maximum(whole_count, 1)
         mean = mean + difference * share
         squares = squares + other_squares + difference * difference * (before * share)
-    return mean.reshape(shape), (squares / whole_count).reshape(shape), whole_count.reshape((1,) * x.ndim)
+    variance = squares / xp(x).maximum(whole_count, 1)
+    return mean.reshape(shape), variance.reshape(shape), whole_count.reshape((1,) * x.ndim)
+
+
+def _statistics_shape(x: Array, axes: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(1 if axis in axes else n for axis, n in enumerate(x.shape))
 
 
 def _centered(average: Array, shift: Array | None) -> tuple[Array, tuple[Array, ...]]:

@@ -120,6 +120,47 @@ def test_running_variances_count_the_whole_batch(kind, momentum, streams):
         assert_allclose(part, whole, rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("rectified", [False, True])
+@pytest.mark.parametrize("momentum", [0.3, None])
+@pytest.mark.parametrize("ends", [[0, 0, 3, 5], [0, 2, 2, 5], [0, 5, 5, 5], [0, 0, 1, 1]])
+def test_parts_of_batch_norm_may_be_empty(ends, momentum, rectified):
+    """As a mask may leave them: the others' items are normalized as in one process."""
+    norm = nn.BatchNorm1d(2, momentum=momentum, dtype="float64")
+    x = np.random.RandomState(0).randn(ends[-1], 2, 3)
+
+    def step(items):
+        layer, leaf = copy.deepcopy(norm), ndl.Tensor(x[items])
+        y = (layer.forward_relu if rectified else layer)(leaf)
+        (y**3).sum().backward(create_graph=False)
+        buffers = [buffer.numpy() for _, buffer in layer.named_buffers()]
+        return (y.numpy(), leaf.grad.numpy()), [weight.grad.numpy() for weight in layer.parameters()], buffers
+
+    def rank(communicator):
+        communicator.part = communicator.part_of(6)
+        return step(slice(*ends[communicator.rank : communicator.rank + 2]))
+
+    (items, shares, buffers), parts = step(slice(None)), run_ranks(3, rank)
+    for i, expected in enumerate(items):
+        assert_allclose(np.concatenate([part[0][i] for part in parts]), expected, rtol=1e-9, atol=1e-12)
+    for i, expected in enumerate(shares):
+        assert_allclose(sum(part[1][i] for part in parts), expected, rtol=1e-9, atol=1e-12)
+    for _, _, values in parts:
+        assert_allclose(np.concatenate([*map(np.ravel, values)]), np.concatenate([*map(np.ravel, buffers)]), rtol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("momentum", [0.3, None])
+def test_a_batch_without_items_moves_no_running_statistics(momentum):
+    def rank(communicator):
+        communicator.part = communicator.part_of(4)
+        norm, x = nn.BatchNorm2d(2, momentum=momentum), ndl.Tensor(np.ones((0, 2, 3, 3), "float32"))
+        norm(x).sum().backward(create_graph=False)
+        return [value.numpy().tolist() for value in (norm.running_mean, norm.running_var, norm.weight.grad)]
+
+    assert run_ranks(2, rank) == [[[0, 0], [1, 1], [0, 0]]] * 2
+
+
 def test_evaluation_and_batches_that_are_not_divided_exchange_nothing():
     def rank(communicator):
         nn.BatchNorm1d(3)(ndl.ones(2, 3))

@@ -18,7 +18,10 @@ from tests.gpu.kernels import running
 from tests.gpu.shim_device import SHIM, placed
 from tests.gpu.test_norm import CHANNELS, assert_close, by_float64, normal
 
-SHAPES = [((4, 3, 5, 2), [1, 3]), ((7, 2, 7), [2, 2, 3]), ((9, 2, 20, 50), [4, 1, 4]), ((6, 5), [5, 1])]
+SHAPES = [  # of the whole, and the items of its parts
+    ((4, 3, 5, 2), [1, 3]), ((7, 2, 7), [2, 2, 3]), ((9, 2, 20, 50), [4, 1, 4]), ((6, 5), [5, 1]),
+    ((7, 2, 4), [0, 4, 3]),
+]  # fmt: skip
 EPS = 1e-5
 
 

@@ -32,7 +32,7 @@ __device__ __forceinline__ void standardize_backward(const float* grad, const fl
   double rest = average - near;
   bool many = affine.entries > 1;
   auto read = [&](int i) {
-    Pair<V> pair = read_pair<V>(grad + base + i, x + base + i, y ? y + base + i : y, near);
+    Pair<V> pair = read_pair<V>(grad, x, y, base + i, near);
     if (many && weight)
       for (int v = 0; v < V; v++) pair.g.v[v] *= weight[entry + (i + v) / affine.run];
     return pair;

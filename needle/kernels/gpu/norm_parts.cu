@@ -36,7 +36,7 @@ __device__ __forceinline__ void standardize_part(const float* x, const float* we
       const double* part = parts.each[i];
       double before = total, difference = part[1 + row] - average;
       total += part[0];
-      double share = part[0] / total;
+      double share = part[0] / fmax(total, 1.0);  // the first may be empty
       average += difference * share;
       squares = squares + part[1 + rows + row] + difference * difference * (before * share);
     }
@@ -64,7 +64,7 @@ __device__ __forceinline__ void part_gradient_sums(const float* grad, const floa
   double average = mean[row], sum, along;
   float near = (float)average;
   auto read = [&](int i) {
-    Pair<V> pair = read_pair<V>(grad + base + i, x + base + i, y ? y + base + i : y, near);
+    Pair<V> pair = read_pair<V>(grad, x, y, base + i, near);
     if (y) store<V>(masked + base + i, pair.g);
     return pair;
   };
@@ -85,7 +85,7 @@ __device__ __forceinline__ void part_gradient(const float* grad, const float* x,
   double average = mean[row], scale = 1 / sqrt(variance[row] + eps);
   float near = (float)average;
   double factor = scale * (weight ? weight[row % affine.groups] : 1.0f);
-  auto read = [&](int i) { return read_pair<V>(grad + base + i, x + base + i, nullptr, near); };
+  auto read = [&](int i) { return read_pair<V>(grad, x, nullptr, base + i, near); };
   input_gradient<V>(x_grad + base, m, *count, average - near, sums[row], sums[rows + row], scale, factor, read);
 }
 

@@ -100,12 +100,12 @@ template <int V> struct Pair {
   Lanes<V> g, d;
 };
 
-// y is the result of a rectified normalization, which masks grad; else null.
+// Those at `at`. y is the result of a rectified normalization, which masks grad; else null.
 template <int V>
-__device__ __forceinline__ Pair<V> read_pair(const float* grad, const float* x, const float* y, float near) {
-  Pair<V> pair{load<V>(grad), load<V>(x)};
+__device__ __forceinline__ Pair<V> read_pair(const float* grad, const float* x, const float* y, long long at, float near) {
+  Pair<V> pair{load<V>(grad + at), load<V>(x + at)};
   Lanes<V> result;
-  if (y) result = load<V>(y);
+  if (y) result = load<V>(y + at);
   for (int v = 0; v < V; v++) {
     pair.d.v[v] -= near;
     if (y && !(result.v[v] > 0)) pair.g.v[v] = 0;

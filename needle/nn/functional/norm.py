@@ -110,7 +110,7 @@ def over_batch(
     def by_channel(value: Tensor) -> Tensor:
         return as_dtype(Reshape(channels)(value), wide)
 
-    if training and 0 not in x.shape:
+    if training and (0 not in x.shape or (x.shape[1] and current_communicator().part is not None)):
         axes, op = (0, *range(2, len(x.shape))), batch_standardizer()
         if running_mean is None or running_var is None:
             return standardized(x, axes, weight, bias, eps, channels, rectified, op)[0]
@@ -121,11 +121,12 @@ def over_batch(
             return _tracked(running, standardized, x, axes, weight, bias, eps, channels, rectified, op)
         y, result = standardized(x, axes, weight, bias, eps, channels, rectified, op)
         _, batch_mean, batch_var, *counts = result.array
-        count = x.size // x.shape[1]
+        share, count = momentum.array if isinstance(momentum, Tensor) else momentum, x.size // x.shape[1]
         if counts:  # of all ranks
             count = counts[0].reshape(()) if y.device.is_async else counts[0].item()
-        _track(running_mean, batch_mean, momentum)
-        _track(running_var, batch_var, momentum, count if unbiased else None)
+            share = share * (count > 0)
+        _track(running_mean, batch_mean, share)
+        _track(running_var, batch_var, share, count if unbiased else None)
         if counter is not None:
             add_one(counter)
         return y
@@ -266,13 +267,13 @@ def normalize(x: TensorLike, p: float = 2.0, dim: int | Sequence[int] = 1, eps: 
     return as_dtype(DIVIDE(wide, Clip(eps, None)(vector_norm(wide, p, axes))), x.dtype)
 
 
-def _track(running: Tensor, batch: Any, momentum: float | Tensor, count: int | None = None) -> None:
+def _track(running: Tensor, batch: Any, share: Any, count: Any = None) -> None:
     """Move a running statistic towards a batch's raw array. `count` makes a variance over that many values unbiased.
 
     A write into its memory, not a node of a graph: raw arrays take a third of the time that ops would.
     """
-    array, share = running.array, momentum.array if isinstance(momentum, Tensor) else momentum
-    scale = share if count is None else share * (count / (count - 1))
+    array = running.array
+    scale = share if count is None else share * (count / (count - (count != 1)))
     moved = array.astype(batch.dtype, copy=False) * (1 - share) + batch.reshape(array.shape) * scale
     if is_writable(array):
         running.bump_version()
