@@ -7,7 +7,9 @@ in `MPI_Init`, which would end the process, is found before.
 from __future__ import annotations
 
 import atexit
+import io
 import os
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -72,6 +74,8 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
             interrupts.restore()
             yield communicator
             return
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(line_buffering=True)  # no line is lost where this process is killed
         rank = world.Get_rank()
         with Ending(rank, world.Get_size()) as ending:
             interrupts.ignore() if rank else interrupts.restore()

@@ -6,6 +6,7 @@ that they share has no name and the processes end with rank 0, so nothing can be
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -223,6 +224,8 @@ def _work(rank: int, size: int, memory: Any, payload: Any, connection: Any, pare
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # no line is lost where this process is killed
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _this_process["rank"] = rank
     communicator = SharedMemoryCommunicator(rank, size, memory)

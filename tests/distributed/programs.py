@@ -91,8 +91,13 @@ def end_late():
 
 
 def hang():
-    """Rank 0 returns at once; the others do not."""
-    if current_communicator().rank:
+    """Rank 0 returns; the others write a line, and do not."""
+    communicator = current_communicator()
+    communicator.timeout = None
+    if communicator.rank:
+        sys.stdout.write("written\n")
+    communicator.barrier()
+    if communicator.rank:
         time.sleep(600)
 
 

@@ -105,10 +105,13 @@ def test_an_error_of_one_ends_all_and_is_raised(what, kind, text):
     assert worker_count() == before
 
 
-def test_a_worker_that_does_not_return_in_time_is_named():
+def test_a_worker_that_does_not_return_in_time_is_named(capfd, monkeypatch):
+    """And what it has written is not lost."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "")
     with pytest.raises(TimeoutError, match=r"^launch: all ranks must return within 0.05 s, but rank 1 has not$"):
         launch(programs.hang, 2, timeout=0.05)
     assert not multiprocessing.active_children()
+    assert capfd.readouterr().out == "written\n"
 
 
 @pytest.mark.slow

@@ -68,7 +68,8 @@ class Started:
         # Open MPI cuts the lines of its ranks' output, and hydra mixes them, so each stream goes to a file.
         self.folder = tempfile.TemporaryDirectory(prefix="needle-mpi-")
         path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)
-        variables = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **(environment or {}), MARK: self.name}
+        variables = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "", MARK: self.name}
+        variables |= environment or {}
         words = [python if word == "python" else word for word in command]
         self.outputs = [open(Path(self.folder.name) / name, "w+") for name in ("output", "errors")]  # noqa: SIM115
         self.texts = []  # all that was printed, once the run has ended
