@@ -1,5 +1,6 @@
 """Setup of all tests: the devices, hypothesis' profiles, a fixed random stream, and a guard over global state."""
 
+import os
 import signal
 from pathlib import Path
 
@@ -23,6 +24,9 @@ settings.load_profile("default")
 # A background shell ignores SIGINT, and the programs that tests start inherit that: an interrupt would not end them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The first of the programs that tests start caches needle, compiled, for the others: that takes 0.6 s of each.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 register_device(STANDIN)
 CUDA = [pytest.param(needle.cuda(), marks=pytest.mark.gpu)] if needle.cuda().enabled() else []
