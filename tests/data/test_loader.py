@@ -432,13 +432,13 @@ from needle.data import DataLoader, Dataset
 
 class Slow(Dataset):
     def __getitem__(self, index):
-        time.sleep(0.05)
+        time.sleep(0.02)
         return np.float32(index)
 
     def __len__(self):
         return 9
 
-for pause in (0, 0.2):  # the thread is in the dataset, or waits for a free slot
+for pause in (0, 0.1):  # the thread is in the dataset, or waits for a free slot
     epoch = iter(DataLoader(Slow(), 2, prefetch=1))
     next(epoch)
     time.sleep(pause)

@@ -12,6 +12,7 @@ from mpi4py import MPI
 
 from needle import tuning
 from needle.backend.communicator import using
+from needle.distributed import endings
 from needle.distributed.mpi import MpiCommunicator
 
 
@@ -29,6 +30,7 @@ def main(program, folder):
         traceback.print_exc()
         sys.stderr.flush()
         communicator.fail()
+        endings._wait_until_read()
         MPI.COMM_WORLD.Abort(1)
     (folder / f"{communicator.rank}.pickle").write_bytes(pickle.dumps(result))
 
