@@ -10,7 +10,7 @@ from needle.backend import overridable, xp
 from needle.kernels.elementwise import elementwise
 from needle.kernels.layout import Array
 
-__all__ = ["rectify", "relu", "relu_grad", "sigmoid_grad", "tanh_grad", "where_positive"]
+__all__ = ["rectify", "relu", "relu_grad", "sigmoid", "sigmoid_grad", "tanh_grad", "where_positive"]
 
 
 def relu(x: Array) -> Array:
@@ -44,11 +44,20 @@ def where_positive(y: Array, out_grad: Array, out: Array | None = None) -> Array
     return xp(y).multiply(out, out_grad, out=out)
 
 
+@overridable
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e ** -x), computed from e ** -|x|, which cannot overflow and keeps small results exact."""
+    small = xp(x).exp(xp(x).minimum(x, -x))
+    return xp(x).maximum(small, x >= 0) / (small + 1)
+
+
+@overridable
 def sigmoid_grad(y: Array, out_grad: Array) -> Array:
     """(1 - y)·y·out_grad, for y = sigmoid(x)."""
     return _shared(_sigmoid_grad, y, out_grad)
 
 
+@overridable
 def tanh_grad(y: Array, out_grad: Array) -> Array:
     """(1 - y²)·out_grad, for y = tanh(x)."""
     return _shared(_tanh_grad, y, out_grad)

@@ -111,5 +111,5 @@ FAULTS = [
     Fault("reduce.cu", "columns past the end", "  if (column < columns)\n", "", COLUMNS),
     Fault("reduce.cu", "a line left out", "int line = 1;", "int line = 2;", COLUMNS),
     Fault("reduce.cu", "no barrier", "= sum;\n  __syncthreads();", "= sum;", COLUMNS),
-    Fault("activation.cu", "NaN let through", "at.v[v] > 0", "!(at.v[v] <= 0)", GRADIENT),
+    Fault("activation.cu", "NaN let through", "y > 0 ?", "!(y <= 0) ?", GRADIENT),
 ]
