@@ -4,7 +4,7 @@
 # onnxsim 0.8.1, onnxslim 0.1.98 and onnxscript 0.7.2 draw once: the difference of two Bernoulli samples becomes 0 in all
 # four, that of two normal samples in onnxsim and onnxslim, that of two dropouts in training mode in onnxsim and onnxscript.
 # So two masks or noises of one network are equal, and an uncertainty that is measured by two dropouts of one input is 0.
-# There is no warning. With other inputs, or other attributes, the draws stay apart.
+# There is no warning. Nodes whose attributes `seed` differ stay two draws.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -23,9 +23,9 @@ from onnx import helper
 LEVELS = onnxruntime.GraphOptimizationLevel
 
 
-def difference_of_two(operator, *inputs):
+def difference_of_two(operator, *inputs, seeds=(None, None)):
     """x - y for two nodes x and y of an operator that draws at random."""
-    nodes = [helper.make_node(operator, ["data", *inputs], [name]) for name in "xy"]
+    nodes = [helper.make_node(operator, ["data", *inputs], [y], seed=seed) for y, seed in zip("xy", seeds, strict=True)]
     nodes.append(helper.make_node("Sub", ["x", "y"], ["difference"]))
     data, difference = (helper.make_tensor_value_info(name, 1, [1000]) for name in ("data", "difference"))
     constants = {"ratio": np.float32(0.5), "training": np.array(True)}
@@ -45,20 +45,23 @@ def are_equal(model, level=LEVELS.ORT_DISABLE_ALL):
     return not difference.any()
 
 
-def copy(model):
-    return onnx.load_from_string(model.SerializeToString())
+def after_each_tool(model):
+    def copy():
+        return onnx.load_from_string(model.SerializeToString())
+
+    return {
+        "onnxruntime": are_equal(model, onnxruntime.SessionOptions().graph_optimization_level),
+        "onnxsim": are_equal(onnxsim.simplify(copy())[0]),
+        "onnxslim": are_equal(onnxslim.slim(copy())),
+        "onnxscript": are_equal(onnxscript.optimizer.optimize(copy())),
+    }
 
 
 seen = {}
 for operator, *inputs in (["Bernoulli"], ["RandomNormalLike"], ["Dropout", "ratio", "training"]):
     model = difference_of_two(operator, *inputs)
     assert not are_equal(model)
-    seen[operator] = {
-        "onnxruntime": are_equal(model, onnxruntime.SessionOptions().graph_optimization_level),
-        "onnxsim": are_equal(onnxsim.simplify(copy(model))[0]),
-        "onnxslim": are_equal(onnxslim.slim(copy(model))),
-        "onnxscript": are_equal(onnxscript.optimizer.optimize(copy(model))),
-    }
+    seen[operator] = after_each_tool(model)
     print(f"two of {operator} are equal after", ", ".join(tool for tool, equal in seen[operator].items() if equal))
 del seen["Dropout"]["onnxslim"]  # it removes each Dropout, as a tool for inference may
 assert seen == {
@@ -66,4 +69,5 @@ assert seen == {
     "RandomNormalLike": {"onnxruntime": False, "onnxsim": True, "onnxslim": True, "onnxscript": False},
     "Dropout": {"onnxruntime": False, "onnxsim": True, "onnxscript": True},
 }
+assert not any(after_each_tool(difference_of_two("Bernoulli", seeds=(1.0, 2.0))).values())
 PYTHON
