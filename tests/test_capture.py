@@ -12,7 +12,7 @@ import pytest
 import needle as ndl
 from needle import nn, ops, optim
 from needle.autograd import TensorTuple
-from needle.backend import Missed, kept
+from needle.backend import Missed, asked, kept
 from needle.backend.blas import limited_to
 from needle.capture.captured import MANY_KINDS
 from tests.ops import table
@@ -517,6 +517,25 @@ def test_what_was_written_and_drawn_before_values_decide_otherwise_is_taken_back
     assert_equal(found[:9], found[9:])
 
 
+def test_gradients_that_a_replay_has_added_to_before_values_decide_otherwise_are_taken_back():
+    found = []
+    for wrap in (lambda step: step, ndl.capture):
+        np.random.seed(0)
+        model = nn.Linear(3, 2)
+
+        def step(x, y, model=model):
+            (model(x) ** 2).mean().backward(create_graph=False, accumulate=True)
+            return nn.functional.cross_entropy(x, y)
+
+        call = wrap(step)
+        for i, (x, y) in enumerate(zip(draws(9, 4, 3), classes(9, 4), strict=True)):
+            if i == 6:
+                y[0] = -100  # which is ignored
+            found.append([call(x, y).item(), model.weight.grad.numpy()])
+    assert_equal(found[:9], found[9:])
+    assert is_captured(call)
+
+
 def test_an_argument_taken_for_a_constant_is_noticed_once_it_changes():
     step = ndl.capture(lambda x, factor: x * memoryview(factor.array)[0])
     x, factor = ndl.ones(1), ndl.ones(1)
@@ -654,7 +673,7 @@ REFUSED = {
     "mask": (lambda x: (x * 2)[x > 0], f"getitem: {MUST} a result whose shape depends on values"),
     "module": (changing_module(), f"{MUST} a tensor, a module or an optimizer that changes between calls"),
     "argument": (changing_argument, f"{MUST} a step that writes into its arguments"),
-    "tensor": (replacing_a_tensor(), f"{MUST} a tensor, a module or an optimizer that the step itself"),
+    "tensor": (replacing_a_tensor(), f"{MUST} a tensor, a module, an optimizer or gradients that wait, which the step"),
     "python": (counting(), f"{MUST} a step whose replay differs from an eager run"),
     "hook": (hooked(), f"Linear: {MUST} a hook"),
     "tensor_hook": (tensor_hook, f"register_hook: {MUST} a hook of a tensor"),
@@ -743,6 +762,13 @@ def warned(make, *args):
 def missed():
     array = np.ones(1)
     recording = ndl.cpu().record(lambda: bool(kept(array) > 0))
+    array[:] = -1
+    recording.replay()
+
+
+def other_values():
+    array = np.ones(2)
+    recording = ndl.cpu().record(lambda: asked(kept(array)))
     array[:] = -1
     recording.replay()
 
@@ -878,6 +904,7 @@ AWAY = "; the step runs eagerly from now on"
 ERRORS = [
     (lambda: ndl.capture(1), TypeError, "capture: step must be callable, but got int"),
     (missed, Missed, ""),
+    (other_values, Missed, ""),
     (partial(warned, lambda: len, np.ones(1)), UserWarning, f"{MUST} an argument of type ndarray{AWAY}"),
     (
         partial(warned, lambda: ops.exp, nn.Parameter(ndl.ones(1)) * 1.0), UserWarning,

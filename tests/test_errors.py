@@ -29,7 +29,7 @@ from needle.ops.conv import Correlate
 from tests import test_anomaly, test_capture, test_metrics, test_recording, test_summary
 from tests.backend import test_cublas, test_cuda_graph, test_cuda_nccl
 from tests.checkpoint import test_refusals as test_files
-from tests.distributed import test_gradients, test_joining, test_whole_batch
+from tests.distributed import test_captured, test_gradients, test_joining, test_whole_batch
 from tests.distributed import test_refusals as distributed_refusals
 from tests.interop import test_foreign as interop_foreign
 from tests.interop import test_torch as interop_torch
@@ -830,7 +830,7 @@ def rows_elsewhere():
         test_hooks, test_anomaly, test_summary, test_recording, test_cuda_graph, test_capture,
         test_schedule_errors,
         test_average,
-        test_gradients, test_joining, test_whole_batch, test_ranks,
+        test_captured, test_gradients, test_joining, test_whole_batch, test_ranks,
         export_refusals,
         onnx_refusals, test_hostile,
         test_array_operators, test_linear_models,

@@ -3,7 +3,8 @@
     python -m apps.benchmark --threads 1 2 --write docs/performance.md     # everything, and the table of the docs
     python -m apps.benchmark --cases lenet conv1d --rivals torch,mygrad,dezero
     python -m apps.benchmark --captured --cases lenet       # beside eager steps, those of ndl.capture
-    python -m apps.benchmark --threads 2 --mpi --rivals torch-ddp --cases vgg   # also 2 ranks of MPI
+    python -m apps.benchmark --threads 2 --mpi --rivals torch-ddp --cases vgg   # also 2 ranks of MPI (with --captured,
+                                                                                # ranks whose steps are captured, too)
     python -m apps.benchmark --device cuda                  # training steps on a GPU: eager, captured, torch's graph
 
 Each library runs in its own process (worker.py) with the number of threads in its environment; each case starts fresh

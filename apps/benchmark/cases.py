@@ -372,7 +372,9 @@ GROUPS = {
 ALONE, WORKERS, MPI = "needle, one thread", "needle, workers", "needle, MPI"  # names in the tables of several threads
 APART = "needle, apart"  # there: processes that compute their parts of each batch and exchange nothing
 CAPTURED = "needle, captured"  # and that of training steps that are captured
-DIVIDED = ("needle-workers", "needle-mpi", "needle-apart", "torch-ddp")  # libraries with a process for each thread
+MPI_PLAN = "needle, MPI, captured"  # and of ranks whose training steps are
+# Libraries with a process for each thread.
+DIVIDED = ("needle-workers", "needle-mpi", "needle-mpi-plan", "needle-apart", "torch-ddp")
 ON_GPU = {  # name in the tables of --device cuda -> library
     "needle": "needle-cuda",
     CAPTURED: "needle-captured",

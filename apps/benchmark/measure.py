@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import report
-from .cases import ALONE, APART, CAPTURED, CASES, DIVIDED, MPI, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
+from .cases import ALONE, APART, CAPTURED, CASES, DIVIDED, MPI, MPI_PLAN, NETS, ON_GPU, RIVALS, WORKERS, Import, steps
 
 __all__ = ["PINS", "TOLERANCE", "busy_process", "machine", "measure", "prove", "run_cases"]
 
@@ -40,7 +40,7 @@ class Worker:
         self, library: str, options: argparse.Namespace, environment: Mapping[str, str], threads: int = 1
     ) -> None:
         command = [*WORKER, library, options.clock, *["small"] * options.smoke]
-        if library == "needle-mpi":
+        if library.startswith("needle-mpi"):
             command = [*shlex.split(options.mpi), "-n", str(threads), *command]
         elif library in DIVIDED:
             command += ["--ranks", str(threads)]
@@ -114,7 +114,8 @@ class Importer:
 
 def takes_part(name: str, case: str) -> bool:
     """Whether the library of this name in the tables runs the case."""
-    return case in (NETS if name in (ALONE, WORKERS, MPI, APART, CAPTURED) else RIVALS.get(name, CASES))
+    ours = (ALONE, WORKERS, MPI, MPI_PLAN, APART, CAPTURED)
+    return case in (NETS if name in ours else RIVALS.get(name, CASES))
 
 
 def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
@@ -135,6 +136,8 @@ def start(cases: Sequence[str], threads: int, options: argparse.Namespace) -> tu
         libraries |= {WORKERS: ("needle-workers", native), ALONE: ("needle", one), APART: ("needle-apart", native)}
         if options.mpi:
             libraries[MPI] = ("needle-mpi", one)
+        if options.mpi and options.captured:
+            libraries[MPI_PLAN] = ("needle-mpi-plan", one)
     if options.device == "cpu":
         libraries |= {name: (name, native) for name in options.rivals if name not in DIVIDED or threads > 1}
     libraries = {name: library for name, library in libraries.items() if any(takes_part(name, case) for case in cases)}
@@ -200,7 +203,8 @@ def run_cases(cases: Sequence[str], threads: int, options: argparse.Namespace, r
             seconds = {name: [time / work.per for time in turns] for name, turns in times.items()}
             entry = {"case": case, "row": row, "products": work.products, "seconds": seconds}
             if WORKERS in processes:
-                entry["exchanges"] = {name: processes[name].exchanges() for name in (WORKERS, MPI) if name in processes}
+                divided = [name for name in (WORKERS, MPI, MPI_PLAN) if name in processes]
+                entry["exchanges"] = {name: processes[name].exchanges() for name in divided}
             run["rows"].append(entry | {"ratios": report.ratios(seconds)})
             if case in NETS:
                 run["memory"][case] = {name: process.peak() for name, process in processes.items() if name != ALONE}

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from .cases import ALONE, APART, BASE, CAPTURED, GROUPS, MPI, RIVALS, SGEMM, WORKERS
+from .cases import ALONE, APART, BASE, CAPTURED, GROUPS, MPI, MPI_PLAN, RIVALS, SGEMM, WORKERS
 
 Ratio = dict[str, float]  # median, low, high
 Row = dict[str, Any]  # an entry of the record: case, row, products, seconds, ratios
@@ -23,7 +23,7 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
     ways to use several cores, the faster one counts: "needle / torch". Captured steps are compared with eager ones,
     ranks of MPI with workers and with torch's own processes.
     """
-    apart = (ALONE, WORKERS, MPI, APART)
+    apart = (ALONE, WORKERS, MPI, MPI_PLAN, APART)
     needles = {name: seconds[name] for name in seconds if name.startswith("needle") and name not in apart}
     plain = [name for name in needles if name != CAPTURED]
     result = {}
@@ -36,10 +36,10 @@ def ratios(seconds: Mapping[str, Sequence[float]]) -> dict[str, Ratio]:
         for needle in needles if rival == "torch" else list(needles)[-1:]:
             if not rival.startswith("needle"):
                 result[f"{needle} / {rival}"] = spread(needles[needle], seconds[rival])
-    if MPI in seconds:
-        for other in (WORKERS, "torch-ddp"):
-            if other in seconds:
-                result[f"{MPI} / {other}"] = spread(seconds[MPI], seconds[other])
+    for ranks, eager in ((MPI, WORKERS), (MPI_PLAN, MPI)):
+        for other in (eager, "torch-ddp"):
+            if ranks in seconds and other in seconds:
+                result[f"{ranks} / {other}"] = spread(seconds[ranks], seconds[other])
     return result
 
 
@@ -130,14 +130,17 @@ def memory(peaks: Mapping[str, Mapping[str, int]]) -> str:
 def gains(rows: Sequence[Row]) -> str:
     """How many times as fast several cores are as one thread, and the share of a step spent in exchanges."""
     ways = {WORKERS: "workers", MPI: "MPI", APART: "processes that exchange nothing"}
-    exchanges = [f"exchanges of {ways[name]}, waiting included" for name in (WORKERS, MPI)]
+    if any(MPI_PLAN in row["seconds"] for row in rows):
+        ways[MPI_PLAN] = "MPI, captured"
+    divided = [name for name in ways if name != APART]
+    exchanges = [f"exchanges of {ways[name]}, waiting included" for name in divided]
     lines = [["", "threads", *ways.values(), *exchanges]]
     for row in rows:
         seconds = row["seconds"]
         threads = next(times for name, times in seconds.items() if name not in (ALONE, *ways))
         found = [threads, *(seconds.get(name) for name in ways)]
         cells = [ranged(spread(seconds[ALONE], times)) if times else NONE for times in found]
-        spent = [row["exchanges"].get(name) for name in (WORKERS, MPI)]
+        spent = [row["exchanges"].get(name) for name in divided]
         lines.append([row["case"], *cells, *(NONE if share is None else f"{share:.1%}" for share in spent)])
     return table(lines)
 

@@ -33,6 +33,7 @@ from needle.distributed import Communicator
 from ..errors import user_errors
 from . import report, worker
 from .cases import NETS, Net, Training
+from .libraries.needle import PlannedNeedle
 from .libraries.needle_ranks import NeedleWorkers, Watched
 from .model import Call, Link, Step, sent_bytes, step_seconds
 
@@ -40,6 +41,7 @@ FEW, MANY = 1 << 18, 1 << 21  # bytes of the sums whose times give the bandwidth
 IN_A_ROW = 10  # sums of next to nothing that are timed together
 SECONDS = 0.5  # that a measurement takes, about
 FEWEST, MOST = 5, 200  # runs of it
+BEFORE_REPLAYS = 4  # steps until one that is captured is replayed
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -50,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise ValueError("scaling: ranks must be at least two, as mpiexec -n 2 starts them, but there is one")
         links = named(measured_link(communicator), options.link)
         works = [(name, batch) for name in options.nets for batch in options.batches or [NETS[name].batch]]
-        studies = {f"{name}, {batch}": Study(communicator, name, batch, options.machines) for name, batch in works}
+        counts, library = options.machines, CapturedWorkers if options.captured else NeedleWorkers
+        studies = {f"{name}, {batch}": Study(communicator, name, batch, counts, library) for name, batch in works}
         if communicator.rank == 0:
             print(text(communicator.size, links, studies, options.machines))
 
@@ -65,6 +68,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--link", type=float, nargs=2, action="append", default=[], metavar=("GBITS", "MICROSECONDS"),
         help="predict also for links of so many Gbit/s where an exchange of next to nothing takes so long",
     )  # fmt: skip
+    parser.add_argument("--captured", action="store_true", help="steps of ndl.capture")
     options = parser.parse_args(arguments)
     if min(options.machines) < 1 or min(options.batches or [1]) < 1:
         parser.error("--machines and --batches must be at least 1")
@@ -185,6 +189,12 @@ class Unheard(Communicator):
         pass
 
 
+class CapturedWorkers(NeedleWorkers):
+    """Ranks whose training steps are captured."""
+
+    captured = PlannedNeedle.captured
+
+
 class Study:
     """What is measured of a network and a batch.
 
@@ -192,7 +202,10 @@ class Study:
     `measured` are the times of steps of all ranks here. All are measured in turns.
     """
 
-    def __init__(self, communicator: Communicator, name: str, batch: int, machines: Sequence[int]) -> None:
+    def __init__(
+        self, communicator: Communicator, name: str, batch: int, machines: Sequence[int],
+        library: type[NeedleWorkers] = NeedleWorkers,
+    ) -> None:  # fmt: skip
         net = replace(NETS[name], batch=batch)
         size, self.batch = communicator.size, batch
         if batch < size:
@@ -200,7 +213,9 @@ class Study:
         self.gradient_bytes = 4 * sum(array.size for array in worker.weights(net))
         counts = sorted(count for count in {1, size, *machines} if count <= batch)
         recorded = [Recorded(Unheard(count)) for count in counts]
-        runs = [step_of(net, one) for one in (*recorded, Watched(communicator))]
+        runs = [step_of(net, one, library()) for one in (*recorded, Watched(communicator))]
+        for run in runs * BEFORE_REPLAYS:
+            run()
         *computed, self.measured = turns(communicator, *runs)
         self.computed = dict(zip(counts, computed, strict=True))
         self.steps: dict[int, Step] = {}
@@ -214,9 +229,8 @@ class Study:
         return [step_seconds(link, self.steps[machines], machines, seconds) for seconds in self.computed[machines]]
 
 
-def step_of(net: Net, communicator: Watched) -> Callable[[], None]:
+def step_of(net: Net, communicator: Watched, lib: NeedleWorkers) -> Callable[[], None]:
     """A training step of a rank."""
-    lib = NeedleWorkers()
     lib.watched = communicator
     run = worker.training(lib, Training(net))
 

@@ -12,13 +12,13 @@ import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
-    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "depend", "drawn", "kept", "live",
-    "no_gradient", "noting", "recording", "refuse", "with_choices",
+    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "again", "asked", "depend", "drawn", "kept",
+    "live", "no_gradient", "noting", "recording", "refuse", "with_choices", "within",
 ]  # fmt: skip
 
 _SOURCES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -109,6 +109,20 @@ class Recorder(ABC):
     def with_choices(self, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         """See the function `with_choices`."""
         return function(*args)
+
+    def again(self, call: Callable[..., Any], args: tuple[Any, ...], lost: Callable[[], object]) -> Any:
+        """See the function `again`."""
+        self.refuse("Communicator", "an exchange between ranks")
+        return call(*args)
+
+    def within(self, context: Callable[[], AbstractContextManager[Any]], function: Callable[[], Any]) -> Any:
+        """See the function `within`."""
+        with context():
+            return function()
+
+    def asked(self, array: Array) -> Array:
+        """See the function `asked`."""
+        return array
 
     def refuse(self, op: str, cause: str) -> None:
         """See the function `refuse`."""
@@ -225,6 +239,29 @@ def with_choices(function: Callable[..., Any], *args: Any) -> Any:
     """
     recorder = noting.recorder
     return function(*args) if recorder is None else recorder.with_choices(function, args)
+
+
+def again(call: Callable[..., Any], *args: Any, lost: Callable[[], object] = bool) -> Any:
+    """`call(*args)`, which each replay calls again: it writes into the arrays in `args`, or returns a list of others.
+
+    `lost()` is called while the work is recorded if replays write something else there before they may be taken back.
+    """
+    recorder = noting.recorder
+    return call(*args) if recorder is None else recorder.again(call, args, lost)
+
+
+def within(context: Callable[[], AbstractContextManager[Any]], function: Callable[[], Any]) -> Any:
+    """`function()` in the block `with context():`, as its work is done in each replay."""
+    if noting.recorder is not None:
+        return noting.recorder.within(context, function)
+    with context():
+        return function()
+
+
+def asked(array: Array) -> Array:
+    """An array whose values the host reads: a replay that finds others is taken back."""
+    recorder = noting.recorder
+    return array if recorder is None else recorder.asked(array)
 
 
 def depend(ask: Callable[[], object]) -> None:

@@ -10,7 +10,7 @@ from types import MethodType
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from needle.autograd import Tensor
-from needle.backend import CannotRecord, Device, default_device, noting, tf32_allowed
+from needle.backend import CannotRecord, Device, cpu, default_device, noting, tf32_allowed
 from needle.backend.communicator import current_communicator
 from needle.capture.arguments import devices_of_work, kind_of, tensors_in
 from needle.capture.recorded import MustBeEager, Recorded
@@ -113,7 +113,7 @@ class Captured(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         is_watched = noting.recorder is not None or mode.watchers
-        if self._is_eager or is_watched or current_communicator().size > 1:
+        if self._is_eager or is_watched:
             return self._step(*args, **kwargs)
         with self._lock:
             try:
@@ -141,7 +141,10 @@ class Captured(Generic[P, R]):
                 return self._step(*args, **kwargs)
             with devices_of_work() as kind.devices:
                 return self._step(*args, **kwargs)
-        recorded = Recorded(kind.device(tensors), tensors)
+        device = kind.device(tensors)
+        if current_communicator().size > 1 and device != cpu():
+            return self._step(*args, **kwargs)
+        recorded = Recorded(device, tensors)
         result = recorded.record(self._step, args, kwargs, tensors)
         kind.recorded = recorded
         return result
@@ -158,7 +161,8 @@ class Captured(Generic[P, R]):
             raise MustBeEager(error) from error
         device = tensors[0].device if tensors else default_device()
         settings = (mode.recording, device.worker_count(), default_device(), tf32_allowed())
-        key = (key, settings, tuple(requested_algorithms().items()))
+        part = current_communicator().part  # its shares of the batch are constants of a recording
+        key = (key, settings, part, tuple(requested_algorithms().items()))
         kind = self._kinds.get(key)
         if kind is None:
             kind = Kind()

@@ -9,7 +9,9 @@ from weakref import ref
 
 from needle.autograd import Tensor
 from needle.backend import CannotRecord, Device, Eager, Missed, Recorder, Recording, noting, to_host
+from needle.backend.communicator import current_communicator, using
 from needle.capture.arguments import is_row, replaced, tapping, tensors_in
+from needle.capture.exchanges import Exchanges, Strange
 from needle.graph import Value, tapped
 from needle.version_counter import VersionCounter
 
@@ -37,6 +39,8 @@ class Recorded:
 
     def __init__(self, device: Device, tensors: Sequence[Tensor]) -> None:
         self.device = device
+        self.communicator = current_communicator()
+        self.exchanges = Exchanges(self.communicator)
         self.inputs = [static(device, tensor, tensor.requires_grad) for tensor in tensors]  # take values of arguments
         self.lent: list[tuple[Tensor, Tensor, Array, VersionCounter]] = []  # arguments, and where they lie else
         self.read: dict[int, tuple[Value, Array, bool, Any]] = {}  # by id, values from before: with array, gradient
@@ -84,7 +88,12 @@ class Recorded:
 
     def _run(self, step: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.recorder = noting.recorder
-        self.result = step(*args, **kwargs)
+        self.result = self._eager(step, args, kwargs)
+
+    def _eager(self, step: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        """Run the step, with known exchanges if there are other ranks."""
+        with using(self.exchanges if self.exchanges.size > 1 else self.communicator):
+            return step(*args, **kwargs)
 
     def _lend(self, given: Sequence[Tensor]) -> None:
         """Let the arguments lie where replays read them: the step may know them by other names, too."""
@@ -162,7 +171,7 @@ class Recorded:
         if self._pass_writes() or is_replaced:
             self._fail("a step that writes into its arguments")
         if not self.holds():
-            self._fail("a tensor, a module or an optimizer that the step itself replaces or changes")
+            self._fail("a tensor, a module, an optimizer or gradients that wait, which the step itself changes")
         if strange := strange_in(self.result):
             self._fail(f"a result of type {strange}")
 
@@ -186,6 +195,11 @@ class Recorded:
 
     def holds(self) -> bool:
         """Whether all that the recorded work depends on is as it was."""
+        communicator = current_communicator()
+        if communicator is not self.communicator and max(communicator.size, self.communicator.size) > 1:
+            return False
+        if self.exchanges.under_way:  # an error has ended a replay: what it has started may still write
+            return False
         for value, array, requires_grad in self.conditions:
             if value.array is not array or value.requires_grad is not requires_grad:
                 return False
@@ -205,11 +219,16 @@ class Recorded:
         self._take_arguments(tensors)
         if not self.is_checked:
             return self._check(step, args, kwargs, tensors)
+        self.exchanges.begin()
         try:
             self.recording.replay()
         except Missed as missed:
+            self.exchanges.repeat(is_known=False)
+            for value, array in self.added:  # the replay may have written to where they lay
+                value.grad = Tensor.make_const(array.copy())
             with Eager(self.device, missed.numbers).under_way():
-                result = step(*args, **kwargs)
+                result = self._eager(step, args, kwargs)
+            self.exchanges.end()
             self._count(missed, result)
             return result
         self.replays += 1
@@ -272,18 +291,24 @@ class Recorded:
 
         def run() -> list[Array]:
             nonlocal result
-            result = step(*args, **kwargs)
+            self.exchanges.begin(compares=True)
+            result = self._eager(step, args, kwargs)
+            self.exchanges.repeat(is_known=True)
             return arrays_of(result, self._grads(tensors))
 
         try:
             equal = self.recording.compare(run, lambda: arrays_of(self.result, [grad for _, grad in self.grads]))
+            self.exchanges.end()
+        except Strange:
+            equal = False
         except Missed as missed:
             self._count(missed, result)
-        else:
-            if not equal or form_of(result) != form_of(self.result):
-                error = CannotRecord("capture", "a step whose replay differs from an eager run")
-                raise MustBeEager(error, result, True)
-            self.is_checked = True
+            return result
+        finally:
+            self.exchanges.begin()
+        if not equal or form_of(result) != form_of(self.result):
+            raise MustBeEager(CannotRecord("capture", "a step whose replay differs from an eager run"), result, True)
+        self.is_checked = True
         return result
 
     def _grads(self, tensors: Sequence[Tensor]) -> list[Any]:

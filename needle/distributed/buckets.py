@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
+
+import numpy as np
 
 from needle import tuning
 from needle.autograd import Tensor
-from needle.backend import Device, device_of, to_host
+from needle.backend import Device, asked, device_of, to_host, within
 from needle.backend.communicator import Array, Communicator, Request
 from needle.backend.polling import between_chunks
 from needle.grad_mode import watch
@@ -82,14 +84,9 @@ class Sums:
             earlier = waiting.pop(parameter, None) if waiting else None
             self.add(parameter, grad.array if earlier is None else earlier + grad.array)
 
-        with self._going_on() if len(self.buckets) > 1 else nullcontext():  # a single one is sent at the end
-            walk(
-                loss,
-                loss.initial_grad(scale),
-                create_graph=False,
-                retain_graph=False,
-                takers=dict.fromkeys(parameters, take),
-            )
+        takers: Any = dict.fromkeys(parameters, take)
+        backward = partial(walk, loss, loss.initial_grad(scale), create_graph=False, retain_graph=False, takers=takers)
+        within(self._going_on if len(self.buckets) > 1 else nullcontext, backward)  # a single one is sent at the end
         for parameter, term in waiting.items():
             self.add(parameter, term)
 
@@ -108,7 +105,7 @@ class Sums:
         for bucket in self.buckets:
             bucket.request.wait()
             flat, start = bucket.flat, 0
-            came, missing = to_host(flat[bucket.size :]).reshape(2, -1).astype(bool).tolist()
+            came, missing = to_host(asked(flat[bucket.size :].astype(bool))).reshape(2, -1).tolist()
             for value, has_come, is_missing in zip(bucket.values, came, missing, strict=True):
                 array = value.array
                 stop = start + array.size
@@ -179,6 +176,4 @@ class _Bucket:
 @lru_cache(maxsize=64)
 def _all_have_come(device: Device, dtype: Any, count: int) -> Array:
     """What stands behind the terms of `count` values if all have come."""
-    flags = device.xp.zeros(2 * count, dtype)
-    flags[:count] = 1
-    return flags
+    return device.asarray(np.repeat([1, 0], count), dtype)

@@ -9,13 +9,15 @@ Accelerating Data Parallel Training" (2020), section 3.2.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from zlib import crc32
 
 from needle import check
 from needle.autograd import Tensor
-from needle.backend import to_host, xp
+from needle.backend import Recorder, depend, recording, refuse, to_host, within, xp
 from needle.backend.communicator import Array, CallsDiffer, Communicator, current_communicator, require_alike
 from needle.backend.narrow import WIRES
 from needle.distributed.buckets import Sums
@@ -60,6 +62,7 @@ class SharedGradients:
         self.compression = compression
         self._irregular: frozenset[Tensor] = frozenset()  # those that had no gradient on some rank the last time
         self._waiting: dict[Tensor, Tensor | None] = {}  # parameter -> this rank's term of what is not exchanged
+        self._filled_by: Recorder | None = None  # the recorder under way when the last of it came
         self._has_begun = False  # whether a batch was computed that is not divided
         self._are_alike = False  # whether the parameters have been compared between the ranks
 
@@ -77,6 +80,7 @@ class SharedGradients:
         raises.
         """
         check.instance("SharedGradients", "loss", loss, Tensor)
+        self._depend()
         if loss.size != 1:
             raise ValueError(f"SharedGradients: loss must be a mean of one element, but got shape {loss.shape}")
         communicator = current_communicator()
@@ -114,15 +118,7 @@ class SharedGradients:
         sums = Sums(communicator, [term], reversed(parameters), self._irregular, self.compression)
         sums.add(term, term.array)
         waiting, self._waiting = self._terms(), {}
-        try:
-            sums.collect(loss, scale, parameters, waiting)
-        except CallsDiffer as error:
-            if not error.are_sums:  # a rank has returned, or is elsewhere in its program
-                raise
-            raise RuntimeError(
-                "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
-                f"none, but on some ranks one is missing: {error}"
-            ) from error
+        within(_explained, partial(sums.collect, loss, scale, parameters, waiting))
         totals, self._irregular = sums.finish()
         with no_grad():
             for parameter, before in zip(parameters, earlier, strict=True):
@@ -133,6 +129,7 @@ class SharedGradients:
 
     def exchange(self) -> None:
         """Add to `.grad` the gradients that `backward(…, exchange=False)` has left waiting, summed over the ranks."""
+        self._depend()
         if not self._waiting:
             return
         sums = Sums(current_communicator(), [], reversed(self._summed()), self._irregular, self.compression)
@@ -168,6 +165,18 @@ class SharedGradients:
         require_alike("SharedGradients", communicator, {"number of items in the batch": items, **values})
         self._are_alike = communicator.shares_gradients = True
 
+    def _depend(self) -> None:
+        """Let a recording under way depend on what decides which sums there are."""
+        if recording() is None:
+            return
+        if self._waiting and self._filled_by is not recording():
+            refuse("SharedGradients", "gradients that wait since an earlier call")
+        state = self._state()
+        depend(lambda: self._state() == state and not (self._waiting and recording() is None))
+
+    def _state(self) -> Any:
+        return self.compression, self._irregular, [id(parameter) for parameter in self._summed()]
+
     def _summed(self) -> list[Tensor]:
         """The parameters whose gradients the ranks add up."""
         return [x for x in dict.fromkeys(self.parameters) if x.requires_grad or x in self._waiting]
@@ -185,6 +194,21 @@ class SharedGradients:
                 parameter.grad = self._waiting.get(parameter)
             loss.backward(scale, create_graph=False, accumulate=accumulate)
             self._waiting = {parameter: parameter.grad for parameter in parameters}
+            self._filled_by = recording()
         finally:
             for parameter, grad in zip(parameters, grads, strict=True):
                 parameter.grad = grad
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Backward, in which batch norm exchanges, too."""
+    try:
+        yield
+    except CallsDiffer as error:
+        if not error.are_sums:  # a rank has returned, or is elsewhere in its program
+            raise
+        raise RuntimeError(
+            "SharedGradients: in a network with batch norm a parameter must get a gradient on all ranks or on "
+            f"none, but on some ranks one is missing: {error}"
+        ) from error

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from needle.backend import overridable, xp
+from needle.backend import overridable, with_choices, xp
 from needle.kernels.activation import where_positive
 from needle.kernels.layout import Array
 from needle.kernels.normalize import Running, find_gradient_shift
@@ -44,7 +44,7 @@ def part_moments(x: Array, axes: tuple[int, ...]) -> Array:
     size = math.prod(_statistics_shape(x, axes))
     if not x.size:
         return xp(x).zeros(1 + 2 * size)
-    _, average, variance = _by_rows(_moments, axes, [x], [])
+    average, variance = with_choices(_statistics, x, axes)
     count = x.size // size
     row = xp(x).empty(1 + 2 * size)
     row[0] = count
@@ -64,9 +64,7 @@ def standardize_part(
     elements behind each, of shape (1, …, 1).
     """
     average, variance, count = _merge(x, rows, axes)
-    rest, shifts = _centered(average, find_shift(x.dtype, average, variance))
-    scale, offset, *_ = find_line(x.dtype, rest, variance, eps, weight, bias)
-    (y,) = _by_rows(partial(_apply, rectified=rectified), axes, [x], [scale, offset, *shifts])
+    (y,) = with_choices(_standardized, x, weight, bias, average, variance, axes, eps, rectified)
     if running is not None:
         running.move(average, variance, count.reshape(()))
     return y, average, variance, count
@@ -82,13 +80,7 @@ def part_gradient_sums(
     These have the shapes of weight and bias. y is the result if that was rectified: it masks grad, and what remains is
     a new array.
     """
-    rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
-    arrays = [x, grad] if y is None else [x, grad, y]
-    if x.size:
-        masked, total, product = _by_rows(partial(_gradient_means, rectified=y is not None), axes, arrays, shifts)
-    else:
-        masked, total, product = grad, xp(x).zeros_like(average), xp(x).zeros_like(average)
-    sums = xp(x).stack([total, product - total * rest]) * (x.size // average.size)
+    masked, sums = with_choices(_gradient_sums, grad, x, y, average, variance, axes)
     parameters = (weight, sums[1] * (variance + eps) ** -0.5), (bias, sums[0])
     grads = [None if value is None else each.reshape(value.shape).astype(x.dtype) for value, each in parameters]
     return grad if y is None else masked, sums, *grads
@@ -101,13 +93,52 @@ def part_gradient(
 ) -> Array:  # fmt: skip
     """The gradient in x, written over grad if `in_place`; from `part_gradient_sums`, whose sums have been added up."""
     scale = (variance + eps) ** -0.5
-    factor = scale if weight is None else scale * weight
-    rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
-    total, product = sums / xp(x).maximum(count, 1)
-    columns = (*gradient_line(x.dtype, rest, total, product, scale, factor), *shifts)
-    arrays, out = ([x], grad) if in_place else ([x, grad], None)
-    (x_grad,) = _by_rows(partial(_input_gradient, in_place=in_place), axes, arrays, columns, out)
+    terms = (*(sums / xp(x).maximum(count, 1)), scale, scale if weight is None else scale * weight)
+    (x_grad,) = with_choices(_gradient, grad, x, average, variance, terms, axes, in_place)
     return x_grad
+
+
+# ---- what values decide, each in one function ------------------------------------------------------------------------
+
+
+def _statistics(x: Array, axes: tuple[int, ...]) -> tuple[Array, ...]:
+    """Mean and variance of this part."""
+    return _by_rows(_moments, axes, [x], [])[1:]
+
+
+def _standardized(
+    x: Array, weight: Array | None, bias: Array | None, average: Array, variance: Array, axes: tuple[int, ...],
+    eps: float, rectified: bool,
+) -> tuple[Array, ...]:  # fmt: skip
+    """(x - average) / sqrt(variance + eps) · weight + bias."""
+    rest, shifts = _centered(average, find_shift(x.dtype, average, variance))
+    scale, offset, *_ = find_line(x.dtype, rest, variance, eps, weight, bias)
+    return _by_rows(partial(_apply, rectified=rectified), axes, [x], [scale, offset, *shifts])
+
+
+def _gradient_sums(
+    grad: Array, x: Array, y: Array | None, average: Array, variance: Array, axes: tuple[int, ...]
+) -> tuple[Array | None, Array]:
+    """What y leaves of grad, None without y, and the sums of `part_gradient_sums`."""
+    rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
+    arrays = [x, grad] if y is None else [x, grad, y]
+    if x.size:
+        masked, total, product = _by_rows(partial(_gradient_means, rectified=y is not None), axes, arrays, shifts)
+    else:
+        masked, total, product = grad, xp(x).zeros_like(average), xp(x).zeros_like(average)
+    sums = xp(x).stack([total, product - total * rest]) * (x.size // average.size)
+    return None if y is None else masked, sums
+
+
+def _gradient(
+    grad: Array, x: Array, average: Array, variance: Array, terms: tuple[Array, ...], axes: tuple[int, ...],
+    in_place: bool,
+) -> tuple[Array, ...]:  # fmt: skip
+    """The gradient in x by those terms of `gradient_line` that follow the mean."""
+    rest, shifts = _centered(average, find_gradient_shift(x, average, variance))
+    columns = (*gradient_line(x.dtype, rest, *terms), *shifts)
+    arrays, out = ([x], grad) if in_place else ([x, grad], None)
+    return _by_rows(partial(_input_gradient, in_place=in_place), axes, arrays, columns, out)
 
 
 def _by_rows(

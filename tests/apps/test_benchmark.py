@@ -17,7 +17,21 @@ import torch
 import needle as ndl
 from apps.benchmark import __main__ as program
 from apps.benchmark import cases, conv_algorithms, measure, report, worker
-from apps.benchmark.cases import ALONE, APART, CASES, MPI, NETS, WORKERS, conv, conv_transpose, linear, pool, steps
+from apps.benchmark.cases import (
+    ALONE,
+    APART,
+    CAPTURED,
+    CASES,
+    MPI,
+    MPI_PLAN,
+    NETS,
+    WORKERS,
+    conv,
+    conv_transpose,
+    linear,
+    pool,
+    steps,
+)
 from apps.benchmark.libraries.needle import Needle
 from apps.benchmark.libraries.torch import BatchedTorch, Torch
 from tests.apps.scripts import error_of
@@ -112,17 +126,21 @@ def test_on_a_gpu_steps_are_timed_in_bursts():
 def test_several_processes_of_one_library_compute_the_same_together(tmp_path):
     mpiexec, _ = launcher()
     text = run(
-        tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp", "--mpi", shlex.join(mpiexec)
-    )
+        tmp_path / "out", "--cases", "lenet", "--threads", 2, "--rivals", "torch-ddp", "--captured", "--mpi",
+        shlex.join(mpiexec),
+    )  # fmt: skip
     assert "2 workers" in text
     assert re.search(r"- needle, MPI: .*, 2 ranks of .*MPI", text)
+    assert re.search(r"- needle, MPI, captured: .*, 2 ranks of .*MPI.*, steps captured", text)
     assert "gloo, 2 processes" in text
     (one,) = json.loads((tmp_path / "out" / "benchmark.json").read_text("utf-8"))["runs"]
     for row in one["rows"]:
-        assert set(row["seconds"]) == {"needle, threads", WORKERS, MPI, ALONE, APART, "torch", "torch-ddp"}
+        divided = {WORKERS, MPI, MPI_PLAN, APART, "torch-ddp"}
+        assert set(row["seconds"]) == {"needle, threads", CAPTURED, ALONE, "torch", *divided}
         ratios = {"needle / torch", "needle / torch-ddp", f"{MPI} / {WORKERS}", f"{MPI} / torch-ddp"}
+        ratios |= {f"{CAPTURED} / needle, threads", f"{MPI_PLAN} / {MPI}", f"{MPI_PLAN} / torch-ddp"}
         assert set(row["ratios"]) == ratios
-        for name in (WORKERS, MPI):
+        for name in (WORKERS, MPI, MPI_PLAN):
             assert 0 < row["exchanges"][name] < 1
             assert f"{row['exchanges'][name]:.1%}" in text
     assert one["memory"]["lenet"][WORKERS] > 1.5 * one["memory"]["lenet"]["needle, threads"]
@@ -285,6 +303,10 @@ def test_gains_of_mpi_are_beside_those_of_processes_that_exchange_nothing():
     seconds["torch-ddp"] = [4.8]
     assert report.ratios(seconds)[f"{MPI} / torch-ddp"]["median"] == 0.5
     assert report.ratios(seconds)[f"{MPI} / {WORKERS}"]["median"] == 1.2
+    rows[0]["seconds"][MPI_PLAN] = seconds[MPI_PLAN] = [1.2]
+    rows[0]["exchanges"][MPI_PLAN] = 0.3
+    assert cells(report.gains(rows))[2:] == [["lenet", *gains, "2.50 (2.50 to 2.50)", "1.2%", "20.0%", "30.0%"]]
+    assert report.ratios(seconds)[f"{MPI_PLAN} / {MPI}"]["median"] == 0.5
 
 
 def test_torch_is_compared_with_every_needle_and_others_with_the_native_one():

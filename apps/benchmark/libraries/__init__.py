@@ -15,6 +15,7 @@ ADAPTERS = {  # name: module, class
     "needle-plan": ("needle", "PlannedNeedle"),
     "needle-workers": ("needle_ranks", "NeedleWorkers"),
     "needle-mpi": ("needle_ranks", "NeedleOnMpi"),
+    "needle-mpi-plan": ("needle_ranks", "PlannedNeedleOnMpi"),
     "needle-apart": ("needle_ranks", "NeedleApart"),
     "needle-cuda": ("needle_cuda", "CudaNeedle"),
     "needle-captured": ("needle_cuda", "CapturedNeedle"),

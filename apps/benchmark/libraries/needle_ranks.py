@@ -12,9 +12,9 @@ import numpy as np
 import needle as ndl
 from needle import distributed
 
-from .needle import Needle
+from .needle import Needle, PlannedNeedle
 
-__all__ = ["NeedleApart", "NeedleOnMpi", "NeedleWorkers"]
+__all__ = ["NeedleApart", "NeedleOnMpi", "NeedleWorkers", "PlannedNeedleOnMpi"]
 
 
 class NeedleWorkers(Needle):
@@ -77,6 +77,15 @@ class NeedleOnMpi(NeedleWorkers):
 
         library = MPI.Get_library_version().split("\n")[0].replace("\t", " ").rstrip("\0, ")
         return f"{Needle.about(self)}, {self.communicator.size} ranks of {library}"
+
+
+class PlannedNeedleOnMpi(NeedleOnMpi):
+    """The same, each training step a plan."""
+
+    captured = PlannedNeedle.captured
+
+    def about(self) -> str:
+        return f"{super().about()}, steps captured"
 
 
 class NeedleApart(NeedleWorkers):

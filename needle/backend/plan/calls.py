@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from needle.backend.recording import Missed, Numbers
 
-__all__ = ["Calls", "Filling", "ask", "draw_into", "run_calls", "run_or_call", "set_state", "store", "store_all"]
+__all__ = [
+    "Calls", "Filling", "ask", "ask_all", "draw_into", "run_calls", "run_or_call", "run_within", "set_state", "store",
+    "store_all",
+]  # fmt: skip
 
 Array: TypeAlias = Any
 Calls: TypeAlias = list[Callable[[], Any]]
@@ -29,6 +33,12 @@ def run_or_call(calls: Calls, function: Callable[..., Any], args: tuple[Any, ...
         for target, result in zip(targets, function(*args), strict=True):
             if target is not None:
                 target[...] = result
+
+
+def run_within(context: Callable[[], AbstractContextManager[Any]], calls: Calls) -> None:
+    """Make the calls within a context."""
+    with context():
+        run_calls(calls)
 
 
 def store(target: Array, function: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
@@ -57,6 +67,12 @@ class Filling:
 def ask(array: Array, answer: bool, asker: str) -> None:
     """Leave the replay unless the one element of an array is true, or false, as it was."""
     if bool(array) is not answer:
+        raise Missed(asker)
+
+
+def ask_all(array: Array, answers: bytes, asker: str) -> None:
+    """Leave the replay unless the elements of an array are what they were."""
+    if array.tobytes() != answers:
         raise Missed(asker)
 
 

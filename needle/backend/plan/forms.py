@@ -25,9 +25,9 @@ _NONE = object()
 
 
 def asking_function() -> str:
-    """The innermost function outside of this package."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__package__") == __package__:
+    """The innermost function outside of this package and the one around it."""
+    frame, packages = sys._getframe(1), (__package__, __package__.rpartition(".")[0])
+    while frame.f_back is not None and frame.f_globals.get("__package__") in packages:
         frame = frame.f_back
     return frame.f_code.co_name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeAlias
 from weakref import ref
@@ -16,9 +17,11 @@ from needle.backend.plan.calls import (
     Calls,
     Filling,
     ask,
+    ask_all,
     draw_into,
     run_calls,
     run_or_call,
+    run_within,
     set_state,
     store,
     store_all,
@@ -36,6 +39,7 @@ from needle.backend.plan.forms import (
     part_of,
 )
 from needle.backend.plan.traced import Traced, bare
+from needle.backend.polling import polling
 from needle.backend.recording import CannotRecord, Numbers, Recorder
 
 __all__ = ["Tracer"]
@@ -65,6 +69,8 @@ class Tracer(Recorder):
         self.seen: dict[int, tuple[Array, Traced]] = {}  # by id, arrays that existed before, and how they are traced
         self.written: dict[int, Array] = {}  # by id, the owners of memory that existed before and is written to
         self.early: dict[int, Array] = {}  # those of them that are written to before the last question
+        self.filled: list[tuple[Array, Callable[[], object]]] = []  # arrays of `again`, and what to call if one is lost
+        self.overwritten: set[int] = set()  # positions of those that are written to again
         self.draws = self.early_draws = 0  # how often numbers are drawn, and how often before the last question
         self.failure: CannotRecord | None = None  # why there can be no recording
         self.filling = Filling()
@@ -169,6 +175,7 @@ class Tracer(Recorder):
             self.state = state
         self.calls.append(partial(function, *args, **kwargs))
         for array in writes:
+            self.overwritten |= {i for i, (other, _) in enumerate(self.filled) if np.may_share_memory(array, other)}
             owner = array
             while isinstance(owner.base, np.ndarray):
                 owner = owner.base
@@ -293,8 +300,35 @@ class Tracer(Recorder):
         plain = self.plain(array)
         answer = bool(plain)
         self.note([], ask, plain, answer, asking_function())
-        self.early, self.early_draws = {**self.written}, self.draws
+        self._may_end()
         return answer
+
+    def asked(self, array: Array) -> Array:
+        plain = self.plain(array)
+        answers = plain.copy()
+        self.note([], ask_all, plain, answers.tobytes(), asking_function())
+        self._may_end()
+        return answers
+
+    def _may_end(self) -> None:
+        """A replay may end here, and be taken back."""
+        self.early, self.early_draws = {**self.written}, self.draws
+        for i in self.overwritten:
+            self.filled[i][1]()
+
+    def again(self, call: Callable[..., Any], args: tuple[Any, ...], lost: Callable[[], object]) -> Any:
+        if self.depth:  # parts of a loop may run on other threads
+            return call(*args)
+        if not all(isinstance(array, Traced) for array in arrays_in(args)):
+            self.refuse("Communicator", "an exchange of arrays of the host")
+        plain = self.plain(args)
+        result = call(*plain)
+        if isinstance(result, list):
+            return self._results(result, args, partial(call, *plain), call.__name__)
+        arrays = [*arrays_in(plain)]
+        self.note(arrays, call, *plain)
+        self.filled += [(array, lost) for array in arrays]
+        return result
 
     def drawn(self, draw: Callable[[], Array]) -> Array:
         result = draw()
@@ -316,6 +350,13 @@ class Tracer(Recorder):
         self.note([], run_or_call, calls, function, self.plain(args), targets)
         return results
 
+    def within(self, context: Callable[[], AbstractContextManager[Any]], function: Callable[[], Any]) -> Any:
+        outer, self.calls = self.calls, []
+        result = super().within(context, function)
+        calls, self.calls = self.calls, outer
+        self.note([], run_within, context, calls)
+        return result
+
     # ---- loops -------------------------------------------------------------------------------------------------------
 
     def loop(self, body: Callable[[Any], None], chunks: Sequence[Any], uses_blas: bool, shared: bool) -> None:
@@ -324,6 +365,7 @@ class Tracer(Recorder):
         if (worker_count() if uses_blas or shared else 1) == 1:
             for chunk in chunks:
                 body(chunk)
+                polling.poll()
             return
         groups = [[chunk] for chunk in chunks] if shared else [chunks]
         outer, state, parts = self.calls, self.state, []

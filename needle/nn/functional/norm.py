@@ -12,7 +12,7 @@ from typing import Any
 
 from needle import check
 from needle.autograd import Tensor, TensorLike
-from needle.backend import compute_dtype, is_writable
+from needle.backend import asked, compute_dtype, is_writable
 from needle.backend.communicator import current_communicator
 from needle.grad_mode import mode
 from needle.kernels import means
@@ -123,7 +123,7 @@ def over_batch(
         _, batch_mean, batch_var, *counts = result.array
         share, count = momentum.array if isinstance(momentum, Tensor) else momentum, x.size // x.shape[1]
         if counts:  # of all ranks
-            count = counts[0].reshape(()) if y.device.is_async else counts[0].item()
+            count = counts[0].reshape(()) if y.device.is_async else asked(counts[0]).item()
             share = share * (count > 0)
         _track(running_mean, batch_mean, share)
         _track(running_var, batch_var, share, count if unbiased else None)
