@@ -12,10 +12,10 @@ from typing import Any, NoReturn
 from needle.backend import again, refuse
 from needle.backend.communicator import Array, Communicator, Part, Request
 
-__all__ = ["Exchanges", "Strange"]
+__all__ = ["Exchanges", "ExchangesDiffer"]
 
 
-class Strange(RuntimeError):
+class ExchangesDiffer(RuntimeError):
     """What a step exchanges has changed."""
 
 
@@ -133,7 +133,7 @@ class Exchanges(Communicator):
 
     def _fail(self, before: Any, now: Any) -> NoReturn:
         texts = ["nothing" if call is None else f"{call[0]} of shape {call[1]}" for call in (before, now)]
-        raise Strange(
+        raise ExchangesDiffer(
             f"capture: a step must exchange the same when it is done again from the same state, but first calls "
             f"{texts[0]}, then {texts[1]}"
         )

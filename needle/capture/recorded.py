@@ -11,7 +11,7 @@ from needle.autograd import Tensor
 from needle.backend import CannotRecord, Device, Eager, Missed, Recorder, Recording, noting, to_host
 from needle.backend.communicator import current_communicator, using
 from needle.capture.arguments import is_row, replaced, tapping, tensors_in
-from needle.capture.exchanges import Exchanges, Strange
+from needle.capture.exchanges import Exchanges, ExchangesDiffer
 from needle.graph import Value, tapped
 from needle.version_counter import VersionCounter
 
@@ -299,7 +299,7 @@ class Recorded:
         try:
             equal = self.recording.compare(run, lambda: arrays_of(self.result, [grad for _, grad in self.grads]))
             self.exchanges.end()
-        except Strange:
+        except ExchangesDiffer:
             equal = False
         except Missed as missed:
             self._count(missed, result)

@@ -11,7 +11,7 @@ import pytest
 import needle as ndl
 from needle import nn, tuning
 from needle.backend.communicator import CallsDiffer, Communicator, Part, using
-from needle.capture.exchanges import Strange
+from needle.capture.exchanges import ExchangesDiffer
 from needle.distributed import current_communicator, launch
 from tests.distributed.mpi import captured
 from tests.standin.device import STANDIN
@@ -117,7 +117,7 @@ def both(learn=learn, change=nothing, count=12, **options):
             with using(run.communicator):
                 try:
                     results = run.step(ndl.Tensor(x, requires_grad=False), ndl.Tensor(y, requires_grad=False))
-                except Strange:
+                except ExchangesDiffer:
                     raise
                 except BaseException as error:
                     seen.append(repr(error))
@@ -388,7 +388,7 @@ def test_a_rank_that_fails_ends_those_that_replay(what, kind, text):
 
 
 ERRORS = [
-    (strange, Strange, "capture: a step must exchange the same when it is done again from the same state"),
+    (strange, ExchangesDiffer, "capture: a step must exchange the same when it is done again from the same state"),
 ]
 
 
