@@ -105,7 +105,10 @@ class Sums:
         for bucket in self.buckets:
             bucket.request.wait()
             flat, start = bucket.flat, 0
-            came, missing = to_host(asked(flat[bucket.size :].astype(bool))).reshape(2, -1).tolist()
+            flags = flat[bucket.size :]
+            if not device_of(flags).is_async:  # there nothing is recorded, and it would be a launch
+                flags = flags.astype(bool)
+            came, missing = to_host(asked(flags)).reshape(2, -1).astype(bool).tolist()
             for value, has_come, is_missing in zip(bucket.values, came, missing, strict=True):
                 array = value.array
                 stop = start + array.size
