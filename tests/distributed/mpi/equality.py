@@ -231,10 +231,24 @@ def in_float32(size):
 def narrow(size, wire="bfloat16"):
     """Gradients that travel in 16 bits."""
     model = nn.Sequential(nn.Flatten(), nn.Linear(72, 40), nn.ReLU(), nn.Linear(40, 3))
+    return train_shared(model, wire, batches(8))
+
+
+def wide(size, dtype="float32", wire=None):
+    """Batch norm, and a gradient that travels in pieces while backward goes on."""
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(72, 9000, bias=False, dtype=dtype), nn.BatchNorm1d(9000, dtype=dtype), nn.ReLU(),
+        nn.Linear(9000, 30, dtype=dtype), nn.BatchNorm1d(30, dtype=dtype), nn.ReLU(), nn.Linear(30, 3, dtype=dtype),
+    )  # fmt: skip
+    return train_shared(model, wire, batches(4), dtype)
+
+
+def train_shared(model, wire, batches, dtype="float32"):
+    """Train by a loop without `Stepper`."""
     gradients, losses = SharedGradients(model.parameters(), compression=wire), []
     optimizer = optim.SGD(model.parameters(), lr=0.1)
-    for x, y in worker_batches(batches(8)):
-        loss = gradients.backward(F.cross_entropy(model(ndl.Tensor(x.astype("float32"))), ndl.Tensor(y)))
+    for x, y in worker_batches(batches):
+        loss = gradients.backward(F.cross_entropy(model(ndl.Tensor(x.astype(dtype))), ndl.Tensor(y)))
         losses.append(loss.numpy())
         optimizer.step()
     return collected(losses, model)
@@ -254,6 +268,9 @@ ROUNDED = {
     "resumed": resumed,
     "bfloat16": narrow,
     "float16": lambda size: narrow(size, "float16"),
+    "wide": wide,
+    "wide, float64": lambda size: wide(size, "float64"),
+    "wide, bfloat16": lambda size: wide(size, wire="bfloat16"),
 }
 CASES = EXACT | ROUNDED
 

@@ -128,7 +128,7 @@ def _relay(made, delay):
 def starter(mpiexec, made, folder):
     """The beginning of a command by which the first machine starts ranks, one on each in turn.
 
-    `mpiexec` is the path of MPICH's or of Open MPI's. In place of ssh, a script in `folder` enters the machine.
+    `mpiexec` is MPICH's, Intel MPI's or Open MPI's. In place of ssh, a script in `folder` enters the machine.
     """
     remote = Path(folder) / "remote.sh"
     cases = "\n".join(f'{x.address}|{x.name}) exec {" ".join(x.entering)} sh -c "$*" ;;' for x in made)
@@ -144,7 +144,8 @@ def starter(mpiexec, made, folder):
         options = ["--allow-run-as-root", "--map-by", "node", "--bind-to", "none", "--host", hosts]
         return [*made[0].entering, mpiexec, *options, "--prtemca", "plm_ssh_agent", str(remote)]
     hosts = ",".join(machine.address for machine in made)
-    return [*made[0].entering, mpiexec, "-hosts", hosts, "-launcher", "ssh", "-launcher-exec", str(remote)]
+    options = ["-iface", "eth0", "-ppn", "1"]  # Intel's looks for names, and fills the cores of the first machine
+    return [*made[0].entering, mpiexec, *options, "-hosts", hosts, "-launcher", "ssh", "-launcher-exec", str(remote)]
 
 
 def missing():

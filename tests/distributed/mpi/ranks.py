@@ -52,11 +52,20 @@ def launcher():
     return command, str(python)
 
 
-@functools.cache
 def is_open_mpi(mpiexec):
     """Whether that `mpiexec` is of Open MPI, which wants to be told more."""
+    return "open-mpi.org" in version_of(mpiexec)  # version 4 calls itself OpenRTE
+
+
+def waits_for_machines(mpiexec):
+    """Whether that `mpiexec` waits where a machine cannot be reached, as those of Open MPI and of Intel MPI do."""
+    return "HYDRA" not in version_of(mpiexec)
+
+
+@functools.cache
+def version_of(mpiexec):
     version = subprocess.run([mpiexec, "--version"], capture_output=True, text=True, timeout=PATIENCE, check=False)
-    return "Open MPI" in version.stdout + version.stderr
+    return version.stdout + version.stderr
 
 
 class Started:

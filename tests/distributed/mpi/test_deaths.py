@@ -45,7 +45,7 @@ def own_words(errors):
     rest = re.sub(r"^-{70,}\n.*?^-{70,}\n", "", errors.replace("\0", ""), flags=re.MULTILINE | re.DOTALL)
     lines = rest.strip().splitlines()
     ends = [i for i, line in enumerate(lines) if line.startswith(("=====", "[mpiexec@"))]
-    return [line for line in lines[: min(ends, default=None)] if line.strip()]
+    return [line for line in lines[: min(ends, default=None)] if line.strip() and "ORTE_ERROR_LOG" not in line]
 
 
 ENDS = [  # size, deed, by which ranks, status, the last lines of the one message

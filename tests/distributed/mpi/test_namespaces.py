@@ -10,7 +10,7 @@ import pytest
 import needle as ndl
 from tests.distributed.mpi import exchanges
 from tests.distributed.mpi.machines import machines, missing, starter
-from tests.distributed.mpi.ranks import PATIENCE, is_open_mpi, launcher, run, start
+from tests.distributed.mpi.ranks import PATIENCE, is_open_mpi, launcher, run, start, waits_for_machines
 from tests.distributed.mpi.test_engine import LIMITS
 from tests.distributed.threads import in_shared_memory, run_ranks
 from tests.waiting import wait_until
@@ -68,7 +68,7 @@ def test_a_machine_that_vanishes_ends_those_of_all_machines(number, mpiexec, tmp
             made[number].run("ip", "link", "set", "eth0", "down")
             wait_until(lambda: ranks(made) == [[], [], []], PATIENCE)
             assert "TimeoutError: all_reduce: all ranks must " in started.errors
-            if not is_open_mpi(mpiexec):  # that of Open MPI waits for the machine
+            if not waits_for_machines(mpiexec):
                 assert started.wait(10) != 0
 
 
