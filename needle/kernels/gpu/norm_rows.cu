@@ -28,7 +28,7 @@ struct Affine {
 };
 
 // Where the running statistics are, null if there are none, and how they move: by momentum, towards the variance divided
-// by the count less 1 if unbiased.
+// by the count less 1 if unbiased, unless there is 1.
 struct Running {
   float *mean, *variance;
   long long* counter;
@@ -37,7 +37,7 @@ struct Running {
 
   __device__ __forceinline__ void move(int row, double average, double var, double count) const {
     if (!mean) return;
-    double correction = unbiased ? momentum * count / (count - 1) : momentum;
+    double correction = unbiased ? momentum * count / (count - (count != 1)) : momentum;
     mean[row] = (float)(mean[row] * (1 - momentum) + average * momentum);
     variance[row] = (float)(variance[row] * (1 - momentum) + var * correction);
     if (counter && row == 0) ++*counter;
