@@ -40,9 +40,9 @@ class Part(NamedTuple):
 
 
 class CallsDiffer(RuntimeError):
-    """Two ranks have made different calls; whether both are sums."""
+    """Two ranks have made different calls."""
 
-    are_sums = False
+    are_sums = False  # whether both are sums
 
     def __init__(self, text: str) -> None:
         super().__init__(text)

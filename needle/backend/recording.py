@@ -233,7 +233,7 @@ def drawn(draw: Callable[[], Array]) -> Array:
 
 
 def with_choices(function: Callable[..., Any], *args: Any) -> Any:
-    """`function(*args)`: a tuple of arrays, or None among them, which it makes: none is a view of an argument.
+    """`function(*args)`: a tuple of arrays, or None among them, which it makes or writes over; none views another.
 
     Values decide how it computes them. Where they decide otherwise in a replay, the function is called.
     """
@@ -244,7 +244,7 @@ def with_choices(function: Callable[..., Any], *args: Any) -> Any:
 def again(call: Callable[..., Any], *args: Any, lost: Callable[[], object] = bool) -> Any:
     """`call(*args)`, which each replay calls again: it writes into the arrays in `args`, or returns a list of others.
 
-    `lost()` is called while the work is recorded if replays write something else there before they may be taken back.
+    `lost()` is called while the work is recorded if a replay that is taken back may leave something else in the arrays.
     """
     recorder = noting.recorder
     return call(*args) if recorder is None else recorder.again(call, args, lost)

@@ -32,7 +32,7 @@ class Exchange:
 
     entry: Entry | None = None  # while it is under way
     request: Request | None = None
-    is_lost = False  # whether a replay writes something else to the array before it may be taken back
+    is_lost = False  # whether a replay that is taken back may leave something else in the array
 
     def __init__(self, exchanges: Exchanges, name: str, array: Array, option: Any = None) -> None:
         self.exchanges, self.name, self.option = exchanges, name, option
@@ -40,6 +40,11 @@ class Exchange:
 
     def lose(self) -> None:
         self.is_lost = True
+
+    def protect(self) -> None:
+        """Nothing else must come into the array while the exchange is under way."""
+        if self in self.exchanges.under_way:
+            refuse("Communicator", "an exchange under way of an array from before the step, while values decide")
 
     def make(self, array: Array) -> None:
         """Make it, and wait for what comes of it."""
@@ -155,7 +160,7 @@ class Exchanges(Communicator):
 
     def start_all_reduce(self, array: Array, wire: str | None = None) -> Request:
         exchange = Exchange(self, "start_all_reduce", array, wire)
-        again(exchange.start, array)
+        again(exchange.start, array, lost=exchange.protect)
         return exchange
 
     def all_gather(self, array: Array) -> list[Array]:

@@ -223,9 +223,18 @@ def by_hand(run, x, y):
     return raw(run, x, y)
 
 
+def from_before(run, x, y):
+    """What lay in the memory before the replay is put back where it is taken back."""
+    memory = run.model.unused.array
+    memory *= 0.6
+    current_communicator().all_reduce(memory)
+    return run.loss(x, y), run.model.unused * 2
+
+
 ELSEWHERE = {
     "batch norm": (learn, ignored, captured.Norms), "under way": (gradients, with_nan, Pools),
     "overwritten": (overwriting, ignored, captured.Layers), "by hand": (by_hand, ignored, captured.Layers),
+    "memory from before": (from_before, ignored, captured.Layers),
 }  # fmt: skip
 
 
@@ -325,6 +334,13 @@ def of_host(run, x, y):
     return x * 2, None
 
 
+def under_way(run, x, y):
+    request = current_communicator().start_all_reduce(run.model.unused.array)
+    loss = run.loss(x, y)
+    request.wait()
+    return loss, None
+
+
 def of_lengths(run, x, y):
     communicator = current_communicator()
     inner = getattr(communicator, "inner", communicator)
@@ -337,6 +353,7 @@ REFUSED = {
     "waits": (waiting_gradients, forgotten, f"{MUST} a tensor, a module, an optimizer or gradients that wait"),
     "waited": (exchanging, earlier, f"SharedGradients: {MUST} gradients that wait since an earlier call"),
     "host": (of_host, nothing, f"Communicator: {MUST} an exchange of arrays of the host"),
+    "under way": (under_way, nothing, f"Communicator: {MUST} an exchange under way of an array from before the step"),
     "lengths": (of_lengths, nothing, f"Communicator: {MUST} an exchange of arrays of several lengths"),
     "more": (counted, counting(3), f"{MUST} a step whose replay differs from an eager run"),
     "more at the end": (late, counting(3), f"{MUST} a step whose replay differs from an eager run"),

@@ -10,7 +10,7 @@ import numpy as np
 
 __all__ = [
     "address_of", "arrays_in", "asking_function", "has_arrays", "has_mask", "is_compact", "is_default", "is_row_major",
-    "numpy_state", "part_of",
+    "numpy_state", "owner_of", "part_of",
 ]  # fmt: skip
 
 Array: TypeAlias = Any
@@ -79,3 +79,10 @@ def has_arrays(index: Any) -> bool:
 
 def has_mask(index: Any) -> bool:
     return any(np.asarray(entry).dtype == bool for entry in entries_of(index) if isinstance(entry, (np.ndarray, list)))
+
+
+def owner_of(array: Array) -> Array:
+    """The array that owns the memory of an array."""
+    while isinstance(array.base, np.ndarray):
+        array = array.base
+    return array

@@ -36,6 +36,7 @@ from needle.backend.plan.forms import (
     is_default,
     is_row_major,
     numpy_state,
+    owner_of,
     part_of,
 )
 from needle.backend.plan.traced import Traced, bare
@@ -70,7 +71,7 @@ class Tracer(Recorder):
         self.written: dict[int, Array] = {}  # by id, the owners of memory that existed before and is written to
         self.early: dict[int, Array] = {}  # those of them that are written to before the last question
         self.filled: list[tuple[Array, Callable[[], object]]] = []  # arrays of `again`, and what to call if one is lost
-        self.overwritten: set[int] = set()  # positions of those that are written to again
+        self.overwritten: set[int] = set()  # positions of those that may hold something else later
         self.draws = self.early_draws = 0  # how often numbers are drawn, and how often before the last question
         self.failure: CannotRecord | None = None  # why there can be no recording
         self.filling = Filling()
@@ -176,9 +177,7 @@ class Tracer(Recorder):
         self.calls.append(partial(function, *args, **kwargs))
         for array in writes:
             self.overwritten |= {i for i, (other, _) in enumerate(self.filled) if np.may_share_memory(array, other)}
-            owner = array
-            while isinstance(owner.base, np.ndarray):
-                owner = owner.base
+            owner = owner_of(array)
             if id(owner) not in self.arena.owners:
                 self.written[id(owner)] = owner
 
@@ -327,7 +326,10 @@ class Tracer(Recorder):
             return self._results(result, args, partial(call, *plain), call.__name__)
         arrays = [*arrays_in(plain)]
         self.note(arrays, call, *plain)
-        self.filled += [(array, lost) for array in arrays]
+        for array in arrays:
+            if id(owner_of(array)) in self.written:  # where a replay is taken back, what was there before is put back
+                self.overwritten.add(len(self.filled))
+            self.filled.append((array, lost))
         return result
 
     def drawn(self, draw: Callable[[], Array]) -> Array:
