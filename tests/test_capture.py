@@ -12,7 +12,7 @@ import pytest
 import needle as ndl
 from needle import nn, ops, optim
 from needle.autograd import TensorTuple
-from needle.backend import Missed, asked, kept
+from needle.backend import Missed, again, asked, kept
 from needle.backend.blas import limited_to
 from needle.capture.captured import MANY_KINDS
 from tests.ops import table
@@ -773,6 +773,13 @@ def other_values():
     recording.replay()
 
 
+def other_lengths():
+    array, length = np.ones(2), 2
+    recording = ndl.cpu().record(lambda: again(lambda: [array[:length].copy()]))
+    length = 1
+    recording.replay()
+
+
 def many_kinds():
     step = ndl.capture(lambda x, factor: x * factor)
     with warnings.catch_warnings():
@@ -905,6 +912,7 @@ ERRORS = [
     (lambda: ndl.capture(1), TypeError, "capture: step must be callable, but got int"),
     (missed, Missed, ""),
     (other_values, Missed, ""),
+    (other_lengths, Missed, ""),
     (partial(warned, lambda: len, np.ones(1)), UserWarning, f"{MUST} an argument of type ndarray{AWAY}"),
     (
         partial(warned, lambda: ops.exp, nn.Parameter(ndl.ones(1)) * 1.0), UserWarning,

@@ -25,6 +25,7 @@ class Echo(Communicator):
     def __init__(self):
         self.part = Part(0, 4, 8)
         self.calls = []
+        self.length = None  # of what the other one has to gather
         self.errors = {}  # by the name of a call that raises the next time
 
     def all_reduce(self, array, wire=None):
@@ -42,7 +43,7 @@ class Echo(Communicator):
 
     def all_gather(self, array):
         self.calls.append(("all_gather", array.shape))
-        return [array.copy(), array.copy()]
+        return [array.copy(), array[: self.length].copy()]
 
     def broadcast(self, array, root=0):
         self.calls.append(("broadcast", array.shape))
@@ -231,10 +232,23 @@ def from_before(run, x, y):
     return run.loss(x, y), run.model.unused * 2
 
 
+def gathering(run, x, y):
+    """The other rank has as many items as this one, but in one call fewer."""
+    total = run.model.unused.array
+    total += 1
+    rows = current_communicator().all_gather(x.array)
+    return run.model.unused + sum(row.sum() for row in rows[1:]), None
+
+
+def shorter(i, run, x, y):
+    run.communicator.length = 1 if i == 6 else 4
+
+
 ELSEWHERE = {
     "batch norm": (learn, ignored, captured.Norms), "under way": (gradients, with_nan, Pools),
     "overwritten": (overwriting, ignored, captured.Layers), "by hand": (by_hand, ignored, captured.Layers),
     "memory from before": (from_before, ignored, captured.Layers),
+    "other lengths": (gathering, shorter, captured.Layers),
 }  # fmt: skip
 
 

@@ -82,6 +82,9 @@ def set_state(errors: tuple[tuple[str, Any], ...], size: int) -> None:
     np.setbufsize(size)
 
 
-def store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]]) -> None:
+def store_all(targets: Sequence[Array], call: Callable[[], Sequence[Array]], name: str) -> None:
+    """Write the results of a function that returns several; leave the replay if one has another shape, as of a rank."""
     for target, result in zip(targets, call(), strict=True):
+        if target.shape != result.shape:
+            raise Missed(name)
         target[...] = result

@@ -241,7 +241,7 @@ class Tracer(Recorder):
                 return type(result)(views) if type(result) in (tuple, list) else views
             traced = [self.fresh(entry) for entry in result]
             targets = self.plain(traced)
-            self.note(targets, store_all, targets, call)
+            self.note(targets, store_all, targets, call, name)
             return type(result)(traced) if type(result) in (tuple, list) else type(result)(*traced)
         if not isinstance(result, (np.ndarray, np.generic)):
             self.refuse(name, "a value read on the host")
@@ -323,6 +323,7 @@ class Tracer(Recorder):
         plain = self.plain(args)
         result = call(*plain)
         if isinstance(result, list):
+            self._may_end()  # other ranks may have arrays of other lengths then
             return self._results(result, args, partial(call, *plain), call.__name__)
         arrays = [*arrays_in(plain)]
         self.note(arrays, call, *plain)
