@@ -161,8 +161,9 @@ class Captured(Generic[P, R]):
             raise MustBeEager(error) from error
         device = tensors[0].device if tensors else default_device()
         settings = (mode.recording, device.worker_count(), default_device(), tf32_allowed())
-        part = current_communicator().part  # its shares of the batch are constants of a recording
-        key = (key, settings, part, tuple(requested_algorithms().items()))
+        communicator = current_communicator()
+        ranks = communicator.size, communicator.part  # shares of the batch are constants of a recording
+        key = (key, settings, ranks, tuple(requested_algorithms().items()))
         kind = self._kinds.get(key)
         if kind is None:
             kind = Kind()

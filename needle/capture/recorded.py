@@ -196,7 +196,7 @@ class Recorded:
     def holds(self) -> bool:
         """Whether all that the recorded work depends on is as it was."""
         communicator = current_communicator()
-        if communicator is not self.communicator and max(communicator.size, self.communicator.size) > 1:
+        if communicator is not self.communicator and communicator.size > 1:
             return False
         if self.exchanges.under_way:  # an error has ended a replay: what it has started may still write
             return False

@@ -12,7 +12,7 @@ import needle as ndl
 from needle import nn, tuning
 from needle.backend.communicator import CallsDiffer, Communicator, Part, using
 from needle.capture.exchanges import ExchangesDiffer
-from needle.distributed import current_communicator, launch
+from needle.distributed import Alone, current_communicator, launch
 from tests.distributed.mpi import captured
 from tests.standin.device import STANDIN
 
@@ -191,6 +191,14 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_changes_are_noticed(change):
     assert replays(both(change=change)) == CHANGES[change]
+
+
+def test_a_rank_that_calls_the_step_alone_in_between_keeps_both_recordings():
+    echo, step = Echo(), ndl.capture(lambda x: x * 2)
+    for communicator in (echo, Alone()) * 8:
+        with using(communicator):
+            step(ndl.ones(3))
+    assert [kind.recorded.replays for kind in step._kinds.values()] == [4, 4]
 
 
 def ignored(i, run, x, y):
