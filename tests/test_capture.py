@@ -850,6 +850,26 @@ def test_gradients_that_one_step_adds_up():
     assert [kind.recorded.replays for kind in step._kinds.values()] == [8]
 
 
+def test_gradients_set_by_hand_that_the_step_takes_away():
+    """Also where the step makes no other use of their tensors, as of a layer that is left out."""
+    for has_gradient in (False, True):
+        optimizer = optim.SGD([w := nn.Parameter(ndl.ones(2)), idle := nn.Parameter(ndl.ones(2))], lr=0.5)
+
+        def learn(x, optimizer=optimizer, w=w):
+            optimizer.reset_grad()
+            (w * x).sum().backward(create_graph=False)
+            optimizer.step()
+
+        step = ndl.capture(learn)
+        for i in range(6):
+            if has_gradient or i == 5:
+                idle.grad = ndl.ones(2)
+            step(ndl.ones(2))
+            assert idle.grad is None
+        assert is_captured(step)
+        assert w.numpy().tolist() == [-2, -2]
+
+
 def test_a_copy_captures_anew():
     optimizer = optim.SGD([nn.Parameter(ndl.ones(2))], lr=0.1)
     twin = copy.deepcopy({"optimizer": optimizer, "step": ndl.capture(optimizer.step)})

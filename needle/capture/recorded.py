@@ -158,11 +158,11 @@ class Recorded:
         self.result = replaced(self.result, lambda tensor: kept_for.get(id(tensor), tensor))
         for value, array, requires_grad, grad in self.read.values():
             self.conditions.append((value, array, requires_grad))
-            if value.grad is not grad:
-                self.grads.append((value, value.grad))
             if grad is not None and id(grad) in self.read:
                 self.added.append((value, self.read[id(grad)][1]))
-        self.bare = [kept_for.get(id(value), value) for value, had_none in self.first.values() if had_none]
+        first = [(kept_for.get(id(value), value), had_none) for value, had_none in self.first.values()]
+        self.grads = [(value, value.grad) for value, _ in first]
+        self.bare = [value for value, had_none in first if had_none]
         self.bare += [value for value in recorder.bare if id(value) not in self.first]
         self.read, self.first = {}, {}
         grads = {id(counter): counter for counter in (g.version_counter() for _, g in self.grads if g is not None)}
