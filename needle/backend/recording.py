@@ -17,8 +17,8 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 __all__ = [
-    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "again", "asked", "depend", "drawn", "kept",
-    "live", "no_gradient", "noting", "recording", "refuse", "with_choices", "within",
+    "CannotRecord", "Cell", "Eager", "Missed", "Recorder", "Recording", "again", "aside", "asked", "depend", "drawn",
+    "kept", "live", "no_gradient", "noting", "recording", "refuse", "with_choices", "within",
 ]  # fmt: skip
 
 _SOURCES = os.path.dirname(os.path.dirname(__file__)) + os.sep
@@ -248,6 +248,16 @@ def again(call: Callable[..., Any], *args: Any, lost: Callable[[], object] = boo
     """
     recorder = noting.recorder
     return call(*args) if recorder is None else recorder.again(call, args, lost)
+
+
+@contextmanager
+def aside() -> Iterator[None]:
+    """Let nothing that this thread does in the block be noted or refused."""
+    recorder, noting.recorder = noting.recorder, None
+    try:
+        yield
+    finally:
+        noting.recorder = recorder
 
 
 def within(context: Callable[[], AbstractContextManager[Any]], function: Callable[[], Any]) -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from weakref import ref
 from zlib import crc32
 
 from needle import check
@@ -63,6 +64,7 @@ class SharedGradients:
         self._irregular: frozenset[Tensor] = frozenset()  # those that had no gradient on some rank the last time
         self._waiting: dict[Tensor, Tensor | None] = {}  # parameter -> this rank's term of what is not exchanged
         self._filled_by: Recorder | None = None  # the recorder under way when the last of it came
+        self._noted: Any = bool  # the recorder that has noted what it depends on
         self._has_begun = False  # whether a batch was computed that is not divided
         self._are_alike = False  # whether the parameters have been compared between the ranks
 
@@ -171,6 +173,9 @@ class SharedGradients:
             return
         if self._waiting and self._filled_by is not recording():
             refuse("SharedGradients", "gradients that wait since an earlier call")
+        if self._noted() is recording():
+            return  # what decides this exchange follows from the state before the step's first one
+        self._noted = ref(recording())
         state = self._state()
         depend(lambda: self._state() == state and not (self._waiting and recording() is None))
 

@@ -14,6 +14,7 @@ from needle.backend import compute_dtype, device_of, native, to_host, without_wa
 from needle.backend.communicator import Array, CallsDiffer
 from needle.backend.device import find_device
 from needle.backend.narrow import WIRES, narrow, widen
+from needle.backend.recording import refuse
 
 __all__ = [
     "HEADER_BYTES",
@@ -30,6 +31,7 @@ __all__ = [
     "header_of_gathering",
     "messages",
     "readable",
+    "refuse_outside",
 ]
 
 HEADER_BYTES = 256  # of a slot: the text that says what the piece belongs to
@@ -137,8 +139,14 @@ class Gathering:
             self.wait_until(lambda: not self.left)
 
 
+def refuse_outside(kind: str) -> None:
+    """Refuse a call that a recording does not hold: within a captured step, the current communicator is another one."""
+    refuse(kind, "an exchange by a communicator from outside of the step")
+
+
 def check_array(kind: str, array: Any, is_written: bool = False) -> None:
     """Raise TypeError unless it is a raw array; NumPy's numbers, as of `x.sum()`, cannot be written to."""
+    refuse_outside(kind)
     if find_device(array) is None or (is_written and isinstance(array, np.generic)):
         got = type(array).__name__
         raise TypeError(f"{kind}: array must be a raw one, as tensor.array or np.array(number), but got {got}")

@@ -37,6 +37,7 @@ from needle.distributed.pieces import (
     check_root,
     compare_calls,
     header_of,
+    refuse_outside,
 )
 from needle.distributed.waiting import late, stopped, wait_until
 
@@ -108,6 +109,7 @@ class SharedMemoryCommunicator(Communicator):
             kind = array.shape, array.dtype.char
             small = self._small[kind] if kind in self._small else self._find_small(kind, array)
             if small is not None:
+                refuse_outside("all_reduce")
                 self._sum_at_once(array, small)
                 return
         self._start("all_reduce", array, wire=wire).wait()

@@ -150,6 +150,19 @@ def test_replays_exchange_where_eager_steps_do(make):
     assert "p" in calls[-calls[::-1].index("wait") :][calls[-calls[::-1].index("wait") :].index("start") :]
 
 
+def test_losses_of_several_layers():
+    """A parameter that only the first of two losses needs has no gradient in the second exchange."""
+
+    def two_losses(run, x, y):
+        run.optimizer.reset_grad()
+        first = run.gradients.backward(run.loss(x, y))
+        second = run.gradients.backward(run.loss(x, y, leaves=True), accumulate=True)
+        run.optimizer.step()
+        return first, second
+
+    assert replays(both(two_losses)) == [8]
+
+
 def changed_part(i, run, x, y):
     run.communicator.part = Part(0, 4, 7 if i % 2 else 8)
 
@@ -408,6 +421,13 @@ def test_workers_capture():
     names += ["a parameter of nobody any more", "bfloat16"]
     for found in launch(captured.workers, 2, (names,)):
         captured.check(found)
+
+
+def test_an_exchange_by_a_communicator_from_outside_of_the_step_is_refused():
+    for found in launch(captured.outside, 2):
+        for count, message in found:
+            assert count == 1
+            assert f"{MUST} an exchange by a communicator from outside of the step (" in message
 
 
 @pytest.mark.parametrize(

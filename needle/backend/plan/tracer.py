@@ -41,7 +41,7 @@ from needle.backend.plan.forms import (
 )
 from needle.backend.plan.traced import Traced, bare
 from needle.backend.polling import polling
-from needle.backend.recording import CannotRecord, Numbers, Recorder
+from needle.backend.recording import CannotRecord, Numbers, Recorder, aside
 
 __all__ = ["Tracer"]
 
@@ -321,7 +321,8 @@ class Tracer(Recorder):
         if not all(isinstance(array, Traced) for array in arrays_in(args)):
             self.refuse("Communicator", "an exchange of arrays of the host")
         plain = self.plain(args)
-        result = call(*plain)
+        with aside():
+            result = call(*plain)
         if isinstance(result, list):
             self._may_end()  # other ranks may have arrays of other lengths then
             return self._results(result, args, partial(call, *plain), call.__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 
 import needle as ndl
@@ -155,6 +157,31 @@ def workers(names):
     vars(tuning).update(LIMITS)
     communicator = current_communicator()
     return communicator.all_gather_object(main(communicator, names))
+
+
+def outside():
+    """Of steps that exchange by a communicator from outside of them: how many results differ, and what they warn of."""
+    communicator, found = current_communicator(), []
+
+    def sums(x):
+        communicator.all_reduce(x.array)
+        return x * 1
+
+    def gathers(x):
+        return ndl.Tensor.make_const(communicator.all_gather(x.array)[1]) * 1
+
+    def meets(x):
+        communicator.barrier()
+        return x * 1
+
+    for exchange in (sums, gathers, meets):
+        for size in (2, 100_000):
+            step = ndl.capture(lambda x, exchange=exchange: exchange(x * 2))
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                results = {step(ndl.ones(size) + communicator.rank).numpy().tobytes() for _ in range(7)}
+            found.append((len(results), str(caught[0].message) if caught else ""))
+    return communicator.all_gather_object(found)
 
 
 def misbehave(what):
