@@ -208,6 +208,7 @@ def test_changes_are_noticed(change):
 
 def test_a_rank_that_calls_the_step_alone_in_between_keeps_both_recordings():
     echo, step = Echo(), ndl.capture(lambda x: x * 2)
+    echo.part = None
     for communicator in (echo, Alone()) * 8:
         with using(communicator):
             step(ndl.ones(3))
