@@ -74,7 +74,7 @@ def join(timeout: float | None = TIMEOUT) -> Iterator[Communicator]:
             interrupts.restore()
             yield communicator
             return
-        if isinstance(sys.stdout, io.TextIOWrapper):
+        if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.closed:
             sys.stdout.reconfigure(line_buffering=True)  # no line is lost where this process is killed
         rank = world.Get_rank()
         with Ending(rank, world.Get_size()) as ending:

@@ -224,7 +224,7 @@ def _work(rank: int, size: int, memory: Any, payload: Any, connection: Any, pare
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is rank 0's
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    if isinstance(sys.stdout, io.TextIOWrapper):
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.closed:
         sys.stdout.reconfigure(line_buffering=True)  # no line is lost where this process is killed
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _this_process["rank"] = rank
