@@ -44,8 +44,11 @@ def direction(shape, dtype):
     return np.random.default_rng(7).normal(1, 1, shape).astype(dtype)
 
 
-def check_as_exact(actual, theirs, exact, dtype, units=4):
-    """The largest error is at most torch's, or a few units of the last place of the largest element."""
+def check_as_exact(actual, theirs, exact, dtype, units=5):
+    """The largest error is at most torch's, or a few units of the last place of the largest element.
+
+    How many depends on the vectors of the processor: with those of AVX2, rows of 70,000 equal elements have 4.0.
+    """
     for i, (a, b, e) in enumerate(zip(actual, theirs, exact, strict=True)):
         assert a.dtype == dtype
         error, allowed = (np.abs(x.astype("float64") - e).max() for x in (a, b))
